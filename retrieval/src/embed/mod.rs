@@ -1,0 +1,59 @@
+//! Texts to vectors: the trait, what it returns, and its implementations.
+//!
+//! `LocalEmbedder` runs all-MiniLM-L6-v2 on this machine's CPU, `OpenAiEmbedder` asks any server that speaks OpenAI's
+//! embeddings API. A deployment without either counts tokens by an estimate.
+
+use std::time::Duration;
+
+use crate::{BoxError, BoxFuture};
+
+/// Turns texts into vectors of one named model. Vectors of two models, or of two dimensions, are never comparable.
+pub trait Embedder: Send + Sync + 'static {
+    /// The model's name, e.g. `all-MiniLM-L6-v2`. Part of the name of every index that holds its vectors.
+    fn model_id(&self) -> &str;
+
+    /// Length of each vector.
+    fn dimension(&self) -> usize;
+
+    /// Tokens of one text that the model reads; what lies behind them has no influence on the vector.
+    /// Special tokens are already subtracted.
+    fn max_tokens(&self) -> usize;
+
+    /// Tokens in `text` without special tokens: exact for a local model, an estimate for a remote one.
+    fn count_tokens(&self, text: &str) -> usize;
+
+    /// Embeds one question. Never waits behind a running bulk of documents.
+    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
+
+    /// Embeds many texts; the vectors come back in the order of the texts.
+    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
+}
+
+/// Vectors and what they cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// `[texts][dimension]`, each of unit length, in the order of the texts.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens consumed by the call.
+    pub tokens: u64,
+    /// True when `tokens` is the provider's own figure, false when it was counted here.
+    pub reported: bool,
+}
+
+/// Why there are no vectors.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// Timeout, overload, rate limit, shut down: try again, after `retry_after` if the provider said so.
+    #[error("embedding model unavailable")]
+    Unavailable {
+        retry_after: Option<Duration>,
+        #[source]
+        source: BoxError,
+    },
+    /// Wrong key, unknown model, text the provider will not take: the same call fails again.
+    #[error("embedding model refused the request: {reason}")]
+    Refused { reason: String },
+    /// The answer is no set of vectors of this model: store nothing of it.
+    #[error("embedding model gave unusable vectors: {reason}")]
+    BadVectors { reason: String },
+}
