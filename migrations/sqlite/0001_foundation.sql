@@ -1,0 +1,311 @@
+-- Tenants, who may act for them, and what they did.
+
+create table tenant (
+    id blob primary key,
+    name text not null,
+    state text not null,
+    monthly_token_limit integer,
+    monthly_cost_limit_micro_usd integer,
+    created_at text not null,
+    updated_at text not null
+);
+
+create table account (
+    id blob primary key,
+    email text not null unique,
+    password_hash text not null,
+    created_at text not null,
+    updated_at text not null
+);
+
+create table member (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    account_id blob not null references account (id) on delete cascade,
+    role text not null,
+    created_at text not null,
+    unique (tenant_id, account_id)
+);
+create index member_account on member (account_id);
+
+create table invite (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    email text not null,
+    role text not null,
+    token_hash text not null unique,
+    created_by text not null,
+    created_at text not null,
+    expires_at text not null,
+    accepted_at text
+);
+create index invite_tenant on invite (tenant_id, created_at);
+
+-- One login. Its refresh tokens form a chain: a token that is used a second time ends the whole session.
+create table login_session (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    member_id blob not null references member (id) on delete cascade,
+    account_id blob not null references account (id) on delete cascade,
+    created_at text not null,
+    expires_at text not null,
+    revoked_at text
+);
+create index login_session_account on login_session (account_id);
+
+create table refresh_token (
+    token_hash text primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    session_id blob not null references login_session (id) on delete cascade,
+    created_at text not null,
+    used_at text
+);
+create index refresh_token_session on refresh_token (session_id);
+
+create table chatbot (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    name text not null,
+    prompt text not null,
+    model text,
+    temperature real,
+    no_answer_text text not null,
+    max_passages integer not null,
+    min_similarity real not null,
+    allowed_origins text not null,
+    monthly_token_limit integer,
+    monthly_cost_limit_micro_usd integer,
+    created_at text not null,
+    updated_at text not null
+);
+create index chatbot_tenant on chatbot (tenant_id, created_at, id);
+
+create table api_key (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    name text not null,
+    hint text not null,
+    secret_hash text not null unique,
+    scopes text not null,
+    chatbot_id blob references chatbot (id) on delete cascade,
+    created_by text not null,
+    created_at text not null,
+    expires_at text,
+    last_used_at text,
+    revoked_at text
+);
+create index api_key_tenant on api_key (tenant_id, created_at, id);
+
+create table audit_event (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    actor_kind text not null,
+    actor_id text not null,
+    action text not null,
+    object_kind text not null,
+    object_id text not null,
+    before text,
+    after text,
+    address text,
+    request_id text,
+    created_at text not null
+);
+create index audit_event_tenant on audit_event (tenant_id, created_at, id);
+
+create table idempotency (
+    tenant_id blob not null references tenant (id) on delete cascade,
+    key text not null,
+    actor text not null,
+    request_hash text not null,
+    state text not null,
+    status integer,
+    content_type text,
+    location text,
+    body text,
+    created_at text not null,
+    primary key (tenant_id, actor, key)
+);
+create index idempotency_created on idempotency (created_at);
+
+-- Background work. `fair_position` orders the jobs of one priority so that tenants take turns; `virtual_time` of
+-- job_clock is the position up to which jobs were handed out.
+create table job (
+    id blob primary key,
+    tenant_id blob references tenant (id) on delete cascade,
+    kind text not null,
+    payload text not null,
+    state text not null,
+    priority integer not null,
+    fair_position integer not null,
+    unique_key text,
+    attempt integer not null,
+    max_attempts integer not null,
+    run_at text not null,
+    lease_until text,
+    lease_token blob,
+    last_error text,
+    created_at text not null,
+    started_at text,
+    finished_at text
+);
+create index job_queue on job (priority, fair_position, id) where state = 'queued';
+create index job_lease on job (lease_until) where state = 'running';
+create index job_tenant on job (tenant_id, created_at, id);
+create index job_tenant_queue on job (tenant_id, fair_position) where state = 'queued';
+create index job_finished on job (finished_at);
+create unique index job_unique on job (unique_key) where state = 'queued';
+
+create table job_clock (
+    id integer primary key,
+    virtual_time integer not null
+);
+insert into job_clock (id, virtual_time) values (1, 0);
+
+create table schedule (
+    name text primary key,
+    cron text not null,
+    next_run_at text not null,
+    last_run_at text
+);
+
+-- What a chatbot knows.
+
+create table source (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    chatbot_id blob not null references chatbot (id) on delete cascade,
+    kind text not null,
+    name text not null,
+    created_at text not null
+);
+create index source_chatbot on source (tenant_id, chatbot_id);
+
+create table document (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    chatbot_id blob not null references chatbot (id) on delete cascade,
+    source_id blob not null references source (id) on delete cascade,
+    external_id text not null,
+    title text not null,
+    file_name text not null,
+    format text not null,
+    size_bytes integer not null,
+    content_hash text not null,
+    file_key text not null,
+    state text not null,
+    error_code text,
+    error_message text,
+    chunk_count integer not null,
+    token_count integer not null,
+    page_count integer,
+    embedding_model text,
+    created_at text not null,
+    updated_at text not null,
+    indexed_at text,
+    unique (source_id, external_id)
+);
+create index document_chatbot on document (tenant_id, chatbot_id, created_at, id);
+create index document_content on document (tenant_id, source_id, content_hash);
+create index document_model on document (embedding_model);
+
+create table document_text (
+    document_id blob primary key references document (id) on delete cascade,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    content_hash text not null,
+    text text not null
+);
+
+create table chunk (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    document_id blob not null references document (id) on delete cascade,
+    source_id blob not null references source (id) on delete cascade,
+    position integer not null,
+    text text not null,
+    heading text,
+    page integer,
+    start_char integer not null,
+    end_char integer not null,
+    token_count integer not null,
+    prompt_token_count integer not null,
+    content_hash text not null
+);
+create index chunk_document on chunk (tenant_id, document_id, position);
+
+-- Conversations and what they cost.
+
+create table conversation (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    chatbot_id blob not null references chatbot (id) on delete cascade,
+    channel text not null,
+    message_count integer not null,
+    created_at text not null,
+    updated_at text not null
+);
+create index conversation_tenant on conversation (tenant_id, created_at, id);
+create index conversation_chatbot on conversation (tenant_id, chatbot_id, created_at, id);
+
+create table message (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    conversation_id blob not null references conversation (id) on delete cascade,
+    role text not null,
+    content text not null,
+    state text not null,
+    answer_source text,
+    model text,
+    error_code text,
+    citations text not null,
+    content_tokens integer not null,
+    prompt_tokens integer not null,
+    completion_tokens integer not null,
+    embedding_tokens integer not null,
+    cost_micro_usd integer not null,
+    created_at text not null
+);
+create index message_conversation on message (tenant_id, conversation_id, id);
+
+create table usage_event (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    chatbot_id blob,
+    conversation_id blob,
+    message_id blob,
+    channel text not null,
+    kind text not null,
+    model text not null,
+    prompt_tokens integer not null,
+    completion_tokens integer not null,
+    cached_tokens integer not null,
+    embedding_tokens integer not null,
+    cost_micro_usd integer not null,
+    price_book_version text not null,
+    reported boolean not null,
+    latency_ms integer not null,
+    created_at text not null
+);
+create index usage_event_tenant on usage_event (tenant_id, created_at, id);
+
+-- One line per tenant or chatbot and month: what is spent, and what running turns hold.
+create table budget (
+    tenant_id blob not null references tenant (id) on delete cascade,
+    holder_id blob not null,
+    period text not null,
+    used_tokens integer not null,
+    used_micro_usd integer not null,
+    reserved_tokens integer not null,
+    reserved_micro_usd integer not null,
+    primary key (tenant_id, holder_id, period)
+);
+
+create table reservation (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    chatbot_id blob not null,
+    period text not null,
+    tokens integer not null,
+    micro_usd integer not null,
+    expires_at text not null
+);
+create index reservation_expires on reservation (expires_at);

@@ -1,0 +1,118 @@
+//! Opening a database: connection options, pools, the role that row-level security applies to.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Executor};
+
+use super::{DatabaseUrl, Db};
+use crate::error::{Error, Result};
+
+/// How long a statement waits for the one SQLite writer, or a request for a connection.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Readers of the SQLite file. More than the cores of a small machine can use at once.
+const SQLITE_READERS: u32 = 8;
+
+/// Statements that run longer are cut off by PostgreSQL.
+const STATEMENT_TIMEOUT: &str = "30s";
+
+/// The role without privileges of its own that statements run as when the login role would bypass row security.
+const POSTGRES_ROLE: &str = "frontdesk_app";
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err("names no file: write sqlite:/path/to/frontdesk.db".to_owned());
+            }
+            return Ok(Self::Sqlite(path.into()));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            PgConnectOptions::from_str(text).map_err(|_| "is not a PostgreSQL URL: write postgres://user:password@host:5432/database".to_owned())?;
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        Err("must start with sqlite: or postgres://".to_owned())
+    }
+}
+
+impl Db {
+    /// Opens the database and brings its schema up to date. A SQLite file is created when absent.
+    pub async fn open(url: &DatabaseUrl, max_connections: u32) -> Result<Self> {
+        let db = match url {
+            DatabaseUrl::Sqlite(path) => open_sqlite(path).await?,
+            DatabaseUrl::Postgres(url) => open_postgres(url, max_connections).await?,
+        };
+        Ok(db)
+    }
+}
+
+async fn open_sqlite(path: &Path) -> Result<Db> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .foreign_keys(true)
+        .busy_timeout(WAIT_LIMIT)
+        .statement_cache_capacity(256)
+        .pragma("temp_store", "memory")
+        .pragma("secure_delete", "fast")
+        .disable_statement_logging();
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .min_connections(1)
+        .acquire_timeout(WAIT_LIMIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options.clone())
+        .await?;
+    super::migrate::sqlite(&writer).await?;
+    let reader = SqlitePoolOptions::new()
+        .max_connections(SQLITE_READERS)
+        .acquire_timeout(WAIT_LIMIT)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options.read_only(true).create_if_missing(false))
+        .await?;
+    Ok(Db::Sqlite { reader, writer })
+}
+
+async fn open_postgres(url: &str, max_connections: u32) -> Result<Db> {
+    let options = PgConnectOptions::from_str(url)?
+        .application_name("frontdesk")
+        .options([("statement_timeout", STATEMENT_TIMEOUT), ("idle_in_transaction_session_timeout", "60s")])
+        .disable_statement_logging();
+    let bypasses_row_security = super::migrate::postgres(&options, POSTGRES_ROLE).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(WAIT_LIMIT)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if bypasses_row_security {
+                    connection.execute(sqlx::AssertSqlSafe(format!("set role {POSTGRES_ROLE}"))).await?;
+                }
+                Ok(())
+            })
+        })
+        .connect_with(options)
+        .await
+        .map_err(|error| Error::Unavailable {
+            code: "database_unavailable",
+            message: "the database does not answer".into(),
+            retry_after: Duration::from_secs(5),
+            source: Some(error.into()),
+        })?;
+    Ok(Db::Postgres(pool))
+}

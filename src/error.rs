@@ -1,0 +1,96 @@
+//! What can go wrong in an operation, split by what the caller does next.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The result of an operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such thing within the caller's reach. Another tenant's things are absent too.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The request cannot be understood.
+    #[error("{message}")]
+    Malformed { code: &'static str, message: Cow<'static, str> },
+    /// The request is understood, but its content does not hold; `field` names where.
+    #[error("{message}")]
+    Invalid { code: &'static str, field: Option<String>, message: Cow<'static, str> },
+    /// The request does not fit the present state.
+    #[error("{message}")]
+    Conflict { code: &'static str, message: Cow<'static, str> },
+    /// Who asks is not known.
+    #[error("{message}")]
+    Unauthenticated { code: &'static str, message: &'static str },
+    /// Who asks is known and may not.
+    #[error("{message}")]
+    Forbidden { code: &'static str, message: Cow<'static, str> },
+    /// Too often: the same call may work after `retry_after`.
+    #[error("too many requests")]
+    RateLimited { retry_after: Duration },
+    /// The month's budget does not allow it.
+    #[error("{message}")]
+    BudgetExceeded { code: &'static str, message: Cow<'static, str> },
+    /// More bytes than allowed.
+    #[error("{message}")]
+    TooLarge { code: &'static str, message: Cow<'static, str> },
+    /// A type of content that is not accepted here.
+    #[error("{message}")]
+    UnsupportedType { code: &'static str, message: Cow<'static, str> },
+    /// Something this service depends on does not answer: try again later.
+    #[error("{message}")]
+    Unavailable { code: &'static str, message: Cow<'static, str>, retry_after: Duration, #[source] source: Option<BoxError> },
+    /// The model's server answered with something unusable or refused.
+    #[error("{message}")]
+    Upstream { code: &'static str, message: Cow<'static, str>, #[source] source: Option<BoxError> },
+    /// The disk is full.
+    #[error("no space left to store this")]
+    StorageFull,
+    /// The database failed.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A bug or a broken machine.
+    #[error("internal: {0}")]
+    Internal(#[source] BoxError),
+}
+
+impl Error {
+    /// Content that does not hold, at the request field `field`.
+    pub fn invalid(code: &'static str, field: &str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid { code, field: Some(field.to_owned()), message: message.into() }
+    }
+
+    /// A state that the request does not fit.
+    pub fn conflict(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Conflict { code, message: message.into() }
+    }
+
+    /// A failure that only a bug or a broken machine explains.
+    pub fn internal(source: impl Into<BoxError>) -> Self {
+        Self::Internal(source.into())
+    }
+
+    /// Whether a row with the same unique key exists already.
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::StorageFull,
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(error)
+    }
+}
