@@ -1,0 +1,35 @@
+# Each target is one or two plain commands. A bare machine needs the Rust toolchain, make, a C compiler and python3 with
+# pip; whatever else is needed is fetched, pinned by checksum, into models/ and .tools/.
+
+.PHONY: run test lint bench deny
+
+# Builds, starts the server on 127.0.0.1:8080 and fills an empty data directory with the demo chatbot.
+run:
+	@scripts/fetch-model || echo "going on without the embedding model: retrieval is by keywords alone" >&2
+	cargo build --release --locked
+	exec target/release/frontdesk serve --demo fixtures/demo
+
+# Everything that has to hold before a merge, on SQLite and on PostgreSQL. The last line is the test runner's summary.
+test: lint
+	scripts/fetch-model
+	scripts/check-dependencies
+	cargo test --workspace --locked --doc
+	scripts/with-postgres scripts/run-tests
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# CPU per turn, latency, throughput, memory. A table on stdout and JSON under target/.
+bench:
+	@scripts/fetch-model || echo "going on without the embedding model: the local-model rows are left out" >&2
+	cargo bench --locked --bench frontdesk
+
+# The whole of deny.toml, where cargo-deny is installed. Its advisory database has to be on the machine already.
+deny:
+	scripts/check-dependencies
+	@if cargo deny --version >/dev/null 2>&1; then \
+	    cargo deny --locked --offline check --disable-fetch; \
+	else \
+	    echo "cargo-deny is not installed (cargo install cargo-deny): advisories were not checked" >&2; \
+	fi
