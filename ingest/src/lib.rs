@@ -1,0 +1,24 @@
+//! Turns a file into text blocks with provenance (page, heading path, character span), and those into
+//! chunks that fit an embedding model.
+//!
+//! The crate knows nothing of the product: bytes come in, [`ExtractedDocument`] and [`Chunk`]s go out.
+//! Hostile files are expected, so every format is bounded by [`Limits`], and [`sandbox`] runs extraction
+//! in child processes whose death costs one document only.
+
+mod error;
+mod format;
+mod limits;
+
+mod document;
+mod extract;
+
+mod chunk;
+
+pub mod sandbox;
+
+pub use chunk::{Chunk, ChunkOptions, chunk};
+pub use document::{Block, BlockKind, ExtractedDocument};
+pub use error::ExtractError;
+pub use extract::extract;
+pub use format::Format;
+pub use limits::Limits;

@@ -1,0 +1,316 @@
+//! The text of a document with its structure, and the builder that every extractor writes through.
+//!
+//! All offsets are counted in characters (`char`s), not bytes, because citations are shown by programs in
+//! other languages. The builder keeps the invariant that blocks are ordered, do not overlap, and that the
+//! text between two blocks is white space only.
+
+use serde::{Deserialize, Serialize};
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use crate::{ExtractError, Limits};
+
+/// Blocks of one document. More of them than this is a file made to hurt, or one that should be split.
+const MAX_BLOCKS: usize = 1_000_000;
+
+/// Headings are repeated in every block below them, so a "heading" of a megabyte must not be.
+const MAX_HEADING_CHARS: usize = 160;
+
+/// The text of a document and where its parts lie.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractedDocument {
+    /// The title that the document gives itself, if any. File names are not titles.
+    pub title: Option<String>,
+    pub text: String,
+    /// In reading order, without overlap.
+    pub blocks: Vec<Block>,
+    /// For paged formats only.
+    pub page_count: Option<u32>,
+}
+
+/// One paragraph, heading, list item, table row or code listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    pub kind: BlockKind,
+    /// Offset of the first character in [`ExtractedDocument::text`].
+    pub start: usize,
+    /// Offset after the last character.
+    pub end: usize,
+    /// Counted from 1.
+    pub page: Option<u32>,
+    /// The headings above, outermost first. A heading's own path ends with itself.
+    pub heading_path: Vec<String>,
+}
+
+/// What a block is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum BlockKind {
+    /// 1 is the outermost level, 6 the innermost.
+    Heading { level: u8 },
+    Paragraph,
+    ListItem,
+    /// `header` is the text of the table's header row, cells joined like the row's own.
+    TableRow { header: Option<String> },
+    Code,
+}
+
+/// Collects blocks into a document, cleans their text and tracks offsets and headings.
+#[derive(Debug)]
+pub(crate) struct DocumentBuilder {
+    text: String,
+    chars: usize,
+    blocks: Vec<Block>,
+    headings: Vec<(u8, String)>,
+    max_bytes: usize,
+    overflow: Option<&'static str>,
+    pub(crate) title: Option<String>,
+    pub(crate) page_count: Option<u32>,
+}
+
+impl DocumentBuilder {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            text: String::new(),
+            chars: 0,
+            blocks: Vec::new(),
+            headings: Vec::new(),
+            max_bytes: usize::try_from(limits.max_unpacked_bytes).unwrap_or(usize::MAX),
+            overflow: None,
+            title: None,
+            page_count: None,
+        }
+    }
+
+    /// Adds a block, unless nothing visible is left of `text`. Line breaks inside code are kept, in other
+    /// kinds any run of white space becomes one space, or one line break if it held one.
+    pub(crate) fn push(&mut self, kind: BlockKind, text: &str, page: Option<u32>) {
+        if self.overflow.is_some() {
+            return;
+        }
+        let cleaned = match kind {
+            BlockKind::Code => clean_code(text),
+            BlockKind::Heading { .. } => one_line(&clean_prose(text)),
+            _ => clean_prose(text),
+        };
+        if cleaned.is_empty() {
+            return;
+        }
+        if self.blocks.len() >= MAX_BLOCKS {
+            self.overflow = Some("too many paragraphs");
+            return;
+        }
+        if self.text.len() + cleaned.len() > self.max_bytes {
+            self.overflow = Some("too much text");
+            return;
+        }
+        let separator = self.separator_before(&kind);
+        self.text.push_str(separator);
+        self.chars += separator.len();
+        let start = self.chars;
+        self.chars += cleaned.chars().count();
+        self.text.push_str(&cleaned);
+        if let BlockKind::Heading { level } = kind {
+            self.headings.retain(|(above, _)| *above < level);
+            self.headings.push((level, shorten(&cleaned, MAX_HEADING_CHARS)));
+        }
+        self.blocks.push(Block {
+            kind,
+            start,
+            end: self.chars,
+            page,
+            heading_path: self.headings.iter().map(|(_, text)| text.clone()).collect(),
+        });
+    }
+
+    /// Whether a limit was passed, so that extractors can stop early.
+    pub(crate) fn is_full(&self) -> bool {
+        self.overflow.is_some()
+    }
+
+    /// The document, or why there is none.
+    pub(crate) fn finish(self) -> Result<ExtractedDocument, ExtractError> {
+        if let Some(reason) = self.overflow {
+            return Err(ExtractError::too_large(reason));
+        }
+        if self.blocks.is_empty() {
+            return Err(ExtractError::NoText { scanned: false });
+        }
+        let title = self
+            .title
+            .map(|title| shorten(&one_line(&clean_prose(&title)), MAX_HEADING_CHARS))
+            .filter(|title| !title.is_empty());
+        Ok(ExtractedDocument { title, text: self.text, blocks: self.blocks, page_count: self.page_count })
+    }
+
+    /// Rows and items of one table or list stand on adjacent lines, everything else is a paragraph apart.
+    fn separator_before(&self, kind: &BlockKind) -> &'static str {
+        let Some(previous) = self.blocks.last() else { return "" };
+        match (&previous.kind, kind) {
+            (BlockKind::ListItem, BlockKind::ListItem) => "\n",
+            (BlockKind::TableRow { header: above }, BlockKind::TableRow { header }) if above == header => "\n",
+            _ => "\n\n",
+        }
+    }
+}
+
+/// Prose as a reader sees it: composed characters, no invisible ones, no superfluous white space.
+pub(crate) fn clean_prose(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut pending: Option<char> = None;
+    for_each_visible(text, |c| {
+        if c == '\n' {
+            pending = Some('\n');
+        } else if c.is_whitespace() {
+            pending = pending.or(Some(' '));
+        } else {
+            if let Some(space) = pending.take().filter(|_| !out.is_empty()) {
+                out.push(space);
+            }
+            out.push(c);
+        }
+    });
+    compose(out)
+}
+
+/// Code keeps its lines and indentation; only blank lines around it and trailing spaces go.
+fn clean_code(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for_each_visible(text, |c| visible.push(c));
+    let lines: Vec<&str> = visible.split('\n').map(str::trim_end).collect();
+    let first = lines.iter().position(|line| !line.is_empty()).unwrap_or(lines.len());
+    let last = lines.iter().rposition(|line| !line.is_empty()).map_or(first, |last| last + 1);
+    compose(lines[first..last].join("\n"))
+}
+
+/// `text` on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// At most `max_chars` characters of `text`, cut at a word where one ends in the last part.
+pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
+    let Some((cut, _)) = text.char_indices().nth(max_chars) else {
+        return text.to_owned();
+    };
+    let head = &text[..cut];
+    match head.rfind(char::is_whitespace) {
+        Some(space) if space > cut / 2 => head[..space].trim_end().to_owned(),
+        _ => head.to_owned(),
+    }
+}
+
+fn compose(text: String) -> String {
+    match is_nfc_quick(text.chars()) {
+        IsNormalized::Yes => text,
+        _ => text.nfc().collect(),
+    }
+}
+
+/// Calls `keep` for every character that has a place on the page; line ends of all kinds arrive as `\n`.
+///
+/// Characters that a reader cannot see (zero width, direction overrides, tags, controls) could hide
+/// instructions from the owner of the document, so they are not text. Joiners stay between non-Latin
+/// letters, where they change the shape of the word.
+fn for_each_visible(text: &str, mut keep: impl FnMut(char)) {
+    let mut previous = '\n';
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let visible = match c {
+            '\r' if chars.peek() == Some(&'\n') => None,
+            '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some('\n'),
+            '\n' | '\t' => Some(c),
+            '\u{200c}' | '\u{200d}' => {
+                let joins = is_joinable(previous) && chars.peek().copied().is_some_and(is_joinable);
+                joins.then_some(c)
+            }
+            _ if is_invisible(c) => None,
+            _ => Some(c),
+        };
+        if let Some(c) = visible {
+            previous = c;
+            keep(c);
+        }
+    }
+}
+
+fn is_joinable(c: char) -> bool {
+    u32::from(c) >= 0x300 && !c.is_whitespace() && !is_invisible(c)
+}
+
+/// Code points that draw nothing: controls, default-ignorables, private tags.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}'
+        | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+        || (c != '\u{fe0f}' && matches!(c, '\u{fe00}'..='\u{fe0f}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(parts: &[(BlockKind, &str)]) -> ExtractedDocument {
+        let mut builder = DocumentBuilder::new(&Limits::default());
+        for (kind, text) in parts {
+            builder.push(kind.clone(), text, None);
+        }
+        builder.finish().expect("the parts hold text")
+    }
+
+    #[test]
+    fn spans_count_characters_and_select_the_block() {
+        let document = build(&[
+            (BlockKind::Heading { level: 1 }, "Größe"),
+            (BlockKind::Paragraph, "  naïve \t café  "),
+        ]);
+
+        let chars: Vec<char> = document.text.chars().collect();
+        let second: String = chars[document.blocks[1].start..document.blocks[1].end].iter().collect();
+        assert_eq!(second, "naïve café");
+        assert_eq!(document.blocks[1].heading_path, ["Größe"]);
+    }
+
+    #[test]
+    fn a_heading_closes_those_of_its_level_and_below() {
+        let document = build(&[
+            (BlockKind::Heading { level: 1 }, "A"),
+            (BlockKind::Heading { level: 3 }, "B"),
+            (BlockKind::Heading { level: 2 }, "C"),
+            (BlockKind::Paragraph, "text"),
+        ]);
+
+        assert_eq!(document.blocks[3].heading_path, ["A", "C"]);
+    }
+
+    #[test]
+    fn characters_that_nobody_sees_are_not_text() {
+        let hidden = "pay\u{200b}ment\u{202e} \u{e0041}\u{e0042}now\u{0}\u{ad}";
+
+        assert_eq!(clean_prose(hidden), "payment now");
+    }
+
+    #[test]
+    fn joiners_stay_where_they_shape_a_word() {
+        let persian = "می\u{200c}خواهم";
+
+        assert_eq!(clean_prose(persian), persian);
+        assert_eq!(clean_prose("a\u{200d}b"), "ab");
+    }
+
+    #[test]
+    fn letters_and_marks_are_composed() {
+        assert_eq!(clean_prose("u\u{308}ber"), "über");
+    }
+
+    #[test]
+    fn more_text_than_the_limit_is_refused() {
+        let limits = Limits { max_unpacked_bytes: 10, ..Limits::default() };
+        let mut builder = DocumentBuilder::new(&limits);
+
+        builder.push(BlockKind::Paragraph, "twelve chars", None);
+
+        assert_eq!(builder.finish().map_err(|error| error.code()), Err("too_large"));
+    }
+}

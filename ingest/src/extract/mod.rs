@@ -1,0 +1,21 @@
+//! One reader per format, all bounded by [`Limits`] and all writing through the document builder.
+
+pub(crate) mod csv;
+pub(crate) mod text;
+
+use crate::{ExtractError, ExtractedDocument, Format, Limits};
+
+/// Reads `bytes` as `format`, in this process. `file_name` is used for hints only, never as a path.
+///
+/// Sizes, counts and nesting of `limits` hold here; time and memory need the [`sandbox`](crate::sandbox).
+pub fn extract(
+    bytes: &[u8],
+    format: Format,
+    file_name: &str,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    match format {
+        Format::Text => text::extract(bytes, limits),
+        _ => Err(ExtractError::UnsupportedType { found: Some(file_name.to_owned()) }),
+    }
+}

@@ -1,0 +1,57 @@
+//! What one document may cost: the bounds that hold for every format.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds on the extraction of one document. Going over one is [`ExtractError::TooLarge`]
+/// (sizes and counts), [`ExtractError::TimedOut`] or [`ExtractError::OutOfMemory`].
+///
+/// [`ExtractError::TooLarge`]: crate::ExtractError::TooLarge
+/// [`ExtractError::TimedOut`]: crate::ExtractError::TimedOut
+/// [`ExtractError::OutOfMemory`]: crate::ExtractError::OutOfMemory
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory of an extractor process, in bytes. Held by the sandbox only.
+    pub memory_bytes: u64,
+    /// Wall-clock and CPU time of one document. Held by the sandbox only.
+    pub timeout: Duration,
+    /// Pages of a paged document.
+    pub max_pages: u32,
+    /// Bytes of everything that is unpacked for one document, and of its text.
+    pub max_unpacked_bytes: u64,
+    /// Unpacked to packed size, judged once more than [`Limits::RATIO_GRACE_BYTES`] are unpacked.
+    pub max_ratio: u32,
+    /// Entries of an archive, or objects that play this part in other containers.
+    pub max_entries: u32,
+    /// Nesting of elements, lists, arrays.
+    pub max_depth: u32,
+}
+
+impl Limits {
+    /// Small files compress arbitrarily well and harm nobody; below this size the ratio is not judged.
+    pub const RATIO_GRACE_BYTES: u64 = 10 << 20;
+
+    /// Whether `unpacked` bytes out of `packed` are within size and ratio.
+    pub(crate) fn allows_unpacked(&self, unpacked: u64, packed: u64) -> bool {
+        if unpacked > self.max_unpacked_bytes {
+            return false;
+        }
+        unpacked <= Self::RATIO_GRACE_BYTES
+            || unpacked <= packed.max(1).saturating_mul(u64::from(self.max_ratio))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 512 << 20,
+            timeout: Duration::from_secs(60),
+            max_pages: 5_000,
+            max_unpacked_bytes: 200 << 20,
+            max_ratio: 100,
+            max_entries: 5_000,
+            max_depth: 256,
+        }
+    }
+}
