@@ -1,8 +1,121 @@
-//! The extractor process.
+//! The extractor process: limits itself, then serves requests on stdin and stdout until end of input.
 
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// What the hidden subcommand runs: serves extraction requests on stdin and stdout until end of input.
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::protocol::{Reply, encode_reply, read_request};
+use crate::{ExtractError, ExtractedDocument, Format, Limits};
+
+/// Standard input, output and error; with this many allowed, no further file or socket can be opened.
+const OPEN_FILES: u64 = 3;
+
+/// What the hidden subcommand runs. Ends with success at end of input.
 pub fn child_main() -> ExitCode {
-    ExitCode::SUCCESS
+    child_main_with(crate::extract)
+}
+
+/// [`child_main`] with another reader in place of [`extract`](crate::extract).
+pub fn child_main_with<F>(extract: F) -> ExitCode
+where
+    F: Fn(&[u8], Format, &str, &Limits) -> Result<ExtractedDocument, ExtractError>,
+{
+    std::panic::set_hook(Box::new(|panic| {
+        // The message may quote the document, the place never does.
+        if let Some(place) = panic.location() {
+            let _ = writeln!(io::stderr(), "panicked at {}:{}", place.file(), place.line());
+        }
+    }));
+    match serve(extract) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "extractor ends: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve<F>(extract: F) -> io::Result<()>
+where
+    F: Fn(&[u8], Format, &str, &Limits) -> Result<ExtractedDocument, ExtractError>,
+{
+    die_with_the_parent()?;
+    let mut input = io::BufReader::with_capacity(64 << 10, io::stdin().lock());
+    let mut output = io::stdout().lock();
+    let mut limited = false;
+    while let Some((head, body)) = read_request(&mut input)? {
+        if !limited {
+            limit_process(&head.limits, body.len() as u64)?;
+            limited = true;
+        }
+        limit_cpu(head.limits.timeout)?;
+        let read = || extract(&body, head.format, &head.file_name, &head.limits);
+        let reply: Reply = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
+        output.write_all(&encode_reply(&reply)?)?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+/// Ends this process as soon as nobody holds the other end of stdin, also in the middle of a document.
+///
+/// The kernel's parent-death signal is no help: it fires when the thread that spawned us ends, and an
+/// async runtime ends threads while the service lives on.
+fn die_with_the_parent() -> io::Result<()> {
+    std::thread::Builder::new().name("parent-watch".to_owned()).stack_size(64 << 10).spawn(|| {
+        let stdin = io::stdin();
+        loop {
+            let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
+            match poll(&mut watched, None) {
+                Ok(_) if watched[0].revents().contains(PollFlags::HUP) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+        // Requests may be waiting in the pipe, but nobody waits for their replies.
+        let _ = kill_process(getpid(), Signal::KILL);
+    })?;
+    Ok(())
+}
+
+/// Takes away what reading a document does not need. Lasts for the life of the process.
+fn limit_process(limits: &Limits, body_bytes: u64) -> io::Result<()> {
+    // The allocator may have reserved address space already, which costs nothing and must not count.
+    let reserved = address_space_bytes()?.saturating_sub(body_bytes);
+    let memory = reserved.saturating_add(limits.memory_bytes);
+    set_both(Resource::As, memory)?;
+    set_both(Resource::Core, 0)?;
+    set_both(Resource::Fsize, 0)?;
+    set_both(Resource::Nofile, OPEN_FILES)?;
+    set_both(Resource::Nproc, 0)
+}
+
+/// Allows CPU time for one more document. The parent's clock usually strikes first; this one still counts
+/// when the parent is too busy to look.
+fn limit_cpu(timeout: Duration) -> io::Result<()> {
+    let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec.max(0) as u64;
+    let allowed = used + timeout.as_secs() + 2;
+    let maximum = getrlimit(Resource::Cpu).maximum;
+    Ok(setrlimit(Resource::Cpu, Rlimit { current: Some(allowed), maximum })?)
+}
+
+fn set_both(resource: Resource, value: u64) -> io::Result<()> {
+    // A limit that is already lower, set by the operator, stays.
+    let value = getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
+    Ok(setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
+}
+
+fn address_space_bytes() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm
+        .split_whitespace()
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable /proc/self/statm"))?;
+    Ok(pages * rustix::param::page_size() as u64)
 }

@@ -1,0 +1,44 @@
+//! The extractor process of the sandbox tests: reads documents like the real one, but obeys a text that
+//! orders it to fail in one of the ways that parsers fail.
+
+use std::process::ExitCode;
+
+use ingest::{ExtractError, ExtractedDocument, Format, Limits};
+
+fn main() -> ExitCode {
+    ingest::sandbox::child_main_with(extract)
+}
+
+fn extract(
+    bytes: &[u8],
+    format: Format,
+    file_name: &str,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    match bytes {
+        b"please abort" => std::process::abort(),
+        b"please exit" => std::process::exit(3),
+        b"please panic" => panic!("as ordered"),
+        b"please hang" => loop {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        },
+        b"please overflow the stack" => Ok(deepen(1)),
+        b"please eat memory" => {
+            let mut eaten: Vec<Vec<u8>> = Vec::new();
+            loop {
+                eaten.push(vec![1; 8 << 20]);
+            }
+        }
+        b"please open a file" => match std::fs::File::open("/etc/hostname") {
+            Ok(_) => Err(ExtractError::Crashed),
+            Err(_) => ingest::extract(b"it is forbidden", format, file_name, limits),
+        },
+        _ => ingest::extract(bytes, format, file_name, limits),
+    }
+}
+
+#[expect(unconditional_recursion, reason = "running out of stack is the order")]
+fn deepen(depth: u64) -> ExtractedDocument {
+    let deeper = deepen(std::hint::black_box(depth) + 1);
+    std::hint::black_box(deeper)
+}
