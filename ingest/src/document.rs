@@ -18,7 +18,7 @@ const MAX_HEADING_CHARS: usize = 160;
 /// The text of a document and where its parts lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractedDocument {
-    /// The title that the document gives itself, if any. File names are not titles.
+    /// The title that the document gives itself, else the heading that opens it. File names are not titles.
     pub title: Option<String>,
     pub text: String,
     /// In reading order, without overlap.
@@ -137,6 +137,7 @@ impl DocumentBuilder {
         }
         let title = self
             .title
+            .or_else(|| first_heading(&self.text, &self.blocks))
             .map(|title| shorten(&one_line(&clean_prose(&title)), MAX_HEADING_CHARS))
             .filter(|title| !title.is_empty());
         Ok(ExtractedDocument { title, text: self.text, blocks: self.blocks, page_count: self.page_count })
@@ -197,6 +198,12 @@ pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
         Some(space) if space > cut / 2 => head[..space].trim_end().to_owned(),
         _ => head.to_owned(),
     }
+}
+
+/// The heading that opens the document, if one does: some formats have no other title.
+fn first_heading(text: &str, blocks: &[Block]) -> Option<String> {
+    let first = blocks.first().filter(|block| matches!(block.kind, BlockKind::Heading { .. }))?;
+    Some(text.chars().take(first.end).skip(first.start).collect())
 }
 
 fn compose(text: String) -> String {

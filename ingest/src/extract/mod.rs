@@ -1,6 +1,8 @@
 //! One reader per format, all bounded by [`Limits`] and all writing through the document builder.
 
 pub(crate) mod csv;
+mod html;
+mod markdown;
 pub(crate) mod text;
 
 use crate::{ExtractError, ExtractedDocument, Format, Limits};
@@ -16,6 +18,8 @@ pub fn extract(
 ) -> Result<ExtractedDocument, ExtractError> {
     match format {
         Format::Text => text::extract(bytes, limits),
+        Format::Markdown => markdown::extract(bytes, limits),
+        Format::Html => html::extract(bytes, limits),
         _ => Err(ExtractError::UnsupportedType { found: Some(file_name.to_owned()) }),
     }
 }

@@ -1,0 +1,407 @@
+//! Takes the tokens of a page and writes blocks: knows which elements are open, as far as that matters.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use html5ever::LocalName;
+use html5ever::tokenizer::states::RawKind;
+use html5ever::tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult};
+
+use super::hidden::HidingRules;
+use super::table::Table;
+use crate::document::DocumentBuilder;
+use crate::{BlockKind, Limits};
+
+/// Elements whose content is no text of the page, or repeats on every page of the site.
+const SKIPPED: [&str; 17] = [
+    "template", "noscript", "nav", "footer", "object", "svg", "canvas", "audio", "video", "select", "datalist",
+    "map", "applet", "frameset", "noframes", "menu", "dialog",
+];
+
+/// Elements without content and end tag.
+const VOID: [&str; 16] = [
+    "area", "base", "basefont", "br", "col", "embed", "frame", "hr", "img", "input", "link", "meta", "param",
+    "source", "track", "wbr",
+];
+
+/// Elements that stand apart from the text around them.
+const BLOCKS: [&str; 46] = [
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dir", "div", "dl",
+    "dt", "fieldset", "figcaption", "figure", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header",
+    "hgroup", "html", "legend", "li", "main", "ol", "optgroup", "p", "pre", "section", "summary", "table", "tbody",
+    "td", "tfoot", "th", "thead", "title", "tr", "ul", "search",
+];
+
+/// Elements that bound the search for an open `p`, `li` and the like.
+const SCOPES: [&str; 8] = ["table", "td", "th", "caption", "html", "body", "ul", "ol"];
+
+/// Receives tokens; its builder has the blocks at the end.
+#[derive(Debug)]
+pub(super) struct Walker(RefCell<State>);
+
+impl Walker {
+    pub(super) fn new(builder: DocumentBuilder, limits: &Limits) -> Self {
+        Self(RefCell::new(State {
+            builder,
+            open: Vec::new(),
+            max_depth: limits.max_depth as usize,
+            overflow: 0,
+            text: String::new(),
+            tables: Vec::new(),
+            raw: None,
+            skip: None,
+            rules: HidingRules::default(),
+        }))
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.borrow().builder.is_full()
+    }
+
+    pub(super) fn into_builder(self) -> DocumentBuilder {
+        let mut state = self.0.into_inner();
+        state.finish();
+        state.builder
+    }
+}
+
+impl TokenSink for Walker {
+    type Handle = ();
+
+    fn process_token(&self, token: Token, _line_number: u64) -> TokenSinkResult<()> {
+        let mut state = self.0.borrow_mut();
+        match token {
+            Token::TagToken(tag) if tag.kind == TagKind::StartTag => return state.start(&tag),
+            Token::TagToken(tag) => state.end(&tag.name),
+            Token::CharacterTokens(text) => state.characters(&text),
+            // Comments, doctypes with their entities, and errors are no text.
+            _ => {}
+        }
+        TokenSinkResult::Continue
+    }
+}
+
+/// An element whose content the tokenizer takes as plain characters; the next tag is its end.
+#[derive(Debug)]
+struct Raw {
+    name: LocalName,
+    text: String,
+}
+
+/// An element that is left out with all that is in it.
+#[derive(Debug)]
+struct Skip {
+    name: LocalName,
+    /// Elements opened inside, so that their end tags are told from those of elements around.
+    inside: HashMap<LocalName, u32>,
+}
+
+#[derive(Debug)]
+struct State {
+    builder: DocumentBuilder,
+    /// Block elements only: inline ones have no effect on the text, and pages forget to close them.
+    open: Vec<LocalName>,
+    max_depth: usize,
+    /// Elements beyond the depth that is tracked.
+    overflow: usize,
+    text: String,
+    tables: Vec<Table>,
+    raw: Option<Raw>,
+    skip: Option<Skip>,
+    rules: HidingRules,
+}
+
+impl State {
+    fn start(&mut self, tag: &Tag) -> TokenSinkResult<()> {
+        let name: &str = &tag.name;
+        if let Some(kind) = raw_kind(name) {
+            self.raw = Some(Raw { name: tag.name.clone(), text: String::new() });
+            return TokenSinkResult::RawData(kind);
+        }
+        if name == "plaintext" {
+            return TokenSinkResult::Plaintext;
+        }
+        if self.skip.is_some() && !self.ends_skip(name) {
+            if !is_void(tag) && let Some(skip) = &mut self.skip {
+                *skip.inside.entry(tag.name.clone()).or_default() += 1;
+            }
+            return TokenSinkResult::Continue;
+        }
+        self.skip = None;
+        self.close_implied(name);
+        if self.is_skipped(tag) {
+            if !is_void(tag) {
+                if is_block(name) {
+                    self.flush();
+                }
+                self.skip = Some(Skip { name: tag.name.clone(), inside: HashMap::new() });
+            }
+            return TokenSinkResult::Continue;
+        }
+        match name {
+            "br" => self.text.push('\n'),
+            "hr" => self.flush(),
+            "img" => self.add_alternative(tag),
+            _ if is_block(name) => self.open_block(tag),
+            _ => {}
+        }
+        TokenSinkResult::Continue
+    }
+
+    fn is_skipped(&self, tag: &Tag) -> bool {
+        let name: &str = &tag.name;
+        let has = |attribute: &str| tag.attrs.iter().any(|found| &*found.name.local == attribute);
+        match name {
+            "dialog" => !has("open"),
+            // The body is never dropped whole: pages hide it until their script has run.
+            "body" | "html" | "main" => false,
+            _ => SKIPPED.contains(&name) || self.rules.hide(tag),
+        }
+    }
+
+    /// Whether a start tag inside a skipped element closes it: paragraphs, items and cells end where the
+    /// next one begins.
+    fn ends_skip(&self, name: &str) -> bool {
+        let Some(skip) = &self.skip else { return false };
+        let is_inside = |container: &str| skip.inside.get(&LocalName::from(container)).is_some_and(|open| *open > 0);
+        match &*skip.name {
+            "p" => is_block(name),
+            "li" => name == "li" && !is_inside("ul") && !is_inside("ol"),
+            "dt" | "dd" => matches!(name, "dt" | "dd") && !is_inside("dl"),
+            "td" | "th" => matches!(name, "td" | "th" | "tr" | "tbody" | "tfoot") && !is_inside("table"),
+            "tr" => matches!(name, "tr" | "tbody" | "tfoot") && !is_inside("table"),
+            _ => false,
+        }
+    }
+
+    fn end(&mut self, name: &LocalName) {
+        if let Some(raw) = self.raw.take() {
+            self.finish_raw(raw);
+            return;
+        }
+        if let Some(skip) = &mut self.skip {
+            if let Some(open) = skip.inside.get_mut(name).filter(|open| **open > 0) {
+                *open -= 1;
+                return;
+            }
+            let ends_itself = skip.name == *name;
+            if ends_itself || self.open.contains(name) {
+                self.skip = None;
+            }
+            if ends_itself || self.skip.is_some() {
+                return;
+            }
+        }
+        if !is_block(name) {
+            return;
+        }
+        if self.overflow > 0 {
+            self.flush();
+            self.overflow -= 1;
+            return;
+        }
+        self.close_up_to(name);
+    }
+
+    fn characters(&mut self, text: &str) {
+        if let Some(raw) = &mut self.raw {
+            // Scripts are long and thrown away; style sheets and titles are read up to a limit of their own.
+            if matches!(&*raw.name, "style" | "title" | "plaintext") {
+                raw.text.push_str(text);
+            }
+            return;
+        }
+        if self.skip.is_some() {
+            return;
+        }
+        if self.is_open("pre") {
+            self.text.push_str(text);
+            return;
+        }
+        // Line ends in the source are spaces on the page.
+        self.text.extend(text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t' | '\u{c}') { ' ' } else { c }));
+    }
+
+    fn finish_raw(&mut self, raw: Raw) {
+        match &*raw.name {
+            "style" => self.rules.read(&raw.text),
+            "title" if self.builder.title.is_none() && self.skip.is_none() => self.builder.title = Some(raw.text),
+            _ => {}
+        }
+    }
+
+    fn add_alternative(&mut self, tag: &Tag) {
+        let alternative = tag.attrs.iter().find(|attribute| &*attribute.name.local == "alt");
+        if let Some(alternative) = alternative.filter(|alternative| !alternative.value.trim().is_empty()) {
+            self.text.push(' ');
+            self.text.push_str(&alternative.value);
+            self.text.push(' ');
+        }
+    }
+
+    fn open_block(&mut self, tag: &Tag) {
+        let name: &str = &tag.name;
+        self.flush();
+        match name {
+            "table" => {
+                self.turn_into_layout();
+                let is_layout = tag.attrs.iter().any(|attribute| {
+                    &*attribute.name.local == "role" && matches!(&*attribute.value, "presentation" | "none")
+                });
+                self.tables.push(Table::new(is_layout));
+            }
+            "tr" => {
+                if let Some(table) = self.tables.last_mut() {
+                    table.open_row();
+                }
+            }
+            "td" | "th" => {
+                if let Some(table) = self.tables.last_mut() {
+                    table.open_cell(name == "th");
+                }
+            }
+            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => self.turn_into_layout(),
+            _ => {}
+        }
+        if self.open.len() < self.max_depth {
+            self.open.push(tag.name.clone());
+        } else {
+            self.overflow += 1;
+        }
+    }
+
+    /// A cell with a table or a heading in it holds a part of the page, not a value.
+    fn turn_into_layout(&mut self) {
+        if let Some(table) = self.tables.last_mut().filter(|table| table.is_in_cell()) {
+            for cell in table.become_layout() {
+                self.builder.push(BlockKind::Paragraph, &cell, None);
+            }
+        }
+    }
+
+    /// Closes elements whose end tag may be left out before `name`.
+    fn close_implied(&mut self, name: &str) {
+        let (closed, within): (&[&str], &[&str]) = match name {
+            "li" => (&["li"], &["ul", "ol"]),
+            "dt" | "dd" => (&["dt", "dd"], &["dl"]),
+            "td" | "th" => (&["td", "th"], &["tr", "table"]),
+            "tr" => (&["td", "th", "tr"], &["table"]),
+            "tbody" | "thead" | "tfoot" => (&["td", "th", "tr", "tbody", "thead", "tfoot", "caption"], &["table"]),
+            _ if is_block(name) => (&["p"], &SCOPES),
+            _ => return,
+        };
+        let reach = self.open.iter().rposition(|open| within.contains(&&**open)).map_or(0, |at| at + 1);
+        let found = self.open[reach..].iter().position(|open| closed.contains(&&**open));
+        if let Some(found) = found {
+            self.close_down_to(reach + found);
+        }
+    }
+
+    fn close_up_to(&mut self, name: &LocalName) {
+        // A stray end tag inside a cell must not close what is around the table.
+        let reach = match &**name {
+            "table" | "tr" | "td" | "th" | "tbody" | "thead" | "tfoot" | "html" | "body" => 0,
+            _ => self.open.iter().rposition(|open| matches!(&**open, "td" | "th")).map_or(0, |at| at + 1),
+        };
+        if let Some(found) = self.open[reach..].iter().rposition(|open| open == name) {
+            self.close_down_to(reach + found);
+        } else {
+            self.flush();
+        }
+    }
+
+    /// Closes open elements from the innermost, the one at `depth` last.
+    fn close_down_to(&mut self, depth: usize) {
+        while self.open.len() > depth {
+            self.flush();
+            let Some(name) = self.open.pop() else { break };
+            match &*name {
+                "td" | "th" => {
+                    if let Some(table) = self.tables.last_mut() {
+                        table.close_cell();
+                    }
+                }
+                "tr" => self.close_row(),
+                "table" => {
+                    self.close_row();
+                    self.tables.pop();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn close_row(&mut self) {
+        if let Some(row) = self.tables.last_mut().and_then(Table::close_row) {
+            self.builder.push(BlockKind::TableRow { header: row.header }, &row.text, None);
+        }
+    }
+
+    /// Writes the collected text as what the open elements make of it.
+    fn flush(&mut self) {
+        if self.text.trim().is_empty() {
+            self.text.clear();
+            return;
+        }
+        let text = std::mem::take(&mut self.text);
+        if let Some(table) = self.tables.last_mut().filter(|table| table.is_in_cell()) {
+            table.add(&text);
+            return;
+        }
+        let kind = self.kind();
+        self.builder.push(kind, &text, None);
+    }
+
+    fn kind(&self) -> BlockKind {
+        for name in self.open.iter().rev() {
+            match &**name {
+                "pre" => return BlockKind::Code,
+                "li" | "dd" => return BlockKind::ListItem,
+                "td" | "th" | "body" => break,
+                name => {
+                    if let Some(level) = heading_level(name) {
+                        return BlockKind::Heading { level };
+                    }
+                }
+            }
+        }
+        BlockKind::Paragraph
+    }
+
+    fn is_open(&self, name: &str) -> bool {
+        self.open.last().is_some_and(|open| &**open == name)
+    }
+
+    fn finish(&mut self) {
+        if let Some(raw) = self.raw.take() {
+            self.finish_raw(raw);
+        }
+        self.close_down_to(0);
+        self.flush();
+    }
+}
+
+fn heading_level(name: &str) -> Option<u8> {
+    match name.as_bytes() {
+        [b'h', digit @ b'1'..=b'6'] => Some(digit - b'0'),
+        _ => None,
+    }
+}
+
+fn is_block(name: &str) -> bool {
+    BLOCKS.contains(&name)
+}
+
+fn is_void(tag: &Tag) -> bool {
+    // A slash closes nothing in HTML, but the names that are closed by it in SVG and MathML are skipped anyway.
+    VOID.contains(&&*tag.name) || tag.self_closing
+}
+
+fn raw_kind(name: &str) -> Option<RawKind> {
+    match name {
+        "script" => Some(RawKind::ScriptData),
+        "style" | "xmp" | "iframe" | "noembed" => Some(RawKind::Rawtext),
+        "title" | "textarea" => Some(RawKind::Rcdata),
+        _ => None,
+    }
+}

@@ -1,0 +1,128 @@
+//! Markdown: rendered to HTML first, so that the HTML that people write into it, tables, and hidden parts
+//! are treated by the one reader that knows them.
+
+use pulldown_cmark::{Event, MetadataBlockKind, Options, Parser, Tag, TagEnd, html};
+
+use super::html::read_page;
+use super::text::decode;
+use crate::document::DocumentBuilder;
+use crate::{ExtractError, ExtractedDocument, Limits};
+
+/// Reads Markdown with the extensions of GitHub and of common site generators.
+pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
+    let source = decode(bytes, None, limits)?;
+    let mut front_matter = String::new();
+    let page = render(&source, &mut front_matter);
+    let mut builder = DocumentBuilder::new(limits);
+    builder.title = title_in(&front_matter);
+    read_page(&page, builder, limits)?.finish()
+}
+
+fn render(source: &str, front_matter: &mut String) -> String {
+    let options = Options::ENABLE_TABLES
+        | Options::ENABLE_FOOTNOTES
+        | Options::ENABLE_STRIKETHROUGH
+        | Options::ENABLE_TASKLISTS
+        | Options::ENABLE_HEADING_ATTRIBUTES
+        | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS
+        | Options::ENABLE_PLUSES_DELIMITED_METADATA_BLOCKS
+        | Options::ENABLE_DEFINITION_LIST;
+    let mut in_front_matter = false;
+    let events = Parser::new_ext(source, options).filter_map(|event| match event {
+        Event::Start(Tag::MetadataBlock(MetadataBlockKind::YamlStyle | MetadataBlockKind::PlusesStyle)) => {
+            in_front_matter = true;
+            None
+        }
+        Event::End(TagEnd::MetadataBlock(_)) => {
+            in_front_matter = false;
+            None
+        }
+        Event::Text(text) if in_front_matter => {
+            front_matter.push_str(&text);
+            None
+        }
+        // Marks of footnotes and task boxes would stand as stray digits in the text.
+        Event::FootnoteReference(_) | Event::TaskListMarker(_) => None,
+        event => Some(event),
+    });
+    let mut page = String::with_capacity(source.len() + source.len() / 2);
+    html::push_html(&mut page, events);
+    page
+}
+
+/// The value of `title:` (YAML) or `title =` (TOML).
+fn title_in(front_matter: &str) -> Option<String> {
+    front_matter.lines().find_map(|line| {
+        let value = line.strip_prefix("title")?.trim_start();
+        let value = value.strip_prefix(':').or_else(|| value.strip_prefix('='))?.trim();
+        let value = value.trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::BlockKind;
+
+    fn read(source: &str) -> ExtractedDocument {
+        extract(source.as_bytes(), &Limits::default()).expect("the source has text")
+    }
+
+    #[test]
+    fn markup_becomes_structure_and_leaves_readable_text() {
+        let document = read(
+            "---\ntitle: \"Handbook\"\ndraft: true\n---\n# Returns\n\nWithin **30 days** of\npurchase, see [terms](http://x.y).\n\n\
+             - first\n- second `code`\n  - inner\n\n| Size | Price |\n|---|---|\n| S | 5 |\n\n```sh\nmake  run\n```\n",
+        );
+
+        assert_eq!(document.title.as_deref(), Some("Handbook"));
+        assert_eq!(
+            document.text,
+            "Returns\n\nWithin 30 days of purchase, see terms.\n\nfirst\nsecond code\ninner\n\nSize | Price\n\nS | 5\n\nmake  run"
+        );
+        assert_eq!(document.blocks[0].kind, BlockKind::Heading { level: 1 });
+        assert_eq!(document.blocks[1].heading_path, ["Returns"]);
+    }
+
+    #[test]
+    fn comments_scripts_and_hidden_html_are_dropped() {
+        let document = read("Seen <!-- not --> text\n\n<script>alert(1)</script>\n\n<div style=\"display:none\">\n\ntrap\n\n</div>\n\nend\n");
+
+        assert_eq!(document.text, "Seen text\n\nend");
+    }
+
+    #[test]
+    fn a_file_without_front_matter_is_titled_by_its_first_heading() {
+        assert_eq!(read("# Opening hours\n\nDaily.").title.as_deref(), Some("Opening hours"));
+    }
+
+    #[test]
+    fn a_million_brackets_and_other_repetitions_end_soon() {
+        for (unit, times) in [
+            ("[", 1_000_000),
+            ("![", 300_000),
+            ("[a](", 200_000),
+            ("](", 300_000),
+            ("*a _", 200_000),
+            ("> ", 100_000),
+            ("`a ``", 200_000),
+            ("<a ", 200_000),
+            ("- ", 100_000),
+            ("a\n- ", 100_000),
+            ("|", 500_000),
+            ("[^a]: ", 100_000),
+            ("&", 300_000),
+        ] {
+            let begin = Instant::now();
+            let source = format!("start {}\n\nend", unit.repeat(times));
+
+            let outcome = extract(source.as_bytes(), &Limits::default());
+
+            assert!(outcome.is_ok_and(|document| document.text.starts_with("start")), "{unit:?}");
+            assert!(begin.elapsed() < Duration::from_secs(20), "{unit:?} took {:?}", begin.elapsed());
+        }
+    }
+}
