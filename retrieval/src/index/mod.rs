@@ -3,6 +3,10 @@
 //! An index is a copy of rows kept elsewhere and can be built again from them. Each call names one tenant, and a call
 //! can reach that tenant's points only.
 
+mod embedded;
+mod keyword;
+
+pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions};
 use crate::{BoxError, BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// Where chunks are stored and searched by meaning and by words.
@@ -11,11 +15,7 @@ pub trait Index: Send + Sync + 'static {
     /// wins. When this returns, the points survive the death of the process and the next search sees them.
     ///
     /// All points are checked before the first is written: an error of the input stores nothing.
-    fn upsert(
-        &self,
-        tenant_id: TenantId,
-        points: Vec<Point>,
-    ) -> BoxFuture<'_, Result<(), IndexError>>;
+    fn upsert(&self, tenant_id: TenantId, points: Vec<Point>) -> BoxFuture<'_, Result<(), IndexError>>;
 
     /// Removes chunks of this tenant; unknown ids and other tenants' ids do nothing.
     fn delete_chunks(
@@ -35,11 +35,7 @@ pub trait Index: Send + Sync + 'static {
     fn delete_tenant(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<(), IndexError>>;
 
     /// The best `query.limit` chunks, best first; equal scores are ordered by chunk id.
-    fn search(
-        &self,
-        tenant_id: TenantId,
-        query: SearchQuery,
-    ) -> BoxFuture<'_, Result<Vec<Hit>, IndexError>>;
+    fn search(&self, tenant_id: TenantId, query: SearchQuery) -> BoxFuture<'_, Result<Vec<Hit>, IndexError>>;
 
     /// How many chunks this tenant has.
     fn count(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<u64, IndexError>>;

@@ -1,0 +1,204 @@
+//! The directory of one embedded index: whose vectors it holds, how many shards, and that one process has it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::shard::unavailable;
+use crate::TenantId;
+use crate::index::{IndexError, keyword};
+
+/// Number of the layout of directories and files; a change means building the index again from the rows.
+const LAYOUT: u32 = 1;
+
+const MANIFEST_FILE: &str = "manifest.json";
+const LOCK_FILE: &str = "lock";
+
+/// An open collection. The lock falls when it is dropped, or with the process, whichever way that ends.
+#[derive(Debug)]
+pub(super) struct Collection {
+    dir: PathBuf,
+    manifest: Manifest,
+    _lock: File,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    layout: u32,
+    analysis: u32,
+    model: Option<String>,
+    dimension: Option<usize>,
+    shards: usize,
+}
+
+impl Collection {
+    /// Opens the collection of `model` below `root`, or makes it with `shards` shards; one that exists keeps its number.
+    pub(super) fn open(root: &Path, model: Option<(&str, usize)>, shards: usize) -> Result<Self, IndexError> {
+        let dir = root.join(directory_name(model));
+        fs::create_dir_all(&dir).map_err(|error| unavailable("cannot make the index directory", error))?;
+        let lock = acquire(&dir)?;
+        let wanted = Manifest {
+            layout: LAYOUT,
+            analysis: keyword::ANALYSIS,
+            model: model.map(|(id, _)| id.to_owned()),
+            dimension: model.map(|(_, dimension)| dimension),
+            shards: shards.max(1),
+        };
+        let path = dir.join(MANIFEST_FILE);
+        let manifest = match fs::read(&path) {
+            Ok(bytes) => accept(&dir, &bytes, &wanted)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                write_whole(&path, &wanted)
+                    .map_err(|error| unavailable("cannot write the index manifest", error))?;
+                wanted
+            }
+            Err(error) => return Err(unavailable("cannot read the index manifest", error)),
+        };
+        Ok(Self {
+            dir,
+            manifest,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn dimension(&self) -> Option<usize> {
+        self.manifest.dimension
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.manifest.shards
+    }
+
+    /// The shard that holds this tenant, now and after every restart.
+    pub(super) fn shard_of(&self, tenant_id: TenantId) -> usize {
+        // The low half of a UUIDv7, and of a v4, is random.
+        let (_, random) = tenant_id.0.as_u64_pair();
+        (random % self.manifest.shards as u64) as usize
+    }
+
+    pub(super) fn shard_dir(&self, shard: usize) -> PathBuf {
+        self.dir.join(format!("shard-{shard}"))
+    }
+}
+
+fn acquire(dir: &Path) -> Result<File, IndexError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK_FILE))
+        .map_err(|error| unavailable("cannot open the index lock", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(IndexError::InUse {
+            dir: dir.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(unavailable("cannot lock the index directory", error)),
+    }
+}
+
+fn accept(dir: &Path, bytes: &[u8], wanted: &Manifest) -> Result<Manifest, IndexError> {
+    let damaged = |reason: String| IndexError::Damaged {
+        reason: format!("{}: {reason}", dir.display()),
+    };
+    let found: Manifest = serde_json::from_slice(bytes)
+        .map_err(|error| damaged(format!("the manifest cannot be read: {error}")))?;
+    if (found.layout, found.analysis) != (wanted.layout, wanted.analysis) {
+        return Err(damaged(
+            "written by another version of this program; delete it and index again".to_owned(),
+        ));
+    }
+    if (&found.model, found.dimension) != (&wanted.model, wanted.dimension) {
+        let model = found.model.as_deref().unwrap_or("no model");
+        return Err(damaged(format!(
+            "holds vectors of {model}; delete it and index again"
+        )));
+    }
+    if found.shards == 0 {
+        return Err(damaged("the manifest names no shards".to_owned()));
+    }
+    Ok(found)
+}
+
+/// Writes the file so that a crash leaves all of it or none.
+fn write_whole(path: &Path, manifest: &Manifest) -> std::io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+/// `all-minilm-l6-v2-384`, or `keyword-0` without a model.
+fn directory_name(model: Option<(&str, usize)>) -> String {
+    let (id, dimension) = model.unwrap_or(("keyword", 0));
+    let slug: String = id
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    format!("{slug}-{dimension}")
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn directories_are_named_after_model_and_dimension() {
+        assert_eq!(
+            directory_name(Some(("all-MiniLM-L6-v2", 384))),
+            "all-minilm-l6-v2-384"
+        );
+        assert_eq!(directory_name(Some(("../evil/model", 8))), "---evil-model-8");
+        assert_eq!(directory_name(None), "keyword-0");
+    }
+
+    #[test]
+    fn a_directory_is_open_once() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let first = Collection::open(root.path(), None, 4).expect("free");
+
+        let second = Collection::open(root.path(), None, 4).expect_err("taken");
+        assert!(matches!(second, IndexError::InUse { .. }));
+
+        drop(first);
+        Collection::open(root.path(), None, 4).expect("free again");
+    }
+
+    #[test]
+    fn tenants_stay_in_their_shard_whatever_number_is_asked_for_later() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let tenants: Vec<TenantId> = (0..100_u128)
+            .map(|n| TenantId(Uuid::from_u128(n * n + 3)))
+            .collect();
+        let shards_of = |shards| {
+            let collection = Collection::open(root.path(), None, shards).expect("free");
+            tenants
+                .iter()
+                .map(|tenant| collection.shard_of(*tenant))
+                .collect::<Vec<_>>()
+        };
+
+        assert_eq!(shards_of(4), shards_of(9));
+    }
+
+    #[test]
+    fn a_model_whose_directory_another_one_has_is_refused() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        drop(Collection::open(root.path(), Some(("a/b", 8)), 1).expect("free"));
+
+        let error = Collection::open(root.path(), Some(("a-b", 8)), 1).expect_err("another model's");
+
+        assert!(error.to_string().contains("a/b"), "{error}");
+    }
+}

@@ -1,0 +1,193 @@
+//! The wall between tenants of one shard: every condition the engine is ever given is made here, and none can be made
+//! without a tenant.
+
+use qdrant_edge::{
+    Condition, CountRequest, FieldCondition, Filter as EngineFilter, JsonPath, Match, PayloadFieldSchema,
+    PayloadSchemaParams, PointId, UuidIndexParams, ValueVariants,
+};
+use uuid::Uuid;
+
+use crate::index::Filter;
+use crate::{ChunkId, DocumentId, TenantId};
+
+pub(super) const TENANT: &str = "tenant";
+pub(super) const SOURCE: &str = "source";
+pub(super) const DOCUMENT: &str = "document";
+
+/// A condition that holds for points of one tenant only.
+#[derive(Debug, Clone)]
+pub(super) struct TenantFilter {
+    tenant_id: TenantId,
+    condition: EngineFilter,
+}
+
+impl TenantFilter {
+    /// All points of this tenant.
+    pub(super) fn all(tenant_id: TenantId) -> Self {
+        let condition = EngineFilter::new_must(equals(TENANT, tenant_id.0));
+        Self { tenant_id, condition }
+    }
+
+    /// The tenant's points of these documents.
+    pub(super) fn of_documents(tenant_id: TenantId, document_ids: &[DocumentId]) -> Self {
+        Self::all(tenant_id).and(one_of(DOCUMENT, document_ids.iter().map(|id| id.0)))
+    }
+
+    /// The tenant's points that `filter` lets through; `None` when it lets nothing through.
+    pub(super) fn matching(tenant_id: TenantId, filter: &Filter) -> Option<Self> {
+        if filter.sources.is_empty() {
+            return None;
+        }
+        let within = Self::all(tenant_id).and(one_of(SOURCE, filter.sources.iter().map(|id| id.0)));
+        match &filter.documents {
+            None => Some(within),
+            Some(documents) if documents.is_empty() => None,
+            Some(documents) => Some(within.and(one_of(DOCUMENT, documents.iter().map(|id| id.0)))),
+        }
+    }
+
+    pub(super) fn tenant_id(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    /// The engine's form, to be used for the request at hand.
+    pub(super) fn condition(&self) -> EngineFilter {
+        self.condition.clone()
+    }
+
+    pub(super) fn count_request(&self) -> CountRequest {
+        CountRequest {
+            filter: Some(self.condition()),
+            exact: true,
+        }
+    }
+
+    fn and(mut self, condition: Condition) -> Self {
+        self.condition.must.get_or_insert_default().push(condition);
+        self
+    }
+}
+
+/// Where a tenant's chunk lies in the shard. Two tenants that store a chunk under one id have two points.
+pub(super) fn point_id(tenant_id: TenantId, chunk_id: ChunkId) -> PointId {
+    PointId::Uuid(Uuid::from_u128(chunk_id.0.as_u128() ^ spread(tenant_id)))
+}
+
+/// The chunk behind a point of this tenant, the inverse of [`point_id`].
+pub(super) fn chunk_id(tenant_id: TenantId, point_id: PointId) -> Option<ChunkId> {
+    match point_id {
+        PointId::Uuid(id) => Some(ChunkId(Uuid::from_u128(id.as_u128() ^ spread(tenant_id)))),
+        PointId::NumId(_) => None,
+    }
+}
+
+/// The payload fields the engine indexes, the tenant's as the one that points are grouped by.
+pub(super) fn indexed_fields() -> [(JsonPath, PayloadFieldSchema); 3] {
+    [TENANT, SOURCE, DOCUMENT].map(|field| {
+        let params = UuidIndexParams {
+            is_tenant: Some(field == TENANT),
+            on_disk: Some(true),
+            enable_hnsw: Some(field == TENANT),
+            ..UuidIndexParams::default()
+        };
+        (
+            path(field),
+            PayloadFieldSchema::FieldParams(PayloadSchemaParams::Uuid(params)),
+        )
+    })
+}
+
+/// The tenant's id with its bits spread evenly over all 128, so that ids which resemble each other, as those made in the
+/// same millisecond do, still keep their chunks apart. Stored on disk, so it may never change.
+fn spread(tenant_id: TenantId) -> u128 {
+    let (mut high, mut low) = tenant_id.0.as_u64_pair();
+    // A Feistel network: whatever the round function, no two tenants come out the same.
+    for round in 1..=4 {
+        (high, low) = (low, high ^ scramble(low.wrapping_add(round)));
+    }
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+fn scramble(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+fn path(field: &str) -> JsonPath {
+    field.parse().expect("field names are plain words")
+}
+
+fn equals(field: &str, id: Uuid) -> Condition {
+    let value = ValueVariants::String(id.to_string().into());
+    Condition::Field(FieldCondition::new_match(path(field), Match::from(value)))
+}
+
+fn one_of(field: &str, ids: impl Iterator<Item = Uuid>) -> Condition {
+    let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+    Condition::Field(FieldCondition::new_match(path(field), Match::from(ids)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SourceId;
+
+    #[test]
+    fn a_chunk_is_found_again_by_its_own_tenant_only() {
+        let (acme, globex) = (TenantId(Uuid::from_u128(1)), TenantId(Uuid::from_u128(2)));
+        let chunk = ChunkId(Uuid::from_u128(77));
+
+        assert_eq!(chunk_id(acme, point_id(acme, chunk)), Some(chunk));
+        assert_ne!(point_id(acme, chunk), point_id(globex, chunk));
+    }
+
+    #[test]
+    fn neighbouring_ids_never_share_a_point() {
+        let points: std::collections::HashSet<PointId> = (0..300)
+            .flat_map(|tenant| (0..300).map(move |chunk| (tenant, chunk)))
+            .map(|(tenant, chunk)| {
+                point_id(TenantId(Uuid::from_u128(tenant)), ChunkId(Uuid::from_u128(chunk)))
+            })
+            .collect();
+
+        assert_eq!(points.len(), 300 * 300);
+    }
+
+    #[test]
+    fn every_filter_names_its_tenant() {
+        let tenant_id = TenantId(Uuid::from_u128(1));
+        let sources = vec![SourceId(Uuid::from_u128(3))];
+        let documents = Some(vec![DocumentId(Uuid::from_u128(4))]);
+        let filters = [
+            TenantFilter::all(tenant_id),
+            TenantFilter::of_documents(tenant_id, &[]),
+            TenantFilter::matching(tenant_id, &Filter { sources, documents }).expect("something may match"),
+        ];
+
+        for filter in filters {
+            let must = filter.condition().must.expect("conditions that all hold");
+            assert!(must.contains(&equals(TENANT, tenant_id.0)));
+        }
+    }
+
+    #[test]
+    fn an_empty_list_matches_nothing() {
+        let tenant_id = TenantId(Uuid::from_u128(1));
+        let sources = vec![SourceId(Uuid::from_u128(3))];
+
+        assert!(TenantFilter::matching(tenant_id, &Filter::default()).is_none());
+        assert!(
+            TenantFilter::matching(
+                tenant_id,
+                &Filter {
+                    sources,
+                    documents: Some(vec![])
+                }
+            )
+            .is_none()
+        );
+    }
+}

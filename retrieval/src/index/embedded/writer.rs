@@ -1,0 +1,307 @@
+//! The one thread that changes a shard: logs, applies, answers, and keeps the files small.
+//!
+//! Operations that wait together are written with one sync, so many small writers cost no more syncs than one big one.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::log::RedoLog;
+use super::operation::Operation;
+use super::shard::{ShardState, lock, unavailable};
+use crate::index::IndexError;
+
+/// Operations written with one sync, in bytes: bounds how long the first of them waits for the others.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// Size of the redo log at which the engine is synced and the log emptied; bounds the time that opening takes.
+const CHECKPOINT_BYTES: u64 = 16 << 20;
+
+/// Quiet time after which that happens too, so that a restart has nothing to repeat.
+const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
+
+/// Size of the engine's own log at which the shard is opened anew to be rid of it, while writes go on and when quiet.
+/// The log is mapped into memory, so this also bounds what it adds to the process.
+const ENGINE_LOG_BYTES_BUSY: u64 = 64 << 20;
+const ENGINE_LOG_BYTES_IDLE: u64 = 8 << 20;
+
+/// Changed points after which the engine is asked whether graphs, merges or reclaiming are due.
+const OPTIMISE_AFTER_POINTS: usize = 4_000;
+
+/// How long closing waits for a graph build to end; it cannot be interrupted, and the redo log keeps what it would lose.
+const BUILD_GRACE: Duration = Duration::from_secs(5);
+const BUILD_POLL: Duration = Duration::from_millis(20);
+
+pub(super) enum Command {
+    Write {
+        operation: Operation,
+        payload: Vec<u8>,
+        reply: Reply,
+    },
+    Close,
+}
+
+type Reply = oneshot::Sender<Result<(), IndexError>>;
+
+pub(super) struct Writer {
+    state: Arc<ShardState>,
+    log: RedoLog,
+    commands: Receiver<Command>,
+    one_build: Arc<Mutex<()>>,
+    points_since_optimise: usize,
+}
+
+impl Writer {
+    pub(super) fn new(
+        state: Arc<ShardState>,
+        log: RedoLog,
+        commands: Receiver<Command>,
+        one_build: Arc<Mutex<()>>,
+    ) -> Self {
+        Self {
+            state,
+            log,
+            commands,
+            one_build,
+            points_since_optimise: 0,
+        }
+    }
+
+    /// Opens the engine and repeats what it may have lost.
+    pub(super) fn recover(&mut self) -> Result<(), IndexError> {
+        self.state.open_engine()?;
+        if self.log.is_empty() {
+            return Ok(());
+        }
+        let state = &self.state;
+        let mut repeated = 0_usize;
+        let replayed = self.log.replay(|operation| {
+            repeated += 1;
+            state
+                .read(|engine| engine.apply(&operation))
+                .map_err(std::io::Error::other)
+        });
+        replayed.map_err(|error| {
+            // Half recovered is not recovered: nothing may be read from it.
+            drop(self.state.close_engine());
+            IndexError::Damaged {
+                reason: format!(
+                    "{}: the redo log cannot be repeated: {error}",
+                    state.dir().display()
+                ),
+            }
+        })?;
+        tracing::info!(shard = %self.state.dir().display(), operations = repeated, "index shard recovered from its redo log");
+        self.checkpoint(ENGINE_LOG_BYTES_BUSY);
+        Ok(())
+    }
+
+    /// Works until closed or until nobody is left to command.
+    pub(super) fn run(mut self) {
+        let mut next = None;
+        loop {
+            let command = match next.take() {
+                Some(command) => command,
+                None if self.log.is_empty() => match self.commands.recv() {
+                    Ok(command) => command,
+                    Err(_) => break,
+                },
+                None => match self.commands.recv_timeout(CHECKPOINT_IDLE) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.checkpoint(ENGINE_LOG_BYTES_IDLE);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
+            };
+            match command {
+                Command::Close => break,
+                Command::Write {
+                    operation,
+                    payload,
+                    reply,
+                } => {
+                    next = self.gather_and_commit(operation, payload, reply);
+                    if self.log.len() >= CHECKPOINT_BYTES {
+                        self.checkpoint(ENGINE_LOG_BYTES_BUSY);
+                    }
+                    self.optimise_when_due();
+                }
+            }
+        }
+        self.finish();
+    }
+
+    /// Writes this operation and those that wait behind it; returns the first command that is none.
+    fn gather_and_commit(&mut self, operation: Operation, payload: Vec<u8>, reply: Reply) -> Option<Command> {
+        let mut bytes = payload.len();
+        let mut payloads = vec![payload];
+        let mut group = vec![(operation, reply)];
+        let mut next = None;
+        while bytes < GROUP_BYTES {
+            match self.commands.try_recv() {
+                Ok(Command::Write {
+                    operation,
+                    payload,
+                    reply,
+                }) => {
+                    bytes += payload.len();
+                    payloads.push(payload);
+                    group.push((operation, reply));
+                }
+                Ok(command) => {
+                    next = Some(command);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.commit(&payloads, group);
+        next
+    }
+
+    fn commit(&mut self, payloads: &[Vec<u8>], group: Vec<(Operation, Reply)>) {
+        let before = self.log.len();
+        let opened = if self.state.is_open() {
+            Ok(())
+        } else {
+            self.recover()
+        };
+        let logged = opened.and_then(|()| {
+            self.log
+                .append(payloads)
+                .map_err(|error| unavailable("cannot write the redo log", error))
+        });
+        let ends = match logged {
+            Ok(ends) => ends,
+            Err(error) => {
+                tracing::error!(shard = %self.state.dir().display(), %error, "index cannot be written");
+                return refuse(group.into_iter(), &error.to_string());
+            }
+        };
+        let mut applied_end = before;
+        let mut group = group.into_iter().zip(ends);
+        while let Some(((operation, reply), end)) = group.next() {
+            if let Err(error) = self.state.read(|engine| engine.apply(&operation)) {
+                self.give_up(applied_end, &error);
+                let rest = group.map(|(command, _)| command);
+                return refuse(
+                    std::iter::once((operation, reply)).chain(rest),
+                    &error.to_string(),
+                );
+            }
+            applied_end = end;
+            self.points_since_optimise += operation.points();
+            // The caller may have gone; what was asked is done all the same.
+            drop(reply.send(Ok(())));
+        }
+    }
+
+    /// After a failed operation: it must not come back, and the engine, half changed, is opened anew before the next one.
+    fn give_up(&mut self, applied_end: u64, error: &IndexError) {
+        tracing::error!(shard = %self.state.dir().display(), %error, "index operation failed, the shard is opened anew");
+        if let Err(error) = self.log.cut(applied_end) {
+            tracing::error!(%error, "redo log keeps an operation that was refused");
+        }
+        {
+            let _no_builds = self.state.maintenance();
+            if let Err(error) = self.state.close_engine() {
+                tracing::error!(%error, "index shard closed with an error");
+            }
+        }
+        if let Err(error) = self.recover() {
+            tracing::error!(%error, "index shard stays closed, tried again with the next operation");
+        }
+    }
+
+    /// Syncs the engine and empties the redo log, unless graphs are being built: then it is done later.
+    fn checkpoint(&mut self, engine_log_limit: u64) {
+        let Some(_no_builds) = self.state.try_maintenance() else {
+            return;
+        };
+        let synced = self.state.read(|engine| {
+            engine.sync();
+            Ok(())
+        });
+        if let Err(error) = synced {
+            tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be synced");
+            return;
+        }
+        if let Err(error) = self.log.cut(0) {
+            tracing::warn!(%error, "redo log cannot be emptied and will be repeated at the next start");
+        }
+        if engine_log_bytes(&self.state.engine_dir()) > engine_log_limit
+            && let Err(error) = self.state.open_engine()
+        {
+            tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be opened anew");
+        }
+    }
+
+    fn optimise_when_due(&mut self) {
+        if self.points_since_optimise < OPTIMISE_AFTER_POINTS || !self.state.claim_build() {
+            return;
+        }
+        self.points_since_optimise = 0;
+        let (state, one_build) = (self.state.clone(), self.one_build.clone());
+        let started = thread::Builder::new().name("index-build".to_owned()).spawn(move || {
+            let _one_build = lock(&one_build);
+            let _no_checkpoint = state.maintenance();
+            state.release_build();
+            if let Err(error) = state.read(|engine| engine.optimise()) {
+                tracing::error!(shard = %state.dir().display(), %error, "index shard cannot be optimised");
+            }
+        });
+        if let Err(error) = started {
+            self.state.release_build();
+            tracing::warn!(%error, "no thread to optimise the index, tried again later");
+        }
+    }
+
+    /// Leaves everything on the disk. While graphs are built that is the redo log; the next start repeats it.
+    fn finish(mut self) {
+        let give_up_at = Instant::now() + BUILD_GRACE;
+        let _no_builds = loop {
+            if let Some(guard) = self.state.try_maintenance() {
+                break guard;
+            }
+            if Instant::now() < give_up_at {
+                thread::sleep(BUILD_POLL);
+                continue;
+            }
+            tracing::info!(shard = %self.state.dir().display(), "index closed during a graph build, which starts again next time");
+            return;
+        };
+        match self.state.close_engine() {
+            Ok(()) => drop(self.log.cut(0)),
+            Err(error) => {
+                tracing::error!(shard = %self.state.dir().display(), %error, "index shard closed with an error");
+            }
+        }
+    }
+}
+
+fn refuse(group: impl Iterator<Item = (Operation, Reply)>, reason: &str) {
+    for (_, reply) in group {
+        let error = IndexError::Unavailable {
+            reason: reason.to_owned(),
+            source: None,
+        };
+        drop(reply.send(Err(error)));
+    }
+}
+
+/// Size of the engine's own log files.
+fn engine_log_bytes(engine_dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(engine_dir.join("wal")) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+        .sum()
+}

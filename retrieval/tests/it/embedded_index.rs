@@ -1,0 +1,186 @@
+//! The embedded index: the rules of all backends, and what is its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError, Point, SearchQuery};
+
+use crate::conformance;
+use crate::samples::{DIMENSION, by_vector, by_words, chunk, found, point, tenant, vector};
+
+pub(crate) fn open(dir: &Path) -> EmbeddedIndex {
+    try_open(dir).expect("a healthy directory")
+}
+
+fn try_open(dir: &Path) -> Result<EmbeddedIndex, IndexError> {
+    EmbeddedIndex::open(EmbeddedOptions {
+        dir: dir.to_owned(),
+        model_id: Some("test-model"),
+        dimension: Some(DIMENSION),
+        shards: 2,
+    })
+}
+
+fn open_keyword_only(dir: &Path) -> EmbeddedIndex {
+    EmbeddedIndex::open(EmbeddedOptions {
+        dir: dir.to_owned(),
+        model_id: None,
+        dimension: None,
+        shards: 2,
+    })
+    .expect("a healthy directory")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_the_rules_of_all_backends() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+
+    conformance::all(Arc::new(open(dir.path()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_is_there_after_reopening() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for round in 0..5 {
+        let index = open(dir.path());
+        assert_eq!(index.count(tenant(1)).await.expect("a count"), round);
+        index
+            .upsert(tenant(1), vec![point(round, "kept over restarts")])
+            .await
+            .expect("stored");
+        index
+            .upsert(tenant(1), vec![point(0, "the newest text")])
+            .await
+            .expect("replaced");
+        index.close().await.expect("closed");
+    }
+
+    let index = open(dir.path());
+    assert_eq!(found(&index, tenant(1), by_words("newest")).await, [chunk(0)]);
+    assert_eq!(found(&index, tenant(1), by_words("restarts")).await.len(), 4);
+    assert_eq!(found(&index, tenant(1), by_vector(vector(3))).await[0], chunk(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_told_that_the_directory_is_in_use() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let first = open(dir.path());
+    first
+        .upsert(tenant(1), vec![point(1, "mine")])
+        .await
+        .expect("stored");
+
+    let second = try_open(dir.path()).err().expect("the first one has it");
+    assert!(matches!(second, IndexError::InUse { .. }), "{second}");
+
+    first.close().await.expect("closed");
+    assert_eq!(open(dir.path()).count(tenant(1)).await.expect("a count"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_index_makes_no_shards() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path());
+    index.delete_tenant(tenant(1)).await.expect("nothing to do");
+    assert_eq!(found(&index, tenant(1), by_words("anything")).await, []);
+
+    let shards = std::fs::read_dir(dir.path().join(format!("test-model-{DIMENSION}")))
+        .expect("the collection")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("shard"));
+    assert_eq!(shards.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_model_it_finds_by_words_and_refuses_vectors() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open_keyword_only(dir.path());
+    let wordy = |n, text| Point {
+        vector: None,
+        ..point(n, text)
+    };
+    index
+        .upsert(
+            tenant(1),
+            vec![wordy(1, "opening hours"), wordy(2, "delivery times")],
+        )
+        .await
+        .expect("stored");
+
+    assert_eq!(
+        found(&index, tenant(1), by_words("when is it open? opening")).await,
+        [chunk(1)]
+    );
+    let stored = index.upsert(tenant(1), vec![point(3, "with a vector")]).await;
+    assert!(matches!(stored, Err(IndexError::Refused { .. })));
+    let asked = index.search(tenant(1), by_vector(vector(1))).await;
+    assert!(matches!(asked, Err(IndexError::Refused { .. })));
+
+    index.close().await.expect("closed");
+    let index = open_keyword_only(dir.path());
+    assert_eq!(found(&index, tenant(1), by_words("delivery")).await, [chunk(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_models_have_two_collections_in_one_directory() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (vectors, words) = (open(dir.path()), open_keyword_only(dir.path()));
+    vectors
+        .upsert(tenant(1), vec![point(1, "both sides")])
+        .await
+        .expect("stored");
+
+    assert_eq!(words.count(tenant(1)).await.expect("a count"), 0);
+    assert_eq!(vectors.count(tenant(1)).await.expect("a count"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_goes_away_leaves_a_working_index() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path());
+    for n in 0..50 {
+        let upsert = index.upsert(tenant(1), vec![point(n, "asked and gone")]);
+        drop(tokio::time::timeout(std::time::Duration::from_micros(n * 40), upsert).await);
+        let search = index.search(tenant(1), by_words("gone"));
+        drop(tokio::time::timeout(std::time::Duration::from_micros(n * 10), search).await);
+    }
+
+    index
+        .upsert(tenant(1), vec![point(99, "still here")])
+        .await
+        .expect("stored");
+    assert_eq!(found(&index, tenant(1), by_words("here")).await, [chunk(99)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn graphs_are_built_behind_the_searches_and_find_the_nearest() {
+    // 16 values a vector: it takes this many for the graph threshold of 20,000 KiB.
+    const POINTS: u64 = 330_000 / 20;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path());
+    for start in (0..POINTS).step_by(1_000) {
+        let points = (start..start + 1_000).map(|n| Point {
+            source_id: crate::samples::source(1),
+            ..point(n, "")
+        });
+        index.upsert(tenant(1), points.collect()).await.expect("stored");
+    }
+
+    for n in (0..POINTS).step_by(1_111) {
+        let query = SearchQuery {
+            limit: 1,
+            ..by_vector(vector(n))
+        };
+        assert_eq!(found(&index, tenant(1), query).await, [chunk(n.into())]);
+    }
+    assert_eq!(
+        index.count(tenant(1)).await.expect("a count"),
+        POINTS.div_ceil(1_000) * 1_000
+    );
+    index.close().await.expect("closed");
+    let index = open(dir.path());
+    assert_eq!(
+        index.count(tenant(1)).await.expect("a count"),
+        POINTS.div_ceil(1_000) * 1_000
+    );
+}
