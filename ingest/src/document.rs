@@ -61,6 +61,8 @@ pub(crate) struct DocumentBuilder {
     chars: usize,
     blocks: Vec<Block>,
     headings: Vec<(u8, String)>,
+    /// The last block spans several lines.
+    last_has_lines: bool,
     max_bytes: usize,
     overflow: Option<&'static str>,
     pub(crate) title: Option<String>,
@@ -74,6 +76,7 @@ impl DocumentBuilder {
             chars: 0,
             blocks: Vec::new(),
             headings: Vec::new(),
+            last_has_lines: false,
             max_bytes: usize::try_from(limits.max_unpacked_bytes).unwrap_or(usize::MAX),
             overflow: None,
             title: None,
@@ -103,7 +106,9 @@ impl DocumentBuilder {
             self.overflow = Some("too much text");
             return;
         }
-        let separator = self.separator_before(&kind);
+        let has_lines = cleaned.contains('\n');
+        let separator = self.separator_before(&kind, has_lines);
+        self.last_has_lines = has_lines;
         self.text.push_str(separator);
         self.chars += separator.len();
         let start = self.chars;
@@ -143,12 +148,16 @@ impl DocumentBuilder {
         Ok(ExtractedDocument { title, text: self.text, blocks: self.blocks, page_count: self.page_count })
     }
 
-    /// Rows and items of one table or list stand on adjacent lines, everything else is a paragraph apart.
-    fn separator_before(&self, kind: &BlockKind) -> &'static str {
+    /// Items and rows of one line stand on adjacent lines, everything else is a paragraph apart.
+    fn separator_before(&self, kind: &BlockKind, has_lines: bool) -> &'static str {
         let Some(previous) = self.blocks.last() else { return "" };
         match (&previous.kind, kind) {
             (BlockKind::ListItem, BlockKind::ListItem) => "\n",
-            (BlockKind::TableRow { header: above }, BlockKind::TableRow { header }) if above == header => "\n",
+            (BlockKind::TableRow { header: above }, BlockKind::TableRow { header })
+                if above == header && !has_lines && !self.last_has_lines =>
+            {
+                "\n"
+            }
             _ => "\n\n",
         }
     }

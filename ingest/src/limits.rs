@@ -32,13 +32,10 @@ impl Limits {
     /// Small files compress arbitrarily well and harm nobody; below this size the ratio is not judged.
     pub const RATIO_GRACE_BYTES: u64 = 10 << 20;
 
-    /// Whether `unpacked` bytes out of `packed` are within size and ratio.
-    pub(crate) fn allows_unpacked(&self, unpacked: u64, packed: u64) -> bool {
-        if unpacked > self.max_unpacked_bytes {
-            return false;
-        }
-        unpacked <= Self::RATIO_GRACE_BYTES
-            || unpacked <= packed.max(1).saturating_mul(u64::from(self.max_ratio))
+    /// How many bytes may come out of `packed` bytes.
+    pub(crate) fn max_unpacked(&self, packed: u64) -> u64 {
+        let by_ratio = packed.saturating_mul(u64::from(self.max_ratio)).max(Self::RATIO_GRACE_BYTES);
+        by_ratio.min(self.max_unpacked_bytes)
     }
 }
 

@@ -1,8 +1,10 @@
 //! One reader per format, all bounded by [`Limits`] and all writing through the document builder.
 
 pub(crate) mod csv;
+mod docx;
 mod html;
 mod markdown;
+mod table;
 pub(crate) mod text;
 
 use crate::{ExtractError, ExtractedDocument, Format, Limits};
@@ -20,6 +22,8 @@ pub fn extract(
         Format::Text => text::extract(bytes, limits),
         Format::Markdown => markdown::extract(bytes, limits),
         Format::Html => html::extract(bytes, limits),
-        _ => Err(ExtractError::UnsupportedType { found: Some(file_name.to_owned()) }),
+        Format::Docx => docx::extract(bytes, limits),
+        Format::Csv => csv::extract(bytes, limits),
+        Format::Pdf => Err(ExtractError::UnsupportedType { found: Some(file_name.to_owned()) }),
     }
 }

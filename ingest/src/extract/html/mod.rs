@@ -5,7 +5,6 @@
 //! its nesting: tree construction as browsers do it multiplies misnested elements.
 
 mod hidden;
-mod table;
 mod walker;
 
 use encoding_rs::Encoding;

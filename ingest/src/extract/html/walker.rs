@@ -8,8 +8,8 @@ use html5ever::tokenizer::states::RawKind;
 use html5ever::tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult};
 
 use super::hidden::HidingRules;
-use super::table::Table;
 use crate::document::DocumentBuilder;
+use crate::extract::table::Table;
 use crate::{BlockKind, Limits};
 
 /// Elements whose content is no text of the page, or repeats on every page of the site.

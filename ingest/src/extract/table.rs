@@ -4,15 +4,16 @@
 const MAX_HEADER_CELL_CHARS: usize = 60;
 
 /// Between the cells of a row.
-pub(crate) const CELL_SEPARATOR: &str = " | ";
+pub(super) const CELL_SEPARATOR: &str = " | ";
 
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(super) struct Table {
     header: Option<String>,
     rows: usize,
     cells: Vec<String>,
     /// All cells of the current row were marked as header cells.
     only_header_cells: bool,
+    is_marked_header: bool,
     in_cell: bool,
     /// The table arranges the page: its cells hold whole sections, not values.
     is_layout: bool,
@@ -20,23 +21,24 @@ pub(crate) struct Table {
 
 /// A finished row.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    pub(crate) text: String,
-    pub(crate) header: Option<String>,
+pub(super) struct Row {
+    pub(super) text: String,
+    pub(super) header: Option<String>,
 }
 
 impl Table {
-    pub(crate) fn new(is_layout: bool) -> Self {
+    pub(super) fn new(is_layout: bool) -> Self {
         Self { is_layout, ..Self::default() }
     }
 
-    pub(crate) fn open_row(&mut self) {
+    pub(super) fn open_row(&mut self) {
         self.cells.clear();
         self.only_header_cells = true;
+        self.is_marked_header = false;
         self.in_cell = false;
     }
 
-    pub(crate) fn open_cell(&mut self, is_header: bool) {
+    pub(super) fn open_cell(&mut self, is_header: bool) {
         if self.cells.is_empty() {
             self.only_header_cells = true;
         }
@@ -45,16 +47,21 @@ impl Table {
         self.in_cell = true;
     }
 
-    pub(crate) fn close_cell(&mut self) {
+    pub(super) fn close_cell(&mut self) {
         self.in_cell = false;
     }
 
-    pub(crate) fn is_in_cell(&self) -> bool {
+    pub(super) fn is_in_cell(&self) -> bool {
         self.in_cell && !self.is_layout
     }
 
+    /// The current row is a header whatever its cells look like.
+    pub(super) fn mark_header_row(&mut self) {
+        self.is_marked_header = true;
+    }
+
     /// Adds text to the open cell.
-    pub(crate) fn add(&mut self, text: &str) {
+    pub(super) fn add(&mut self, text: &str) {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let Some(cell) = self.cells.last_mut().filter(|_| !text.is_empty()) else { return };
         if !cell.is_empty() {
@@ -64,13 +71,13 @@ impl Table {
     }
 
     /// What the row held when the table turns out to arrange the page.
-    pub(crate) fn become_layout(&mut self) -> Vec<String> {
+    pub(super) fn become_layout(&mut self) -> Vec<String> {
         self.is_layout = true;
         std::mem::take(&mut self.cells).into_iter().filter(|cell| !cell.is_empty()).collect()
     }
 
     /// The finished row, unless it is empty.
-    pub(crate) fn close_row(&mut self) -> Option<Row> {
+    pub(super) fn close_row(&mut self) -> Option<Row> {
         self.in_cell = false;
         let cells = std::mem::take(&mut self.cells);
         if cells.iter().all(String::is_empty) {
@@ -79,7 +86,7 @@ impl Table {
         let text = cells.join(CELL_SEPARATOR);
         let is_first = self.rows == 0;
         self.rows += 1;
-        if is_first && (self.only_header_cells || looks_like_header(&cells)) && cells.len() > 1 {
+        if is_first && (self.only_header_cells || self.is_marked_header || looks_like_header(&cells)) && cells.len() > 1 {
             self.header = Some(text.clone());
             return Some(Row { text, header: None });
         }
