@@ -1,10 +1,19 @@
 //! Texts to vectors: the trait, what it returns, and its implementations.
 //!
-//! `LocalEmbedder` runs all-MiniLM-L6-v2 on this machine's CPU, `OpenAiEmbedder` asks any server that speaks OpenAI's
-//! embeddings API. A deployment without either counts tokens by an estimate.
+//! [`LocalEmbedder`] runs all-MiniLM-L6-v2 on this machine's CPU, [`OpenAiEmbedder`] asks any server that speaks OpenAI's
+//! embeddings API. A deployment without either counts tokens by [`estimate_tokens`].
+
+mod local;
+mod minilm;
+mod openai;
+mod queue;
+mod tokenizer;
 
 use std::time::Duration;
 
+pub use self::local::LocalEmbedder;
+pub use self::openai::{OpenAiEmbedder, OpenAiEmbedderOptions};
+pub use self::tokenizer::{LoadError, Tokenizer, estimate_tokens};
 use crate::{BoxError, BoxFuture};
 
 /// Turns texts into vectors of one named model. Vectors of two models, or of two dimensions, are never comparable.
@@ -19,7 +28,7 @@ pub trait Embedder: Send + Sync + 'static {
     /// Special tokens are already subtracted.
     fn max_tokens(&self) -> usize;
 
-    /// Tokens in `text` without special tokens: exact for a local model, an estimate for a remote one.
+    /// Tokens in `text` without special tokens: exact for a local model, [`estimate_tokens`] for a remote one.
     fn count_tokens(&self, text: &str) -> usize;
 
     /// Embeds one question. Never waits behind a running bulk of documents.
@@ -56,4 +65,13 @@ pub enum EmbedError {
     /// The answer is no set of vectors of this model: store nothing of it.
     #[error("embedding model gave unusable vectors: {reason}")]
     BadVectors { reason: String },
+}
+
+impl EmbedError {
+    fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable {
+            retry_after: None,
+            source: source.into(),
+        }
+    }
 }

@@ -3,4 +3,7 @@
 mod conformance;
 mod crash;
 mod embedded_index;
+mod local_embedder;
+mod openai_embedder;
 mod samples;
+mod scripted_server;

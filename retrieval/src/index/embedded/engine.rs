@@ -173,10 +173,6 @@ impl Engine {
         self.shard.flush();
     }
 
-    pub(super) fn dimension(&self) -> Option<usize> {
-        self.dimension
-    }
-
     fn upsert(&self, tenant_id: TenantId, points: &[PreparedPoint]) -> Result<(), OperationError> {
         // The engine lets a replaced point keep the vectors that the new one does not name.
         let without_vector: Vec<PointId> = points

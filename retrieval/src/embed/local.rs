@@ -1,0 +1,261 @@
+//! The model on this machine: threads of its own, one of them always free for questions.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::oneshot;
+
+use super::minilm::MiniLm;
+use super::queue::{Batch, Bulk, Query, Queue, Role, RunningBulk, Work};
+use super::tokenizer::{LoadError, Tokenizer};
+use super::{EmbedError, Embedder, Embeddings};
+use crate::BoxFuture;
+
+/// Word pieces of a text that the model was trained to read, special ones included; sentence-transformers cuts there.
+const MAX_PIECES: usize = 256;
+const SPECIAL_PIECES: usize = 2;
+
+/// Word pieces of one batch of documents, padding included: some tens of milliseconds of work.
+const BATCH_PIECES: usize = 768;
+
+/// all-MiniLM-L6-v2, or a model of the same kind, computed on the CPU.
+pub struct LocalEmbedder {
+    model_id: String,
+    engine: Arc<Engine>,
+    /// Held for their threads, which end when the queue is closed.
+    _workers: Vec<ThreadPool>,
+}
+
+/// What the workers share.
+struct Engine {
+    tokenizer: Tokenizer,
+    model: MiniLm,
+    queue: Queue,
+}
+
+impl LocalEmbedder {
+    /// Loads a model directory (`config.json`, `tokenizer.json`, `model.safetensors`), whose name is the model's id.
+    ///
+    /// Computes in `threads` threads, at least two: the first takes questions only, the others documents too. Takes about
+    /// 110 MiB and blocks while it reads.
+    pub fn load(dir: &Path, threads: usize) -> Result<Self, LoadError> {
+        let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
+        let model = MiniLm::load(dir)?;
+        let model_id = match dir.file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => {
+                return Err(LoadError::unusable(
+                    dir,
+                    "the directory has no name to call the model by",
+                ));
+            }
+        };
+        let engine = Arc::new(Engine {
+            tokenizer,
+            model,
+            queue: Queue::default(),
+        });
+        let workers = (0..threads.max(2)).map(|number| {
+            let role = if number == 0 {
+                Role::Queries
+            } else {
+                Role::Everything
+            };
+            // Matrix products and the like spread over the rayon pool of the thread they are called from. A pool of one
+            // keeps each worker on its own core.
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(1)
+                .thread_name(move |_| format!("embed-{number}"))
+                .build();
+            let pool = pool.map_err(|error| LoadError::unusable(dir, error))?;
+            let engine = engine.clone();
+            pool.spawn(move || engine.work(role));
+            Ok(pool)
+        });
+        Ok(Self {
+            model_id,
+            _workers: workers.collect::<Result<_, LoadError>>()?,
+            engine,
+        })
+    }
+
+    /// The model's tokenizer, for counting without going through the trait.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.engine.tokenizer
+    }
+}
+
+impl Embedder for LocalEmbedder {
+    fn model_id(&self) -> &str {
+        &self.model_id
+    }
+
+    fn dimension(&self) -> usize {
+        self.engine.model.dimension()
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.engine.max_tokens()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.engine.tokenizer.count(text)
+    }
+
+    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.engine.queue.push_query(Query { text, reply });
+            answer.await.map_err(EmbedError::unavailable)?
+        })
+    }
+
+    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move {
+            if texts.is_empty() {
+                return Ok(Embeddings {
+                    vectors: vec![],
+                    tokens: 0,
+                    reported: false,
+                });
+            }
+            let (reply, answer) = oneshot::channel();
+            self.engine.queue.push_bulk(Bulk { texts, reply });
+            answer.await.map_err(EmbedError::unavailable)?
+        })
+    }
+}
+
+impl Drop for LocalEmbedder {
+    fn drop(&mut self) {
+        self.engine.queue.close();
+    }
+}
+
+impl Engine {
+    fn work(&self, role: Role) {
+        while let Some(work) = self.queue.next(role) {
+            // A panic costs its caller the answer, which the dropped reply tells, and never the thread.
+            let done = panic::catch_unwind(AssertUnwindSafe(|| match work {
+                Work::Queries(queries) => self.answer(queries),
+                Work::Bulk(bulk) => self.begin(bulk),
+                Work::Batch(batch) => self.compute(batch),
+            }));
+            if done.is_err() {
+                tracing::error!("embedding ended in a panic");
+            }
+        }
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.model.positions().min(MAX_PIECES) - SPECIAL_PIECES
+    }
+
+    fn answer(&self, queries: Vec<Query>) {
+        let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
+        let computed = self
+            .encode(&texts)
+            .and_then(|pieces| Ok((self.vectors(&pieces)?, pieces)));
+        match computed {
+            Ok((vectors, pieces)) => {
+                for ((query, vector), pieces) in queries.into_iter().zip(vectors).zip(pieces) {
+                    let embeddings = Embeddings {
+                        vectors: vec![vector],
+                        tokens: tokens(&pieces),
+                        reported: false,
+                    };
+                    drop(query.reply.send(Ok(embeddings)));
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                queries
+                    .into_iter()
+                    .for_each(|query| drop(query.reply.send(Err(EmbedError::unavailable(reason.clone())))));
+            }
+        }
+    }
+
+    /// Cuts a bulk into batches for all workers.
+    fn begin(&self, bulk: Bulk) {
+        let texts: Vec<&str> = bulk.texts.iter().map(String::as_str).collect();
+        let pieces = match self.encode(&texts) {
+            Ok(pieces) => pieces,
+            Err(error) => return drop(bulk.reply.send(Err(error))),
+        };
+        let count = pieces.iter().map(|pieces| tokens(pieces)).sum();
+        let running = Arc::new(RunningBulk::new(pieces.len(), count, bulk.reply));
+        let batches = into_batches(pieces).into_iter().map(|texts| Batch {
+            bulk: running.clone(),
+            texts,
+        });
+        self.queue.push_batches(batches);
+    }
+
+    fn compute(&self, batch: Batch) {
+        let (places, pieces): (Vec<usize>, Vec<Vec<u32>>) = batch.texts.into_iter().unzip();
+        // A panic must not leave the bulk waiting for this batch for ever.
+        let computed = panic::catch_unwind(AssertUnwindSafe(|| self.vectors(&pieces)))
+            .unwrap_or_else(|_| Err(EmbedError::unavailable("embedding ended in a panic")));
+        batch.bulk.complete(places.into_iter(), computed);
+    }
+
+    fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, EmbedError> {
+        let encode = |text: &&str| self.tokenizer.encode(text, self.max_tokens());
+        texts
+            .iter()
+            .map(encode)
+            .collect::<Result<_, _>>()
+            .map_err(EmbedError::unavailable)
+    }
+
+    fn vectors(&self, pieces: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let texts: Vec<&[u32]> = pieces.iter().map(Vec::as_slice).collect();
+        self.model
+            .embed(&texts, self.tokenizer.padding())
+            .map_err(EmbedError::unavailable)
+    }
+}
+
+/// Tokens of a text without the two special ones.
+fn tokens(pieces: &[u32]) -> u64 {
+    pieces.len().saturating_sub(SPECIAL_PIECES) as u64
+}
+
+/// Texts of like length together, longest first, each batch padded to at most [`BATCH_PIECES`] or a single text.
+fn into_batches(pieces: Vec<Vec<u32>>) -> Vec<Vec<(usize, Vec<u32>)>> {
+    let mut texts: Vec<(usize, Vec<u32>)> = pieces.into_iter().enumerate().collect();
+    texts.sort_by_key(|(place, pieces)| (std::cmp::Reverse(pieces.len()), *place));
+    let mut batches: Vec<Vec<(usize, Vec<u32>)>> = Vec::new();
+    for text in texts {
+        match batches.last_mut() {
+            Some(batch) if (batch.len() + 1) * batch[0].1.len() <= BATCH_PIECES => batch.push(text),
+            _ => batches.push(vec![text]),
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn batches_hold_every_text_once_and_stay_small(lengths in prop::collection::vec(2_usize..=256, 0..200)) {
+            let batches = into_batches(lengths.iter().map(|length| vec![7; *length]).collect());
+
+            let mut places: Vec<usize> = batches.iter().flatten().map(|(place, _)| *place).collect();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..lengths.len()).collect::<Vec<_>>());
+            for batch in &batches {
+                let longest = batch.iter().map(|(_, pieces)| pieces.len()).max().unwrap_or_default();
+                prop_assert!(longest * batch.len() <= BATCH_PIECES);
+            }
+        }
+    }
+}

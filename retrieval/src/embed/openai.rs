@@ -1,0 +1,439 @@
+//! Any server that speaks OpenAI's embeddings API: `POST {base_url}/embeddings`.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout_at};
+use url::Url;
+
+use super::minilm::normalise;
+use super::tokenizer::shorten;
+use super::{EmbedError, Embedder, Embeddings, estimate_tokens};
+use crate::BoxFuture;
+
+/// Estimated tokens of one request at most; vendors refuse larger ones.
+const REQUEST_TOKENS: usize = 100_000;
+
+/// Requests of one bulk that are under way at once.
+const REQUESTS_AT_ONCE: usize = 4;
+
+const ATTEMPTS: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Room for one value of a vector in JSON, and for what surrounds the vectors.
+const BYTES_PER_VALUE: usize = 32;
+const BYTES_AROUND: usize = 64 << 10;
+
+/// Characters of a vendor's own explanation that are kept.
+const REASON_CHARS: usize = 300;
+
+/// Which server, which model, and its limits.
+#[derive(Clone)]
+pub struct OpenAiEmbedderOptions {
+    /// Up to and including the version, e.g. `https://api.openai.com/v1`.
+    pub base_url: Url,
+    pub api_key: Option<String>,
+    pub model: String,
+    /// Length of the model's vectors; an answer of another length is refused.
+    pub dimension: usize,
+    /// Texts of one request at most.
+    pub batch_size: usize,
+    /// How long one call may take, its retries included.
+    pub timeout: Duration,
+    /// Tokens of one text at most; longer ones are cut, by estimate.
+    pub max_tokens: usize,
+}
+
+impl std::fmt::Debug for OpenAiEmbedderOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("OpenAiEmbedderOptions")
+            .field("base_url", &self.base_url.as_str())
+            .field("api_key", &self.api_key.as_ref().map(|_| "…"))
+            .field("model", &self.model)
+            .field("dimension", &self.dimension)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A remote embedding model.
+pub struct OpenAiEmbedder {
+    client: reqwest::Client,
+    endpoint: Url,
+    headers: HeaderMap,
+    options: OpenAiEmbedderOptions,
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    model: &'a str,
+    input: &'a [String],
+    encoding_format: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    data: Vec<Entry>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    index: usize,
+    embedding: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: FailureDetail,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FailureDetail {
+    Full { message: String },
+    Short(String),
+}
+
+impl OpenAiEmbedder {
+    /// Makes the client; no request is sent yet.
+    pub fn new(options: OpenAiEmbedderOptions) -> Result<Self, EmbedError> {
+        let refused = |reason: String| EmbedError::Refused { reason };
+        let mut base_url = options.base_url.clone();
+        if base_url.cannot_be_a_base() {
+            return Err(refused(format!("{base_url} is no address of a server")));
+        }
+        if !base_url.path().ends_with('/') {
+            base_url.set_path(&format!("{}/", base_url.path()));
+        }
+        let endpoint = base_url
+            .join("embeddings")
+            .map_err(|error| refused(error.to_string()))?;
+        let mut headers =
+            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        if let Some(api_key) = &options.api_key {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {api_key}"))
+                .map_err(|_| refused("the API key has characters that no header may hold".to_owned()))?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the operator configured this address, nobody else can name it"
+        )]
+        let builder = reqwest::Client::builder();
+        let client = builder
+            // A key goes to the server it was configured for and to no other.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .build()
+            .map_err(EmbedError::unavailable)?;
+        Ok(Self {
+            client,
+            endpoint,
+            headers,
+            options,
+        })
+    }
+
+    async fn embed(&self, mut texts: Vec<String>) -> Result<Embeddings, EmbedError> {
+        texts
+            .iter_mut()
+            .for_each(|text| make_acceptable(text, self.options.max_tokens));
+        let batches = into_batches(&texts, self.options.batch_size);
+        let deadline = Instant::now() + self.options.timeout;
+        // Dropping the stream, by an error or with the caller, ends the requests under way.
+        let done: Vec<Embeddings> = stream::iter(batches)
+            .map(|batch| self.embed_batch(&texts[batch], deadline))
+            .buffered(REQUESTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut all = Embeddings {
+            vectors: Vec::with_capacity(texts.len()),
+            tokens: 0,
+            reported: !done.is_empty(),
+        };
+        for part in done {
+            all.vectors.extend(part.vectors);
+            all.tokens += part.tokens;
+            all.reported &= part.reported;
+        }
+        Ok(all)
+    }
+
+    /// Tries until it succeeds, it is pointless or the time is up.
+    async fn embed_batch(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, EmbedError> {
+        let request = Request {
+            model: &self.options.model,
+            input: texts,
+            encoding_format: "float",
+        };
+        let body = serde_json::to_vec(&request).map_err(EmbedError::unavailable)?;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let error = match timeout_at(deadline, self.request(body.clone(), texts.len())).await {
+                Ok(Ok(reply)) => return self.accept(reply, texts),
+                Ok(Err(error)) => error,
+                Err(elapsed) => return Err(EmbedError::unavailable(elapsed)),
+            };
+            let EmbedError::Unavailable { retry_after, .. } = &error else {
+                return Err(error);
+            };
+            let pause = retry_after.unwrap_or_else(|| backoff(attempt, rand::random()));
+            if attempt == ATTEMPTS || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::warn!(model = %self.options.model, attempt, cause = %Cause(&error), "embedding is tried again");
+            sleep(pause).await;
+        }
+    }
+
+    async fn request(&self, body: Vec<u8>, texts: usize) -> Result<Reply, EmbedError> {
+        let request = self
+            .client
+            .post(self.endpoint.clone())
+            .headers(self.headers.clone())
+            .body(body);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| EmbedError::unavailable(error.without_url()))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(response).await);
+        }
+        let limit = texts * self.options.dimension * BYTES_PER_VALUE + BYTES_AROUND;
+        let bytes = read_body(response, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|error| EmbedError::BadVectors {
+            reason: format!("the answer cannot be read: {error}"),
+        })
+    }
+
+    /// Vectors in the order of the texts, or the reason why they are not taken.
+    fn accept(&self, reply: Reply, texts: &[String]) -> Result<Embeddings, EmbedError> {
+        let bad = |reason: String| Err(EmbedError::BadVectors { reason });
+        let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
+        for Entry { index, mut embedding } in reply.data {
+            if embedding.len() != self.options.dimension {
+                return bad(format!(
+                    "{} values instead of {}",
+                    embedding.len(),
+                    self.options.dimension
+                ));
+            }
+            normalise(&mut embedding);
+            if !embedding.iter().all(|value| value.is_finite()) || embedding.iter().all(|value| *value == 0.0)
+            {
+                return bad("a vector without direction".to_owned());
+            }
+            match vectors.get_mut(index) {
+                Some(place @ None) => *place = Some(embedding),
+                Some(Some(_)) => return bad(format!("two vectors for text {index}")),
+                None => return bad(format!("a vector for text {index} of {}", texts.len())),
+            }
+        }
+        let Some(vectors) = vectors.into_iter().collect::<Option<Vec<_>>>() else {
+            return bad("a text without a vector".to_owned());
+        };
+        let reported = reply.usage.and_then(|usage| usage.prompt_tokens);
+        let counted = || texts.iter().map(|text| estimate_tokens(text) as u64).sum();
+        Ok(Embeddings {
+            vectors,
+            tokens: reported.unwrap_or_else(counted),
+            reported: reported.is_some(),
+        })
+    }
+}
+
+impl Embedder for OpenAiEmbedder {
+    fn model_id(&self) -> &str {
+        &self.options.model
+    }
+
+    fn dimension(&self) -> usize {
+        self.options.dimension
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.options.max_tokens
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        estimate_tokens(text)
+    }
+
+    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(self.embed(vec![text]))
+    }
+
+    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(self.embed(texts))
+    }
+}
+
+/// The whole chain of an error, which its own words leave to its sources.
+struct Cause<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Cause<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        std::iter::successors(self.0.source(), |error| error.source())
+            .try_for_each(|error| write!(formatter, ": {error}"))
+    }
+}
+
+/// What a status other than success means for the caller.
+async fn refusal(response: Response) -> EmbedError {
+    let status = response.status();
+    let retry_after = retry_after(response.headers());
+    let may_pass = status.is_server_error()
+        || [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::CONFLICT,
+        ]
+        .contains(&status);
+    let explanation = match read_body(response, BYTES_AROUND).await {
+        Ok(body) => explanation(&body),
+        Err(_) => None,
+    };
+    let reason = match explanation {
+        Some(explanation) => format!("{status}: {explanation}"),
+        None => status.to_string(),
+    };
+    if may_pass {
+        EmbedError::Unavailable {
+            retry_after,
+            source: reason.into(),
+        }
+    } else {
+        EmbedError::Refused { reason }
+    }
+}
+
+fn explanation(body: &[u8]) -> Option<String> {
+    let failure: Failure = serde_json::from_slice(body).ok()?;
+    let (FailureDetail::Full { message } | FailureDetail::Short(message)) = failure.error;
+    Some(
+        message
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(REASON_CHARS)
+            .collect(),
+    )
+}
+
+/// The pause a server asks for, in seconds; a date is left to our own backoff.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Doubles with each attempt; `chance` in [0, 1) spreads those who failed together over the second half of the pause.
+fn backoff(attempt: u32, chance: f64) -> Duration {
+    FIRST_BACKOFF.mul_f64(f64::from(1 << (attempt - 1)) * (0.5 + chance / 2.0))
+}
+
+async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, EmbedError> {
+    let too_big = || EmbedError::BadVectors {
+        reason: format!("an answer of more than {limit} bytes"),
+    };
+    let announced = response.content_length().unwrap_or_default() as usize;
+    if announced > limit {
+        return Err(too_big());
+    }
+    let mut body = Vec::with_capacity(announced);
+    while let Some(part) = response
+        .chunk()
+        .await
+        .map_err(|error| EmbedError::unavailable(error.without_url()))?
+    {
+        if body.len() + part.len() > limit {
+            return Err(too_big());
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// Servers refuse texts that are too long or empty.
+fn make_acceptable(text: &mut String, max_tokens: usize) {
+    let kept = shorten(text, max_tokens).len();
+    text.truncate(kept);
+    if text.trim().is_empty() {
+        " ".clone_into(text);
+    }
+}
+
+/// Ranges of neighbouring texts that fit into one request each.
+fn into_batches(texts: &[String], batch_size: usize) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut tokens_in_last = 0;
+    for (place, text) in texts.iter().enumerate() {
+        // A question alone needs no estimate.
+        let tokens = if texts.len() == 1 {
+            0
+        } else {
+            estimate_tokens(text)
+        };
+        match batches.last_mut() {
+            Some(last) if last.len() < batch_size && tokens_in_last + tokens <= REQUEST_TOKENS => {
+                last.end = place + 1;
+                tokens_in_last += tokens;
+            }
+            _ => {
+                batches.push(place..place + 1);
+                tokens_in_last = tokens;
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_respect_count_and_tokens() {
+        let short: Vec<String> = vec!["word".to_owned(); 10];
+        assert_eq!(into_batches(&short, 4), [0..4, 4..8, 8..10]);
+        let long: Vec<String> = vec!["word ".repeat(REQUEST_TOKENS / 2); 3];
+        assert_eq!(into_batches(&long, 100), [0..2, 2..3]);
+        assert!(into_batches(&[], 4).is_empty());
+        assert_eq!(into_batches(&short[..2], 0), [0..1, 1..2]);
+    }
+
+    #[test]
+    fn pauses_double_and_are_spread() {
+        assert_eq!(backoff(1, 0.0), FIRST_BACKOFF / 2);
+        assert_eq!(backoff(2, 0.0), FIRST_BACKOFF);
+        assert!(backoff(1, 0.999) <= FIRST_BACKOFF);
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let options = OpenAiEmbedderOptions {
+            base_url: "http://localhost/v1".parse().expect("an address"),
+            api_key: Some("sk-secret".to_owned()),
+            model: "m".to_owned(),
+            dimension: 3,
+            batch_size: 8,
+            timeout: Duration::from_secs(1),
+            max_tokens: 100,
+        };
+
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

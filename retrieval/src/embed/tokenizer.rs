@@ -1,0 +1,186 @@
+//! Counting and cutting text the way the model does, and an estimate for when no model is at hand.
+
+use std::path::{Path, PathBuf};
+
+use unicode_segmentation::UnicodeSegmentation;
+
+/// A file of the model's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Install the model, or name the directory where it is.
+    #[error("model file {path} cannot be read: {source}")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// Install the model anew: this is no model of the expected kind, or a damaged one.
+    #[error("model file {path} is not usable: {reason}")]
+    Unusable { path: PathBuf, reason: String },
+}
+
+impl LoadError {
+    pub(super) fn unusable(path: &Path, reason: impl ToString) -> Self {
+        Self::Unusable {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// A model's own tokenizer, without its weights: about 15 MiB in memory.
+pub struct Tokenizer {
+    tokenizer: tokenizers::Tokenizer,
+    special: SpecialTokens,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct SpecialTokens {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) padding: u32,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json` of the BERT family. What it says about truncation and padding is left aside.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut tokenizer =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| LoadError::unusable(path, error))?;
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| LoadError::unusable(path, error))?;
+        tokenizer.with_padding(None);
+        let id_of = |token: &str| {
+            tokenizer
+                .token_to_id(token)
+                .ok_or_else(|| LoadError::unusable(path, format!("it has no {token} token")))
+        };
+        let special = SpecialTokens {
+            start: id_of("[CLS]")?,
+            end: id_of("[SEP]")?,
+            padding: id_of("[PAD]")?,
+        };
+        Ok(Self { tokenizer, special })
+    }
+
+    /// Tokens in `text`, special tokens not counted, however long it is.
+    pub fn count(&self, text: &str) -> usize {
+        match self.tokenizer.encode_fast(text, false) {
+            Ok(encoding) => encoding.len(),
+            // Only a vocabulary without a token for the unknown fails, and then every count is a guess.
+            Err(_) => estimate_tokens(text),
+        }
+    }
+
+    /// What the model reads of `text`: at most `max_tokens` tokens between the two special ones.
+    pub(super) fn encode(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode_fast(text, false)?;
+        let ids = encoding.get_ids();
+        let kept = &ids[..ids.len().min(max_tokens)];
+        let mut pieces = Vec::with_capacity(kept.len() + 2);
+        pieces.push(self.special.start);
+        pieces.extend_from_slice(kept);
+        pieces.push(self.special.end);
+        Ok(pieces)
+    }
+
+    pub(super) fn padding(&self) -> u32 {
+        self.special.padding
+    }
+}
+
+/// Letters of an ASCII word that one token holds, in the long run of English text.
+const LETTERS_PER_TOKEN: usize = 5;
+
+/// The same for digits, accented Latin letters and what is joined without spaces.
+const RARER_LETTERS_PER_TOKEN: usize = 2;
+
+/// Tokens that a text would be, without a tokenizer: meant to err on the high side, so that what is packed by it fits.
+///
+/// ASCII words count one token per five letters begun, digits and accented words one per two; letters of other scripts
+/// and signs one each. For prose that is between three quarters of the true count and twice that, whichever the model;
+/// for scripts that a model's vocabulary knows well it may be three times as much.
+pub fn estimate_tokens(text: &str) -> usize {
+    text.split_word_bounds().map(estimate_word).sum()
+}
+
+/// At most one for each character.
+fn estimate_word(word: &str) -> usize {
+    let Some(first) = word.chars().next() else {
+        return 0;
+    };
+    if first.is_whitespace() {
+        return 0;
+    }
+    if word.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return word.len().div_ceil(LETTERS_PER_TOKEN);
+    }
+    // Joined words (`don't`, `v1.2.3`), signs, and everything that is not ASCII.
+    let latin = word.chars().filter(|c| is_latin(*c)).count();
+    latin.div_ceil(RARER_LETTERS_PER_TOKEN) + word.chars().count() - latin
+}
+
+fn is_latin(c: char) -> bool {
+    c.is_ascii_alphanumeric() || (('\u{c0}'..='\u{24f}').contains(&c) && c.is_alphabetic())
+}
+
+/// The beginning of `text` that is estimated at `max_tokens` at most.
+pub(super) fn shorten(text: &str, max_tokens: usize) -> &str {
+    // No character is estimated at more than one token.
+    if text.len() <= max_tokens {
+        return text;
+    }
+    let mut left = max_tokens;
+    for (start, word) in text.split_word_bound_indices() {
+        let tokens = estimate_word(word);
+        if tokens > left {
+            let kept_of_word = word.char_indices().nth(left).map_or(word.len(), |(end, _)| end);
+            return &text[..start + kept_of_word];
+        }
+        left -= tokens;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_estimated_as_nothing() {
+        assert_eq!(estimate_tokens(""), 0);
+        assert_eq!(estimate_tokens(" \n\t "), 0);
+    }
+
+    #[test]
+    fn a_missing_tokenizer_is_named() {
+        let error = Tokenizer::load(Path::new("no/such/tokenizer.json"))
+            .err()
+            .expect("there is none");
+
+        assert!(error.to_string().contains("no/such/tokenizer.json"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shortened_fits(text in ".{0,200}", max_tokens in 0_usize..60) {
+            let short = shorten(&text, max_tokens);
+            prop_assert!(text.starts_with(short));
+            prop_assert!(estimate_tokens(short) <= max_tokens);
+            prop_assert!(short.len() == text.len() || estimate_tokens(&text) > max_tokens);
+        }
+
+        #[test]
+        fn more_text_is_never_estimated_lower(first in ".{0,80}", second in ".{0,80}") {
+            let together = estimate_tokens(&format!("{first} {second}"));
+            prop_assert!(together >= estimate_tokens(&first));
+            prop_assert!(estimate_tokens(&first) <= first.chars().count());
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The remote embedder against a scripted server: order, batches, and every way a server can fail.
+
+use std::time::{Duration, Instant};
+
+use retrieval::embed::{EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, estimate_tokens};
+use serde_json::json;
+
+use crate::scripted_server::{Answer, ScriptedServer};
+
+fn embedder(server: &ScriptedServer) -> OpenAiEmbedder {
+    embedder_with(server, |_| {})
+}
+
+fn embedder_with(server: &ScriptedServer, change: impl FnOnce(&mut OpenAiEmbedderOptions)) -> OpenAiEmbedder {
+    let mut options = OpenAiEmbedderOptions {
+        base_url: server.base_url.parse().expect("an address"),
+        api_key: Some("sk-test".to_owned()),
+        model: "text-embedding-3-small".to_owned(),
+        dimension: 3,
+        batch_size: 4,
+        timeout: Duration::from_secs(20),
+        max_tokens: 50,
+    };
+    change(&mut options);
+    OpenAiEmbedder::new(options).expect("usable options")
+}
+
+fn texts(count: usize) -> Vec<String> {
+    (0..count).map(|n| "w".repeat(n + 1)).collect()
+}
+
+/// The direction the scripted server gives to text `n` of [`texts`], at `place` in its request.
+fn expected(place: usize, n: usize) -> Vec<f32> {
+    let vector = [place as f32, (n + 1) as f32, 1.0];
+    let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    vector.map(|value| value / norm).to_vec()
+}
+
+fn assert_close(actual: &[f32], expected: &[f32]) {
+    assert_eq!(actual.len(), expected.len());
+    assert!(
+        actual.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6),
+        "{actual:?} is not {expected:?}"
+    );
+}
+
+#[tokio::test]
+async fn vectors_come_back_by_index_in_the_order_of_the_texts_over_all_batches() {
+    let server = ScriptedServer::start([]).await;
+
+    let embeddings = embedder(&server)
+        .embed_documents(texts(10))
+        .await
+        .expect("vectors");
+
+    assert_eq!(embeddings.vectors.len(), 10);
+    for (n, vector) in embeddings.vectors.iter().enumerate() {
+        assert_close(vector, &expected(n % 4, n));
+    }
+    assert_eq!((embeddings.tokens, embeddings.reported), (100, true));
+    let mut sizes: Vec<usize> = server
+        .requests()
+        .iter()
+        .map(|request| request.body["input"].as_array().map_or(0, Vec::len))
+        .collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [2, 4, 4]);
+}
+
+#[tokio::test]
+async fn a_request_is_what_the_contract_says() {
+    let server = ScriptedServer::start([]).await;
+
+    embedder(&server)
+        .embed_query("How long?".to_owned())
+        .await
+        .expect("a vector");
+
+    let request = server.requests().remove(0);
+    assert!(
+        request.head.starts_with("POST /v1/embeddings HTTP/1.1\r\n"),
+        "{}",
+        request.head
+    );
+    assert!(
+        request
+            .head
+            .to_lowercase()
+            .contains("authorization: bearer sk-test\r\n"),
+        "{}",
+        request.head
+    );
+    let body = json!({"model": "text-embedding-3-small", "input": ["How long?"], "encoding_format": "float"});
+    assert_eq!(request.body, body);
+}
+
+#[tokio::test]
+async fn long_and_empty_texts_are_made_acceptable() {
+    let server = ScriptedServer::start([]).await;
+    let long = "many words ".repeat(500);
+
+    embedder(&server)
+        .embed_documents(vec![long, String::new()])
+        .await
+        .expect("vectors");
+
+    let input = server.requests()[0].body["input"].clone();
+    let first = input[0].as_str().expect("a text");
+    assert!(estimate_tokens(first) <= 50 && first.len() > 100);
+    assert_eq!(input[1], " ");
+}
+
+#[tokio::test]
+async fn trouble_that_passes_is_tried_again() {
+    let busy = Answer::Status(429, "retry-after: 0\r\n", "{}");
+    for trouble in [
+        busy,
+        Answer::Status(503, "", "<html>"),
+        Answer::Status(500, "", ""),
+        Answer::Cut,
+    ] {
+        let server = ScriptedServer::start([trouble.clone(), trouble]).await;
+
+        let embeddings = embedder(&server)
+            .embed_query("again".to_owned())
+            .await
+            .expect("the third time");
+
+        assert_eq!(embeddings.vectors.len(), 1);
+        assert_eq!(server.requests().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_more_time_than_there_is_ends_the_call_at_once() {
+    let server = ScriptedServer::start([Answer::Status(429, "retry-after: 90\r\n", "{}")]).await;
+    let started = Instant::now();
+
+    let error = embedder(&server)
+        .embed_query("now".to_owned())
+        .await
+        .expect_err("no time");
+
+    let EmbedError::Unavailable { retry_after, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(retry_after, Some(Duration::from_secs(90)));
+    assert_eq!(server.requests().len(), 1);
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn trouble_that_stays_ends_after_a_few_attempts() {
+    let server = ScriptedServer::start((0..9).map(|_| Answer::Status(500, "", ""))).await;
+
+    let error = embedder(&server)
+        .embed_query("never".to_owned())
+        .await
+        .expect_err("always down");
+
+    assert!(matches!(error, EmbedError::Unavailable { .. }), "{error}");
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_deadline() {
+    let server = ScriptedServer::start([Answer::Silence]).await;
+    let impatient = embedder_with(&server, |options| options.timeout = Duration::from_millis(200));
+
+    let error = impatient
+        .embed_query("hello?".to_owned())
+        .await
+        .expect_err("silence");
+
+    assert!(matches!(error, EmbedError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let server = ScriptedServer::start([]).await;
+    let nobody = embedder_with(&server, |options| {
+        options.base_url = "http://127.0.0.1:9/v1".parse().expect("an address");
+        options.timeout = Duration::from_millis(300);
+    });
+
+    let error = nobody
+        .embed_query("anyone?".to_owned())
+        .await
+        .expect_err("nobody");
+
+    assert!(matches!(error, EmbedError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn refusals_are_final_and_say_why() {
+    let wrong_key = Answer::Status(401, "", r#"{"error": {"message": "Incorrect API key provided"}}"#);
+    let no_model = Answer::Status(404, "", r#"{"error": "model not found"}"#);
+    let elsewhere = Answer::Status(307, "location: http://127.0.0.1:9/\r\n", "");
+    for (answer, reason) in [
+        (wrong_key, "Incorrect API key"),
+        (no_model, "model not found"),
+        (elsewhere, "307"),
+    ] {
+        let server = ScriptedServer::start([answer]).await;
+
+        let error = embedder(&server)
+            .embed_query("refused".to_owned())
+            .await
+            .expect_err("refused");
+
+        let EmbedError::Refused { reason: actual } = error else {
+            panic!("{error}")
+        };
+        assert!(actual.contains(reason), "{actual}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn wrong_vectors_are_not_taken() {
+    let with_data = |data: serde_json::Value| Answer::Body(json!({ "data": data }).to_string());
+    let good = json!([1.0, 0.0, 0.0]);
+    let wrong = [
+        with_data(json!([])),
+        with_data(json!([{"index": 0, "embedding": [1.0, 2.0]}])),
+        with_data(json!([{"index": 0, "embedding": [0.0, 0.0, 0.0]}])),
+        with_data(json!([{"index": 0, "embedding": [1e39, 0.0, 0.0]}])),
+        with_data(json!([{"index": 1, "embedding": good}])),
+        with_data(json!([{"index": 0, "embedding": good}, {"index": 0, "embedding": good}])),
+        with_data(json!([{"embedding": good}])),
+        with_data(json!([{"index": 0, "embedding": [null, 0.0, 0.0]}])),
+        Answer::Body("<html>not JSON</html>".to_owned()),
+        Answer::Body("x".repeat(1 << 20)),
+    ];
+    for (case, answer) in wrong.into_iter().enumerate() {
+        let server = ScriptedServer::start([answer]).await;
+
+        let error = embedder(&server)
+            .embed_query("text".to_owned())
+            .await
+            .expect_err("not taken");
+
+        assert!(
+            matches!(error, EmbedError::BadVectors { .. }),
+            "case {case}: {error}"
+        );
+        assert_eq!(server.requests().len(), 1, "case {case}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_servers_figure_tokens_are_estimated() {
+    let reply = json!({"data": [{"index": 0, "embedding": [0.0, 3.0, 4.0]}]}).to_string();
+    let server = ScriptedServer::start([Answer::Body(reply)]).await;
+
+    let embeddings = embedder(&server)
+        .embed_query("three short words".to_owned())
+        .await
+        .expect("a vector");
+
+    assert_close(&embeddings.vectors[0], &[0.0, 0.6, 0.8]);
+    assert_eq!(
+        (embeddings.tokens, embeddings.reported),
+        (estimate_tokens("three short words") as u64, false)
+    );
+}
+
+#[tokio::test]
+async fn one_bad_batch_fails_the_whole_call() {
+    let server = ScriptedServer::start([Answer::Status(400, "", "{}")]).await;
+
+    let error = embedder(&server)
+        .embed_documents(texts(12))
+        .await
+        .expect_err("one of three");
+
+    assert!(matches!(error, EmbedError::Refused { .. }), "{error}");
+}
