@@ -4,18 +4,19 @@ pub(crate) mod csv;
 mod docx;
 mod html;
 mod markdown;
+mod pdf;
 mod table;
 pub(crate) mod text;
 
 use crate::{ExtractError, ExtractedDocument, Format, Limits};
 
-/// Reads `bytes` as `format`, in this process. `file_name` is used for hints only, never as a path.
+/// Reads `bytes` as `format`, in this process. The name is for formats that need a hint; none does so far, and it is never a path.
 ///
 /// Sizes, counts and nesting of `limits` hold here; time and memory need the [`sandbox`](crate::sandbox).
 pub fn extract(
     bytes: &[u8],
     format: Format,
-    file_name: &str,
+    _file_name: &str,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
     match format {
@@ -24,6 +25,6 @@ pub fn extract(
         Format::Html => html::extract(bytes, limits),
         Format::Docx => docx::extract(bytes, limits),
         Format::Csv => csv::extract(bytes, limits),
-        Format::Pdf => Err(ExtractError::UnsupportedType { found: Some(file_name.to_owned()) }),
+        Format::Pdf => pdf::extract(bytes, limits),
     }
 }

@@ -1,0 +1,241 @@
+//! Characters to lines: joins what stands on one baseline, finds the spaces between words, and turns
+//! right-to-left writing, which pages hold in the order of the eye, into the order of reading.
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::content::Glyph;
+
+/// Gaps between words, in ems. Fonts with real spaces leave smaller gaps than these between letters.
+const WORD_GAP: f32 = 0.17;
+const WORD_GAP_BESIDE_SPACES: f32 = 0.3;
+
+/// Characters that lie further apart than this, in ems, belong to different columns.
+const COLUMN_GAP: f32 = 3.0;
+
+/// How far back a character may lie behind the last one, in ems: accents, kerning, italics.
+const MAX_BACKSTEP: f32 = 0.6;
+
+/// Superscripts keep to their line.
+const MAX_BASELINE_SHIFT: f32 = 0.45;
+
+/// One line of text, or a cell's part of one.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) start: f32,
+    pub(super) end: f32,
+    pub(super) baseline: f32,
+    /// The size of most of its characters, in points.
+    pub(super) size: f32,
+    pub(super) direction: i16,
+    pub(super) is_bold: bool,
+    pub(super) is_mono: bool,
+    /// Stands beside the line before, as the next cell of a row does.
+    pub(super) continues_row: bool,
+}
+
+/// The lines of a page, in the order in which it was written.
+pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut open: Vec<Glyph> = Vec::new();
+    let mut reach = Reach::default();
+    for glyph in glyphs {
+        if !open.is_empty() && !reach.takes(&glyph) {
+            lines.extend(finish(std::mem::take(&mut open)));
+        }
+        if open.is_empty() {
+            reach = Reach::of(&glyph);
+        } else {
+            reach.widen(&glyph);
+        }
+        open.push(glyph);
+    }
+    lines.extend(finish(open));
+    for at in 1..lines.len() {
+        let (before, line) = (&lines[at - 1], &lines[at]);
+        let continues = before.direction == line.direction
+            && (before.baseline - line.baseline).abs() < 0.3 * line.size.max(before.size);
+        lines[at].continues_row = continues;
+    }
+    lines
+}
+
+/// Where the open line lies.
+#[derive(Debug, Default)]
+struct Reach {
+    start: f32,
+    end: f32,
+    last_end: f32,
+    baseline: f32,
+    size: f32,
+    direction: i16,
+}
+
+impl Reach {
+    fn of(glyph: &Glyph) -> Self {
+        Self {
+            start: glyph.start,
+            end: glyph.end,
+            last_end: glyph.end,
+            baseline: glyph.baseline,
+            size: glyph.size,
+            direction: glyph.direction,
+        }
+    }
+
+    fn takes(&self, glyph: &Glyph) -> bool {
+        let size = self.size.max(glyph.size);
+        if glyph.direction != self.direction || (glyph.baseline - self.baseline).abs() > MAX_BASELINE_SHIFT * size {
+            return false;
+        }
+        // A smaller size on a shifted baseline is a superscript; a shift at full size is the next line.
+        let is_shifted = (glyph.baseline - self.baseline).abs() > 0.2 * size;
+        if is_shifted && (glyph.size - self.size).abs() < 0.1 * size {
+            return false;
+        }
+        let ahead = glyph.start - self.last_end;
+        let follows = ahead > -MAX_BACKSTEP * size && ahead < COLUMN_GAP * size;
+        // Right-to-left writing may be drawn from either side.
+        let behind = self.start - glyph.end;
+        let precedes = behind > -MAX_BACKSTEP * size && behind < COLUMN_GAP * size && is_rtl_text(&glyph.text);
+        let fills = glyph.start >= self.start && glyph.end <= self.end && glyph.text.trim().is_empty();
+        follows || precedes || fills
+    }
+
+    fn widen(&mut self, glyph: &Glyph) {
+        self.start = self.start.min(glyph.start);
+        self.end = self.end.max(glyph.end);
+        self.last_end = glyph.end;
+        if glyph.size > self.size {
+            self.size = glyph.size;
+            self.baseline = glyph.baseline;
+        }
+    }
+}
+
+fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
+    let inked: Vec<&Glyph> = glyphs.iter().filter(|glyph| !glyph.text.trim().is_empty()).collect();
+    let main = inked.iter().max_by(|a, b| a.size.total_cmp(&b.size))?;
+    let size = usual_size(&inked).unwrap_or(main.size);
+    let letters = inked.len();
+    let count = |has: fn(&Glyph) -> bool| inked.iter().filter(|glyph| has(glyph)).count();
+    let is_bold = count(|glyph| glyph.is_bold) * 10 >= letters * 9;
+    let is_mono = count(|glyph| glyph.is_mono) * 10 >= letters * 9;
+    let start = inked.iter().map(|glyph| glyph.start).fold(f32::MAX, f32::min);
+    let end = inked.iter().map(|glyph| glyph.end).fold(f32::MIN, f32::max);
+    let (baseline, direction) = (main.baseline, main.direction);
+    let right_to_left = is_mostly_rtl(&inked);
+    if right_to_left {
+        glyphs.sort_by(|a, b| a.start.total_cmp(&b.start));
+    }
+    let text = spaced_text(&glyphs, size, right_to_left);
+    let text = if text.chars().any(is_compatibility_form) { expand_forms(&text) } else { text };
+    let text = text.trim().to_owned();
+    (!text.is_empty()).then_some(Line {
+        text,
+        start,
+        end,
+        baseline,
+        size,
+        direction,
+        is_bold,
+        is_mono,
+        continues_row: false,
+    })
+}
+
+/// The size of most characters.
+fn usual_size(glyphs: &[&Glyph]) -> Option<f32> {
+    let mut sizes: Vec<f32> = glyphs.iter().map(|glyph| glyph.size).collect();
+    sizes.sort_by(f32::total_cmp);
+    sizes.get(sizes.len() / 2).copied()
+}
+
+fn spaced_text(glyphs: &[Glyph], size: f32, right_to_left: bool) -> String {
+    let has_spaces = glyphs.iter().any(|glyph| glyph.text.trim().is_empty());
+    let threshold = size * if has_spaces { WORD_GAP_BESIDE_SPACES } else { WORD_GAP };
+    let mut pieces: Vec<&str> = Vec::with_capacity(glyphs.len() * 2);
+    let mut previous_end: Option<f32> = None;
+    for glyph in glyphs {
+        if previous_end.is_some_and(|end| glyph.start - end > threshold) {
+            pieces.push(" ");
+        }
+        previous_end = Some(glyph.end);
+        pieces.push(&glyph.text);
+    }
+    if right_to_left { in_reading_order(&pieces) } else { pieces.concat() }
+}
+
+/// Pieces from left to right, put in the order of right-to-left reading: the line turned round, with numbers
+/// and foreign words kept as they are.
+fn in_reading_order(pieces: &[&str]) -> String {
+    let mut out = String::new();
+    let mut foreign: Vec<&str> = Vec::new();
+    for piece in pieces.iter().rev() {
+        let is_foreign = piece.chars().any(|c| c.is_alphanumeric() && !is_rtl(c));
+        let stays_inside = !foreign.is_empty() && piece.chars().all(|c| matches!(c, '.' | ',' | ':' | '/' | '-' | '@' | '_' | '%'));
+        if is_foreign || stays_inside {
+            foreign.push(piece);
+            continue;
+        }
+        out.extend(foreign.drain(..).rev());
+        if piece.chars().all(|c| !c.is_alphanumeric()) {
+            out.extend(piece.chars().map(mirrored));
+        } else {
+            out.push_str(piece);
+        }
+    }
+    out.extend(foreign.drain(..).rev());
+    out
+}
+
+/// Brackets open towards the text that follows them.
+fn mirrored(c: char) -> char {
+    match c {
+        '(' => ')',
+        ')' => '(',
+        '[' => ']',
+        ']' => '[',
+        '{' => '}',
+        '}' => '{',
+        '«' => '»',
+        '»' => '«',
+        other => other,
+    }
+}
+
+fn is_mostly_rtl(glyphs: &[&Glyph]) -> bool {
+    let letters = glyphs.iter().flat_map(|glyph| glyph.text.chars()).filter(|c| c.is_alphabetic());
+    let (mut rtl, mut all) = (0_usize, 0_usize);
+    for letter in letters {
+        all += 1;
+        rtl += usize::from(is_rtl(letter));
+    }
+    rtl * 2 > all
+}
+
+fn is_rtl_text(text: &str) -> bool {
+    text.chars().any(is_rtl) || text.chars().all(|c| !c.is_alphanumeric())
+}
+
+/// Hebrew, Arabic and their presentation forms.
+fn is_rtl(c: char) -> bool {
+    matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}')
+}
+
+/// Ligatures and shaped letters that stand for others.
+fn is_compatibility_form(c: char) -> bool {
+    matches!(c, '\u{fb00}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' | '\u{2f00}'..='\u{2fd5}')
+}
+
+fn expand_forms(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_compatibility_form(c) {
+            out.extend(std::iter::once(c).nfkc());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,287 @@
+//! Lines to blocks: paragraphs by gaps, headings by size and weight, lists by their marks, and page headers
+//! and footers left out because they repeat.
+
+use std::collections::HashMap;
+
+use super::layout::Line;
+use crate::BlockKind;
+use crate::document::{DocumentBuilder, is_invisible};
+
+/// Lines at the top and bottom of a page that may be header or footer.
+const EDGE_LINES: usize = 3;
+
+/// A line that stands at the edge of this share of pages is a header or footer.
+const REPEATED_SHARE_PERCENT: usize = 40;
+const REPEATED_MIN_PAGES: usize = 3;
+
+/// A heading is larger than the text by this factor.
+const HEADING_FACTOR: f32 = 1.12;
+
+/// Headings are short.
+const MAX_HEADING_CHARS: usize = 160;
+const MAX_BOLD_HEADING_CHARS: usize = 90;
+
+/// A gap this much larger than between the lines of a paragraph parts two.
+const PARAGRAPH_GAP_FACTOR: f32 = 1.28;
+
+/// Between the lines of a paragraph, in ems, where the document gives no example.
+const USUAL_LEADING: f32 = 1.2;
+
+/// Marks of list items.
+const BULLETS: [char; 16] =
+    ['•', '◦', '▪', '▫', '●', '○', '■', '□', '‣', '⁃', '∙', '·', '–', '—', '➢', '✓'];
+
+/// Writes the pages as blocks.
+pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, builder: &mut DocumentBuilder) {
+    drop_repeated_edges(&mut pages);
+    let style = Style::of(&pages);
+    for (lines, number) in pages.iter().zip(1_u32..) {
+        let mut paragraph: Vec<&Line> = Vec::new();
+        for line in lines {
+            if paragraph.last().is_some_and(|last| !style.continues(&paragraph, last, line)) {
+                write_paragraph(&paragraph, &style, number, builder);
+                paragraph.clear();
+            }
+            paragraph.push(line);
+        }
+        write_paragraph(&paragraph, &style, number, builder);
+        if builder.is_full() {
+            return;
+        }
+    }
+}
+
+/// What is usual in the document.
+#[derive(Debug)]
+struct Style {
+    body_size: f32,
+    /// Distance of baselines within a paragraph, in ems.
+    leading: f32,
+    /// Sizes of headings, largest first.
+    heading_sizes: Vec<f32>,
+    bold_is_heading: bool,
+}
+
+impl Style {
+    fn of(pages: &[Vec<Line>]) -> Self {
+        let mut by_size: HashMap<i32, usize> = HashMap::new();
+        let mut by_leading: HashMap<i32, usize> = HashMap::new();
+        let (mut bold_chars, mut chars) = (0_usize, 0_usize);
+        for lines in pages {
+            for line in lines {
+                let length = line.text.chars().count();
+                *by_size.entry(rounded(line.size)).or_default() += length;
+                chars += length;
+                bold_chars += if line.is_bold { length } else { 0 };
+            }
+            for pair in lines.windows(2) {
+                let gap = (pair[0].baseline - pair[1].baseline) / pair[1].size;
+                if pair[0].direction == pair[1].direction && (0.8..3.0).contains(&gap) {
+                    *by_leading.entry((gap * 20.0).round() as i32).or_default() += 1;
+                }
+            }
+        }
+        let body = most_frequent(&by_size).unwrap_or(20);
+        let body_size = body as f32 / 2.0;
+        let leading = most_frequent(&by_leading).map_or(USUAL_LEADING, |twentieths| twentieths as f32 / 20.0);
+        let mut heading_sizes: Vec<i32> = by_size
+            .keys()
+            .copied()
+            .filter(|size| *size as f32 / 2.0 >= body_size * HEADING_FACTOR)
+            .collect();
+        heading_sizes.sort_unstable_by(|a, b| b.cmp(a));
+        Self {
+            body_size,
+            leading,
+            heading_sizes: heading_sizes.into_iter().map(|size| size as f32 / 2.0).collect(),
+            bold_is_heading: bold_chars * 4 < chars,
+        }
+    }
+
+    /// Whether `line` goes on with the paragraph that ends in `last`.
+    fn continues(&self, paragraph: &[&Line], last: &Line, line: &Line) -> bool {
+        if last.direction != line.direction || line.continues_row || last.is_mono != line.is_mono {
+            return false;
+        }
+        if (last.size - line.size).abs() > 0.1 * last.size.max(line.size) {
+            return false;
+        }
+        let gap = last.baseline - line.baseline;
+        if gap <= 0.0 || gap > self.leading * PARAGRAPH_GAP_FACTOR * line.size {
+            return false;
+        }
+        if line.start > last.end || line.end < last.start {
+            return false;
+        }
+        if line.is_mono {
+            return true;
+        }
+        if last.is_bold != line.is_bold && paragraph.iter().all(|line| line.is_bold == last.is_bold) {
+            return false;
+        }
+        if starts_item(&line.text) {
+            return false;
+        }
+        // A sentence that ends well before the margin ends its paragraph.
+        let margin = paragraph.iter().map(|line| line.end).fold(line.end, f32::max);
+        let width = margin - paragraph.iter().map(|line| line.start).fold(line.start, f32::min);
+        let ends_early = margin - last.end > 0.25 * width;
+        !(ends_early && last.text.ends_with(['.', '!', '?', ':', '。']))
+    }
+
+    fn heading_level(&self, paragraph: &[&Line], text: &str) -> Option<u8> {
+        let first = paragraph.first()?;
+        let length = text.chars().count();
+        if first.is_mono || length > MAX_HEADING_CHARS || paragraph.len() > 4 || !text.chars().any(char::is_alphabetic) {
+            return None;
+        }
+        let larger = self.heading_sizes.iter().position(|size| (size - first.size).abs() < 0.3);
+        if let Some(rank) = larger.filter(|_| paragraph.iter().all(|line| !line.continues_row)) {
+            return Some(rank.min(5) as u8 + 1);
+        }
+        let is_bold_heading = self.bold_is_heading
+            && paragraph.iter().all(|line| line.is_bold && !line.continues_row)
+            && length <= MAX_BOLD_HEADING_CHARS
+            && paragraph.len() <= 2
+            && first.size >= self.body_size * 0.98
+            && !text.ends_with(['.', ',', ';', ':'])
+            && !starts_bulleted(text);
+        is_bold_heading.then(|| self.heading_sizes.len().min(5) as u8 + 1)
+    }
+}
+
+fn rounded(size: f32) -> i32 {
+    (size * 2.0).round() as i32
+}
+
+fn most_frequent(counts: &HashMap<i32, usize>) -> Option<i32> {
+    counts.iter().max_by_key(|(value, count)| (**count, std::cmp::Reverse(**value))).map(|(value, _)| *value)
+}
+
+fn write_paragraph(paragraph: &[&Line], style: &Style, page: u32, builder: &mut DocumentBuilder) {
+    let Some(first) = paragraph.first() else { return };
+    if paragraph.iter().all(|line| line.is_mono) && paragraph.len() > 1 {
+        builder.push(BlockKind::Code, &code_text(paragraph), Some(page));
+        return;
+    }
+    let text = joined(paragraph);
+    if let Some(level) = style.heading_level(paragraph, &text) {
+        builder.push(BlockKind::Heading { level }, &text, Some(page));
+        return;
+    }
+    let kind = if starts_item(&first.text) { BlockKind::ListItem } else { BlockKind::Paragraph };
+    builder.push(kind, &text, Some(page));
+}
+
+/// Lines of a listing with the indentation that they show.
+fn code_text(lines: &[&Line]) -> String {
+    let margin = lines.iter().map(|line| line.start).fold(f32::MAX, f32::min);
+    let mut out = String::new();
+    for line in lines {
+        // Characters of fixed pitch are six tenths of their size wide.
+        let columns = ((line.start - margin) / (line.size * 0.6)).round().clamp(0.0, 80.0) as usize;
+        out.extend(std::iter::repeat_n(' ', columns));
+        out.push_str(&line.text);
+        out.push('\n');
+    }
+    out
+}
+
+/// The lines of a paragraph as running text, with words put together that were parted at a line end.
+fn joined(lines: &[&Line]) -> String {
+    let mut out = String::new();
+    for line in lines {
+        let (Some(last), Some(next)) = (out.chars().last(), line.text.chars().next()) else {
+            out.push_str(&line.text);
+            continue;
+        };
+        if is_parted_word(&out, next) {
+            out.pop();
+        } else if last == '\u{ad}' {
+            out.pop();
+        } else if !(is_unspaced(last) && is_unspaced(next)) {
+            out.push(' ');
+        }
+        out.push_str(&line.text);
+    }
+    out.retain(|c| !is_invisible(c) || matches!(c, '\u{200c}' | '\u{200d}'));
+    out
+}
+
+/// A hyphen after at least two lower-case letters, followed by a lower-case letter.
+fn is_parted_word(before: &str, next: char) -> bool {
+    let mut back = before.chars().rev();
+    matches!(back.next(), Some('-' | '\u{2010}'))
+        && back.next().is_some_and(char::is_lowercase)
+        && back.next().is_some_and(char::is_lowercase)
+        && next.is_lowercase()
+}
+
+/// Writing systems without spaces between words.
+fn is_unspaced(c: char) -> bool {
+    matches!(u32::from(c), 0x2e80..=0x9fff | 0xf900..=0xfaff | 0xff00..=0xffef | 0x20000..=0x3134f)
+}
+
+fn starts_bulleted(text: &str) -> bool {
+    let mut chars = text.chars();
+    let is_mark = chars.next().is_some_and(|c| BULLETS.contains(&c) || matches!(c, '-' | '*' | '\u{f0b7}'));
+    is_mark && chars.next().is_none_or(char::is_whitespace)
+}
+
+/// Whether a line starts with the mark of a list item: a bullet, or a short number or letter with a point.
+fn starts_item(text: &str) -> bool {
+    if starts_bulleted(text) {
+        return true;
+    }
+    let Some((label, _)) = text.split_once(' ') else { return false };
+    let Some(stem) = label.strip_suffix(['.', ')']) else { return false };
+    let stem = stem.strip_prefix('(').unwrap_or(stem);
+    let is_number = !stem.is_empty() && stem.len() <= 2 && stem.bytes().all(|byte| byte.is_ascii_digit());
+    let is_letter = stem.len() == 1 && stem.bytes().all(|byte| byte.is_ascii_lowercase());
+    is_number || is_letter
+}
+
+/// Removes page headers and footers: lines at the edge of a page that stand, digits aside, on many pages.
+fn drop_repeated_edges(pages: &mut [Vec<Line>]) {
+    let mut pages_with: HashMap<String, usize> = HashMap::new();
+    for lines in pages.iter() {
+        let mut keys: Vec<String> = edges_of(lines).into_iter().map(|at| edge_key(&lines[at])).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            *pages_with.entry(key).or_default() += 1;
+        }
+    }
+    let needed = (pages.len() * REPEATED_SHARE_PERCENT / 100).max(REPEATED_MIN_PAGES);
+    for lines in pages.iter_mut() {
+        let mut repeated = edges_of(lines);
+        repeated.retain(|at| pages_with.get(&edge_key(&lines[*at])).is_some_and(|count| *count >= needed));
+        let mut at = 0;
+        lines.retain(|_| {
+            at += 1;
+            !repeated.contains(&(at - 1))
+        });
+    }
+}
+
+/// The uppermost and lowest lines of a page, wherever they come in its order.
+fn edges_of(lines: &[Line]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by(|a, b| lines[*b].baseline.total_cmp(&lines[*a].baseline));
+    let bottom = order.len().saturating_sub(EDGE_LINES);
+    let mut edges: Vec<usize> = order.iter().take(EDGE_LINES).chain(order.iter().skip(bottom)).copied().collect();
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}
+
+fn edge_key(line: &Line) -> String {
+    let digits_aside: String = line.text.chars().map(|c| if c.is_numeric() { '0' } else { c }).collect();
+    let mut key = String::with_capacity(digits_aside.len());
+    for c in digits_aside.chars() {
+        if !(c == '0' && key.ends_with('0')) {
+            key.push(c);
+        }
+    }
+    format!("{key} {}", (line.baseline / 4.0).round())
+}

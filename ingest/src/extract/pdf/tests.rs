@@ -1,0 +1,5 @@
+use lopdf::content::{Content, Operation};
+use lopdf::{Dictionary, Stream, dictionary};
+
+use super::*;
+use crate::{BlockKind, Format};
