@@ -1,0 +1,227 @@
+//! Durable background work: a queue in the database, with leases, retries, priorities and turns among tenants.
+//!
+//! A job is enqueued in the transaction that makes it necessary. A worker holds it under a lease that it renews; when
+//! the worker dies, the lease runs out and the job is queued again, with the attempt counted. Every job ends in `done`
+//! or `failed`, or has a dated next try.
+//!
+//! Fairness is start-time fair queueing: each job gets a position behind its tenant's last queued job and never before
+//! the position up to which jobs were handed out, so tenants take turns however many jobs one of them queues.
+
+mod lease;
+pub mod operator;
+pub mod routes;
+pub mod runner;
+mod schedule;
+mod store;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::db::{Scope, Write};
+use crate::error::{Error, Result};
+use crate::http::access::Actor;
+use crate::http::input::PageRequest;
+use crate::id::{JobId, TenantId};
+use crate::tenancy::audit::{self, Change, Origin};
+
+pub use lease::Lease;
+
+/// Which jobs go first, whatever their age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody in a chat is waiting.
+    Chat = 0,
+    /// Something a person just did, and will look at.
+    Normal = 10,
+    /// Large imports and upkeep.
+    Bulk = 20,
+}
+
+/// A kind of work. Its payload is ids; running it twice is safe.
+pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Stable: stored with every job of this kind.
+    const KIND: &'static str;
+    const PRIORITY: Priority;
+    /// One attempt may take this long.
+    const TIMEOUT: Duration;
+
+    /// Carries it out.
+    fn run(self, app: App, context: JobContext) -> impl Future<Output = Outcome> + Send;
+
+    /// Called in the transaction that ends the job as failed, so that what waited for it learns why.
+    fn on_failed<'a>(self, _write: &'a mut Write, _tenant_id: Option<TenantId>, _reason: &'a str, _now: DateTime<Utc>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// What a running job knows of itself.
+#[derive(Clone, Debug)]
+pub struct JobContext {
+    pub job_id: JobId,
+    /// None for upkeep of the whole installation.
+    pub tenant_id: Option<TenantId>,
+    /// From 1.
+    pub attempt: i64,
+}
+
+impl JobContext {
+    /// The tenant of a kind of job that always has one.
+    pub fn tenant(&self) -> Result<TenantId> {
+        self.tenant_id.ok_or_else(|| Error::internal("a tenant's job was queued without a tenant"))
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The work is done.
+    Done,
+    /// Try again, after `delay` if something said when; otherwise with growing pauses.
+    Retry { reason: String, delay: Option<Duration> },
+    /// Something outside is down: try again later, without counting this attempt.
+    Outage { reason: String, delay: Duration },
+    /// It can never work.
+    Fail { reason: String },
+}
+
+impl From<Result<()>> for Outcome {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            // What the work was about is gone.
+            Err(Error::NotFound(_)) => Self::Done,
+            Err(Error::Unavailable { retry_after, message, .. }) => Self::Outage { reason: message.into_owned(), delay: retry_after },
+            Err(Error::StorageFull) => Self::Outage { reason: "the disk is full".to_owned(), delay: Duration::from_secs(60) },
+            Err(error @ (Error::Invalid { .. } | Error::TooLarge { .. } | Error::UnsupportedType { .. })) => Self::Fail { reason: error.to_string() },
+            Err(error) => {
+                tracing::warn!(error = ?error, "job attempt failed");
+                let reason = match error {
+                    Error::Database(_) => "the database failed".to_owned(),
+                    Error::Internal(_) => "an internal error; the log has the details".to_owned(),
+                    error => error.to_string(),
+                };
+                Self::Retry { reason, delay: None }
+            }
+        }
+    }
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waits for a worker, or for the time of its next try.
+    Queued,
+    /// A worker holds it.
+    Running,
+    /// Carried out.
+    Done,
+    /// Given up, with its reason; can be tried again.
+    Failed,
+}
+
+impl JobState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Queued, Self::Running, Self::Done, Self::Failed];
+
+    /// The name in JSON and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// A job as its tenant sees it.
+#[derive(Debug, sqlx::FromRow)]
+pub struct JobView {
+    pub id: JobId,
+    pub kind: String,
+    pub payload: sqlx::types::Json<Value>,
+    pub state: String,
+    pub priority: i64,
+    pub attempt: i64,
+    pub max_attempts: i64,
+    pub run_at: DateTime<Utc>,
+    pub last_error: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Queues `job` in the caller's transaction. Call [`App::wake_workers`] after the commit.
+pub async fn enqueue<J: Job>(app: &App, write: &mut Write, tenant_id: TenantId, job: &J) -> Result<()> {
+    enqueue_with(app, write, Some(tenant_id), job, None, J::PRIORITY, app.clock.now()).await
+}
+
+/// Like [`enqueue`], at a priority other than the kind's.
+pub async fn enqueue_at<J: Job>(app: &App, write: &mut Write, tenant_id: TenantId, job: &J, priority: Priority) -> Result<()> {
+    enqueue_with(app, write, Some(tenant_id), job, None, priority, app.clock.now()).await
+}
+
+/// Queues upkeep that belongs to no tenant, unless one with the same `unique_key` waits already.
+pub async fn enqueue_upkeep<J: Job>(app: &App, write: &mut Write, job: &J, unique_key: &str, run_at: DateTime<Utc>) -> Result<()> {
+    enqueue_with(app, write, None, job, Some(unique_key), J::PRIORITY, run_at).await
+}
+
+async fn enqueue_with<J: Job>(app: &App, write: &mut Write, tenant_id: Option<TenantId>, job: &J, unique_key: Option<&str>, priority: Priority, run_at: DateTime<Utc>) -> Result<()> {
+    let new = store::NewJob {
+        tenant_id,
+        kind: J::KIND,
+        payload: serde_json::to_value(job)?,
+        priority: priority as i64,
+        unique_key,
+        max_attempts: i64::from(app.config.jobs.max_attempts),
+        run_at,
+        now: app.clock.now(),
+    };
+    store::insert(write, new).await
+}
+
+/// A page of a tenant's jobs, newest first.
+pub async fn list(app: &App, tenant_id: TenantId, state: Option<JobState>, page: PageRequest) -> Result<Vec<JobView>> {
+    store::list(&mut app.db.read(tenant_id).await?, tenant_id, state, page).await
+}
+
+/// One job of a tenant.
+pub async fn get(app: &App, tenant_id: TenantId, id: JobId) -> Result<JobView> {
+    store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?.ok_or(Error::NotFound("job"))
+}
+
+/// Queues a failed job again, with its attempts counted anew.
+pub async fn retry(app: &App, tenant_id: TenantId, id: JobId, actor: &Actor, origin: &Origin) -> Result<JobView> {
+    let now = app.clock.now();
+    let mut write = app.db.write(tenant_id).await?;
+    let job = store::find(&mut write, tenant_id, id).await?.ok_or(Error::NotFound("job"))?;
+    if !store::requeue_failed(&mut write, tenant_id, id, now).await? {
+        return Err(Error::conflict("job_not_failed", format!("only a failed job can be tried again; this one is {}", job.state)));
+    }
+    let before = json!({ "state": job.state, "attempt": job.attempt, "last_error": job.last_error });
+    let job = store::find(&mut write, tenant_id, id).await?.ok_or(Error::NotFound("job"))?;
+    let after = json!({ "state": job.state, "attempt": job.attempt });
+    let change = Change { action: "job.retry", object_kind: "job", object_id: id.to_string(), before: Some(before), after: Some(after) };
+    audit::record(&mut write, tenant_id, actor, origin, change, now).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(job)
+}
+
+/// Jobs that wait or run, for tests and shutdown.
+pub async fn count_open(app: &App) -> Result<i64> {
+    store::count_open(&mut app.db.read(Scope::Operator).await?).await
+}

@@ -1,0 +1,54 @@
+//! Upkeep of the whole installation, across tenants.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::{Job, JobContext, Outcome, Priority, enqueue_upkeep, store};
+use crate::app::App;
+use crate::db::{Scope, Write};
+use crate::error::Result;
+use crate::{http, knowledge, on, usage};
+
+/// A recurring job.
+pub(super) struct Schedule {
+    pub name: &'static str,
+    pub cron: &'static str,
+    pub enqueue: for<'a> fn(&'a App, &'a mut Write, DateTime<Utc>) -> BoxFuture<'a, Result<()>>,
+}
+
+/// Everything that recurs.
+pub(super) const SCHEDULES: &[Schedule] = &[Schedule {
+    name: "upkeep",
+    cron: "*/5 * * * *",
+    enqueue: |app, write, now| Box::pin(async move { enqueue_upkeep(app, write, &Upkeep {}, "upkeep", now).await }),
+}];
+
+/// Clears away what has ended: jobs, reservations of dead turns, spent idempotency keys, files that nothing names.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Upkeep {}
+
+impl Job for Upkeep {
+    const KIND: &'static str = "upkeep";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(300);
+
+    async fn run(self, app: App, _: JobContext) -> Outcome {
+        clear(&app).await.into()
+    }
+}
+
+async fn clear(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    usage::release_expired(app).await?;
+    let mut write = app.db.write(Scope::Operator).await?;
+    store::delete_finished(&mut write, now - TimeDelta::days(app.config.jobs.keep_finished_days.into())).await?;
+    http::idempotency::forget(&mut write, now).await?;
+    for statement in ["delete from refresh_token where session_id in (select id from login_session where expires_at < $1)", "delete from login_session where expires_at < $1"] {
+        on!(write, c => sqlx::query(statement).bind(now).execute(c).await.map(drop))?;
+    }
+    write.commit().await?;
+    knowledge::operator::sweep(app).await
+}

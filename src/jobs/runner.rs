@@ -1,0 +1,276 @@
+//! Workers: claim, run under a lease, end; and take up what dead workers left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::store::{self, ClaimedJob, Ending};
+use super::{Job, JobContext, JobState, Lease, Outcome, lease, schedule};
+use crate::app::App;
+use crate::db::{Scope, Write};
+use crate::error::Result;
+use crate::id::TenantId;
+
+/// First pause after a failed attempt; doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+type RunJob = fn(App, JobContext, Value) -> BoxFuture<'static, Outcome>;
+type FailJob = for<'a> fn(Value, &'a mut Write, Option<TenantId>, &'a str, DateTime<Utc>) -> BoxFuture<'a, Result<()>>;
+
+struct Kind {
+    run: RunJob,
+    fail: FailJob,
+    timeout: Duration,
+}
+
+/// The kinds of jobs that this build can carry out.
+#[derive(Default)]
+pub struct JobKinds(BTreeMap<&'static str, Kind>);
+
+impl JobKinds {
+    /// Adds a kind.
+    #[must_use]
+    pub fn with<J: Job>(mut self) -> Self {
+        let run: RunJob = |app, context, payload| {
+            Box::pin(async move {
+                match serde_json::from_value::<J>(payload) {
+                    Ok(job) => job.run(app, context).await,
+                    Err(error) => Outcome::Fail { reason: format!("the job's payload cannot be read: {error}") },
+                }
+            })
+        };
+        let fail: FailJob = |payload, write, tenant_id, reason, now| match serde_json::from_value::<J>(payload) {
+            Ok(job) => job.on_failed(write, tenant_id, reason, now),
+            Err(_) => Box::pin(async { Ok(()) }),
+        };
+        self.0.insert(J::KIND, Kind { run, fail, timeout: J::TIMEOUT });
+        self
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.0.keys().copied().collect()
+    }
+}
+
+/// Runs workers until `stop`, then lets running jobs finish for `grace` and gives the rest back to the queue.
+pub async fn run(app: App, stop: CancellationToken, grace: Duration) {
+    let slots = Arc::new(Semaphore::new(app.config.jobs.workers));
+    let running = TaskTracker::new();
+    let abandon = CancellationToken::new();
+    let upkeep = tokio::spawn(keep_up(app.clone(), stop.clone()));
+    let poll = Duration::from_millis(app.config.jobs.poll_ms);
+    while !stop.is_cancelled() {
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => match slot { Ok(slot) => slot, Err(_) => break },
+            () = stop.cancelled() => break,
+        };
+        let wake = app.worker_wake.notified();
+        match claim(&app).await {
+            Ok(Some((job, lease))) => {
+                let (app, abandon) = (app.clone(), abandon.clone());
+                running.spawn(async move {
+                    work(&app, job, lease, &abandon).await;
+                    drop(slot);
+                });
+            }
+            Ok(None) => {
+                tokio::select! { () = wake => {}, () = tokio::time::sleep(jittered(poll)) => {}, () = stop.cancelled() => {} }
+            }
+            Err(error) => {
+                tracing::error!(error = ?error, "cannot look for work");
+                tokio::select! { () = tokio::time::sleep(jittered(Duration::from_secs(1))) => {}, () = stop.cancelled() => {} }
+            }
+        }
+    }
+    running.close();
+    if tokio::time::timeout(grace, running.wait()).await.is_err() {
+        tracing::warn!(jobs = running.len(), "giving unfinished jobs back to the queue");
+        abandon.cancel();
+        running.wait().await;
+    }
+    let _ = upkeep.await;
+}
+
+/// Carries out everything that is due, one job after another, until nothing is; returns how many ran.
+pub async fn drain(app: &App) -> Result<usize> {
+    let abandon = CancellationToken::new();
+    let mut count = 0;
+    loop {
+        take_up_lapsed(app).await?;
+        match claim(app).await? {
+            Some((job, lease)) => {
+                work(app, job, lease, &abandon).await;
+                count += 1;
+            }
+            None => return Ok(count),
+        }
+    }
+}
+
+async fn claim(app: &App) -> Result<Option<(ClaimedJob, Lease)>> {
+    let token = Uuid::now_v7();
+    let mut write = app.db.write(Scope::Operator).await?;
+    let claimed = store::claim(&mut write, &app.job_kinds.names(), app.clock.now(), lease::until(app), token).await?;
+    if claimed.is_some() {
+        write.commit().await?;
+    }
+    Ok(claimed.map(|job| {
+        let lease = Lease { job_id: job.id, token };
+        (job, lease)
+    }))
+}
+
+async fn work(app: &App, job: ClaimedJob, lease: Lease, abandon: &CancellationToken) {
+    let span = tracing::info_span!("job.run", job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, tenant.id = job.tenant_id.map(tracing::field::display));
+    async {
+        let started = std::time::Instant::now();
+        let outcome = tokio::select! {
+            outcome = attempt(app, &job) => outcome,
+            () = lease.keep(app) => {
+                tracing::warn!("the lease was lost: the attempt is dropped");
+                return;
+            }
+            () = abandon.cancelled() => Outcome::Outage { reason: "the server was stopped".to_owned(), delay: Duration::ZERO },
+        };
+        let result = match &outcome {
+            Outcome::Done => "done",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Outage { .. } => "outage",
+            Outcome::Fail { .. } => "failed",
+        };
+        metrics::counter!("frontdesk_jobs_total", "kind" => job.kind.clone(), "result" => result).increment(1);
+        metrics::histogram!("frontdesk_job_seconds", "kind" => job.kind.clone()).record(started.elapsed().as_secs_f64());
+        if let Err(error) = end(app, &job, lease.token, outcome).await {
+            // The lease will run out, and the job be taken up again.
+            tracing::error!(error = ?error, "cannot store how the job ended");
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn attempt(app: &App, job: &ClaimedJob) -> Outcome {
+    let Some(kind) = app.job_kinds.0.get(job.kind.as_str()) else {
+        return Outcome::Outage { reason: format!("this version knows no jobs of kind {:?}", job.kind), delay: Duration::from_secs(60) };
+    };
+    let context = JobContext { job_id: job.id, tenant_id: job.tenant_id, attempt: job.attempt };
+    let run = std::panic::AssertUnwindSafe((kind.run)(app.clone(), context, job.payload.0.clone())).catch_unwind();
+    match tokio::time::timeout(kind.timeout, run).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Outcome::Retry { reason: "the job crashed; the log has the details".to_owned(), delay: None },
+        Err(_) => Outcome::Retry { reason: format!("the job took longer than {} seconds", kind.timeout.as_secs()), delay: None },
+    }
+}
+
+async fn end(app: &App, job: &ClaimedJob, token: Uuid, outcome: Outcome) -> Result<()> {
+    let now = app.clock.now();
+    let mut write = app.db.write(Scope::Operator).await?;
+    let ending = match &outcome {
+        Outcome::Done => Ending::Done,
+        Outcome::Fail { reason } => Ending::Failed { reason },
+        Outcome::Retry { reason, .. } if job.attempt >= job.max_attempts => Ending::Failed { reason },
+        Outcome::Retry { reason, delay } => {
+            let pause = delay.unwrap_or_else(|| pause_after(job.attempt));
+            Ending::Again { reason, run_at: now + TimeDelta::from_std(jittered(pause)).unwrap_or_default(), count_attempt: true }
+        }
+        Outcome::Outage { reason, delay } => {
+            let pause = if delay.is_zero() { Duration::ZERO } else { jittered(*delay) };
+            Ending::Again { reason, run_at: now + TimeDelta::from_std(pause).unwrap_or_default(), count_attempt: false }
+        }
+    };
+    let failed = match &ending {
+        Ending::Failed { reason } => Some((*reason).to_owned()),
+        _ => None,
+    };
+    if store::finish(&mut write, job.id, token, ending, now).await?
+        && let Some(reason) = failed
+    {
+        tracing::warn!(reason, "job failed for good");
+        if let Some(kind) = app.job_kinds.0.get(job.kind.as_str()) {
+            (kind.fail)(job.payload.0.clone(), &mut write, job.tenant_id, &reason, now).await?;
+        }
+    }
+    write.commit().await
+}
+
+/// Puts the jobs of dead workers back into the queue. The attempt counts: a job that kills its worker must end.
+async fn take_up_lapsed(app: &App) -> Result<()> {
+    let lapsed = store::list_lapsed(&mut app.db.read(Scope::Operator).await?, app.clock.now()).await?;
+    for (job, token) in lapsed {
+        tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, "a worker died or stalled: its job is taken up again");
+        let outcome = Outcome::Retry { reason: "the worker died or stalled while it ran".to_owned(), delay: Some(Duration::ZERO) };
+        end(app, &job, token, outcome).await?;
+        app.wake_workers();
+    }
+    Ok(())
+}
+
+/// Looks after leases and schedules while workers run. Several replicas may do so at once.
+async fn keep_up(app: App, stop: CancellationToken) {
+    let pause = Duration::from_secs(app.config.jobs.lease_s).div_f64(4.0).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    while !stop.is_cancelled() {
+        if let Err(error) = take_up_lapsed(&app).await {
+            tracing::error!(error = ?error, "cannot look for lapsed leases");
+        }
+        if let Err(error) = schedule::fire_due(&app).await {
+            tracing::error!(error = ?error, "cannot fire schedules");
+        }
+        if let Err(error) = report(&app).await {
+            tracing::warn!(error = ?error, "cannot count jobs");
+        }
+        tokio::select! { () = tokio::time::sleep(jittered(pause)) => {}, () = stop.cancelled() => {} }
+    }
+}
+
+/// Publishes the queue's length.
+async fn report(app: &App) -> Result<()> {
+    let counts = store::count_by_state(&mut app.db.read(Scope::Operator).await?).await?;
+    for state in [JobState::Queued, JobState::Running, JobState::Failed] {
+        let count = counts.iter().find(|(name, _)| name == state.name()).map_or(0, |(_, count)| *count);
+        metrics::gauge!("frontdesk_jobs", "state" => state.name()).set(count as f64);
+    }
+    Ok(())
+}
+
+fn pause_after(attempt: i64) -> Duration {
+    let doublings = u32::try_from(attempt.clamp(1, 16) - 1).unwrap_or_default();
+    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+}
+
+/// Between three quarters and five quarters of `pause`: crowds spread out.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        assert_eq!(pause_after(1), Duration::from_secs(2));
+        assert_eq!(pause_after(4), Duration::from_secs(16));
+        assert_eq!(pause_after(400), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_quarter() {
+        for _ in 0..100 {
+            let pause = jittered(Duration::from_secs(100));
+            assert!((Duration::from_secs(75)..=Duration::from_secs(125)).contains(&pause), "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! SQL of the job queue.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::FromRow;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{JobState, JobView};
+use crate::db::{Conn, Write};
+use crate::error::Result;
+use crate::http::input::PageRequest;
+use crate::id::{JobId, TenantId};
+use crate::on;
+
+pub(super) struct NewJob<'a> {
+    pub tenant_id: Option<TenantId>,
+    pub kind: &'static str,
+    pub payload: Value,
+    pub priority: i64,
+    pub unique_key: Option<&'a str>,
+    pub max_attempts: i64,
+    pub run_at: DateTime<Utc>,
+    pub now: DateTime<Utc>,
+}
+
+/// A job that a worker holds.
+#[derive(Debug, FromRow)]
+pub(super) struct ClaimedJob {
+    pub id: JobId,
+    pub tenant_id: Option<TenantId>,
+    pub kind: String,
+    pub payload: Json<Value>,
+    pub attempt: i64,
+    pub max_attempts: i64,
+}
+
+pub(super) async fn insert(write: &mut Write, job: NewJob<'_>) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "insert into job (id, tenant_id, kind, payload, state, priority, unique_key, attempt, max_attempts, run_at, created_at, fair_position)
+         values ($1, $2, $3, $4, 'queued', $5, $6, 0, $7, $8, $9,
+                 1 + coalesce((select max(position)
+                                 from (select virtual_time as position from job_clock where id = 1
+                                       union all
+                                       select max(fair_position) from job where tenant_id = $2 and state = 'queued') positions), 0))
+         on conflict do nothing",
+    ).bind(JobId::new()).bind(job.tenant_id).bind(job.kind).bind(Json(job.payload)).bind(job.priority).bind(job.unique_key)
+     .bind(job.max_attempts).bind(job.run_at).bind(job.now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Hands out the next due job: best priority, then the tenant whose turn it is. One statement, so that two workers
+/// never get the same one.
+pub(super) async fn claim(write: &mut Write, kinds: &[&str], now: DateTime<Utc>, lease_until: DateTime<Utc>, lease_token: Uuid) -> Result<Option<ClaimedJob>> {
+    debug_assert!(!kinds.is_empty(), "a worker that knows no kind of job has nothing to claim");
+    // The kinds are constants of this program, not input.
+    let known = kinds.iter().map(|kind| format!("'{kind}'")).collect::<Vec<_>>().join(", ");
+    let lock = if write.is_postgres() { "for update skip locked" } else { "" };
+    let statement = format!(
+        "update job
+            set state = 'running', attempt = attempt + 1, lease_until = $1, lease_token = $2, started_at = $3
+          where state = 'queued'
+            and id = (select id from job
+                       where state = 'queued' and run_at <= $3 and kind in ({known})
+                       order by priority, fair_position, id
+                       limit 1 {lock})
+         returning id, tenant_id, kind, payload, attempt, max_attempts, fair_position"
+    );
+    #[derive(FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        job: ClaimedJob,
+        fair_position: i64,
+    }
+    let row: Option<Row> = on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(lease_until).bind(lease_token).bind(now).fetch_optional(c).await)?;
+    let Some(row) = row else { return Ok(None) };
+    on!(write, c => sqlx::query("update job_clock set virtual_time = $1 where id = 1 and virtual_time < $1").bind(row.fair_position).execute(c).await.map(drop))?;
+    Ok(Some(row.job))
+}
+
+/// Extends a lease; false when it is no longer ours.
+pub(super) async fn renew(write: &mut Write, id: JobId, lease_token: Uuid, lease_until: DateTime<Utc>) -> Result<bool> {
+    let renewed: Option<JobId> = on!(write, c => sqlx::query_scalar("update job set lease_until = $3 where id = $1 and lease_token = $2 and state = 'running' returning id")
+        .bind(id).bind(lease_token).bind(lease_until).fetch_optional(c).await)?;
+    Ok(renewed.is_some())
+}
+
+/// How a held job goes on.
+pub(super) enum Ending<'a> {
+    Done,
+    Failed { reason: &'a str },
+    Again { reason: &'a str, run_at: DateTime<Utc>, count_attempt: bool },
+}
+
+/// Ends an attempt, if the lease is still ours; false when it is not, and then nothing changed.
+pub(super) async fn finish(write: &mut Write, id: JobId, lease_token: Uuid, ending: Ending<'_>, now: DateTime<Utc>) -> Result<bool> {
+    let (state, reason, run_at, uncount, finished_at) = match ending {
+        Ending::Done => (JobState::Done, None, None, 0_i64, Some(now)),
+        Ending::Failed { reason } => (JobState::Failed, Some(reason), None, 0, Some(now)),
+        Ending::Again { reason, run_at, count_attempt } => (JobState::Queued, Some(reason), Some(run_at), i64::from(!count_attempt), None),
+    };
+    let finished: Option<JobId> = on!(write, c => sqlx::query_scalar(
+        "update job
+            set state = $3, last_error = coalesce($4, last_error), run_at = coalesce($5, run_at), attempt = attempt - $6,
+                finished_at = $7, lease_until = null, lease_token = null
+          where id = $1 and lease_token = $2 and state = 'running'
+         returning id",
+    ).bind(id).bind(lease_token).bind(state.name()).bind(reason).bind(run_at).bind(uncount).bind(finished_at).fetch_optional(c).await)?;
+    Ok(finished.is_some())
+}
+
+/// Jobs whose worker is gone: lease run out.
+pub(super) async fn list_lapsed(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<(ClaimedJob, Uuid)>> {
+    #[derive(FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        job: ClaimedJob,
+        lease_token: Uuid,
+    }
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(
+        "select id, tenant_id, kind, payload, attempt, max_attempts, lease_token
+           from job
+          where state = 'running'
+            and lease_until < $1
+          order by lease_until
+          limit 100",
+    ).bind(now).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|row| (row.job, row.lease_token)).collect())
+}
+
+pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, state: Option<JobState>, page: PageRequest) -> Result<Vec<JobView>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select id, kind, payload, state, priority, attempt, max_attempts, run_at, last_error, created_at, started_at, finished_at
+           from job
+          where tenant_id = $1
+            and id < $2
+            and ($3 is null or state = $3)
+          order by id desc
+          limit $4",
+    ).bind(tenant_id).bind(page.before).bind(state.map(JobState::name)).bind(page.limit + 1).fetch_all(c).await)?)
+}
+
+pub(super) async fn find(conn: &mut Conn, tenant_id: TenantId, id: JobId) -> Result<Option<JobView>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select id, kind, payload, state, priority, attempt, max_attempts, run_at, last_error, created_at, started_at, finished_at
+           from job
+          where tenant_id = $1
+            and id = $2",
+    ).bind(tenant_id).bind(id).fetch_optional(c).await)?)
+}
+
+pub(super) async fn requeue_failed(write: &mut Write, tenant_id: TenantId, id: JobId, now: DateTime<Utc>) -> Result<bool> {
+    let requeued: Option<JobId> = on!(write, c => sqlx::query_scalar(
+        "update job
+            set state = 'queued', attempt = 0, run_at = $3, finished_at = null
+          where tenant_id = $1 and id = $2 and state = 'failed'
+         returning id",
+    ).bind(tenant_id).bind(id).bind(now).fetch_optional(c).await)?;
+    Ok(requeued.is_some())
+}
+
+pub(super) async fn count_open(conn: &mut Conn) -> Result<i64> {
+    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from job where state in ('queued', 'running')").fetch_one(c).await)?)
+}
+
+/// Jobs by state, for the metrics.
+pub(super) async fn count_by_state(conn: &mut Conn) -> Result<Vec<(String, i64)>> {
+    Ok(on!(conn, c => sqlx::query_as("select state, count(*) from job where state <> 'done' group by state").fetch_all(c).await)?)
+}
+
+/// Forgets jobs that ended before `limit`.
+pub(super) async fn delete_finished(write: &mut Write, limit: DateTime<Utc>) -> Result<()> {
+    on!(write, c => sqlx::query("delete from job where finished_at < $1").bind(limit).execute(c).await.map(drop))?;
+    Ok(())
+}

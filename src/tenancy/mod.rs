@@ -1,0 +1,120 @@
+//! Tenants, their members and API keys, and the record of what was changed by whom.
+
+pub mod audit;
+pub mod foreign;
+pub mod keys;
+pub mod members;
+pub mod operator;
+pub mod password;
+pub mod role;
+pub mod routes;
+pub mod sessions;
+mod store;
+pub mod tokens;
+
+use chrono::{DateTime, Utc};
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+use audit::{Change, Origin};
+
+use crate::http::access::Actor;
+
+/// Characters in a name of a tenant, key or chatbot.
+pub const MAX_NAME_CHARS: usize = 200;
+
+/// A customer account.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub name: String,
+    pub state: TenantState,
+    /// Tokens of a month, all chatbots together; none: unlimited.
+    pub monthly_token_limit: Option<i64>,
+    /// Cost of a month in micro-USD, all chatbots together; none: unlimited.
+    pub monthly_cost_limit_micro_usd: Option<i64>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Whether a tenant's credentials open anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantState {
+    Active,
+    Suspended,
+}
+
+impl TenantState {
+    /// The name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+/// New values for a tenant; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct TenantUpdate {
+    pub name: Option<String>,
+    pub monthly_token_limit: Option<Option<i64>>,
+    pub monthly_cost_limit_micro_usd: Option<Option<i64>>,
+}
+
+/// The tenant itself.
+pub async fn get(app: &App, tenant_id: TenantId) -> Result<Tenant> {
+    let mut conn = app.db.read(tenant_id).await?;
+    store::find_tenant(&mut conn, tenant_id).await?.ok_or(Error::NotFound("tenant"))
+}
+
+/// Changes a tenant's name and limits.
+pub async fn update(app: &App, tenant_id: TenantId, update: TenantUpdate, actor: &Actor, origin: &Origin) -> Result<Tenant> {
+    if let Some(name) = &update.name {
+        check_name(name, "name")?;
+    }
+    for (field, limit) in [("monthly_token_limit", update.monthly_token_limit), ("monthly_cost_limit_micro_usd", update.monthly_cost_limit_micro_usd)] {
+        check_limit(limit.flatten(), field)?;
+    }
+    let mut write = app.db.write(tenant_id).await?;
+    let before = store::find_tenant(&mut write, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+    let mut after = before.clone();
+    if let Some(name) = update.name {
+        after.name = name;
+    }
+    if let Some(limit) = update.monthly_token_limit {
+        after.monthly_token_limit = limit;
+    }
+    if let Some(limit) = update.monthly_cost_limit_micro_usd {
+        after.monthly_cost_limit_micro_usd = limit;
+    }
+    store::update_tenant(&mut write, &after, app.clock.now()).await?;
+    let describe = |tenant: &Tenant| {
+        serde_json::json!({
+            "name": tenant.name,
+            "monthly_token_limit": tenant.monthly_token_limit,
+            "monthly_cost_limit_micro_usd": tenant.monthly_cost_limit_micro_usd,
+        })
+    };
+    let change = Change { action: "tenant.update", object_kind: "tenant", object_id: tenant_id.to_string(), before: Some(describe(&before)), after: Some(describe(&after)) };
+    audit::record(&mut write, tenant_id, actor, origin, change, app.clock.now()).await?;
+    write.commit().await?;
+    Ok(after)
+}
+
+/// Refuses empty, overlong and invisible names.
+pub fn check_name(name: &str, field: &str) -> Result<()> {
+    let length = name.chars().count();
+    if name.trim().is_empty() || length > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+        return Err(Error::invalid("invalid_name", field, format!("{field} must have 1 to {MAX_NAME_CHARS} visible characters")));
+    }
+    Ok(())
+}
+
+/// Refuses negative limits.
+pub fn check_limit(limit: Option<i64>, field: &str) -> Result<()> {
+    match limit {
+        Some(limit) if limit < 0 => Err(Error::invalid("invalid_limit", field, format!("{field} must be 0 or more, or null for none"))),
+        _ => Ok(()),
+    }
+}

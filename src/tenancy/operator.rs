@@ -1,0 +1,82 @@
+//! What only the operator does, at the command line: opening tenants and managing their keys from outside.
+
+use serde_json::json;
+
+use super::audit::{self, Change, Origin};
+use super::keys::{self, ApiKey, NewApiKey};
+use super::role::KeyScope;
+use super::{Tenant, TenantState, store};
+use crate::chatbots;
+use crate::clock::Clock;
+use crate::db::{Db, Scope};
+use crate::error::{Error, Result};
+use crate::id::{ApiKeyId, TenantId};
+use crate::on;
+
+const ACTOR: (&str, &str) = ("operator", "command line");
+
+/// Opens a tenant with a first key of scope admin.
+pub async fn create_tenant(db: &Db, clock: &dyn Clock, name: &str) -> Result<(Tenant, String)> {
+    super::check_name(name, "name")?;
+    let now = clock.now();
+    let tenant = Tenant {
+        id: TenantId::new(),
+        name: name.to_owned(),
+        state: TenantState::Active,
+        monthly_token_limit: None,
+        monthly_cost_limit_micro_usd: None,
+        created_at: now,
+    };
+    let mut write = db.write(tenant.id).await?;
+    store::insert_tenant(&mut write, &tenant).await?;
+    let new = NewApiKey { name: "first key".to_owned(), scopes: vec![KeyScope::Admin], chatbot_id: None, expires_at: None };
+    let (key, secret) = keys::insert(&mut write, tenant.id, new, "operator", now).await?;
+    for change in [
+        Change { action: "tenant.create", object_kind: "tenant", object_id: tenant.id.to_string(), before: None, after: Some(json!({ "name": name })) },
+        Change { action: "api_key.create", object_kind: "api_key", object_id: key.id.to_string(), before: None, after: Some(keys::describe(&key)) },
+    ] {
+        audit::record_as(&mut write, tenant.id, ACTOR, &Origin::default(), change, now).await?;
+    }
+    write.commit().await?;
+    Ok((tenant, secret))
+}
+
+/// Makes a key for a tenant.
+pub async fn create_key(db: &Db, clock: &dyn Clock, tenant_id: TenantId, new: NewApiKey) -> Result<(ApiKey, String)> {
+    let now = clock.now();
+    keys::check(&new, now)?;
+    let mut write = db.write(tenant_id).await?;
+    store::find_tenant(&mut write, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+    if let Some(chatbot_id) = new.chatbot_id {
+        chatbots::check_exists(&mut write, tenant_id, chatbot_id).await?;
+    }
+    let (key, secret) = keys::insert(&mut write, tenant_id, new, "operator", now).await?;
+    let change = Change { action: "api_key.create", object_kind: "api_key", object_id: key.id.to_string(), before: None, after: Some(keys::describe(&key)) };
+    audit::record_as(&mut write, tenant_id, ACTOR, &Origin::default(), change, now).await?;
+    write.commit().await?;
+    Ok((key, secret))
+}
+
+/// Ends a key of whichever tenant has it. False when it had ended already.
+pub async fn revoke_key(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<bool> {
+    let now = clock.now();
+    let mut conn = db.read(Scope::Operator).await?;
+    let tenant_id: Option<TenantId> = on!(conn, c => sqlx::query_scalar("select tenant_id from api_key where id = $1").bind(id).fetch_optional(c).await)?;
+    drop(conn);
+    let tenant_id = tenant_id.ok_or(Error::NotFound("API key"))?;
+    let mut write = db.write(tenant_id).await?;
+    let changed = keys::mark_revoked(&mut write, tenant_id, id, now).await?;
+    if changed {
+        let change = Change { action: "api_key.revoke", object_kind: "api_key", object_id: id.to_string(), before: None, after: Some(json!({ "revoked_at": now })) };
+        audit::record_as(&mut write, tenant_id, ACTOR, &Origin::default(), change, now).await?;
+    }
+    write.commit().await?;
+    Ok(changed)
+}
+
+/// Whether this installation has any tenant.
+pub async fn has_tenants(db: &Db) -> Result<bool> {
+    let mut conn = db.read(Scope::Operator).await?;
+    let count: i64 = on!(conn, c => sqlx::query_scalar("select count(*) from tenant").fetch_one(c).await)?;
+    Ok(count > 0)
+}

@@ -1,0 +1,191 @@
+//! SQL of tenants and members. Keys, sessions and audit lines keep theirs beside their rules.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::members::{Invite, MemberView};
+use super::role::Role;
+use super::{Tenant, TenantState};
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::id::{AccountId, InviteId, MemberId, TenantId};
+use crate::on;
+
+#[derive(FromRow)]
+struct TenantRow {
+    id: TenantId,
+    name: String,
+    state: String,
+    monthly_token_limit: Option<i64>,
+    monthly_cost_limit_micro_usd: Option<i64>,
+    created_at: DateTime<Utc>,
+}
+
+impl From<TenantRow> for Tenant {
+    fn from(row: TenantRow) -> Self {
+        // Anything but "active" is closed: an unknown state must not open the door.
+        let state = if row.state == TenantState::Active.name() { TenantState::Active } else { TenantState::Suspended };
+        Self {
+            id: row.id,
+            name: row.name,
+            state,
+            monthly_token_limit: row.monthly_token_limit,
+            monthly_cost_limit_micro_usd: row.monthly_cost_limit_micro_usd,
+            created_at: row.created_at,
+        }
+    }
+}
+
+pub(super) async fn find_tenant(conn: &mut Conn, id: TenantId) -> Result<Option<Tenant>> {
+    let row: Option<TenantRow> = on!(conn, c => sqlx::query_as(
+        "select id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at
+           from tenant
+          where id = $1",
+    ).bind(id).fetch_optional(c).await)?;
+    Ok(row.map(Tenant::from))
+}
+
+pub(super) async fn insert_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<()> {
+    on!(conn, c => sqlx::query(
+        "insert into tenant (id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $6)",
+    ).bind(tenant.id).bind(&tenant.name).bind(tenant.state.name()).bind(tenant.monthly_token_limit)
+     .bind(tenant.monthly_cost_limit_micro_usd).bind(tenant.created_at).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn update_tenant(conn: &mut Conn, tenant: &Tenant, now: DateTime<Utc>) -> Result<()> {
+    on!(conn, c => sqlx::query(
+        "update tenant
+            set name = $2, state = $3, monthly_token_limit = $4, monthly_cost_limit_micro_usd = $5, updated_at = $6
+          where id = $1",
+    ).bind(tenant.id).bind(&tenant.name).bind(tenant.state.name()).bind(tenant.monthly_token_limit)
+     .bind(tenant.monthly_cost_limit_micro_usd).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// An account's id and password hash, by its e-mail address in lower case.
+pub(super) async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<(AccountId, String)>> {
+    Ok(on!(conn, c => sqlx::query_as("select id, password_hash from account where email = $1").bind(email).fetch_optional(c).await)?)
+}
+
+pub(super) async fn find_password_hash(conn: &mut Conn, id: AccountId) -> Result<Option<String>> {
+    Ok(on!(conn, c => sqlx::query_scalar("select password_hash from account where id = $1").bind(id).fetch_optional(c).await)?)
+}
+
+pub(super) async fn insert_account(conn: &mut Conn, id: AccountId, email: &str, password_hash: &str, now: DateTime<Utc>) -> Result<()> {
+    on!(conn, c => sqlx::query("insert into account (id, email, password_hash, created_at, updated_at) values ($1, $2, $3, $4, $4)")
+        .bind(id).bind(email).bind(password_hash).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn update_password(conn: &mut Conn, id: AccountId, password_hash: &str, now: DateTime<Utc>) -> Result<()> {
+    on!(conn, c => sqlx::query("update account set password_hash = $2, updated_at = $3 where id = $1")
+        .bind(id).bind(password_hash).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn insert_member(conn: &mut Conn, id: MemberId, tenant_id: TenantId, account_id: AccountId, role: Role, now: DateTime<Utc>) -> Result<()> {
+    on!(conn, c => sqlx::query("insert into member (id, tenant_id, account_id, role, created_at) values ($1, $2, $3, $4, $5)")
+        .bind(id).bind(tenant_id).bind(account_id).bind(role.name()).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct MemberRow {
+    id: MemberId,
+    account_id: AccountId,
+    email: String,
+    role: String,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<MemberRow> for MemberView {
+    type Error = Error;
+
+    fn try_from(row: MemberRow) -> Result<Self> {
+        let role = parse_role(&row.role)?;
+        Ok(Self { id: row.id, account_id: row.account_id, email: row.email, role, created_at: row.created_at })
+    }
+}
+
+pub(super) fn parse_role(name: &str) -> Result<Role> {
+    Role::parse(name).ok_or_else(|| Error::internal(format!("unknown role {name:?} in the database")))
+}
+
+/// The memberships of an account, oldest first.
+pub(super) async fn list_memberships(conn: &mut Conn, account_id: AccountId) -> Result<Vec<(MemberId, TenantId, String, String)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select m.id, m.tenant_id, t.name, m.role
+           from member m
+           join tenant t on t.id = m.tenant_id
+          where m.account_id = $1
+            and t.state = 'active'
+          order by m.id",
+    ).bind(account_id).fetch_all(c).await)?)
+}
+
+pub(super) async fn list_members(conn: &mut Conn, tenant_id: TenantId, before: uuid::Uuid, limit: i64) -> Result<Vec<MemberView>> {
+    let rows: Vec<MemberRow> = on!(conn, c => sqlx::query_as(
+        "select m.id, m.account_id, a.email, m.role, m.created_at
+           from member m
+           join account a on a.id = m.account_id
+          where m.tenant_id = $1
+            and m.id < $2
+          order by m.id desc
+          limit $3",
+    ).bind(tenant_id).bind(before).bind(limit).fetch_all(c).await)?;
+    rows.into_iter().map(MemberView::try_from).collect()
+}
+
+pub(super) async fn find_member(conn: &mut Conn, tenant_id: TenantId, id: MemberId) -> Result<Option<MemberView>> {
+    let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(
+        "select m.id, m.account_id, a.email, m.role, m.created_at
+           from member m
+           join account a on a.id = m.account_id
+          where m.tenant_id = $1
+            and m.id = $2",
+    ).bind(tenant_id).bind(id).fetch_optional(c).await)?;
+    row.map(MemberView::try_from).transpose()
+}
+
+/// Locks the tenant's owners and counts them, so that two changes at once cannot remove the last one.
+pub(super) async fn count_owners_locked(conn: &mut Conn, tenant_id: TenantId) -> Result<i64> {
+    if conn.is_postgres() {
+        on!(conn, c => sqlx::query("select id from tenant where id = $1 for update").bind(tenant_id).execute(c).await.map(drop))?;
+    }
+    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from member where tenant_id = $1 and role = 'owner'").bind(tenant_id).fetch_one(c).await)?)
+}
+
+pub(super) async fn update_member_role(conn: &mut Conn, tenant_id: TenantId, id: MemberId, role: Role) -> Result<()> {
+    on!(conn, c => sqlx::query("update member set role = $3 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).bind(role.name()).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn delete_member(conn: &mut Conn, tenant_id: TenantId, id: MemberId) -> Result<()> {
+    on!(conn, c => sqlx::query("delete from member where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn insert_invite(conn: &mut Conn, invite: &Invite, token_hash: &str, created_by: &str) -> Result<()> {
+    on!(conn, c => sqlx::query(
+        "insert into invite (id, tenant_id, email, role, token_hash, created_by, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+    ).bind(invite.id).bind(invite.tenant_id).bind(&invite.email).bind(invite.role.name()).bind(token_hash)
+     .bind(created_by).bind(invite.created_at).bind(invite.expires_at).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Marks an open invitation as accepted and returns it; `None` when the token opens nothing (any more).
+pub(super) async fn accept_invite(conn: &mut Conn, token_hash: &str, now: DateTime<Utc>) -> Result<Option<(InviteId, TenantId, String, Role)>> {
+    let row: Option<(InviteId, TenantId, String, String)> = on!(conn, c => sqlx::query_as(
+        "update invite
+            set accepted_at = $2
+          where token_hash = $1
+            and accepted_at is null
+            and expires_at > $2
+         returning id, tenant_id, email, role",
+    ).bind(token_hash).bind(now).fetch_optional(c).await)?;
+    row.map(|(id, tenant_id, email, role)| Ok((id, tenant_id, email, parse_role(&role)?))).transpose()
+}
