@@ -29,6 +29,8 @@ pub(super) struct Font {
     default_width: Option<f32>,
     /// Text space units per glyph unit; only drawn fonts differ from a thousandth.
     scale: f32,
+    /// Its characters are little pictures, which stand in front of list items.
+    is_pictorial: bool,
     pub(super) is_bold: bool,
     pub(super) is_mono: bool,
 }
@@ -75,6 +77,7 @@ impl Font {
             widths: HashMap::new(),
             default_width: None,
             scale: 1.0 / UNITS_PER_EM,
+            is_pictorial: ["wingding", "dingbat", "webding"].iter().any(|name| base_name.contains(name)),
             is_bold: flags & FLAG_FORCE_BOLD != 0
                 || weight >= 600.0
                 || ["bold", "black", "heavy"].iter().any(|name| base_name.contains(name)),
@@ -122,6 +125,20 @@ impl Font {
     }
 
     fn text_of(&self, code: u32, raw: &[u8]) -> String {
+        let text = self.mapped_text(code, raw);
+        let mut chars = text.chars();
+        match (chars.next(), chars.next()) {
+            (_, None) if self.is_pictorial && !text.chars().all(char::is_whitespace) => "•".to_owned(),
+            (None, None) if self.is_pictorial => "•".to_owned(),
+            // Symbolic fonts shift their characters to here.
+            (Some(c @ '\u{f020}'..='\u{f07e}'), None) => {
+                char::from_u32(u32::from(c) - 0xf000).map(String::from).unwrap_or_default()
+            }
+            _ => text,
+        }
+    }
+
+    fn mapped_text(&self, code: u32, raw: &[u8]) -> String {
         if let Some(text) = self.to_unicode.as_ref().and_then(|map| map.text(code)) {
             return text.to_owned();
         }

@@ -9,8 +9,8 @@ use super::content::Glyph;
 const WORD_GAP: f32 = 0.17;
 const WORD_GAP_BESIDE_SPACES: f32 = 0.3;
 
-/// Characters that lie further apart than this, in ems, belong to different columns.
-const COLUMN_GAP: f32 = 3.0;
+/// Characters that lie further apart than this, in ems, belong to different cells or columns.
+const COLUMN_GAP: f32 = 1.6;
 
 /// How far back a character may lie behind the last one, in ems: accents, kerning, italics.
 const MAX_BACKSTEP: f32 = 0.6;
@@ -30,12 +30,13 @@ pub(super) struct Line {
     pub(super) direction: i16,
     pub(super) is_bold: bool,
     pub(super) is_mono: bool,
-    /// Stands beside the line before, as the next cell of a row does.
-    pub(super) continues_row: bool,
 }
 
 /// The lines of a page, in the order in which it was written.
-pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
+pub(super) fn lines_of(mut glyphs: Vec<Glyph>) -> Vec<Line> {
+    if is_mostly_rtl(glyphs.iter()) {
+        glyphs = by_place_within_baselines(glyphs);
+    }
     let mut lines: Vec<Line> = Vec::new();
     let mut open: Vec<Glyph> = Vec::new();
     let mut reach = Reach::default();
@@ -51,13 +52,25 @@ pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
         open.push(glyph);
     }
     lines.extend(finish(open));
-    for at in 1..lines.len() {
-        let (before, line) = (&lines[at - 1], &lines[at]);
-        let continues = before.direction == line.direction
-            && (before.baseline - line.baseline).abs() < 0.3 * line.size.max(before.size);
-        lines[at].continues_row = continues;
-    }
     lines
+}
+
+/// Right-to-left pages draw the parts of a line in any order: each baseline is put in order from the right.
+fn by_place_within_baselines(glyphs: Vec<Glyph>) -> Vec<Glyph> {
+    let mut ordered: Vec<Glyph> = Vec::with_capacity(glyphs.len());
+    let mut begin = 0;
+    for glyph in glyphs {
+        let is_same_line = ordered[begin..].first().is_some_and(|first| {
+            first.direction == glyph.direction && (first.baseline - glyph.baseline).abs() < 0.3 * first.size
+        });
+        if !is_same_line {
+            ordered[begin..].sort_by(|a, b| b.start.total_cmp(&a.start));
+            begin = ordered.len();
+        }
+        ordered.push(glyph);
+    }
+    ordered[begin..].sort_by(|a, b| b.start.total_cmp(&a.start));
+    ordered
 }
 
 /// Where the open line lies.
@@ -69,6 +82,8 @@ struct Reach {
     baseline: f32,
     size: f32,
     direction: i16,
+    /// Some of its letters are written from right to left.
+    is_rtl: bool,
 }
 
 impl Reach {
@@ -80,6 +95,7 @@ impl Reach {
             baseline: glyph.baseline,
             size: glyph.size,
             direction: glyph.direction,
+            is_rtl: glyph.text.chars().any(is_rtl),
         }
     }
 
@@ -97,7 +113,8 @@ impl Reach {
         let follows = ahead > -MAX_BACKSTEP * size && ahead < COLUMN_GAP * size;
         // Right-to-left writing may be drawn from either side.
         let behind = self.start - glyph.end;
-        let precedes = behind > -MAX_BACKSTEP * size && behind < COLUMN_GAP * size && is_rtl_text(&glyph.text);
+        let is_behind = behind > -MAX_BACKSTEP * size && behind < COLUMN_GAP * size;
+        let precedes = is_behind && (self.is_rtl || !has_ltr_letter(&glyph.text));
         let fills = glyph.start >= self.start && glyph.end <= self.end && glyph.text.trim().is_empty();
         follows || precedes || fills
     }
@@ -106,6 +123,7 @@ impl Reach {
         self.start = self.start.min(glyph.start);
         self.end = self.end.max(glyph.end);
         self.last_end = glyph.end;
+        self.is_rtl |= glyph.text.chars().any(is_rtl);
         if glyph.size > self.size {
             self.size = glyph.size;
             self.baseline = glyph.baseline;
@@ -124,8 +142,9 @@ fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
     let start = inked.iter().map(|glyph| glyph.start).fold(f32::MAX, f32::min);
     let end = inked.iter().map(|glyph| glyph.end).fold(f32::MIN, f32::max);
     let (baseline, direction) = (main.baseline, main.direction);
-    let right_to_left = is_mostly_rtl(&inked);
-    if right_to_left {
+    let right_to_left = is_mostly_rtl(inked.iter().copied());
+    // Without Latin letters to tell, numbers may have been drawn from either side too.
+    if right_to_left || !glyphs.iter().any(|glyph| has_ltr_letter(&glyph.text)) {
         glyphs.sort_by(|a, b| a.start.total_cmp(&b.start));
     }
     let text = spaced_text(&glyphs, size, right_to_left);
@@ -140,7 +159,6 @@ fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
         direction,
         is_bold,
         is_mono,
-        continues_row: false,
     })
 }
 
@@ -204,8 +222,8 @@ fn mirrored(c: char) -> char {
     }
 }
 
-fn is_mostly_rtl(glyphs: &[&Glyph]) -> bool {
-    let letters = glyphs.iter().flat_map(|glyph| glyph.text.chars()).filter(|c| c.is_alphabetic());
+fn is_mostly_rtl<'a>(glyphs: impl Iterator<Item = &'a Glyph>) -> bool {
+    let letters = glyphs.flat_map(|glyph| glyph.text.chars()).filter(|c| c.is_alphabetic());
     let (mut rtl, mut all) = (0_usize, 0_usize);
     for letter in letters {
         all += 1;
@@ -214,8 +232,8 @@ fn is_mostly_rtl(glyphs: &[&Glyph]) -> bool {
     rtl * 2 > all
 }
 
-fn is_rtl_text(text: &str) -> bool {
-    text.chars().any(is_rtl) || text.chars().all(|c| !c.is_alphanumeric())
+fn has_ltr_letter(text: &str) -> bool {
+    text.chars().any(|c| c.is_alphabetic() && !is_rtl(c))
 }
 
 /// Hebrew, Arabic and their presentation forms.

@@ -6,6 +6,7 @@ mod font;
 mod layout;
 mod lexer;
 mod structure;
+mod table;
 #[cfg(test)]
 mod tests;
 

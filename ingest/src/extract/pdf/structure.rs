@@ -1,11 +1,13 @@
 //! Lines to blocks: paragraphs by gaps, headings by size and weight, lists by their marks, and page headers
 //! and footers left out because they repeat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::layout::Line;
+use super::table::{Part, parts_of};
 use crate::BlockKind;
 use crate::document::{DocumentBuilder, is_invisible};
+use crate::extract::table::Table;
 
 /// Lines at the top and bottom of a page that may be header or footer.
 const EDGE_LINES: usize = 3;
@@ -27,6 +29,12 @@ const PARAGRAPH_GAP_FACTOR: f32 = 1.28;
 /// Between the lines of a paragraph, in ems, where the document gives no example.
 const USUAL_LEADING: f32 = 1.2;
 
+/// Entries on one page that make a table of contents.
+const MIN_CONTENTS_LINES: usize = 5;
+
+/// Words that are remembered to tell hyphens apart.
+const MAX_WORDS: usize = 200_000;
+
 /// Marks of list items.
 const BULLETS: [char; 16] =
     ['•', '◦', '▪', '▫', '●', '○', '■', '□', '‣', '⁃', '∙', '·', '–', '—', '➢', '✓'];
@@ -34,17 +42,30 @@ const BULLETS: [char; 16] =
 /// Writes the pages as blocks.
 pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, builder: &mut DocumentBuilder) {
     drop_repeated_edges(&mut pages);
+    let page_count = pages.len();
+    pages.iter_mut().for_each(|lines| drop_contents(lines, page_count));
     let style = Style::of(&pages);
-    for (lines, number) in pages.iter().zip(1_u32..) {
-        let mut paragraph: Vec<&Line> = Vec::new();
-        for line in lines {
-            if paragraph.last().is_some_and(|last| !style.continues(&paragraph, last, line)) {
-                write_paragraph(&paragraph, &style, number, builder);
-                paragraph.clear();
+    let words = words_of(&pages);
+    for (lines, number) in pages.into_iter().zip(1_u32..) {
+        let mut writer = Writer { style: &style, words: &words, page: number, builder: &mut *builder };
+        let mut paragraph: Vec<Line> = Vec::new();
+        for part in parts_of(lines, style.leading) {
+            match part {
+                Part::Line(line) => {
+                    if paragraph.last().is_some_and(|last| !style.continues(&paragraph, last, &line)) {
+                        writer.write_paragraph(&paragraph);
+                        paragraph.clear();
+                    }
+                    paragraph.push(line);
+                }
+                Part::Table { rows, has_bold_header } => {
+                    writer.write_paragraph(&paragraph);
+                    paragraph.clear();
+                    writer.write_table(&rows, has_bold_header);
+                }
             }
-            paragraph.push(line);
         }
-        write_paragraph(&paragraph, &style, number, builder);
+        writer.write_paragraph(&paragraph);
         if builder.is_full() {
             return;
         }
@@ -99,8 +120,8 @@ impl Style {
     }
 
     /// Whether `line` goes on with the paragraph that ends in `last`.
-    fn continues(&self, paragraph: &[&Line], last: &Line, line: &Line) -> bool {
-        if last.direction != line.direction || line.continues_row || last.is_mono != line.is_mono {
+    fn continues(&self, paragraph: &[Line], last: &Line, line: &Line) -> bool {
+        if last.direction != line.direction || last.is_mono != line.is_mono {
             return false;
         }
         if (last.size - line.size).abs() > 0.1 * last.size.max(line.size) {
@@ -129,18 +150,18 @@ impl Style {
         !(ends_early && last.text.ends_with(['.', '!', '?', ':', '。']))
     }
 
-    fn heading_level(&self, paragraph: &[&Line], text: &str) -> Option<u8> {
+    fn heading_level(&self, paragraph: &[Line], text: &str) -> Option<u8> {
         let first = paragraph.first()?;
         let length = text.chars().count();
         if first.is_mono || length > MAX_HEADING_CHARS || paragraph.len() > 4 || !text.chars().any(char::is_alphabetic) {
             return None;
         }
         let larger = self.heading_sizes.iter().position(|size| (size - first.size).abs() < 0.3);
-        if let Some(rank) = larger.filter(|_| paragraph.iter().all(|line| !line.continues_row)) {
+        if let Some(rank) = larger {
             return Some(rank.min(5) as u8 + 1);
         }
         let is_bold_heading = self.bold_is_heading
-            && paragraph.iter().all(|line| line.is_bold && !line.continues_row)
+            && paragraph.iter().all(|line| line.is_bold)
             && length <= MAX_BOLD_HEADING_CHARS
             && paragraph.len() <= 2
             && first.size >= self.body_size * 0.98
@@ -158,23 +179,52 @@ fn most_frequent(counts: &HashMap<i32, usize>) -> Option<i32> {
     counts.iter().max_by_key(|(value, count)| (**count, std::cmp::Reverse(**value))).map(|(value, _)| *value)
 }
 
-fn write_paragraph(paragraph: &[&Line], style: &Style, page: u32, builder: &mut DocumentBuilder) {
-    let Some(first) = paragraph.first() else { return };
-    if paragraph.iter().all(|line| line.is_mono) && paragraph.len() > 1 {
-        builder.push(BlockKind::Code, &code_text(paragraph), Some(page));
-        return;
+/// Writes the parts of one page.
+struct Writer<'a> {
+    style: &'a Style,
+    words: &'a HashSet<String>,
+    page: u32,
+    builder: &'a mut DocumentBuilder,
+}
+
+impl Writer<'_> {
+    fn write_paragraph(&mut self, paragraph: &[Line]) {
+        let Some(first) = paragraph.first() else { return };
+        let page = Some(self.page);
+        if paragraph.iter().all(|line| line.is_mono) && paragraph.len() > 1 {
+            self.builder.push(BlockKind::Code, &code_text(paragraph), page);
+            return;
+        }
+        let text = joined(paragraph, self.words);
+        if let Some(level) = self.style.heading_level(paragraph, &text) {
+            self.builder.push(BlockKind::Heading { level }, &text, page);
+            return;
+        }
+        let kind = if starts_item(&first.text) { BlockKind::ListItem } else { BlockKind::Paragraph };
+        self.builder.push(kind, &text, page);
     }
-    let text = joined(paragraph);
-    if let Some(level) = style.heading_level(paragraph, &text) {
-        builder.push(BlockKind::Heading { level }, &text, Some(page));
-        return;
+
+    fn write_table(&mut self, rows: &[Vec<String>], has_bold_header: bool) {
+        let mut table = Table::new(false);
+        for (number, cells) in rows.iter().enumerate() {
+            table.open_row();
+            if number == 0 && has_bold_header {
+                table.mark_header_row();
+            }
+            for cell in cells {
+                table.open_cell(false);
+                table.add(cell);
+                table.close_cell();
+            }
+            if let Some(row) = table.close_row() {
+                self.builder.push(BlockKind::TableRow { header: row.header }, &row.text, Some(self.page));
+            }
+        }
     }
-    let kind = if starts_item(&first.text) { BlockKind::ListItem } else { BlockKind::Paragraph };
-    builder.push(kind, &text, Some(page));
 }
 
 /// Lines of a listing with the indentation that they show.
-fn code_text(lines: &[&Line]) -> String {
+fn code_text(lines: &[Line]) -> String {
     let margin = lines.iter().map(|line| line.start).fold(f32::MAX, f32::min);
     let mut out = String::new();
     for line in lines {
@@ -188,33 +238,116 @@ fn code_text(lines: &[&Line]) -> String {
 }
 
 /// The lines of a paragraph as running text, with words put together that were parted at a line end.
-fn joined(lines: &[&Line]) -> String {
+fn joined(lines: &[Line], words: &HashSet<String>) -> String {
     let mut out = String::new();
     for line in lines {
         let (Some(last), Some(next)) = (out.chars().last(), line.text.chars().next()) else {
             out.push_str(&line.text);
             continue;
         };
-        if is_parted_word(&out, next) {
-            out.pop();
-        } else if last == '\u{ad}' {
-            out.pop();
-        } else if !(is_unspaced(last) && is_unspaced(next)) {
-            out.push(' ');
+        match hyphen_between(&out, &line.text, words) {
+            Hyphen::OfParting => {
+                out.pop();
+            }
+            Hyphen::OfCompound => {}
+            Hyphen::None if is_unspaced(last) && is_unspaced(next) => {}
+            Hyphen::None => out.push(' '),
         }
         out.push_str(&line.text);
     }
     out.retain(|c| !is_invisible(c) || matches!(c, '\u{200c}' | '\u{200d}'));
+    collapse_leaders(&out)
+}
+
+/// What a hyphen at the end of a line is.
+#[derive(Debug, PartialEq, Eq)]
+enum Hyphen {
+    None,
+    /// The word was parted to fill the line.
+    OfParting,
+    /// It is written with a hyphen.
+    OfCompound,
+}
+
+/// Decides by the words that the document uses elsewhere.
+fn hyphen_between(before: &str, after: &str, words: &HashSet<String>) -> Hyphen {
+    if before.ends_with('\u{ad}') {
+        return Hyphen::OfParting;
+    }
+    let Some(stem) = before.strip_suffix(['-', '\u{2010}']) else { return Hyphen::None };
+    let head = stem.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+    let tail: String = after.chars().take_while(|c| c.is_alphabetic()).collect();
+    if head.is_empty() || tail.is_empty() {
+        return Hyphen::None;
+    }
+    let (head, tail) = (head.to_lowercase(), tail.to_lowercase());
+    if words.contains(&format!("{head}{tail}")) {
+        return Hyphen::OfParting;
+    }
+    let is_lowercase = after.starts_with(char::is_lowercase);
+    if (words.contains(&head) && words.contains(&tail)) || !is_lowercase {
+        // "Vor- und Nachteile": the hyphen stands for a part left out, and the word ends.
+        let is_elliptic = is_lowercase && matches!(tail.as_str(), "und" | "oder" | "bzw" | "and" | "or" | "to" | "et" | "ou");
+        return if is_elliptic { Hyphen::None } else { Hyphen::OfCompound };
+    }
+    Hyphen::OfParting
+}
+
+/// The words of the document in lower case, those at line ends left out because they may be parts.
+fn words_of(pages: &[Vec<Line>]) -> HashSet<String> {
+    let mut words = HashSet::new();
+    for line in pages.iter().flatten() {
+        let text = line.text.strip_suffix(['-', '\u{2010}', '\u{ad}']).map_or(line.text.as_str(), |stem| {
+            stem.rfind(|c: char| !c.is_alphabetic()).map_or("", |at| &stem[..at])
+        });
+        words.extend(text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_lowercase));
+        if words.len() > MAX_WORDS {
+            break;
+        }
+    }
+    words
+}
+
+/// Rows of dots that lead the eye are no text.
+fn collapse_leaders(text: &str) -> String {
+    if !text.contains("....") {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("....") {
+        out.push_str(rest[..at].trim_end());
+        out.push_str(" … ");
+        rest = rest[at..].trim_start_matches(['.', ' ']);
+    }
+    out.push_str(rest);
     out
 }
 
-/// A hyphen after at least two lower-case letters, followed by a lower-case letter.
-fn is_parted_word(before: &str, next: char) -> bool {
-    let mut back = before.chars().rev();
-    matches!(back.next(), Some('-' | '\u{2010}'))
-        && back.next().is_some_and(char::is_lowercase)
-        && back.next().is_some_and(char::is_lowercase)
-        && next.is_lowercase()
+/// Removes the lines of a table of contents: they repeat the headings. A price list has leading dots too, so
+/// the numbers must be page numbers.
+fn drop_contents(lines: &mut Vec<Line>, page_count: usize) {
+    let mut last = 0;
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((before, number)) = line.text.rsplit_once('.') else { continue };
+        if !before.ends_with("...") && !before.ends_with(". .") {
+            continue;
+        }
+        let Ok(number) = number.trim().parse::<usize>() else { continue };
+        if number < last || number > page_count {
+            return;
+        }
+        last = number;
+        found.push(at);
+    }
+    if found.len() >= MIN_CONTENTS_LINES {
+        let mut at = 0;
+        lines.retain(|_| {
+            at += 1;
+            found.binary_search(&(at - 1)).is_err()
+        });
+    }
 }
 
 /// Writing systems without spaces between words.
