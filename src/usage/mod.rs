@@ -9,6 +9,7 @@
 //! whether or not there is a limit, so that a limit set in the middle of a month counts from its beginning.
 
 mod export;
+mod headroom;
 mod operator;
 pub mod price_book;
 pub mod report;
@@ -18,11 +19,11 @@ mod store;
 use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 use sqlx::FromRow;
 
-use crate::app::App;
-use crate::db::{Conn, Write};
+use crate::db::{Conn, Db, Write};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
 
+pub use headroom::{check_open, reserve_within};
 pub use operator::release_expired;
 pub use price_book::PriceBook;
 
@@ -66,10 +67,10 @@ pub struct UsageEvent {
     /// The part of `prompt_tokens` that the vendor had cached.
     pub cached_tokens: i64,
     pub embedding_tokens: i64,
-    /// Whether this takes from the month's budgets. What our own machine does is booked but free.
-    pub counts_to_budget: bool,
     pub cost_micro_usd: i64,
     pub price_book_version: String,
+    /// Made by this process itself: booked, but taken from no budget, since nobody has to pay it.
+    pub local: bool,
     /// Whether the vendor said how many tokens; otherwise we counted.
     pub reported: bool,
     pub latency_ms: i64,
@@ -79,7 +80,7 @@ pub struct UsageEvent {
 impl UsageEvent {
     /// What this call takes from a budget.
     pub fn spend(&self) -> Spend {
-        if !self.counts_to_budget {
+        if self.local {
             return Spend::default();
         }
         let tokens = self.prompt_tokens.saturating_add(self.completion_tokens).saturating_add(self.embedding_tokens);
@@ -184,9 +185,9 @@ pub async fn load_limits(conn: &mut Conn, tenant_id: TenantId, chatbot_id: Chatb
 /// [`Error::BudgetExceeded`], naming the limit and when it starts anew, and leaves nothing held.
 pub async fn reserve(
     write: &mut Write,
+    limits: &Limits,
     tenant_id: TenantId,
     chatbot_id: ChatbotId,
-    limits: &Limits,
     estimate: Spend,
     now: DateTime<Utc>,
 ) -> Result<Option<Reservation>> {
@@ -246,9 +247,8 @@ pub async fn settle(
 }
 
 /// Gives a reservation back when nothing was spent.
-pub async fn release(app: &App, reservation: Option<Reservation>) -> Result<()> {
-    let Some(reservation) = reservation else { return Ok(()) };
-    let mut write = app.db.write(reservation.tenant_id).await?;
+pub async fn release(db: &Db, reservation: Reservation) -> Result<()> {
+    let mut write = db.write(reservation.tenant_id).await?;
     if store::delete_reservation(&mut write, &reservation).await? {
         store::give_back(&mut write, &reservation, store::Held::BOTH).await?;
     }
@@ -275,6 +275,12 @@ pub fn next_period(time: DateTime<Utc>) -> NaiveDate {
 enum Holder {
     Tenant,
     Chatbot,
+}
+
+/// The refusal of `spend` by one holder's limit, if it refuses.
+fn exceeded_by(is_chatbot: bool, limit: &Limit, spend: Spend, now: DateTime<Utc>) -> Option<Error> {
+    let holder = if is_chatbot { Holder::Chatbot } else { Holder::Tenant };
+    limit.passed_by(spend).map(|code| exceeded(holder, code, now))
 }
 
 fn exceeded(holder: Holder, code: &'static str, now: DateTime<Utc>) -> Error {

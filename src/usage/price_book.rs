@@ -107,16 +107,16 @@ impl PriceBook {
         self.find(model).is_some()
     }
 
-    /// What a call that wrote text costs, in micro-USD.
+    /// What a call that wrote text costs.
     pub fn cost_micro_usd(&self, model: &str, usage: &TokenUsage) -> i64 {
         let Some(prices) = self.find(model) else { return 0 };
         let cached = usage.cached.min(usage.prompt);
         price(&[(usage.prompt - cached, prices.input), (cached, prices.cached_input), (usage.completion, prices.output)])
     }
 
-    /// What turning `tokens` into vectors costs, in micro-USD.
-    pub fn embedding_cost(&self, model: &str, tokens: i64) -> i64 {
-        self.find(model).map_or(0, |prices| price(&[(u64::try_from(tokens).unwrap_or_default(), prices.embedding)]))
+    /// What turning `tokens` into vectors costs.
+    pub fn embedding_cost_micro_usd(&self, model: &str, tokens: u64) -> i64 {
+        self.find(model).map_or(0, |prices| price(&[(tokens, prices.embedding)]))
     }
 
     fn find(&self, model: &str) -> Option<&Prices> {
@@ -174,7 +174,7 @@ mod tests {
         let mini = book.cost_micro_usd("gpt-4o-mini-2024-07-18", &usage(1_000_000, 0, 0));
         let full = book.cost_micro_usd("gpt-4o-2024-08-06", &usage(1_000_000, 0, 0));
         assert_eq!((mini, full), (150_000, 2_500_000));
-        assert_eq!(book.embedding_cost("text-embedding-3-small", 1_000_000), 20_000);
+        assert_eq!(book.embedding_cost_micro_usd("text-embedding-3-small", 1_000_000), 20_000);
     }
 
     #[test]

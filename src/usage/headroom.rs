@@ -1,0 +1,114 @@
+//! What a budget still allows: refusing early, and reserving as much of a wish as fits.
+
+use chrono::{DateTime, Utc};
+
+use super::{Balance, Limit, Limits, Reservation, Spend, balance, exceeded_by, reserve};
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::id::{ChatbotId, TenantId};
+
+/// On PostgreSQL another turn may take what was free between the look and the reservation; so often it is tried again.
+const TRIES: usize = 4;
+
+/// Refuses when nothing is left of the month, before anything is spent. Costs nothing without limits.
+pub async fn check_open(conn: &mut Conn, limits: &Limits, tenant_id: TenantId, chatbot_id: ChatbotId, now: DateTime<Utc>) -> Result<()> {
+    if limits.is_none() {
+        return Ok(());
+    }
+    let least = Spend { tokens: 1, micro_usd: 0 };
+    for (limit, holder) in [(&limits.tenant, None), (&limits.chatbot, Some(chatbot_id))] {
+        if limit.is_none() {
+            continue;
+        }
+        let balance = balance(conn, tenant_id, holder, now).await?;
+        let would_be = balance.used.plus(balance.reserved).plus(least);
+        if let Some(error) = exceeded_by(holder.is_some(), limit, would_be, now) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Reserves `most`, or as much of the way from `least` to `most` as the budgets allow; the share of that way is in the
+/// answer, 1 when all of it fits. Refused when not even `least` fits.
+pub async fn reserve_within(
+    write: &mut Write,
+    limits: &Limits,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    least: Spend,
+    most: Spend,
+    now: DateTime<Utc>,
+) -> Result<(Option<Reservation>, f64)> {
+    if limits.is_none() {
+        return Ok((None, 1.0));
+    }
+    let mut last_refusal = None;
+    for _ in 0..TRIES {
+        let mut share: f64 = 1.0;
+        for (limit, holder) in [(&limits.tenant, None), (&limits.chatbot, Some(chatbot_id))] {
+            if !limit.is_none() {
+                share = share.min(affordable_share(limit, balance(write, tenant_id, holder, now).await?, least, most));
+            }
+        }
+        let wish = between(least, most, share.max(0.0));
+        match reserve(write, limits, tenant_id, chatbot_id, wish, now).await {
+            Ok(reservation) => return Ok((reservation, share.max(0.0))),
+            // Not even the least fits, or somebody was faster.
+            Err(error @ Error::BudgetExceeded { .. }) if share <= 0.0 => return Err(error),
+            Err(error @ Error::BudgetExceeded { .. }) => last_refusal = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last_refusal.unwrap_or_else(|| Error::internal("no reservation was tried")))
+}
+
+/// How far from `least` (0) to `most` (1) one holder can go; below 0: not even `least` fits.
+fn affordable_share(limit: &Limit, balance: Balance, least: Spend, most: Spend) -> f64 {
+    let taken = balance.used.plus(balance.reserved);
+    let share = |limit: Option<i64>, taken: i64, least: i64, most: i64| match limit {
+        None => 1.0,
+        Some(limit) if limit - taken < least => -1.0,
+        Some(_) if most <= least => 1.0,
+        Some(limit) => ((limit - taken - least) as f64 / (most - least) as f64).min(1.0),
+    };
+    share(limit.tokens, taken.tokens, least.tokens, most.tokens).min(share(limit.micro_usd, taken.micro_usd, least.micro_usd, most.micro_usd))
+}
+
+fn between(least: Spend, most: Spend, share: f64) -> Spend {
+    if share >= 1.0 {
+        return most;
+    }
+    let mix = |least: i64, most: i64| least + ((most - least).max(0) as f64 * share).floor() as i64;
+    Spend { tokens: mix(least.tokens, most.tokens), micro_usd: mix(least.micro_usd, most.micro_usd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: Spend = Spend { tokens: 100, micro_usd: 10 };
+    const MOST: Spend = Spend { tokens: 1100, micro_usd: 110 };
+
+    fn used(tokens: i64, micro_usd: i64) -> Balance {
+        Balance { used: Spend { tokens, micro_usd }, reserved: Spend::default() }
+    }
+
+    #[test]
+    fn a_wish_is_cut_to_what_is_left() {
+        let limit = Limit { tokens: Some(1000), micro_usd: None };
+
+        assert_eq!(affordable_share(&limit, used(0, 0), LEAST, MOST), 0.9);
+        assert_eq!(affordable_share(&limit, used(400, 0), LEAST, MOST), 0.5);
+        assert_eq!(between(LEAST, MOST, 0.5), Spend { tokens: 600, micro_usd: 60 });
+    }
+
+    #[test]
+    fn when_not_even_the_least_fits_there_is_no_share() {
+        let limit = Limit { tokens: Some(1000), micro_usd: Some(15) };
+
+        assert!(affordable_share(&limit, used(901, 0), LEAST, MOST) < 0.0);
+        assert!(affordable_share(&limit, used(0, 6), LEAST, MOST) < 0.0);
+        assert!(affordable_share(&limit, used(0, 5), LEAST, MOST).abs() < 1e-9);
+    }
+}

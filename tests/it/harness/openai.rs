@@ -1,0 +1,542 @@
+//! A scripted server that speaks the OpenAI format: says what a test told it to say, fails in every way that real
+//! ones fail in, and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::serve::ListenerExt as _;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// What is sent before a connection is cut must have left the buffers.
+const FLUSH: Duration = Duration::from_millis(20);
+
+/// The server. It stops when this is dropped.
+pub struct ScriptedModel {
+    address: SocketAddr,
+    state: Arc<Scripted>,
+    server: JoinHandle<()>,
+}
+
+/// One request as it came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub path: &'static str,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Asked {
+    /// The content of the last message.
+    pub fn last_message(&self) -> &str {
+        self.body["messages"].as_array().and_then(|messages| messages.last()).and_then(|message| message["content"].as_str()).unwrap_or_default()
+    }
+}
+
+/// Tokens that the server says it has used, all answers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    pub prompt: u64,
+    pub completion: u64,
+    pub cached: u64,
+    pub embedding: u64,
+}
+
+/// An answer that goes well.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    text: String,
+    words_per_delta: usize,
+    delay: Duration,
+    usage: bool,
+    cached: u64,
+    done: bool,
+    finish: Option<&'static str>,
+}
+
+impl Reply {
+    /// The text, a word in each delta, without delay, with usage.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), words_per_delta: 1, delay: Duration::ZERO, usage: true, cached: 0, done: true, finish: Some("stop") }
+    }
+
+    pub fn words_per_delta(mut self, words: usize) -> Self {
+        self.words_per_delta = words.max(1);
+        self
+    }
+
+    /// Waits so long before each delta.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Says nothing of tokens.
+    pub fn without_usage(mut self) -> Self {
+        self.usage = false;
+        self
+    }
+
+    /// Says that so many prompt tokens were cached.
+    pub fn cached(mut self, tokens: u64) -> Self {
+        self.cached = tokens;
+        self
+    }
+
+    /// Leaves `[DONE]` out.
+    pub fn without_done(mut self) -> Self {
+        self.done = false;
+        self
+    }
+
+    /// Ends for this reason; none leaves it out.
+    pub fn finish(mut self, finish: Option<&'static str>) -> Self {
+        self.finish = finish;
+        self
+    }
+
+    fn deltas(&self) -> Vec<String> {
+        let words: Vec<&str> = self.text.split_inclusive(' ').collect();
+        words.chunks(self.words_per_delta).map(|words| words.concat()).collect()
+    }
+}
+
+/// What the server does with one chat request.
+#[derive(Clone, Debug)]
+pub enum Script {
+    Reply(Reply),
+    /// The model asks for a tool, although none was offered.
+    ToolCall { name: &'static str, arguments: &'static str },
+    /// An error response.
+    Status { status: u16, headers: Vec<(&'static str, String)>, body: String },
+    /// Takes the request and says nothing.
+    HangBeforeHeaders,
+    /// Says this and then nothing more.
+    HangAfter(&'static str),
+    /// Sends comments for ever, and no token.
+    Drip(Duration),
+    /// Says this, then drops the connection.
+    CutAfter(&'static str),
+    /// Says this, then drops the connection in the middle of a character of the next event.
+    CutInsideCharacter(&'static str),
+    /// Says this, then sends something that is no JSON.
+    MalformedAfter(&'static str),
+    /// Says this, then sends an `error` object.
+    ErrorAfter(&'static str, Value),
+    /// Never stops.
+    Endless,
+    /// Exactly these reads, one by one.
+    Raw(Vec<Vec<u8>>),
+    /// A JSON answer, although a stream was asked for.
+    NoStream(Reply),
+}
+
+impl Script {
+    /// 429 that names when to come back.
+    pub fn rate_limited(retry_after: &str) -> Self {
+        Self::error(429, "requests", "rate_limit_exceeded").with_header("retry-after", retry_after)
+    }
+
+    /// 429 that will not pass.
+    pub fn quota_exhausted() -> Self {
+        Self::error(429, "insufficient_quota", "insufficient_quota")
+    }
+
+    /// 400: the prompt is too long.
+    pub fn context_too_long() -> Self {
+        Self::error(400, "invalid_request_error", "context_length_exceeded")
+    }
+
+    /// An error response of the usual shape.
+    pub fn error(status: u16, kind: &str, code: &str) -> Self {
+        let body = json!({ "error": { "message": "upstream words that no visitor may see", "type": kind, "param": null, "code": code } });
+        Self::Status { status, headers: vec![("content-type", "application/json".to_owned())], body: body.to_string() }
+    }
+
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        if let Self::Status { headers, .. } = &mut self {
+            headers.push((name, value.to_owned()));
+        }
+        self
+    }
+}
+
+/// What the server does wrong with one request for embeddings.
+#[derive(Clone, Copy, Debug)]
+pub enum EmbeddingFault {
+    /// Vectors one shorter than they should be.
+    WrongDimension,
+    /// The right vectors, the last one first, each with its index.
+    Shuffled,
+    /// An error response.
+    Status(u16),
+}
+
+type Answerer = Box<dyn Fn(&Asked) -> Script + Send + Sync>;
+
+struct Scripted {
+    scripts: Mutex<VecDeque<Script>>,
+    otherwise: Mutex<Answerer>,
+    faults: Mutex<VecDeque<EmbeddingFault>>,
+    asked: Mutex<Vec<Asked>>,
+    served: Mutex<Served>,
+    dimension: AtomicUsize,
+    open: AtomicUsize,
+    cancelled: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ScriptedModel {
+    /// Starts the server on a free port. Until told otherwise it answers "Scripted answer.".
+    pub async fn start() -> Self {
+        let state = Arc::new(Scripted {
+            scripts: Mutex::default(),
+            otherwise: Mutex::new(Box::new(|_| Script::Reply(Reply::new("Scripted answer.")))),
+            faults: Mutex::default(),
+            asked: Mutex::default(),
+            served: Mutex::default(),
+            dimension: AtomicUsize::new(256),
+            open: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound address");
+        let router = Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/embeddings", post(embed))
+            .with_state(Arc::clone(&state));
+        let counted = Arc::clone(&state);
+        let listener = listener.tap_io(move |stream| {
+            counted.connections.fetch_add(1, Ordering::Relaxed);
+            let _ = stream.set_nodelay(true);
+        });
+        let server = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Self { address, state, server }
+    }
+
+    /// For `llm.base_url` and `embedding.base_url`.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// What is answered when the queue is empty.
+    pub fn reply(&self, text: &str) {
+        let reply = Reply::new(text);
+        self.reply_with(move |_| Script::Reply(reply.clone()));
+    }
+
+    /// Like [`Self::reply`], from what was asked.
+    pub fn reply_with(&self, answer: impl Fn(&Asked) -> Script + Send + Sync + 'static) {
+        *lock(&self.state.otherwise) = Box::new(answer);
+    }
+
+    /// Queues what the next chat request gets.
+    pub fn push(&self, script: Script) {
+        lock(&self.state.scripts).push_back(script);
+    }
+
+    /// Queues what is wrong with the next embedding request.
+    pub fn push_fault(&self, fault: EmbeddingFault) {
+        lock(&self.state.faults).push_back(fault);
+    }
+
+    /// Sets the length of the vectors.
+    pub fn set_dimension(&self, dimension: usize) {
+        self.state.dimension.store(dimension, Ordering::Relaxed);
+    }
+
+    /// The length of the vectors.
+    pub fn dimension(&self) -> usize {
+        self.state.dimension.load(Ordering::Relaxed)
+    }
+
+    /// All requests so far.
+    pub fn requests(&self) -> Vec<Asked> {
+        lock(&self.state.asked).clone()
+    }
+
+    /// The chat requests so far.
+    pub fn chat_requests(&self) -> Vec<Asked> {
+        self.requests().into_iter().filter(|asked| asked.path == "/v1/chat/completions").collect()
+    }
+
+    /// The tokens that were reported so far.
+    pub fn served(&self) -> Served {
+        *lock(&self.state.served)
+    }
+
+    /// Answers that are being given.
+    pub fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// Answers that the client closed before their end.
+    pub fn cancelled(&self) -> usize {
+        self.state.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Connections that were made to this server.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `count` answers were closed by the client; false when that takes longer than 5 seconds.
+    pub async fn wait_cancelled(&self, count: usize) -> bool {
+        for _ in 0..500 {
+            if self.cancelled() >= count {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+}
+
+impl Drop for ScriptedModel {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Counts an answer as open while it lives, and as cancelled when it goes before its end.
+struct Watch {
+    state: Arc<Scripted>,
+    is_whole: bool,
+}
+
+impl Watch {
+    fn new(state: &Arc<Scripted>) -> Self {
+        state.open.fetch_add(1, Ordering::SeqCst);
+        Self { state: Arc::clone(state), is_whole: false }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.state.open.fetch_sub(1, Ordering::SeqCst);
+        if !self.is_whole {
+            self.state.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// One thing that a response body does.
+enum Step {
+    Send(Bytes),
+    Wait(Duration),
+    Hang,
+    Cut,
+}
+
+async fn chat(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).expect("the client sends JSON");
+    let asked = Asked { path: "/v1/chat/completions", headers, body };
+    let streamed = asked.body["stream"] == true;
+    lock(&state.asked).push(asked.clone());
+    let queued = lock(&state.scripts).pop_front();
+    let script = queued.unwrap_or_else(|| lock(&state.otherwise)(&asked));
+
+    if let Script::Status { status, headers, body } = script {
+        let mut response = (StatusCode::from_u16(status).expect("a status"), body).into_response();
+        for (name, value) in headers {
+            response.headers_mut().insert(name, value.parse().expect("a header value"));
+        }
+        return response;
+    }
+    let watch = Watch::new(&state);
+    if matches!(script, Script::HangBeforeHeaders) {
+        std::future::pending::<Infallible>().await;
+    }
+    let streamed = streamed && !matches!(script, Script::NoStream(_));
+    let with_usage = !streamed || asked.body["stream_options"]["include_usage"] == true;
+    let steps = steps(script, &asked, streamed, with_usage, &state);
+    let content_type = if streamed { "text/event-stream" } else { "application/json" };
+    ([(header::CONTENT_TYPE, content_type)], play(steps, watch)).into_response()
+}
+
+/// What a whole or streamed answer of this script does, step by step.
+fn steps(script: Script, asked: &Asked, streamed: bool, with_usage: bool, state: &Scripted) -> Box<dyn Iterator<Item = Step> + Send> {
+    let said = |text: &'static str| if streamed { delta_steps(&Reply::new(text)) } else { vec![Step::Send(Bytes::from_static(b"{\"choices\": [")) ] };
+    let then = |text: &'static str, rest: Vec<Step>| said(text).into_iter().chain(rest);
+    let event = |value: &Value| Step::Send(if streamed { sse(value) } else { Bytes::from(value.to_string()) });
+    match script {
+        Script::Reply(reply) | Script::NoStream(reply) => Box::new(reply_steps(&reply, asked, streamed, with_usage, state).into_iter()),
+        Script::ToolCall { name, arguments } => {
+            let call = json!([{ "index": 0, "id": "call_1", "type": "function", "function": { "name": name, "arguments": arguments } }]);
+            let part = json!({ "role": "assistant", "content": null, "tool_calls": call });
+            let answer = if streamed { chunk(part, Some("tool_calls")) } else { completion(part, Some("tool_calls"), None) };
+            let done = streamed.then(|| Step::Send(Bytes::from_static(b"data: [DONE]\n\n")));
+            Box::new([event(&answer)].into_iter().chain(done))
+        }
+        Script::HangAfter(text) => Box::new(then(text, vec![Step::Hang])),
+        Script::Drip(pause) => Box::new(std::iter::repeat_with(move || [Step::Wait(pause), Step::Send(Bytes::from_static(b": ping\n\n"))]).flatten()),
+        Script::CutAfter(text) => Box::new(then(text, vec![Step::Wait(FLUSH), Step::Cut])),
+        Script::CutInsideCharacter(text) => {
+            let whole = sse(&chunk(json!({ "content": "\u{20AC}" }), None));
+            let middle = whole.iter().position(|byte| *byte == 0xE2).expect("the euro sign") + 2;
+            Box::new(then(text, vec![Step::Send(whole.slice(..middle)), Step::Wait(FLUSH), Step::Cut]))
+        }
+        Script::MalformedAfter(text) => Box::new(then(text, vec![Step::Send(Bytes::from_static(b"data: {\"choices\": [{\"delta\n\n"))])),
+        Script::ErrorAfter(text, error) if streamed => Box::new(then(text, vec![event(&json!({ "error": error }))])),
+        Script::ErrorAfter(_, error) => Box::new([event(&json!({ "error": error }))].into_iter()),
+        Script::Endless => {
+            let piece = if streamed { sse(&chunk(json!({ "content": "and so on and so on and so on " }), None)) } else { Bytes::from(vec![b' '; 64 * 1024]) };
+            Box::new(std::iter::repeat_with(move || Step::Send(piece.clone())))
+        }
+        Script::Raw(reads) => Box::new(reads.into_iter().flat_map(|read| [Step::Send(Bytes::from(read)), Step::Wait(Duration::from_millis(2))])),
+        Script::Status { .. } | Script::HangBeforeHeaders => unreachable!("answered before there is a body"),
+    }
+}
+
+fn reply_steps(reply: &Reply, asked: &Asked, streamed: bool, with_usage: bool, state: &Scripted) -> Vec<Step> {
+    let usage = (reply.usage && with_usage).then(|| {
+        let prompt = asked.body["messages"].as_array().into_iter().flatten().filter_map(|message| message["content"].as_str()).map(words).sum::<u64>();
+        let completion = words(&reply.text);
+        let mut served = lock(&state.served);
+        served.prompt += prompt;
+        served.completion += completion;
+        served.cached += reply.cached;
+        json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, "prompt_tokens_details": { "cached_tokens": reply.cached } })
+    });
+    if !streamed {
+        let answer = completion(json!({ "role": "assistant", "content": reply.text, "refusal": null }), reply.finish, usage);
+        return vec![Step::Wait(reply.delay), Step::Send(Bytes::from(answer.to_string()))];
+    }
+    let mut steps = delta_steps(reply);
+    if let Some(finish) = reply.finish {
+        steps.push(Step::Send(sse(&chunk(json!({}), Some(finish)))));
+    }
+    if let Some(usage) = usage {
+        let mut last = chunk(json!({}), None);
+        last["choices"] = json!([]);
+        last["usage"] = usage;
+        steps.push(Step::Send(sse(&last)));
+    }
+    if reply.done {
+        steps.push(Step::Send(Bytes::from_static(b"data: [DONE]\n\n")));
+    }
+    steps
+}
+
+fn delta_steps(reply: &Reply) -> Vec<Step> {
+    let mut steps = vec![Step::Send(sse(&chunk(json!({ "role": "assistant", "content": "", "refusal": null }), None)))];
+    for delta in reply.deltas() {
+        if !reply.delay.is_zero() {
+            steps.push(Step::Wait(reply.delay));
+        }
+        steps.push(Step::Send(sse(&chunk(json!({ "content": delta }), None))));
+    }
+    steps
+}
+
+fn chunk(delta: Value, finish: Option<&str>) -> Value {
+    json!({
+        "id": "chatcmpl-S1", "object": "chat.completion.chunk", "created": 1_767_607_200, "model": "scripted", "system_fingerprint": "fp_s",
+        "choices": [{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish }],
+    })
+}
+
+fn completion(message: Value, finish: Option<&str>, usage: Option<Value>) -> Value {
+    let mut answer = json!({
+        "id": "chatcmpl-S1", "object": "chat.completion", "created": 1_767_607_200, "model": "scripted",
+        "choices": [{ "index": 0, "message": message, "logprobs": null, "finish_reason": finish }],
+    });
+    if let Some(usage) = usage {
+        answer["usage"] = usage;
+    }
+    answer
+}
+
+fn sse(value: &Value) -> Bytes {
+    Bytes::from(format!("data: {value}\n\n"))
+}
+
+fn play(steps: Box<dyn Iterator<Item = Step> + Send>, watch: Watch) -> Body {
+    Body::from_stream(futures::stream::unfold(Some((steps, watch)), |state| async move {
+        let (mut steps, mut watch) = state?;
+        loop {
+            match steps.next() {
+                Some(Step::Send(bytes)) => return Some((Ok(bytes), Some((steps, watch)))),
+                Some(Step::Wait(pause)) => tokio::time::sleep(pause).await,
+                Some(Step::Hang) => std::future::pending().await,
+                Some(Step::Cut) => {
+                    watch.is_whole = true;
+                    return Some((Err(std::io::Error::other("scripted cut")), None));
+                }
+                None => {
+                    watch.is_whole = true;
+                    return None;
+                }
+            }
+        }
+    }))
+}
+
+fn words(text: &str) -> u64 {
+    text.split_whitespace().count() as u64
+}
+
+async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).expect("the client sends JSON");
+    let texts: Vec<String> = match &body["input"] {
+        Value::String(text) => vec![text.clone()],
+        other => other.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect(),
+    };
+    lock(&state.asked).push(Asked { path: "/v1/embeddings", headers, body });
+    let fault = lock(&state.faults).pop_front();
+    if let Some(EmbeddingFault::Status(status)) = fault {
+        let body = json!({ "error": { "message": "scripted", "type": "server_error", "code": null } }).to_string();
+        return (StatusCode::from_u16(status).expect("a status"), [(header::RETRY_AFTER, "0")], body).into_response();
+    }
+    let right = state.dimension.load(Ordering::Relaxed);
+    let dimension = if matches!(fault, Some(EmbeddingFault::WrongDimension)) { right - 1 } else { right };
+    let mut data: Vec<Value> = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| json!({ "object": "embedding", "index": index, "embedding": bag_of_words(text, dimension) }))
+        .collect();
+    if matches!(fault, Some(EmbeddingFault::Shuffled)) {
+        data.reverse();
+    }
+    let tokens: u64 = texts.iter().map(|text| words(text)).sum();
+    lock(&state.served).embedding += tokens;
+    let answer = json!({ "object": "list", "model": "scripted-embedding", "data": data, "usage": { "prompt_tokens": tokens, "total_tokens": tokens } });
+    ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+/// A vector in which texts that share words are near each other: each word of three letters and more has a place.
+pub fn bag_of_words(text: &str, dimension: usize) -> Vec<f32> {
+    let mut vector = vec![0.0_f32; dimension];
+    for word in text.to_lowercase().split(|character: char| !character.is_alphanumeric()).filter(|word| word.chars().count() >= 3) {
+        let mut hasher = DefaultHasher::new();
+        word.trim_end_matches('s').hash(&mut hasher);
+        vector[(hasher.finish() % dimension as u64) as usize] += 1.0;
+    }
+    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if length == 0.0 {
+        vector[0] = 1.0;
+        return vector;
+    }
+    vector.iter_mut().for_each(|value| *value /= length);
+    vector
+}

@@ -1,0 +1,395 @@
+//! The chat-completions client against a server that does everything servers do, good and bad.
+
+use std::time::{Duration, Instant};
+
+use frontdesk::config::Config;
+use frontdesk::llm::openai::OpenAiModel;
+use frontdesk::llm::{ChatModel, ChatRequest, Completion, FinishReason, ModelEvent, Phase, PromptMessage, PromptRole, ProviderError, TokenUsage};
+use futures::StreamExt as _;
+use serde_json::json;
+
+use crate::harness::openai::{Reply, Script, ScriptedModel};
+
+/// A client of `server` with short limits, and `flags` on top.
+fn client(server: &ScriptedModel, flags: &[(&str, &str)]) -> OpenAiModel {
+    client_at(&server.base_url(), flags)
+}
+
+fn client_at(base_url: &str, flags: &[(&str, &str)]) -> OpenAiModel {
+    let defaults = [
+        ("llm.base_url", base_url),
+        ("llm.model", "scripted"),
+        ("llm.api_key", "sk-very-secret"),
+        ("llm.first_token_timeout_s", "1"),
+        ("llm.idle_timeout_s", "1"),
+        ("llm.total_timeout_s", "10"),
+    ];
+    let flags: Vec<(String, String)> = defaults.iter().chain(flags).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let config = Config::load(None, [], &flags).expect("a valid configuration");
+    OpenAiModel::new(&config.llm).expect("a client")
+}
+
+fn question() -> ChatRequest {
+    ChatRequest {
+        model: "scripted".to_owned(),
+        messages: vec![
+            PromptMessage { role: PromptRole::System, content: "Answer briefly.".to_owned() },
+            PromptMessage { role: PromptRole::User, content: "When do you open?".to_owned() },
+        ],
+        temperature: Some(0.5),
+        max_answer_tokens: 64,
+    }
+}
+
+/// What a streamed answer was.
+#[derive(Debug, Default)]
+struct Heard {
+    text: String,
+    deltas: usize,
+    usage: Option<TokenUsage>,
+    finish: Option<FinishReason>,
+    error: Option<ProviderError>,
+}
+
+impl Heard {
+    fn error_code(&self) -> Option<&'static str> {
+        self.error.as_ref().map(ProviderError::code)
+    }
+}
+
+async fn listen(model: &OpenAiModel) -> Heard {
+    let mut heard = Heard::default();
+    let mut stream = match model.stream(question()).await {
+        Ok(stream) => stream,
+        Err(error) => return Heard { error: Some(error), ..heard },
+    };
+    while let Some(event) = stream.next().await {
+        assert!(heard.finish.is_none() && heard.error.is_none(), "nothing follows the end");
+        match event {
+            Ok(ModelEvent::Delta(text)) => {
+                assert!(!text.is_empty());
+                heard.text.push_str(&text);
+                heard.deltas += 1;
+            }
+            Ok(ModelEvent::Usage(usage)) => assert!(heard.usage.replace(usage).is_none(), "usage comes once"),
+            Ok(ModelEvent::Finished(finish)) => heard.finish = Some(finish),
+            Err(error) => heard.error = Some(error),
+        }
+    }
+    assert!(heard.finish.is_some() != heard.error.is_some(), "a stream ends well or with an error: {heard:?}");
+    heard
+}
+
+#[tokio::test]
+async fn a_streamed_answer_comes_word_by_word_with_its_usage_and_its_end_last() {
+    let server = ScriptedModel::start().await;
+    server.push(Script::Reply(Reply::new("We open at nine \u{1F600} every day.").cached(3)));
+
+    let heard = listen(&client(&server, &[])).await;
+
+    assert_eq!((heard.text.as_str(), heard.deltas), ("We open at nine \u{1F600} every day.", 7));
+    assert_eq!(heard.usage, Some(TokenUsage { prompt: 6, completion: 7, cached: 3, reported: true }));
+    assert_eq!(heard.finish, Some(FinishReason::Stop));
+    let asked = &server.requests()[0];
+    let expected = json!({
+        "model": "scripted", "temperature": 0.5, "max_completion_tokens": 64, "stream": true, "stream_options": { "include_usage": true },
+        "messages": [{ "role": "system", "content": "Answer briefly." }, { "role": "user", "content": "When do you open?" }],
+    });
+    assert_eq!(asked.body, expected);
+    assert_eq!(asked.headers["authorization"], "Bearer sk-very-secret");
+}
+
+#[tokio::test]
+async fn a_whole_answer_has_text_usage_and_the_reason_of_its_end() {
+    let server = ScriptedModel::start().await;
+    server.push(Script::Reply(Reply::new("At nine.").finish(Some("length"))));
+    server.push(Script::Reply(Reply::new("At ten.").without_usage()));
+    let model = client(&server, &[("llm.token_limit_field", "max_tokens")]);
+
+    let first = model.complete(question()).await.expect("an answer");
+    let second = model.complete(question()).await.expect("an answer");
+
+    let usage = TokenUsage { prompt: 6, completion: 2, cached: 0, reported: true };
+    assert_eq!(first, Completion { text: "At nine.".to_owned(), usage: Some(usage), finish: FinishReason::Length });
+    assert_eq!(second, Completion { text: "At ten.".to_owned(), usage: None, finish: FinishReason::Stop });
+    assert_eq!(server.requests()[0].body["max_tokens"], 64);
+    assert!(server.requests()[0].body.get("stream").is_none());
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_until_it_passes() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    for script in [
+        Script::error(500, "server_error", "x"),
+        Script::rate_limited("0"),
+        Script::CutAfter(""),
+        Script::ErrorAfter("", json!({ "type": "server_error", "message": "x" })),
+    ] {
+        for streamed in [true, false] {
+            let before = server.requests().len();
+            server.push(script.clone());
+
+            let text = if streamed { listen(&model).await.text } else { model.complete(question()).await.expect("the second try").text };
+
+            assert_eq!(text, "Scripted answer.", "{script:?}");
+            assert_eq!(server.requests().len() - before, 2, "{script:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tries_are_limited_and_the_servers_wish_is_passed_on() {
+    let server = ScriptedModel::start().await;
+    server.reply_with(|_| Script::error(503, "server_error", "overloaded"));
+    let model = client(&server, &[("llm.max_attempts", "2")]);
+
+    assert_eq!(listen(&model).await.error_code(), Some("model_unavailable"));
+    assert_eq!(server.requests().len(), 2);
+
+    server.reply_with(|_| Script::rate_limited("3600"));
+    let started = Instant::now();
+    let error = model.complete(question()).await.expect_err("an hour is past the total limit");
+    assert!(matches!(error, ProviderError::Unavailable { retry_after: Some(wait), .. } if wait == Duration::from_secs(3600)), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "nobody waits for what cannot come");
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_for() {
+    let server = ScriptedModel::start().await;
+    server.push(Script::error(429, "requests", "rate_limit_exceeded").with_header("retry-after", "1"));
+    let started = Instant::now();
+
+    let heard = listen(&client(&server, &[])).await;
+
+    assert_eq!(heard.finish, Some(FinishReason::Stop));
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn what_will_not_pass_is_not_tried_again_and_shows_no_words_of_the_server() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    for (script, code) in [
+        (Script::quota_exhausted(), "model_quota_exhausted"),
+        (Script::context_too_long(), "context_too_long"),
+        (Script::error(401, "invalid_request_error", "invalid_api_key"), "model_refused"),
+        (Script::error(404, "invalid_request_error", "model_not_found"), "model_refused"),
+        (Script::error(307, "redirect", "x").with_header("location", "http://127.0.0.1:1/"), "model_refused"),
+        (Script::MalformedAfter(""), "model_unreadable"),
+        (Script::ErrorAfter("", json!({ "message": "upstream words that no visitor may see" })), "model_refused"),
+    ] {
+        let before = server.requests().len();
+        server.push(script.clone());
+
+        let error = listen(&model).await.error.expect("an error");
+
+        assert_eq!(error.code(), code, "{script:?}");
+        assert_eq!(server.requests().len() - before, 1, "{script:?}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("upstream words") && !shown.contains("secret"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn silence_ends_within_the_limit_of_its_phase_and_the_connection_is_closed() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    for (count, (script, phase, text)) in [
+        (Script::HangBeforeHeaders, Phase::FirstToken, ""),
+        (Script::HangAfter(""), Phase::FirstToken, ""),
+        (Script::Drip(Duration::from_millis(50)), Phase::FirstToken, ""),
+        (Script::HangAfter("We open"), Phase::Idle, "We open"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        server.push(script.clone());
+        let started = Instant::now();
+
+        let heard = listen(&model).await;
+
+        assert!(matches!(heard.error, Some(ProviderError::TimedOut { phase: timed_out }) if timed_out == phase), "{script:?}: {heard:?}");
+        assert_eq!(heard.text, text);
+        assert!(started.elapsed() < Duration::from_secs(4), "{script:?}");
+        assert!(server.wait_cancelled(count + 1).await, "{script:?}");
+        assert_eq!(server.requests().len(), count + 1, "a late answer is not tried again");
+    }
+}
+
+#[tokio::test]
+async fn the_whole_answer_has_a_limit_of_its_own() {
+    let server = ScriptedModel::start().await;
+    let slow = Script::Reply(Reply::new("a b c d e f g h i j").delay(Duration::from_millis(400)));
+    let model = client(&server, &[("llm.total_timeout_s", "1")]);
+    server.push(slow);
+    server.push(Script::HangBeforeHeaders);
+
+    let heard = listen(&model).await;
+    let error = model.complete(question()).await.expect_err("too late");
+
+    assert!(matches!(heard.error, Some(ProviderError::TimedOut { phase: Phase::Total })), "{heard:?}");
+    assert!(heard.text.starts_with("a b"), "{heard:?}");
+    assert!(matches!(error, ProviderError::TimedOut { phase: Phase::Total }));
+    assert!(server.wait_cancelled(2).await);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_after_text_is_interrupted_and_not_tried_again() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    for script in [
+        Script::CutAfter("We open at"),
+        Script::CutInsideCharacter("We open at"),
+        Script::ErrorAfter("We open at", json!({ "type": "server_error", "message": "x" })),
+        Script::Reply(Reply::new("We open at").finish(None).without_done().without_usage()),
+    ] {
+        let before = server.requests().len();
+        server.push(script.clone());
+
+        let heard = listen(&model).await;
+
+        assert_eq!((heard.text.as_str(), heard.error_code()), ("We open at", Some("model_interrupted")), "{script:?}");
+        assert_eq!(server.requests().len() - before, 1, "{script:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_one_can_read_is_an_error_after_the_text_before_it() {
+    let server = ScriptedModel::start().await;
+    server.push(Script::MalformedAfter("We open at"));
+
+    let heard = listen(&client(&server, &[])).await;
+
+    assert_eq!((heard.text.as_str(), heard.error_code()), ("We open at", Some("model_unreadable")));
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_ended() {
+    let server = ScriptedModel::start().await;
+    server.push(Script::Endless);
+    server.push(Script::Endless);
+    let model = client(&server, &[]);
+
+    let heard = listen(&model).await;
+    let error = model.complete(question()).await.expect_err("no answer");
+
+    assert_eq!((heard.error_code(), error.code()), (Some("model_unreadable"), "model_unreadable"));
+    assert!(heard.text.len() < 16 * 1024, "no more is kept than an answer may have: {}", heard.text.len());
+    assert!(server.wait_cancelled(2).await);
+}
+
+#[tokio::test]
+async fn servers_that_leave_things_out_are_understood() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    for script in [
+        Script::Reply(Reply::new("At nine.").without_done()),
+        Script::Reply(Reply::new("At nine.").finish(None)),
+        Script::Reply(Reply::new("At nine.").without_usage()),
+        Script::NoStream(Reply::new("At nine.")),
+    ] {
+        server.push(script.clone());
+
+        let heard = listen(&model).await;
+
+        assert_eq!((heard.text.as_str(), heard.finish), ("At nine.", Some(FinishReason::Stop)), "{script:?}");
+        assert_eq!(heard.usage.is_some(), !format!("{script:?}").contains("usage: false"), "{script:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_the_same_however_its_bytes_arrive() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    let text = ": hello\r\n\r\ndata:{\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"Gr\u{fc}n \"}}]}\n\n\
+                event: x\ndata: {\"choices\":[{\"delta\":{\"content\":\"\u{20AC}5\"},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    for size in [1, 2, 3, 7, 50, text.len()] {
+        server.push(Script::Raw(text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect()));
+
+        let heard = listen(&model).await;
+
+        assert_eq!((heard.text.as_str(), heard.finish), ("Gr\u{fc}n \u{20AC}5", Some(FinishReason::Stop)), "reads of {size}");
+        assert_eq!(heard.usage.map(|usage| usage.prompt), Some(4));
+    }
+}
+
+#[tokio::test]
+async fn usage_after_the_end_is_waited_for_briefly_and_never_makes_an_answer_fail() {
+    let server = ScriptedModel::start().await;
+    let mut answer = b"data: {\"choices\":[{\"delta\":{\"content\":\"Yes.\"},\"finish_reason\":\"stop\"}]}\n\n".to_vec();
+    answer.extend(std::iter::repeat_n(b": ping\n\n", 2000).flatten());
+    server.push(Script::Raw(answer.chunks(8).map(<[u8]>::to_vec).collect()));
+    let started = Instant::now();
+
+    let heard = listen(&client(&server, &[])).await;
+
+    assert_eq!((heard.text.as_str(), heard.finish, heard.usage), ("Yes.", Some(FinishReason::Stop), None));
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn a_tool_call_that_nobody_offered_ends_the_answer_without_text() {
+    let server = ScriptedModel::start().await;
+    server.push(Script::ToolCall { name: "search", arguments: "{}" });
+    server.push(Script::ToolCall { name: "search", arguments: "{}" });
+    let model = client(&server, &[]);
+
+    let heard = listen(&model).await;
+    let whole = model.complete(question()).await.expect("an answer");
+
+    assert_eq!((heard.text.as_str(), heard.finish), ("", Some(FinishReason::ToolCalls)));
+    assert_eq!((whole.text.as_str(), whole.finish), ("", FinishReason::ToolCalls));
+}
+
+#[tokio::test]
+async fn whoever_stops_listening_stops_the_model() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+
+    server.push(Script::HangAfter("We open"));
+    let mut stream = model.stream(question()).await.expect("a stream");
+    assert_eq!(stream.next().await.and_then(Result::ok), Some(ModelEvent::Delta("We ".to_owned())));
+    drop(stream);
+    assert!(server.wait_cancelled(1).await, "a dropped stream");
+
+    for streamed in [true, false] {
+        server.push(Script::HangBeforeHeaders);
+        let call = async {
+            if streamed { model.stream(question()).await.map(drop) } else { model.complete(question()).await.map(drop) }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(300), call).await.expect_err("the server hangs");
+        assert!(server.wait_cancelled(if streamed { 2 } else { 3 }).await, "a dropped call");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+
+    for _ in 0..10 {
+        listen(&model).await;
+        model.complete(question()).await.expect("an answer");
+        server.push(Script::error(400, "x", "y"));
+        listen(&model).await;
+    }
+
+    assert!(server.connections() <= 2, "{} connections for 30 calls", server.connections());
+    assert_eq!(server.cancelled(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let gone = {
+        let server = ScriptedModel::start().await;
+        server.base_url()
+    };
+    let model = client_at(&gone, &[]);
+
+    let error = model.complete(question()).await.expect_err("nobody listens");
+
+    assert_eq!(error.code(), "model_unavailable");
+    assert!(!format!("{error} {error:?}").contains("secret"));
+}
