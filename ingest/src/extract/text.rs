@@ -98,7 +98,7 @@ fn is_utf8_so_far(head: &[u8]) -> bool {
 
 /// UTF-16 of mostly Latin text has a zero in every other byte, which no other text has.
 fn utf16_without_mark(head: &[u8]) -> Option<&'static Encoding> {
-    if head.len() < 4 || head.len() % 2 != 0 && head.len() < DETECT_WINDOW {
+    if head.len() < 4 || (!head.len().is_multiple_of(2) && head.len() < DETECT_WINDOW) {
         return None;
     }
     let zeros_at = |offset: usize| head.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();

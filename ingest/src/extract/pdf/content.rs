@@ -409,11 +409,7 @@ struct Machine {
 impl Machine {
     fn apply(&mut self, operator: &[u8], number: impl Fn(usize) -> f32) {
         match operator {
-            b"q" => {
-                if self.saved.len() < MAX_SAVED_STATES {
-                    self.saved.push(self.state.clone());
-                }
-            }
+            b"q" if self.saved.len() < MAX_SAVED_STATES => self.saved.push(self.state.clone()),
             b"Q" => {
                 if let Some(state) = self.saved.pop() {
                     self.state = state;
