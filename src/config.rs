@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::db::DatabaseUrl;
+use crate::telemetry;
 
 /// The defaults, commented.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -298,6 +299,9 @@ impl Config {
         require(self.jobs.poll_ms >= 10, "jobs.poll_ms: must be at least 10");
         require(self.server.public_url.is_empty() || is_http_url(&self.server.public_url), "server.public_url: must be an http or https URL");
         require(self.extract.memory_mb >= 128, "extract.memory_mb: must be at least 128");
+        if let Err(problem) = telemetry::check_level(&self.log.level) {
+            require(false, &problem);
+        }
         for entry in &self.outbound.allow {
             require(entry.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)), &format!("outbound.allow: {entry:?} is not host:port"));
         }

@@ -1,9 +1,13 @@
 //! Schema changes, forward only, one folder per engine with the same file names.
 
+use std::str::FromStr as _;
+
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqlitePool};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, FromRow, SqlitePool};
 
+use super::{DatabaseUrl, Db};
 use crate::error::{Error, Result};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -36,4 +40,37 @@ pub(super) async fn postgres(options: &PgConnectOptions, role: &str) -> Result<b
     }
     connection.close().await?;
     Ok(bypasses)
+}
+
+/// A schema change that a database has had.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct AppliedMigration {
+    pub version: i64,
+    pub description: String,
+}
+
+impl Db {
+    /// The schema changes that the database has had, in order, without making any. None when it does not exist yet.
+    pub async fn applied_migrations(url: &DatabaseUrl) -> Result<Vec<AppliedMigration>> {
+        const APPLIED: &str = "select version, description from _sqlx_migrations where success order by version";
+        match url {
+            DatabaseUrl::Sqlite(path) => {
+                if !path.exists() {
+                    return Ok(Vec::new());
+                }
+                let mut connection = SqliteConnectOptions::new().filename(path).disable_statement_logging().connect().await?;
+                let known: i64 = sqlx::query_scalar("select count(*) from sqlite_master where name = '_sqlx_migrations'").fetch_one(&mut connection).await?;
+                let applied = if known == 0 { Vec::new() } else { sqlx::query_as(APPLIED).fetch_all(&mut connection).await? };
+                connection.close().await?;
+                Ok(applied)
+            }
+            DatabaseUrl::Postgres(url) => {
+                let mut connection = PgConnectOptions::from_str(url)?.disable_statement_logging().connect().await?;
+                let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut connection).await?;
+                let applied = if known { sqlx::query_as(APPLIED).fetch_all(&mut connection).await? } else { Vec::new() };
+                connection.close().await?;
+                Ok(applied)
+            }
+        }
+    }
 }

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use crate::id::TenantId;
 use crate::error::Result;
+use crate::id::TenantId;
+
+pub use migrate::AppliedMigration;
 
 /// An open database. Cheap to clone.
 #[derive(Clone)]

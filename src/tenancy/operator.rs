@@ -80,3 +80,8 @@ pub async fn has_tenants(db: &Db) -> Result<bool> {
     let count: i64 = on!(conn, c => sqlx::query_scalar("select count(*) from tenant").fetch_one(c).await)?;
     Ok(count > 0)
 }
+
+/// All tenants of this installation, oldest first.
+pub async fn list_tenants(db: &Db) -> Result<Vec<Tenant>> {
+    store::list_tenants(&mut db.read(Scope::Operator).await?).await
+}

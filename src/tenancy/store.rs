@@ -45,6 +45,15 @@ pub(super) async fn find_tenant(conn: &mut Conn, id: TenantId) -> Result<Option<
     Ok(row.map(Tenant::from))
 }
 
+pub(super) async fn list_tenants(conn: &mut Conn) -> Result<Vec<Tenant>> {
+    let rows: Vec<TenantRow> = on!(conn, c => sqlx::query_as(
+        "select id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at
+           from tenant
+          order by created_at, id",
+    ).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(Tenant::from).collect())
+}
+
 pub(super) async fn insert_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<()> {
     on!(conn, c => sqlx::query(
         "insert into tenant (id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at)

@@ -1,0 +1,280 @@
+//! The composition root: builds every long-lived part, once, and hands them around as one cheap handle.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ingest::sandbox::ExtractorPool;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use retrieval::embed::{self, Embedder};
+use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Config, EmbeddingBackend};
+use crate::db::Db;
+use crate::http::rate::RateLimits;
+use crate::jobs::runner::JobKinds;
+use crate::knowledge::files::FileStore;
+use crate::llm::ChatModel;
+use crate::llm::openai::OpenAiModel;
+use crate::secrets::Keyring;
+use crate::tenancy::foreign::ForeignTokens;
+use crate::tenancy::tokens::TokenKeys;
+use crate::usage::price_book::PriceBook;
+use crate::{jobs, knowledge};
+
+/// Idle connections of the client for addresses that the operator configured.
+const CLIENT_IDLE: Duration = Duration::from_secs(60);
+
+/// The running service. Clones share everything.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// Every long-lived part.
+pub struct Parts {
+    pub config: Config,
+    pub db: Db,
+    pub clock: SharedClock,
+    pub token_keys: TokenKeys,
+    pub foreign_tokens: ForeignTokens,
+    pub rate_limits: RateLimits,
+    pub job_kinds: JobKinds,
+    /// Rings when this process queued work.
+    pub worker_wake: Notify,
+    pub index: Arc<dyn Index>,
+    /// None: no model is installed, and search goes by keywords alone.
+    pub embedder: Option<Arc<dyn Embedder>>,
+    pub extractor: ExtractorPool,
+    pub files: FileStore,
+    /// None: no model is configured, and answers are extracts.
+    pub model: Option<Arc<dyn ChatModel>>,
+    pub prices: PriceBook,
+    /// Turns that may run at once.
+    pub turns: Arc<Semaphore>,
+    /// Cancelled when the server begins to stop.
+    pub stopping: CancellationToken,
+    pub metrics: PrometheusHandle,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting, or what it names, is wrong: change it.
+    #[error("{0}")]
+    Setting(String),
+    /// Another process has the index open.
+    #[error(
+        "the index in {dir} is in use by another frontdesk process, and the embedded index serves one at a time: stop the other one, \
+         or give this one a folder of its own with --data-dir; one process runs the API and the workers with --role all"
+    )]
+    InUse { dir: String },
+    /// Something that the service depends on failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What tests replace.
+#[derive(Default)]
+pub struct Replacements {
+    pub clock: Option<SharedClock>,
+    pub embedder: Option<Arc<dyn Embedder>>,
+    /// The program that reads documents, where it is not this one.
+    pub extractor_program: Option<PathBuf>,
+}
+
+impl App {
+    /// Builds the service: opens the database and the index, loads the model.
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        Self::build_with(config, Replacements::default()).await
+    }
+
+    /// Like [`App::build`], with parts replaced.
+    pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
+        prepare_data_dir(&config)?;
+        let keyring = Keyring::open(&config.secrets.key, &config.data_dir).map_err(StartError::Setting)?;
+        let prices = PriceBook::load(&config.llm.price_book).map_err(|problem| StartError::Setting(format!("llm.price_book: {problem}")))?;
+        let db = open_database(&config).await?;
+        let embedder = match replacements.embedder {
+            Some(embedder) => Some(embedder),
+            None => load_embedder(&config).await?,
+        };
+        let index = open_index(&config, embedder.as_deref()).await?;
+        let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
+            None
+        } else {
+            Some(Arc::new(OpenAiModel::new(&config.llm).map_err(|error| StartError::Setting(format!("llm: {error}")))?))
+        };
+        let extractor = extractor(&config, replacements.extractor_program)?;
+        let files = FileStore::open(&config.data_dir).map_err(|error| StartError::Failed(format!("cannot use the data folder {}: {error}", config.data_dir.display())))?;
+        let client = operator_client().map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
+        let app = Self(Arc::new(Parts {
+            token_keys: TokenKeys::new(&keyring),
+            foreign_tokens: ForeignTokens::new(&config.auth.jwt, client),
+            rate_limits: RateLimits::default(),
+            job_kinds: JobKinds::default().with::<knowledge::jobs::IndexDocument>().with::<knowledge::jobs::RemoveDocuments>().with::<jobs::operator::Upkeep>(),
+            worker_wake: Notify::new(),
+            clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            turns: Arc::new(Semaphore::new(config.chat.max_streams)),
+            stopping: CancellationToken::new(),
+            metrics: metrics_handle()?,
+            config,
+            db,
+            index,
+            embedder,
+            extractor,
+            files,
+            model,
+            prices,
+        }));
+        knowledge::operator::queue_stale_documents(&app).await.map_err(|error| StartError::Failed(format!("cannot compare documents with the embedding model: {error}")))?;
+        Ok(app)
+    }
+
+    /// Tells this process' workers that there is something to do. Others find it when they poll.
+    pub fn wake_workers(&self) {
+        self.worker_wake.notify_one();
+    }
+
+    /// The name under which the index keeps what it holds: the embedding model, or none.
+    pub fn embedding_model(&self) -> Option<&str> {
+        self.embedder.as_deref().map(Embedder::model_id)
+    }
+
+    /// Whether embeddings are bought from someone, and so count to a tenant's budget.
+    pub fn embeds_remotely(&self) -> bool {
+        self.config.embedding.backend == EmbeddingBackend::Openai
+    }
+
+    /// Gives back everything in order: index first, then the database.
+    pub async fn close(&self) {
+        if let Err(error) = self.index.close().await {
+            tracing::error!(error = ?error, "cannot close the index");
+        }
+        self.db.close().await;
+    }
+}
+
+fn prepare_data_dir(config: &Config) -> Result<(), StartError> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let path = &config.data_dir;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| StartError::Setting(format!("data_dir: cannot create {}: {error}", path.display())))?;
+    let mode = std::fs::metadata(path).map_err(|error| StartError::Setting(format!("data_dir: cannot read {}: {error}", path.display())))?.permissions().mode();
+    if mode & 0o007 != 0 {
+        return Err(StartError::Setting(format!("data_dir: everyone on this machine may enter {}; run: chmod 700 {0}", path.display())));
+    }
+    Ok(())
+}
+
+/// Opens the configured database and brings its schema up to date.
+pub async fn open_database(config: &Config) -> Result<Db, StartError> {
+    Db::open(&config.database_url(), config.database.max_connections).await.map_err(|error| {
+        tracing::debug!(error = ?error, "cannot open the database");
+        StartError::Failed(format!("database.url: cannot open the database: {}", innermost(&error)))
+    })
+}
+
+/// The cause at the bottom, which names what to mend.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, StartError> {
+    let settings = &config.embedding;
+    match settings.backend {
+        EmbeddingBackend::Local => {
+            if !settings.model_dir.join("model.safetensors").exists() {
+                tracing::warn!(folder = %settings.model_dir.display(), "no embedding model there: search goes by keywords alone; scripts/fetch-model installs it");
+                return Ok(None);
+            }
+            let threads = if settings.threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { settings.threads };
+            let folder = settings.model_dir.clone();
+            let loaded = tokio::task::spawn_blocking(move || embed::LocalEmbedder::load(&folder, threads)).await.map_err(|error| StartError::Failed(error.to_string()))?;
+            let embedder = loaded.map_err(|error| StartError::Setting(format!("embedding.model_dir: {error}")))?;
+            Ok(Some(Arc::new(embedder)))
+        }
+        EmbeddingBackend::Openai => {
+            let options = embed::OpenAiEmbedderOptions {
+                base_url: settings.base_url.parse().map_err(|error| StartError::Setting(format!("embedding.base_url: {error}")))?,
+                api_key: (!settings.api_key.is_empty()).then(|| settings.api_key.expose().to_owned()),
+                model: settings.model.clone(),
+                dimension: settings.dimension,
+                batch_size: settings.batch_size,
+                timeout: Duration::from_secs(settings.timeout_s),
+                max_tokens: settings.max_tokens,
+            };
+            let embedder = embed::OpenAiEmbedder::new(options).map_err(|error| StartError::Setting(format!("embedding: {error}")))?;
+            Ok(Some(Arc::new(embedder)))
+        }
+        EmbeddingBackend::Static => Err(StartError::Setting("embedding.backend: this version has \"local\" and \"openai\" only".to_owned())),
+    }
+}
+
+async fn open_index(config: &Config, embedder: Option<&dyn Embedder>) -> Result<Arc<dyn Index>, StartError> {
+    let dir = config.data_dir.join("index");
+    let model_id = embedder.map(|embedder| embedder.model_id().to_owned());
+    let dimension = embedder.map(Embedder::dimension);
+    let shards = config.index.shards;
+    let opened = tokio::task::spawn_blocking(move || EmbeddedIndex::open(EmbeddedOptions { dir, model_id: model_id.as_deref(), dimension, shards }))
+        .await
+        .map_err(|error| StartError::Failed(error.to_string()))?;
+    Ok(Arc::new(opened.map_err(|error| match error {
+        IndexError::InUse { dir } => StartError::InUse { dir },
+        error => StartError::Failed(format!("the index cannot be opened: {error}")),
+    })?))
+}
+
+fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool, StartError> {
+    let settings = &config.extract;
+    let limits = ingest::Limits {
+        memory_bytes: settings.memory_mb * 1024 * 1024,
+        timeout: Duration::from_secs(settings.timeout_s),
+        max_pages: settings.max_pages,
+        max_unpacked_bytes: settings.max_unpacked_mb * 1024 * 1024,
+        ..ingest::Limits::default()
+    };
+    let program = match program {
+        Some(program) => program,
+        None => std::env::current_exe().map_err(|error| StartError::Failed(format!("cannot find this program's own file: {error}")))?,
+    };
+    Ok(ExtractorPool::new(program, vec!["extract-child".to_owned()], config.jobs.workers, limits))
+}
+
+/// The client for addresses that the operator configured. Tenants' addresses go through `outbound`.
+#[expect(clippy::disallowed_methods, reason = "the operator's own addresses may be private; nobody else can name them")]
+fn operator_client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).tcp_nodelay(true).pool_idle_timeout(CLIENT_IDLE).build()
+}
+
+/// The process-wide recorder of metrics. Only one can be installed; later apps of a test process share it.
+fn metrics_handle() -> Result<PrometheusHandle, StartError> {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+        .map_err(|error| StartError::Failed(format!("metrics: {error}")))?
+        .build_recorder();
+    let handle = recorder.handle();
+    // Losing this race means that another app of this process installed its recorder: then that one is used.
+    let handle = HANDLE.get_or_init(|| {
+        let _ = metrics::set_global_recorder(recorder);
+        handle
+    });
+    Ok(handle.clone())
+}

@@ -1,0 +1,281 @@
+//! What can be typed after `frontdesk`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::id::{ApiKeyId, ChatbotId, TenantId};
+use crate::tenancy::role::KeyScope;
+
+/// Longest life of a key made at the command line, in days.
+const MAX_KEY_DAYS: u32 = 3650;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    it failed; standard error says why
+  2    the command line, or a value on it, is wrong
+  3    the configuration is wrong; every problem is listed
+  4    there is no such tenant, chatbot or key
+  5    the data folder or the address is in use by another process
+  130  ended by a second signal, without waiting for what still ran";
+
+const EXAMPLES: &str = "\
+Examples:
+  frontdesk serve                                     a complete server on 127.0.0.1:8080
+  frontdesk serve --demo fixtures/demo                the same, with a chatbot to try when there is none yet
+  frontdesk serve --config my.toml --listen 0.0.0.0:80
+  frontdesk tenant create --name acme --json          a customer account and its first key
+  frontdesk key create --tenant ID --scope chat       a key that can only ask
+  frontdesk ask --chatbot ID \"How long may I return goods?\"
+
+Settings: config.default.toml describes all. They come from that file, then --config, then the environment
+(FRONTDESK_SERVER__LISTEN=0.0.0.0:80), then --set and the other flags; later wins.";
+
+/// Frontdesk answers a business' visitors from what the business knows: documents in, streamed and cited answers out.
+#[derive(Debug, Parser)]
+#[command(name = "frontdesk", version, propagate_version = true, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that change settings, understood by every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(super) struct SettingArgs {
+    /// A TOML file with the settings that differ from the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, for example --set llm.model=gpt-5-mini; may be repeated
+    #[arg(long, global = true, value_name = "PATH=VALUE", value_parser = parse_assignment)]
+    pub set: Vec<(String, String)>,
+    /// Where database, index and files are kept; short for --set data_dir=DIR
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Bring the database's schema up to date, and say what that took
+    ///
+    /// Every other command does the same on its way; this one is for deployments that migrate first.
+    Migrate,
+    /// Customer accounts
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Ask a chatbot one question
+    ///
+    /// Asks the running server, or, where none runs, answers in this process. The answer is printed as it comes,
+    /// followed by its citations.
+    Ask(AskArgs),
+    /// Check that the server lives: exit code 0 if it does
+    Health(ServerArgs),
+    /// Print the OpenAPI document of all routes
+    Openapi,
+    /// Reads one document after another from standard input, within limits. The server starts it.
+    #[command(hide = true)]
+    ExtractChild,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// What this process does
+    #[arg(long, value_enum, default_value_t = Role::All)]
+    pub role: Role,
+    /// Where to listen; port 0 picks a free one. Short for --set server.listen=ADDR
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// When there is no tenant yet: make one with a chatbot that knows the files of this folder
+    #[arg(long, value_name = "DIR")]
+    pub demo: Option<PathBuf>,
+}
+
+/// What one process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Role {
+    /// Answers requests and does the background work
+    All,
+    /// Answers requests only
+    Api,
+    /// Does the background work only, and opens no port
+    Worker,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TenantCommand {
+    /// Open a customer account with a first key of scope admin, shown this once
+    Create {
+        /// What to call it
+        #[arg(long)]
+        name: String,
+        /// Print {"tenant_id", "api_key"}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all customer accounts
+    List {
+        /// Print a list of {"id", "name", "state", "created_at"}
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key, shown this once
+    Create(CreateKeyArgs),
+    /// End a key, at once and for good
+    Revoke {
+        /// The key's id, as `key create` and GET /api/keys show it
+        id: ApiKeyId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateKeyArgs {
+    /// Whose key
+    #[arg(long, value_name = "ID")]
+    pub tenant: TenantId,
+    /// What it may do: admin, ingest, chat or usage:read; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = parse_scope)]
+    pub scopes: Vec<KeyScope>,
+    /// What to call it
+    #[arg(long, default_value = "made at the command line")]
+    pub name: String,
+    /// Restrict it to one chatbot; with the scopes ingest and chat only
+    #[arg(long, value_name = "ID")]
+    pub chatbot: Option<ChatbotId>,
+    /// How long it works; without this, until it is revoked
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_KEY_DAYS)))]
+    pub expires_in_days: Option<u32>,
+    /// Print {"key_id", "api_key"}
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AskArgs {
+    /// Whom to ask
+    #[arg(long, value_name = "ID")]
+    pub chatbot: ChatbotId,
+    /// What to ask
+    pub question: String,
+    /// Print the whole answer as JSON at the end, as POST /api/chat/message gives it
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct ServerArgs {
+    /// Where the server is, for example http://127.0.0.1:8080; without this, at server.listen
+    #[arg(long, value_name = "URL")]
+    pub server: Option<url::Url>,
+}
+
+impl Cli {
+    /// The settings given as flags, in the order in which later ones win.
+    pub(super) fn flags(&self) -> Vec<(String, String)> {
+        let mut flags = self.settings.set.clone();
+        if let Some(data_dir) = &self.settings.data_dir {
+            flags.push(("data_dir".to_owned(), data_dir.clone()));
+        }
+        if let Command::Serve(ServeArgs { listen: Some(listen), .. }) = &self.command {
+            flags.push(("server.listen".to_owned(), listen.clone()));
+        }
+        flags
+    }
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((path, value)) if !path.trim().is_empty() => Ok((path.trim().to_owned(), value.to_owned())),
+        _ => Err("write it as path.to.setting=value, for example llm.model=gpt-5-mini".to_owned()),
+    }
+}
+
+fn parse_scope(text: &str) -> Result<KeyScope, String> {
+    KeyScope::parse(text).ok_or_else(|| format!("there are the scopes {}", KeyScope::ALL.map(KeyScope::name).join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_does_everything_unless_told_otherwise() {
+        let Command::Serve(args) = parse("frontdesk serve").expect("no flag is needed").command else { panic!("serve was typed") };
+
+        assert_eq!(args.role, Role::All);
+        assert_eq!(args.demo, None);
+    }
+
+    #[test]
+    fn short_flags_win_over_set_and_may_stand_anywhere() {
+        let cli = parse("frontdesk --set server.listen=127.0.0.1:1 serve --data-dir /srv/desk --listen 127.0.0.1:0 --set llm.model=a=b").expect("all are known");
+
+        let flags = cli.flags();
+
+        let last = |path: &str| flags.iter().rev().find(|(known, _)| known == path).map(|(_, value)| value.as_str());
+        assert_eq!(last("server.listen"), Some("127.0.0.1:0"));
+        assert_eq!(last("data_dir"), Some("/srv/desk"));
+        assert_eq!(last("llm.model"), Some("a=b"), "only the first equals sign parts path and value");
+    }
+
+    #[test]
+    fn a_setting_without_a_value_is_refused() {
+        for line in ["frontdesk serve --set llm.model", "frontdesk serve --set =x"] {
+            assert_eq!(parse(line).expect_err("refused").kind(), ErrorKind::ValueValidation, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_key_needs_a_tenant_and_a_known_scope() {
+        let tenant = "0190b5a0-0000-7000-8000-000000000000";
+
+        let Command::Key(KeyCommand::Create(args)) = parse(&format!("frontdesk key create --tenant {tenant} --scope chat --scope usage:read")).expect("valid").command else {
+            panic!("key create was typed")
+        };
+
+        assert_eq!(args.scopes, [KeyScope::Chat, KeyScope::UsageRead]);
+        for (rest, kind) in [
+            (format!("--tenant {tenant}"), ErrorKind::MissingRequiredArgument),
+            (format!("--tenant {tenant} --scope everything"), ErrorKind::ValueValidation),
+            ("--tenant acme --scope chat".to_owned(), ErrorKind::ValueValidation),
+            (format!("--tenant {tenant} --scope chat --expires-in-days 0"), ErrorKind::ValueValidation),
+        ] {
+            assert_eq!(parse(&format!("frontdesk key create {rest}")).expect_err("refused").kind(), kind, "{rest}");
+        }
+    }
+
+    #[test]
+    fn help_tells_examples_and_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+
+        for text in ["frontdesk tenant create --name acme --json", "Exit codes:", "serve", "migrate", "ask", "health"] {
+            assert!(help.contains(text), "{text:?} is missing in {help}");
+        }
+        assert!(!help.contains("extract-child"), "the hidden command shows");
+    }
+}
