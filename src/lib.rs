@@ -1,0 +1,21 @@
+//! Frontdesk: a multi-tenant knowledge and chat engine. ARCHITECTURE.md is the map.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod id;
+pub mod secrets;
+pub mod telemetry;
+
+pub mod db;
+pub mod http;
+pub mod jobs;
+
+pub mod chat;
+pub mod chatbots;
+pub mod knowledge;
+pub mod llm;
+pub mod tenancy;
+pub mod usage;

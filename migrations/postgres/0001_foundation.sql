@@ -78,7 +78,7 @@ create table chatbot (
     created_at timestamptz not null,
     updated_at timestamptz not null
 );
-create index chatbot_tenant on chatbot (tenant_id, created_at, id);
+create index chatbot_tenant on chatbot (tenant_id, id);
 
 create table api_key (
     id uuid primary key,
@@ -94,7 +94,7 @@ create table api_key (
     last_used_at timestamptz,
     revoked_at timestamptz
 );
-create index api_key_tenant on api_key (tenant_id, created_at, id);
+create index api_key_tenant on api_key (tenant_id, id);
 
 create table audit_event (
     id uuid primary key,
@@ -110,7 +110,7 @@ create table audit_event (
     request_id text,
     created_at timestamptz not null
 );
-create index audit_event_tenant on audit_event (tenant_id, created_at, id);
+create index audit_event_tenant on audit_event (tenant_id, id);
 
 create table idempotency (
     tenant_id uuid not null references tenant (id) on delete cascade,
@@ -150,7 +150,7 @@ create table job (
 );
 create index job_queue on job (priority, fair_position, id) where state = 'queued';
 create index job_lease on job (lease_until) where state = 'running';
-create index job_tenant on job (tenant_id, created_at, id);
+create index job_tenant on job (tenant_id, id);
 create index job_tenant_queue on job (tenant_id, fair_position) where state = 'queued';
 create index job_finished on job (finished_at);
 create unique index job_unique on job (unique_key) where state = 'queued';
@@ -204,7 +204,7 @@ create table document (
     indexed_at timestamptz,
     unique (source_id, external_id)
 );
-create index document_chatbot on document (tenant_id, chatbot_id, created_at, id);
+create index document_chatbot on document (tenant_id, chatbot_id, id);
 create index document_content on document (tenant_id, source_id, content_hash);
 create index document_model on document (embedding_model);
 
@@ -243,8 +243,8 @@ create table conversation (
     created_at timestamptz not null,
     updated_at timestamptz not null
 );
-create index conversation_tenant on conversation (tenant_id, created_at, id);
-create index conversation_chatbot on conversation (tenant_id, chatbot_id, created_at, id);
+create index conversation_tenant on conversation (tenant_id, id);
+create index conversation_chatbot on conversation (tenant_id, chatbot_id, id);
 
 create table message (
     id uuid primary key,
@@ -285,7 +285,7 @@ create table usage_event (
     latency_ms bigint not null,
     created_at timestamptz not null
 );
-create index usage_event_tenant on usage_event (tenant_id, created_at, id);
+create index usage_event_tenant on usage_event (tenant_id, id);
 
 -- One line per tenant or chatbot and month: what is spent, and what running turns hold.
 create table budget (

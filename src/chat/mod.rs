@@ -1,0 +1,131 @@
+//! Conversations and the chat turn: question in, streamed and cited answer out, every token booked.
+
+mod citation;
+mod extractive;
+mod prompt;
+mod relevance;
+pub mod routes;
+mod sse;
+mod store;
+mod turn;
+mod words;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::http::input::PageRequest;
+use crate::id::{ChatbotId, ConversationId, MessageId};
+use crate::tenancy::audit::{self, Change, Origin};
+
+pub use citation::Citation;
+pub use store::{Conversation, HistoryMessage, Message};
+pub use turn::{Opening, RunningTurn, TurnEvent, TurnRequest, check_origin, start};
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerSource {
+    /// Worded by the configured model.
+    Model,
+    /// A fixed answer of the owner.
+    Faq,
+    /// Given before to the same question over the same passages.
+    Cache,
+    /// Sentences of the documents, word for word: no model is configured.
+    Extractive,
+    /// The chatbot's no-answer text: nothing relevant was found.
+    NoAnswer,
+}
+
+impl AnswerSource {
+    /// The name in JSON and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Faq => "faq",
+            Self::Cache => "cache",
+            Self::Extractive => "extractive",
+            Self::NoAnswer => "no_answer",
+        }
+    }
+}
+
+/// What a turn took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TurnUsage {
+    pub prompt_tokens: i64,
+    pub completion_tokens: i64,
+    pub embedding_tokens: i64,
+    /// In millionths of a US dollar.
+    pub cost_micro_usd: i64,
+}
+
+/// A finished turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Answer {
+    /// Null for a stateless turn.
+    pub conversation_id: Option<ConversationId>,
+    /// Null for a stateless turn.
+    pub message_id: Option<MessageId>,
+    /// The text, with a marker `[n]` behind what the n-th citation supports.
+    pub answer: String,
+    pub citations: Vec<Citation>,
+    pub usage: TurnUsage,
+    pub source: AnswerSource,
+    /// The embedding model did not answer: passages were found by their words alone, so some may be missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
+}
+
+/// Whose conversation messages are.
+#[derive(Clone, Debug)]
+pub struct ConversationWithMessages {
+    pub conversation: Conversation,
+    /// In order; the latest ones, when there are more than a page holds.
+    pub messages: Vec<Message>,
+    /// The id below which earlier messages are, if there are any.
+    pub earlier: Option<MessageId>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A page of conversations, newest first, of one chatbot or of all within reach.
+pub async fn list(app: &App, reach: Reach, chatbot_id: Option<ChatbotId>, page: PageRequest) -> Result<Vec<Conversation>> {
+    let chatbot_id = match (reach.chatbot_id, chatbot_id) {
+        (Some(own), Some(wanted)) if own != wanted => return Err(Error::NotFound("chatbot")),
+        (own, wanted) => own.or(wanted),
+    };
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    if let Some(chatbot_id) = chatbot_id {
+        crate::chatbots::check_exists(&mut conn, reach.tenant_id, chatbot_id).await?;
+    }
+    store::list(&mut conn, reach.tenant_id, chatbot_id, page).await
+}
+
+/// A conversation with a page of its messages, the latest unless `page` says otherwise.
+pub async fn get(app: &App, reach: Reach, id: ConversationId, page: PageRequest) -> Result<ConversationWithMessages> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    let conversation = store::find(&mut conn, reach, id).await?.ok_or(Error::NotFound("conversation"))?;
+    let mut messages = store::list_messages(&mut conn, reach.tenant_id, id, page).await?;
+    let more = messages.len() as i64 > page.limit;
+    messages.truncate(usize::try_from(page.limit).unwrap_or_default());
+    let earlier = messages.last().filter(|_| more).map(|message| message.id);
+    messages.reverse();
+    let updated_at = conversation.updated_at;
+    Ok(ConversationWithMessages { conversation, messages, earlier, updated_at })
+}
+
+/// Deletes a conversation with its messages. The ledger keeps its figures, which name nobody.
+pub async fn delete(app: &App, reach: Reach, id: ConversationId, actor: &Actor, origin: &Origin) -> Result<()> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let conversation = store::find(&mut write, reach, id).await?.ok_or(Error::NotFound("conversation"))?;
+    store::delete(&mut write, reach.tenant_id, id).await?;
+    let before = json!({ "chatbot_id": conversation.chatbot_id, "messages": conversation.message_count });
+    let change = Change { action: "conversation.delete", object_kind: "conversation", object_id: id.to_string(), before: Some(before), after: None };
+    audit::record(&mut write, reach.tenant_id, actor, origin, change, app.clock.now()).await?;
+    write.commit().await
+}

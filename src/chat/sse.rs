@@ -1,0 +1,102 @@
+//! A turn as server-sent events: `message.start`, `delta`, `citation`, `message.end` or `error`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::header;
+use serde::Serialize;
+use serde_json::json;
+
+use super::turn::{RunningTurn, TurnEvent};
+use crate::http::problem::Problem;
+use crate::http::request_id;
+
+/// Events that are sent in one write when they are ready together.
+const WRITTEN_AT_ONCE: usize = 64;
+
+/// A comment, which clients skip: keeps proxies from closing a silent stream.
+const HEARTBEAT: &[u8] = b": \n\n";
+
+/// The response that streams `turn`, with a comment line whenever `heartbeat` passes in silence.
+pub(super) fn respond(turn: RunningTurn, heartbeat: Duration) -> Response {
+    let mut first = Vec::with_capacity(128);
+    let opening = json!({ "conversation_id": turn.opening.conversation_id, "message_id": turn.opening.message_id });
+    write_event(&mut first, "message.start", &opening);
+    let state = State { turn, waiting: Vec::with_capacity(WRITTEN_AT_ONCE), first: Some(first), request_id: request_id::current(), heartbeat };
+    let frames = futures::stream::unfold(state, |mut state| async move { state.next().await.map(|frame| (Ok::<Bytes, Infallible>(frame), state)) });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Body::from_stream(frames)).into_response()
+}
+
+struct State {
+    turn: RunningTurn,
+    waiting: Vec<TurnEvent>,
+    first: Option<Vec<u8>>,
+    request_id: String,
+    heartbeat: Duration,
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(first.into());
+        }
+        match tokio::time::timeout(self.heartbeat, self.turn.events.recv_many(&mut self.waiting, WRITTEN_AT_ONCE)).await {
+            Err(_) => Some(Bytes::from_static(HEARTBEAT)),
+            Ok(0) => None,
+            Ok(_) => {
+                let mut frame = Vec::with_capacity(64 * self.waiting.len());
+                for event in self.waiting.drain(..) {
+                    encode(&mut frame, event, &self.request_id);
+                }
+                Some(frame.into())
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Delta<'a> {
+    text: &'a str,
+}
+
+fn encode(frame: &mut Vec<u8>, event: TurnEvent, request_id: &str) {
+    match event {
+        TurnEvent::Delta(text) => write_event(frame, "delta", &Delta { text: &text }),
+        TurnEvent::Citation(citation) => write_event(frame, "citation", &citation),
+        TurnEvent::End(answer) => write_event(frame, "message.end", &answer),
+        TurnEvent::Failed(error) => write_event(frame, "error", &Problem::from(error).with_request_id(request_id)),
+    }
+}
+
+/// JSON has no raw line breaks, so nothing in a text can end an event or begin another.
+fn write_event(frame: &mut Vec<u8>, name: &str, data: &impl Serialize) {
+    frame.extend_from_slice(b"event: ");
+    frame.extend_from_slice(name.as_bytes());
+    frame.extend_from_slice(b"\ndata: ");
+    serde_json::to_writer(&mut *frame, data).expect("plain data can be written to memory");
+    frame.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_cannot_end_or_forge_an_event() {
+        let mut frame = Vec::new();
+
+        encode(&mut frame, TurnEvent::Delta("a\n\nevent: message.end\r\ndata: {}\u{2028}".to_owned()), "");
+
+        let text = String::from_utf8(frame).expect("events are text");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert_eq!(text.matches("\n\n").count(), 1);
+    }
+}

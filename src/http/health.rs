@@ -1,0 +1,82 @@
+//! Whether this process lives, and whether it can do its work.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::db::Scope;
+
+/// The routes of this file.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready))
+}
+
+/// What a probe learns.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    /// `ok`, or `failing`.
+    #[schema(value_type = String)]
+    status: &'static str,
+    #[schema(value_type = String)]
+    version: &'static str,
+}
+
+/// What this process depends on, part by part: `ok`, `off` (works without), or `failing`.
+#[derive(Serialize, ToSchema)]
+struct Readiness {
+    #[schema(value_type = String)]
+    status: &'static str,
+    #[schema(value_type = String)]
+    database: &'static str,
+    #[schema(value_type = String)]
+    index: &'static str,
+    /// `off`: no embedding model; search goes by keywords alone.
+    #[schema(value_type = String)]
+    model: &'static str,
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, body = Health)))]
+async fn health() -> axum::Json<Health> {
+    axum::Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Whether the process can do its work now: database, index and embedding model.
+#[utoipa::path(get, path = "/ready", tag = "operation", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+async fn ready(State(app): State<App>) -> Response {
+    let database = match probe_database(&app).await {
+        Ok(()) => "ok",
+        Err(error) => {
+            tracing::warn!(error = ?error, "the database does not answer");
+            "failing"
+        }
+    };
+    let index = match app.index.check().await {
+        Ok(()) => "ok",
+        Err(error) => {
+            tracing::warn!(error = ?error, "the index does not answer");
+            "failing"
+        }
+    };
+    let model = if app.embedder.is_some() { "ok" } else { "off" };
+    let ok = database == "ok" && index == "ok" && !app.stopping.is_cancelled();
+    let (status, word) = if ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "failing") };
+    (status, axum::Json(Readiness { status: word, database, index, model })).into_response()
+}
+
+async fn probe_database(app: &App) -> crate::error::Result<()> {
+    let probe = async {
+        let mut conn = app.db.read(Scope::Operator).await?;
+        let _: i64 = crate::on!(conn, c => sqlx::query_scalar("select virtual_time from job_clock where id = 1").fetch_one(c).await)?;
+        Ok(())
+    };
+    match tokio::time::timeout(std::time::Duration::from_secs(3), probe).await {
+        Ok(result) => result,
+        Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+    }
+}

@@ -1,0 +1,79 @@
+//! All routes, and the OpenAPI document that is generated from them.
+
+use axum::Router;
+use axum::extract::State;
+use axum::middleware;
+use axum::routing::get;
+use http::StatusCode;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi, OpenApiBuilder, LicenseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::problem::Problem;
+use super::{cors, envelope, health, idempotency};
+use crate::app::App;
+use crate::{chat, chatbots, jobs, knowledge, tenancy, usage};
+
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(describe())
+        .merge(health::routes())
+        .merge(tenancy::routes::routes())
+        .merge(chatbots::routes::routes())
+        .merge(knowledge::routes::routes())
+        .merge(chat::routes::routes())
+        .merge(usage::routes::routes())
+        .merge(jobs::routes::routes())
+}
+
+fn describe() -> OpenApi {
+    let mut components = utoipa::openapi::Components::new();
+    components.add_security_scheme(
+        "bearer",
+        SecurityScheme::Http(
+            HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some("An API key (fdk_…), an access token from /api/auth/login, or a token of the configured issuer. The scope of each operation is the permission it needs."))
+                .build(),
+        ),
+    );
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Frontdesk")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some("Multi-tenant knowledge and chat engine: documents in, streamed and cited answers out. Errors are application/problem+json with a stable `code`."))
+                .contact(Some(ContactBuilder::new().name(Some("Frontdesk")).build()))
+                .license(Some(LicenseBuilder::new().name("Apache-2.0").build()))
+                .build(),
+        )
+        .components(Some(components))
+        .build()
+}
+
+/// The OpenAPI document of all routes.
+pub fn openapi() -> OpenApi {
+    api().split_for_parts().1
+}
+
+/// The whole service.
+pub fn router(app: App) -> Router {
+    let (routes, openapi) = api().split_for_parts();
+    let document = serde_json::to_value(&openapi).unwrap_or_default();
+    routes
+        .route("/metrics", get(metrics))
+        .route("/docs", get(|| async { axum::response::Redirect::permanent("/docs/") }))
+        .merge(SwaggerUi::new("/docs/").external_url_unchecked("/api/openapi.json", document.clone()))
+        .route("/api/openapi.json", get(move || async move { axum::Json(document) }))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such address; /docs lists all") })
+        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not take this method; /docs lists all") })
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
+        .layer(middleware::from_fn_with_state(app.clone(), cors::layer))
+        .layer(middleware::from_fn_with_state(app.clone(), envelope::layer))
+        .with_state(app)
+}
+
+/// Prometheus metrics; no tenant's data is in them.
+async fn metrics(State(app): State<App>) -> String {
+    app.metrics.render()
+}

@@ -1,0 +1,195 @@
+//! Original files, under generated names in the data folder. Nothing that a client names becomes part of a path.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+use crate::secrets;
+
+/// Files that nothing names are removed at this age: an upload under way names its file only at the end.
+pub(super) const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// Where original files are.
+pub struct FileStore {
+    root: PathBuf,
+}
+
+/// A file that is being received. It lies apart, and is removed on drop unless the store takes it over.
+pub struct IncomingFile {
+    path: PathBuf,
+    file: File,
+    hash: digest::Context,
+    size_bytes: u64,
+    kept: bool,
+}
+
+/// A file that was received whole.
+pub struct StagedFile {
+    incoming: IncomingFile,
+    /// SHA-256 in hexadecimal.
+    pub content_hash: String,
+    pub size_bytes: u64,
+}
+
+impl FileStore {
+    /// Makes the folders where they are absent.
+    pub fn open(data_dir: &Path) -> std::io::Result<Self> {
+        let root = data_dir.join("files");
+        std::fs::create_dir_all(root.join("incoming"))?;
+        Ok(Self { root })
+    }
+
+    /// Begins to receive a file.
+    pub async fn receive(&self) -> Result<IncomingFile> {
+        let path = self.root.join("incoming").join(Uuid::now_v7().to_string());
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path).await?;
+        Ok(IncomingFile { path, file, hash: digest::Context::new(&digest::SHA256), size_bytes: 0, kept: false })
+    }
+
+    /// Takes a received file over; returns the key it is kept under.
+    pub async fn keep(&self, tenant_id: TenantId, mut staged: StagedFile) -> Result<String> {
+        let key = format!("{tenant_id}/{}", Uuid::now_v7());
+        let target = self.path(&key)?;
+        if let Err(error) = tokio::fs::rename(&staged.incoming.path, &target).await {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                return Err(error.into());
+            }
+            tokio::fs::create_dir_all(self.root.join(tenant_id.to_string())).await?;
+            tokio::fs::rename(&staged.incoming.path, &target).await?;
+        }
+        staged.incoming.kept = true;
+        Ok(key)
+    }
+
+    /// Where the file of this key is. Keys are made by [`FileStore::keep`]; any other text is refused.
+    pub fn path(&self, key: &str) -> Result<PathBuf> {
+        let parts = key.split_once('/').and_then(|(tenant, file)| Some((Uuid::try_parse(tenant).ok()?, Uuid::try_parse(file).ok()?)));
+        let (tenant, file) = parts.ok_or_else(|| Error::internal(format!("{key:?} is no file key")))?;
+        Ok(self.root.join(tenant.to_string()).join(file.to_string()))
+    }
+
+    /// Removes a file; one that is gone already is fine.
+    pub async fn remove(&self, key: &str) -> Result<()> {
+        match tokio::fs::remove_file(self.path(key)?).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keys of files that are older than [`ORPHAN_AGE`]; half-received ones of that age are removed on the way.
+    pub(super) async fn list_old(&self) -> Result<Vec<String>> {
+        let root = self.root.clone();
+        tokio::task::spawn_blocking(move || list_old(&root)).await.map_err(Error::internal)?
+    }
+}
+
+fn list_old(root: &Path) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    for folder in std::fs::read_dir(root)? {
+        let folder = folder?;
+        let Ok(name) = folder.file_name().into_string() else { continue };
+        for file in std::fs::read_dir(folder.path())? {
+            let file = file?;
+            let is_old = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age > ORPHAN_AGE);
+            let Ok(file_name) = file.file_name().into_string() else { continue };
+            if !is_old {
+                continue;
+            }
+            if name == "incoming" {
+                std::fs::remove_file(file.path())?;
+            } else {
+                keys.push(format!("{name}/{file_name}"));
+            }
+        }
+    }
+    Ok(keys)
+}
+
+impl IncomingFile {
+    /// Bytes received so far.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Adds bytes.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        self.file.write_all(bytes).await?;
+        Ok(())
+    }
+
+    /// The file is whole.
+    pub async fn finish(mut self) -> Result<StagedFile> {
+        self.file.flush().await?;
+        let content_hash = secrets::hex(self.hash.clone().finish().as_ref());
+        let size_bytes = self.size_bytes;
+        Ok(StagedFile { incoming: self, content_hash, size_bytes })
+    }
+}
+
+impl Drop for IncomingFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl StagedFile {
+    /// Where the bytes are until the store takes them over.
+    pub fn path(&self) -> &Path {
+        &self.incoming.path
+    }
+}
+
+/// A client's file name, for show: its last component, without control characters, at most 200 characters.
+pub fn clean_name(name: &str) -> String {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let hidden = |character: &char| character.is_control() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let cleaned: String = last.chars().filter(|character| !hidden(character)).take(200).collect();
+    let cleaned = cleaned.trim().trim_start_matches('.').to_owned();
+    if cleaned.is_empty() { "document".to_owned() } else { cleaned }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cleaned_for_show() {
+        assert_eq!(clean_name("../../etc/passwd"), "passwd");
+        assert_eq!(clean_name("C:\\Users\\me\\Price list.pdf"), "Price list.pdf");
+        assert_eq!(clean_name("in\u{202e}fdp.exe\n"), "infdp.exe");
+        assert_eq!(clean_name("..."), "document");
+        assert_eq!(clean_name(&"a".repeat(999)).len(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_taken_over_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = FileStore::open(folder.path()).expect("the store opens");
+        let mut incoming = files.receive().await.expect("a file begins");
+        incoming.write(b"half").await.expect("written");
+
+        drop(incoming);
+
+        assert_eq!(std::fs::read_dir(folder.path().join("files/incoming")).expect("readable").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_generated_keys_name_a_path() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = FileStore::open(folder.path()).expect("the store opens");
+
+        for key in ["../secrets.key", "a/b", "/etc/passwd", "0190b5a0-0000-7000-8000-000000000000/../../x"] {
+            assert!(files.path(key).is_err(), "{key}");
+        }
+    }
+}

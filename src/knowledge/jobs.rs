@@ -1,0 +1,338 @@
+//! Background work on documents: indexing one, and removing what was deleted from index and files.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest;
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use ingest::{ChunkOptions, ExtractError, ExtractedDocument, Format};
+use retrieval::embed::{Embedder, estimate_tokens};
+use retrieval::index::Point;
+use serde::{Deserialize, Serialize};
+
+
+use super::search::{embed_error, index_error};
+use super::store::{self, ChunkRow, Indexed};
+use super::{Document, DocumentState};
+use crate::app::App;
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::http::access::Reach;
+use crate::id::{ChunkId, DocumentId, TenantId, UsageEventId};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::llm;
+use crate::usage::{self, Spend, UsageEvent, UsageKind};
+
+/// Documents that one removal job names.
+pub(super) const REMOVED_AT_ONCE: usize = 500;
+
+/// Chunks that are embedded and stored in the index at once.
+const EMBEDDED_AT_ONCE: usize = 256;
+
+/// A reader that died on a document gets one more try: it may have been the machine.
+const READ_ATTEMPTS: i64 = 2;
+
+/// What the ledger says where no conversation is involved.
+const CHANNEL: &str = "ingest";
+
+/// Reads, cuts, embeds and indexes a document's present version.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct IndexDocument {
+    pub document_id: DocumentId,
+}
+
+impl Job for IndexDocument {
+    const KIND: &'static str = "index_document";
+    const PRIORITY: Priority = Priority::Normal;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        index(&app, &context, self.document_id).await.into()
+    }
+
+    fn on_failed<'a>(self, write: &'a mut Write, tenant_id: Option<TenantId>, reason: &'a str, now: DateTime<Utc>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let Some(tenant_id) = tenant_id else { return Ok(()) };
+            let Some(document) = store::find(write, Reach::whole(tenant_id), self.document_id).await? else { return Ok(()) };
+            let message = format!("Indexing failed: {reason}. Upload the file again to retry.");
+            let state = DocumentState::Failed { code: "indexing_failed".to_owned(), message };
+            store::set_state(write, tenant_id, document.id, &document.content_hash, &state, now).await.map(drop)
+        })
+    }
+}
+
+/// Removes from the index and from the files what rows no longer name.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RemoveDocuments {
+    pub document_ids: Vec<DocumentId>,
+    pub chunk_ids: Vec<ChunkId>,
+    pub file_keys: Vec<String>,
+}
+
+impl Job for RemoveDocuments {
+    const KIND: &'static str = "remove_documents";
+    const PRIORITY: Priority = Priority::Normal;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        remove(&app, &context, self).await.into()
+    }
+}
+
+async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result<()> {
+    let tenant_id = retrieval::TenantId(context.tenant()?.0);
+    if !job.document_ids.is_empty() {
+        let ids = job.document_ids.iter().map(|id| retrieval::DocumentId(id.0)).collect();
+        app.index.delete_documents(tenant_id, ids).await.map_err(index_error)?;
+    }
+    if !job.chunk_ids.is_empty() {
+        let ids = job.chunk_ids.iter().map(|id| retrieval::ChunkId(id.0)).collect();
+        app.index.delete_chunks(tenant_id, ids).await.map_err(index_error)?;
+    }
+    for key in &job.file_keys {
+        app.files.remove(key).await?;
+    }
+    Ok(())
+}
+
+async fn index(app: &App, context: &JobContext, id: DocumentId) -> Result<()> {
+    let tenant_id = context.tenant()?;
+    let Some(document) = begin(app, tenant_id, id).await? else { return Ok(()) };
+    let extracted = match read(app, &document).await {
+        Ok(extracted) => extracted,
+        Err(ExtractError::Crashed) if context.attempt < READ_ATTEMPTS => return Err(Error::internal("the reader died on the document")),
+        Err(error) => return fail(app, tenant_id, &document, error.code(), &error.to_string()).await,
+    };
+    let title = extracted.title.clone().filter(|title| !title.trim().is_empty()).unwrap_or_else(|| document.file_name.clone());
+    let chunks = cut(app, document.id, &title, extracted.clone()).await?;
+    if chunks.is_empty() {
+        let error = ExtractError::NoText { scanned: false };
+        return fail(app, tenant_id, &document, error.code(), &error.to_string()).await;
+    }
+    match embed_new(app, tenant_id, &document, &chunks).await {
+        Ok(()) => finish(app, tenant_id, &document, &title, &extracted, chunks).await,
+        Err(Error::BudgetExceeded { code, message }) => fail(app, tenant_id, &document, code, &message).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Marks the document as processing; none when it is gone or needs no work.
+async fn begin(app: &App, tenant_id: TenantId, id: DocumentId) -> Result<Option<Document>> {
+    let mut write = app.db.write(tenant_id).await?;
+    let Some(document) = store::find(&mut write, Reach::whole(tenant_id), id).await? else { return Ok(None) };
+    if !matches!(document.state, DocumentState::Queued | DocumentState::Processing) {
+        return Ok(None);
+    }
+    store::set_state(&mut write, tenant_id, id, &document.content_hash, &DocumentState::Processing, app.clock.now()).await?;
+    write.commit().await?;
+    Ok(Some(document))
+}
+
+async fn read(app: &App, document: &Document) -> std::result::Result<ExtractedDocument, ExtractError> {
+    let format = Format::ALL.into_iter().find(|format| format.as_str() == document.format).ok_or(ExtractError::UnsupportedType { found: None })?;
+    let path = app.files.path(&document.file_key).map_err(|_| ExtractError::Crashed)?;
+    app.extractor.extract(&path, format, &document.file_name).await
+}
+
+async fn fail(app: &App, tenant_id: TenantId, document: &Document, code: &str, message: &str) -> Result<()> {
+    let state = DocumentState::Failed { code: code.to_owned(), message: message.to_owned() };
+    let mut write = app.db.write(tenant_id).await?;
+    store::set_state(&mut write, tenant_id, document.id, &document.content_hash, &state, app.clock.now()).await?;
+    write.commit().await
+}
+
+/// A chunk with what is embedded for it.
+struct CutChunk {
+    row: ChunkRow,
+    embedding_text: String,
+}
+
+/// Cuts a document into chunks, off the async threads.
+async fn cut(app: &App, document_id: DocumentId, title: &str, extracted: ExtractedDocument) -> Result<Vec<CutChunk>> {
+    let embedder = app.embedder.clone();
+    let count_prompt_tokens = app.model.is_some();
+    let title = title.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let count = |text: &str| embedder.as_deref().map_or_else(|| estimate_tokens(text), |embedder| embedder.count_tokens(text));
+        let mut options = ChunkOptions::default();
+        if let Some(embedder) = &embedder {
+            options.max_tokens = options.max_tokens.min(embedder.max_tokens());
+        }
+        let mut seen: HashMap<String, u32> = HashMap::new();
+        let chunks = ingest::chunk(&extracted, &options, &count);
+        chunks
+            .into_iter()
+            .enumerate()
+            .map(|(position, chunk)| {
+                let embedding_text = with_title(&title, chunk.embedding_text());
+                let content_hash = crate::secrets::token_hash(&embedding_text);
+                let repeat = seen.entry(content_hash.clone()).and_modify(|count| *count += 1).or_default();
+                let row = ChunkRow {
+                    id: chunk_id(document_id, &content_hash, *repeat),
+                    position: as_i64(position),
+                    prompt_token_count: if count_prompt_tokens { as_i64(llm::tokens::count(&chunk.text)) } else { 0 },
+                    heading: (!chunk.heading_path.is_empty()).then(|| chunk.heading_path.join(" › ")),
+                    page: chunk.page.map(i64::from),
+                    start_char: as_i64(chunk.start),
+                    end_char: as_i64(chunk.end),
+                    token_count: as_i64(chunk.token_count),
+                    content_hash,
+                    text: chunk.text,
+                };
+                CutChunk { row, embedding_text }
+            })
+            .collect()
+    })
+    .await
+    .map_err(Error::internal)
+}
+
+/// What is embedded for a chunk names the document, unless its headings do already.
+fn with_title(title: &str, text: String) -> String {
+    if text.starts_with(title) { text } else { format!("{title}\n{text}") }
+}
+
+/// A chunk's id follows from its document, content and how often that content came before, so that doing the work
+/// twice makes the same chunks.
+fn chunk_id(document_id: DocumentId, content_hash: &str, repeat: u32) -> ChunkId {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(document_id.0.as_bytes());
+    hash.update(content_hash.as_bytes());
+    hash.update(&repeat.to_be_bytes());
+    let digest = hash.finish();
+    let bytes: [u8; 16] = digest.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
+    ChunkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
+
+/// Embeds the chunks that the index does not hold yet and stores them there. The old version stays answerable.
+async fn embed_new(app: &App, tenant_id: TenantId, document: &Document, chunks: &[CutChunk]) -> Result<()> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let known_model = store::find_embedding_model(&mut conn, tenant_id, document.id).await?;
+    let known: HashSet<ChunkId> = if known_model.as_deref() == Some(app.embedding_model().unwrap_or(super::operator::NO_MODEL)) {
+        store::list_chunk_ids(&mut conn, tenant_id, document.id).await?.into_iter().map(|(id, _)| id).collect()
+    } else {
+        HashSet::new()
+    };
+    drop(conn);
+    let new: Vec<&CutChunk> = chunks.iter().filter(|chunk| !known.contains(&chunk.row.id)).collect();
+    for group in new.chunks(EMBEDDED_AT_ONCE) {
+        let vectors = match app.embedder.as_deref() {
+            Some(embedder) => embed_group(app, embedder, tenant_id, document, group).await?.into_iter().map(Some).collect(),
+            None => vec![None; group.len()],
+        };
+        let points = group
+            .iter()
+            .zip(vectors)
+            .map(|(chunk, vector)| Point {
+                chunk_id: retrieval::ChunkId(chunk.row.id.0),
+                document_id: retrieval::DocumentId(document.id.0),
+                source_id: retrieval::SourceId(document.source_id.0),
+                text: chunk.embedding_text.clone(),
+                vector,
+            })
+            .collect();
+        app.index.upsert(retrieval::TenantId(tenant_id.0), points).await.map_err(index_error)?;
+    }
+    Ok(())
+}
+
+/// Embeds one group of chunks within the tenant's budget, and books it.
+async fn embed_group(app: &App, embedder: &dyn Embedder, tenant_id: TenantId, document: &Document, group: &[&CutChunk]) -> Result<Vec<Vec<f32>>> {
+    let model = embedder.model_id().to_owned();
+    let estimate: i64 = group.iter().map(|chunk| chunk.row.token_count + as_i64(chunk.row.heading.as_ref().map_or(0, |heading| estimate_tokens(heading)))).sum();
+    let spend = Spend { tokens: if app.embeds_remotely() { estimate } else { 0 }, micro_usd: app.prices.embedding_cost_micro_usd(&model, estimate.unsigned_abs()) };
+    let mut write = app.db.write(tenant_id).await?;
+    let limits = usage::load_limits(&mut write, tenant_id, document.chatbot_id).await?;
+    let reservation = usage::reserve(&mut write, &limits, tenant_id, document.chatbot_id, spend, app.clock.now()).await?;
+    write.commit().await?;
+
+    let started = Instant::now();
+    let texts = group.iter().map(|chunk| chunk.embedding_text.clone()).collect();
+    let embeddings = match embedder.embed_documents(texts).await {
+        Ok(embeddings) => embeddings,
+        Err(error) => {
+            if let Some(reservation) = reservation {
+                usage::release(&app.db, reservation).await?;
+            }
+            return Err(embed_error(error));
+        }
+    };
+    let now = app.clock.now();
+    let tokens = i64::try_from(embeddings.tokens).unwrap_or(i64::MAX);
+    let event = UsageEvent {
+        id: UsageEventId::new(),
+        tenant_id,
+        chatbot_id: Some(document.chatbot_id),
+        conversation_id: None,
+        message_id: None,
+        channel: CHANNEL.to_owned(),
+        kind: UsageKind::Embedding,
+        cost_micro_usd: app.prices.embedding_cost_micro_usd(&model, tokens.unsigned_abs()),
+        model,
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        cached_tokens: 0,
+        embedding_tokens: tokens,
+        local: !app.embeds_remotely(),
+        price_book_version: app.prices.version().to_owned(),
+        reported: embeddings.reported,
+        latency_ms: i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX),
+        created_at: now,
+    };
+    let mut write = app.db.write(tenant_id).await?;
+    usage::settle(&mut write, tenant_id, document.chatbot_id, reservation, &[event], now).await?;
+    write.commit().await?;
+    Ok(embeddings.vectors)
+}
+
+/// Swaps the new version in, in one transaction, and queues the removal of what only the old one had.
+async fn finish(app: &App, tenant_id: TenantId, document: &Document, title: &str, extracted: &ExtractedDocument, chunks: Vec<CutChunk>) -> Result<()> {
+    let now = app.clock.now();
+    let rows: Vec<ChunkRow> = chunks.into_iter().map(|chunk| chunk.row).collect();
+    let indexed = Indexed {
+        title,
+        chunk_count: as_i64(rows.len()),
+        token_count: rows.iter().map(|row| row.token_count).sum(),
+        page_count: extracted.page_count.map(i64::from),
+        embedding_model: Some(app.embedding_model().unwrap_or(super::operator::NO_MODEL)),
+    };
+    let mut write = app.db.write(tenant_id).await?;
+    let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, document.id).await?.into_iter().map(|(id, _)| id).collect();
+    let after: HashSet<ChunkId> = rows.iter().map(|row| row.id).collect();
+    let stale: Vec<ChunkId> = if store::set_indexed(&mut write, tenant_id, document.id, &document.content_hash, indexed, now).await? {
+        store::replace_chunks(&mut write, tenant_id, document.id, document.source_id, &rows).await?;
+        store::upsert_text(&mut write, tenant_id, document.id, &document.content_hash, &extracted.text).await?;
+        before.difference(&after).copied().collect()
+    } else {
+        // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
+        after.difference(&before).copied().collect()
+    };
+    if !stale.is_empty() {
+        let cleaning = RemoveDocuments { document_ids: Vec::new(), chunk_ids: stale, file_keys: Vec::new() };
+        jobs::enqueue(app, &mut write, tenant_id, &cleaning).await?;
+    }
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
+
+fn as_i64(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_chunk_keeps_its_id_while_its_content_stays() {
+        let document = DocumentId(Uuid::from_u128(7));
+
+        assert_eq!(chunk_id(document, "abc", 0), chunk_id(document, "abc", 0));
+        assert_ne!(chunk_id(document, "abc", 0), chunk_id(document, "abc", 1));
+        assert_ne!(chunk_id(document, "abc", 0), chunk_id(DocumentId(Uuid::from_u128(8)), "abc", 0));
+    }
+}

@@ -1,0 +1,148 @@
+//! What a chatbot knows: sources, documents, chunks. Drives `ingest` and `retrieval` and owns the index's content.
+//!
+//! Rows are the truth: a hit in the index counts only while its chunk's row exists, so what is deleted is out of
+//! answers with the commit of its rows, whatever the index still holds.
+
+pub mod files;
+pub mod jobs;
+pub mod operator;
+pub mod routes;
+mod search;
+mod store;
+mod upload;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use crate::app::App;
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::http::input::PageRequest;
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::tenancy::audit::{self, Change, Origin};
+use crate::{chatbots, on};
+
+pub use search::{Passage, SearchFilter, SearchResult, search, search_and_book};
+pub use upload::{NewFile, upload};
+
+/// One page or file of a source.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub id: DocumentId,
+    pub chatbot_id: ChatbotId,
+    pub source_id: SourceId,
+    /// How the source names it; for uploads the file name.
+    pub external_id: String,
+    pub title: String,
+    pub file_name: String,
+    /// One of [`ingest::Format`]'s names, or `unknown`.
+    pub format: String,
+    pub size_bytes: i64,
+    /// SHA-256 of the original file, in hexadecimal.
+    pub content_hash: String,
+    pub file_key: String,
+    pub state: DocumentState,
+    pub chunk_count: i64,
+    /// In tokens of the embedding model.
+    pub token_count: i64,
+    pub page_count: Option<i64>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub indexed_at: Option<DateTime<Utc>>,
+}
+
+/// Where a document stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DocumentState {
+    Queued,
+    Processing,
+    Indexed,
+    /// `code` is stable, `message` is for a person and says what to do.
+    Failed { code: String, message: String },
+}
+
+impl DocumentState {
+    /// The name in JSON and in the database.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Processing => "processing",
+            Self::Indexed => "indexed",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// A retrievable span of a document.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Chunk {
+    pub id: ChunkId,
+    pub position: i64,
+    pub text: String,
+    /// The headings above it, outermost first, joined by " › ".
+    pub heading: Option<String>,
+    pub page: Option<i64>,
+    /// Character offsets in the document's text, end exclusive.
+    pub start_char: i64,
+    pub end_char: i64,
+    /// In tokens of the embedding model.
+    pub token_count: i64,
+}
+
+/// Makes the source that takes a chatbot's uploaded files, in the transaction that makes the chatbot.
+pub async fn create_upload_source(write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId, id: SourceId, now: DateTime<Utc>) -> Result<()> {
+    on!(write, c => sqlx::query("insert into source (id, tenant_id, chatbot_id, kind, name, created_at) values ($1, $2, $3, 'upload', 'Uploaded files', $4)")
+        .bind(id).bind(tenant_id).bind(chatbot_id).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// A page of a chatbot's documents, newest first.
+pub async fn list_documents(app: &App, reach: Reach, chatbot_id: ChatbotId, page: PageRequest) -> Result<Vec<Document>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    chatbots::find(&mut conn, reach, chatbot_id).await?;
+    store::list(&mut conn, reach.tenant_id, chatbot_id, page).await
+}
+
+/// A document within reach.
+pub async fn get_document(app: &App, reach: Reach, id: DocumentId) -> Result<Document> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    store::find(&mut conn, reach, id).await?.ok_or(Error::NotFound("document"))
+}
+
+/// A document's text, empty until it is indexed.
+pub async fn document_text(app: &App, reach: Reach, id: DocumentId) -> Result<String> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    Ok(store::find_text(&mut conn, reach.tenant_id, id).await?.unwrap_or_default())
+}
+
+/// A document's chunks from position `from` on, at most `limit`.
+pub async fn list_chunks(app: &App, reach: Reach, id: DocumentId, from: i64, limit: i64) -> Result<Vec<Chunk>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    store::list_chunks(&mut conn, reach.tenant_id, id, from, limit).await
+}
+
+/// Deletes a document: out of answers at once, out of index and files soon after.
+pub async fn delete_document(app: &App, reach: Reach, id: DocumentId, actor: &Actor, origin: &Origin) -> Result<()> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let document = store::find(&mut write, reach, id).await?.ok_or(Error::NotFound("document"))?;
+    store::delete(&mut write, reach.tenant_id, id).await?;
+    let cleaning = jobs::RemoveDocuments { document_ids: vec![id], chunk_ids: Vec::new(), file_keys: vec![document.file_key] };
+    crate::jobs::enqueue(app, &mut write, reach.tenant_id, &cleaning).await?;
+    let before = json!({ "title": document.title, "file_name": document.file_name, "chatbot_id": document.chatbot_id });
+    let change = Change { action: "document.delete", object_kind: "document", object_id: id.to_string(), before: Some(before), after: None };
+    audit::record(&mut write, reach.tenant_id, actor, origin, change, app.clock.now()).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
+
+/// Queues the removal of all that a chatbot knows from index and files, in the transaction that deletes its rows.
+pub async fn remove_all_of_chatbot(app: &App, write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<()> {
+    let documents = store::list_files_of_chatbot(write, tenant_id, chatbot_id).await?;
+    for group in documents.chunks(jobs::REMOVED_AT_ONCE) {
+        let (document_ids, file_keys) = group.iter().cloned().unzip();
+        crate::jobs::enqueue(app, write, tenant_id, &jobs::RemoveDocuments { document_ids, chunk_ids: Vec::new(), file_keys }).await?;
+    }
+    Ok(())
+}

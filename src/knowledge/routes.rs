@@ -1,0 +1,376 @@
+//! HTTP of documents and search.
+
+use axum::body::Body;
+use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use chrono::{DateTime, Utc};
+use http::{HeaderValue, StatusCode, header};
+use ingest::Format;
+use serde::{Deserialize, Serialize};
+use tokio_util::io::ReaderStream;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::files::clean_name;
+use super::{Chunk, Document, DocumentState, NewFile, Passage, SearchFilter};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
+use crate::http::input::{Json, Page, PageQuery, Path, Query};
+use crate::http::problem::Problem;
+use crate::id::{ChatbotId, ChunkId, DocumentId};
+
+/// Files of the largest size that one upload may add up to.
+const LARGEST_FILES_IN_UPLOAD: u64 = 10;
+
+/// A client that sends nothing for this long has gone.
+const UPLOAD_IDLE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Passages of one search.
+const MAX_SEARCH_LIMIT: i64 = 50;
+const DEFAULT_SEARCH_LIMIT: i64 = 10;
+
+/// Chunks of one page.
+const CHUNK_PAGE: i64 = 500;
+
+/// The routes of this room.
+pub fn routes() -> OpenApiRouter<App> {
+    let uploads = OpenApiRouter::new().routes(routes!(upload_documents, list_documents)).layer(DefaultBodyLimit::disable());
+    OpenApiRouter::new()
+        .merge(uploads)
+        .routes(routes!(get_document, delete_document))
+        .routes(routes!(get_document_file))
+        .routes(routes!(search))
+}
+
+#[derive(Serialize, ToSchema)]
+struct DocumentError {
+    /// Stable, for programs.
+    code: String,
+    /// What happened and what to do, for people.
+    message: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DocumentResponse {
+    id: DocumentId,
+    chatbot_id: ChatbotId,
+    title: String,
+    file_name: String,
+    /// `text`, `markdown`, `html`, `pdf`, `docx`, `csv` or `unknown`.
+    format: String,
+    size_bytes: i64,
+    /// `queued`, `processing`, `indexed` or `failed`.
+    #[schema(value_type = String)]
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<DocumentError>,
+    chunks: i64,
+    /// In tokens of the embedding model.
+    tokens: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<i64>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    indexed_at: Option<DateTime<Utc>>,
+}
+
+impl From<Document> for DocumentResponse {
+    fn from(document: Document) -> Self {
+        let state = document.state.name();
+        let error = match document.state {
+            DocumentState::Failed { code, message } => Some(DocumentError { code, message }),
+            _ => None,
+        };
+        Self {
+            id: document.id,
+            chatbot_id: document.chatbot_id,
+            title: document.title,
+            file_name: document.file_name,
+            format: document.format,
+            size_bytes: document.size_bytes,
+            state,
+            error,
+            chunks: document.chunk_count,
+            tokens: document.token_count,
+            pages: document.page_count,
+            created_at: document.created_at,
+            updated_at: document.updated_at,
+            indexed_at: document.indexed_at,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct ChunkResponse {
+    id: ChunkId,
+    position: i64,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heading: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<i64>,
+    /// Character offsets in the document's text, end exclusive.
+    start: i64,
+    end: i64,
+    tokens: i64,
+}
+
+impl From<Chunk> for ChunkResponse {
+    fn from(chunk: Chunk) -> Self {
+        Self {
+            id: chunk.id,
+            position: chunk.position,
+            text: chunk.text,
+            heading: chunk.heading,
+            page: chunk.page,
+            start: chunk.start_char,
+            end: chunk.end_char,
+            tokens: chunk.token_count,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct DocumentDetail {
+    #[serde(flatten)]
+    document: DocumentResponse,
+    /// What was read, as chunks and citations count it. Empty until the document is indexed.
+    text: String,
+    /// From position `from_chunk` on, at most 500.
+    chunk_list: Vec<ChunkResponse>,
+    /// The next `from_chunk`; null when these are the last.
+    next_chunk: Option<i64>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ChunkQuery {
+    /// The position of the first chunk in the answer.
+    #[param(value_type = Option<i64>)]
+    from_chunk: Option<i64>,
+}
+
+/// The files of an upload.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the multipart body in OpenAPI; the handler streams it")]
+struct UploadBody {
+    /// One part per file, each with a file name.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    file: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct UploadResponse {
+    /// One per file, in their order.
+    items: Vec<DocumentResponse>,
+}
+
+/// Adds files, or new versions of files with the same name. The same bytes again change nothing.
+#[utoipa::path(post, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")),
+    request_body(content = UploadBody, content_type = "multipart/form-data"),
+    responses((status = 202, body = UploadResponse), (status = "4XX", body = Problem)), security(("bearer" = ["ingest"])))]
+async fn upload_documents(access: IngestAccess, State(app): State<App>, Path(chatbot_id): Path<ChatbotId>, request: Request) -> Result<Response, Problem> {
+    // Before a byte is stored: may this caller add to this chatbot at all?
+    crate::chatbots::get(&app, access.reach(), chatbot_id).await?;
+    let mut multipart = Multipart::from_request(request, &app).await.map_err(|_| Error::UnsupportedType {
+        code: "unsupported_media_type",
+        message: "send the files as multipart/form-data, each as a part with a file name".into(),
+    })?;
+    let mut files = Vec::new();
+    let mut total = 0_u64;
+    let most_total = app.config.server.upload_limit_bytes.saturating_mul(LARGEST_FILES_IN_UPLOAD);
+    while let Some(field) = within(multipart.next_field()).await? {
+        if files.len() >= app.config.server.upload_files_limit {
+            return Err(Error::TooLarge { code: "too_many_files", message: format!("at most {} files in one upload", app.config.server.upload_files_limit).into() }.into());
+        }
+        let file = receive(&app, field, most_total - total).await?;
+        total += file.staged.size_bytes;
+        files.push(file);
+    }
+    if files.is_empty() {
+        return Err(Error::invalid("no_files", "file", "the upload holds no file").into());
+    }
+    let documents = super::upload(&app, access.reach(), chatbot_id, files, &access.actor, &access.origin).await?;
+    let items = documents.into_iter().map(DocumentResponse::from).collect();
+    Ok((StatusCode::ACCEPTED, axum::Json(UploadResponse { items })).into_response())
+}
+
+/// Receives one file, counting the bytes as they come.
+async fn receive(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
+    let Some(file_name) = field.file_name().map(clean_name) else {
+        let name = field.name().unwrap_or_default().chars().take(100).collect::<String>();
+        return Err(Error::invalid("unknown_field", "file", format!("the part {name:?} is no file: every part must have a file name")));
+    };
+    let limit = app.config.server.upload_limit_bytes;
+    let mut incoming = app.files.receive().await?;
+    while let Some(bytes) = within(field.chunk()).await? {
+        if incoming.size_bytes() + bytes.len() as u64 > limit.min(left_in_upload) {
+            let message = if limit <= left_in_upload {
+                format!("{file_name} is larger than {limit} bytes")
+            } else {
+                format!("the upload is larger than {} bytes in all: send it in parts", limit.saturating_mul(LARGEST_FILES_IN_UPLOAD))
+            };
+            return Err(Error::TooLarge { code: "file_too_large", message: message.into() });
+        }
+        incoming.write(&bytes).await?;
+    }
+    Ok(NewFile { file_name, staged: incoming.finish().await? })
+}
+
+async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartError>>) -> Result<T> {
+    let malformed = |message: &'static str| Error::Malformed { code: "malformed_upload", message: message.into() };
+    match tokio::time::timeout(UPLOAD_IDLE, part).await {
+        Ok(Ok(part)) => Ok(part),
+        Ok(Err(error)) => {
+            tracing::debug!(error = ?error, "malformed upload");
+            Err(malformed("the upload is not valid multipart/form-data, or ended too early"))
+        }
+        Err(_) => Err(malformed("the upload stopped: no data came for 30 seconds")),
+    }
+}
+
+/// A chatbot's documents, newest first.
+#[utoipa::path(get, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot"), PageQuery),
+    responses((status = 200, body = Page<DocumentResponse>), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
+async fn list_documents(access: KnowledgeAccess, State(app): State<App>, Path(chatbot_id): Path<ChatbotId>, Query(query): Query<PageQuery>) -> Result<axum::Json<Page<DocumentResponse>>, Problem> {
+    let page = query.check()?;
+    let rows = super::list_documents(&app, access.reach(), chatbot_id, page).await?;
+    Ok(axum::Json(Page::of(rows, page.limit, |row| row.id.0, DocumentResponse::from)))
+}
+
+/// A document with its text and chunks.
+#[utoipa::path(get, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document"), ChunkQuery),
+    responses((status = 200, body = DocumentDetail), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
+async fn get_document(access: KnowledgeAccess, State(app): State<App>, Path(id): Path<DocumentId>, Query(query): Query<ChunkQuery>) -> Result<axum::Json<DocumentDetail>, Problem> {
+    let reach = access.reach();
+    let from = query.from_chunk.unwrap_or_default().max(0);
+    let document = super::get_document(&app, reach, id).await?;
+    let text = super::document_text(&app, reach, id).await?;
+    let mut chunks = super::list_chunks(&app, reach, id, from, CHUNK_PAGE + 1).await?;
+    let next_chunk = (chunks.len() as i64 > CHUNK_PAGE).then_some(from + CHUNK_PAGE);
+    chunks.truncate(CHUNK_PAGE as usize);
+    let chunk_list = chunks.into_iter().map(ChunkResponse::from).collect();
+    Ok(axum::Json(DocumentDetail { document: document.into(), text, chunk_list, next_chunk }))
+}
+
+/// Deletes a document: out of answers at once.
+#[utoipa::path(delete, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document")),
+    responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem)), security(("bearer" = ["ingest"])))]
+async fn delete_document(access: IngestAccess, State(app): State<App>, Path(id): Path<DocumentId>) -> Result<StatusCode, Problem> {
+    super::delete_document(&app, access.reach(), id, &access.actor, &access.origin).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The original file, as an attachment.
+#[utoipa::path(get, path = "/api/documents/{id}/file", tag = "knowledge", params(("id" = String, Path, description = "The document")),
+    responses((status = 200, description = "The file's bytes", content_type = "application/octet-stream"), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
+async fn get_document_file(access: KnowledgeAccess, State(app): State<App>, Path(id): Path<DocumentId>) -> Result<Response, Problem> {
+    let document = super::get_document(&app, access.reach(), id).await?;
+    let file = match tokio::fs::File::open(app.files.path(&document.file_key)?).await {
+        Ok(file) => file,
+        // A newer version took its place between the look-up and now.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound("document").into()),
+        Err(error) => return Err(Error::from(error).into()),
+    };
+    let media_type = Format::ALL.into_iter().find(|format| format.as_str() == document.format).map_or("application/octet-stream", Format::media_type);
+    let mut response = Body::from_stream(ReaderStream::new(file)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(document.size_bytes));
+    headers.insert(header::CONTENT_DISPOSITION, attachment(&document.file_name));
+    Ok(response)
+}
+
+/// `attachment` with the name in plain ASCII and, for clients that can, in UTF-8 (RFC 6266).
+fn attachment(file_name: &str) -> HeaderValue {
+    let plain: String = file_name.chars().map(|character| if character.is_ascii_alphanumeric() || "._- ".contains(character) { character } else { '_' }).collect();
+    let encoded: String = file_name
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    HeaderValue::try_from(format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")).unwrap_or(HeaderValue::from_static("attachment"))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SearchRequest {
+    /// What to look for.
+    query: String,
+    /// Passages wanted, 1 to 50; 10 unless given.
+    limit: Option<i64>,
+    filter: Option<SearchFilterRequest>,
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SearchFilterRequest {
+    /// Only passages of these documents.
+    document_ids: Option<Vec<DocumentId>>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PassageResponse {
+    chunk_id: ChunkId,
+    document_id: DocumentId,
+    title: String,
+    text: String,
+    /// In (0, 1]; higher is nearer. 1: first by meaning and by words.
+    score: f32,
+    /// Cosine similarity to the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similarity: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heading: Option<String>,
+    /// Character offsets in the document's text, end exclusive.
+    start: i64,
+    end: i64,
+}
+
+impl From<Passage> for PassageResponse {
+    fn from(passage: Passage) -> Self {
+        Self {
+            chunk_id: passage.chunk_id,
+            document_id: passage.document_id,
+            title: passage.title,
+            text: passage.text,
+            score: passage.score,
+            similarity: passage.similarity,
+            page: passage.page,
+            heading: passage.heading,
+            start: passage.start,
+            end: passage.end,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct SearchResponse {
+    /// Best first.
+    items: Vec<PassageResponse>,
+    /// The embedding model did not answer: found by words alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    degraded: bool,
+}
+
+/// Finds passages in a chatbot's knowledge, by meaning and by words.
+#[utoipa::path(post, path = "/api/chatbots/{id}/search", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")), request_body = SearchRequest,
+    responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem)), security(("bearer" = ["chat"])))]
+async fn search(access: ChatAccess, State(app): State<App>, Path(chatbot_id): Path<ChatbotId>, Json(request): Json<SearchRequest>) -> Result<axum::Json<SearchResponse>, Problem> {
+    let limit = request.limit.unwrap_or(DEFAULT_SEARCH_LIMIT);
+    if !(1..=MAX_SEARCH_LIMIT).contains(&limit) {
+        return Err(Error::invalid("invalid_limit", "limit", format!("limit must be 1 to {MAX_SEARCH_LIMIT}")).into());
+    }
+    let most_chars = app.config.chat.message_limit_chars;
+    if request.query.trim().is_empty() || request.query.chars().count() > most_chars {
+        return Err(Error::invalid("invalid_query_text", "query", format!("query must have 1 to {most_chars} characters")).into());
+    }
+    let filter = SearchFilter { document_ids: request.filter.unwrap_or_default().document_ids };
+    let found = super::search_and_book(&app, access.reach(), chatbot_id, &request.query, limit as usize, filter).await?;
+    Ok(axum::Json(SearchResponse { items: found.passages.into_iter().map(PassageResponse::from).collect(), degraded: found.without_meaning }))
+}

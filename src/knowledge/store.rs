@@ -1,0 +1,300 @@
+//! SQL of sources, documents and chunks.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, QueryBuilder};
+
+use super::{Chunk, Document, DocumentState};
+use crate::db::{Conn, Engine, Write};
+use crate::error::Result;
+use crate::http::access::Reach;
+use crate::http::input::PageRequest;
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::on;
+
+/// Rows in one insert statement: stays far below both engines' limits on bound values.
+const ROWS_AT_ONCE: usize = 500;
+
+#[derive(FromRow)]
+struct DocumentRow {
+    id: DocumentId,
+    chatbot_id: ChatbotId,
+    source_id: SourceId,
+    external_id: String,
+    title: String,
+    file_name: String,
+    format: String,
+    size_bytes: i64,
+    content_hash: String,
+    file_key: String,
+    state: String,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    chunk_count: i64,
+    token_count: i64,
+    page_count: Option<i64>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    indexed_at: Option<DateTime<Utc>>,
+}
+
+impl From<DocumentRow> for Document {
+    fn from(row: DocumentRow) -> Self {
+        let state = match row.state.as_str() {
+            "queued" => DocumentState::Queued,
+            "processing" => DocumentState::Processing,
+            "indexed" => DocumentState::Indexed,
+            _ => DocumentState::Failed { code: row.error_code.unwrap_or_default(), message: row.error_message.unwrap_or_default() },
+        };
+        Self {
+            id: row.id,
+            chatbot_id: row.chatbot_id,
+            source_id: row.source_id,
+            external_id: row.external_id,
+            title: row.title,
+            file_name: row.file_name,
+            format: row.format,
+            size_bytes: row.size_bytes,
+            content_hash: row.content_hash,
+            file_key: row.file_key,
+            state,
+            chunk_count: row.chunk_count,
+            token_count: row.token_count,
+            page_count: row.page_count,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            indexed_at: row.indexed_at,
+        }
+    }
+}
+
+/// The columns of a document, in every statement that reads whole ones.
+macro_rules! select_document {
+    ($rest:literal) => {
+        concat!(
+            "select id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash, file_key, state,
+                    error_code, error_message, chunk_count, token_count, page_count, created_at, updated_at, indexed_at
+               from document ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn find(conn: &mut Conn, reach: Reach, id: DocumentId) -> Result<Option<Document>> {
+    let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3)"))
+        .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?;
+    Ok(row.map(Document::from))
+}
+
+pub(super) async fn find_by_external_id(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId, external_id: &str) -> Result<Option<Document>> {
+    let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and source_id = $2 and external_id = $3"))
+        .bind(tenant_id).bind(source_id).bind(external_id).fetch_optional(c).await)?;
+    Ok(row.map(Document::from))
+}
+
+pub(super) async fn find_by_content(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId, content_hash: &str) -> Result<Option<Document>> {
+    let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and source_id = $2 and content_hash = $3 order by id limit 1"))
+        .bind(tenant_id).bind(source_id).bind(content_hash).fetch_optional(c).await)?;
+    Ok(row.map(Document::from))
+}
+
+pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId, page: PageRequest) -> Result<Vec<Document>> {
+    let rows: Vec<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
+        .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(Document::from).collect())
+}
+
+pub(super) async fn count_of_chatbot(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
+    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from document where tenant_id = $1 and chatbot_id = $2").bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?)
+}
+
+pub(super) async fn find_upload_source(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Option<SourceId>> {
+    Ok(on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 and kind = 'upload' order by id limit 1")
+        .bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?)
+}
+
+pub(super) async fn list_sources(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Vec<SourceId>> {
+    Ok(on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 order by id").bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?)
+}
+
+pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Document) -> Result<()> {
+    let (error_code, error_message) = match &document.state {
+        DocumentState::Failed { code, message } => (Some(code), Some(message)),
+        _ => (None, None),
+    };
+    on!(write, c => sqlx::query(
+        "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
+                               file_key, state, error_code, error_message, chunk_count, token_count, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, $15, $16)
+         on conflict (id) do update
+            set format = excluded.format, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash,
+                file_key = excluded.file_key, state = excluded.state, error_code = excluded.error_code,
+                error_message = excluded.error_message, updated_at = excluded.updated_at",
+    ).bind(document.id).bind(tenant_id).bind(document.chatbot_id).bind(document.source_id).bind(&document.external_id)
+     .bind(&document.title).bind(&document.file_name).bind(&document.format).bind(document.size_bytes).bind(&document.content_hash)
+     .bind(&document.file_key).bind(document.state.name()).bind(error_code).bind(error_message)
+     .bind(document.created_at).bind(document.updated_at).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Moves a document on, if it still is of the version `content_hash`; false when a newer version took its place.
+pub(super) async fn set_state(write: &mut Write, tenant_id: TenantId, id: DocumentId, content_hash: &str, state: &DocumentState, now: DateTime<Utc>) -> Result<bool> {
+    let (error_code, error_message) = match state {
+        DocumentState::Failed { code, message } => (Some(code), Some(message)),
+        _ => (None, None),
+    };
+    let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
+        "update document
+            set state = $4, error_code = $5, error_message = $6, updated_at = $7
+          where tenant_id = $1 and id = $2 and content_hash = $3
+         returning id",
+    ).bind(tenant_id).bind(id).bind(content_hash).bind(state.name()).bind(error_code).bind(error_message).bind(now).fetch_optional(c).await)?;
+    Ok(changed.is_some())
+}
+
+/// What indexing found out about a document.
+pub(super) struct Indexed<'a> {
+    pub title: &'a str,
+    pub chunk_count: i64,
+    pub token_count: i64,
+    pub page_count: Option<i64>,
+    pub embedding_model: Option<&'a str>,
+}
+
+/// Marks the version `content_hash` as indexed; false when a newer version took its place.
+pub(super) async fn set_indexed(write: &mut Write, tenant_id: TenantId, id: DocumentId, content_hash: &str, indexed: Indexed<'_>, now: DateTime<Utc>) -> Result<bool> {
+    let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
+        "update document
+            set state = 'indexed', error_code = null, error_message = null, title = $4, chunk_count = $5, token_count = $6,
+                page_count = $7, embedding_model = $8, indexed_at = $9, updated_at = $9
+          where tenant_id = $1 and id = $2 and content_hash = $3
+         returning id",
+    ).bind(tenant_id).bind(id).bind(content_hash).bind(indexed.title).bind(indexed.chunk_count).bind(indexed.token_count)
+     .bind(indexed.page_count).bind(indexed.embedding_model).bind(now).fetch_optional(c).await)?;
+    Ok(changed.is_some())
+}
+
+/// The model that the document's indexed version was embedded with.
+pub(super) async fn find_embedding_model(conn: &mut Conn, tenant_id: TenantId, id: DocumentId) -> Result<Option<String>> {
+    let model: Option<Option<String>> = on!(conn, c => sqlx::query_scalar("select embedding_model from document where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).fetch_optional(c).await)?;
+    Ok(model.flatten())
+}
+
+pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
+    on!(write, c => sqlx::query("delete from document where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn list_files_of_chatbot(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Vec<(DocumentId, String)>> {
+    Ok(on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and chatbot_id = $2 order by id")
+        .bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?)
+}
+
+pub(super) async fn upsert_text(write: &mut Write, tenant_id: TenantId, id: DocumentId, content_hash: &str, text: &str) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "insert into document_text (document_id, tenant_id, content_hash, text) values ($1, $2, $3, $4)
+         on conflict (document_id) do update set content_hash = excluded.content_hash, text = excluded.text",
+    ).bind(id).bind(tenant_id).bind(content_hash).bind(text).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn find_text(conn: &mut Conn, tenant_id: TenantId, id: DocumentId) -> Result<Option<String>> {
+    Ok(on!(conn, c => sqlx::query_scalar("select text from document_text where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(id).fetch_optional(c).await)?)
+}
+
+pub(super) async fn list_chunks(conn: &mut Conn, tenant_id: TenantId, document_id: DocumentId, from: i64, limit: i64) -> Result<Vec<Chunk>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select id, position, text, heading, page, start_char, end_char, token_count
+           from chunk
+          where tenant_id = $1
+            and document_id = $2
+            and position >= $3
+          order by position
+          limit $4",
+    ).bind(tenant_id).bind(document_id).bind(from).bind(limit).fetch_all(c).await)?)
+}
+
+/// The ids and content hashes of a document's chunks.
+pub(super) async fn list_chunk_ids(conn: &mut Conn, tenant_id: TenantId, document_id: DocumentId) -> Result<Vec<(ChunkId, String)>> {
+    Ok(on!(conn, c => sqlx::query_as("select id, content_hash from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(document_id).fetch_all(c).await)?)
+}
+
+/// A chunk as it is stored.
+pub(super) struct ChunkRow {
+    pub id: ChunkId,
+    pub position: i64,
+    pub text: String,
+    pub heading: Option<String>,
+    pub page: Option<i64>,
+    pub start_char: i64,
+    pub end_char: i64,
+    pub token_count: i64,
+    pub prompt_token_count: i64,
+    pub content_hash: String,
+}
+
+/// Replaces all chunks of a document.
+pub(super) async fn replace_chunks(write: &mut Write, tenant_id: TenantId, document_id: DocumentId, source_id: SourceId, chunks: &[ChunkRow]) -> Result<()> {
+    on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(document_id).execute(c).await.map(drop))?;
+    for group in chunks.chunks(ROWS_AT_ONCE) {
+        on!(write, c => {
+            let mut insert = QueryBuilder::new(
+                "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count, prompt_token_count, content_hash) ",
+            );
+            insert.push_values(group, |mut row, chunk| {
+                row.push_bind(chunk.id).push_bind(tenant_id).push_bind(document_id).push_bind(source_id).push_bind(chunk.position)
+                    .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
+                    .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash);
+            });
+            insert.build().execute(c).await.map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// A chunk with its document, as search shows it.
+#[derive(Debug, FromRow)]
+pub(super) struct PassageRow {
+    pub id: ChunkId,
+    pub document_id: DocumentId,
+    pub title: String,
+    pub file_name: String,
+    pub text: String,
+    pub heading: Option<String>,
+    pub page: Option<i64>,
+    pub start_char: i64,
+    pub end_char: i64,
+    pub prompt_token_count: i64,
+}
+
+/// The chunks of these ids that this chatbot knows now. Others are left out, whatever the index said.
+pub(super) async fn find_passages(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[ChunkId]) -> Result<Vec<PassageRow>> {
+    const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
+                            from chunk c
+                            join document d on d.id = c.document_id
+                           where c.tenant_id = ";
+    match conn.engine() {
+        // One text for every number of ids, so that the statement stays prepared.
+        Engine::Postgres(connection) => {
+            let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
+            let text = "select c.id, c.document_id, d.title, d.file_name, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
+                          from chunk c
+                          join document d on d.id = c.document_id
+                         where c.tenant_id = $1
+                           and d.tenant_id = $1
+                           and d.chatbot_id = $2
+                           and c.id = any($3)";
+            Ok(sqlx::query_as(text).bind(tenant_id).bind(chatbot_id).bind(ids).fetch_all(connection).await?)
+        }
+        Engine::Sqlite(connection) => {
+            let mut query = QueryBuilder::new(SELECT);
+            query.push_bind(tenant_id).push(" and d.tenant_id = ").push_bind(tenant_id).push(" and d.chatbot_id = ").push_bind(chatbot_id).push(" and c.id in (");
+            let mut list = query.separated(", ");
+            ids.iter().for_each(|id| {
+                list.push_bind(*id);
+            });
+            query.push(")");
+            Ok(query.build_query_as().fetch_all(connection).await?)
+        }
+    }
+}

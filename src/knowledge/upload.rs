@@ -1,0 +1,176 @@
+//! Taking in uploaded files: the same bytes again do no work, a changed file becomes a new version of its document.
+
+use chrono::{DateTime, Utc};
+use ingest::{ExtractError, Format};
+use serde_json::json;
+
+use super::files::StagedFile;
+use super::jobs::IndexDocument;
+use super::{Document, DocumentState, store};
+use crate::app::App;
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::id::{ChatbotId, DocumentId, SourceId};
+use crate::jobs::{self, Priority};
+use crate::tenancy::audit::{self, Change, Origin};
+use crate::chatbots;
+
+/// From this many files on, an upload is a bulk import that waits behind single files.
+const BULK_FILES: usize = 10;
+
+/// A file that was received.
+pub struct NewFile {
+    /// Cleaned for show.
+    pub file_name: String,
+    pub staged: StagedFile,
+}
+
+/// A received file with what its content turned out to be.
+struct Judged {
+    file_name: String,
+    staged: StagedFile,
+    format: Result<Format, ExtractError>,
+}
+
+/// Makes or updates one document per file and queues their indexing, all in one transaction.
+///
+/// A file of a type that cannot be read becomes a failed document, and does not hold up the others; an upload of
+/// nothing but such files is refused whole.
+pub async fn upload(app: &App, reach: Reach, chatbot_id: ChatbotId, files: Vec<NewFile>, actor: &Actor, origin: &Origin) -> Result<Vec<Document>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    chatbots::find(&mut conn, reach, chatbot_id).await?;
+    drop(conn);
+
+    let judged = judge(files).await?;
+    if let Some(refusal) = refuse_all(&judged) {
+        return Err(refusal);
+    }
+    // Files are in place before the rows that name them; a crash in between leaves files that the sweep removes.
+    let mut placed = Vec::with_capacity(judged.len());
+    for file in judged {
+        let (content_hash, size_bytes) = (file.staged.content_hash.clone(), file.staged.size_bytes);
+        let file_key = app.files.keep(reach.tenant_id, file.staged).await?;
+        placed.push(Placed { file_name: file.file_name, format: file.format, content_hash, size_bytes, file_key });
+    }
+
+    let now = app.clock.now();
+    let priority = if placed.len() >= BULK_FILES { Priority::Bulk } else { Priority::Normal };
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let source_id = store::find_upload_source(&mut write, reach.tenant_id, chatbot_id).await?.ok_or(Error::NotFound("chatbot"))?;
+    let present = store::count_of_chatbot(&mut write, reach.tenant_id, chatbot_id).await?;
+    if present + i64::try_from(placed.len()).unwrap_or(i64::MAX) > app.config.limits.documents_per_chatbot {
+        return Err(Error::conflict("too_many_documents", "this chatbot has as many documents as it may have: delete some first"));
+    }
+    let mut documents = Vec::with_capacity(placed.len());
+    let mut superfluous = Vec::new();
+    for file in placed {
+        let (document, effect) = store_one(&mut write, reach, chatbot_id, source_id, file, now, &mut superfluous).await?;
+        if effect == Effect::Index {
+            jobs::enqueue_at(app, &mut write, reach.tenant_id, &IndexDocument { document_id: document.id }, priority).await?;
+        }
+        documents.push(document);
+    }
+    let after = json!({ "chatbot_id": chatbot_id, "files": documents.iter().map(|document| json!({ "id": document.id, "file_name": document.file_name })).collect::<Vec<_>>() });
+    let change = Change { action: "document.upload", object_kind: "chatbot", object_id: chatbot_id.to_string(), before: None, after: Some(after) };
+    audit::record(&mut write, reach.tenant_id, actor, origin, change, now).await?;
+    write.commit().await?;
+    app.wake_workers();
+    // Only now: had the transaction failed, the old files would still be needed.
+    for key in superfluous {
+        if let Err(error) = app.files.remove(&key).await {
+            tracing::warn!(error = ?error, "cannot remove a file that was replaced; the sweep will");
+        }
+    }
+    Ok(documents)
+}
+
+/// Reads each file's type from its bytes, off the async threads.
+async fn judge(files: Vec<NewFile>) -> Result<Vec<Judged>> {
+    tokio::task::spawn_blocking(move || {
+        let mut judged = Vec::with_capacity(files.len());
+        for NewFile { file_name, staged } in files {
+            let bytes = std::fs::read(staged.path())?;
+            let format = Format::detect(&bytes, &file_name);
+            judged.push(Judged { file_name, staged, format });
+        }
+        Ok(judged)
+    })
+    .await
+    .map_err(Error::internal)?
+}
+
+fn refuse_all(files: &[Judged]) -> Option<Error> {
+    let unsupported = |file: &Judged| matches!(file.format, Err(ExtractError::UnsupportedType { .. }));
+    let first = files.first()?;
+    let reason = first.format.as_ref().err()?;
+    files.iter().all(unsupported).then(|| Error::UnsupportedType { code: "unsupported_type", message: format!("{}: {reason}", first.file_name).into() })
+}
+
+/// A received file in its final place.
+struct Placed {
+    file_name: String,
+    format: Result<Format, ExtractError>,
+    content_hash: String,
+    size_bytes: u64,
+    file_key: String,
+}
+
+#[derive(PartialEq, Eq)]
+enum Effect {
+    Index,
+    Nothing,
+}
+
+async fn store_one(
+    write: &mut Write,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    source_id: SourceId,
+    file: Placed,
+    now: DateTime<Utc>,
+    superfluous: &mut Vec<String>,
+) -> Result<(Document, Effect)> {
+    let tenant_id = reach.tenant_id;
+    let same_bytes = store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?;
+    let same_name = store::find_by_external_id(write, tenant_id, source_id, &file.file_name).await?;
+    if let Some(known) = same_bytes.filter(|known| !matches!(known.state, DocumentState::Failed { .. }) && same_name.as_ref().is_none_or(|named| named.id == known.id)) {
+        superfluous.push(file.file_key);
+        return Ok((known, Effect::Nothing));
+    }
+    let (state, effect) = match &file.format {
+        Ok(_) => (DocumentState::Queued, Effect::Index),
+        Err(error) => (DocumentState::Failed { code: error.code().to_owned(), message: error.to_string() }, Effect::Nothing),
+    };
+    let format = file.format.map_or("unknown", Format::as_str);
+    let mut document = same_name.unwrap_or_else(|| Document {
+        id: DocumentId::new(),
+        chatbot_id,
+        source_id,
+        external_id: file.file_name.clone(),
+        title: file.file_name.clone(),
+        file_name: file.file_name.clone(),
+        format: String::new(),
+        size_bytes: 0,
+        content_hash: String::new(),
+        file_key: String::new(),
+        state: DocumentState::Queued,
+        chunk_count: 0,
+        token_count: 0,
+        page_count: None,
+        created_at: now,
+        updated_at: now,
+        indexed_at: None,
+    });
+    if !document.file_key.is_empty() {
+        superfluous.push(std::mem::take(&mut document.file_key));
+    }
+    document.format = format.to_owned();
+    document.size_bytes = i64::try_from(file.size_bytes).unwrap_or(i64::MAX);
+    document.content_hash = file.content_hash;
+    document.file_key = file.file_key;
+    document.state = state;
+    document.updated_at = now;
+    store::upsert(write, tenant_id, &document).await?;
+    Ok((document, effect))
+}
