@@ -148,13 +148,18 @@ impl DocumentBuilder {
         Ok(ExtractedDocument { title, text: self.text, blocks: self.blocks, page_count: self.page_count })
     }
 
+    /// Whether the last block is this header row itself.
+    fn ends_with_row(&self, header: &Option<String>) -> bool {
+        header.as_ref().is_some_and(|header| self.text.ends_with(header.as_str()))
+    }
+
     /// Items and rows of one line stand on adjacent lines, everything else is a paragraph apart.
     fn separator_before(&self, kind: &BlockKind, has_lines: bool) -> &'static str {
         let Some(previous) = self.blocks.last() else { return "" };
         match (&previous.kind, kind) {
             (BlockKind::ListItem, BlockKind::ListItem) => "\n",
             (BlockKind::TableRow { header: above }, BlockKind::TableRow { header })
-                if above == header && !has_lines && !self.last_has_lines =>
+                if !has_lines && !self.last_has_lines && (above == header || self.ends_with_row(header)) =>
             {
                 "\n"
             }

@@ -59,7 +59,7 @@ impl Chunk {
         if !path.is_empty() {
             parts.push(path);
         }
-        if let Some(header) = &self.table_header {
+        if let Some(header) = self.table_header.as_ref().filter(|header| !self.text.contains(header.as_str())) {
             parts.push(shorten(header, MAX_CONTEXT_CHARS));
         }
         parts.push(self.text.clone());

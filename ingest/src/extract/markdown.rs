@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(document.title.as_deref(), Some("Handbook"));
         assert_eq!(
             document.text,
-            "Returns\n\nWithin 30 days of purchase, see terms.\n\nfirst\nsecond code\ninner\n\nSize | Price\n\nS | 5\n\nmake  run"
+            "Returns\n\nWithin 30 days of purchase, see terms.\n\nfirst\nsecond code\ninner\n\nSize | Price\nS | 5\n\nmake  run"
         );
         assert_eq!(document.blocks[0].kind, BlockKind::Heading { level: 1 });
         assert_eq!(document.blocks[1].heading_path, ["Returns"]);

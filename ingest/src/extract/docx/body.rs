@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::math::Equation;
 use super::numbering::Numbering;
 use super::styles::{Styles, heading_of_outline};
 use super::xml::{Element, XmlEvent, XmlReader};
@@ -43,8 +44,16 @@ pub(super) fn read_body(
         code: Vec::new(),
         skip: 0,
         run: Run::default(),
+        equation: None,
     };
     while let Some(event) = reader.next()? {
+        if let Some(equation) = &mut body.equation {
+            if let Some(latex) = equation.take(event) {
+                body.equation = None;
+                body.add_equation(&latex);
+            }
+            continue;
+        }
         match event {
             XmlEvent::Start(element) => body.start(&element),
             XmlEvent::End(name) => body.end(&name),
@@ -167,6 +176,7 @@ struct Body<'a> {
     /// Open elements from a skipped one on.
     skip: usize,
     run: Run,
+    equation: Option<Equation>,
 }
 
 impl Body<'_> {
@@ -179,6 +189,7 @@ impl Body<'_> {
         self.run.start(element, self.styles);
         match name.as_str() {
             "p" => self.paragraphs.push(Paragraph::default()),
+            "oMath" => self.equation = Some(Equation::begin()),
             "tbl" => self.open_table(),
             "tr" => self.with_table(Table::open_row),
             "tc" => self.with_table(|table| table.open_cell(false)),
@@ -219,6 +230,12 @@ impl Body<'_> {
     fn add(&mut self, text: &str) {
         if let Some(paragraph) = self.paragraphs.last_mut() {
             paragraph.text.push_str(text);
+        }
+    }
+
+    fn add_equation(&mut self, latex: &str) {
+        if !latex.trim().is_empty() {
+            self.add(&format!(" ${}$ ", latex.trim()));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Word documents: a zip archive of XML parts, of which only those with text are opened.
 
 mod body;
+mod math;
 mod numbering;
 mod styles;
 #[cfg(test)]

@@ -112,6 +112,12 @@ impl Numbering {
                 counts[*restarted] = start.saturating_sub(1);
             }
         }
+        // A level that is skipped counts as begun.
+        for (count, above) in counts.iter_mut().zip(levels).take(level) {
+            if *count == 0 {
+                *count = above.start.max(1);
+            }
+        }
         if counts[level] == 0 && !list.restarts.contains_key(&level) {
             counts[level] = levels[level].start.saturating_sub(1);
         }
@@ -222,6 +228,9 @@ mod tests {
 
         let labels: Vec<&str> = labels.iter().map(|label| label.as_deref().unwrap_or("-")).collect();
         assert_eq!(labels, ["1.", "2.", "2.a)", "2.b)", "-", "3.", "3.a)"]);
+        assert_eq!(numbering.advance("1", 0).as_deref(), Some("4."));
+        assert_eq!(numbering.advance("1", 2), None);
+        assert_eq!(numbering.advance("1", 1).as_deref(), Some("4.b)"), "the skipped level counts as begun");
     }
 
     #[test]

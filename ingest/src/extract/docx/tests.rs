@@ -68,7 +68,7 @@ fn tables_become_rows_with_their_header() {
 
     let document = read(&body);
 
-    assert_eq!(document.text, "Part | Years\n\nMotor | 5\n\nafter");
+    assert_eq!(document.text, "Part | Years\nMotor | 5\n\nafter");
     assert_eq!(document.blocks[1].kind, BlockKind::TableRow { header: Some("Part | Years".to_owned()) });
 }
 
@@ -88,6 +88,48 @@ fn deleted_hidden_and_repeated_text_is_left_out() {
     );
 
     assert_eq!(read(&body).text, "seen once");
+}
+
+#[test]
+fn equations_keep_their_structure() {
+    let run = |text: &str| format!("<m:r><m:t>{text}</m:t></m:r>");
+    let power = format!("<m:sSup><m:e>{}</m:e><m:sup>{}</m:sup></m:sSup>", run("r"), run("2"));
+    let fraction = format!("<m:f><m:num>{}</m:num><m:den>{}</m:den></m:f>", run("1"), run("n"));
+    let sum = format!(
+        r#"<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:sub>{}</m:sub><m:sup>{}</m:sup><m:e>{fraction}</m:e></m:nary>"#,
+        run("n=1"),
+        run("∞")
+    );
+    let body = format!("<w:p><w:r><w:t>Area </w:t></w:r><m:oMath>{}{power}</m:oMath></w:p><w:p><m:oMath>{sum}</m:oMath></w:p>", run("A=π"));
+
+    assert_eq!(read(&body).text, "Area $A=\\pi r^{2}$\n\n$\\sum_{n=1}^{\\infty } \\frac{1}{n}$");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn elements_in_any_order_never_panic(parts in proptest::collection::vec(0_usize..26, 0..80)) {
+        const NAMES: [&str; 25] = [
+            "w:p", "w:r", "w:t", "w:tbl", "w:tr", "w:tc", "w:pPr", "w:rPr", "w:del", "m:oMath", "m:f", "m:num", "m:nary",
+            "m:naryPr", "m:chr", "m:d", "m:e", "m:m", "m:mr", "w:txbxContent", "w:tblHeader", "w:numId", "w:ilvl", "w:vanish",
+            "m:acc",
+        ];
+        let mut body = String::new();
+        let mut open: Vec<&str> = Vec::new();
+        for part in parts {
+            match NAMES.get(part) {
+                Some(name) => {
+                    body.push_str(&format!("<{name} w:val=\"{part}\">text"));
+                    open.push(name);
+                }
+                None => body.extend(open.pop().map(|name| format!("</{name}>"))),
+            }
+        }
+        body.extend(open.iter().rev().map(|name| format!("</{name}>")));
+        let outcome = read_with(&body, &[]);
+        proptest::prop_assert!(matches!(outcome, Ok(_) | Err(ExtractError::NoText { .. })), "{outcome:?}");
+    }
 }
 
 #[test]

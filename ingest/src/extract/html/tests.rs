@@ -20,7 +20,7 @@ fn headings_lists_code_and_tables_become_blocks() {
     assert_eq!(document.title.as_deref(), Some("Help & more"));
     assert_eq!(
         document.text,
-        "Shop\n\nOpen daily\nexcept Monday.\n\nOne\nTwo bold\n\nlet a;\n  b\n\nSize | Price\n\nS | 5 €\nM | 6 €\n\ntail"
+        "Shop\n\nOpen daily\nexcept Monday.\n\nOne\nTwo bold\n\nlet a;\n  b\n\nSize | Price\nS | 5 €\nM | 6 €\n\ntail"
     );
     let header = Some("Size | Price".to_owned());
     assert_eq!(

@@ -24,16 +24,46 @@ const VOID: [&str; 16] = [
     "source", "track", "wbr",
 ];
 
-/// Elements that stand apart from the text around them.
-const BLOCKS: [&str; 46] = [
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dir", "div", "dl",
-    "dt", "fieldset", "figcaption", "figure", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header",
-    "hgroup", "html", "legend", "li", "main", "ol", "optgroup", "p", "pre", "section", "summary", "table", "tbody",
-    "td", "tfoot", "th", "thead", "title", "tr", "ul", "search",
-];
+/// What an open element means for those that come after it: which end tags may be left out, and how far back
+/// the search for an element to close may go.
+type Role = u16;
 
-/// Elements that bound the search for an open `p`, `li` and the like.
-const SCOPES: [&str; 8] = ["table", "td", "th", "caption", "html", "body", "ul", "ol"];
+const PLAIN: Role = 0;
+const PARAGRAPH: Role = 1;
+const ITEM: Role = 1 << 1;
+const LIST: Role = 1 << 2;
+const TERM: Role = 1 << 3;
+const TERM_LIST: Role = 1 << 4;
+const CELL: Role = 1 << 5;
+const ROW: Role = 1 << 6;
+const ROW_GROUP: Role = 1 << 7;
+const CAPTION: Role = 1 << 8;
+const TABLE: Role = 1 << 9;
+const PAGE: Role = 1 << 10;
+
+/// Elements that bound the search for an open paragraph.
+const SCOPE: Role = TABLE | CELL | CAPTION | PAGE | LIST;
+
+/// The role of an element that stands apart from the text around it; inline elements have none.
+fn role_of(name: &str) -> Option<Role> {
+    Some(match name {
+        "p" => PARAGRAPH,
+        "li" => ITEM,
+        "ul" | "ol" => LIST,
+        "dt" | "dd" => TERM,
+        "dl" => TERM_LIST,
+        "td" | "th" => CELL,
+        "tr" => ROW,
+        "tbody" | "thead" | "tfoot" => ROW_GROUP,
+        "caption" => CAPTION,
+        "table" => TABLE,
+        "html" | "body" => PAGE,
+        "address" | "article" | "aside" | "blockquote" | "center" | "details" | "dir" | "div" | "fieldset"
+        | "figcaption" | "figure" | "form" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "head" | "header" | "hgroup"
+        | "legend" | "main" | "optgroup" | "pre" | "search" | "section" | "summary" => PLAIN,
+        _ => return None,
+    })
+}
 
 /// Receives tokens; its builder has the blocks at the end.
 #[derive(Debug)]
@@ -97,10 +127,16 @@ struct Skip {
 }
 
 #[derive(Debug)]
+struct Open {
+    name: LocalName,
+    role: Role,
+}
+
+#[derive(Debug)]
 struct State {
     builder: DocumentBuilder,
     /// Block elements only: inline ones have no effect on the text, and pages forget to close them.
-    open: Vec<LocalName>,
+    open: Vec<Open>,
     max_depth: usize,
     /// Elements beyond the depth that is tracked.
     overflow: usize,
@@ -185,7 +221,7 @@ impl State {
                 return;
             }
             let ends_itself = skip.name == *name;
-            if ends_itself || self.open.contains(name) {
+            if ends_itself || self.open.iter().any(|open| open.name == *name) {
                 self.skip = None;
             }
             if ends_itself || self.skip.is_some() {
@@ -264,7 +300,8 @@ impl State {
             _ => {}
         }
         if self.open.len() < self.max_depth {
-            self.open.push(tag.name.clone());
+            let role = role_of(name).unwrap_or(PLAIN);
+            self.open.push(Open { name: tag.name.clone(), role });
         } else {
             self.overflow += 1;
         }
@@ -281,29 +318,29 @@ impl State {
 
     /// Closes elements whose end tag may be left out before `name`.
     fn close_implied(&mut self, name: &str) {
-        let (closed, within): (&[&str], &[&str]) = match name {
-            "li" => (&["li"], &["ul", "ol"]),
-            "dt" | "dd" => (&["dt", "dd"], &["dl"]),
-            "td" | "th" => (&["td", "th"], &["tr", "table"]),
-            "tr" => (&["td", "th", "tr"], &["table"]),
-            "tbody" | "thead" | "tfoot" => (&["td", "th", "tr", "tbody", "thead", "tfoot", "caption"], &["table"]),
-            _ if is_block(name) => (&["p"], &SCOPES),
-            _ => return,
+        let Some(role) = role_of(name) else { return };
+        let (closed, within) = match role {
+            ITEM => (ITEM, LIST),
+            TERM => (TERM, TERM_LIST),
+            CELL => (CELL, ROW | TABLE),
+            ROW => (CELL | ROW, TABLE),
+            ROW_GROUP => (CELL | ROW | ROW_GROUP | CAPTION, TABLE),
+            _ => (PARAGRAPH, SCOPE),
         };
-        let reach = self.open.iter().rposition(|open| within.contains(&&**open)).map_or(0, |at| at + 1);
-        let found = self.open[reach..].iter().position(|open| closed.contains(&&**open));
-        if let Some(found) = found {
+        let reach = self.open.iter().rposition(|open| open.role & within != 0).map_or(0, |at| at + 1);
+        if let Some(found) = self.open[reach..].iter().position(|open| open.role & closed != 0) {
             self.close_down_to(reach + found);
         }
     }
 
     fn close_up_to(&mut self, name: &LocalName) {
         // A stray end tag inside a cell must not close what is around the table.
-        let reach = match &**name {
-            "table" | "tr" | "td" | "th" | "tbody" | "thead" | "tfoot" | "html" | "body" => 0,
-            _ => self.open.iter().rposition(|open| matches!(&**open, "td" | "th")).map_or(0, |at| at + 1),
+        let crosses_cells = role_of(name).is_some_and(|role| role & (TABLE | ROW | CELL | ROW_GROUP | PAGE) != 0);
+        let reach = match crosses_cells {
+            true => 0,
+            false => self.open.iter().rposition(|open| open.role == CELL).map_or(0, |at| at + 1),
         };
-        if let Some(found) = self.open[reach..].iter().rposition(|open| open == name) {
+        if let Some(found) = self.open[reach..].iter().rposition(|open| open.name == *name) {
             self.close_down_to(reach + found);
         } else {
             self.flush();
@@ -314,8 +351,8 @@ impl State {
     fn close_down_to(&mut self, depth: usize) {
         while self.open.len() > depth {
             self.flush();
-            let Some(name) = self.open.pop() else { break };
-            match &*name {
+            let Some(open) = self.open.pop() else { break };
+            match &*open.name {
                 "td" | "th" => {
                     if let Some(table) = self.tables.last_mut() {
                         table.close_cell();
@@ -353,8 +390,8 @@ impl State {
     }
 
     fn kind(&self) -> BlockKind {
-        for name in self.open.iter().rev() {
-            match &**name {
+        for open in self.open.iter().rev() {
+            match &*open.name {
                 "pre" => return BlockKind::Code,
                 "li" | "dd" => return BlockKind::ListItem,
                 "td" | "th" | "body" => break,
@@ -369,7 +406,7 @@ impl State {
     }
 
     fn is_open(&self, name: &str) -> bool {
-        self.open.last().is_some_and(|open| &**open == name)
+        self.open.last().is_some_and(|open| &*open.name == name)
     }
 
     fn finish(&mut self) {
@@ -389,7 +426,7 @@ fn heading_level(name: &str) -> Option<u8> {
 }
 
 fn is_block(name: &str) -> bool {
-    BLOCKS.contains(&name)
+    role_of(name).is_some()
 }
 
 fn is_void(tag: &Tag) -> bool {

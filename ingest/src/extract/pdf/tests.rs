@@ -107,7 +107,7 @@ fn cells_beside_each_other_are_rows_with_their_header() {
 
     let document = read(&pdf_of(&[&content])).expect("text");
 
-    assert_eq!(document.text, "Piece | Price | Stock\n\nChair | 285 | yes\nBench | 540 | no");
+    assert_eq!(document.text, "Piece | Price | Stock\nChair | 285 | yes\nBench | 540 | no");
     let header = Some("Piece | Price | Stock".to_owned());
     assert_eq!(document.blocks[2].kind, BlockKind::TableRow { header });
 }
