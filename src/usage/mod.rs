@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
 
 pub use headroom::{check_open, reserve_within};
-pub use operator::release_expired;
+pub use operator::{release_expired, release_expired_before};
 pub use price_book::PriceBook;
 
 /// A reservation is given back after this long when its turn never came back: longer than any turn may last.

@@ -1,4 +1,7 @@
 //! Behaviour tests of the service: one file per behaviour.
 
+#![allow(unreachable_pub, reason = "nothing leaves a test binary: pub marks what a test may use")]
+
 mod harness;
 mod model_client;
+mod usage_ledger;

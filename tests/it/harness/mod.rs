@@ -1,3 +1,6 @@
 //! What the tests stand on.
 
+#![allow(dead_code, reason = "a harness may offer more than the present tests use")]
+
+pub mod databases;
 pub mod openai;
