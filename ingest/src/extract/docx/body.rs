@@ -192,7 +192,14 @@ impl Body<'_> {
             "oMath" => self.equation = Some(Equation::begin()),
             "tbl" => self.open_table(),
             "tr" => self.with_table(Table::open_row),
-            "tc" => self.with_table(|table| table.open_cell(false)),
+            "tc" => self.with_table(|table| table.open_cell(false, 1, 1)),
+            "gridSpan" => {
+                let columns = element.value().and_then(|columns| columns.parse().ok()).unwrap_or(1);
+                self.with_table(|table| table.widen_cell(columns));
+            }
+            "vMerge" if element.value().is_none_or(|value| value != "restart") => {
+                self.with_table(Table::continue_cell_above);
+            }
             "tblHeader" if element.is_on() => self.with_table(Table::mark_header_row),
             "tab" | "ptab" if self.run.takes_marks() => self.add("\t"),
             "br" | "cr" if self.run.takes_marks() => self.add("\n"),

@@ -73,6 +73,18 @@ fn tables_become_rows_with_their_header() {
 }
 
 #[test]
+fn merged_cells_are_repeated_in_each_row() {
+    let cell = |properties: &str, text: &str| format!("<w:tc><w:tcPr>{properties}</w:tcPr>{}</w:tc>", plain(text));
+    let rows = [
+        [cell(r#"<w:vMerge w:val="restart"/>"#, "2025"), cell("", "3 items")],
+        [cell("<w:vMerge/>", ""), cell("", "4 items")],
+    ];
+    let body: String = rows.iter().map(|row| format!("<w:tr>{}</w:tr>", row.concat())).collect();
+
+    assert_eq!(read(&format!("<w:tbl>{body}</w:tbl>")).text, "2025 | 3 items\n2025 | 4 items");
+}
+
+#[test]
 fn deleted_hidden_and_repeated_text_is_left_out() {
     let hidden = "<w:r><w:rPr><w:vanish/></w:rPr><w:t>hidden</w:t></w:r>";
     let deleted = "<w:del><w:r><w:delText>gone</w:delText></w:r></w:del>";

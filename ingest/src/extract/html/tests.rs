@@ -66,6 +66,16 @@ fn pictures_speak_by_their_alternative_text() {
 }
 
 #[test]
+fn cells_that_span_rows_are_repeated_in_each() {
+    let document = read(
+        "<table><tr><th>Year<th>Month<th>Sum<tr><td rowspan=2>2025<td>May<td>3<tr><td>June<td>4
+         <tr><td colspan=2>all<td rowspan=9999>7<tr><td>x<td>y</table>",
+    );
+
+    assert_eq!(document.text, "Year | Month | Sum\n2025 | May | 3\n2025 | June | 4\nall | 7\nx | y | 7");
+}
+
+#[test]
 fn tables_that_arrange_the_page_are_read_as_page() {
     let document = read("<table><tr><td>side<td><h2>News</h2><p>All well.</table>");
 

@@ -292,8 +292,13 @@ impl State {
                 }
             }
             "td" | "th" => {
+                let span = |name: &str| {
+                    let attribute = tag.attrs.iter().find(|attribute| &*attribute.name.local == name)?;
+                    attribute.value.trim().parse::<u16>().ok()
+                };
+                let (rows, columns) = (span("rowspan").unwrap_or(1), span("colspan").unwrap_or(1));
                 if let Some(table) = self.tables.last_mut() {
-                    table.open_cell(name == "th");
+                    table.open_cell(name == "th", u32::from(rows), usize::from(columns));
                 }
             }
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => self.turn_into_layout(),

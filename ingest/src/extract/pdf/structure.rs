@@ -212,7 +212,7 @@ impl Writer<'_> {
                 table.mark_header_row();
             }
             for cell in cells {
-                table.open_cell(false);
+                table.open_cell(false, 1, 1);
                 table.add(cell);
                 table.close_cell();
             }
