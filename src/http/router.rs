@@ -62,9 +62,7 @@ pub fn router(app: App) -> Router {
     let document = serde_json::to_value(&openapi).unwrap_or_default();
     routes
         .route("/metrics", get(metrics))
-        .route("/docs", get(|| async { axum::response::Redirect::permanent("/docs/") }))
-        .merge(SwaggerUi::new("/docs/").external_url_unchecked("/api/openapi.json", document.clone()))
-        .route("/api/openapi.json", get(move || async move { axum::Json(document) }))
+        .merge(SwaggerUi::new("/docs").external_url_unchecked("/api/openapi.json", document))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such address; /docs lists all") })
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not take this method; /docs lists all") })
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
