@@ -84,8 +84,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
             Some((until - sent).num_seconds() as f64)
         })
     })?;
-    // The negated comparison also refuses what is no number.
-    if !(seconds >= 0.0) {
+    if seconds.is_nan() || seconds < 0.0 {
         return None;
     }
     Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_RETRY_AFTER).min(LONGEST_RETRY_AFTER))
