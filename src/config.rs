@@ -244,12 +244,18 @@ impl Config {
         for (path, text) in flags {
             set_text(&mut merged, &defaults, path, text, &format!("--set {path}"), &mut problems);
         }
-        if !problems.is_empty() {
-            return Err(ConfigError(problems));
+        match parse_sections(merged, &defaults) {
+            Ok(config) => {
+                if let Err(ConfigError(contradictions)) = config.check() {
+                    problems.extend(contradictions);
+                }
+                if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+            }
+            Err(ConfigError(unreadable)) => {
+                problems.extend(unreadable);
+                Err(ConfigError(problems))
+            }
         }
-        let config = parse_sections(merged)?;
-        config.check()?;
-        Ok(config)
     }
 
     /// The database's address: the configured one, or a SQLite file in the data folder.
@@ -387,15 +393,28 @@ fn set_text(target: &mut Table, defaults: &Table, path: &str, text: &str, origin
     }
 }
 
-/// Reads each section by itself, so that one bad value does not hide another section's.
-fn parse_sections(merged: Table) -> Result<Config, ConfigError> {
+/// Reads each setting by itself, so that one bad value does not hide another.
+fn parse_sections(merged: Table, defaults: &Table) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
-    for (key, value) in &merged {
-        let probe: Table = DEFAULTS.parse().expect("the embedded defaults are valid TOML");
-        let mut probe = probe;
-        probe.insert(key.clone(), value.clone());
-        if let Err(error) = probe.try_into::<Config>() {
-            problems.push(format!("{key}: {}", error.message()));
+    for (section, value) in &merged {
+        let settings = match value {
+            Value::Table(settings) => settings.iter().map(|(key, value)| (Some(key), value)).collect(),
+            value => vec![(None, value)],
+        };
+        for (key, value) in settings {
+            let mut probe = defaults.clone();
+            let (place, path) = match (key, probe.get_mut(section)) {
+                (Some(key), Some(Value::Table(table))) => (table.get_mut(key), format!("{section}.{key}")),
+                (_, place) => (place, section.clone()),
+            };
+            if let Some(place) = place
+                && place != value
+            {
+                *place = value.clone();
+                if let Err(error) = probe.try_into::<Config>() {
+                    problems.push(format!("{path}: {}", error.message()));
+                }
+            }
         }
     }
     if !problems.is_empty() {
@@ -464,6 +483,19 @@ mod tests {
         for path in ["llm.model", "embedding.base_url", "embedding.model", "embedding.dimension", "database.url"] {
             assert!(problems.iter().any(|problem| problem.starts_with(path)), "{path} is missing in {problems:?}");
         }
+    }
+
+    #[test]
+    fn one_bad_value_does_not_hide_another() {
+        let flags = [("server.listen", "everywhere"), ("server.trusted_proxies", "me"), ("index.backend", "sled"), ("jobs.workers", "many"), ("nope.x", "1")];
+
+        let ConfigError(problems) = load(&[], &flags).expect_err("five settings are wrong");
+
+        for path in ["server.listen", "server.trusted_proxies", "index.backend", "jobs.workers", "nope.x"] {
+            assert!(problems.iter().any(|problem| problem.contains(path)), "{path} is missing in {problems:?}");
+        }
+        let ConfigError(problems) = load(&[], &[("nope.x", "1"), ("jobs.workers", "0")]).expect_err("two settings are wrong");
+        assert_eq!(problems.len(), 2, "{problems:?}");
     }
 
     #[test]
