@@ -4,7 +4,9 @@
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use lopdf::{Dictionary, Document, EncryptionState, EncryptionVersion, Object, Permissions, Stream, dictionary};
+use lopdf::{
+    Dictionary, Document, EncryptionState, EncryptionVersion, Object, Permissions, Stream, dictionary,
+};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -21,23 +23,40 @@ fn main() -> Outcome<()> {
 
 fn files() -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let words = "BT /F1 11 Tf 72 700 Td (Goods may be returned within thirty days.) Tj ET";
-    let damaged = { let mut whole = save(pdf(words))?; whole.truncate(whole.len() / 3); whole };
-    let (russian, _, _) = encoding_rs::WINDOWS_1251.encode("Возврат товара возможен в течение тридцати дней после покупки.");
+    let damaged = {
+        let mut whole = save(pdf(words))?;
+        whole.truncate(whole.len() / 3);
+        whole
+    };
+    let (russian, _, _) =
+        encoding_rs::WINDOWS_1251.encode("Возврат товара возможен в течение тридцати дней после покупки.");
     let external = r#"<!DOCTYPE w:document [<!ENTITY file SYSTEM "file:///etc/passwd">]>
         <w:document xmlns:w="w"><w:body><w:p><w:r><w:t>&file;</w:t></w:r></w:p></w:body></w:document>"#;
     Ok(vec![
         ("empty.txt", Vec::new()),
-        ("picture-named-text.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0".to_vec()),
+        (
+            "picture-named-text.txt",
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0".to_vec(),
+        ),
         ("other-charset.txt", russian.into_owned()),
-        ("scanned.pdf", save(pdf("q 595 0 0 842 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"))?),
+        (
+            "scanned.pdf",
+            save(pdf("q 595 0 0 842 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"))?,
+        ),
         ("locked.pdf", locked(pdf(words), "secret")?),
         ("editing-restricted.pdf", locked(pdf(words), "")?),
         ("damaged.pdf", damaged),
         ("nested-arrays.pdf", nested_arrays(words)?),
         ("stream-bomb.pdf", stream_bomb()?),
-        ("zip-bomb.docx", docx(format!("<w:document>{}</w:document>", " ".repeat(48 << 20)).as_bytes())?),
+        (
+            "zip-bomb.docx",
+            docx(format!("<w:document>{}</w:document>", " ".repeat(48 << 20)).as_bytes())?,
+        ),
         ("external-entity.docx", docx(external.as_bytes())?),
-        ("deep-elements.html", format!("<!doctype html>{}bottom", "<div>".repeat(20_000)).into_bytes()),
+        (
+            "deep-elements.html",
+            format!("<!doctype html>{}bottom", "<div>".repeat(20_000)).into_bytes(),
+        ),
     ])
 }
 
@@ -83,8 +102,15 @@ fn locked(mut document: Document, user_password: &str) -> Outcome<Vec<u8>> {
 
 fn nested_arrays(content: &str) -> Outcome<Vec<u8>> {
     let mut bytes = save(pdf(content))?;
-    let nested = format!("\n99 0 obj\n{}{}\nendobj\n", "[".repeat(10_000), "]".repeat(10_000));
-    let at = bytes.windows(4).position(|window| window == b"xref").ok_or("no table")?;
+    let nested = format!(
+        "\n99 0 obj\n{}{}\nendobj\n",
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    let at = bytes
+        .windows(4)
+        .position(|window| window == b"xref")
+        .ok_or("no table")?;
     bytes.splice(at..at, nested.bytes());
     Ok(bytes)
 }
@@ -96,10 +122,15 @@ fn stream_bomb() -> Outcome<Vec<u8>> {
     inner.compress()?;
     let mut outer = Stream::new(Dictionary::new(), inner.content);
     outer.compress()?;
-    outer.dict.set("Filter", vec!["FlateDecode".into(), "FlateDecode".into()]);
+    outer
+        .dict
+        .set("Filter", vec!["FlateDecode".into(), "FlateDecode".into()]);
     let bomb = document.add_object(outer);
     let page = document.page_iter().next().ok_or("no page")?;
-    document.get_object_mut(page)?.as_dict_mut()?.set("Contents", bomb);
+    document
+        .get_object_mut(page)?
+        .as_dict_mut()?
+        .set("Contents", bomb);
     save(document)
 }
 

@@ -11,10 +11,13 @@ fn main() -> ExitCode {
         println!("usage: extract FILE [--blocks|--chunks]");
         return ExitCode::FAILURE;
     };
-    let outcome = std::fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| {
-        let format = Format::detect(&bytes, &path).map_err(|error| error.to_string())?;
-        extract(&bytes, format, &path, &Limits::default()).map_err(|error| format!("{}: {error}", error.code()))
-    });
+    let outcome = std::fs::read(&path)
+        .map_err(|error| error.to_string())
+        .and_then(|bytes| {
+            let format = Format::detect(&bytes, &path).map_err(|error| error.to_string())?;
+            extract(&bytes, format, &path, &Limits::default())
+                .map_err(|error| format!("{}: {error}", error.code()))
+        });
     let document = match outcome {
         Ok(document) => document,
         Err(error) => {
@@ -35,7 +38,10 @@ fn print_chunks(document: &ExtractedDocument) {
     // Without a model at hand: a token of English has about four characters.
     let count_tokens = |text: &str| text.chars().count().div_ceil(4);
     for chunk in chunk(document, &ChunkOptions::default(), &count_tokens) {
-        println!("--- {}..{} page {:?}, {} tokens", chunk.start, chunk.end, chunk.page, chunk.token_count);
+        println!(
+            "--- {}..{} page {:?}, {} tokens",
+            chunk.start, chunk.end, chunk.page, chunk.token_count
+        );
         println!("{}", chunk.embedding_text());
     }
 }
@@ -46,6 +52,11 @@ fn print_blocks(document: &ExtractedDocument) {
     let chars: Vec<char> = document.text.chars().collect();
     for block in &document.blocks {
         let text: String = chars[block.start..block.end].iter().collect();
-        println!("{:?} p{:?} {}\n    {text}", block.kind, block.page, block.heading_path.join(" > "));
+        println!(
+            "{:?} p{:?} {}\n    {text}",
+            block.kind,
+            block.page,
+            block.heading_path.join(" > ")
+        );
     }
 }

@@ -16,10 +16,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = PathBuf::from(args.next().ok_or("name a file")?);
     let processes: usize = args.next().map_or(Ok(1), |count| count.parse())?;
     let format = Format::detect(&std::fs::read(&file)?, &file.to_string_lossy())?;
-    let pool = Arc::new(ExtractorPool::new(program, Vec::new(), processes, Limits::default()));
+    let pool = Arc::new(ExtractorPool::new(
+        program,
+        Vec::new(),
+        processes,
+        Limits::default(),
+    ));
     let begin = Instant::now();
     pool.extract(&file, format, "a").await?;
-    println!("first document, with the start of its process: {:?}", begin.elapsed());
+    println!(
+        "first document, with the start of its process: {:?}",
+        begin.elapsed()
+    );
 
     let begin = Instant::now();
     let mut readers = Vec::new();
@@ -39,6 +47,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for reader in readers {
         count += reader.await?;
     }
-    println!("{:.0} documents/s", f64::from(count) / begin.elapsed().as_secs_f64());
+    println!(
+        "{:.0} documents/s",
+        f64::from(count) / begin.elapsed().as_secs_f64()
+    );
     Ok(())
 }

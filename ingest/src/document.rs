@@ -46,11 +46,15 @@ pub struct Block {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum BlockKind {
     /// 1 is the outermost level, 6 the innermost.
-    Heading { level: u8 },
+    Heading {
+        level: u8,
+    },
     Paragraph,
     ListItem,
     /// `header` is the text of the table's header row, cells joined like the row's own.
-    TableRow { header: Option<String> },
+    TableRow {
+        header: Option<String>,
+    },
     Code,
 }
 
@@ -145,17 +149,26 @@ impl DocumentBuilder {
             .or_else(|| first_heading(&self.text, &self.blocks))
             .map(|title| shorten(&one_line(&clean_prose(&title)), MAX_HEADING_CHARS))
             .filter(|title| !title.is_empty());
-        Ok(ExtractedDocument { title, text: self.text, blocks: self.blocks, page_count: self.page_count })
+        Ok(ExtractedDocument {
+            title,
+            text: self.text,
+            blocks: self.blocks,
+            page_count: self.page_count,
+        })
     }
 
     /// Whether the last block is this header row itself.
     fn ends_with_row(&self, header: &Option<String>) -> bool {
-        header.as_ref().is_some_and(|header| self.text.ends_with(header.as_str()))
+        header
+            .as_ref()
+            .is_some_and(|header| self.text.ends_with(header.as_str()))
     }
 
     /// Items and rows of one line stand on adjacent lines, everything else is a paragraph apart.
     fn separator_before(&self, kind: &BlockKind, has_lines: bool) -> &'static str {
-        let Some(previous) = self.blocks.last() else { return "" };
+        let Some(previous) = self.blocks.last() else {
+            return "";
+        };
         match (&previous.kind, kind) {
             (BlockKind::ListItem, BlockKind::ListItem) => "\n",
             (BlockKind::TableRow { header: above }, BlockKind::TableRow { header })
@@ -192,8 +205,14 @@ fn clean_code(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     for_each_visible(text, |c| visible.push(c));
     let lines: Vec<&str> = visible.split('\n').map(str::trim_end).collect();
-    let first = lines.iter().position(|line| !line.is_empty()).unwrap_or(lines.len());
-    let last = lines.iter().rposition(|line| !line.is_empty()).map_or(first, |last| last + 1);
+    let first = lines
+        .iter()
+        .position(|line| !line.is_empty())
+        .unwrap_or(lines.len());
+    let last = lines
+        .iter()
+        .rposition(|line| !line.is_empty())
+        .map_or(first, |last| last + 1);
     compose(lines[first..last].join("\n"))
 }
 
@@ -216,7 +235,9 @@ pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
 
 /// The heading that opens the document, if one does: some formats have no other title.
 fn first_heading(text: &str, blocks: &[Block]) -> Option<String> {
-    let first = blocks.first().filter(|block| matches!(block.kind, BlockKind::Heading { .. }))?;
+    let first = blocks
+        .first()
+        .filter(|block| matches!(block.kind, BlockKind::Heading { .. }))?;
     Some(text.chars().take(first.end).skip(first.start).collect())
 }
 
@@ -288,7 +309,9 @@ mod tests {
         ]);
 
         let chars: Vec<char> = document.text.chars().collect();
-        let second: String = chars[document.blocks[1].start..document.blocks[1].end].iter().collect();
+        let second: String = chars[document.blocks[1].start..document.blocks[1].end]
+            .iter()
+            .collect();
         assert_eq!(second, "naïve café");
         assert_eq!(document.blocks[1].heading_path, ["Größe"]);
     }
@@ -327,7 +350,10 @@ mod tests {
 
     #[test]
     fn more_text_than_the_limit_is_refused() {
-        let limits = Limits { max_unpacked_bytes: 10, ..Limits::default() };
+        let limits = Limits {
+            max_unpacked_bytes: 10,
+            ..Limits::default()
+        };
         let mut builder = DocumentBuilder::new(&limits);
 
         builder.push(BlockKind::Paragraph, "twelve chars", None);

@@ -29,19 +29,29 @@ pub enum ExtractError {
     #[error("The file is protected with a password. Remove the password and upload it again.")]
     PasswordProtected,
     /// The file breaks the rules of its own format.
-    #[error("The file is damaged and could not be read ({reason}). Open it in its program, save it again and upload the new file.")]
+    #[error(
+        "The file is damaged and could not be read ({reason}). Open it in its program, save it again and upload the new file."
+    )]
     Damaged { reason: String },
     /// Over one of the limits on size, pages, nesting or compression.
-    #[error("The document is too large or too complex ({reason}). Split it into smaller files and upload those.")]
+    #[error(
+        "The document is too large or too complex ({reason}). Split it into smaller files and upload those."
+    )]
     TooLarge { reason: String },
     /// Over the time limit.
-    #[error("Reading the document took longer than {seconds} seconds. Split it into smaller files or save it in a simpler form.")]
+    #[error(
+        "Reading the document took longer than {seconds} seconds. Split it into smaller files or save it in a simpler form."
+    )]
     TimedOut { seconds: u64 },
     /// Over the memory limit.
-    #[error("Reading the document needed too much memory. Split it into smaller files or save it in a simpler form.")]
+    #[error(
+        "Reading the document needed too much memory. Split it into smaller files or save it in a simpler form."
+    )]
     OutOfMemory,
     /// The extractor died on this document.
-    #[error("The document could not be read: the reader failed on it. Save it again in its program, or as another file type, and upload that.")]
+    #[error(
+        "The document could not be read: the reader failed on it. Save it again in its program, or as another file type, and upload that."
+    )]
     Crashed,
 }
 
@@ -62,10 +72,14 @@ impl ExtractError {
     }
 
     pub(crate) fn damaged(reason: impl Into<String>) -> Self {
-        Self::Damaged { reason: reason.into() }
+        Self::Damaged {
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn too_large(reason: impl Into<String>) -> Self {
-        Self::TooLarge { reason: reason.into() }
+        Self::TooLarge {
+            reason: reason.into(),
+        }
     }
 }

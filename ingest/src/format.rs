@@ -27,7 +27,14 @@ pub enum Format {
 
 impl Format {
     /// Every format, in the order they are shown to people.
-    pub const ALL: [Self; 6] = [Self::Pdf, Self::Docx, Self::Html, Self::Markdown, Self::Csv, Self::Text];
+    pub const ALL: [Self; 6] = [
+        Self::Pdf,
+        Self::Docx,
+        Self::Html,
+        Self::Markdown,
+        Self::Csv,
+        Self::Text,
+    ];
 
     /// The name used in stored rows and JSON.
     pub fn as_str(self) -> &'static str {
@@ -76,7 +83,9 @@ impl Format {
             return Err(unsupported("RTF"));
         }
         let Some(sample) = text::decode_sample(bytes, SNIFF_WINDOW) else {
-            return Err(ExtractError::UnsupportedType { found: name_of_binary(bytes) });
+            return Err(ExtractError::UnsupportedType {
+                found: name_of_binary(bytes),
+            });
         };
         if sample.trim().is_empty() && bytes.len() <= SNIFF_WINDOW {
             return Err(ExtractError::EmptyFile);
@@ -86,7 +95,9 @@ impl Format {
 }
 
 fn unsupported(found: &str) -> ExtractError {
-    ExtractError::UnsupportedType { found: Some(found.to_owned()) }
+    ExtractError::UnsupportedType {
+        found: Some(found.to_owned()),
+    }
 }
 
 /// A `.docx` is a zip archive with a Word body; every other archive is named for what it is.
@@ -94,7 +105,11 @@ fn detect_in_zip(bytes: &[u8]) -> Result<Format, ExtractError> {
     let Ok(archive) = zip::ZipArchive::new(Cursor::new(bytes)) else {
         return Err(ExtractError::damaged("the archive cannot be opened"));
     };
-    let has = |prefix: &str| archive.file_names().any(|name| name.is_ok_and(|name| name.starts_with(prefix)));
+    let has = |prefix: &str| {
+        archive
+            .file_names()
+            .any(|name| name.is_ok_and(|name| name.starts_with(prefix)))
+    };
     if has("word/document") {
         return Ok(Format::Docx);
     }
@@ -124,11 +139,16 @@ fn name_of_binary(bytes: &[u8]) -> Option<String> {
 }
 
 fn detect_in_text(sample: &str, bytes: &[u8], file_name: &str) -> Format {
-    let extension = file_name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase()).unwrap_or_default();
+    let extension = file_name
+        .rsplit_once('.')
+        .map(|(_, end)| end.to_ascii_lowercase())
+        .unwrap_or_default();
     match sniff_markup(sample) {
         Markup::Page => return Format::Html,
         // Markdown and text files may open with a few tags; only their names tell.
-        Markup::Fragment if !matches!(extension.as_str(), "md" | "markdown" | "mdx" | "txt") => return Format::Html,
+        Markup::Fragment if !matches!(extension.as_str(), "md" | "markdown" | "mdx" | "txt") => {
+            return Format::Html;
+        }
         _ => {}
     }
     match extension.as_str() {
@@ -149,8 +169,8 @@ enum Markup {
 
 /// Tags at the start of a text that make it HTML (WHATWG MIME sniffing, section 7.1, with common blocks added).
 const OPENING_TAGS: [&str; 20] = [
-    "script", "iframe", "h1", "h2", "h3", "div", "font", "table", "a", "style", "title", "b", "br", "p", "ul", "ol",
-    "section", "article", "main", "meta",
+    "script", "iframe", "h1", "h2", "h3", "div", "font", "table", "a", "style", "title", "b", "br", "p",
+    "ul", "ol", "section", "article", "main", "meta",
 ];
 
 fn sniff_markup(sample: &str) -> Markup {
@@ -170,10 +190,16 @@ fn sniff_markup(sample: &str) -> Markup {
         rest = after.trim_start();
     }
     let head: String = rest.chars().take(16).collect::<String>().to_ascii_lowercase();
-    if ["<!doctype html", "<html", "<head", "<body"].iter().any(|tag| starts_with_tag(&head, tag)) {
+    if ["<!doctype html", "<html", "<head", "<body"]
+        .iter()
+        .any(|tag| starts_with_tag(&head, tag))
+    {
         return Markup::Page;
     }
-    let is_tag = |name: &&str| head.strip_prefix('<').is_some_and(|tag| starts_with_tag(tag, name));
+    let is_tag = |name: &&str| {
+        head.strip_prefix('<')
+            .is_some_and(|tag| starts_with_tag(tag, name))
+    };
     if OPENING_TAGS.iter().any(is_tag) || (starts_with_comment && rest.starts_with('<')) {
         return Markup::Fragment;
     }
@@ -181,8 +207,9 @@ fn sniff_markup(sample: &str) -> Markup {
 }
 
 fn starts_with_tag(text: &str, tag: &str) -> bool {
-    text.strip_prefix(tag)
-        .is_some_and(|after| after.is_empty() || after.starts_with(|c: char| c.is_whitespace() || c == '>' || c == '/'))
+    text.strip_prefix(tag).is_some_and(|after| {
+        after.is_empty() || after.starts_with(|c: char| c.is_whitespace() || c == '>' || c == '/')
+    })
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -202,7 +229,10 @@ mod tests {
         assert_eq!(detect(b"%PDF-1.4\n", "a.txt"), Ok(Format::Pdf));
         assert_eq!(detect(b"<!DOCTYPE html><p>x", "a.md"), Ok(Format::Html));
         assert_eq!(detect(b"<div>Hello</div>", "page"), Ok(Format::Html));
-        assert_eq!(detect(b"<div align=center>Logo</div>\n# Hi", "README.md"), Ok(Format::Markdown));
+        assert_eq!(
+            detect(b"<div align=center>Logo</div>\n# Hi", "README.md"),
+            Ok(Format::Markdown)
+        );
         assert_eq!(detect(b"just words", "a.pdf"), Ok(Format::Text));
         assert_eq!(detect(b"a,b\n1,2\n", "a.csv"), Ok(Format::Csv));
         assert_eq!(detect(b"a,b\n1,2\n", "a.txt"), Ok(Format::Text));
@@ -213,8 +243,14 @@ mod tests {
     fn what_is_none_of_the_formats_is_refused_with_its_reason() {
         assert_eq!(detect(b"", "a.txt"), Err("empty_file"));
         assert_eq!(detect(b" \r\n\t", "a.txt"), Err("empty_file"));
-        assert_eq!(detect(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.txt"), Err("unsupported_type"));
-        assert_eq!(detect(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0], "a.md"), Err("unsupported_type"));
+        assert_eq!(
+            detect(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.txt"),
+            Err("unsupported_type")
+        );
+        assert_eq!(
+            detect(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0], "a.md"),
+            Err("unsupported_type")
+        );
         assert_eq!(detect(b"{\\rtf1 hello}", "a.txt"), Err("unsupported_type"));
         assert_eq!(detect(b"PK\x03\x04 cut off", "a.docx"), Err("damaged"));
     }

@@ -34,7 +34,9 @@ impl Limits {
 
     /// How many bytes may come out of `packed` bytes.
     pub(crate) fn max_unpacked(&self, packed: u64) -> u64 {
-        let by_ratio = packed.saturating_mul(u64::from(self.max_ratio)).max(Self::RATIO_GRACE_BYTES);
+        let by_ratio = packed
+            .saturating_mul(u64::from(self.max_ratio))
+            .max(Self::RATIO_GRACE_BYTES);
         by_ratio.min(self.max_unpacked_bytes)
     }
 }

@@ -9,7 +9,10 @@ fn main() -> ExitCode {
     ingest::sandbox::child_main_with(extract)
 }
 
-#[expect(clippy::disallowed_methods, reason = "ending without a word is one of the orders")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ending without a word is one of the orders"
+)]
 fn extract(
     bytes: &[u8],
     format: Format,

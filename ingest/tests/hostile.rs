@@ -25,13 +25,19 @@ const BROKEN: [(&str, Result<&str, &str>); 12] = [
 ];
 
 fn fixtures(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(folder)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fixtures")
+        .join(folder)
 }
 
 fn assert_outcome(name: &str, outcome: Result<ExtractedDocument, &str>, expected: Result<&str, &str>) {
     match (outcome, expected) {
         (Ok(document), Ok(start)) => assert!(document.text.starts_with(start), "{name}: {}", document.text),
-        (outcome, expected) => assert_eq!(outcome.map(|document| document.text), expected.map(str::to_owned), "{name}"),
+        (outcome, expected) => assert_eq!(
+            outcome.map(|document| document.text),
+            expected.map(str::to_owned),
+            "{name}"
+        ),
     }
 }
 
@@ -39,7 +45,13 @@ fn assert_outcome(name: &str, outcome: Result<ExtractedDocument, &str>, expected
 fn every_broken_file_gives_its_text_or_its_reason_in_time() {
     let mut names: Vec<String> = std::fs::read_dir(fixtures("broken"))
         .expect("the folder is there")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     let mut expected_names: Vec<&str> = BROKEN.iter().map(|(name, _)| *name).collect();
@@ -55,7 +67,11 @@ fn every_broken_file_gives_its_text_or_its_reason_in_time() {
             .map_err(|error| error.code());
 
         assert_outcome(name, outcome, expected);
-        assert!(begin.elapsed() < Duration::from_secs(15), "{name} took {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(15),
+            "{name} took {:?}",
+            begin.elapsed()
+        );
     }
 }
 
@@ -67,9 +83,14 @@ async fn broken_files_cost_the_sandbox_nothing_but_themselves() {
     for (name, expected) in BROKEN {
         let path = fixtures("broken").join(name);
         let bytes = std::fs::read(&path).expect("the file is there");
-        let Ok(format) = Format::detect(&bytes, name) else { continue };
+        let Ok(format) = Format::detect(&bytes, name) else {
+            continue;
+        };
 
-        let outcome = pool.extract(&path, format, name).await.map_err(|error| error.code());
+        let outcome = pool
+            .extract(&path, format, name)
+            .await
+            .map_err(|error| error.code());
 
         assert_outcome(name, outcome, expected);
     }
@@ -87,7 +108,10 @@ fn a_refusal_is_a_sentence_that_says_what_to_do() {
 
         let message = error.to_string();
         assert!(message.ends_with('.') && message.len() > 40, "{message}");
-        assert!(!message.contains('/') || code == "unsupported_type", "no paths: {message}");
+        assert!(
+            !message.contains('/') || code == "unsupported_type",
+            "no paths: {message}"
+        );
         let stored = serde_json::to_string(&error).expect("an error is JSON");
         assert!(stored.contains(code), "{stored}");
     }
@@ -108,7 +132,12 @@ fn samples() -> Vec<(Format, Vec<u8>)> {
 
 /// Small limits keep the test quick; what they refuse is refused the same way with larger ones.
 fn small_limits() -> Limits {
-    Limits { max_unpacked_bytes: 4 << 20, max_pages: 50, max_entries: 100, ..Limits::default() }
+    Limits {
+        max_unpacked_bytes: 4 << 20,
+        max_pages: 50,
+        max_entries: 100,
+        ..Limits::default()
+    }
 }
 
 /// What holds for every outcome.
@@ -121,7 +150,9 @@ fn check(outcome: Result<ExtractedDocument, ingest::ExtractError>) -> Result<(),
         end = block.end;
     }
     prop_assert!(!document.text.trim().is_empty());
-    let chunks = chunk(&document, &ChunkOptions::default(), &|text| text.split_whitespace().count());
+    let chunks = chunk(&document, &ChunkOptions::default(), &|text| {
+        text.split_whitespace().count()
+    });
     prop_assert!(!chunks.is_empty());
     Ok(())
 }

@@ -17,7 +17,10 @@ impl Bench {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_faulty-child"));
         let pool =
             ExtractorPool::with_idle_timeout(program, Vec::new(), size, limits, Duration::from_millis(400));
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), pool: Arc::new(pool) }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            pool: Arc::new(pool),
+        }
     }
 
     fn file(&self, content: &str) -> PathBuf {
@@ -34,11 +37,17 @@ impl Bench {
 }
 
 async fn read(pool: &ExtractorPool, path: &Path) -> Result<ExtractedDocument, &'static str> {
-    pool.extract(path, Format::Text, "a.txt").await.map_err(|error| error.code())
+    pool.extract(path, Format::Text, "a.txt")
+        .await
+        .map_err(|error| error.code())
 }
 
 fn short_limits() -> Limits {
-    Limits { timeout: Duration::from_secs(2), memory_bytes: 128 << 20, ..Limits::default() }
+    Limits {
+        timeout: Duration::from_secs(2),
+        memory_bytes: 128 << 20,
+        ..Limits::default()
+    }
 }
 
 fn text_of(result: Result<ExtractedDocument, &'static str>) -> Result<String, &'static str> {
@@ -70,13 +79,23 @@ async fn every_way_to_die_has_its_code_and_the_next_document_is_read() {
         ("please eat memory", "out_of_memory"),
     ] {
         assert_eq!(text_of(bench.read(order).await), Err(code), "{order}");
-        assert_eq!(text_of(bench.read("and on").await), Ok("and on".to_owned()), "after {order}");
+        assert_eq!(
+            text_of(bench.read("and on").await),
+            Ok("and on".to_owned()),
+            "after {order}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_hanging_document_does_not_hold_up_others() {
-    let bench = Bench::new(2, Limits { timeout: Duration::from_secs(60), ..short_limits() });
+    let bench = Bench::new(
+        2,
+        Limits {
+            timeout: Duration::from_secs(60),
+            ..short_limits()
+        },
+    );
     let (pool, path) = (Arc::clone(&bench.pool), bench.file("please hang"));
     let hanging = tokio::spawn(async move { read(&pool, &path).await });
 
@@ -92,7 +111,10 @@ async fn a_hanging_document_does_not_hold_up_others() {
 async fn an_extractor_cannot_open_files() {
     let bench = Bench::new(1, short_limits());
 
-    assert_eq!(text_of(bench.read("please open a file").await), Ok("it is forbidden".to_owned()));
+    assert_eq!(
+        text_of(bench.read("please open a file").await),
+        Ok("it is forbidden".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -109,7 +131,13 @@ async fn idle_processes_end_and_new_ones_start_when_needed() {
 
 #[tokio::test]
 async fn a_cancelled_document_ends_its_process_and_frees_its_place() {
-    let bench = Bench::new(1, Limits { timeout: Duration::from_secs(60), ..short_limits() });
+    let bench = Bench::new(
+        1,
+        Limits {
+            timeout: Duration::from_secs(60),
+            ..short_limits()
+        },
+    );
     let path = bench.file("please hang");
 
     let cancelled = tokio::time::timeout(Duration::from_millis(300), read(&bench.pool, &path)).await;
@@ -120,7 +148,12 @@ async fn a_cancelled_document_ends_its_process_and_frees_its_place() {
 
 #[tokio::test]
 async fn a_missing_program_fails_documents_but_nothing_else() {
-    let pool = ExtractorPool::new(PathBuf::from("/nonexistent/program"), Vec::new(), 1, short_limits());
+    let pool = ExtractorPool::new(
+        PathBuf::from("/nonexistent/program"),
+        Vec::new(),
+        1,
+        short_limits(),
+    );
     let bench = Bench::new(1, short_limits());
 
     assert_eq!(text_of(read(&pool, &bench.file("text")).await), Err("crashed"));
@@ -150,9 +183,14 @@ fn an_extractor_ends_when_its_parent_closes_the_pipe_even_while_it_is_busy() {
         .expect("the extractor starts");
     let body = b"please hang";
     let limits = serde_json::to_string(&Limits::default()).expect("limits are JSON");
-    let head = format!(r#"{{"format":"text","file_name":"a","limits":{limits},"body_bytes":{}}}"#, body.len());
+    let head = format!(
+        r#"{{"format":"text","file_name":"a","limits":{limits},"body_bytes":{}}}"#,
+        body.len()
+    );
     let mut input = child.stdin.take().expect("a pipe");
-    input.write_all(&(head.len() as u32).to_le_bytes()).expect("written");
+    input
+        .write_all(&(head.len() as u32).to_le_bytes())
+        .expect("written");
     input.write_all(head.as_bytes()).expect("written");
     input.write_all(body).expect("written");
     std::thread::sleep(Duration::from_millis(100));

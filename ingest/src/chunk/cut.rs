@@ -36,7 +36,10 @@ pub(super) struct TokenCounter<'a> {
 
 impl<'a> TokenCounter<'a> {
     pub(super) fn new(count: &'a dyn Fn(&str) -> usize) -> Self {
-        Self { count, special: count("") }
+        Self {
+            count,
+            special: count(""),
+        }
     }
 
     pub(super) fn count(&self, text: &str) -> usize {
@@ -53,7 +56,12 @@ impl<'a> TokenCounter<'a> {
 }
 
 /// Cuts `text` into pieces of at most `max_tokens`, ascending, which cover everything but white space.
-pub(super) fn cut(text: &str, max_tokens: usize, overlap_tokens: usize, counter: &TokenCounter<'_>) -> Vec<Piece> {
+pub(super) fn cut(
+    text: &str,
+    max_tokens: usize,
+    overlap_tokens: usize,
+    counter: &TokenCounter<'_>,
+) -> Vec<Piece> {
     let window_bytes = max_tokens.saturating_mul(WINDOW_BYTES_PER_TOKEN).max(1 << 10);
     let mut pieces: Vec<Piece> = Vec::new();
     let mut start = 0;
@@ -83,13 +91,21 @@ pub(super) fn cut(text: &str, max_tokens: usize, overlap_tokens: usize, counter:
 
 /// Keeps pieces ascending: one that lies within its predecessor says nothing new.
 fn push_piece(pieces: &mut Vec<Piece>, piece: Piece) {
-    if pieces.last().is_some_and(|last| piece.range.end <= last.range.end) {
+    if pieces
+        .last()
+        .is_some_and(|last| piece.range.end <= last.range.end)
+    {
         return;
     }
     pieces.push(piece);
 }
 
-fn cut_window(window: &str, max_tokens: usize, overlap_tokens: usize, counter: &TokenCounter<'_>) -> Vec<Piece> {
+fn cut_window(
+    window: &str,
+    max_tokens: usize,
+    overlap_tokens: usize,
+    counter: &TokenCounter<'_>,
+) -> Vec<Piece> {
     let ruler = Ruler::new(window, counter);
     let config = ChunkConfig::new(max_tokens).with_sizer(&ruler);
     let config = match config.with_overlap(overlap_tokens) {
@@ -100,7 +116,10 @@ fn cut_window(window: &str, max_tokens: usize, overlap_tokens: usize, counter: &
     splitter
         .chunk_indices(window)
         .filter(|(_, chunk)| !chunk.is_empty())
-        .map(|(start, chunk)| Piece { range: start..start + chunk.len(), tokens: ruler.size(chunk) })
+        .map(|(start, chunk)| Piece {
+            range: start..start + chunk.len(),
+            tokens: ruler.size(chunk),
+        })
         .collect()
 }
 
@@ -150,7 +169,13 @@ impl<'a> Ruler<'a> {
             totals.push(total);
             start = end;
         }
-        Self { text, counter, bounds, totals, parts: RefCell::default() }
+        Self {
+            text,
+            counter,
+            bounds,
+            totals,
+            parts: RefCell::default(),
+        }
     }
 
     fn tokens(&self, range: Range<usize>) -> usize {
@@ -194,5 +219,8 @@ fn stretch_end(text: &str, start: usize) -> usize {
     if limit >= text.len() {
         return text.len();
     }
-    text[from..limit].find(char::is_whitespace).map_or(limit, |offset| from + offset).max(start + 1)
+    text[from..limit]
+        .find(char::is_whitespace)
+        .map_or(limit, |offset| from + offset)
+        .max(start + 1)
 }

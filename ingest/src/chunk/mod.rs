@@ -47,7 +47,10 @@ pub struct ChunkOptions {
 
 impl Default for ChunkOptions {
     fn default() -> Self {
-        Self { max_tokens: 220, overlap_tokens: 32 }
+        Self {
+            max_tokens: 220,
+            overlap_tokens: 32,
+        }
     }
 }
 
@@ -59,7 +62,11 @@ impl Chunk {
         if !path.is_empty() {
             parts.push(path);
         }
-        if let Some(header) = self.table_header.as_ref().filter(|header| !self.text.contains(header.as_str())) {
+        if let Some(header) = self
+            .table_header
+            .as_ref()
+            .filter(|header| !self.text.contains(header.as_str()))
+        {
             parts.push(shorten(header, MAX_CONTEXT_CHARS));
         }
         parts.push(self.text.clone());
@@ -68,17 +75,31 @@ impl Chunk {
 
     /// Headings from the innermost outwards as far as the space goes, without one that the text repeats.
     fn context_headings(&self) -> String {
-        let repeated = self.heading_path.last().is_some_and(|last| self.text.starts_with(last.as_str()));
+        let repeated = self
+            .heading_path
+            .last()
+            .is_some_and(|last| self.text.starts_with(last.as_str()));
         let above = &self.heading_path[..self.heading_path.len() - usize::from(repeated)];
         let mut path = String::new();
         for heading in above.iter().rev() {
-            let joined = if path.is_empty() { heading.clone() } else { format!("{heading} > {path}") };
+            let joined = if path.is_empty() {
+                heading.clone()
+            } else {
+                format!("{heading} > {path}")
+            };
             if joined.chars().count() > MAX_CONTEXT_CHARS {
                 break;
             }
             path = joined;
         }
-        if path.is_empty() { above.last().map(|last| shorten(last, MAX_CONTEXT_CHARS)).unwrap_or_default() } else { path }
+        if path.is_empty() {
+            above
+                .last()
+                .map(|last| shorten(last, MAX_CONTEXT_CHARS))
+                .unwrap_or_default()
+        } else {
+            path
+        }
     }
 }
 
@@ -100,7 +121,11 @@ pub fn chunk(
         open: None,
         chunks: Vec::new(),
     };
-    let mut cursor = Cursor { text: &document.text, byte: 0, char: 0 };
+    let mut cursor = Cursor {
+        text: &document.text,
+        byte: 0,
+        char: 0,
+    };
     for block in &document.blocks {
         let start = cursor.at(block.start);
         let end = cursor.at(block.end);
@@ -128,9 +153,15 @@ impl Cursor<'_> {
     fn at(&mut self, char: usize) -> Place {
         let ahead = char.saturating_sub(self.char);
         let rest = &self.text[self.byte..];
-        self.byte += rest.char_indices().nth(ahead).map_or(rest.len(), |(offset, _)| offset);
+        self.byte += rest
+            .char_indices()
+            .nth(ahead)
+            .map_or(rest.len(), |(offset, _)| offset);
         self.char = self.char.max(char);
-        Place { byte: self.byte, char: self.char }
+        Place {
+            byte: self.byte,
+            char: self.char,
+        }
     }
 }
 
@@ -159,7 +190,11 @@ struct Packer<'a> {
 
 impl<'a> Packer<'a> {
     fn add(&mut self, block: &'a Block, start: Place, end: Place) {
-        if !self.open.as_ref().is_some_and(|open| open.may_take(block, &self.text[start.byte..end.byte])) {
+        if !self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.may_take(block, &self.text[start.byte..end.byte]))
+        {
             self.close();
         }
         let text = &self.text[start.byte..end.byte];
@@ -167,7 +202,11 @@ impl<'a> Packer<'a> {
             self.cut(block, start, end);
             return;
         };
-        if self.open.as_ref().is_some_and(|open| open.tokens + tokens > self.max_tokens) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.tokens + tokens > self.max_tokens)
+        {
             let lone_heading = self.open.as_ref().is_some_and(|open| open.headings_only);
             if lone_heading && !matches!(block.kind, BlockKind::Heading { .. }) {
                 // The heading still belongs to this text: both are cut as one.
@@ -200,10 +239,17 @@ impl<'a> Packer<'a> {
         let (headings, body) = region.split_at(start.byte - first.byte);
         let joined = format!("{}{body}", headings.replace('\n', " "));
         let pieces = cut(&joined, self.max_tokens, self.overlap_tokens, &self.counter);
-        let mut cursor = Cursor { text: region, byte: 0, char: 0 };
+        let mut cursor = Cursor {
+            text: region,
+            byte: 0,
+            char: 0,
+        };
         let mut starts: Vec<(usize, usize)> = Vec::with_capacity(pieces.len());
         for piece in &pieces {
-            starts.push((cursor.char_at_byte(piece.range.start), region[piece.range.clone()].chars().count()));
+            starts.push((
+                cursor.char_at_byte(piece.range.start),
+                region[piece.range.clone()].chars().count(),
+            ));
         }
         for (piece, (char_start, chars)) in pieces.into_iter().zip(starts) {
             self.chunks.push(Chunk {

@@ -18,7 +18,10 @@ fn build(parts: &[(BlockKind, String)]) -> ExtractedDocument {
 }
 
 fn options(max_tokens: usize, overlap_tokens: usize) -> ChunkOptions {
-    ChunkOptions { max_tokens, overlap_tokens }
+    ChunkOptions {
+        max_tokens,
+        overlap_tokens,
+    }
 }
 
 fn heading(level: u8, text: &str) -> (BlockKind, String) {
@@ -43,7 +46,13 @@ fn blocks_under_one_heading_share_a_chunk_with_it() {
     let chunks = chunk(&document, &ChunkOptions::default(), &words);
 
     let texts: Vec<&str> = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
-    assert_eq!(texts, ["Shop\n\nReturns\n\nWithin thirty days.\n\nWith receipt.", "Delivery\n\nTwo days."]);
+    assert_eq!(
+        texts,
+        [
+            "Shop\n\nReturns\n\nWithin thirty days.\n\nWith receipt.",
+            "Delivery\n\nTwo days."
+        ]
+    );
     assert_eq!(chunks[0].heading_path, ["Shop", "Returns"]);
     assert_eq!(chunks[0].token_count, 7);
     assert_eq!(chunks[1].embedding_text(), "Shop\nDelivery\n\nTwo days.");
@@ -51,7 +60,9 @@ fn blocks_under_one_heading_share_a_chunk_with_it() {
 
 #[test]
 fn a_block_that_is_too_big_is_cut_with_overlap_and_keeps_its_heading() {
-    let sentences: String = (0..40).map(|n| format!("Sentence number {n} stands here. ")).collect();
+    let sentences: String = (0..40)
+        .map(|n| format!("Sentence number {n} stands here. "))
+        .collect();
     let document = build(&[heading(1, "Long"), paragraph(&sentences)]);
 
     let chunks = chunk(&document, &options(20, 5), &words);
@@ -59,14 +70,28 @@ fn a_block_that_is_too_big_is_cut_with_overlap_and_keeps_its_heading() {
     assert!(chunks.len() > 8);
     assert!(chunks[0].text.starts_with("Long"));
     assert!(chunks.iter().all(|chunk| chunk.heading_path == ["Long"]));
-    assert!(chunks.windows(2).all(|pair| pair[1].start < pair[0].end), "neighbours overlap");
+    assert!(
+        chunks.windows(2).all(|pair| pair[1].start < pair[0].end),
+        "neighbours overlap"
+    );
     assert!(chunks.iter().all(|chunk| words(&chunk.text) <= 22));
 }
 
 #[test]
 fn rows_carry_the_header_of_their_table() {
-    let row = |header: &str, text: &str| (BlockKind::TableRow { header: Some(header.to_owned()) }, text.to_owned());
-    let document = build(&[row("Size | Price", "S | 5"), row("Size | Price", "M | 6"), row("Day | Hours", "Mon | 9-5")]);
+    let row = |header: &str, text: &str| {
+        (
+            BlockKind::TableRow {
+                header: Some(header.to_owned()),
+            },
+            text.to_owned(),
+        )
+    };
+    let document = build(&[
+        row("Size | Price", "S | 5"),
+        row("Size | Price", "M | 6"),
+        row("Day | Hours", "Mon | 9-5"),
+    ]);
 
     let chunks = chunk(&document, &ChunkOptions::default(), &words);
 
@@ -115,7 +140,10 @@ fn assert_covered(document: &ExtractedDocument, chunks: &[Chunk]) {
         covered[chunk.start..chunk.end].fill(true);
     }
     for (position, c) in document.text.chars().enumerate() {
-        assert!(covered[position] || c.is_whitespace(), "character {position} {c:?} is in no chunk");
+        assert!(
+            covered[position] || c.is_whitespace(),
+            "character {position} {c:?} is in no chunk"
+        );
     }
 }
 
@@ -125,7 +153,9 @@ fn any_kind() -> impl Strategy<Value = BlockKind> {
         Just(BlockKind::Paragraph),
         Just(BlockKind::ListItem),
         Just(BlockKind::Code),
-        "[a-c]{0,2}".prop_map(|text| BlockKind::TableRow { header: (!text.is_empty()).then_some(text) }),
+        "[a-c]{0,2}".prop_map(|text| BlockKind::TableRow {
+            header: (!text.is_empty()).then_some(text)
+        }),
     ]
 }
 

@@ -18,18 +18,40 @@ const MAX_NAME_CHARS: usize = 60;
 const QUESTION_SHARE_PERCENT: usize = 60;
 
 const QUESTION_NAMES: [&str; 11] = [
-    "question", "questions", "q", "frage", "fragen", "pregunta", "domanda", "pergunta", "vraag", "вопрос", "问题",
+    "question",
+    "questions",
+    "q",
+    "frage",
+    "fragen",
+    "pregunta",
+    "domanda",
+    "pergunta",
+    "vraag",
+    "вопрос",
+    "问题",
 ];
 const ANSWER_NAMES: [&str; 12] = [
-    "answer", "answers", "a", "antwort", "antworten", "réponse", "reponse", "respuesta", "risposta", "resposta",
-    "antwoord", "ответ",
+    "answer",
+    "answers",
+    "a",
+    "antwort",
+    "antworten",
+    "réponse",
+    "reponse",
+    "respuesta",
+    "risposta",
+    "resposta",
+    "antwoord",
+    "ответ",
 ];
 
 /// Reads a table: questions with answers where it has them, else rows of named values.
 pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
     let text = decode(bytes, None, limits)?;
     let (delimiter, table) = split_off_declaration(&text);
-    let delimiter = delimiter.or_else(|| sniff_delimiter(head_of(table.as_bytes()))).unwrap_or(b',');
+    let delimiter = delimiter
+        .or_else(|| sniff_delimiter(head_of(table.as_bytes())))
+        .unwrap_or(b',');
     let mut builder = DocumentBuilder::new(limits);
     // The first row is no title.
     builder.title = Some(String::new());
@@ -41,7 +63,10 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
     let mut rows = reader.records().map_while(Result::ok);
     let first: Vec<csv::StringRecord> = rows.by_ref().take(20).collect();
     let layout = Layout::of(&first);
-    let data = first.into_iter().skip(usize::from(layout.has_header())).chain(rows);
+    let data = first
+        .into_iter()
+        .skip(usize::from(layout.has_header()))
+        .chain(rows);
     for row in data {
         layout.write(&row, &mut builder);
         if builder.is_full() {
@@ -55,7 +80,9 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
 pub(crate) fn is_plausible(bytes: &[u8]) -> bool {
     let head = head_of(bytes);
     // In UTF-16 every other byte of a delimiter is zero, so the bytes themselves do not parse.
-    let (text, _, _) = encoding_rs::Encoding::for_bom(head).map_or(encoding_rs::UTF_8, |(found, _)| found).decode(head);
+    let (text, _, _) = encoding_rs::Encoding::for_bom(head)
+        .map_or(encoding_rs::UTF_8, |(found, _)| found)
+        .decode(head);
     split_off_declaration(&text).0.is_some() || sniff_delimiter(text.as_bytes()).is_some()
 }
 
@@ -65,7 +92,9 @@ fn head_of(bytes: &[u8]) -> &[u8] {
 
 /// Spreadsheets may declare the delimiter in a first line `sep=;`.
 fn split_off_declaration(text: &str) -> (Option<u8>, &str) {
-    let Some(after) = text.strip_prefix("sep=") else { return (None, text) };
+    let Some(after) = text.strip_prefix("sep=") else {
+        return (None, text);
+    };
     let (line, table) = after.split_once('\n').unwrap_or((after, ""));
     match line.trim_end_matches('\r').as_bytes() {
         [delimiter] if delimiter.is_ascii() => (Some(*delimiter), table),
@@ -78,17 +107,28 @@ fn sniff_delimiter(head: &[u8]) -> Option<u8> {
     DELIMITERS
         .into_iter()
         .filter_map(|delimiter| {
-            let mut reader =
-                csv::ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(head);
-            let mut widths: Vec<usize> =
-                reader.byte_records().take(20).map_while(Result::ok).map(|record| record.len()).collect();
+            let mut reader = csv::ReaderBuilder::new()
+                .delimiter(delimiter)
+                .has_headers(false)
+                .flexible(true)
+                .from_reader(head);
+            let mut widths: Vec<usize> = reader
+                .byte_records()
+                .take(20)
+                .map_while(Result::ok)
+                .map(|record| record.len())
+                .collect();
             if widths.len() > 2 && head.len() == SNIFF_BYTES {
                 // The last row may be cut off.
                 widths.pop();
             }
             let columns = *widths.first()?;
             let alike = widths.iter().filter(|width| **width == columns).count();
-            (columns >= 2 && alike * 10 >= widths.len() * 7).then_some((alike * 100 / widths.len(), columns, delimiter))
+            (columns >= 2 && alike * 10 >= widths.len() * 7).then_some((
+                alike * 100 / widths.len(),
+                columns,
+                delimiter,
+            ))
         })
         .max_by_key(|(alike, columns, _)| (*alike, *columns))
         .map(|(_, _, delimiter)| delimiter)
@@ -98,26 +138,52 @@ fn sniff_delimiter(head: &[u8]) -> Option<u8> {
 #[derive(Debug)]
 enum Layout {
     /// `names` is empty when the table has no header.
-    Questions { question: usize, answer: usize, names: Vec<String> },
-    Records { names: Vec<String> },
+    Questions {
+        question: usize,
+        answer: usize,
+        names: Vec<String>,
+    },
+    Records {
+        names: Vec<String>,
+    },
     Rows,
 }
 
 impl Layout {
     fn of(first: &[csv::StringRecord]) -> Self {
-        let Some(header) = first.first() else { return Self::Rows };
-        let names: Vec<String> = header.iter().map(|name| shorten(&one_line(name), MAX_NAME_CHARS)).collect();
-        let find = |known: &[&str]| names.iter().position(|name| known.contains(&name.to_lowercase().as_str()));
+        let Some(header) = first.first() else {
+            return Self::Rows;
+        };
+        let names: Vec<String> = header
+            .iter()
+            .map(|name| shorten(&one_line(name), MAX_NAME_CHARS))
+            .collect();
+        let find = |known: &[&str]| {
+            names
+                .iter()
+                .position(|name| known.contains(&name.to_lowercase().as_str()))
+        };
         if let (Some(question), Some(answer)) = (find(&QUESTION_NAMES), find(&ANSWER_NAMES)) {
-            return Self::Questions { question, answer, names };
+            return Self::Questions {
+                question,
+                answer,
+                names,
+            };
         }
-        let questions = first.iter().filter(|row| row.get(0).is_some_and(|cell| cell.trim_end().ends_with(['?', '？'])));
+        let questions = first.iter().filter(|row| {
+            row.get(0)
+                .is_some_and(|cell| cell.trim_end().ends_with(['?', '？']))
+        });
         let count = questions.count();
         let has_two_columns = first.iter().all(|row| row.len() == 2);
         if has_two_columns && count > 0 && count * 100 >= first.len() * QUESTION_SHARE_PERCENT {
             let is_header = first.len() > count && !header[0].trim_end().ends_with(['?', '？']);
             let names = if is_header { names } else { Vec::new() };
-            return Self::Questions { question: 0, answer: 1, names };
+            return Self::Questions {
+                question: 0,
+                answer: 1,
+                names,
+            };
         }
         if first.len() > 1 && names.len() > 1 && header.iter().all(is_name) {
             return Self::Records { names };
@@ -135,18 +201,38 @@ impl Layout {
 
     fn write(&self, row: &csv::StringRecord, builder: &mut DocumentBuilder) {
         match self {
-            Self::Questions { question, answer, names } => {
-                builder.push(BlockKind::Heading { level: 1 }, row.get(*question).unwrap_or_default(), None);
+            Self::Questions {
+                question,
+                answer,
+                names,
+            } => {
+                builder.push(
+                    BlockKind::Heading { level: 1 },
+                    row.get(*question).unwrap_or_default(),
+                    None,
+                );
                 builder.push(BlockKind::Paragraph, row.get(*answer).unwrap_or_default(), None);
                 let others = (0..row.len()).filter(|column| column != question && column != answer);
                 builder.push(BlockKind::Paragraph, &named_values(row, others, names), None);
             }
             Self::Records { names } => {
-                builder.push(BlockKind::TableRow { header: None }, &named_values(row, 0..row.len(), names), None);
+                builder.push(
+                    BlockKind::TableRow { header: None },
+                    &named_values(row, 0..row.len(), names),
+                    None,
+                );
             }
             Self::Rows => {
-                let cells: Vec<&str> = row.iter().map(str::trim).filter(|cell| !cell.is_empty()).collect();
-                builder.push(BlockKind::TableRow { header: None }, &cells.join(CELL_SEPARATOR), None);
+                let cells: Vec<&str> = row
+                    .iter()
+                    .map(str::trim)
+                    .filter(|cell| !cell.is_empty())
+                    .collect();
+                builder.push(
+                    BlockKind::TableRow { header: None },
+                    &cells.join(CELL_SEPARATOR),
+                    None,
+                );
             }
         }
     }
@@ -191,7 +277,10 @@ mod tests {
     fn every_row_names_its_values() {
         let document = read("Size,Price,Note\nS,5,\nM,6,\"two, words\"\n");
 
-        assert_eq!(document.text, "Size: S\nPrice: 5\n\nSize: M\nPrice: 6\nNote: two, words");
+        assert_eq!(
+            document.text,
+            "Size: S\nPrice: 5\n\nSize: M\nPrice: 6\nNote: two, words"
+        );
         assert_eq!(document.blocks.len(), 2);
         assert_eq!(document.title, None);
     }
@@ -211,9 +300,15 @@ mod tests {
         assert_eq!(read("a;b\n1,5;2\n").text, "a: 1,5\nb: 2");
         assert_eq!(read("a\tb\n1\t2\n").text, "a: 1\nb: 2");
         assert_eq!(read("sep=|\na|b\n1|2\n").text, "a: 1\nb: 2");
-        let utf16: Vec<u8> = "\u{feff}a;b\n1;2\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let utf16: Vec<u8> = "\u{feff}a;b\n1;2\n"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
         assert!(is_plausible(&utf16));
-        assert_eq!(extract(&utf16, &Limits::default()).map(|document| document.text), Ok("a: 1\nb: 2".to_owned()));
+        assert_eq!(
+            extract(&utf16, &Limits::default()).map(|document| document.text),
+            Ok("a: 1\nb: 2".to_owned())
+        );
     }
 
     #[test]

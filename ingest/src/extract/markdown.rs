@@ -54,7 +54,10 @@ fn render(source: &str, front_matter: &mut String) -> String {
 fn title_in(front_matter: &str) -> Option<String> {
     front_matter.lines().find_map(|line| {
         let value = line.strip_prefix("title")?.trim_start();
-        let value = value.strip_prefix(':').or_else(|| value.strip_prefix('='))?.trim();
+        let value = value
+            .strip_prefix(':')
+            .or_else(|| value.strip_prefix('='))?
+            .trim();
         let value = value.trim_matches(['"', '\'']);
         (!value.is_empty()).then(|| value.to_owned())
     })
@@ -89,14 +92,19 @@ mod tests {
 
     #[test]
     fn comments_scripts_and_hidden_html_are_dropped() {
-        let document = read("Seen <!-- not --> text\n\n<script>alert(1)</script>\n\n<div style=\"display:none\">\n\ntrap\n\n</div>\n\nend\n");
+        let document = read(
+            "Seen <!-- not --> text\n\n<script>alert(1)</script>\n\n<div style=\"display:none\">\n\ntrap\n\n</div>\n\nend\n",
+        );
 
         assert_eq!(document.text, "Seen text\n\nend");
     }
 
     #[test]
     fn a_file_without_front_matter_is_titled_by_its_first_heading() {
-        assert_eq!(read("# Opening hours\n\nDaily.").title.as_deref(), Some("Opening hours"));
+        assert_eq!(
+            read("# Opening hours\n\nDaily.").title.as_deref(),
+            Some("Opening hours")
+        );
     }
 
     #[test]
@@ -121,8 +129,15 @@ mod tests {
 
             let outcome = extract(source.as_bytes(), &Limits::default());
 
-            assert!(outcome.is_ok_and(|document| document.text.starts_with("start")), "{unit:?}");
-            assert!(begin.elapsed() < Duration::from_secs(20), "{unit:?} took {:?}", begin.elapsed());
+            assert!(
+                outcome.is_ok_and(|document| document.text.starts_with("start")),
+                "{unit:?}"
+            );
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "{unit:?} took {:?}",
+                begin.elapsed()
+            );
         }
     }
 }

@@ -60,7 +60,10 @@ pub(super) struct Row {
 
 impl Table {
     pub(super) fn new(is_layout: bool) -> Self {
-        Self { is_layout, ..Self::default() }
+        Self {
+            is_layout,
+            ..Self::default()
+        }
     }
 
     pub(super) fn open_row(&mut self) {
@@ -77,7 +80,11 @@ impl Table {
         }
         self.take_spanning();
         self.only_header_cells &= is_header;
-        self.cells.push(Cell { text: String::new(), column: self.next_column, rows: rows.clamp(1, MAX_ROW_SPAN) });
+        self.cells.push(Cell {
+            text: String::new(),
+            column: self.next_column,
+            rows: rows.clamp(1, MAX_ROW_SPAN),
+        });
         self.next_column += columns.clamp(1, MAX_COLUMN_SPAN);
         self.in_cell = true;
     }
@@ -123,7 +130,11 @@ impl Table {
     /// What the row held when the table turns out to arrange the page.
     pub(super) fn become_layout(&mut self) -> Vec<String> {
         self.is_layout = true;
-        std::mem::take(&mut self.cells).into_iter().map(|cell| cell.text).filter(|text| !text.is_empty()).collect()
+        std::mem::take(&mut self.cells)
+            .into_iter()
+            .map(|cell| cell.text)
+            .filter(|text| !text.is_empty())
+            .collect()
     }
 
     /// The finished row, unless it is empty.
@@ -147,13 +158,20 @@ impl Table {
             self.header = Some(text.clone());
             return Some(Row { text, header: None });
         }
-        Some(Row { text, header: self.header.clone() })
+        Some(Row {
+            text,
+            header: self.header.clone(),
+        })
     }
 
     /// Puts in the cells of earlier rows that reach into this one before the next column.
     fn take_spanning(&mut self) {
         while let Some(spanning) = self.spanning.get_mut(&self.next_column) {
-            self.cells.push(Cell { text: spanning.text.clone(), column: self.next_column, rows: 1 });
+            self.cells.push(Cell {
+                text: spanning.text.clone(),
+                column: self.next_column,
+                rows: 1,
+            });
             spanning.rows_left -= 1;
             if spanning.rows_left == 0 {
                 self.spanning.remove(&self.next_column);
@@ -167,7 +185,13 @@ impl Table {
         for cell in cells {
             let text = shorten(&cell.text, MAX_REPEATED_CHARS);
             if cell.rows > 1 {
-                self.spanning.insert(cell.column, Spanning { text: text.clone(), rows_left: cell.rows - 1 });
+                self.spanning.insert(
+                    cell.column,
+                    Spanning {
+                        text: text.clone(),
+                        rows_left: cell.rows - 1,
+                    },
+                );
             }
             self.above.insert(cell.column, text);
         }

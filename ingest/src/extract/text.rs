@@ -87,7 +87,11 @@ fn encoding_of(bytes: &[u8], declared: Option<&'static Encoding>) -> &'static En
 
 /// The guess needs bytes that tell: the window starts shortly before the first non-ASCII byte.
 fn first_non_ascii_window(bytes: &[u8]) -> Vec<u8> {
-    let first = bytes.iter().position(|byte| !byte.is_ascii()).unwrap_or(0).saturating_sub(1_024);
+    let first = bytes
+        .iter()
+        .position(|byte| !byte.is_ascii())
+        .unwrap_or(0)
+        .saturating_sub(1_024);
     bytes[first..bytes.len().min(first + DETECT_WINDOW)].to_vec()
 }
 
@@ -101,7 +105,13 @@ fn utf16_without_mark(head: &[u8]) -> Option<&'static Encoding> {
     if head.len() < 4 || (!head.len().is_multiple_of(2) && head.len() < DETECT_WINDOW) {
         return None;
     }
-    let zeros_at = |offset: usize| head.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();
+    let zeros_at = |offset: usize| {
+        head.iter()
+            .skip(offset)
+            .step_by(2)
+            .filter(|byte| **byte == 0)
+            .count()
+    };
     let (even, odd) = (zeros_at(0), zeros_at(1));
     let half = head.len() / 2;
     if odd * 10 > half * 7 && even * 20 < half {
@@ -144,7 +154,9 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> String {
-        extract(bytes, &Limits::default()).expect("the sample is text").text
+        extract(bytes, &Limits::default())
+            .expect("the sample is text")
+            .text
     }
 
     #[test]
@@ -160,7 +172,8 @@ mod tests {
         let words = "Überprüfung der Größe: 5 € für Zürich";
         let utf16: Vec<u8> = words.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let (windows, _, _) = encoding_rs::WINDOWS_1252.encode(words);
-        let (russian, _, _) = encoding_rs::WINDOWS_1251.encode("Возврат товара возможен в течение тридцати дней");
+        let (russian, _, _) =
+            encoding_rs::WINDOWS_1251.encode("Возврат товара возможен в течение тридцати дней");
 
         assert_eq!(read(words.as_bytes()), words);
         assert_eq!(read(&[b"\xef\xbb\xbf", words.as_bytes()].concat()), words);
@@ -172,6 +185,9 @@ mod tests {
 
     #[test]
     fn text_of_white_space_has_no_text() {
-        assert_eq!(extract("\u{200b} \n".as_bytes(), &Limits::default()), Err(ExtractError::NoText { scanned: false }));
+        assert_eq!(
+            extract("\u{200b} \n".as_bytes(), &Limits::default()),
+            Err(ExtractError::NoText { scanned: false })
+        );
     }
 }

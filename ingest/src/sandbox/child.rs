@@ -67,19 +67,22 @@ where
 /// The kernel's parent-death signal is no help: it fires when the thread that spawned us ends, and an
 /// async runtime ends threads while the service lives on.
 fn die_with_the_parent() -> io::Result<()> {
-    std::thread::Builder::new().name("parent-watch".to_owned()).stack_size(64 << 10).spawn(|| {
-        let stdin = io::stdin();
-        loop {
-            let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
-            match poll(&mut watched, None) {
-                Ok(_) if watched[0].revents().contains(PollFlags::HUP) => break,
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+    std::thread::Builder::new()
+        .name("parent-watch".to_owned())
+        .stack_size(64 << 10)
+        .spawn(|| {
+            let stdin = io::stdin();
+            loop {
+                let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
+                match poll(&mut watched, None) {
+                    Ok(_) if watched[0].revents().contains(PollFlags::HUP) => break,
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return,
+                }
             }
-        }
-        // Requests may be waiting in the pipe, but nobody waits for their replies.
-        let _ = kill_process(getpid(), Signal::KILL);
-    })?;
+            // Requests may be waiting in the pipe, but nobody waits for their replies.
+            let _ = kill_process(getpid(), Signal::KILL);
+        })?;
     Ok(())
 }
 
@@ -101,13 +104,27 @@ fn limit_cpu(timeout: Duration) -> io::Result<()> {
     let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec.max(0) as u64;
     let allowed = used + timeout.as_secs() + 2;
     let maximum = getrlimit(Resource::Cpu).maximum;
-    Ok(setrlimit(Resource::Cpu, Rlimit { current: Some(allowed), maximum })?)
+    Ok(setrlimit(
+        Resource::Cpu,
+        Rlimit {
+            current: Some(allowed),
+            maximum,
+        },
+    )?)
 }
 
 fn set_both(resource: Resource, value: u64) -> io::Result<()> {
     // A limit that is already lower, set by the operator, stays.
-    let value = getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
-    Ok(setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
+    let value = getrlimit(resource)
+        .maximum
+        .map_or(value, |maximum| maximum.min(value));
+    Ok(setrlimit(
+        resource,
+        Rlimit {
+            current: Some(value),
+            maximum: Some(value),
+        },
+    )?)
 }
 
 fn address_space_bytes() -> io::Result<u64> {

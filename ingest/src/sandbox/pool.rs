@@ -80,7 +80,16 @@ impl ExtractorPool {
     ) -> Self {
         let slots = Semaphore::new(size.clamp(1, Semaphore::MAX_PERMITS));
         let idle = Mutex::default();
-        Self { shared: Arc::new(Shared { program, args, limits, idle_timeout, slots, idle }) }
+        Self {
+            shared: Arc::new(Shared {
+                program,
+                args,
+                limits,
+                idle_timeout,
+                slots,
+                idle,
+            }),
+        }
     }
 
     /// Extracts the file at `path`, within the limits of the pool.
@@ -93,7 +102,12 @@ impl ExtractorPool {
         format: Format,
         file_name: &str,
     ) -> Result<ExtractedDocument, ExtractError> {
-        let _slot = self.shared.slots.acquire().await.map_err(|_| ExtractError::Crashed)?;
+        let _slot = self
+            .shared
+            .slots
+            .acquire()
+            .await
+            .map_err(|_| ExtractError::Crashed)?;
         let body = tokio::fs::read(path).await.map_err(|error| {
             tracing::error!(%error, "a stored document cannot be opened");
             ExtractError::Crashed
@@ -123,7 +137,11 @@ impl ExtractorPool {
                     return reply;
                 }
                 Err(error) => {
-                    tracing::warn!(format = format.as_str(), code = error.code(), "an extractor process died");
+                    tracing::warn!(
+                        format = format.as_str(),
+                        code = error.code(),
+                        "an extractor process died"
+                    );
                     // What earlier documents left behind may be to blame.
                     let fair_trial = was_fresh || matches!(error, ExtractError::TimedOut { .. });
                     if fair_trial {
@@ -222,11 +240,22 @@ impl Process {
         let input = child.stdin.take().ok_or_else(lacks)?;
         let output = child.stdout.take().ok_or_else(lacks)?;
         let pid = child.id().ok_or_else(lacks)?;
-        Ok(Self { child, input, output, pid, documents_read: 0 })
+        Ok(Self {
+            child,
+            input,
+            output,
+            pid,
+            documents_read: 0,
+        })
     }
 
     /// The process's reply, or why there is none; after that the process is dead.
-    async fn read_document(&mut self, head: &[u8], body: &[u8], limits: &Limits) -> Result<Reply, ExtractError> {
+    async fn read_document(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        limits: &Limits,
+    ) -> Result<Reply, ExtractError> {
         let pid = self.pid;
         let exchange = self.exchange(head, body, max_reply_bytes(limits));
         let outcome = tokio::select! {
@@ -311,7 +340,9 @@ fn judge_death(status: ExitStatus, last_words: &str, limits: &Limits) -> Extract
 }
 
 fn timed_out(limits: &Limits) -> ExtractError {
-    ExtractError::TimedOut { seconds: limits.timeout.as_secs().max(1) }
+    ExtractError::TimedOut {
+        seconds: limits.timeout.as_secs().max(1),
+    }
 }
 
 /// Returns once the process holds more memory than `limit`. The address-space limit alone would not do:

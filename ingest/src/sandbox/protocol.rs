@@ -27,8 +27,11 @@ pub(super) type Reply = Result<ExtractedDocument, ExtractError>;
 /// The bytes of a request up to its body.
 pub(super) fn encode_head(head: &RequestHead) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(head)?;
-    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEAD_BYTES);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "request head too long"))?;
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|length| *length <= MAX_HEAD_BYTES);
+    let length =
+        length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "request head too long"))?;
     Ok([&length.to_le_bytes(), json.as_slice()].concat())
 }
 
@@ -41,7 +44,10 @@ pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<(RequestH
     input.read_exact(&mut length[1..])?;
     let length = u32::from_le_bytes(length);
     if length > MAX_HEAD_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "request head too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "request head too long",
+        ));
     }
     let mut json = vec![0; length as usize];
     input.read_exact(&mut json)?;
@@ -65,5 +71,8 @@ pub(super) fn encode_reply(reply: &Reply) -> io::Result<Vec<u8>> {
 
 /// The largest reply that a sound extractor sends under `limits`.
 pub(super) fn max_reply_bytes(limits: &Limits) -> u64 {
-    limits.max_unpacked_bytes.saturating_mul(MAX_REPLY_BYTES_PER_TEXT_BYTE).max(1 << 20)
+    limits
+        .max_unpacked_bytes
+        .saturating_mul(MAX_REPLY_BYTES_PER_TEXT_BYTE)
+        .max(1 << 20)
 }

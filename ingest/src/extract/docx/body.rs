@@ -13,8 +13,20 @@ use crate::{BlockKind, ExtractError};
 /// Elements that hold no text of the document: deleted and moved text, field codes, the old spelling of what
 /// stands beside it in the new one, former properties.
 const SKIPPED: [&str; 14] = [
-    "del", "moveFrom", "delText", "instrText", "delInstrText", "Fallback", "rPrChange", "pPrChange", "sectPr",
-    "tblGrid", "tblPr", "sdtPr", "fldData", "binData",
+    "del",
+    "moveFrom",
+    "delText",
+    "instrText",
+    "delInstrText",
+    "Fallback",
+    "rPrChange",
+    "pPrChange",
+    "sectPr",
+    "tblGrid",
+    "tblPr",
+    "sdtPr",
+    "fldData",
+    "binData",
 ];
 
 /// Notes by id, for references in the text.
@@ -68,7 +80,11 @@ pub(super) fn read_body(
 }
 
 /// The plain text of notes by their ids.
-pub(super) fn read_notes(source: &str, styles: &Styles, max_depth: u32) -> Result<HashMap<String, String>, ExtractError> {
+pub(super) fn read_notes(
+    source: &str,
+    styles: &Styles,
+    max_depth: u32,
+) -> Result<HashMap<String, String>, ExtractError> {
     let mut reader = XmlReader::new(source, max_depth);
     let mut notes = HashMap::new();
     let mut current: Option<(String, String)> = None;
@@ -82,7 +98,9 @@ pub(super) fn read_notes(source: &str, styles: &Styles, max_depth: u32) -> Resul
                 let name = element.name();
                 match name.as_str() {
                     // Separators are lines, not notes.
-                    "footnote" | "endnote" if element.attribute("type").is_none_or(|kind| kind == "normal") => {
+                    "footnote" | "endnote"
+                        if element.attribute("type").is_none_or(|kind| kind == "normal") =>
+                    {
                         current = Some((element.attribute("id").unwrap_or_default(), String::new()));
                     }
                     name if SKIPPED.contains(&name) => skip = 1,
@@ -126,7 +144,9 @@ impl Run {
             }
             "rPr" => self.in_properties += 1,
             "t" => self.in_text = true,
-            "vanish" | "webHidden" if self.in_properties > 0 && self.depth > 0 => self.is_hidden |= element.is_on(),
+            "vanish" | "webHidden" if self.in_properties > 0 && self.depth > 0 => {
+                self.is_hidden |= element.is_on()
+            }
             "rStyle" if self.depth > 0 => {
                 self.is_hidden |= element.value().is_some_and(|style| styles.is_hidden(&style));
             }
@@ -194,7 +214,10 @@ impl Body<'_> {
             "tr" => self.with_table(Table::open_row),
             "tc" => self.with_table(|table| table.open_cell(false, 1, 1)),
             "gridSpan" => {
-                let columns = element.value().and_then(|columns| columns.parse().ok()).unwrap_or(1);
+                let columns = element
+                    .value()
+                    .and_then(|columns| columns.parse().ok())
+                    .unwrap_or(1);
                 self.with_table(|table| table.widen_cell(columns));
             }
             "vMerge" if element.value().is_none_or(|value| value != "restart") => {
@@ -247,7 +270,11 @@ impl Body<'_> {
     }
 
     fn add_note(&mut self, name: &str, element: &Element<'_>) {
-        let notes = if name == "footnoteReference" { &self.notes.footnotes } else { &self.notes.endnotes };
+        let notes = if name == "footnoteReference" {
+            &self.notes.footnotes
+        } else {
+            &self.notes.endnotes
+        };
         let note = element.attribute("id").and_then(|id| notes.get(&id));
         if let (Some(note), Some(paragraph)) = (note, self.paragraphs.last_mut()) {
             paragraph.notes.push(note.clone());
@@ -255,7 +282,9 @@ impl Body<'_> {
     }
 
     fn take_property(&mut self, name: &str, element: &Element<'_>) {
-        let Some(paragraph) = self.paragraphs.last_mut() else { return };
+        let Some(paragraph) = self.paragraphs.last_mut() else {
+            return;
+        };
         let value = element.value();
         match name {
             "pStyle" => paragraph.style = value,
@@ -284,12 +313,15 @@ impl Body<'_> {
 
     fn close_row(&mut self) {
         if let Some(row) = self.tables.last_mut().and_then(Table::close_row) {
-            self.builder.push(BlockKind::TableRow { header: row.header }, &row.text, None);
+            self.builder
+                .push(BlockKind::TableRow { header: row.header }, &row.text, None);
         }
     }
 
     fn finish_paragraph(&mut self) {
-        let Some(paragraph) = self.paragraphs.pop() else { return };
+        let Some(paragraph) = self.paragraphs.pop() else {
+            return;
+        };
         let style = paragraph.style.as_deref().unwrap_or_default();
         if self.styles.is_contents(style) || self.styles.is_hidden(style) {
             return;
@@ -338,7 +370,11 @@ impl Body<'_> {
     fn list_of(&self, paragraph: &Paragraph, style: &str) -> Option<(String, u8)> {
         let by_style = self.styles.numbering(style);
         let style_level = by_style.as_ref().and_then(|(_, level)| *level);
-        let num_id = paragraph.num_id.clone().or(by_style.map(|(num_id, _)| num_id)).filter(|id| id != "0")?;
+        let num_id = paragraph
+            .num_id
+            .clone()
+            .or(by_style.map(|(num_id, _)| num_id))
+            .filter(|id| id != "0")?;
         let level = paragraph
             .list_level
             .or(style_level)

@@ -31,7 +31,9 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
     let depth = limits.max_depth;
     let folder = main.rfind('/').map_or("", |slash| &main[..=slash]);
 
-    let source = package.read(&main)?.ok_or_else(|| ExtractError::damaged("its text is missing"))?;
+    let source = package
+        .read(&main)?
+        .ok_or_else(|| ExtractError::damaged("its text is missing"))?;
     let part = |package: &mut Package<'_>, name: &str| package.read(&format!("{folder}{name}"));
     let styles = match part(&mut package, "styles.xml")? {
         Some(source) => Styles::parse(&source, depth)?,
@@ -71,13 +73,21 @@ impl<'a> Package<'a> {
         if archive.len() > limits.max_entries as usize {
             return Err(ExtractError::too_large("its archive has too many entries"));
         }
-        Ok(Self { archive, limits, packed_bytes: bytes.len() as u64, unpacked_bytes: 0 })
+        Ok(Self {
+            archive,
+            limits,
+            packed_bytes: bytes.len() as u64,
+            unpacked_bytes: 0,
+        })
     }
 
     /// The text of a part, or `None` if there is none of this name.
     fn read(&mut self, name: &str) -> Result<Option<String>, ExtractError> {
         // The declared size is a claim; what comes out is counted.
-        let allowed = self.limits.max_unpacked(self.packed_bytes).saturating_sub(self.unpacked_bytes);
+        let allowed = self
+            .limits
+            .max_unpacked(self.packed_bytes)
+            .saturating_sub(self.unpacked_bytes);
         let mut entry = match self.archive.by_name(name) {
             Ok(entry) => entry,
             Err(ZipError::FileNotFound) => return Ok(None),
@@ -98,13 +108,17 @@ impl<'a> Package<'a> {
 
     /// The name of the part with the body, by the package's own table of contents.
     fn main_part(&mut self) -> Result<String, ExtractError> {
-        let Some(source) = self.read("_rels/.rels")? else { return Ok(USUAL_MAIN_PART.to_owned()) };
+        let Some(source) = self.read("_rels/.rels")? else {
+            return Ok(USUAL_MAIN_PART.to_owned());
+        };
         let mut reader = XmlReader::new(&source, self.limits.max_depth);
         while let Some(event) = reader.next()? {
             let XmlEvent::Start(element) = event else { continue };
             let kind = element.attribute("Type").unwrap_or_default();
             // A part outside the package is never followed.
-            let is_external = element.attribute("TargetMode").is_some_and(|mode| mode == "External");
+            let is_external = element
+                .attribute("TargetMode")
+                .is_some_and(|mode| mode == "External");
             if kind.ends_with("/officeDocument") && !is_external {
                 let target = element.attribute("Target").unwrap_or_default();
                 return Ok(target.trim_start_matches('/').to_owned());
@@ -115,7 +129,9 @@ impl<'a> Package<'a> {
 
     /// The title in the document's properties.
     fn title(&mut self) -> Result<Option<String>, ExtractError> {
-        let Some(source) = self.read("docProps/core.xml")? else { return Ok(None) };
+        let Some(source) = self.read("docProps/core.xml")? else {
+            return Ok(None);
+        };
         let mut reader = XmlReader::new(&source, self.limits.max_depth);
         let mut title: Option<String> = None;
         let mut in_title = false;

@@ -66,7 +66,10 @@ impl Numbering {
                 place.list = Some(id);
             }
             "lvl" | "lvlOverride" => {
-                let level = element.attribute("ilvl").and_then(|level| level.parse().ok()).unwrap_or(0);
+                let level = element
+                    .attribute("ilvl")
+                    .and_then(|level| level.parse().ok())
+                    .unwrap_or(0);
                 place.level = std::cmp::min(level, LEVELS - 1);
             }
             _ => {}
@@ -82,7 +85,9 @@ impl Numbering {
             }
             return;
         }
-        let Some(levels) = place.look.as_ref().and_then(|id| self.looks.get_mut(id)) else { return };
+        let Some(levels) = place.look.as_ref().and_then(|id| self.looks.get_mut(id)) else {
+            return;
+        };
         let level = &mut levels[place.level];
         match name.as_str() {
             "numFmt" => level.format = element.value().unwrap_or_default(),
@@ -96,7 +101,9 @@ impl Numbering {
     /// The level of list `num_id` that belongs to a paragraph style.
     pub(super) fn level_of_style(&self, num_id: &str, style: &str) -> Option<u8> {
         let levels = self.looks.get(&self.lists.get(num_id)?.look)?;
-        let level = levels.iter().position(|level| level.style.as_deref() == Some(style))?;
+        let level = levels
+            .iter()
+            .position(|level| level.style.as_deref() == Some(style))?;
         u8::try_from(level).ok()
     }
 
@@ -142,7 +149,9 @@ fn label(levels: &[Level], counts: &[u32; LEVELS], level: usize) -> Option<Strin
     let mut label = String::new();
     let mut chars = levels[level].pattern.chars();
     while let Some(c) = chars.next() {
-        let shown = (c == '%').then(|| chars.clone().next().and_then(|digit| digit.to_digit(10))).flatten();
+        let shown = (c == '%')
+            .then(|| chars.clone().next().and_then(|digit| digit.to_digit(10)))
+            .flatten();
         match shown {
             Some(shown @ 1..=9) => {
                 chars.next();
@@ -180,8 +189,19 @@ fn letters(count: u32) -> String {
 
 fn roman(count: u32) -> String {
     const SIGNS: [(u32, &str); 13] = [
-        (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"),
-        (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
+        (1000, "M"),
+        (900, "CM"),
+        (500, "D"),
+        (400, "CD"),
+        (100, "C"),
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
     ];
     if count > 3_999 {
         return count.to_string();
@@ -223,14 +243,23 @@ mod tests {
     fn labels_count_by_level_and_start_again_below() {
         let mut numbering = sample();
 
-        let labels: Vec<Option<String>> =
-            [0, 0, 1, 1, 2, 0, 1].into_iter().map(|level| numbering.advance("1", level)).collect();
+        let labels: Vec<Option<String>> = [0, 0, 1, 1, 2, 0, 1]
+            .into_iter()
+            .map(|level| numbering.advance("1", level))
+            .collect();
 
-        let labels: Vec<&str> = labels.iter().map(|label| label.as_deref().unwrap_or("-")).collect();
+        let labels: Vec<&str> = labels
+            .iter()
+            .map(|label| label.as_deref().unwrap_or("-"))
+            .collect();
         assert_eq!(labels, ["1.", "2.", "2.a)", "2.b)", "-", "3.", "3.a)"]);
         assert_eq!(numbering.advance("1", 0).as_deref(), Some("4."));
         assert_eq!(numbering.advance("1", 2), None);
-        assert_eq!(numbering.advance("1", 1).as_deref(), Some("4.b)"), "the skipped level counts as begun");
+        assert_eq!(
+            numbering.advance("1", 1).as_deref(),
+            Some("4.b)"),
+            "the skipped level counts as begun"
+        );
     }
 
     #[test]

@@ -9,8 +9,14 @@ use crate::ExtractError;
 const MAX_INHERITANCE: usize = 20;
 
 /// Names of styles that programs give to listings.
-const CODE_STYLES: [&str; 6] =
-    ["code", "source code", "html preformatted", "preformatted text", "code block", "macro text"];
+const CODE_STYLES: [&str; 6] = [
+    "code",
+    "source code",
+    "html preformatted",
+    "preformatted text",
+    "code block",
+    "macro text",
+];
 
 /// The styles of a document by id.
 #[derive(Debug, Default)]
@@ -58,11 +64,20 @@ impl Styles {
         }
         let by_name = self.lineage(id).find_map(|style| match style.name.as_str() {
             "title" => Some(1),
-            name => name.strip_prefix("heading ").and_then(|digits| digits.trim().parse::<u8>().ok()),
+            name => name
+                .strip_prefix("heading ")
+                .and_then(|digits| digits.trim().parse::<u8>().ok()),
         });
         // Documents without a style sheet still use the usual ids.
-        let by_id = || id.to_ascii_lowercase().strip_prefix("heading").and_then(|digits| digits.parse::<u8>().ok());
-        by_name.or_else(by_id).filter(|level| *level > 0).map(|level| level.min(6))
+        let by_id = || {
+            id.to_ascii_lowercase()
+                .strip_prefix("heading")
+                .and_then(|digits| digits.parse::<u8>().ok())
+        };
+        by_name
+            .or_else(by_id)
+            .filter(|level| *level > 0)
+            .map(|level| level.min(6))
     }
 
     pub(super) fn is_title(&self, id: &str) -> bool {
@@ -71,15 +86,18 @@ impl Styles {
 
     /// Tables of contents repeat the headings.
     pub(super) fn is_contents(&self, id: &str) -> bool {
-        self.lineage(id).any(|style| style.name.starts_with("toc ") && style.name != "toc heading")
+        self.lineage(id)
+            .any(|style| style.name.starts_with("toc ") && style.name != "toc heading")
     }
 
     pub(super) fn is_code(&self, id: &str) -> bool {
-        self.lineage(id).any(|style| CODE_STYLES.contains(&style.name.as_str()))
+        self.lineage(id)
+            .any(|style| CODE_STYLES.contains(&style.name.as_str()))
     }
 
     pub(super) fn is_list(&self, id: &str) -> bool {
-        self.lineage(id).any(|style| style.name.starts_with("list ") && style.name != "list paragraph")
+        self.lineage(id)
+            .any(|style| style.name.starts_with("list ") && style.name != "list paragraph")
     }
 
     pub(super) fn is_hidden(&self, id: &str) -> bool {
@@ -94,8 +112,10 @@ impl Styles {
 
     /// The style and those it is based on.
     fn lineage<'a>(&'a self, id: &str) -> impl Iterator<Item = &'a Style> {
-        std::iter::successors(self.0.get(id), |style| style.based_on.as_ref().and_then(|id| self.0.get(id)))
-            .take(MAX_INHERITANCE)
+        std::iter::successors(self.0.get(id), |style| {
+            style.based_on.as_ref().and_then(|id| self.0.get(id))
+        })
+        .take(MAX_INHERITANCE)
     }
 }
 

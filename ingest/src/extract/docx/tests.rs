@@ -8,14 +8,18 @@ use crate::{BlockKind, Format};
 fn package(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in parts {
-        writer.start_file(*name, SimpleFileOptions::default()).expect("a new entry");
+        writer
+            .start_file(*name, SimpleFileOptions::default())
+            .expect("a new entry");
         writer.write_all(content).expect("written to memory");
     }
     writer.finish().expect("a whole archive").into_inner()
 }
 
 fn document_of(body: &str) -> String {
-    format!(r#"<?xml version="1.0"?><w:document xmlns:w="w" xmlns:m="m" xmlns:mc="mc"><w:body>{body}</w:body></w:document>"#)
+    format!(
+        r#"<?xml version="1.0"?><w:document xmlns:w="w" xmlns:m="m" xmlns:mc="mc"><w:body>{body}</w:body></w:document>"#
+    )
 }
 
 const STYLES: &str = r#"<w:styles xmlns:w="w">
@@ -39,7 +43,10 @@ fn plain(text: &str) -> String {
 
 fn read_with(body: &str, more: &[(&str, &[u8])]) -> Result<ExtractedDocument, ExtractError> {
     let document = document_of(body);
-    let mut parts: Vec<(&str, &[u8])> = vec![(USUAL_MAIN_PART, document.as_bytes()), ("word/styles.xml", STYLES.as_bytes())];
+    let mut parts: Vec<(&str, &[u8])> = vec![
+        (USUAL_MAIN_PART, document.as_bytes()),
+        ("word/styles.xml", STYLES.as_bytes()),
+    ];
     parts.extend(more);
     extract(&package(&parts), &Limits::default())
 }
@@ -51,37 +58,77 @@ fn read(body: &str) -> ExtractedDocument {
 #[test]
 fn headings_come_from_styles_outline_levels_and_inheritance() {
     let own = r#"<w:p><w:pPr><w:outlineLvl w:val="2"/></w:pPr><w:r><w:t>Own</w:t></w:r></w:p>"#;
-    let body = [styled("berschrift1", "One"), styled("Klausel", "Two"), styled("Fern", "Three"), own.to_owned(), styled("A", "x")];
+    let body = [
+        styled("berschrift1", "One"),
+        styled("Klausel", "Two"),
+        styled("Fern", "Three"),
+        own.to_owned(),
+        styled("A", "x"),
+    ];
 
     let document = read(&body.concat());
 
     let kinds: Vec<&BlockKind> = document.blocks.iter().map(|block| &block.kind).collect();
     let heading = |level| BlockKind::Heading { level };
-    assert_eq!(kinds, [&heading(1), &heading(2), &heading(2), &heading(3), &BlockKind::Paragraph]);
+    assert_eq!(
+        kinds,
+        [
+            &heading(1),
+            &heading(2),
+            &heading(2),
+            &heading(3),
+            &BlockKind::Paragraph
+        ]
+    );
     assert_eq!(document.blocks[4].heading_path, ["One", "Three", "Own"]);
 }
 
 #[test]
 fn tables_become_rows_with_their_header() {
-    let row = |cells: [&str; 2]| format!("<w:tr>{}</w:tr>", cells.map(|cell| format!("<w:tc>{}</w:tc>", plain(cell))).concat());
-    let body = format!("<w:tbl>{}{}</w:tbl>{}", row(["Part", "Years"]), row(["Motor", "5"]), plain("after"));
+    let row = |cells: [&str; 2]| {
+        format!(
+            "<w:tr>{}</w:tr>",
+            cells.map(|cell| format!("<w:tc>{}</w:tc>", plain(cell))).concat()
+        )
+    };
+    let body = format!(
+        "<w:tbl>{}{}</w:tbl>{}",
+        row(["Part", "Years"]),
+        row(["Motor", "5"]),
+        plain("after")
+    );
 
     let document = read(&body);
 
     assert_eq!(document.text, "Part | Years\nMotor | 5\n\nafter");
-    assert_eq!(document.blocks[1].kind, BlockKind::TableRow { header: Some("Part | Years".to_owned()) });
+    assert_eq!(
+        document.blocks[1].kind,
+        BlockKind::TableRow {
+            header: Some("Part | Years".to_owned())
+        }
+    );
 }
 
 #[test]
 fn merged_cells_are_repeated_in_each_row() {
-    let cell = |properties: &str, text: &str| format!("<w:tc><w:tcPr>{properties}</w:tcPr>{}</w:tc>", plain(text));
+    let cell =
+        |properties: &str, text: &str| format!("<w:tc><w:tcPr>{properties}</w:tcPr>{}</w:tc>", plain(text));
     let rows = [
-        [cell(r#"<w:vMerge w:val="restart"/>"#, "2025"), cell("", "3 items")],
+        [
+            cell(r#"<w:vMerge w:val="restart"/>"#, "2025"),
+            cell("", "3 items"),
+        ],
         [cell("<w:vMerge/>", ""), cell("", "4 items")],
     ];
-    let body: String = rows.iter().map(|row| format!("<w:tr>{}</w:tr>", row.concat())).collect();
+    let body: String = rows
+        .iter()
+        .map(|row| format!("<w:tr>{}</w:tr>", row.concat()))
+        .collect();
 
-    assert_eq!(read(&format!("<w:tbl>{body}</w:tbl>")).text, "2025 | 3 items\n2025 | 4 items");
+    assert_eq!(
+        read(&format!("<w:tbl>{body}</w:tbl>")).text,
+        "2025 | 3 items\n2025 | 4 items"
+    );
 }
 
 #[test]
@@ -105,16 +152,30 @@ fn deleted_hidden_and_repeated_text_is_left_out() {
 #[test]
 fn equations_keep_their_structure() {
     let run = |text: &str| format!("<m:r><m:t>{text}</m:t></m:r>");
-    let power = format!("<m:sSup><m:e>{}</m:e><m:sup>{}</m:sup></m:sSup>", run("r"), run("2"));
-    let fraction = format!("<m:f><m:num>{}</m:num><m:den>{}</m:den></m:f>", run("1"), run("n"));
+    let power = format!(
+        "<m:sSup><m:e>{}</m:e><m:sup>{}</m:sup></m:sSup>",
+        run("r"),
+        run("2")
+    );
+    let fraction = format!(
+        "<m:f><m:num>{}</m:num><m:den>{}</m:den></m:f>",
+        run("1"),
+        run("n")
+    );
     let sum = format!(
         r#"<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:sub>{}</m:sub><m:sup>{}</m:sup><m:e>{fraction}</m:e></m:nary>"#,
         run("n=1"),
         run("∞")
     );
-    let body = format!("<w:p><w:r><w:t>Area </w:t></w:r><m:oMath>{}{power}</m:oMath></w:p><w:p><m:oMath>{sum}</m:oMath></w:p>", run("A=π"));
+    let body = format!(
+        "<w:p><w:r><w:t>Area </w:t></w:r><m:oMath>{}{power}</m:oMath></w:p><w:p><m:oMath>{sum}</m:oMath></w:p>",
+        run("A=π")
+    );
 
-    assert_eq!(read(&body).text, "Area $A=\\pi r^{2}$\n\n$\\sum_{n=1}^{\\infty } \\frac{1}{n}$");
+    assert_eq!(
+        read(&body).text,
+        "Area $A=\\pi r^{2}$\n\n$\\sum_{n=1}^{\\infty } \\frac{1}{n}$"
+    );
 }
 
 proptest::proptest! {
@@ -175,7 +236,10 @@ fn a_zip_bomb_is_refused_by_what_comes_out_of_it() {
     let packed = package(&[(USUAL_MAIN_PART, bomb.as_bytes())]);
     assert!(packed.len() < 1 << 20);
 
-    assert_eq!(extract(&packed, &Limits::default()).map_err(|error| error.code()), Err("too_large"));
+    assert_eq!(
+        extract(&packed, &Limits::default()).map_err(|error| error.code()),
+        Err("too_large")
+    );
 }
 
 #[test]
@@ -184,8 +248,14 @@ fn too_many_entries_and_too_deep_elements_are_refused() {
     let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), b"".as_slice())).collect();
     let deep = format!("{}x{}", "<w:sdt>".repeat(100_000), "</w:sdt>".repeat(100_000));
 
-    assert_eq!(extract(&package(&entries), &Limits::default()).map_err(|error| error.code()), Err("too_large"));
-    assert_eq!(read_with(&deep, &[]).map_err(|error| error.code()), Err("too_large"));
+    assert_eq!(
+        extract(&package(&entries), &Limits::default()).map_err(|error| error.code()),
+        Err("too_large")
+    );
+    assert_eq!(
+        read_with(&deep, &[]).map_err(|error| error.code()),
+        Err("too_large")
+    );
 }
 
 #[test]
@@ -194,9 +264,15 @@ fn entities_and_outside_parts_are_refused() {
     let rels = r#"<Relationships><Relationship Type="http://x/officeDocument" Target="http://127.0.0.1/x.xml" TargetMode="External"/></Relationships>"#;
     let inside = document_of(&plain("inside"));
 
-    let bomb = extract(&package(&[(USUAL_MAIN_PART, document.as_bytes())]), &Limits::default());
+    let bomb = extract(
+        &package(&[(USUAL_MAIN_PART, document.as_bytes())]),
+        &Limits::default(),
+    );
     let outside = extract(
-        &package(&[("_rels/.rels", rels.as_bytes()), (USUAL_MAIN_PART, inside.as_bytes())]),
+        &package(&[
+            ("_rels/.rels", rels.as_bytes()),
+            (USUAL_MAIN_PART, inside.as_bytes()),
+        ]),
         &Limits::default(),
     );
 
@@ -210,6 +286,12 @@ fn what_the_archive_is_decides_the_type() {
     let xlsx = package(&[("xl/workbook.xml", b"<workbook/>")]);
 
     assert_eq!(Format::detect(&docx, "a.zip"), Ok(Format::Docx));
-    assert_eq!(Format::detect(&xlsx, "a.docx").map_err(|error| error.code()), Err("unsupported_type"));
-    assert_eq!(extract(&docx, &Limits::default()), Err(ExtractError::NoText { scanned: false }));
+    assert_eq!(
+        Format::detect(&xlsx, "a.docx").map_err(|error| error.code()),
+        Err("unsupported_type")
+    );
+    assert_eq!(
+        extract(&docx, &Limits::default()),
+        Err(ExtractError::NoText { scanned: false })
+    );
 }

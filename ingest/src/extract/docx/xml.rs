@@ -48,7 +48,9 @@ impl Element<'_> {
 
     /// Whether a property that may be present or absent is on.
     pub(super) fn is_on(&self) -> bool {
-        !self.value().is_some_and(|value| matches!(value.as_str(), "0" | "false" | "off" | "none"))
+        !self
+            .value()
+            .is_some_and(|value| matches!(value.as_str(), "0" | "false" | "off" | "none"))
     }
 }
 
@@ -64,13 +66,20 @@ impl<'a> XmlReader<'a> {
         let config = reader.config_mut();
         config.expand_empty_elements = true;
         config.allow_dangling_amp = true;
-        Self { reader, depth: 0, max_depth: max_depth as usize }
+        Self {
+            reader,
+            depth: 0,
+            max_depth: max_depth as usize,
+        }
     }
 
     /// The next event, or `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<XmlEvent<'a>>, ExtractError> {
         loop {
-            let event = self.reader.read_event().map_err(|_| ExtractError::damaged("its XML is broken"))?;
+            let event = self
+                .reader
+                .read_event()
+                .map_err(|_| ExtractError::damaged("its XML is broken"))?;
             match event {
                 Event::Start(tag) => {
                     self.depth += 1;
@@ -124,7 +133,10 @@ mod tests {
 
     #[test]
     fn references_are_resolved_and_unknown_ones_dropped() {
-        assert_eq!(texts("<a>1 &lt; 2 &#x41;&amp;&nope;</a>"), Ok("1 < 2 A&".to_owned()));
+        assert_eq!(
+            texts("<a>1 &lt; 2 &#x41;&amp;&nope;</a>"),
+            Ok("1 < 2 A&".to_owned())
+        );
     }
 
     #[test]

@@ -36,14 +36,19 @@ impl HidingRules {
             let (declarations, after) = after.split_once('}').unwrap_or((after, ""));
             rest = after;
             if hides(declarations) {
-                selectors.split(',').for_each(|selector| self.add(selector.trim()));
+                selectors
+                    .split(',')
+                    .for_each(|selector| self.add(selector.trim()));
             }
         }
     }
 
     fn add(&mut self, selector: &str) {
         let is_name = |name: &str| {
-            !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+            !name.is_empty()
+                && name
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
         };
         if let Some(class) = selector.strip_prefix('.').filter(|name| is_name(name)) {
             self.classes.insert(class.to_owned());
@@ -62,7 +67,10 @@ impl HidingRules {
                 "aria-hidden" => value.eq_ignore_ascii_case("true"),
                 "style" => hides(value),
                 "role" => SKIPPED_ROLES.iter().any(|role| value.eq_ignore_ascii_case(role)),
-                "class" => !self.classes.is_empty() && value.split_whitespace().any(|name| self.classes.contains(name)),
+                "class" => {
+                    !self.classes.is_empty()
+                        && value.split_whitespace().any(|name| self.classes.contains(name))
+                }
                 "id" => self.ids.contains(value),
                 _ => false,
             }
@@ -73,8 +81,14 @@ impl HidingRules {
 /// Whether CSS declarations make an element invisible.
 fn hides(declarations: &str) -> bool {
     declarations.split(';').any(|declaration| {
-        let Some((property, value)) = declaration.split_once(':') else { return false };
-        let value = value.trim().trim_end_matches("!important").trim().to_ascii_lowercase();
+        let Some((property, value)) = declaration.split_once(':') else {
+            return false;
+        };
+        let value = value
+            .trim()
+            .trim_end_matches("!important")
+            .trim()
+            .to_ascii_lowercase();
         match property.trim().to_ascii_lowercase().as_str() {
             "display" => value == "none",
             "visibility" => value == "hidden" || value == "collapse",

@@ -32,12 +32,19 @@ fn headings_lists_code_and_tables_become_blocks() {
             &BlockKind::ListItem,
             &BlockKind::Code,
             &BlockKind::TableRow { header: None },
-            &BlockKind::TableRow { header: header.clone() },
+            &BlockKind::TableRow {
+                header: header.clone()
+            },
             &BlockKind::TableRow { header },
             &BlockKind::Paragraph,
         ]
     );
-    assert!(document.blocks.iter().all(|block: &Block| block.heading_path == ["Shop"]));
+    assert!(
+        document
+            .blocks
+            .iter()
+            .all(|block: &Block| block.heading_path == ["Shop"])
+    );
 }
 
 #[test]
@@ -62,7 +69,10 @@ fn an_unclosed_hidden_element_ends_with_the_element_around_it() {
 
 #[test]
 fn pictures_speak_by_their_alternative_text() {
-    assert_eq!(read("<p>See <img src=http://127.0.0.1/x.png alt='the map'> here").text, "See the map here");
+    assert_eq!(
+        read("<p>See <img src=http://127.0.0.1/x.png alt='the map'> here").text,
+        "See the map here"
+    );
 }
 
 #[test]
@@ -72,7 +82,10 @@ fn cells_that_span_rows_are_repeated_in_each() {
          <tr><td colspan=2>all<td rowspan=9999>7<tr><td>x<td>y</table>",
     );
 
-    assert_eq!(document.text, "Year | Month | Sum\n2025 | May | 3\n2025 | June | 4\nall | 7\nx | y | 7");
+    assert_eq!(
+        document.text,
+        "Year | Month | Sum\n2025 | May | 3\n2025 | June | 4\nall | 7\nx | y | 7"
+    );
 }
 
 #[test]
@@ -88,8 +101,14 @@ fn declared_encodings_are_obeyed() {
     let page = b"<meta charset=windows-1251><p>\xcf\xf0\xe8\xe2\xe5\xf2";
     let wrong = "<meta charset=iso-8859-1><p>größer".as_bytes();
 
-    assert_eq!(extract(page, &Limits::default()).map(|document| document.text), Ok("Привет".to_owned()));
-    assert_eq!(extract(wrong, &Limits::default()).map(|document| document.text), Ok("größer".to_owned()));
+    assert_eq!(
+        extract(page, &Limits::default()).map(|document| document.text),
+        Ok("Привет".to_owned())
+    );
+    assert_eq!(
+        extract(wrong, &Limits::default()).map(|document| document.text),
+        Ok("größer".to_owned())
+    );
 }
 
 #[test]
@@ -104,9 +123,16 @@ fn entities_of_a_doctype_are_not_expanded() {
 #[test]
 fn absurd_nesting_and_attributes_end_soon() {
     let begin = std::time::Instant::now();
-    let deep = format!("{}bottom{}", "<div><b><p>".repeat(100_000), "</div>".repeat(100_000));
+    let deep = format!(
+        "{}bottom{}",
+        "<div><b><p>".repeat(100_000),
+        "</div>".repeat(100_000)
+    );
     let tables = format!("{}cell", "<table><tr><td>".repeat(50_000));
-    let attributes = format!("<p {}>x", (0..200_000).map(|n| format!("a{n} ")).collect::<String>());
+    let attributes = format!(
+        "<p {}>x",
+        (0..200_000).map(|n| format!("a{n} ")).collect::<String>()
+    );
 
     assert_eq!(read(&deep).text, "bottom");
     assert_eq!(read(&tables).text, "cell");

@@ -14,8 +14,8 @@ use crate::{BlockKind, Limits};
 
 /// Elements whose content is no text of the page, or repeats on every page of the site.
 const SKIPPED: [&str; 17] = [
-    "template", "noscript", "nav", "footer", "object", "svg", "canvas", "audio", "video", "select", "datalist",
-    "map", "applet", "frameset", "noframes", "menu", "dialog",
+    "template", "noscript", "nav", "footer", "object", "svg", "canvas", "audio", "video", "select",
+    "datalist", "map", "applet", "frameset", "noframes", "menu", "dialog",
 ];
 
 /// Elements without content and end tag.
@@ -58,9 +58,10 @@ fn role_of(name: &str) -> Option<Role> {
         "caption" => CAPTION,
         "table" => TABLE,
         "html" | "body" => PAGE,
-        "address" | "article" | "aside" | "blockquote" | "center" | "details" | "dir" | "div" | "fieldset"
-        | "figcaption" | "figure" | "form" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "head" | "header" | "hgroup"
-        | "legend" | "main" | "optgroup" | "pre" | "search" | "section" | "summary" => PLAIN,
+        "address" | "article" | "aside" | "blockquote" | "center" | "details" | "dir" | "div"
+        | "fieldset" | "figcaption" | "figure" | "form" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6"
+        | "head" | "header" | "hgroup" | "legend" | "main" | "optgroup" | "pre" | "search" | "section"
+        | "summary" => PLAIN,
         _ => return None,
     })
 }
@@ -151,14 +152,19 @@ impl State {
     fn start(&mut self, tag: &Tag) -> TokenSinkResult<()> {
         let name: &str = &tag.name;
         if let Some(kind) = raw_kind(name) {
-            self.raw = Some(Raw { name: tag.name.clone(), text: String::new() });
+            self.raw = Some(Raw {
+                name: tag.name.clone(),
+                text: String::new(),
+            });
             return TokenSinkResult::RawData(kind);
         }
         if name == "plaintext" {
             return TokenSinkResult::Plaintext;
         }
         if self.skip.is_some() && !self.ends_skip(name) {
-            if !is_void(tag) && let Some(skip) = &mut self.skip {
+            if !is_void(tag)
+                && let Some(skip) = &mut self.skip
+            {
                 *skip.inside.entry(tag.name.clone()).or_default() += 1;
             }
             return TokenSinkResult::Continue;
@@ -170,7 +176,10 @@ impl State {
                 if is_block(name) {
                     self.flush();
                 }
-                self.skip = Some(Skip { name: tag.name.clone(), inside: HashMap::new() });
+                self.skip = Some(Skip {
+                    name: tag.name.clone(),
+                    inside: HashMap::new(),
+                });
             }
             return TokenSinkResult::Continue;
         }
@@ -199,7 +208,11 @@ impl State {
     /// next one begins.
     fn ends_skip(&self, name: &str) -> bool {
         let Some(skip) = &self.skip else { return false };
-        let is_inside = |container: &str| skip.inside.get(&LocalName::from(container)).is_some_and(|open| *open > 0);
+        let is_inside = |container: &str| {
+            skip.inside
+                .get(&LocalName::from(container))
+                .is_some_and(|open| *open > 0)
+        };
         match &*skip.name {
             "p" => is_block(name),
             "li" => name == "li" && !is_inside("ul") && !is_inside("ol"),
@@ -255,13 +268,21 @@ impl State {
             return;
         }
         // Line ends in the source are spaces on the page.
-        self.text.extend(text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t' | '\u{c}') { ' ' } else { c }));
+        self.text.extend(text.chars().map(|c| {
+            if matches!(c, '\n' | '\r' | '\t' | '\u{c}') {
+                ' '
+            } else {
+                c
+            }
+        }));
     }
 
     fn finish_raw(&mut self, raw: Raw) {
         match &*raw.name {
             "style" => self.rules.read(&raw.text),
-            "title" if self.builder.title.is_none() && self.skip.is_none() => self.builder.title = Some(raw.text),
+            "title" if self.builder.title.is_none() && self.skip.is_none() => {
+                self.builder.title = Some(raw.text)
+            }
             _ => {}
         }
     }
@@ -293,7 +314,10 @@ impl State {
             }
             "td" | "th" => {
                 let span = |name: &str| {
-                    let attribute = tag.attrs.iter().find(|attribute| &*attribute.name.local == name)?;
+                    let attribute = tag
+                        .attrs
+                        .iter()
+                        .find(|attribute| &*attribute.name.local == name)?;
                     attribute.value.trim().parse::<u16>().ok()
                 };
                 let (rows, columns) = (span("rowspan").unwrap_or(1), span("colspan").unwrap_or(1));
@@ -306,7 +330,10 @@ impl State {
         }
         if self.open.len() < self.max_depth {
             let role = role_of(name).unwrap_or(PLAIN);
-            self.open.push(Open { name: tag.name.clone(), role });
+            self.open.push(Open {
+                name: tag.name.clone(),
+                role,
+            });
         } else {
             self.overflow += 1;
         }
@@ -332,7 +359,11 @@ impl State {
             ROW_GROUP => (CELL | ROW | ROW_GROUP | CAPTION, TABLE),
             _ => (PARAGRAPH, SCOPE),
         };
-        let reach = self.open.iter().rposition(|open| open.role & within != 0).map_or(0, |at| at + 1);
+        let reach = self
+            .open
+            .iter()
+            .rposition(|open| open.role & within != 0)
+            .map_or(0, |at| at + 1);
         if let Some(found) = self.open[reach..].iter().position(|open| open.role & closed != 0) {
             self.close_down_to(reach + found);
         }
@@ -340,10 +371,15 @@ impl State {
 
     fn close_up_to(&mut self, name: &LocalName) {
         // A stray end tag inside a cell must not close what is around the table.
-        let crosses_cells = role_of(name).is_some_and(|role| role & (TABLE | ROW | CELL | ROW_GROUP | PAGE) != 0);
+        let crosses_cells =
+            role_of(name).is_some_and(|role| role & (TABLE | ROW | CELL | ROW_GROUP | PAGE) != 0);
         let reach = match crosses_cells {
             true => 0,
-            false => self.open.iter().rposition(|open| open.role == CELL).map_or(0, |at| at + 1),
+            false => self
+                .open
+                .iter()
+                .rposition(|open| open.role == CELL)
+                .map_or(0, |at| at + 1),
         };
         if let Some(found) = self.open[reach..].iter().rposition(|open| open.name == *name) {
             self.close_down_to(reach + found);
@@ -375,7 +411,8 @@ impl State {
 
     fn close_row(&mut self) {
         if let Some(row) = self.tables.last_mut().and_then(Table::close_row) {
-            self.builder.push(BlockKind::TableRow { header: row.header }, &row.text, None);
+            self.builder
+                .push(BlockKind::TableRow { header: row.header }, &row.text, None);
         }
     }
 

@@ -49,7 +49,9 @@ impl CMap {
     pub(super) fn code_length(&self, bytes: &[u8]) -> Option<usize> {
         (1..=bytes.len().min(4)).find(|length| {
             let code = code_of(&bytes[..*length]);
-            self.code_spaces.iter().any(|(known, first, last)| known == length && (*first..=*last).contains(&code))
+            self.code_spaces
+                .iter()
+                .any(|(known, first, last)| known == length && (*first..=*last).contains(&code))
         })
     }
 
@@ -58,7 +60,8 @@ impl CMap {
             b"endcodespacerange" => {
                 for pair in operands.chunks_exact(2) {
                     if let [Operand::Text(first), Operand::Text(last)] = pair {
-                        self.code_spaces.push((first.len(), code_of(first), code_of(last)));
+                        self.code_spaces
+                            .push((first.len(), code_of(first), code_of(last)));
                     }
                 }
             }
@@ -79,11 +82,15 @@ impl CMap {
     }
 
     fn add_range(&mut self, range: &[Operand]) {
-        let [Operand::Text(first), Operand::Text(last), target] = range else { return };
+        let [Operand::Text(first), Operand::Text(last), target] = range else {
+            return;
+        };
         let (first, last) = (code_of(first), code_of(last));
         let codes = (first..=last).take(MAX_CODES.saturating_sub(self.texts.len()));
         match target {
-            Operand::Array(texts) => self.texts.extend(codes.zip(texts).map(|(code, text)| (code, utf16(text)))),
+            Operand::Array(texts) => self
+                .texts
+                .extend(codes.zip(texts).map(|(code, text)| (code, utf16(text)))),
             Operand::Text(text) => {
                 // The last unit counts up through the range.
                 let mut units = units_of(text);
@@ -105,14 +112,20 @@ enum Operand {
 }
 
 pub(super) fn code_of(bytes: &[u8]) -> u32 {
-    bytes.iter().take(4).fold(0, |code, byte| code << 8 | u32::from(*byte))
+    bytes
+        .iter()
+        .take(4)
+        .fold(0, |code, byte| code << 8 | u32::from(*byte))
 }
 
 fn units_of(bytes: &[u8]) -> Vec<u16> {
     if let [single] = bytes {
         return vec![u16::from(*single)];
     }
-    bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+    bytes
+        .chunks_exact(2)
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+        .collect()
 }
 
 fn utf16(bytes: &[u8]) -> String {
@@ -130,7 +143,10 @@ mod tests {
               endbfchar 2 beginbfrange <0010> <0012> <0061> <0020> <0021> [<0078> <0079>] endbfrange",
         );
 
-        let texts: Vec<Option<&str>> = [1, 2, 0x11, 0x21, 0x99].into_iter().map(|code| map.text(code)).collect();
+        let texts: Vec<Option<&str>> = [1, 2, 0x11, 0x21, 0x99]
+            .into_iter()
+            .map(|code| map.text(code))
+            .collect();
 
         assert_eq!(texts, [Some("A"), Some("fi"), Some("b"), Some("y"), None]);
         assert_eq!(map.code_length(&[0, 1, 0, 2]), Some(2));

@@ -7,10 +7,8 @@ use lopdf::{DecompressError, Dictionary, Document, Error, Object, ObjectId, Stre
 
 use super::font::{Font, array_in, dict_in, number_of, resolve};
 use super::lexer::{Lexer, Token};
+use super::text_state::{Glyph, IDENTITY, Machine, Matrix, concat};
 use crate::ExtractError;
-
-/// Saved graphics states; the format allows 28.
-const MAX_SAVED_STATES: usize = 256;
 
 /// Forms inside forms, and forms drawn on one page: they may multiply.
 const MAX_FORM_DEPTH: usize = 16;
@@ -25,26 +23,8 @@ const MAX_OPERANDS: usize = 10_000;
 /// Ancestors of a page.
 const MAX_PAGE_TREE_DEPTH: usize = 64;
 
-/// Smaller text than this many points cannot be read by anyone.
-const MIN_SIZE: f32 = 1.0;
-
 /// The text rendering mode that draws nothing, as under the image of a scanned page.
 const INVISIBLE_MODE: i32 = 3;
-
-/// A character on a page. Positions are along and across the direction of writing, in points.
-#[derive(Debug, Clone)]
-pub(super) struct Glyph {
-    pub(super) text: String,
-    pub(super) start: f32,
-    pub(super) end: f32,
-    /// Position of the baseline, upwards.
-    pub(super) baseline: f32,
-    pub(super) size: f32,
-    /// Direction of writing in whole degrees.
-    pub(super) direction: i16,
-    pub(super) is_bold: bool,
-    pub(super) is_mono: bool,
-}
 
 /// What a page shows.
 #[derive(Debug, Default)]
@@ -74,8 +54,12 @@ impl<'a> PageReader<'a> {
 
     /// What the page shows. Invisible text counts only where it lies over a scanned image.
     pub(super) fn read(&mut self, page: ObjectId) -> Result<PageContent, ExtractError> {
-        let Ok(dict) = self.document.get_dictionary(page) else { return Ok(PageContent::default()) };
-        let resources = self.inherited(dict, b"Resources").and_then(|found| found.as_dict().ok());
+        let Ok(dict) = self.document.get_dictionary(page) else {
+            return Ok(PageContent::default());
+        };
+        let resources = self
+            .inherited(dict, b"Resources")
+            .and_then(|found| found.as_dict().ok());
         let page_box = self.page_box(dict);
         let mut content = Vec::new();
         for stream in self.document.get_page_contents(page) {
@@ -94,8 +78,15 @@ impl<'a> PageReader<'a> {
             forms_drawn: 0,
         };
         run.execute(&content, resources, IDENTITY, 0)?;
-        let glyphs = if run.visible.is_empty() && run.has_image { run.invisible } else { run.visible };
-        Ok(PageContent { glyphs, has_image: run.has_image })
+        let glyphs = if run.visible.is_empty() && run.has_image {
+            run.invisible
+        } else {
+            run.visible
+        };
+        Ok(PageContent {
+            glyphs,
+            has_image: run.has_image,
+        })
     }
 
     fn unpack(&mut self, stream: &Stream) -> Result<Vec<u8>, ExtractError> {
@@ -116,7 +107,11 @@ impl<'a> PageReader<'a> {
     fn inherited(&self, page: &'a Dictionary, key: &[u8]) -> Option<&'a Object> {
         let mut node = page;
         for _ in 0..MAX_PAGE_TREE_DEPTH {
-            if let Some(found) = node.get(key).ok().and_then(|object| resolve(self.document, object)) {
+            if let Some(found) = node
+                .get(key)
+                .ok()
+                .and_then(|object| resolve(self.document, object))
+            {
                 return Some(found);
             }
             node = dict_in(self.document, node, b"Parent")?;
@@ -126,10 +121,18 @@ impl<'a> PageReader<'a> {
 
     /// The visible part of the page: left, bottom, right, top.
     fn page_box(&self, page: &'a Dictionary) -> Option<[f32; 4]> {
-        let found = self.inherited(page, b"CropBox").or_else(|| self.inherited(page, b"MediaBox"))?;
-        let numbers: Vec<f32> =
-            found.as_array().ok()?.iter().filter_map(|entry| number_of(self.document, entry)).collect();
-        let [x0, y0, x1, y1] = numbers[..] else { return None };
+        let found = self
+            .inherited(page, b"CropBox")
+            .or_else(|| self.inherited(page, b"MediaBox"))?;
+        let numbers: Vec<f32> = found
+            .as_array()
+            .ok()?
+            .iter()
+            .filter_map(|entry| number_of(self.document, entry))
+            .collect();
+        let [x0, y0, x1, y1] = numbers[..] else {
+            return None;
+        };
         let (width, height) = ((x1 - x0).abs(), (y1 - y0).abs());
         (width > 1.0 && height > 1.0).then(|| [x0.min(x1), y0.min(y1), x0.max(x1), y0.max(y1)])
     }
@@ -146,31 +149,6 @@ impl<'a> PageReader<'a> {
         self.fonts.insert(*id, Rc::clone(&font));
         Some(font)
     }
-}
-
-type Matrix = [f32; 6];
-
-const IDENTITY: Matrix = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0];
-
-/// `first`, then `second`.
-fn concat(first: Matrix, second: Matrix) -> Matrix {
-    let [a, b, c, d, e, f] = first;
-    let [g, h, i, j, k, l] = second;
-    [a * g + b * i, a * h + b * j, c * g + d * i, c * h + d * j, e * g + f * i + k, e * h + f * j + l]
-}
-
-#[derive(Debug, Clone)]
-struct State {
-    matrix: Matrix,
-    font: Option<Rc<Font>>,
-    size: f32,
-    char_space: f32,
-    word_space: f32,
-    /// Horizontal scaling as a factor.
-    stretch: f32,
-    leading: f32,
-    rise: f32,
-    mode: i32,
 }
 
 #[derive(Debug, Clone)]
@@ -201,22 +179,7 @@ impl<'a> Run<'_, 'a> {
         matrix: Matrix,
         depth: usize,
     ) -> Result<(), ExtractError> {
-        let mut machine = Machine {
-            state: State {
-                matrix,
-                font: None,
-                size: 1.0,
-                char_space: 0.0,
-                word_space: 0.0,
-                stretch: 1.0,
-                leading: 0.0,
-                rise: 0.0,
-                mode: 0,
-            },
-            saved: Vec::new(),
-            text_matrix: IDENTITY,
-            line_matrix: IDENTITY,
-        };
+        let mut machine = Machine::new(matrix);
         let mut operands: Vec<Operand> = Vec::new();
         let mut array: Option<Vec<Operand>> = None;
         let mut lexer = Lexer::new(content);
@@ -272,8 +235,15 @@ impl<'a> Run<'_, 'a> {
             .and_then(|objects| objects.get(name).ok());
         let Some(entry) = entry else { return Ok(()) };
         let id = entry.as_reference().ok();
-        let Some(stream) = resolve(document, entry).and_then(|object| object.as_stream().ok()) else { return Ok(()) };
-        if stream.dict.get(b"Subtype").and_then(Object::as_name).is_ok_and(|kind| kind == b"Image") {
+        let Some(stream) = resolve(document, entry).and_then(|object| object.as_stream().ok()) else {
+            return Ok(());
+        };
+        if stream
+            .dict
+            .get(b"Subtype")
+            .and_then(Object::as_name)
+            .is_ok_and(|kind| kind == b"Image")
+        {
             self.has_image = true;
             return Ok(());
         }
@@ -283,13 +253,21 @@ impl<'a> Run<'_, 'a> {
             return Ok(());
         }
         let own = array_in(document, &stream.dict, b"Matrix").and_then(|entries| {
-            let numbers: Vec<f32> = entries.iter().filter_map(|entry| number_of(document, entry)).collect();
+            let numbers: Vec<f32> = entries
+                .iter()
+                .filter_map(|entry| number_of(document, entry))
+                .collect();
             Matrix::try_from(numbers).ok()
         });
         let form_resources = dict_in(document, &stream.dict, b"Resources").or(resources);
         let before = (self.visible.len(), self.invisible.len(), self.has_image);
         let content = self.reader.unpack(stream)?;
-        self.execute(&content, form_resources, concat(own.unwrap_or(IDENTITY), matrix), depth + 1)?;
+        self.execute(
+            &content,
+            form_resources,
+            concat(own.unwrap_or(IDENTITY), matrix),
+            depth + 1,
+        )?;
         if before == (self.visible.len(), self.invisible.len(), self.has_image) {
             self.reader.silent_forms.extend(id);
         }
@@ -326,7 +304,9 @@ impl<'a> Run<'_, 'a> {
                 self.show_operand(machine, operands.get(2))?;
             }
             b"TJ" => {
-                let Some(Operand::Array(parts)) = operands.first() else { return Ok(()) };
+                let Some(Operand::Array(parts)) = operands.first() else {
+                    return Ok(());
+                };
                 for part in parts {
                     match part {
                         Operand::Number(back) => machine.advance(-back / 1_000.0 * machine.state.size),
@@ -340,17 +320,16 @@ impl<'a> Run<'_, 'a> {
     }
 
     fn show_operand(&mut self, machine: &mut Machine, operand: Option<&Operand>) -> Result<(), ExtractError> {
-        let Some(Operand::Text(bytes)) = operand else { return Ok(()) };
-        let Some(font) = machine.state.font.clone() else { return Ok(()) };
+        let Some(Operand::Text(bytes)) = operand else {
+            return Ok(());
+        };
+        let Some(font) = machine.state.font.clone() else {
+            return Ok(());
+        };
+        let is_invisible = machine.state.mode == INVISIBLE_MODE;
         for char in font.decode(bytes) {
-            let (text_matrix, state) = (machine.text_matrix, &machine.state);
-            let place = concat(concat([1.0, 0.0, 0.0, 1.0, 0.0, state.rise], text_matrix), state.matrix);
-            let width = char.width * state.size * state.stretch;
-            let spacing = state.char_space + if char.is_word_space { state.word_space } else { 0.0 };
-            let (size, is_invisible) = (state.size, state.mode == INVISIBLE_MODE);
-            machine.advance(char.width * size + spacing);
-            if let Some(glyph) = glyph_at(place, char.text, width, size, &font) {
-                self.note(glyph, is_invisible, place);
+            if let Some((glyph, x, y)) = machine.show(char, &font) {
+                self.note(glyph, is_invisible, x, y);
             }
         }
         if self.visible.len() + self.invisible.len() > MAX_GLYPHS_PER_PAGE {
@@ -359,8 +338,7 @@ impl<'a> Run<'_, 'a> {
         Ok(())
     }
 
-    fn note(&mut self, glyph: Glyph, is_invisible: bool, place: Matrix) {
-        let (x, y) = (place[4], place[5]);
+    fn note(&mut self, glyph: Glyph, is_invisible: bool, x: f32, y: f32) {
         if let Some([left, bottom, right, top]) = self.page_box
             && !(x >= left - glyph.size && x <= right && y >= bottom - glyph.size && y <= top)
         {
@@ -371,91 +349,10 @@ impl<'a> Run<'_, 'a> {
         if !glyph.text.trim().is_empty() && !self.seen.insert(key) {
             return;
         }
-        if is_invisible { self.invisible.push(glyph) } else { self.visible.push(glyph) }
-    }
-}
-
-/// The glyph drawn with `place`, unless it is too small to be seen.
-fn glyph_at(place: Matrix, text: String, width: f32, size: f32, font: &Font) -> Option<Glyph> {
-    let [a, b, c, d, x, y] = place;
-    let along = a.hypot(b);
-    let drawn_size = size.abs() * c.hypot(d);
-    if text.is_empty() || !along.is_finite() || along == 0.0 || !(MIN_SIZE..10_000.0).contains(&drawn_size) {
-        return None;
-    }
-    let sign = if size < 0.0 { -1.0 } else { 1.0 };
-    let (dx, dy) = (sign * a / along, sign * b / along);
-    let start = x * dx + y * dy;
-    Some(Glyph {
-        text,
-        start,
-        end: start + width.abs() * along,
-        baseline: y * dx - x * dy,
-        size: drawn_size,
-        direction: dy.atan2(dx).to_degrees().round() as i16,
-        is_bold: font.is_bold,
-        is_mono: font.is_mono,
-    })
-}
-
-/// The text state of a content stream.
-struct Machine {
-    state: State,
-    saved: Vec<State>,
-    text_matrix: Matrix,
-    line_matrix: Matrix,
-}
-
-impl Machine {
-    fn apply(&mut self, operator: &[u8], number: impl Fn(usize) -> f32) {
-        match operator {
-            b"q" if self.saved.len() < MAX_SAVED_STATES => self.saved.push(self.state.clone()),
-            b"Q" => {
-                if let Some(state) = self.saved.pop() {
-                    self.state = state;
-                }
-            }
-            b"cm" => self.state.matrix = concat(matrix_of(&number), self.state.matrix),
-            b"BT" => {
-                self.text_matrix = IDENTITY;
-                self.line_matrix = IDENTITY;
-            }
-            b"Tc" => self.state.char_space = number(0),
-            b"Tw" => self.state.word_space = number(0),
-            b"Tz" => self.state.stretch = number(0) / 100.0,
-            b"TL" => self.state.leading = number(0),
-            b"Ts" => self.state.rise = number(0),
-            b"Tr" => self.state.mode = number(0) as i32,
-            b"Td" => self.move_line(number(0), number(1)),
-            b"TD" => {
-                self.state.leading = -number(1);
-                self.move_line(number(0), number(1));
-            }
-            b"Tm" => {
-                self.text_matrix = matrix_of(&number);
-                self.line_matrix = self.text_matrix;
-            }
-            b"T*" => self.next_line(),
-            _ => {}
+        if is_invisible {
+            self.invisible.push(glyph)
+        } else {
+            self.visible.push(glyph)
         }
     }
-
-    fn move_line(&mut self, x: f32, y: f32) {
-        self.line_matrix = concat([1.0, 0.0, 0.0, 1.0, x, y], self.line_matrix);
-        self.text_matrix = self.line_matrix;
-    }
-
-    fn next_line(&mut self) {
-        self.move_line(0.0, -self.state.leading);
-    }
-
-    /// Moves on by `distance` text space units, before horizontal scaling.
-    fn advance(&mut self, distance: f32) {
-        let step = [1.0, 0.0, 0.0, 1.0, distance * self.state.stretch, 0.0];
-        self.text_matrix = concat(step, self.text_matrix);
-    }
-}
-
-fn matrix_of(number: &impl Fn(usize) -> f32) -> Matrix {
-    [number(0), number(1), number(2), number(3), number(4), number(5)]
 }

@@ -66,21 +66,35 @@ impl Font {
             .map(|name| String::from_utf8_lossy(name).to_lowercase())
             .unwrap_or_default();
         let descriptor = dict_in(document, described, b"FontDescriptor");
-        let flags = descriptor.and_then(|found| integer_in(document, found, b"Flags")).unwrap_or(0);
-        let weight = descriptor.and_then(|found| number_in(document, found, b"FontWeight")).unwrap_or(400.0);
+        let flags = descriptor
+            .and_then(|found| integer_in(document, found, b"Flags"))
+            .unwrap_or(0);
+        let weight = descriptor
+            .and_then(|found| number_in(document, found, b"FontWeight"))
+            .unwrap_or(400.0);
         let to_unicode = stream_in(document, dict, b"ToUnicode").map(|source| CMap::parse(&source));
         let is_mono = flags & FLAG_FIXED_PITCH != 0
-            || ["mono", "courier", "consolas", "menlo"].iter().any(|name| base_name.contains(name));
+            || ["mono", "courier", "consolas", "menlo"]
+                .iter()
+                .any(|name| base_name.contains(name));
         let mut font = Self {
             to_unicode,
-            codes: if is_composite { composite_codes(document, dict) } else { simple_codes(document, dict, &base_name) },
+            codes: if is_composite {
+                composite_codes(document, dict)
+            } else {
+                simple_codes(document, dict, &base_name)
+            },
             widths: HashMap::new(),
             default_width: None,
             scale: 1.0 / UNITS_PER_EM,
-            is_pictorial: ["wingding", "dingbat", "webding"].iter().any(|name| base_name.contains(name)),
+            is_pictorial: ["wingding", "dingbat", "webding"]
+                .iter()
+                .any(|name| base_name.contains(name)),
             is_bold: flags & FLAG_FORCE_BOLD != 0
                 || weight >= 600.0
-                || ["bold", "black", "heavy"].iter().any(|name| base_name.contains(name)),
+                || ["bold", "black", "heavy"]
+                    .iter()
+                    .any(|name| base_name.contains(name)),
             is_mono,
         };
         if is_composite {
@@ -131,9 +145,9 @@ impl Font {
             (_, None) if self.is_pictorial && !text.chars().all(char::is_whitespace) => "•".to_owned(),
             (None, None) if self.is_pictorial => "•".to_owned(),
             // Symbolic fonts shift their characters to here.
-            (Some(c @ '\u{f020}'..='\u{f07e}'), None) => {
-                char::from_u32(u32::from(c) - 0xf000).map(String::from).unwrap_or_default()
-            }
+            (Some(c @ '\u{f020}'..='\u{f07e}'), None) => char::from_u32(u32::from(c) - 0xf000)
+                .map(String::from)
+                .unwrap_or_default(),
             _ => text,
         }
     }
@@ -145,18 +159,33 @@ impl Font {
         match &self.codes {
             Codes::Bytes(texts) => texts.get(code as usize).cloned().flatten().unwrap_or_default(),
             Codes::Mapped(map) => map.text(code).unwrap_or_default().to_owned(),
-            Codes::Utf16 => encoding_rs::UTF_16BE.decode_without_bom_handling(raw).0.into_owned(),
+            Codes::Utf16 => encoding_rs::UTF_16BE
+                .decode_without_bom_handling(raw)
+                .0
+                .into_owned(),
             Codes::Legacy(charset) => charset.decode_without_bom_handling(raw).0.into_owned(),
         }
     }
 
     fn width_of(&self, code: u32, text: &str) -> f32 {
-        let units = self.widths.get(&code).copied().or(self.default_width).unwrap_or_else(|| usual_width(text));
+        let units = self
+            .widths
+            .get(&code)
+            .copied()
+            .or(self.default_width)
+            .unwrap_or_else(|| usual_width(text));
         units * self.scale
     }
 
-    fn read_simple_widths(&mut self, document: &Document, dict: &Dictionary, descriptor: Option<&Dictionary>) {
-        let first = integer_in(document, dict, b"FirstChar").unwrap_or(0).clamp(0, 255) as u32;
+    fn read_simple_widths(
+        &mut self,
+        document: &Document,
+        dict: &Dictionary,
+        descriptor: Option<&Dictionary>,
+    ) {
+        let first = integer_in(document, dict, b"FirstChar")
+            .unwrap_or(0)
+            .clamp(0, 255) as u32;
         if let Some(widths) = array_in(document, dict, b"Widths") {
             for (code, width) in (first..256).zip(widths) {
                 if let Some(width) = number_of(document, width) {
@@ -176,21 +205,29 @@ impl Font {
 
     fn read_composite_widths(&mut self, document: &Document, dict: &Dictionary) {
         self.default_width = Some(number_in(document, dict, b"DW").unwrap_or(UNITS_PER_EM));
-        let Some(entries) = array_in(document, dict, b"W") else { return };
+        let Some(entries) = array_in(document, dict, b"W") else {
+            return;
+        };
         let mut at = 0;
         // Either a code and an array of widths, or two codes and one width for all between them.
         while at + 1 < entries.len() {
-            let Some(first) = number_of(document, &entries[at]).map(|code| code.max(0.0) as u32) else { break };
-            if let Some(widths) = resolve(document, &entries[at + 1]).and_then(|object| object.as_array().ok()) {
+            let Some(first) = number_of(document, &entries[at]).map(|code| code.max(0.0) as u32) else {
+                break;
+            };
+            if let Some(widths) =
+                resolve(document, &entries[at + 1]).and_then(|object| object.as_array().ok())
+            {
                 for (code, width) in (first..=0xffff).zip(widths) {
-                    self.widths.extend(number_of(document, width).map(|width| (code, width)));
+                    self.widths
+                        .extend(number_of(document, width).map(|width| (code, width)));
                 }
                 at += 2;
                 continue;
             }
             let last = number_of(document, &entries[at + 1]).map_or(first, |code| code.max(0.0) as u32);
             if let Some(width) = entries.get(at + 2).and_then(|width| number_of(document, width)) {
-                self.widths.extend((first..=last.min(0xffff)).map(|code| (code, width)));
+                self.widths
+                    .extend((first..=last.min(0xffff)).map(|code| (code, width)));
             }
             at += 3;
         }
@@ -201,7 +238,9 @@ impl Font {
 fn usual_width(text: &str) -> f32 {
     match text.chars().next() {
         None => 0.0,
-        Some(' ' | 'i' | 'j' | 'l' | 'f' | 't' | 'I' | '.' | ',' | ':' | ';' | '\'' | '!' | '/' | '|') => 278.0,
+        Some(' ' | 'i' | 'j' | 'l' | 'f' | 't' | 'I' | '.' | ',' | ':' | ';' | '\'' | '!' | '/' | '|') => {
+            278.0
+        }
         Some('r' | '(' | ')' | '-' | '"' | '[' | ']') => 333.0,
         Some('m' | 'M' | 'W') => 833.0,
         Some('w') => 722.0,
@@ -241,7 +280,11 @@ fn simple_codes(document: &Document, dict: &Dictionary, base_name: &str) -> Code
     let encoding = resolve_in(document, dict, b"Encoding");
     let base = match encoding {
         Some(Object::Name(name)) => Some(name.clone()),
-        Some(Object::Dictionary(found)) => found.get(b"BaseEncoding").and_then(Object::as_name).ok().map(<[u8]>::to_vec),
+        Some(Object::Dictionary(found)) => found
+            .get(b"BaseEncoding")
+            .and_then(Object::as_name)
+            .ok()
+            .map(<[u8]>::to_vec),
         _ => None,
     };
     // TrueType fonts without an encoding are nearly always written in the Windows one.
@@ -287,9 +330,16 @@ fn base_encoding(name: &[u8]) -> Vec<Option<String>> {
     dict.set("Type", Object::Name(b"Font".to_vec()));
     dict.set("Encoding", Object::Name(name.to_vec()));
     let document = Document::new();
-    let Ok(encoding) = dict.get_font_encoding(&document) else { return vec![None; 256] };
+    let Ok(encoding) = dict.get_font_encoding(&document) else {
+        return vec![None; 256];
+    };
     (0..=255_u8)
-        .map(|byte| encoding.bytes_to_string(&[byte]).ok().filter(|text| !text.is_empty()))
+        .map(|byte| {
+            encoding
+                .bytes_to_string(&[byte])
+                .ok()
+                .filter(|text| !text.is_empty())
+        })
         .collect()
 }
 
@@ -304,22 +354,41 @@ fn glyph_text(name: &[u8]) -> Option<String> {
 }
 
 fn component_text(name: &str) -> Option<String> {
-    let hex = |digits: &str| u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).map(String::from);
-    if let Some(text) = name.strip_prefix("uni").filter(|digits| digits.len() == 4).and_then(hex) {
+    let hex = |digits: &str| {
+        u32::from_str_radix(digits, 16)
+            .ok()
+            .and_then(char::from_u32)
+            .map(String::from)
+    };
+    if let Some(text) = name
+        .strip_prefix("uni")
+        .filter(|digits| digits.len() == 4)
+        .and_then(hex)
+    {
         return Some(text);
     }
-    if let Some(text) = name.strip_prefix('u').filter(|digits| (4..=6).contains(&digits.len())).and_then(hex) {
+    if let Some(text) = name
+        .strip_prefix('u')
+        .filter(|digits| (4..=6).contains(&digits.len()))
+        .and_then(hex)
+    {
         return Some(text);
     }
     // The library knows the list, but gives access to it only through an encoding.
     let mut differences = Dictionary::new();
-    differences.set("Differences", vec![Object::Integer(1), Object::Name(name.as_bytes().to_vec())]);
+    differences.set(
+        "Differences",
+        vec![Object::Integer(1), Object::Name(name.as_bytes().to_vec())],
+    );
     let mut dict = Dictionary::new();
     dict.set("Type", Object::Name(b"Font".to_vec()));
     dict.set("Encoding", differences);
     let document = Document::new();
     let encoding = dict.get_font_encoding(&document).ok()?;
-    encoding.bytes_to_string(&[1]).ok().filter(|text| !text.is_empty())
+    encoding
+        .bytes_to_string(&[1])
+        .ok()
+        .filter(|text| !text.is_empty())
 }
 
 fn descendant_of<'a>(document: &'a Document, dict: &'a Dictionary) -> Option<&'a Dictionary> {
@@ -339,11 +408,19 @@ fn name_in<'a>(document: &'a Document, dict: &'a Dictionary, key: &[u8]) -> Opti
     resolve_in(document, dict, key)?.as_name().ok()
 }
 
-pub(super) fn dict_in<'a>(document: &'a Document, dict: &'a Dictionary, key: &[u8]) -> Option<&'a Dictionary> {
+pub(super) fn dict_in<'a>(
+    document: &'a Document,
+    dict: &'a Dictionary,
+    key: &[u8],
+) -> Option<&'a Dictionary> {
     resolve_in(document, dict, key)?.as_dict().ok()
 }
 
-pub(super) fn array_in<'a>(document: &'a Document, dict: &'a Dictionary, key: &[u8]) -> Option<&'a Vec<Object>> {
+pub(super) fn array_in<'a>(
+    document: &'a Document,
+    dict: &'a Dictionary,
+    key: &[u8],
+) -> Option<&'a Vec<Object>> {
     resolve_in(document, dict, key)?.as_array().ok()
 }
 

@@ -3,7 +3,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::content::Glyph;
+use super::text_state::Glyph;
 
 /// Gaps between words, in ems. Fonts with real spaces leave smaller gaps than these between letters.
 const WORD_GAP: f32 = 0.17;
@@ -101,7 +101,9 @@ impl Reach {
 
     fn takes(&self, glyph: &Glyph) -> bool {
         let size = self.size.max(glyph.size);
-        if glyph.direction != self.direction || (glyph.baseline - self.baseline).abs() > MAX_BASELINE_SHIFT * size {
+        if glyph.direction != self.direction
+            || (glyph.baseline - self.baseline).abs() > MAX_BASELINE_SHIFT * size
+        {
             return false;
         }
         // A smaller size on a shifted baseline is a superscript; a shift at full size is the next line.
@@ -132,7 +134,10 @@ impl Reach {
 }
 
 fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
-    let inked: Vec<&Glyph> = glyphs.iter().filter(|glyph| !glyph.text.trim().is_empty()).collect();
+    let inked: Vec<&Glyph> = glyphs
+        .iter()
+        .filter(|glyph| !glyph.text.trim().is_empty())
+        .collect();
     let main = inked.iter().max_by(|a, b| a.size.total_cmp(&b.size))?;
     let size = usual_size(&inked).unwrap_or(main.size);
     let letters = inked.len();
@@ -148,7 +153,11 @@ fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
         glyphs.sort_by(|a, b| a.start.total_cmp(&b.start));
     }
     let text = spaced_text(&glyphs, size, right_to_left);
-    let text = if text.chars().any(is_compatibility_form) { expand_forms(&text) } else { text };
+    let text = if text.chars().any(is_compatibility_form) {
+        expand_forms(&text)
+    } else {
+        text
+    };
     let text = text.trim().to_owned();
     (!text.is_empty()).then_some(Line {
         text,
@@ -171,7 +180,12 @@ fn usual_size(glyphs: &[&Glyph]) -> Option<f32> {
 
 fn spaced_text(glyphs: &[Glyph], size: f32, right_to_left: bool) -> String {
     let has_spaces = glyphs.iter().any(|glyph| glyph.text.trim().is_empty());
-    let threshold = size * if has_spaces { WORD_GAP_BESIDE_SPACES } else { WORD_GAP };
+    let threshold = size
+        * if has_spaces {
+            WORD_GAP_BESIDE_SPACES
+        } else {
+            WORD_GAP
+        };
     let mut pieces: Vec<&str> = Vec::with_capacity(glyphs.len() * 2);
     let mut previous_end: Option<f32> = None;
     for glyph in glyphs {
@@ -181,7 +195,11 @@ fn spaced_text(glyphs: &[Glyph], size: f32, right_to_left: bool) -> String {
         previous_end = Some(glyph.end);
         pieces.push(&glyph.text);
     }
-    if right_to_left { in_reading_order(&pieces) } else { pieces.concat() }
+    if right_to_left {
+        in_reading_order(&pieces)
+    } else {
+        pieces.concat()
+    }
 }
 
 /// Pieces from left to right, put in the order of right-to-left reading: the line turned round, with numbers
@@ -191,7 +209,10 @@ fn in_reading_order(pieces: &[&str]) -> String {
     let mut foreign: Vec<&str> = Vec::new();
     for piece in pieces.iter().rev() {
         let is_foreign = piece.chars().any(|c| c.is_alphanumeric() && !is_rtl(c));
-        let stays_inside = !foreign.is_empty() && piece.chars().all(|c| matches!(c, '.' | ',' | ':' | '/' | '-' | '@' | '_' | '%'));
+        let stays_inside = !foreign.is_empty()
+            && piece
+                .chars()
+                .all(|c| matches!(c, '.' | ',' | ':' | '/' | '-' | '@' | '_' | '%'));
         if is_foreign || stays_inside {
             foreign.push(piece);
             continue;
@@ -223,7 +244,9 @@ fn mirrored(c: char) -> char {
 }
 
 fn is_mostly_rtl<'a>(glyphs: impl Iterator<Item = &'a Glyph>) -> bool {
-    let letters = glyphs.flat_map(|glyph| glyph.text.chars()).filter(|c| c.is_alphabetic());
+    let letters = glyphs
+        .flat_map(|glyph| glyph.text.chars())
+        .filter(|c| c.is_alphabetic());
     let (mut rtl, mut all) = (0_usize, 0_usize);
     for letter in letters {
         all += 1;

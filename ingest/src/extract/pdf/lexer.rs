@@ -53,7 +53,12 @@ impl<'a> Lexer<'a> {
                 && (self.at == 0 || is_space(self.bytes[self.at - 1]))
                 && rest.get(2).is_none_or(|byte| is_space(*byte));
             // Image data may hold these letters too; what follows the true end reads as text.
-            if ends_here && rest[2..].iter().take(12).all(|byte| is_space(*byte) || byte.is_ascii_graphic()) {
+            if ends_here
+                && rest[2..]
+                    .iter()
+                    .take(12)
+                    .all(|byte| is_space(*byte) || byte.is_ascii_graphic())
+            {
                 self.at += 2;
                 return;
             }
@@ -63,7 +68,10 @@ impl<'a> Lexer<'a> {
 
     fn word(&mut self) -> &'a [u8] {
         let start = self.at;
-        while self.peek().is_some_and(|byte| !is_space(byte) && !is_delimiter(byte)) {
+        while self
+            .peek()
+            .is_some_and(|byte| !is_space(byte) && !is_delimiter(byte))
+        {
             self.at += 1;
         }
         &self.bytes[start..self.at]
@@ -74,7 +82,9 @@ impl<'a> Lexer<'a> {
         let mut name = Vec::with_capacity(raw.len().min(MAX_WORD_BYTES));
         let mut at = 0;
         while at < raw.len() && name.len() < MAX_WORD_BYTES {
-            let escaped = (raw[at] == b'#').then(|| hex_pair(raw.get(at + 1..at + 3)?)).flatten();
+            let escaped = (raw[at] == b'#')
+                .then(|| hex_pair(raw.get(at + 1..at + 3)?))
+                .flatten();
             match escaped {
                 Some(byte) => {
                     name.push(byte);
@@ -131,7 +141,9 @@ impl<'a> Lexer<'a> {
             b'0'..=b'7' => {
                 let mut code = u32::from(byte - b'0');
                 for _ in 0..2 {
-                    let Some(digit @ b'0'..=b'7') = self.peek() else { break };
+                    let Some(digit @ b'0'..=b'7') = self.peek() else {
+                        break;
+                    };
                     code = code * 8 + u32::from(digit - b'0');
                     self.at += 1;
                 }
@@ -216,7 +228,10 @@ fn number(word: &[u8]) -> Option<f32> {
     let digits = word.iter().position(|byte| !matches!(byte, b'+' | b'-'))?;
     let is_negative = word[..digits].contains(&b'-');
     let body = &word[digits..];
-    let end = body.iter().position(|byte| !byte.is_ascii_digit() && *byte != b'.').unwrap_or(body.len());
+    let end = body
+        .iter()
+        .position(|byte| !byte.is_ascii_digit() && *byte != b'.')
+        .unwrap_or(body.len());
     let mut points = 0;
     let valid = body[..end].iter().take_while(|byte| {
         points += usize::from(**byte == b'.');
@@ -238,7 +253,10 @@ fn is_space(byte: u8) -> bool {
 }
 
 fn is_delimiter(byte: u8) -> bool {
-    matches!(byte, b'(' | b')' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'/' | b'%')
+    matches!(
+        byte,
+        b'(' | b')' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'/' | b'%'
+    )
 }
 
 #[cfg(test)]
@@ -273,7 +291,9 @@ mod tests {
     fn image_data_is_jumped_over() {
         let source = b"BI /W 1 ID \x00EI\xff\x01 EI Q (x) Tj";
         let mut lexer = Lexer::new(source);
-        lexer.by_ref().find(|token| *token == Token::Operator(b"ID".to_vec()));
+        lexer
+            .by_ref()
+            .find(|token| *token == Token::Operator(b"ID".to_vec()));
 
         lexer.skip_inline_image();
 

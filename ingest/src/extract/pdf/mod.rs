@@ -9,6 +9,8 @@ mod structure;
 mod table;
 #[cfg(test)]
 mod tests;
+mod text_state;
+mod words;
 
 use lopdf::{DecompressError, Document, Error, LoadOptions, Object, ObjectId};
 
@@ -20,7 +22,12 @@ use crate::document::DocumentBuilder;
 use crate::{ExtractError, ExtractedDocument, Limits};
 
 /// Titles that programs write when nobody gave one.
-const EMPTY_TITLES: [&str; 4] = ["untitled", "microsoft word", "powerpoint presentation", "document"];
+const EMPTY_TITLES: [&str; 4] = [
+    "untitled",
+    "microsoft word",
+    "powerpoint presentation",
+    "document",
+];
 
 /// Reads the text of all pages. Restrictions on printing or editing do not matter; a password for opening
 /// does.
@@ -57,7 +64,9 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
     builder.title = title_of(&document);
     write_blocks(lines, &mut builder);
     builder.finish().map_err(|error| match error {
-        ExtractError::NoText { .. } => ExtractError::NoText { scanned: pages_with_images > 0 },
+        ExtractError::NoText { .. } => ExtractError::NoText {
+            scanned: pages_with_images > 0,
+        },
         error => error,
     })
 }
@@ -76,7 +85,12 @@ fn judge(error: &Error) -> ExtractError {
 /// The title in the document's properties, if a person gave it.
 fn title_of(document: &Document) -> Option<String> {
     let info = dict_in(document, &document.trailer, b"Info")?;
-    let title = info.get(b"Title").ok().map(|title| document.dereference(title)).and_then(Result::ok)?.1;
+    let title = info
+        .get(b"Title")
+        .ok()
+        .map(|title| document.dereference(title))
+        .and_then(Result::ok)?
+        .1;
     let Object::String(..) = title else { return None };
     let title = lopdf::decode_text_string(title).ok()?;
     let lower = title.trim().to_lowercase();

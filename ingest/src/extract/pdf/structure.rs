@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::layout::Line;
 use super::table::{Part, parts_of};
+use super::words::{joined, words_of};
 use crate::BlockKind;
-use crate::document::{DocumentBuilder, is_invisible};
+use crate::document::DocumentBuilder;
 use crate::extract::table::Table;
 
 /// Lines at the top and bottom of a page that may be header or footer.
@@ -32,33 +33,44 @@ const USUAL_LEADING: f32 = 1.2;
 /// Entries on one page that make a table of contents.
 const MIN_CONTENTS_LINES: usize = 5;
 
-/// Words that are remembered to tell hyphens apart.
-const MAX_WORDS: usize = 200_000;
-
 /// Marks of list items.
-const BULLETS: [char; 16] =
-    ['•', '◦', '▪', '▫', '●', '○', '■', '□', '‣', '⁃', '∙', '·', '–', '—', '➢', '✓'];
+const BULLETS: [char; 16] = [
+    '•', '◦', '▪', '▫', '●', '○', '■', '□', '‣', '⁃', '∙', '·', '–', '—', '➢', '✓',
+];
 
 /// Writes the pages as blocks.
 pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, builder: &mut DocumentBuilder) {
     drop_repeated_edges(&mut pages);
     let page_count = pages.len();
-    pages.iter_mut().for_each(|lines| drop_contents(lines, page_count));
+    pages
+        .iter_mut()
+        .for_each(|lines| drop_contents(lines, page_count));
     let style = Style::of(&pages);
     let words = words_of(&pages);
     for (lines, number) in pages.into_iter().zip(1_u32..) {
-        let mut writer = Writer { style: &style, words: &words, page: number, builder: &mut *builder };
+        let mut writer = Writer {
+            style: &style,
+            words: &words,
+            page: number,
+            builder: &mut *builder,
+        };
         let mut paragraph: Vec<Line> = Vec::new();
         for part in parts_of(lines, style.leading) {
             match part {
                 Part::Line(line) => {
-                    if paragraph.last().is_some_and(|last| !style.continues(&paragraph, last, &line)) {
+                    if paragraph
+                        .last()
+                        .is_some_and(|last| !style.continues(&paragraph, last, &line))
+                    {
                         writer.write_paragraph(&paragraph);
                         paragraph.clear();
                     }
                     paragraph.push(line);
                 }
-                Part::Table { rows, has_bold_header } => {
+                Part::Table {
+                    rows,
+                    has_bold_header,
+                } => {
                     writer.write_paragraph(&paragraph);
                     paragraph.clear();
                     writer.write_table(&rows, has_bold_header);
@@ -153,10 +165,17 @@ impl Style {
     fn heading_level(&self, paragraph: &[Line], text: &str) -> Option<u8> {
         let first = paragraph.first()?;
         let length = text.chars().count();
-        if first.is_mono || length > MAX_HEADING_CHARS || paragraph.len() > 4 || !text.chars().any(char::is_alphabetic) {
+        if first.is_mono
+            || length > MAX_HEADING_CHARS
+            || paragraph.len() > 4
+            || !text.chars().any(char::is_alphabetic)
+        {
             return None;
         }
-        let larger = self.heading_sizes.iter().position(|size| (size - first.size).abs() < 0.3);
+        let larger = self
+            .heading_sizes
+            .iter()
+            .position(|size| (size - first.size).abs() < 0.3);
         if let Some(rank) = larger {
             return Some(rank.min(5) as u8 + 1);
         }
@@ -176,7 +195,10 @@ fn rounded(size: f32) -> i32 {
 }
 
 fn most_frequent(counts: &HashMap<i32, usize>) -> Option<i32> {
-    counts.iter().max_by_key(|(value, count)| (**count, std::cmp::Reverse(**value))).map(|(value, _)| *value)
+    counts
+        .iter()
+        .max_by_key(|(value, count)| (**count, std::cmp::Reverse(**value)))
+        .map(|(value, _)| *value)
 }
 
 /// Writes the parts of one page.
@@ -200,7 +222,11 @@ impl Writer<'_> {
             self.builder.push(BlockKind::Heading { level }, &text, page);
             return;
         }
-        let kind = if starts_item(&first.text) { BlockKind::ListItem } else { BlockKind::Paragraph };
+        let kind = if starts_item(&first.text) {
+            BlockKind::ListItem
+        } else {
+            BlockKind::Paragraph
+        };
         self.builder.push(kind, &text, page);
     }
 
@@ -217,7 +243,11 @@ impl Writer<'_> {
                 table.close_cell();
             }
             if let Some(row) = table.close_row() {
-                self.builder.push(BlockKind::TableRow { header: row.header }, &row.text, Some(self.page));
+                self.builder.push(
+                    BlockKind::TableRow { header: row.header },
+                    &row.text,
+                    Some(self.page),
+                );
             }
         }
     }
@@ -229,98 +259,13 @@ fn code_text(lines: &[Line]) -> String {
     let mut out = String::new();
     for line in lines {
         // Characters of fixed pitch are six tenths of their size wide.
-        let columns = ((line.start - margin) / (line.size * 0.6)).round().clamp(0.0, 80.0) as usize;
+        let columns = ((line.start - margin) / (line.size * 0.6))
+            .round()
+            .clamp(0.0, 80.0) as usize;
         out.extend(std::iter::repeat_n(' ', columns));
         out.push_str(&line.text);
         out.push('\n');
     }
-    out
-}
-
-/// The lines of a paragraph as running text, with words put together that were parted at a line end.
-fn joined(lines: &[Line], words: &HashSet<String>) -> String {
-    let mut out = String::new();
-    for line in lines {
-        let (Some(last), Some(next)) = (out.chars().last(), line.text.chars().next()) else {
-            out.push_str(&line.text);
-            continue;
-        };
-        match hyphen_between(&out, &line.text, words) {
-            Hyphen::OfParting => {
-                out.pop();
-            }
-            Hyphen::OfCompound => {}
-            Hyphen::None if is_unspaced(last) && is_unspaced(next) => {}
-            Hyphen::None => out.push(' '),
-        }
-        out.push_str(&line.text);
-    }
-    out.retain(|c| !is_invisible(c) || matches!(c, '\u{200c}' | '\u{200d}'));
-    collapse_leaders(&out)
-}
-
-/// What a hyphen at the end of a line is.
-#[derive(Debug, PartialEq, Eq)]
-enum Hyphen {
-    None,
-    /// The word was parted to fill the line.
-    OfParting,
-    /// It is written with a hyphen.
-    OfCompound,
-}
-
-/// Decides by the words that the document uses elsewhere.
-fn hyphen_between(before: &str, after: &str, words: &HashSet<String>) -> Hyphen {
-    if before.ends_with('\u{ad}') {
-        return Hyphen::OfParting;
-    }
-    let Some(stem) = before.strip_suffix(['-', '\u{2010}']) else { return Hyphen::None };
-    let head = stem.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-    let tail: String = after.chars().take_while(|c| c.is_alphabetic()).collect();
-    if head.is_empty() || tail.is_empty() {
-        return Hyphen::None;
-    }
-    let (head, tail) = (head.to_lowercase(), tail.to_lowercase());
-    if words.contains(&format!("{head}{tail}")) {
-        return Hyphen::OfParting;
-    }
-    let is_lowercase = after.starts_with(char::is_lowercase);
-    if (words.contains(&head) && words.contains(&tail)) || !is_lowercase {
-        // "Vor- und Nachteile": the hyphen stands for a part left out, and the word ends.
-        let is_elliptic = is_lowercase && matches!(tail.as_str(), "und" | "oder" | "bzw" | "and" | "or" | "to" | "et" | "ou");
-        return if is_elliptic { Hyphen::None } else { Hyphen::OfCompound };
-    }
-    Hyphen::OfParting
-}
-
-/// The words of the document in lower case, those at line ends left out because they may be parts.
-fn words_of(pages: &[Vec<Line>]) -> HashSet<String> {
-    let mut words = HashSet::new();
-    for line in pages.iter().flatten() {
-        let text = line.text.strip_suffix(['-', '\u{2010}', '\u{ad}']).map_or(line.text.as_str(), |stem| {
-            stem.rfind(|c: char| !c.is_alphabetic()).map_or("", |at| &stem[..at])
-        });
-        words.extend(text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_lowercase));
-        if words.len() > MAX_WORDS {
-            break;
-        }
-    }
-    words
-}
-
-/// Rows of dots that lead the eye are no text.
-fn collapse_leaders(text: &str) -> String {
-    if !text.contains("....") {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("....") {
-        out.push_str(rest[..at].trim_end());
-        out.push_str(" … ");
-        rest = rest[at..].trim_start_matches(['.', ' ']);
-    }
-    out.push_str(rest);
     out
 }
 
@@ -330,11 +275,15 @@ fn drop_contents(lines: &mut Vec<Line>, page_count: usize) {
     let mut last = 0;
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
-        let Some((before, number)) = line.text.rsplit_once('.') else { continue };
+        let Some((before, number)) = line.text.rsplit_once('.') else {
+            continue;
+        };
         if !before.ends_with("...") && !before.ends_with(". .") {
             continue;
         }
-        let Ok(number) = number.trim().parse::<usize>() else { continue };
+        let Ok(number) = number.trim().parse::<usize>() else {
+            continue;
+        };
         if number < last || number > page_count {
             return;
         }
@@ -350,14 +299,11 @@ fn drop_contents(lines: &mut Vec<Line>, page_count: usize) {
     }
 }
 
-/// Writing systems without spaces between words.
-fn is_unspaced(c: char) -> bool {
-    matches!(u32::from(c), 0x2e80..=0x9fff | 0xf900..=0xfaff | 0xff00..=0xffef | 0x20000..=0x3134f)
-}
-
 fn starts_bulleted(text: &str) -> bool {
     let mut chars = text.chars();
-    let is_mark = chars.next().is_some_and(|c| BULLETS.contains(&c) || matches!(c, '-' | '*' | '\u{f0b7}'));
+    let is_mark = chars
+        .next()
+        .is_some_and(|c| BULLETS.contains(&c) || matches!(c, '-' | '*' | '\u{f0b7}'));
     is_mark && chars.next().is_none_or(char::is_whitespace)
 }
 
@@ -366,8 +312,12 @@ fn starts_item(text: &str) -> bool {
     if starts_bulleted(text) {
         return true;
     }
-    let Some((label, _)) = text.split_once(' ') else { return false };
-    let Some(stem) = label.strip_suffix(['.', ')']) else { return false };
+    let Some((label, _)) = text.split_once(' ') else {
+        return false;
+    };
+    let Some(stem) = label.strip_suffix(['.', ')']) else {
+        return false;
+    };
     let stem = stem.strip_prefix('(').unwrap_or(stem);
     let is_number = !stem.is_empty() && stem.len() <= 2 && stem.bytes().all(|byte| byte.is_ascii_digit());
     let is_letter = stem.len() == 1 && stem.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -378,7 +328,10 @@ fn starts_item(text: &str) -> bool {
 fn drop_repeated_edges(pages: &mut [Vec<Line>]) {
     let mut pages_with: HashMap<String, usize> = HashMap::new();
     for lines in pages.iter() {
-        let mut keys: Vec<String> = edges_of(lines).into_iter().map(|at| edge_key(&lines[at])).collect();
+        let mut keys: Vec<String> = edges_of(lines)
+            .into_iter()
+            .map(|at| edge_key(&lines[at]))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         for key in keys {
@@ -388,7 +341,11 @@ fn drop_repeated_edges(pages: &mut [Vec<Line>]) {
     let needed = (pages.len() * REPEATED_SHARE_PERCENT / 100).max(REPEATED_MIN_PAGES);
     for lines in pages.iter_mut() {
         let mut repeated = edges_of(lines);
-        repeated.retain(|at| pages_with.get(&edge_key(&lines[*at])).is_some_and(|count| *count >= needed));
+        repeated.retain(|at| {
+            pages_with
+                .get(&edge_key(&lines[*at]))
+                .is_some_and(|count| *count >= needed)
+        });
         let mut at = 0;
         lines.retain(|_| {
             at += 1;
@@ -402,14 +359,23 @@ fn edges_of(lines: &[Line]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lines.len()).collect();
     order.sort_by(|a, b| lines[*b].baseline.total_cmp(&lines[*a].baseline));
     let bottom = order.len().saturating_sub(EDGE_LINES);
-    let mut edges: Vec<usize> = order.iter().take(EDGE_LINES).chain(order.iter().skip(bottom)).copied().collect();
+    let mut edges: Vec<usize> = order
+        .iter()
+        .take(EDGE_LINES)
+        .chain(order.iter().skip(bottom))
+        .copied()
+        .collect();
     edges.sort_unstable();
     edges.dedup();
     edges
 }
 
 fn edge_key(line: &Line) -> String {
-    let digits_aside: String = line.text.chars().map(|c| if c.is_numeric() { '0' } else { c }).collect();
+    let digits_aside: String = line
+        .text
+        .chars()
+        .map(|c| if c.is_numeric() { '0' } else { c })
+        .collect();
     let mut key = String::with_capacity(digits_aside.len());
     for c in digits_aside.chars() {
         if !(c == '0' && key.ends_with('0')) {

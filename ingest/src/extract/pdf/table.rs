@@ -16,7 +16,10 @@ const ALIGNED: f32 = 1.5;
 pub(super) enum Part {
     Line(Line),
     /// Rows of cells; the first may be a header.
-    Table { rows: Vec<Vec<String>>, has_bold_header: bool },
+    Table {
+        rows: Vec<Vec<String>>,
+        has_bold_header: bool,
+    },
 }
 
 /// Lines that may be one row of a table.
@@ -53,7 +56,10 @@ fn settle(rows: Vec<Row>, parts: &mut Vec<Part>) {
     }
     let has_bold_header = rows[0].is_bold() && !rows[1].is_bold();
     let rows = rows.iter().map(Row::texts).collect();
-    parts.push(Part::Table { rows, has_bold_header });
+    parts.push(Part::Table {
+        rows,
+        has_bold_header,
+    });
 }
 
 fn rows_of(lines: Vec<Line>, leading: f32) -> Vec<Row> {
@@ -66,7 +72,9 @@ fn rows_of(lines: Vec<Line>, leading: f32) -> Vec<Row> {
                 }
             }
             Some(row) if row.has_beside(&line) => row.cells.push(vec![line]),
-            _ => rows.push(Row { cells: vec![vec![line]] }),
+            _ => rows.push(Row {
+                cells: vec![vec![line]],
+            }),
         }
     }
     rows
@@ -79,7 +87,12 @@ impl Row {
 
     /// Whether `line` is the next line of the last cell.
     fn goes_on_with(&self, line: &Line, leading: f32) -> bool {
-        let Some(last) = self.cells.last().filter(|cell| cell.len() < MAX_CELL_LINES).and_then(|cell| cell.last()) else {
+        let Some(last) = self
+            .cells
+            .last()
+            .filter(|cell| cell.len() < MAX_CELL_LINES)
+            .and_then(|cell| cell.last())
+        else {
             return false;
         };
         let gap = last.baseline - line.baseline;
@@ -96,7 +109,9 @@ impl Row {
 
     /// Whether `line` stands beside the last cell, at the height of the row.
     fn has_beside(&self, line: &Line) -> bool {
-        let Some(last) = self.cells.last() else { return false };
+        let Some(last) = self.cells.last() else {
+            return false;
+        };
         if self.cells.iter().any(|cell| cell.len() >= MAX_CELL_LINES) {
             return false;
         }
@@ -114,16 +129,22 @@ impl Row {
     fn is_tabular(&self) -> bool {
         self.cells.len() > 1
             && !self.starts_with_mark()
-            && self.texts().iter().all(|text| text.chars().count() <= MAX_CELL_CHARS)
+            && self
+                .texts()
+                .iter()
+                .all(|text| text.chars().count() <= MAX_CELL_CHARS)
     }
 
     /// A bullet or number that stands apart from its list item.
     fn starts_with_mark(&self) -> bool {
-        self.cells.first().and_then(|cell| cell.first()).is_some_and(|line| {
-            let text = line.text.trim_end_matches(['.', ')']);
-            let is_short = text.chars().count() <= 3 && self.cells[0].len() == 1 && self.cells.len() == 2;
-            is_short && (text != line.text || !text.chars().any(char::is_alphanumeric))
-        })
+        self.cells
+            .first()
+            .and_then(|cell| cell.first())
+            .is_some_and(|line| {
+                let text = line.text.trim_end_matches(['.', ')']);
+                let is_short = text.chars().count() <= 3 && self.cells[0].len() == 1 && self.cells.len() == 2;
+                is_short && (text != line.text || !text.chars().any(char::is_alphanumeric))
+            })
     }
 
     /// Whether this row may be the next row of the table that `above` belongs to: some columns are aligned.
@@ -138,8 +159,12 @@ impl Row {
                 })
                 .collect()
         };
-        let Some(size) = self.lines().next().map(|line| line.size) else { return false };
-        let Some(above_size) = above.lines().next().map(|line| line.size) else { return false };
+        let Some(size) = self.lines().next().map(|line| line.size) else {
+            return false;
+        };
+        let Some(above_size) = above.lines().next().map(|line| line.size) else {
+            return false;
+        };
         let (mine, others) = (edges(self), edges(above));
         let aligned = mine.iter().filter(|(start, end)| {
             others.iter().any(|(other_start, other_end)| {
@@ -151,7 +176,10 @@ impl Row {
         });
         let bottom = above.lines().map(|line| line.baseline).fold(f32::MAX, f32::min);
         let top = self.lines().map(|line| line.baseline).fold(f32::MIN, f32::max);
-        aligned.count() >= 2 && top < bottom && bottom - top < 5.0 * size && (size - above_size).abs() < 0.25 * size
+        aligned.count() >= 2
+            && top < bottom
+            && bottom - top < 5.0 * size
+            && (size - above_size).abs() < 0.25 * size
     }
 
     fn is_bold(&self) -> bool {
@@ -161,7 +189,12 @@ impl Row {
     fn texts(&self) -> Vec<String> {
         self.cells
             .iter()
-            .map(|cell| cell.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join(" "))
+            .map(|cell| {
+                cell.iter()
+                    .map(|line| line.text.as_str())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .collect()
     }
 
@@ -186,6 +219,11 @@ impl Row {
 
 /// Whether `line` lies below the last cell of `row` and below no other.
 fn overlaps_alone(row: &Row, line: &Line) -> bool {
-    let Some((_, before)) = row.cells.split_last() else { return false };
-    before.iter().flatten().all(|other| line.start > other.end || line.end < other.start)
+    let Some((_, before)) = row.cells.split_last() else {
+        return false;
+    };
+    before
+        .iter()
+        .flatten()
+        .all(|other| line.start > other.end || line.end < other.start)
 }

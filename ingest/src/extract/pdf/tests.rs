@@ -32,7 +32,10 @@ fn document_of(pages: &[&str]) -> Document {
         })
         .collect();
     let count = pages.len() as i64;
-    document.objects.insert(tree, dictionary! { "Type" => "Pages", "Kids" => kids, "Count" => count }.into());
+    document.objects.insert(
+        tree,
+        dictionary! { "Type" => "Pages", "Kids" => kids, "Count" => count }.into(),
+    );
     let catalog = document.add_object(dictionary! { "Type" => "Catalog", "Pages" => tree });
     document.trailer.set("Root", catalog);
     document
@@ -64,7 +67,13 @@ fn lines_become_paragraphs_and_headings_with_their_pages() {
         line("F1", 11, 72, 750, "Wash it with water twice a year and let it"),
         line("F1", 11, 72, 737, "dry for two days before you oil it again."),
         line("F2", 11, 72, 705, "Oils"),
-        line("F1", 11, 72, 690, "Use hard wax oil on oak, nothing on teak at all."),
+        line(
+            "F1",
+            11,
+            72,
+            690,
+            "Use hard wax oil on oak, nothing on teak at all.",
+        ),
     ];
     let second = line("F1", 11, 72, 780, "Page two goes on here.");
 
@@ -79,7 +88,10 @@ fn lines_become_paragraphs_and_headings_with_their_pages() {
     assert_eq!(document.blocks[3].heading_path, ["Care of wood", "Oils"]);
     let pages: Vec<Option<u32>> = document.blocks.iter().map(|block| block.page).collect();
     assert_eq!(pages, [Some(1), Some(1), Some(1), Some(1), Some(2)]);
-    assert_eq!((document.page_count, document.title.as_deref()), (Some(2), Some("Care of wood")));
+    assert_eq!(
+        (document.page_count, document.title.as_deref()),
+        (Some(2), Some("Care of wood"))
+    );
 }
 
 #[test]
@@ -100,14 +112,28 @@ fn words_parted_at_a_line_end_are_put_together_and_compounds_keep_their_hyphen()
 
 #[test]
 fn cells_beside_each_other_are_rows_with_their_header() {
-    let content: String = [("F2", 700, "Piece", "Price", "Stock"), ("F1", 685, "Chair", "285", "yes"), ("F1", 670, "Bench", "540", "no")]
-        .iter()
-        .map(|(font, y, a, b, c)| [line(font, 10, 72, *y, a), line(font, 10, 200, *y, b), line(font, 10, 300, *y, c)].concat())
-        .collect();
+    let content: String = [
+        ("F2", 700, "Piece", "Price", "Stock"),
+        ("F1", 685, "Chair", "285", "yes"),
+        ("F1", 670, "Bench", "540", "no"),
+    ]
+    .iter()
+    .map(|(font, y, a, b, c)| {
+        [
+            line(font, 10, 72, *y, a),
+            line(font, 10, 200, *y, b),
+            line(font, 10, 300, *y, c),
+        ]
+        .concat()
+    })
+    .collect();
 
     let document = read(&pdf_of(&[&content])).expect("text");
 
-    assert_eq!(document.text, "Piece | Price | Stock\nChair | 285 | yes\nBench | 540 | no");
+    assert_eq!(
+        document.text,
+        "Piece | Price | Stock\nChair | 285 | yes\nBench | 540 | no"
+    );
     let header = Some("Piece | Price | Stock".to_owned());
     assert_eq!(document.blocks[2].kind, BlockKind::TableRow { header });
 }
@@ -115,7 +141,13 @@ fn cells_beside_each_other_are_rows_with_their_header() {
 #[test]
 fn lists_and_listings_keep_their_lines() {
     let content = [
-        line("F1", 11, 72, 750, "\\225 first of the things that are needed here"),
+        line(
+            "F1",
+            11,
+            72,
+            750,
+            "\\225 first of the things that are needed here",
+        ),
         line("F1", 11, 72, 737, "\\225 second"),
         line("F3", 10, 72, 710, "make all"),
         line("F3", 10, 84, 698, "run it"),
@@ -123,7 +155,10 @@ fn lists_and_listings_keep_their_lines() {
 
     let document = read(&pdf_of(&[&content.concat()])).expect("text");
 
-    assert_eq!(document.text, "• first of the things that are needed here\n• second\n\nmake all\n  run it");
+    assert_eq!(
+        document.text,
+        "• first of the things that are needed here\n• second\n\nmake all\n  run it"
+    );
     assert_eq!(document.blocks[2].kind, BlockKind::Code);
 }
 
@@ -140,7 +175,13 @@ fn page_headers_and_numbers_are_left_out() {
         .map(|number| {
             [
                 line("F1", 9, 72, 820, "Acme handbook"),
-                line("F1", 11, 72, 700, &format!("Content {}.", ["one", "two", "three", "four", "five"][number - 1])),
+                line(
+                    "F1",
+                    11,
+                    72,
+                    700,
+                    &format!("Content {}.", ["one", "two", "three", "four", "five"][number - 1]),
+                ),
                 line("F1", 9, 280, 30, &format!("Page {number} of 5")),
             ]
             .concat()
@@ -150,7 +191,10 @@ fn page_headers_and_numbers_are_left_out() {
 
     let text = text_of(&pdf_of(&pages)).expect("text");
 
-    assert_eq!(text, "Content one.\n\nContent two.\n\nContent three.\n\nContent four.\n\nContent five.");
+    assert_eq!(
+        text,
+        "Content one.\n\nContent two.\n\nContent three.\n\nContent four.\n\nContent five."
+    );
 }
 
 #[test]
@@ -174,10 +218,16 @@ fn text_under_a_scanned_page_is_its_text() {
 
 #[test]
 fn pages_of_pictures_have_no_text_and_look_scanned() {
-    let outcome = extract(&pdf_of(&["BI /W 1 /H 1 /BPC 8 /CS /G ID x EI"]), &Limits::default());
+    let outcome = extract(
+        &pdf_of(&["BI /W 1 /H 1 /BPC 8 /CS /G ID x EI"]),
+        &Limits::default(),
+    );
 
     assert_eq!(outcome, Err(ExtractError::NoText { scanned: true }));
-    assert_eq!(extract(&pdf_of(&[""]), &Limits::default()), Err(ExtractError::NoText { scanned: false }));
+    assert_eq!(
+        extract(&pdf_of(&[""]), &Limits::default()),
+        Err(ExtractError::NoText { scanned: false })
+    );
 }
 
 #[test]
@@ -190,7 +240,9 @@ fn forms_are_drawn_and_cycles_and_multiplication_end() {
         let next = ids[(at + 1) % ids.len()];
         let resources = dictionary! { "XObject" => dictionary! { "Y" => next } };
         let form = dictionary! { "Type" => "XObject", "Subtype" => "Form", "Resources" => resources };
-        document.objects.insert(*id, Stream::new(form, b"/Y Do ".repeat(10)).into());
+        document
+            .objects
+            .insert(*id, Stream::new(form, b"/Y Do ".repeat(10)).into());
     }
     let said = document.add_object(Stream::new(
         dictionary! { "Type" => "XObject", "Subtype" => "Form" },
@@ -204,7 +256,10 @@ fn forms_are_drawn_and_cycles_and_multiplication_end() {
         .expect("the page has resources");
     resources.set("XObject", dictionary! { "X" => ids[0], "Z" => said });
     let stream = document.add_object(Stream::new(Dictionary::new(), b"/Z Do /X Do".to_vec()));
-    let page = document.get_object_mut(page).and_then(Object::as_dict_mut).expect("the page");
+    let page = document
+        .get_object_mut(page)
+        .and_then(Object::as_dict_mut)
+        .expect("the page");
     page.set("Contents", stream);
 
     assert_eq!(text_of(&save(document)), Ok("from a form".to_owned()));
@@ -217,7 +272,11 @@ fn a_stream_that_unpacks_to_a_gigabyte_is_refused() {
     let mut stream = Stream::new(Dictionary::new(), vec![b' '; 32 << 20]);
     stream.compress().expect("compressed");
     let id = document.add_object(stream);
-    document.get_object_mut(page).and_then(Object::as_dict_mut).expect("the page").set("Contents", vec![id.into(); 32]);
+    document
+        .get_object_mut(page)
+        .and_then(Object::as_dict_mut)
+        .expect("the page")
+        .set("Contents", vec![id.into(); 32]);
 
     assert_eq!(text_of(&save(document)), Err("too_large"));
 }
@@ -225,8 +284,15 @@ fn a_stream_that_unpacks_to_a_gigabyte_is_refused() {
 #[test]
 fn ten_thousand_nested_arrays_cost_nothing() {
     let mut bytes = pdf_of(&["BT /F1 11 Tf 72 700 Td (fine) Tj ET"]);
-    let nested = format!("\n99 0 obj\n{}{}\nendobj\n", "[".repeat(10_000), "]".repeat(10_000));
-    let at = bytes.windows(4).position(|window| window == b"xref").expect("a table");
+    let nested = format!(
+        "\n99 0 obj\n{}{}\nendobj\n",
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    let at = bytes
+        .windows(4)
+        .position(|window| window == b"xref")
+        .expect("a table");
     bytes.splice(at..at, nested.bytes());
     let mut stream = "[".repeat(10_000);
     stream.push_str("(x) ");
@@ -239,10 +305,16 @@ fn ten_thousand_nested_arrays_cost_nothing() {
 
 #[test]
 fn more_pages_than_allowed_and_none_are_refused() {
-    let limits = Limits { max_pages: 2, ..Limits::default() };
+    let limits = Limits {
+        max_pages: 2,
+        ..Limits::default()
+    };
     let three = pdf_of(&["", "", ""]);
 
-    assert_eq!(extract(&three, &limits).map_err(|error| error.code()), Err("too_large"));
+    assert_eq!(
+        extract(&three, &limits).map_err(|error| error.code()),
+        Err("too_large")
+    );
     assert_eq!(text_of(&pdf_of(&[])), Err("damaged"));
     assert_eq!(text_of(b"%PDF-1.7\nnothing of the kind"), Err("damaged"));
     assert_eq!(Format::detect(b"%PDF-1.7\nnothing", "a.pdf"), Ok(Format::Pdf));
@@ -282,6 +354,10 @@ fn titles_that_programs_made_up_are_no_titles() {
         let info = document.add_object(dictionary! { "Title" => Object::string_literal(title) });
         document.trailer.set("Info", info);
 
-        assert_eq!(read(&save(document)).expect("text").title.as_deref(), expected, "{title}");
+        assert_eq!(
+            read(&save(document)).expect("text").title.as_deref(),
+            expected,
+            "{title}"
+        );
     }
 }

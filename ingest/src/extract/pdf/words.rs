@@ -1,0 +1,122 @@
+//! Lines to running text: what a hyphen at the end of a line is, and where no space belongs.
+
+use std::collections::HashSet;
+
+use super::layout::Line;
+use crate::document::is_invisible;
+
+/// Words that are remembered to tell hyphens apart.
+const MAX_WORDS: usize = 200_000;
+
+/// The lines of a paragraph as running text, with words put together that were parted at a line end.
+pub(super) fn joined(lines: &[Line], words: &HashSet<String>) -> String {
+    let mut out = String::new();
+    for line in lines {
+        let (Some(last), Some(next)) = (out.chars().last(), line.text.chars().next()) else {
+            out.push_str(&line.text);
+            continue;
+        };
+        match hyphen_between(&out, &line.text, words) {
+            Hyphen::OfParting => {
+                out.pop();
+            }
+            Hyphen::OfCompound => {}
+            Hyphen::None if is_unspaced(last) && is_unspaced(next) => {}
+            Hyphen::None => out.push(' '),
+        }
+        out.push_str(&line.text);
+    }
+    out.retain(|c| !is_invisible(c) || matches!(c, '\u{200c}' | '\u{200d}'));
+    collapse_leaders(&out)
+}
+
+/// What a hyphen at the end of a line is.
+#[derive(Debug, PartialEq, Eq)]
+enum Hyphen {
+    None,
+    /// The word was parted to fill the line.
+    OfParting,
+    /// It is written with a hyphen.
+    OfCompound,
+}
+
+/// Decides by the words that the document uses elsewhere.
+fn hyphen_between(before: &str, after: &str, words: &HashSet<String>) -> Hyphen {
+    if before.ends_with('\u{ad}') {
+        return Hyphen::OfParting;
+    }
+    let Some(stem) = before.strip_suffix(['-', '\u{2010}']) else {
+        return Hyphen::None;
+    };
+    let head = stem
+        .rsplit(|c: char| !c.is_alphabetic())
+        .next()
+        .unwrap_or_default();
+    let tail: String = after.chars().take_while(|c| c.is_alphabetic()).collect();
+    if head.is_empty() || tail.is_empty() {
+        return Hyphen::None;
+    }
+    let (head, tail) = (head.to_lowercase(), tail.to_lowercase());
+    if words.contains(&format!("{head}{tail}")) {
+        return Hyphen::OfParting;
+    }
+    let is_lowercase = after.starts_with(char::is_lowercase);
+    if (words.contains(&head) && words.contains(&tail)) || !is_lowercase {
+        // "Vor- und Nachteile": the hyphen stands for a part left out, and the word ends.
+        let is_elliptic = is_lowercase
+            && matches!(
+                tail.as_str(),
+                "und" | "oder" | "bzw" | "and" | "or" | "to" | "et" | "ou"
+            );
+        return if is_elliptic {
+            Hyphen::None
+        } else {
+            Hyphen::OfCompound
+        };
+    }
+    Hyphen::OfParting
+}
+
+/// The words of the document in lower case, those at line ends left out because they may be parts.
+pub(super) fn words_of(pages: &[Vec<Line>]) -> HashSet<String> {
+    let mut words = HashSet::new();
+    for line in pages.iter().flatten() {
+        let text = line
+            .text
+            .strip_suffix(['-', '\u{2010}', '\u{ad}'])
+            .map_or(line.text.as_str(), |stem| {
+                stem.rfind(|c: char| !c.is_alphabetic())
+                    .map_or("", |at| &stem[..at])
+            });
+        words.extend(
+            text.split(|c: char| !c.is_alphabetic())
+                .filter(|word| !word.is_empty())
+                .map(str::to_lowercase),
+        );
+        if words.len() > MAX_WORDS {
+            break;
+        }
+    }
+    words
+}
+
+/// Rows of dots that lead the eye are no text.
+fn collapse_leaders(text: &str) -> String {
+    if !text.contains("....") {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("....") {
+        out.push_str(rest[..at].trim_end());
+        out.push_str(" … ");
+        rest = rest[at..].trim_start_matches(['.', ' ']);
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Writing systems without spaces between words.
+fn is_unspaced(c: char) -> bool {
+    matches!(u32::from(c), 0x2e80..=0x9fff | 0xf900..=0xfaff | 0xff00..=0xffef | 0x20000..=0x3134f)
+}
