@@ -16,11 +16,11 @@ use crate::error::Error;
 pub struct Problem {
     /// Always `about:blank`: the code says what kind it is.
     #[serde(rename = "type")]
-    #[schema(value_type = String)]
-    kind: &'static str,
+    #[schema(value_type = String, example = "about:blank")]
+    kind: Kind,
     /// The status' own words.
     #[schema(value_type = String)]
-    title: Cow<'static, str>,
+    title: &'static str,
     /// The HTTP status.
     pub status: u16,
     /// Stable, snake_case: what programs look at.
@@ -31,24 +31,33 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// The request field at fault, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
+    #[schema(value_type = Option<String>)]
+    field: Option<Box<str>>,
     /// Names this request in the logs.
-    request_id: String,
+    #[schema(value_type = String)]
+    request_id: Box<str>,
     #[serde(skip)]
     retry_after: Option<Duration>,
+}
+
+/// The `type` of RFC 9457.
+#[derive(Clone, Copy, Debug, Serialize)]
+enum Kind {
+    #[serde(rename = "about:blank")]
+    AboutBlank,
 }
 
 impl Problem {
     /// A problem with this status and code.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error").into(),
+            kind: Kind::AboutBlank,
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,
             detail: detail.into(),
             field: None,
-            request_id: request_id::current(),
+            request_id: request_id::current().into(),
             retry_after: None,
         }
     }
@@ -56,12 +65,12 @@ impl Problem {
     /// Names the request in an answer that is written after the request's own future has ended.
     #[must_use]
     pub fn with_request_id(mut self, request_id: &str) -> Self {
-        self.request_id = request_id.to_owned();
+        self.request_id = request_id.into();
         self
     }
 
     fn with_field(mut self, field: Option<String>) -> Self {
-        self.field = field;
+        self.field = field.map(String::into_boxed_str);
         self
     }
 
