@@ -67,6 +67,17 @@ async fn documents_are_read_by_a_process_that_is_reused() {
 }
 
 #[tokio::test]
+async fn a_document_of_megabytes_comes_back_whole() {
+    let bench = Bench::new(1, Limits::default());
+    let text = "A paragraph among many, none of which is lost.\n\n".repeat(40_000);
+
+    let document = bench.read(&text).await.expect("text");
+
+    assert_eq!(document.blocks.len(), 40_000);
+    assert_eq!(document.text, text.trim_end());
+}
+
+#[tokio::test]
 async fn every_way_to_die_has_its_code_and_the_next_document_is_read() {
     let bench = Bench::new(1, short_limits());
 

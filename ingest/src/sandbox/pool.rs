@@ -24,6 +24,9 @@ const KEEP_BELOW_BYTES: u64 = 96 << 20;
 /// Documents from this size on may have made the process grow; smaller ones are not checked.
 const CHECK_GROWTH_FROM_BYTES: usize = 256 << 10;
 
+/// Replies from this size on take milliseconds to decode, which must not hold up the other tasks.
+const DECODE_ASIDE_FROM_BYTES: usize = 512 << 10;
+
 /// Idle processes end after this time, so that a service at rest holds no memory for them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -292,7 +295,12 @@ impl Process {
         }
         let mut json = Vec::new();
         (&mut self.output).take(length).read_to_end(&mut json).await?;
-        Ok(serde_json::from_slice(&json)?)
+        if json.len() < DECODE_ASIDE_FROM_BYTES {
+            return Ok(serde_json::from_slice(&json)?);
+        }
+        tokio::task::spawn_blocking(move || Ok(serde_json::from_slice(&json)?))
+            .await
+            .map_err(io::Error::other)?
     }
 
     async fn end(&mut self) {
