@@ -18,6 +18,10 @@ use crate::{Block, BlockKind, ExtractedDocument};
 /// the tokens that the default budget leaves free in a window of 256.
 const MAX_CONTEXT_CHARS: usize = 120;
 
+/// Records are chunks of their own up to this many; in larger tables they share chunks, since each chunk
+/// costs an embedding.
+const MAX_LONE_RECORDS: usize = 2_000;
+
 /// A span of a document that is embedded, found and cited as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
@@ -118,9 +122,12 @@ pub fn chunk(
         counter: TokenCounter::new(count_tokens),
         max_tokens,
         overlap_tokens: options.overlap_tokens.min(max_tokens / 2),
+        records_stand_alone: true,
         open: None,
         chunks: Vec::new(),
     };
+    let unnamed_rows = document.blocks.iter().filter(|block| is_unnamed_row(block));
+    packer.records_stand_alone = unnamed_rows.count() <= MAX_LONE_RECORDS;
     let mut cursor = Cursor {
         text: &document.text,
         byte: 0,
@@ -184,20 +191,23 @@ struct Packer<'a> {
     counter: TokenCounter<'a>,
     max_tokens: usize,
     overlap_tokens: usize,
+    records_stand_alone: bool,
     open: Option<Open<'a>>,
     chunks: Vec<Chunk>,
 }
 
 impl<'a> Packer<'a> {
     fn add(&mut self, block: &'a Block, start: Place, end: Place) {
+        let text = &self.text[start.byte..end.byte];
+        // A row that names its own cells, one per line, is a record: it is looked up by itself.
+        let is_lone_record = self.records_stand_alone && is_unnamed_row(block) && text.contains('\n');
         if !self
             .open
             .as_ref()
-            .is_some_and(|open| open.may_take(block, &self.text[start.byte..end.byte]))
+            .is_some_and(|open| open.may_take(block, is_lone_record))
         {
             self.close();
         }
-        let text = &self.text[start.byte..end.byte];
         let Some(tokens) = self.counter.count_up_to(text, self.max_tokens) else {
             self.cut(block, start, end);
             return;
@@ -222,7 +232,7 @@ impl<'a> Packer<'a> {
         open.heading_path = &block.heading_path;
         open.header = open.header.or(header_of(block));
         open.headings_only &= is_heading;
-        open.sealed |= is_record(block, text);
+        open.sealed |= is_lone_record;
     }
 
     /// Cuts a block that is too big; headings waiting for it are cut with it.
@@ -302,8 +312,8 @@ impl<'a> Open<'a> {
     }
 
     /// Whether `block` may stand in this chunk, sizes aside.
-    fn may_take(&self, block: &Block, text: &str) -> bool {
-        if self.sealed || (is_record(block, text) && !self.headings_only) {
+    fn may_take(&self, block: &Block, is_lone_record: bool) -> bool {
+        if self.sealed || (is_lone_record && !self.headings_only) {
             return false;
         }
         if let (Some(open), Some(header)) = (self.header, header_of(block))
@@ -324,7 +334,6 @@ fn header_of(block: &Block) -> Option<&str> {
     }
 }
 
-/// A row that names its own cells, one per line, is a record: it is looked up by itself.
-fn is_record(block: &Block, text: &str) -> bool {
-    matches!(block.kind, BlockKind::TableRow { header: None }) && text.contains('\n')
+fn is_unnamed_row(block: &Block) -> bool {
+    matches!(block.kind, BlockKind::TableRow { header: None })
 }

@@ -102,11 +102,22 @@ fn rows_carry_the_header_of_their_table() {
 }
 
 #[test]
-fn records_stand_alone() {
-    let record = |text: &str| (BlockKind::TableRow { header: None }, text.to_owned());
-    let document = build(&[record("name: A\nprice: 1"), record("name: B\nprice: 2")]);
+fn records_stand_alone_unless_there_are_very_many() {
+    let records = |count: usize| -> ExtractedDocument {
+        let record = |number: usize| {
+            (
+                BlockKind::TableRow { header: None },
+                format!("name: {number}\nprice: 1"),
+            )
+        };
+        build(&(0..count).map(record).collect::<Vec<_>>())
+    };
 
-    assert_eq!(chunk(&document, &ChunkOptions::default(), &words).len(), 2);
+    assert_eq!(chunk(&records(2), &ChunkOptions::default(), &words).len(), 2);
+    assert_eq!(
+        chunk(&records(5_500), &ChunkOptions::default(), &words).len(),
+        100
+    );
 }
 
 #[test]
