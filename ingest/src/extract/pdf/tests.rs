@@ -343,6 +343,36 @@ fn a_password_for_opening_refuses_and_one_for_editing_does_not() {
 }
 
 #[test]
+fn right_to_left_writing_comes_out_in_the_order_of_reading() {
+    let mut document = document_of(&[""]);
+    // The letters of the words for "hello" and "to you" as codes A to H.
+    let names = ["0645", "0631", "062D", "0628", "0627", "0643"]
+        .map(|code| Object::Name(format!("uni{code}").into_bytes()));
+    let mut differences = vec![Object::Integer(65)];
+    differences.extend(names);
+    let font = document.add_object(dictionary! {
+        "Type" => "Font", "Subtype" => "Type1", "BaseFont" => "Arabic",
+        "Encoding" => dictionary! { "Type" => "Encoding", "Differences" => differences },
+    });
+    // Drawn from left to right, as the eye sees it; the second part of the line is drawn first.
+    let content =
+        b"BT /F1 12 Tf 1 0 0 1 216 700 Tm (EDCBA) Tj 1 0 0 1 150 700 Tm (AFD \\(2024\\) ) Tj ET".to_vec();
+    let stream = document.add_object(Stream::new(Dictionary::new(), content));
+    let page = document.page_iter().next().expect("a page");
+    let page = document
+        .get_object_mut(page)
+        .and_then(Object::as_dict_mut)
+        .expect("the page");
+    page.set("Contents", stream);
+    page.set(
+        "Resources",
+        dictionary! { "Font" => dictionary! { "F1" => font } },
+    );
+
+    assert_eq!(text_of(&save(document)), Ok("مرحبا (2024) بكم".to_owned()));
+}
+
+#[test]
 fn titles_that_programs_made_up_are_no_titles() {
     for (title, expected) in [
         ("Product guide 2026", Some("Product guide 2026")),
