@@ -3,5 +3,7 @@
 #![allow(unreachable_pub, reason = "nothing leaves a test binary: pub marks what a test may use")]
 
 mod harness;
+mod main_job;
 mod model_client;
+mod process;
 mod usage_ledger;

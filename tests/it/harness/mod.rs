@@ -2,5 +2,6 @@
 
 #![allow(dead_code, reason = "a harness may offer more than the present tests use")]
 
+pub mod app;
 pub mod databases;
 pub mod openai;
