@@ -74,6 +74,11 @@ impl Error {
         Self::Internal(source.into())
     }
 
+    /// Whether a row that the written one belongs to is gone.
+    pub fn is_missing_reference(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
+    }
+
     /// Whether a row with the same unique key exists already.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())

@@ -9,6 +9,7 @@ mod sse;
 mod store;
 mod turn;
 mod words;
+mod writing;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

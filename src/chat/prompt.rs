@@ -34,6 +34,8 @@ pub struct Packed {
     pub messages: Vec<PromptMessage>,
     /// The passages that went in; the n-th is number n.
     pub passages: Vec<Passage>,
+    /// How many earlier messages went in.
+    pub earlier: usize,
     /// Tokens of the whole prompt, counted by us.
     pub tokens: usize,
 }
@@ -82,11 +84,22 @@ pub fn pack(settings: &Settings, history: &[HistoryMessage], passages: Vec<Passa
         earlier.pop();
     }
 
-    let mut messages = Vec::with_capacity(earlier.len() + 2);
+    let earlier_count = earlier.len();
+    let mut messages = Vec::with_capacity(earlier_count + 2);
     messages.push(PromptMessage { role: PromptRole::System, content: instructions });
     messages.extend(earlier.into_iter().rev());
     messages.push(PromptMessage { role: PromptRole::User, content: format!("{material}Question: {question}") });
-    Ok(Packed { messages, passages: included, tokens: used })
+    Ok(Packed { messages, passages: included, earlier: earlier_count, tokens: used })
+}
+
+/// Packs less of what `packed` holds: no earlier messages, and the better half of the passages. None when it holds
+/// nothing that could be left out.
+pub fn shorten(packed: &Packed, settings: &Settings, question: &str, window: Window) -> Option<Packed> {
+    let kept = packed.passages.len().div_ceil(2);
+    if kept == packed.passages.len() && packed.earlier == 0 {
+        return None;
+    }
+    pack(settings, &[], packed.passages[..kept].to_vec(), question, window).ok()
 }
 
 fn instructions(settings: &Settings) -> String {
@@ -170,6 +183,22 @@ mod tests {
 
         let contents: Vec<&str> = packed.messages[1..3].iter().map(|message| message.content.as_str()).collect();
         assert_eq!((packed.messages.len(), contents), (4, vec!["And then?", "Then this."]));
+    }
+
+    #[test]
+    fn a_shorter_prompt_has_no_history_and_the_better_half_of_the_passages() {
+        let settings = Settings::named("Bot".to_owned());
+        let history = [message(PromptRole::User, "And then?"), message(PromptRole::Assistant, "Then this.")];
+        let packed = pack(&settings, &history, ["a", "b", "c"].map(|text| passage(text, 0)).to_vec(), "Why?", WINDOW).expect("it fits");
+
+        let shorter = shorten(&packed, &settings, "Why?", WINDOW).expect("there is something to leave out");
+        let shortest = shorten(&shorter, &settings, "Why?", WINDOW).expect("one of two passages");
+
+        let texts = |packed: &Packed| packed.passages.iter().map(|passage| passage.text.clone()).collect::<Vec<_>>();
+        assert_eq!((texts(&shorter), shorter.messages.len()), (vec!["a".to_owned(), "b".to_owned()], 2));
+        assert_eq!(texts(&shortest), ["a"]);
+        assert!(shorter.tokens < packed.tokens);
+        assert!(shorten(&shortest, &settings, "Why?", WINDOW).is_none());
     }
 
     #[test]

@@ -1,38 +1,24 @@
-//! One turn: everything that can refuse it first, then the model in a task of its own, then the books.
-//!
-//! The task outlives the request: when the client leaves, the model call is dropped, and what was produced is saved
-//! and booked. A turn is refused before anything is saved, or it ends in a saved message.
+//! One turn: everything that can refuse it first, then the answer, from a model ([`writing`]) or without one, then the
+//! books. A turn is refused before anything is saved, or it ends in a saved message.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::Instrument as _;
 
-use super::citation::{Citation, MarkerFilter, Piece};
-use super::prompt::{self, Packed, Window};
+use super::citation::Citation;
 use super::store::{self, HistoryMessage, MessageState, NewAnswer};
-use super::{Answer, AnswerSource, TurnUsage, extractive, relevance};
+use super::{Answer, AnswerSource, TurnUsage, extractive, relevance, writing};
 use crate::app::App;
 use crate::chatbots::{self, Chatbot};
+use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ConversationId, MessageId, UsageEventId};
 use crate::knowledge::{self, SearchFilter, SearchResult};
-use crate::llm::{ChatModel, ChatRequest, ModelEvent, ProviderError, TokenUsage, tokens};
-use crate::usage::{self, Limits, Reservation, Spend, UsageEvent, UsageKind};
-
-/// Events that wait for a slow client. Past this the model is read more slowly.
-const EVENT_BUFFER: usize = 256;
-
-/// A client that takes no event for this long is gone.
-const SLOW_CLIENT: Duration = Duration::from_secs(30);
-
-/// The least answer worth starting, in tokens, when a budget is nearly spent.
-const LEAST_ANSWER_TOKENS: usize = 16;
+use crate::llm::tokens;
+use crate::usage::{self, UsageEvent, UsageKind};
 
 /// How long a client waits before it tries a full server again.
 const BUSY_RETRY: Duration = Duration::from_secs(2);
@@ -78,7 +64,7 @@ pub enum TurnEvent {
 pub struct RunningTurn {
     pub opening: Opening,
     pub events: mpsc::Receiver<TurnEvent>,
-    _cancel_on_drop: DropGuard,
+    pub(super) cancel_on_drop: DropGuard,
 }
 
 impl RunningTurn {
@@ -106,16 +92,18 @@ pub fn check_origin(app: &App, chatbot: &Chatbot, origin: Option<&str>) -> Resul
 }
 
 /// What is known once the turn is accepted.
-struct Turn {
-    app: App,
-    reach: Reach,
-    chatbot: Chatbot,
+pub(super) struct Turn {
+    pub(super) app: App,
+    pub(super) reach: Reach,
+    pub(super) chatbot: Chatbot,
     channel: &'static str,
-    opening: Opening,
+    pub(super) opening: Opening,
     /// Whether the conversation is to be made with the first write.
     is_new: bool,
-    question: String,
-    found: SearchResult,
+    /// Made before the answer's id, so that the question comes first in the thread.
+    question_id: MessageId,
+    pub(super) question: String,
+    pub(super) found: SearchResult,
     _place: OwnedSemaphorePermit,
 }
 
@@ -132,6 +120,7 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let mut conn = app.db.read(reach.tenant_id).await?;
     let chatbot = chatbots::find(&mut conn, reach, request.chatbot_id).await?;
     check_origin(app, &chatbot, request.origin.as_deref())?;
+    let question_id = MessageId::new();
     let (history, opening, is_new) = match request.thread {
         Thread::Stateless(history) => (history, Opening { conversation_id: None, message_id: None }, false),
         Thread::Stored(None) => (Vec::new(), Opening { conversation_id: Some(ConversationId::new()), message_id: Some(MessageId::new()) }, true),
@@ -151,9 +140,9 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let mut found = knowledge::search(app, reach, chatbot.id, &question, limit, SearchFilter::default()).await?;
     found.passages = relevance::keep_relevant(&question, found.passages, settings.min_similarity);
 
-    let turn = Turn { app: app.clone(), reach, chatbot, channel: request.channel, opening, is_new, question, found, _place: place };
+    let turn = Turn { app: app.clone(), reach, chatbot, channel: request.channel, opening, is_new, question_id, question, found, _place: place };
     match app.model.clone() {
-        Some(model) if !turn.found.passages.is_empty() => ask_model(turn, model, history, limits, request.streamed).await,
+        Some(model) if !turn.found.passages.is_empty() => writing::begin(turn, model, &history, limits, request.streamed).await,
         _ => answer_at_once(turn).await,
     }
 }
@@ -170,7 +159,7 @@ fn check_question(app: &App, question: String) -> Result<String> {
 }
 
 /// Without a model, or without anything to tell it: the passages' own sentences, or the no-answer text.
-async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
+pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     let passages = std::mem::take(&mut turn.found.passages);
     let (text, citations, source) = match extractive::extract(&turn.question, &passages) {
         Some(extract) => (extract.text, extract.citations, AnswerSource::Extractive),
@@ -192,241 +181,26 @@ async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     }
     let _ = sender.try_send(TurnEvent::Delta(answer.answer.clone()));
     let _ = sender.try_send(TurnEvent::End(Box::new(answer)));
-    Ok(RunningTurn { opening: turn.opening, events, _cancel_on_drop: CancellationToken::new().drop_guard() })
-}
-
-/// Packs the prompt, reserves its cost, saves the question, and lets the model answer in a task of its own.
-async fn ask_model(mut turn: Turn, model: Arc<dyn ChatModel>, history: Vec<HistoryMessage>, limits: Limits, streamed: bool) -> Result<RunningTurn> {
-    let config = &turn.app.config;
-    let most_answer = config.llm.max_answer_tokens;
-    let window = Window { context: config.llm.context_tokens, answer: most_answer, history: config.chat.history_tokens, passages: config.chat.passage_tokens };
-    let passages = std::mem::take(&mut turn.found.passages);
-    let packed = prompt::pack(&turn.chatbot.settings, &history, passages, &turn.question, window)
-        .map_err(|prompt::TooLong| Error::invalid("message_too_long", "message", "the message does not fit the model's window: shorten it"))?;
-    let model_name = turn.chatbot.settings.model.clone().unwrap_or_else(|| config.llm.model.clone());
-
-    let spend = |answer: usize| {
-        let usage = TokenUsage::counted(packed.tokens, answer);
-        Spend { tokens: i64::try_from(packed.tokens + answer).unwrap_or(i64::MAX), micro_usd: turn.app.prices.cost_micro_usd(&model_name, &usage) }
-    };
-    let (least, most) = (spend(LEAST_ANSWER_TOKENS), spend(most_answer));
-    let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
-    let now = turn.app.clock.now();
-    let (reservation, share) = usage::reserve_within(&mut write, &limits, turn.reach.tenant_id, turn.chatbot.id, least, most, now).await?;
-    turn.save_question(&mut write).await?;
-    write.commit().await?;
-
-    let answer_tokens = LEAST_ANSWER_TOKENS + ((most_answer - LEAST_ANSWER_TOKENS) as f64 * share) as usize;
-    let request = ChatRequest { model: model_name, messages: packed.messages.clone(), temperature: turn.chatbot.settings.temperature, max_answer_tokens: answer_tokens };
-    let (sender, events) = mpsc::channel(EVENT_BUFFER);
-    let cancel = CancellationToken::new();
-    let opening = turn.opening;
-    let running = Running { turn, packed, request, reservation, sender, cancel: cancel.clone() };
-    let span = tracing::info_span!(
-        "chat.turn",
-        tenant.id = %running.turn.reach.tenant_id,
-        chatbot.id = %running.turn.chatbot.id,
-        conversation.id = opening.conversation_id.map(tracing::field::display),
-        gen_ai.request.model = running.request.model,
-    );
-    tokio::spawn(running.run(model, streamed).instrument(span));
-    Ok(RunningTurn { opening, events, _cancel_on_drop: cancel.drop_guard() })
-}
-
-/// A turn that waits for its model.
-struct Running {
-    turn: Turn,
-    packed: Packed,
-    request: ChatRequest,
-    reservation: Option<Reservation>,
-    sender: mpsc::Sender<TurnEvent>,
-    cancel: CancellationToken,
-}
-
-/// What came of the model call.
-struct Produced {
-    text: String,
-    /// As the model wrote it, markers unchecked: what it is paid for.
-    raw: String,
-    citations: Vec<Citation>,
-    usage: Option<TokenUsage>,
-    end: End,
-}
-
-enum End {
-    Whole,
-    ClientLeft,
-    Failed(ProviderError),
-}
-
-impl Running {
-    async fn run(mut self, model: Arc<dyn ChatModel>, streamed: bool) {
-        let started = Instant::now();
-        let produced = if streamed { self.stream(model).await } else { self.complete(model).await };
-        let latency = started.elapsed();
-        metrics::histogram!("frontdesk_model_seconds").record(latency.as_secs_f64());
-        let (state, failure) = match produced.end {
-            End::Whole => (MessageState::Complete, None),
-            End::ClientLeft => (MessageState::Incomplete, None),
-            End::Failed(error) => {
-                tracing::warn!(error = ?error, "the model gave no whole answer");
-                (MessageState::Failed { code: error.code() }, Some(Error::from(error)))
-            }
-        };
-        let chat = self.chat_event(&produced.raw, produced.usage, latency);
-        let embedding = self.turn.embedding_event();
-        let usage = turn_usage(embedding.as_ref(), chat.as_ref());
-        let answer = self.turn.answer(produced.text, produced.citations, AnswerSource::Model, usage);
-        let events: Vec<UsageEvent> = embedding.into_iter().chain(chat).collect();
-        let saved = self.save(&answer, state, &events).await;
-        count_turn(AnswerSource::Model, match state {
-            MessageState::Complete => "complete",
-            MessageState::Incomplete => "incomplete",
-            MessageState::Failed { .. } => "failed",
-        });
-        let last = match (saved, failure) {
-            (Err(error), _) => {
-                tracing::error!(error = ?error, "cannot save the answer");
-                TurnEvent::Failed(error)
-            }
-            (Ok(()), Some(error)) => TurnEvent::Failed(error),
-            (Ok(()), None) => TurnEvent::End(Box::new(answer)),
-        };
-        // A client that is gone does not hear it.
-        let _ = tokio::time::timeout(SLOW_CLIENT, self.sender.send(last)).await;
-    }
-
-    async fn complete(&self, model: Arc<dyn ChatModel>) -> Produced {
-        let outcome = tokio::select! {
-            outcome = model.complete(self.request.clone()) => outcome,
-            () = self.cancel.cancelled() => return Produced::nothing(End::ClientLeft),
-        };
-        match outcome {
-            Ok(completion) => {
-                let mut filter = MarkerFilter::new(&self.packed.passages);
-                let mut text = String::with_capacity(completion.text.len());
-                for piece in filter.push(&completion.text).into_iter().chain(filter.finish()) {
-                    if let Piece::Text(part) = piece {
-                        text.push_str(&part);
-                    }
-                }
-                Produced { text, raw: completion.text, citations: filter.into_citations(), usage: completion.usage, end: End::Whole }
-            }
-            Err(error) => Produced::nothing(End::Failed(error)),
-        }
-    }
-
-    async fn stream(&self, model: Arc<dyn ChatModel>) -> Produced {
-        let opened = tokio::select! {
-            opened = model.stream(self.request.clone()) => opened,
-            () = self.cancel.cancelled() => return Produced::nothing(End::ClientLeft),
-        };
-        let mut stream = match opened {
-            Ok(stream) => stream,
-            Err(error) => return Produced::nothing(End::Failed(error)),
-        };
-        let mut filter = MarkerFilter::new(&self.packed.passages);
-        let (mut text, mut raw, mut usage) = (String::new(), String::new(), None);
-        let end = loop {
-            let event = tokio::select! {
-                event = stream.next() => event,
-                () = self.cancel.cancelled() => break End::ClientLeft,
-            };
-            match event {
-                Some(Ok(ModelEvent::Delta(delta))) => {
-                    raw.push_str(&delta);
-                    if !self.send(filter.push(&delta), &mut text).await {
-                        break End::ClientLeft;
-                    }
-                }
-                Some(Ok(ModelEvent::Usage(reported))) => usage = Some(reported),
-                Some(Ok(ModelEvent::Finished(_))) => {}
-                Some(Err(error)) => break End::Failed(error),
-                None => break End::Whole,
-            }
-        };
-        // Closes the call to the model now, not after the books are done.
-        drop(stream);
-        let rest = filter.finish();
-        match end {
-            End::Whole => {
-                self.send(rest, &mut text).await;
-            }
-            End::ClientLeft | End::Failed(_) => rest.into_iter().for_each(|piece| {
-                if let Piece::Text(part) = piece {
-                    text.push_str(&part);
-                }
-            }),
-        }
-        Produced { text, raw, citations: filter.into_citations(), usage, end }
-    }
-
-    /// Passes pieces on; false when the client is gone.
-    async fn send(&self, pieces: Vec<Piece>, text: &mut String) -> bool {
-        for piece in pieces {
-            let event = match piece {
-                Piece::Text(part) => {
-                    text.push_str(&part);
-                    TurnEvent::Delta(part)
-                }
-                Piece::Citation(citation) => TurnEvent::Citation(citation),
-            };
-            let sent = match self.sender.try_send(event) {
-                Ok(()) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(event)) => matches!(tokio::time::timeout(SLOW_CLIENT, self.sender.send(event)).await, Ok(Ok(()))),
-            };
-            if !sent {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The ledger's line for the model call; none when nothing came of it.
-    fn chat_event(&self, raw: &str, usage: Option<TokenUsage>, latency: Duration) -> Option<UsageEvent> {
-        if usage.is_none() && raw.is_empty() {
-            return None;
-        }
-        let usage = usage.unwrap_or_else(|| TokenUsage::counted(self.packed.tokens, tokens::count(raw)));
-        let cost = self.turn.app.prices.cost_micro_usd(&self.request.model, &usage);
-        let mut event = self.turn.usage_event(UsageKind::Chat, self.request.model.clone(), latency);
-        event.prompt_tokens = as_i64(usage.prompt);
-        event.completion_tokens = as_i64(usage.completion);
-        event.cached_tokens = as_i64(usage.cached);
-        event.reported = usage.reported;
-        event.cost_micro_usd = cost;
-        Some(event)
-    }
-
-    async fn save(&mut self, answer: &Answer, state: MessageState, events: &[UsageEvent]) -> Result<()> {
-        let turn = &self.turn;
-        let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
-        turn.save_answer(&mut write, answer, state, Some(&self.request.model)).await?;
-        usage::settle(&mut write, turn.reach.tenant_id, turn.chatbot.id, self.reservation.take(), events, turn.app.clock.now()).await?;
-        write.commit().await
-    }
-}
-
-impl Produced {
-    fn nothing(end: End) -> Self {
-        Self { text: String::new(), raw: String::new(), citations: Vec::new(), usage: None, end }
-    }
+    Ok(RunningTurn { opening: turn.opening, events, cancel_on_drop: CancellationToken::new().drop_guard() })
 }
 
 impl Turn {
-    async fn save_question(&self, write: &mut crate::db::Write) -> Result<()> {
+    pub(super) async fn save_question(&self, write: &mut Write) -> Result<()> {
         let Some(conversation_id) = self.opening.conversation_id else { return Ok(()) };
         let now = self.app.clock.now();
         let tenant_id = self.reach.tenant_id;
+        // What the question belongs to may have been deleted since it was looked up.
+        let absent = |what| move |error: Error| if error.is_missing_reference() { Error::NotFound(what) } else { error };
         if self.is_new {
-            store::insert_conversation(write, tenant_id, conversation_id, self.chatbot.id, self.channel, now).await?;
+            let inserted = store::insert_conversation(write, tenant_id, conversation_id, self.chatbot.id, self.channel, now).await;
+            inserted.map_err(absent("chatbot"))?;
         }
         let question_tokens = self.count_text(&self.question);
-        store::insert_question(write, tenant_id, conversation_id, MessageId::new(), &self.question, question_tokens, now).await
+        let inserted = store::insert_question(write, tenant_id, conversation_id, self.question_id, &self.question, question_tokens, now).await;
+        inserted.map_err(absent("conversation"))
     }
 
-    async fn save_answer(&self, write: &mut crate::db::Write, answer: &Answer, state: MessageState, model: Option<&str>) -> Result<()> {
+    pub(super) async fn save_answer(&self, write: &mut Write, answer: &Answer, state: MessageState, model: Option<&str>) -> Result<()> {
         let (Some(conversation_id), Some(id)) = (self.opening.conversation_id, self.opening.message_id) else { return Ok(()) };
         let new = NewAnswer {
             id,
@@ -446,7 +220,7 @@ impl Turn {
         if self.app.model.is_some() { i64::try_from(tokens::count(text)).unwrap_or(i64::MAX) } else { 0 }
     }
 
-    fn answer(&self, text: String, citations: Vec<Citation>, source: AnswerSource, usage: TurnUsage) -> Answer {
+    pub(super) fn answer(&self, text: String, citations: Vec<Citation>, source: AnswerSource, usage: TurnUsage) -> Answer {
         Answer {
             conversation_id: self.opening.conversation_id,
             message_id: self.opening.message_id,
@@ -459,7 +233,7 @@ impl Turn {
     }
 
     /// The ledger's line for embedding the question; none when nothing was embedded.
-    fn embedding_event(&self) -> Option<UsageEvent> {
+    pub(super) fn embedding_event(&self) -> Option<UsageEvent> {
         let model = self.app.embedding_model().filter(|_| self.found.embedding_tokens > 0)?;
         let mut event = self.usage_event(UsageKind::Embedding, model.to_owned(), self.found.embedding_latency);
         event.embedding_tokens = self.found.embedding_tokens;
@@ -469,7 +243,16 @@ impl Turn {
         Some(event)
     }
 
-    fn usage_event(&self, kind: UsageKind, model: String, latency: Duration) -> UsageEvent {
+    /// Books what was spent on a turn that is refused after all.
+    pub(super) async fn book_refused(&self) -> Result<()> {
+        let Some(mut event) = self.embedding_event() else { return Ok(()) };
+        (event.conversation_id, event.message_id) = (None, None);
+        let mut write = self.app.db.write(self.reach.tenant_id).await?;
+        usage::settle(&mut write, self.reach.tenant_id, self.chatbot.id, None, &[event], self.app.clock.now()).await?;
+        write.commit().await
+    }
+
+    pub(super) fn usage_event(&self, kind: UsageKind, model: String, latency: Duration) -> UsageEvent {
         let now: DateTime<Utc> = self.app.clock.now();
         UsageEvent {
             id: UsageEventId::new(),
@@ -494,7 +277,7 @@ impl Turn {
     }
 }
 
-fn turn_usage(embedding: Option<&UsageEvent>, chat: Option<&UsageEvent>) -> TurnUsage {
+pub(super) fn turn_usage(embedding: Option<&UsageEvent>, chat: Option<&UsageEvent>) -> TurnUsage {
     let mut usage = TurnUsage::default();
     for event in embedding.into_iter().chain(chat) {
         usage.prompt_tokens += event.prompt_tokens;
@@ -505,10 +288,6 @@ fn turn_usage(embedding: Option<&UsageEvent>, chat: Option<&UsageEvent>) -> Turn
     usage
 }
 
-fn as_i64(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn count_turn(source: AnswerSource, result: &'static str) {
+pub(super) fn count_turn(source: AnswerSource, result: &'static str) {
     metrics::counter!("frontdesk_turns_total", "source" => source.name(), "result" => result).increment(1);
 }

@@ -1,8 +1,9 @@
 //! What can be typed after `frontdesk`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::id::{ApiKeyId, ChatbotId, TenantId};
 use crate::tenancy::role::KeyScope;
@@ -36,24 +37,24 @@ Settings: config.default.toml describes all. They come from that file, then --co
 #[derive(Debug, Parser)]
 #[command(name = "frontdesk", version, propagate_version = true, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct Cli {
-    #[command(flatten)]
-    pub settings: SettingArgs,
     #[command(subcommand)]
     pub command: Command,
+    #[arg(skip)]
+    pub settings: SettingArgs,
 }
 
-/// Flags that change settings, understood by every command.
-#[derive(Debug, Args)]
+/// Flags that change settings, understood before and after every command.
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct SettingArgs {
     /// A TOML file with the settings that differ from the defaults
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One setting, for example --set llm.model=gpt-5-mini; may be repeated
-    #[arg(long, global = true, value_name = "PATH=VALUE", value_parser = parse_assignment)]
+    #[arg(long, value_name = "PATH=VALUE", value_parser = parse_assignment)]
     pub set: Vec<(String, String)>,
     /// Where database, index and files are kept; short for --set data_dir=DIR
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
 }
 
@@ -183,6 +184,22 @@ pub(super) struct ServerArgs {
 }
 
 impl Cli {
+    /// Reads a command line, the program's name first.
+    pub(super) fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let matches = with_settings(Self::command()).try_get_matches_from(line)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        // Each level keeps its own settings: clap's global arguments would forget those of the levels above.
+        let mut level = Some(&matches);
+        while let Some(matches) = level {
+            let settings = SettingArgs::from_arg_matches(matches)?;
+            cli.settings.config = settings.config.or(cli.settings.config);
+            cli.settings.data_dir = settings.data_dir.or(cli.settings.data_dir);
+            cli.settings.set.extend(settings.set);
+            level = matches.subcommand().map(|(_, matches)| matches);
+        }
+        Ok(cli)
+    }
+
     /// The settings given as flags, in the order in which later ones win.
     pub(super) fn flags(&self) -> Vec<(String, String)> {
         let mut flags = self.settings.set.clone();
@@ -194,6 +211,11 @@ impl Cli {
         }
         flags
     }
+}
+
+/// Lets `command` and all below it understand the flags that change settings.
+fn with_settings(command: clap::Command) -> clap::Command {
+    SettingArgs::augment_args(command).mut_subcommands(with_settings)
 }
 
 fn parse_assignment(text: &str) -> Result<(String, String), String> {
@@ -209,18 +231,17 @@ fn parse_scope(text: &str) -> Result<KeyScope, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
+        Cli::read(line.split_whitespace())
     }
 
     #[test]
     fn the_commands_are_consistent() {
-        Cli::command().debug_assert();
+        with_settings(Cli::command()).debug_assert();
     }
 
     #[test]
@@ -232,15 +253,25 @@ mod tests {
     }
 
     #[test]
-    fn short_flags_win_over_set_and_may_stand_anywhere() {
-        let cli = parse("frontdesk --set server.listen=127.0.0.1:1 serve --data-dir /srv/desk --listen 127.0.0.1:0 --set llm.model=a=b").expect("all are known");
+    fn settings_may_stand_anywhere_and_none_is_forgotten() {
+        let cli = parse("frontdesk --set llm.model=a=b --config one.toml key --set jobs.workers=2 revoke --set jobs.workers=3 --data-dir /srv/desk 0190b5a0-0000-7000-8000-000000000000");
+
+        let cli = cli.expect("all are known");
+
+        assert_eq!(cli.settings.config, Some("one.toml".into()));
+        let expected = [("llm.model", "a=b"), ("jobs.workers", "2"), ("jobs.workers", "3"), ("data_dir", "/srv/desk")];
+        assert_eq!(cli.flags(), expected.map(|(path, value)| (path.to_owned(), value.to_owned())), "only the first equals sign parts path and value");
+    }
+
+    #[test]
+    fn short_flags_win_over_set() {
+        let cli = parse("frontdesk --data-dir /srv/desk serve --listen 127.0.0.1:0 --set server.listen=127.0.0.1:1 --set data_dir=x").expect("all are known");
 
         let flags = cli.flags();
 
         let last = |path: &str| flags.iter().rev().find(|(known, _)| known == path).map(|(_, value)| value.as_str());
         assert_eq!(last("server.listen"), Some("127.0.0.1:0"));
         assert_eq!(last("data_dir"), Some("/srv/desk"));
-        assert_eq!(last("llm.model"), Some("a=b"), "only the first equals sign parts path and value");
     }
 
     #[test]
@@ -271,7 +302,7 @@ mod tests {
 
     #[test]
     fn help_tells_examples_and_exit_codes() {
-        let help = Cli::command().render_long_help().to_string();
+        let help = with_settings(Cli::command()).render_long_help().to_string();
 
         for text in ["frontdesk tenant create --name acme --json", "Exit codes:", "serve", "migrate", "ask", "health"] {
             assert!(help.contains(text), "{text:?} is missing in {help}");

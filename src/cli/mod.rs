@@ -12,8 +12,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
-
 use crate::app::StartError;
 use crate::config::{Config, ConfigError, Log};
 use crate::error::Error;
@@ -83,7 +81,7 @@ impl From<Error> for Failure {
 
 /// Carries out what was typed.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let code = error.exit_code();

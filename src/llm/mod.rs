@@ -8,6 +8,7 @@ mod retry;
 mod sse;
 mod stream;
 pub mod tokens;
+mod vocabulary;
 mod wire;
 
 use std::borrow::Cow;

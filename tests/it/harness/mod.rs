@@ -5,3 +5,5 @@
 pub mod app;
 pub mod databases;
 pub mod openai;
+pub mod operations;
+pub mod people;

@@ -1,0 +1,313 @@
+//! The model's part of a turn: pack the prompt, reserve its cost, let the model write, check what it wrote, keep the
+//! books.
+//!
+//! The model runs in a task of its own that outlives the request: when the client leaves, the call to the model is
+//! dropped, and what was produced is saved and booked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::citation::{Citation, MarkerFilter, Piece};
+use super::prompt::{self, Packed, Window};
+use super::store::{HistoryMessage, MessageState};
+use super::turn::{RunningTurn, Turn, TurnEvent, answer_at_once, count_turn, turn_usage};
+use super::{Answer, AnswerSource};
+use crate::error::{Error, Result};
+use crate::llm::{ChatModel, ChatRequest, ModelEvent, ProviderError, TokenUsage, tokens};
+use crate::usage::{self, Limits, Reservation, Spend, UsageEvent, UsageKind};
+
+/// Events that wait for a slow client. Past this the model is read more slowly.
+const EVENT_BUFFER: usize = 256;
+
+/// A client that takes no event for this long is gone.
+const SLOW_CLIENT: Duration = Duration::from_secs(30);
+
+/// The least answer worth starting, in tokens, when a budget is nearly spent.
+const LEAST_ANSWER_TOKENS: usize = 16;
+
+/// Begins an answer over the turn's passages. An error means that nothing was saved.
+pub(super) async fn begin(mut turn: Turn, model: Arc<dyn ChatModel>, history: &[HistoryMessage], limits: Limits, streamed: bool) -> Result<RunningTurn> {
+    let config = &turn.app.config;
+    let window = Window {
+        context: config.llm.context_tokens,
+        answer: config.llm.max_answer_tokens,
+        history: config.chat.history_tokens,
+        passages: config.chat.passage_tokens,
+    };
+    let passages = std::mem::take(&mut turn.found.passages);
+    let mut packed = match prompt::pack(&turn.chatbot.settings, history, passages, &turn.question, window) {
+        // What no passage supports is not claimed.
+        Ok(packed) if packed.passages.is_empty() => return answer_at_once(turn).await,
+        Ok(packed) => packed,
+        Err(prompt::TooLong) => {
+            turn.book_refused().await?;
+            return Err(Error::invalid("message_too_long", "message", "the message does not fit the model's window: shorten it"));
+        }
+    };
+    let model_name = turn.chatbot.settings.model.clone().unwrap_or_else(|| turn.app.config.llm.model.clone());
+    let (reservation, answer_tokens) = match accept(&turn, &model_name, packed.tokens, window.answer, &limits).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            turn.book_refused().await?;
+            return Err(error);
+        }
+    };
+
+    let messages = std::mem::take(&mut packed.messages);
+    let request = ChatRequest { model: model_name, messages, temperature: turn.chatbot.settings.temperature, max_answer_tokens: answer_tokens };
+    let (sender, events) = mpsc::channel(EVENT_BUFFER);
+    let cancel = CancellationToken::new();
+    let opening = turn.opening;
+    let running = Running { turn, window, packed, request, reservation, sender, cancel: cancel.clone() };
+    let span = tracing::info_span!(
+        "chat.turn",
+        tenant.id = %running.turn.reach.tenant_id,
+        chatbot.id = %running.turn.chatbot.id,
+        conversation.id = opening.conversation_id.map(tracing::field::display),
+        gen_ai.request.model = running.request.model,
+    );
+    tokio::spawn(running.run(model, streamed).instrument(span));
+    Ok(RunningTurn { opening, events, cancel_on_drop: cancel.drop_guard() })
+}
+
+/// Reserves what the turn may cost and saves the question, together or not at all. Says how long the answer may be.
+async fn accept(turn: &Turn, model: &str, prompt_tokens: usize, most_answer: usize, limits: &Limits) -> Result<(Option<Reservation>, usize)> {
+    let embedded = turn.embedding_event().map(|event| event.spend()).unwrap_or_default();
+    let spend = |answer: usize| {
+        let usage = TokenUsage::counted(prompt_tokens, answer);
+        let tokens = i64::try_from(prompt_tokens + answer).unwrap_or(i64::MAX);
+        Spend { tokens, micro_usd: turn.app.prices.cost_micro_usd(model, &usage) }.plus(embedded)
+    };
+    let (least, most) = (spend(LEAST_ANSWER_TOKENS), spend(most_answer));
+    let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
+    let now = turn.app.clock.now();
+    let (reservation, share) = usage::reserve_within(&mut write, limits, turn.reach.tenant_id, turn.chatbot.id, least, most, now).await?;
+    turn.save_question(&mut write).await?;
+    write.commit().await?;
+    let answer_tokens = LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
+    Ok((reservation, answer_tokens))
+}
+
+/// A turn that waits for its model.
+struct Running {
+    turn: Turn,
+    window: Window,
+    packed: Packed,
+    request: ChatRequest,
+    reservation: Option<Reservation>,
+    sender: mpsc::Sender<TurnEvent>,
+    cancel: CancellationToken,
+}
+
+/// What came of the model call.
+struct Produced {
+    text: String,
+    /// As the model wrote it, markers unchecked: what it is paid for.
+    raw: String,
+    citations: Vec<Citation>,
+    usage: Option<TokenUsage>,
+    end: End,
+}
+
+enum End {
+    Whole,
+    ClientLeft,
+    Failed(ProviderError),
+}
+
+impl Running {
+    async fn run(mut self, model: Arc<dyn ChatModel>, streamed: bool) {
+        let started = Instant::now();
+        let produced = self.produce(model.as_ref(), streamed).await;
+        let latency = started.elapsed();
+        metrics::histogram!("frontdesk_model_seconds").record(latency.as_secs_f64());
+        let chat = self.chat_event(&produced, latency);
+        let (state, failure) = match produced.end {
+            End::Whole => (MessageState::Complete, None),
+            End::ClientLeft => (MessageState::Incomplete, None),
+            End::Failed(error) => {
+                tracing::warn!(error = ?error, "the model gave no whole answer");
+                (MessageState::Failed { code: error.code() }, Some(Error::from(error)))
+            }
+        };
+        let embedding = self.turn.embedding_event();
+        let usage = turn_usage(embedding.as_ref(), chat.as_ref());
+        let answer = self.turn.answer(produced.text, produced.citations, AnswerSource::Model, usage);
+        let events: Vec<UsageEvent> = embedding.into_iter().chain(chat).collect();
+        let saved = self.save(&answer, state, &events).await;
+        count_turn(AnswerSource::Model, match state {
+            MessageState::Complete => "complete",
+            MessageState::Incomplete => "incomplete",
+            MessageState::Failed { .. } => "failed",
+        });
+        let last = match (saved, failure) {
+            (Err(error), _) => {
+                tracing::error!(error = ?error, "cannot save the answer");
+                TurnEvent::Failed(error)
+            }
+            (Ok(()), Some(error)) => TurnEvent::Failed(error),
+            (Ok(()), None) => TurnEvent::End(Box::new(answer)),
+        };
+        // A client that is gone does not hear it.
+        let _ = tokio::time::timeout(SLOW_CLIENT, self.sender.send(last)).await;
+    }
+
+    /// Lets the model answer. When its window turns out to be smaller than configured, it is asked once more with less.
+    async fn produce(&mut self, model: &dyn ChatModel, streamed: bool) -> Produced {
+        let produced = self.ask(model, streamed).await;
+        if !matches!(produced.end, End::Failed(ProviderError::ContextTooLong)) || !produced.raw.is_empty() {
+            return produced;
+        }
+        let Some(mut shorter) = prompt::shorten(&self.packed, &self.turn.chatbot.settings, &self.turn.question, self.window) else { return produced };
+        tracing::warn!(prompt_tokens = self.packed.tokens, shorter_tokens = shorter.tokens, "the model's window is smaller than llm.context_tokens says: asking with less");
+        self.request.messages = std::mem::take(&mut shorter.messages);
+        self.packed = shorter;
+        self.ask(model, streamed).await
+    }
+
+    async fn ask(&self, model: &dyn ChatModel, streamed: bool) -> Produced {
+        let mut produced = if streamed { self.stream(model).await } else { self.complete(model).await };
+        if matches!(produced.end, End::Whole) && produced.text.trim().is_empty() {
+            produced.end = End::Failed(ProviderError::Unreadable { reason: "the answer is empty".into() });
+        }
+        produced
+    }
+
+    async fn complete(&self, model: &dyn ChatModel) -> Produced {
+        let outcome = tokio::select! {
+            outcome = model.complete(self.request.clone()) => outcome,
+            () = self.cancel.cancelled() => return Produced::nothing(End::ClientLeft),
+        };
+        match outcome {
+            Ok(completion) => {
+                let mut filter = MarkerFilter::new(&self.packed.passages);
+                let mut text = String::with_capacity(completion.text.len());
+                let pieces = filter.push(&completion.text).into_iter().chain(filter.finish());
+                append_text(&mut text, pieces);
+                Produced { text, raw: completion.text, citations: filter.into_citations(), usage: completion.usage, end: End::Whole }
+            }
+            Err(error) => Produced::nothing(End::Failed(error)),
+        }
+    }
+
+    async fn stream(&self, model: &dyn ChatModel) -> Produced {
+        let opened = tokio::select! {
+            opened = model.stream(self.request.clone()) => opened,
+            () = self.cancel.cancelled() => return Produced::nothing(End::ClientLeft),
+        };
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return Produced::nothing(End::Failed(error)),
+        };
+        let mut filter = MarkerFilter::new(&self.packed.passages);
+        let (mut text, mut raw, mut usage) = (String::new(), String::new(), None);
+        let end = loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = self.cancel.cancelled() => break End::ClientLeft,
+            };
+            match event {
+                Some(Ok(ModelEvent::Delta(delta))) => {
+                    raw.push_str(&delta);
+                    if !self.send(filter.push(&delta), &mut text).await {
+                        break End::ClientLeft;
+                    }
+                }
+                Some(Ok(ModelEvent::Usage(reported))) => usage = Some(reported),
+                Some(Ok(ModelEvent::Finished(_))) => {}
+                Some(Err(error)) => break End::Failed(error),
+                None => break End::Whole,
+            }
+        };
+        // Closes the call to the model now, not after the books are done.
+        drop(stream);
+        let rest = filter.finish();
+        match end {
+            End::Whole => {
+                self.send(rest, &mut text).await;
+            }
+            End::ClientLeft | End::Failed(_) => append_text(&mut text, rest.into_iter()),
+        }
+        Produced { text, raw, citations: filter.into_citations(), usage, end }
+    }
+
+    /// Passes pieces on; false when the client is gone.
+    async fn send(&self, pieces: Vec<Piece>, text: &mut String) -> bool {
+        for piece in pieces {
+            let event = match piece {
+                Piece::Text(part) => {
+                    text.push_str(&part);
+                    TurnEvent::Delta(part)
+                }
+                Piece::Citation(citation) => TurnEvent::Citation(citation),
+            };
+            let sent = match self.sender.try_send(event) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(event)) => matches!(tokio::time::timeout(SLOW_CLIENT, self.sender.send(event)).await, Ok(Ok(()))),
+            };
+            if !sent {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The ledger's line for the model call; none when the model did no work.
+    fn chat_event(&self, produced: &Produced, latency: Duration) -> Option<UsageEvent> {
+        if produced.usage.is_none() && produced.raw.is_empty() && !produced.end.has_read_the_prompt() {
+            return None;
+        }
+        let usage = produced.usage.unwrap_or_else(|| TokenUsage::counted(self.packed.tokens, tokens::count(&produced.raw)));
+        let mut event = self.turn.usage_event(UsageKind::Chat, self.request.model.clone(), latency);
+        event.prompt_tokens = as_i64(usage.prompt);
+        event.completion_tokens = as_i64(usage.completion);
+        event.cached_tokens = as_i64(usage.cached);
+        event.reported = usage.reported;
+        event.cost_micro_usd = self.turn.app.prices.cost_micro_usd(&self.request.model, &usage);
+        Some(event)
+    }
+
+    async fn save(&mut self, answer: &Answer, state: MessageState, events: &[UsageEvent]) -> Result<()> {
+        let turn = &self.turn;
+        let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
+        turn.save_answer(&mut write, answer, state, Some(&self.request.model)).await?;
+        usage::settle(&mut write, turn.reach.tenant_id, turn.chatbot.id, self.reservation.take(), events, turn.app.clock.now()).await?;
+        write.commit().await
+    }
+}
+
+impl Produced {
+    fn nothing(end: End) -> Self {
+        Self { text: String::new(), raw: String::new(), citations: Vec::new(), usage: None, end }
+    }
+}
+
+impl End {
+    /// Whether the vendor will want to be paid for the prompt although no word of an answer came: it was at work, as
+    /// far as we know. A visitor who asks and leaves is not free of charge.
+    fn has_read_the_prompt(&self) -> bool {
+        match self {
+            Self::Whole | Self::ClientLeft => true,
+            Self::Failed(ProviderError::Interrupted | ProviderError::Unreadable { .. } | ProviderError::TimedOut { .. }) => true,
+            Self::Failed(ProviderError::Unavailable { .. } | ProviderError::Refused { .. } | ProviderError::ContextTooLong | ProviderError::QuotaExhausted) => false,
+        }
+    }
+}
+
+fn append_text(text: &mut String, pieces: impl Iterator<Item = Piece>) {
+    for piece in pieces {
+        if let Piece::Text(part) = piece {
+            text.push_str(&part);
+        }
+    }
+}
+
+fn as_i64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
