@@ -91,6 +91,8 @@ pub struct Replacements {
     pub embedder: Option<Arc<dyn Embedder>>,
     /// The program that reads documents, where it is not this one.
     pub extractor_program: Option<PathBuf>,
+    /// Kinds of jobs besides the service's own.
+    pub more_jobs: JobKinds,
 }
 
 impl App {
@@ -122,7 +124,7 @@ impl App {
             token_keys: TokenKeys::new(&keyring),
             foreign_tokens: ForeignTokens::new(&config.auth.jwt, client),
             rate_limits: RateLimits::default(),
-            job_kinds: JobKinds::default().with::<knowledge::jobs::IndexDocument>().with::<knowledge::jobs::RemoveDocuments>().with::<jobs::operator::Upkeep>(),
+            job_kinds: replacements.more_jobs.with::<knowledge::jobs::IndexDocument>().with::<knowledge::jobs::RemoveDocuments>().with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
             clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
@@ -143,7 +145,7 @@ impl App {
 
     /// Tells this process' workers that there is something to do. Others find it when they poll.
     pub fn wake_workers(&self) {
-        self.worker_wake.notify_one();
+        self.worker_wake.notify_waiters();
     }
 
     /// The name under which the index keeps what it holds: the embedding model, or none.
@@ -165,13 +167,19 @@ impl App {
     }
 }
 
+/// Makes the data folder, and keeps others on this machine out of it.
 fn prepare_data_dir(config: &Config) -> Result<(), StartError> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let path = &config.data_dir;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| StartError::Setting(format!("data_dir: cannot create {}: {error}", path.display())))?;
     let mode = std::fs::metadata(path).map_err(|error| StartError::Setting(format!("data_dir: cannot read {}: {error}", path.display())))?.permissions().mode();
-    if mode & 0o007 != 0 {
-        return Err(StartError::Setting(format!("data_dir: everyone on this machine may enter {}; run: chmod 700 {0}", path.display())));
+    if mode & 0o002 != 0 {
+        return Err(StartError::Setting(format!("data_dir: everyone on this machine may write to {}: check what is in it, then run: chmod 700 {0}", path.display())));
+    }
+    if mode & 0o005 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o770))
+            .map_err(|error| StartError::Setting(format!("data_dir: everyone on this machine may read {}, and that cannot be changed ({error}); run: chmod 700 {0}", path.display())))?;
+        tracing::warn!(folder = %path.display(), "others on this machine could read the data folder; they no longer can");
     }
     Ok(())
 }
