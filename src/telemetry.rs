@@ -17,7 +17,13 @@ pub fn start(config: &Log) -> Result<(), String> {
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match config.format {
-        LogFormat::Pretty => registry.with(lines.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Pretty => registry
+            .with(
+                lines
+                    .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
+            .try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     std::panic::set_hook(Box::new(|panic| {

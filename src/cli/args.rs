@@ -185,7 +185,9 @@ pub(super) struct ServerArgs {
 
 impl Cli {
     /// Reads a command line, the program's name first.
-    pub(super) fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+    pub(super) fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
         let matches = with_settings(Self::command()).try_get_matches_from(line)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         // Each level keeps its own settings: clap's global arguments would forget those of the levels above.
@@ -206,7 +208,10 @@ impl Cli {
         if let Some(data_dir) = &self.settings.data_dir {
             flags.push(("data_dir".to_owned(), data_dir.clone()));
         }
-        if let Command::Serve(ServeArgs { listen: Some(listen), .. }) = &self.command {
+        if let Command::Serve(ServeArgs {
+            listen: Some(listen), ..
+        }) = &self.command
+        {
             flags.push(("server.listen".to_owned(), listen.clone()));
         }
         flags
@@ -226,7 +231,12 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
 }
 
 fn parse_scope(text: &str) -> Result<KeyScope, String> {
-    KeyScope::parse(text).ok_or_else(|| format!("there are the scopes {}", KeyScope::ALL.map(KeyScope::name).join(", ")))
+    KeyScope::parse(text).ok_or_else(|| {
+        format!(
+            "there are the scopes {}",
+            KeyScope::ALL.map(KeyScope::name).join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -246,7 +256,9 @@ mod tests {
 
     #[test]
     fn a_server_does_everything_unless_told_otherwise() {
-        let Command::Serve(args) = parse("frontdesk serve").expect("no flag is needed").command else { panic!("serve was typed") };
+        let Command::Serve(args) = parse("frontdesk serve").expect("no flag is needed").command else {
+            panic!("serve was typed")
+        };
 
         assert_eq!(args.role, Role::All);
         assert_eq!(args.demo, None);
@@ -254,13 +266,24 @@ mod tests {
 
     #[test]
     fn settings_may_stand_anywhere_and_none_is_forgotten() {
-        let cli = parse("frontdesk --set llm.model=a=b --config one.toml key --set jobs.workers=2 revoke --set jobs.workers=3 --data-dir /srv/desk 0190b5a0-0000-7000-8000-000000000000");
+        let cli = parse(
+            "frontdesk --set llm.model=a=b --config one.toml key --set jobs.workers=2 revoke --set jobs.workers=3 --data-dir /srv/desk 0190b5a0-0000-7000-8000-000000000000",
+        );
 
         let cli = cli.expect("all are known");
 
         assert_eq!(cli.settings.config, Some("one.toml".into()));
-        let expected = [("llm.model", "a=b"), ("jobs.workers", "2"), ("jobs.workers", "3"), ("data_dir", "/srv/desk")];
-        assert_eq!(cli.flags(), expected.map(|(path, value)| (path.to_owned(), value.to_owned())), "only the first equals sign parts path and value");
+        let expected = [
+            ("llm.model", "a=b"),
+            ("jobs.workers", "2"),
+            ("jobs.workers", "3"),
+            ("data_dir", "/srv/desk"),
+        ];
+        assert_eq!(
+            cli.flags(),
+            expected.map(|(path, value)| (path.to_owned(), value.to_owned())),
+            "only the first equals sign parts path and value"
+        );
     }
 
     #[test]
@@ -269,7 +292,13 @@ mod tests {
 
         let flags = cli.flags();
 
-        let last = |path: &str| flags.iter().rev().find(|(known, _)| known == path).map(|(_, value)| value.as_str());
+        let last = |path: &str| {
+            flags
+                .iter()
+                .rev()
+                .find(|(known, _)| known == path)
+                .map(|(_, value)| value.as_str())
+        };
         assert_eq!(last("server.listen"), Some("127.0.0.1:0"));
         assert_eq!(last("data_dir"), Some("/srv/desk"));
     }
@@ -277,7 +306,11 @@ mod tests {
     #[test]
     fn a_setting_without_a_value_is_refused() {
         for line in ["frontdesk serve --set llm.model", "frontdesk serve --set =x"] {
-            assert_eq!(parse(line).expect_err("refused").kind(), ErrorKind::ValueValidation, "{line}");
+            assert_eq!(
+                parse(line).expect_err("refused").kind(),
+                ErrorKind::ValueValidation,
+                "{line}"
+            );
         }
     }
 
@@ -285,18 +318,38 @@ mod tests {
     fn a_key_needs_a_tenant_and_a_known_scope() {
         let tenant = "0190b5a0-0000-7000-8000-000000000000";
 
-        let Command::Key(KeyCommand::Create(args)) = parse(&format!("frontdesk key create --tenant {tenant} --scope chat --scope usage:read")).expect("valid").command else {
+        let Command::Key(KeyCommand::Create(args)) = parse(&format!(
+            "frontdesk key create --tenant {tenant} --scope chat --scope usage:read"
+        ))
+        .expect("valid")
+        .command
+        else {
             panic!("key create was typed")
         };
 
         assert_eq!(args.scopes, [KeyScope::Chat, KeyScope::UsageRead]);
         for (rest, kind) in [
             (format!("--tenant {tenant}"), ErrorKind::MissingRequiredArgument),
-            (format!("--tenant {tenant} --scope everything"), ErrorKind::ValueValidation),
-            ("--tenant acme --scope chat".to_owned(), ErrorKind::ValueValidation),
-            (format!("--tenant {tenant} --scope chat --expires-in-days 0"), ErrorKind::ValueValidation),
+            (
+                format!("--tenant {tenant} --scope everything"),
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "--tenant acme --scope chat".to_owned(),
+                ErrorKind::ValueValidation,
+            ),
+            (
+                format!("--tenant {tenant} --scope chat --expires-in-days 0"),
+                ErrorKind::ValueValidation,
+            ),
         ] {
-            assert_eq!(parse(&format!("frontdesk key create {rest}")).expect_err("refused").kind(), kind, "{rest}");
+            assert_eq!(
+                parse(&format!("frontdesk key create {rest}"))
+                    .expect_err("refused")
+                    .kind(),
+                kind,
+                "{rest}"
+            );
         }
     }
 
@@ -304,7 +357,14 @@ mod tests {
     fn help_tells_examples_and_exit_codes() {
         let help = with_settings(Cli::command()).render_long_help().to_string();
 
-        for text in ["frontdesk tenant create --name acme --json", "Exit codes:", "serve", "migrate", "ask", "health"] {
+        for text in [
+            "frontdesk tenant create --name acme --json",
+            "Exit codes:",
+            "serve",
+            "migrate",
+            "ask",
+            "health",
+        ] {
             assert!(help.contains(text), "{text:?} is missing in {help}");
         }
         assert!(!help.contains("extract-child"), "the hidden command shows");

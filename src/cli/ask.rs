@@ -80,9 +80,9 @@ async fn find_desk(config: &Config, args: &AskArgs) -> Result<Desk, Failure> {
     }
     match App::build(config.clone()).await {
         Ok(app) => Ok(Desk::Here(app)),
-        Err(StartError::InUse { .. }) => {
-            Err(Failure::InUse(format!("a server runs on this data folder, but it was not found ({unreachable}): tell where it is with --server http://…")))
-        }
+        Err(StartError::InUse { .. }) => Err(Failure::InUse(format!(
+            "a server runs on this data folder, but it was not found ({unreachable}): tell where it is with --server http://…"
+        ))),
         Err(error) => Err(error.into()),
     }
 }
@@ -94,7 +94,11 @@ async fn ask_with_key(desk: &Desk, db: &Db, args: &AskArgs) -> Result<(), Failur
         if !reply.status.is_success() {
             return Err(refused(reply).await);
         }
-        if args.json { print_whole(reply).await } else { print_as_it_comes(reply).await }
+        if args.json {
+            print_whole(reply).await
+        } else {
+            print_as_it_comes(reply).await
+        }
     }
     .await;
     let revoked = operator::revoke_key(db, &SystemClock, key_id).await;
@@ -103,7 +107,9 @@ async fn ask_with_key(desk: &Desk, db: &Db, args: &AskArgs) -> Result<(), Failur
 }
 
 async fn make_key(db: &Db, chatbot_id: ChatbotId) -> Result<(ApiKeyId, String), Failure> {
-    let tenant_id = chatbots::operator::find_tenant(db, chatbot_id).await?.ok_or_else(|| Failure::NotFound("there is no such chatbot".to_owned()))?;
+    let tenant_id = chatbots::operator::find_tenant(db, chatbot_id)
+        .await?
+        .ok_or_else(|| Failure::NotFound("there is no such chatbot".to_owned()))?;
     let new = NewApiKey {
         name: "frontdesk ask".to_owned(),
         scopes: vec![KeyScope::Chat],
@@ -118,11 +124,22 @@ async fn send(desk: &Desk, secret: &str, args: &AskArgs) -> Result<Reply, Failur
     let body = json!({ "chatbot_id": args.chatbot, "message": args.question, "stream": !args.json });
     match desk {
         Desk::Server(client, server) => {
-            let answer = client.post(client::endpoint(server, ROUTE)).bearer_auth(secret).json(&body).send().await;
-            let answer = answer.map_err(|error| failed("the server does not answer", &error.without_url()))?;
+            let answer = client
+                .post(client::endpoint(server, ROUTE))
+                .bearer_auth(secret)
+                .json(&body)
+                .send()
+                .await;
+            let answer =
+                answer.map_err(|error| failed("the server does not answer", &error.without_url()))?;
             let status = answer.status();
-            let body = answer.bytes_stream().map(|piece| piece.map_err(|error| with_causes(&error.without_url())));
-            Ok(Reply { status, body: body.boxed() })
+            let body = answer
+                .bytes_stream()
+                .map(|piece| piece.map_err(|error| with_causes(&error.without_url())));
+            Ok(Reply {
+                status,
+                body: body.boxed(),
+            })
         }
         Desk::Here(app) => {
             let request = Request::post(format!("/{ROUTE}"))
@@ -132,8 +149,14 @@ async fn send(desk: &Desk, secret: &str, args: &AskArgs) -> Result<Reply, Failur
                 .map_err(|error| failed("cannot ask", &error))?;
             let Ok(answer) = router::router(app.clone()).oneshot(request).await;
             let status = answer.status();
-            let body = answer.into_body().into_data_stream().map(|piece| piece.map_err(|error| with_causes(&error)));
-            Ok(Reply { status, body: body.boxed() })
+            let body = answer
+                .into_body()
+                .into_data_stream()
+                .map(|piece| piece.map_err(|error| with_causes(&error)));
+            Ok(Reply {
+                status,
+                body: body.boxed(),
+            })
         }
     }
 }
@@ -141,7 +164,9 @@ async fn send(desk: &Desk, secret: &str, args: &AskArgs) -> Result<Reply, Failur
 async fn whole(mut reply: Reply) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     while let Some(piece) = reply.body.next().await {
-        bytes.extend_from_slice(&piece.map_err(|reason| Failure::Failed(format!("the answer was cut off: {reason}")))?);
+        bytes.extend_from_slice(
+            &piece.map_err(|reason| Failure::Failed(format!("the answer was cut off: {reason}")))?,
+        );
     }
     Ok(bytes)
 }
@@ -152,7 +177,9 @@ async fn refused(reply: Reply) -> Failure {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
         Err(failure) => return failure,
     };
-    let detail = problem["detail"].as_str().map_or_else(|| format!("the server answers {status}"), str::to_owned);
+    let detail = problem["detail"]
+        .as_str()
+        .map_or_else(|| format!("the server answers {status}"), str::to_owned);
     match status {
         StatusCode::NOT_FOUND => Failure::NotFound(detail),
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Failure::Usage(detail),
@@ -162,7 +189,8 @@ async fn refused(reply: Reply) -> Failure {
 
 async fn print_whole(reply: Reply) -> Result<(), Failure> {
     let bytes = whole(reply).await?;
-    let answer: Value = serde_json::from_slice(&bytes).map_err(|error| failed("the server's answer cannot be read", &error))?;
+    let answer: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| failed("the server's answer cannot be read", &error))?;
     print_line(&answer.to_string());
     Ok(())
 }
@@ -201,7 +229,9 @@ fn print_text(data: &str) -> Result<(), Failure> {
 
 /// Text without the control characters that a terminal would obey: it comes from documents and models.
 fn printable(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
+    text.chars()
+        .filter(|character| !character.is_control() || matches!(character, '\n' | '\t'))
+        .collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(data: &str) -> Result<T, Failure> {
@@ -210,7 +240,10 @@ fn parse<T: serde::de::DeserializeOwned>(data: &str) -> Result<T, Failure> {
 
 fn told_problem(data: &str) -> String {
     let problem: Value = serde_json::from_str(data).unwrap_or_default();
-    problem["detail"].as_str().unwrap_or("the server failed in the middle of the answer").to_owned()
+    problem["detail"]
+        .as_str()
+        .unwrap_or("the server failed in the middle of the answer")
+        .to_owned()
 }
 
 /// What stands below the answer: where it comes from.
@@ -224,7 +257,12 @@ fn notes(answer: &Answer) -> Option<String> {
         place.extend(citation.heading.clone());
         place.extend(citation.page.map(|page| format!("page {page}")));
         place.extend(citation.url.clone());
-        lines.push(format!("[{}] {}\n    \"{}\"", citation.marker, place.join(", "), citation.quote.replace('\n', " ")));
+        lines.push(format!(
+            "[{}] {}\n    \"{}\"",
+            citation.marker,
+            place.join(", "),
+            citation.quote.replace('\n', " ")
+        ));
     }
     (!lines.is_empty()).then(|| printable(&format!("\n{}", lines.join("\n"))))
 }
@@ -273,7 +311,10 @@ mod tests {
             let mut reader = EventReader::default();
             let events: Vec<_> = stream.chunks(size).flat_map(|piece| reader.feed(piece)).collect();
 
-            let expected = [("delta".to_owned(), "{\"text\":\"café\"}".to_owned()), ("message.end".to_owned(), "{}".to_owned())];
+            let expected = [
+                ("delta".to_owned(), "{\"text\":\"café\"}".to_owned()),
+                ("message.end".to_owned(), "{}".to_owned()),
+            ];
             assert_eq!(events, expected, "in pieces of {size} bytes");
         }
     }
@@ -297,7 +338,10 @@ mod tests {
 
         let notes = notes(&answer).expect("an extract with a citation");
 
-        assert!(notes.contains("[1] Returns, Money back, page 2\n    \"45 days from delivery\""), "{notes}");
+        assert!(
+            notes.contains("[1] Returns, Money back, page 2\n    \"45 days from delivery\""),
+            "{notes}"
+        );
         assert!(notes.contains("no model is configured"), "{notes}");
     }
 }

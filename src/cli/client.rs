@@ -18,7 +18,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(240);
 /// `frontdesk health`
 pub(super) async fn health(config: &Config, args: ServerArgs) -> Result<(), Failure> {
     let server = server_url(config, args)?;
-    check(&http_client()?, &server).await.map_err(|error| Failure::Failed(format!("no server answers at {server}: {error}")))
+    check(&http_client()?, &server)
+        .await
+        .map_err(|error| Failure::Failed(format!("no server answers at {server}: {error}")))
 }
 
 /// Where the server is: as given, or where the configuration lets it listen.
@@ -27,12 +29,17 @@ pub(super) fn server_url(config: &Config, args: ServerArgs) -> Result<Url, Failu
         return if matches!(url.scheme(), "http" | "https") && url.has_host() {
             Ok(url)
         } else {
-            Err(Failure::Usage(format!("--server: {url} is not an http or https URL")))
+            Err(Failure::Usage(format!(
+                "--server: {url} is not an http or https URL"
+            )))
         };
     }
     let listen = config.server.listen;
     if listen.port() == 0 {
-        return Err(Failure::Usage("server.listen lets the server pick its port: name the one it picked with --server http://…".to_owned()));
+        return Err(Failure::Usage(
+            "server.listen lets the server pick its port: name the one it picked with --server http://…"
+                .to_owned(),
+        ));
     }
     Ok(reachable(listen))
 }
@@ -50,8 +57,17 @@ pub(super) fn reachable(address: SocketAddr) -> Url {
 
 /// Whether a server answers there; if not, why.
 pub(super) async fn check(client: &reqwest::Client, server: &Url) -> Result<(), String> {
-    let answer = client.get(endpoint(server, "health")).timeout(HEALTH_TIMEOUT).send().await.map_err(|error| super::with_causes(&error.without_url()))?;
-    if answer.status().is_success() { Ok(()) } else { Err(format!("/health answers {}", answer.status())) }
+    let answer = client
+        .get(endpoint(server, "health"))
+        .timeout(HEALTH_TIMEOUT)
+        .send()
+        .await
+        .map_err(|error| super::with_causes(&error.without_url()))?;
+    if answer.status().is_success() {
+        Ok(())
+    } else {
+        Err(format!("/health answers {}", answer.status()))
+    }
 }
 
 /// An address below the server's own, which may have a path.
@@ -63,7 +79,10 @@ pub(super) fn endpoint(server: &Url, path: &str) -> Url {
 }
 
 /// A client for the server that the operator names.
-#[expect(clippy::disallowed_methods, reason = "the operator's own server, which usually has a private address")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operator's own server, which usually has a private address"
+)]
 pub(super) fn http_client() -> Result<reqwest::Client, Failure> {
     reqwest::Client::builder()
         .no_proxy()
@@ -80,31 +99,60 @@ mod tests {
     use super::*;
 
     fn config(listen: &str) -> Config {
-        Config::load(None, [], &[("server.listen".to_owned(), listen.to_owned())]).expect("a valid configuration")
+        Config::load(None, [], &[("server.listen".to_owned(), listen.to_owned())])
+            .expect("a valid configuration")
     }
 
     fn url(config: &Config, server: Option<&str>) -> Result<String, Failure> {
-        server_url(config, ServerArgs { server: server.map(|text| text.parse().expect("a URL")) }).map(String::from)
+        server_url(
+            config,
+            ServerArgs {
+                server: server.map(|text| text.parse().expect("a URL")),
+            },
+        )
+        .map(String::from)
     }
 
     #[test]
     fn the_server_is_looked_for_where_it_listens() {
-        assert_eq!(url(&config("127.0.0.1:8080"), None).expect("known"), "http://127.0.0.1:8080/");
-        assert_eq!(url(&config("0.0.0.0:81"), None).expect("known"), "http://127.0.0.1:81/");
+        assert_eq!(
+            url(&config("127.0.0.1:8080"), None).expect("known"),
+            "http://127.0.0.1:8080/"
+        );
+        assert_eq!(
+            url(&config("0.0.0.0:81"), None).expect("known"),
+            "http://127.0.0.1:81/"
+        );
         assert_eq!(url(&config("[::]:81"), None).expect("known"), "http://[::1]:81/");
-        assert_eq!(url(&config("0.0.0.0:81"), Some("https://desk.example.com/base")).expect("given"), "https://desk.example.com/base");
+        assert_eq!(
+            url(&config("0.0.0.0:81"), Some("https://desk.example.com/base")).expect("given"),
+            "https://desk.example.com/base"
+        );
     }
 
     #[test]
     fn a_port_that_the_server_picks_has_to_be_told() {
-        assert_eq!(url(&config("127.0.0.1:0"), None).expect_err("unknown").exit_code(), 2);
-        assert_eq!(url(&config("127.0.0.1:80"), Some("file:///etc/passwd")).expect_err("no server").exit_code(), 2);
+        assert_eq!(
+            url(&config("127.0.0.1:0"), None)
+                .expect_err("unknown")
+                .exit_code(),
+            2
+        );
+        assert_eq!(
+            url(&config("127.0.0.1:80"), Some("file:///etc/passwd"))
+                .expect_err("no server")
+                .exit_code(),
+            2
+        );
     }
 
     #[test]
     fn a_path_of_the_server_is_kept() {
         let server = Url::parse("https://example.com/desk/").expect("a URL");
 
-        assert_eq!(endpoint(&server, "api/chat/message").as_str(), "https://example.com/desk/api/chat/message");
+        assert_eq!(
+            endpoint(&server, "api/chat/message").as_str(),
+            "https://example.com/desk/api/chat/message"
+        );
     }
 }

@@ -43,26 +43,47 @@ pub(super) async fn first_tenant(app: &App, name: &str) -> Result<Option<String>
 
 /// Makes a chatbot for the holder of `secret`, feeds it the files of `folder`, and prints how to ask it something.
 pub(super) async fn feed(app: &App, secret: &str, folder: &Path, address: SocketAddr) -> Result<()> {
-    let caller = keys::authenticate(app, secret).await?.ok_or_else(|| Error::internal("the key of the first tenant does not open it"))?;
+    let caller = keys::authenticate(app, secret)
+        .await?
+        .ok_or_else(|| Error::internal("the key of the first tenant does not open it"))?;
     let reach = Reach::whole(caller.tenant_id);
-    let chatbot = chatbots::create(app, caller.tenant_id, Settings::named("Demo assistant".to_owned()), &caller.actor, &Origin::default()).await?;
+    let chatbot = chatbots::create(
+        app,
+        caller.tenant_id,
+        Settings::named("Demo assistant".to_owned()),
+        &caller.actor,
+        &Origin::default(),
+    )
+    .await?;
     let documents = upload(app, &caller, reach, chatbot.id, folder).await?;
     let ids: Vec<DocumentId> = documents.iter().map(|document| document.id).collect();
     match tokio::time::timeout(INDEXING_LIMIT, wait_until_indexed(app, reach, &ids)).await {
-        Ok(indexed) => tracing::info!(chatbot.id = %chatbot.id, documents = ids.len(), indexed = indexed?, "the demo chatbot is ready"),
+        Ok(indexed) => {
+            tracing::info!(chatbot.id = %chatbot.id, documents = ids.len(), indexed = indexed?, "the demo chatbot is ready")
+        }
         Err(_) => tracing::warn!(chatbot.id = %chatbot.id, "the demo's documents are still being read"),
     }
     print_line(&question(secret, chatbot.id, address));
     Ok(())
 }
 
-async fn upload(app: &App, caller: &Caller, reach: Reach, chatbot_id: ChatbotId, folder: &Path) -> Result<Vec<Document>> {
+async fn upload(
+    app: &App,
+    caller: &Caller,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    folder: &Path,
+) -> Result<Vec<Document>> {
     let mut files = Vec::new();
     for path in list_files(folder).await? {
         files.push(stage(app, &path).await?);
     }
     if files.is_empty() {
-        return Err(Error::invalid("empty_folder", "demo", format!("there is no file in {}", folder.display())));
+        return Err(Error::invalid(
+            "empty_folder",
+            "demo",
+            format!("there is no file in {}", folder.display()),
+        ));
     }
     knowledge::upload(app, reach, chatbot_id, files, &caller.actor, &Origin::default()).await
 }
@@ -93,7 +114,10 @@ async fn stage(app: &App, path: &Path) -> Result<NewFile> {
         incoming.write(&buffer[..length]).await?;
     }
     let file_name = clean_name(&path.file_name().unwrap_or_default().to_string_lossy());
-    Ok(NewFile { file_name, staged: incoming.finish().await? })
+    Ok(NewFile {
+        file_name,
+        staged: incoming.finish().await?,
+    })
 }
 
 /// Waits until none of the documents is under way; returns how many were indexed.
@@ -133,9 +157,16 @@ mod tests {
 
     #[test]
     fn the_question_can_be_pasted() {
-        let text = question("fdk_x", ChatbotId::new(), "0.0.0.0:81".parse().expect("an address"));
+        let text = question(
+            "fdk_x",
+            ChatbotId::new(),
+            "0.0.0.0:81".parse().expect("an address"),
+        );
 
-        assert!(text.contains("curl http://127.0.0.1:81/api/chat/message \\\n"), "{text}");
+        assert!(
+            text.contains("curl http://127.0.0.1:81/api/chat/message \\\n"),
+            "{text}"
+        );
         assert_eq!(text.matches('\'').count(), 6, "three quoted arguments: {text}");
     }
 }

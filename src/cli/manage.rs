@@ -15,11 +15,16 @@ use crate::tenancy::operator;
 /// Brings the schema up to date and tells what that took.
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let url = config.database_url();
-    let before = Db::applied_migrations(&url).await.map_err(|error| failed("database.url: cannot open the database", &error))?;
+    let before = Db::applied_migrations(&url)
+        .await
+        .map_err(|error| failed("database.url: cannot open the database", &error))?;
     open_database(config).await?.close().await;
     let after = Db::applied_migrations(&url).await?;
     for migration in after.iter().filter(|migration| !before.contains(migration)) {
-        print_line(&format!("applied {:04} {}", migration.version, migration.description));
+        print_line(&format!(
+            "applied {:04} {}",
+            migration.version, migration.description
+        ));
     }
     print_line(&format!("the schema is up to date ({} migrations)", after.len()));
     Ok(())
@@ -58,7 +63,13 @@ async fn list_tenants(db: &Db, as_json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     for tenant in tenants {
-        print_line(&format!("{}  {:<9}  {}  {}", tenant.id, tenant.state.name(), tenant.created_at.format("%Y-%m-%d"), tenant.name));
+        print_line(&format!(
+            "{}  {:<9}  {}  {}",
+            tenant.id,
+            tenant.state.name(),
+            tenant.created_at.format("%Y-%m-%d"),
+            tenant.name
+        ));
     }
     Ok(())
 }
@@ -85,8 +96,15 @@ pub(super) async fn key(config: &Config, command: KeyCommand) -> Result<(), Fail
 }
 
 async fn create_key(db: &Db, args: CreateKeyArgs) -> Result<(), Failure> {
-    let expires_at = args.expires_in_days.map(|days| SystemClock.now() + TimeDelta::days(days.into()));
-    let new = NewApiKey { name: args.name, scopes: args.scopes, chatbot_id: args.chatbot, expires_at };
+    let expires_at = args
+        .expires_in_days
+        .map(|days| SystemClock.now() + TimeDelta::days(days.into()));
+    let new = NewApiKey {
+        name: args.name,
+        scopes: args.scopes,
+        chatbot_id: args.chatbot,
+        expires_at,
+    };
     let (key, secret) = operator::create_key(db, &SystemClock, args.tenant, new).await?;
     if args.json {
         print_line(&json!({ "key_id": key.id, "api_key": secret }).to_string());

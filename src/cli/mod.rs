@@ -107,7 +107,9 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     if matches!(cli.command, Command::Openapi) {
-        let document = http::router::openapi().to_pretty_json().map_err(|error| Failure::Failed(error.to_string()))?;
+        let document = http::router::openapi()
+            .to_pretty_json()
+            .map_err(|error| Failure::Failed(error.to_string()))?;
         print_line(&document);
         return Ok(());
     }
@@ -123,7 +125,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return served;
     }
     // A short command's own output is its report; its log holds what went wrong.
-    let log = if config.log.level == "info" { Log { level: "warn".to_owned(), ..config.log.clone() } } else { config.log.clone() };
+    let log = if config.log.level == "info" {
+        Log {
+            level: "warn".to_owned(),
+            ..config.log.clone()
+        }
+    } else {
+        config.log.clone()
+    };
     telemetry::start(&log).map_err(Failure::Configuration)?;
     let done = runtime.block_on(async {
         match cli.command {
@@ -140,10 +149,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// The environment, for the configuration.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment; config.rs judges it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment; config.rs judges it"
+)]
 fn environment() -> impl Iterator<Item = (String, String)> {
     // A value that is no text cannot be a valid setting, and is reported as it can be shown.
-    std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+    std::env::vars_os().map(|(name, value)| {
+        (
+            name.to_string_lossy().into_owned(),
+            value.to_string_lossy().into_owned(),
+        )
+    })
 }
 
 /// Writes one line to standard output, at once. Whoever read it may be gone: that stops nothing.
@@ -179,12 +196,20 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_exit_code() {
-        let in_use = StartError::InUse { dir: "data/index".to_owned() };
+        let in_use = StartError::InUse {
+            dir: "data/index".to_owned(),
+        };
 
         assert_eq!(Failure::from(Error::internal("broken")).exit_code(), 1);
-        assert_eq!(Failure::from(Error::invalid("invalid_name", "name", "a name")).exit_code(), 2);
+        assert_eq!(
+            Failure::from(Error::invalid("invalid_name", "name", "a name")).exit_code(),
+            2
+        );
         assert_eq!(Failure::from(ConfigError(vec!["x".to_owned()])).exit_code(), 3);
-        assert_eq!(Failure::from(StartError::Setting("data_dir: closed".to_owned())).exit_code(), 3);
+        assert_eq!(
+            Failure::from(StartError::Setting("data_dir: closed".to_owned())).exit_code(),
+            3
+        );
         assert_eq!(Failure::from(Error::NotFound("tenant")).exit_code(), 4);
         assert_eq!(Failure::from(in_use).exit_code(), 5);
     }
@@ -193,6 +218,9 @@ mod tests {
     fn a_failure_tells_its_causes_once() {
         let cause = std::io::Error::other("disk on fire");
 
-        assert_eq!(with_causes(&Error::Internal(Box::new(cause))), "internal: disk on fire");
+        assert_eq!(
+            with_causes(&Error::Internal(Box::new(cause))),
+            "internal: disk on fire"
+        );
     }
 }

@@ -28,7 +28,10 @@ pub(super) async fn serve(config: Config, args: ServeArgs) -> Result<(), Failure
     if let Some(folder) = &args.demo
         && !folder.is_dir()
     {
-        return Err(Failure::Usage(format!("--demo: there is no folder {}", folder.display())));
+        return Err(Failure::Usage(format!(
+            "--demo: there is no folder {}",
+            folder.display()
+        )));
     }
     let mut signals = Signals::listen()?;
     allow_many_files();
@@ -49,9 +52,23 @@ async fn run(app: &App, args: &ServeArgs, signals: &mut Signals) -> Result<(), F
     let mut parts = JoinSet::new();
     if args.role != Role::Worker {
         let (listener, address) = open_port(app.config.server.listen)?;
-        let first_key = demo::first_tenant(app, if args.demo.is_some() { DEMO_TENANT } else { FIRST_TENANT }).await?;
+        let first_key = demo::first_tenant(
+            app,
+            if args.demo.is_some() {
+                DEMO_TENANT
+            } else {
+                FIRST_TENANT
+            },
+        )
+        .await?;
         let stop = app.stopping.clone();
-        parts.spawn(server::serve(router::router(app.clone()), listener, app.config.server.max_connections, stop, grace));
+        parts.spawn(server::serve(
+            router::router(app.clone()),
+            listener,
+            app.config.server.max_connections,
+            stop,
+            grace,
+        ));
         print_line(&format!("listening on http://{address}"));
         if let Some(folder) = &args.demo {
             start_demo(app, first_key, folder, address);
@@ -68,14 +85,19 @@ async fn run(app: &App, args: &ServeArgs, signals: &mut Signals) -> Result<(), F
         () = signals.next() => false,
         Some(_) = parts.join_next() => true,
     };
-    tracing::info!(grace_s = grace.as_secs(), "stopping: what runs may finish, a second signal ends it at once");
+    tracing::info!(
+        grace_s = grace.as_secs(),
+        "stopping: what runs may finish, a second signal ends it at once"
+    );
     app.stopping.cancel();
     tokio::select! {
         () = async { while parts.join_next().await.is_some() {} } => {}
         () = signals.next() => exit_at_once(),
     }
     if ended_by_itself {
-        return Err(Failure::Failed("a part of the server ended by itself; the log has the details".to_owned()));
+        return Err(Failure::Failed(
+            "a part of the server ended by itself; the log has the details".to_owned(),
+        ));
     }
     tracing::info!("stopped");
     Ok(())
@@ -88,7 +110,9 @@ fn open_port(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
         }
         _ => failed(format!("server.listen: cannot listen on {wanted}"), &error),
     })?;
-    let address = listener.local_addr().map_err(|error| failed("server.listen", &error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| failed("server.listen", &error))?;
     Ok((listener, address))
 }
 
@@ -114,7 +138,13 @@ fn start_demo(app: &App, first_key: Option<String>, folder: &Path, address: Sock
 /// Lets this process hold as many connections as the system allows it; the usual default of 1,024 is for people.
 fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
         tracing::warn!(error = %error, "cannot raise the limit of open files: fewer connections may be open than configured");
     }
 }
@@ -128,7 +158,10 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Self, Failure> {
         let take = |kind| signal(kind).map_err(|error| failed("cannot listen for signals", &error));
-        Ok(Self { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -139,7 +172,10 @@ impl Signals {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a second signal asks for just that; leases of running jobs lapse by themselves")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a second signal asks for just that; leases of running jobs lapse by themselves"
+)]
 fn exit_at_once() {
     std::process::exit(ENDED_BY_SIGNAL);
 }

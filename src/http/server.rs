@@ -62,14 +62,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Opens a port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
 /// Serves until `stop`, then lets running requests finish for `grace` and cuts the rest off.
-pub async fn serve(router: Router, listener: TcpListener, max_connections: usize, stop: CancellationToken, grace: Duration) {
+pub async fn serve(
+    router: Router,
+    listener: TcpListener,
+    max_connections: usize,
+    stop: CancellationToken,
+    grace: Duration,
+) {
     let server = Server {
         router,
         slots: Arc::new(Semaphore::new(max_connections)),
@@ -95,7 +105,10 @@ pub async fn serve(router: Router, listener: TcpListener, max_connections: usize
     drop(listener);
     server.connections.close();
     if timeout(grace, server.connections.wait()).await.is_err() {
-        tracing::warn!(connections = server.connections.len(), "cutting off requests that did not finish in time");
+        tracing::warn!(
+            connections = server.connections.len(),
+            "cutting off requests that did not finish in time"
+        );
         server.abandon.cancel();
         server.connections.wait().await;
     }
@@ -158,7 +171,13 @@ impl Drop for OpenConnection {
 }
 
 /// Answers the requests of one connection, one after another.
-async fn attend(router: Router, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken, abandon: &CancellationToken) {
+async fn attend(
+    router: Router,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: &CancellationToken,
+    abandon: &CancellationToken,
+) {
     let has_asked = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
@@ -202,7 +221,11 @@ async fn attend(router: Router, stream: TcpStream, peer: SocketAddr, stop: &Canc
 
 /// A request's body that fails when the client falls silent in the middle of it.
 fn bounded(body: Incoming) -> Body {
-    if body.is_end_stream() { Body::empty() } else { Body::new(TimeoutBody::new(BODY_SILENCE_LIMIT, body).map_err(axum::Error::new)) }
+    if body.is_end_stream() {
+        Body::empty()
+    } else {
+        Body::new(TimeoutBody::new(BODY_SILENCE_LIMIT, body).map_err(axum::Error::new))
+    }
 }
 
 /// Tells a newcomer that there is no place left.
@@ -222,7 +245,10 @@ async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
 
 /// Whether accepting failed because of what the client did: the next one may be fine.
 fn is_the_clients(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// A stream that fails when its other end takes nothing for [`WRITE_STALL_LIMIT`].
@@ -234,7 +260,10 @@ struct Impatient {
 
 impl Impatient {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, stalled: None }
+        Self {
+            stream,
+            stalled: None,
+        }
     }
 
     fn judge<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -242,25 +271,42 @@ impl Impatient {
             self.stalled = None;
             return progress;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_LIMIT)));
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_LIMIT)));
         ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes nothing",
+        )))
     }
 }
 
 impl AsyncRead for Impatient {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Impatient {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.judge(context, progress)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         self.judge(context, progress)
     }

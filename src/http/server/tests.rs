@@ -17,11 +17,17 @@ fn start(router: Router, max_connections: usize, grace: Duration) -> Running {
     let address = listener.local_addr().expect("bound");
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(router, listener, max_connections, stop.clone(), grace));
-    Running { address, stop, served }
+    Running {
+        address,
+        stop,
+        served,
+    }
 }
 
 async fn connect(server: &Running) -> TcpStream {
-    TcpStream::connect(server.address).await.expect("the server accepts")
+    TcpStream::connect(server.address)
+        .await
+        .expect("the server accepts")
 }
 
 async fn send(stream: &mut TcpStream, text: &str) {
@@ -38,14 +44,21 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut bytes = Vec::new();
     while !String::from_utf8_lossy(&bytes).contains(end) {
         let length = stream.read_buf(&mut bytes).await.expect("readable");
-        assert!(length > 0, "closed before {end:?}: {}", String::from_utf8_lossy(&bytes));
+        assert!(
+            length > 0,
+            "closed before {end:?}: {}",
+            String::from_utf8_lossy(&bytes)
+        );
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[tokio::test]
 async fn a_handler_learns_who_connects_and_the_connection_stays_open() {
-    let router = Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }));
+    let router = Router::new().route(
+        "/",
+        get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
+    );
     let server = start(router, 10, Duration::from_secs(1));
     let mut client = connect(&server).await;
     let own_address = client.local_addr().expect("connected").to_string();
@@ -53,13 +66,21 @@ async fn a_handler_learns_who_connects_and_the_connection_stays_open() {
     for _ in 0..2 {
         send(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
 
-        assert!(read_until(&mut client, &own_address).await.starts_with("HTTP/1.1 200"));
+        assert!(
+            read_until(&mut client, &own_address)
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
     }
 }
 
 #[tokio::test]
 async fn newcomers_past_the_limit_are_told_so_and_those_inside_are_served() {
-    let server = start(Router::new().route("/", get(|| async { "served" })), 1, Duration::from_secs(1));
+    let server = start(
+        Router::new().route("/", get(|| async { "served" })),
+        1,
+        Duration::from_secs(1),
+    );
     let mut inside = connect(&server).await;
     send(&mut inside, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     read_until(&mut inside, "served").await;
@@ -68,14 +89,27 @@ async fn newcomers_past_the_limit_are_told_so_and_those_inside_are_served() {
     send(&mut newcomer, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let refusal = read_until(&mut newcomer, "shortly\"}").await;
 
-    assert!(refusal.starts_with("HTTP/1.1 503") && refusal.contains("retry-after: 5") && refusal.contains("too_many_connections"), "{refusal}");
+    assert!(
+        refusal.starts_with("HTTP/1.1 503")
+            && refusal.contains("retry-after: 5")
+            && refusal.contains("too_many_connections"),
+        "{refusal}"
+    );
     send(&mut inside, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert!(read_until(&mut inside, "served").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        read_until(&mut inside, "served")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     drop((inside, newcomer));
     // The place is free as soon as the server has seen the connection end.
     loop {
         let mut next = connect(&server).await;
-        send(&mut next, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        send(
+            &mut next,
+            "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
         if read_all(&mut next).await.starts_with("HTTP/1.1 200") {
             break;
         }
@@ -85,15 +119,25 @@ async fn newcomers_past_the_limit_are_told_so_and_those_inside_are_served() {
 
 #[tokio::test]
 async fn too_many_or_too_long_headers_are_refused() {
-    let server = start(Router::new().route("/", get(|| async { "served" })), 10, Duration::from_secs(1));
+    let server = start(
+        Router::new().route("/", get(|| async { "served" })),
+        10,
+        Duration::from_secs(1),
+    );
     let many = "a: b\r\n".repeat(MAX_HEADERS + 1);
     let long = format!("a: {}\r\n", "b".repeat(MAX_HEADER_BYTES));
 
     for headers in [many, long] {
         let mut client = connect(&server).await;
-        let _ = client.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await;
+        let _ = client
+            .write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes())
+            .await;
 
-        assert!(read_until(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 431"));
+        assert!(
+            read_until(&mut client, "\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 431")
+        );
     }
 }
 
@@ -106,15 +150,26 @@ async fn a_client_that_does_not_finish_its_request_head_is_closed() {
 
     assert_eq!(read_all(&mut client).await, "");
 
-    assert!(started.elapsed() >= FIRST_HEAD_LIMIT && started.elapsed() < FIRST_HEAD_LIMIT * 2, "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= FIRST_HEAD_LIMIT && started.elapsed() < FIRST_HEAD_LIMIT * 2,
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_falls_silent_in_a_body_is_closed() {
-    let router = Router::new().route("/", post(|body: Bytes| async move { format!("{} bytes", body.len()) }));
+    let router = Router::new().route(
+        "/",
+        post(|body: Bytes| async move { format!("{} bytes", body.len()) }),
+    );
     let server = start(router, 10, Duration::from_secs(1));
     let mut client = connect(&server).await;
-    send(&mut client, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await;
+    send(
+        &mut client,
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf",
+    )
+    .await;
 
     let answer = read_all(&mut client).await;
 
@@ -135,7 +190,11 @@ async fn a_client_that_takes_nothing_of_its_answer_is_closed() {
     let (teller, mut told) = tokio::sync::mpsc::unbounded_channel();
     let endless = move || {
         let teller = Teller(teller.clone());
-        async move { Body::from_stream(stream::unfold(teller, |teller| async move { Some((Ok::<_, io::Error>(Bytes::from(vec![b'x'; 65536])), teller)) })) }
+        async move {
+            Body::from_stream(stream::unfold(teller, |teller| async move {
+                Some((Ok::<_, io::Error>(Bytes::from(vec![b'x'; 65536])), teller))
+            }))
+        }
     };
     let server = start(Router::new().route("/", get(endless)), 10, Duration::from_secs(1));
     let started = tokio::time::Instant::now();
@@ -150,7 +209,10 @@ async fn a_client_that_takes_nothing_of_its_answer_is_closed() {
 
 #[tokio::test]
 async fn stopping_lets_a_running_request_finish_and_takes_no_new_one() {
-    let (go, wait) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (go, wait) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    );
     let handler = {
         let (go, wait) = (go.clone(), wait.clone());
         move || async move {
@@ -159,7 +221,11 @@ async fn stopping_lets_a_running_request_finish_and_takes_no_new_one() {
             "finished"
         }
     };
-    let server = start(Router::new().route("/", get(handler)), 10, Duration::from_secs(60));
+    let server = start(
+        Router::new().route("/", get(handler)),
+        10,
+        Duration::from_secs(60),
+    );
     let mut client = connect(&server).await;
     let mut idle = connect(&server).await;
     send(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -171,12 +237,19 @@ async fn stopping_lets_a_running_request_finish_and_takes_no_new_one() {
     go.notify_one();
     assert!(read_all(&mut client).await.ends_with("finished"));
     server.served.await.expect("the server ends");
-    assert!(TcpStream::connect(server.address).await.is_err(), "the port is closed");
+    assert!(
+        TcpStream::connect(server.address).await.is_err(),
+        "the port is closed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_finish_within_the_grace_is_cut_off() {
-    let server = start(Router::new().route("/", get(std::future::pending::<()>)), 10, Duration::from_secs(5));
+    let server = start(
+        Router::new().route("/", get(std::future::pending::<()>)),
+        10,
+        Duration::from_secs(5),
+    );
     let mut client = connect(&server).await;
     send(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,0 +1,157 @@
+//! What cannot be told from one value's type alone: ranges, formats, settings that need each other.
+
+use super::{Config, ConfigError, EmbeddingBackend, IndexBackend, is_origin};
+use crate::db::DatabaseUrl;
+use crate::telemetry;
+
+impl Config {
+    /// What cannot be told from one value's type alone.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(problem.to_owned());
+            }
+        };
+        if !self.database.url.is_empty()
+            && let Err(problem) = self.database.url.parse::<DatabaseUrl>()
+        {
+            require(false, &format!("database.url: {problem}"));
+        }
+        require(
+            self.index.backend == IndexBackend::Embedded,
+            "index.backend: this version has \"embedded\" only",
+        );
+        require(
+            (1..=64).contains(&self.index.shards),
+            "index.shards: must be 1 to 64",
+        );
+        match self.embedding.backend {
+            EmbeddingBackend::Local => {}
+            EmbeddingBackend::Static => require(
+                false,
+                "embedding.backend: this version has \"local\" and \"openai\" only",
+            ),
+            EmbeddingBackend::Openai => {
+                require(
+                    is_http_url(&self.embedding.base_url),
+                    "embedding.base_url: must be an http or https URL when embedding.backend is \"openai\"",
+                );
+                require(
+                    !self.embedding.model.is_empty(),
+                    "embedding.model: must be set when embedding.backend is \"openai\"",
+                );
+                require(
+                    (1..=8192).contains(&self.embedding.dimension),
+                    "embedding.dimension: must be 1 to 8192, the length of the model's vectors",
+                );
+                require(
+                    (1..=2048).contains(&self.embedding.batch_size),
+                    "embedding.batch_size: must be 1 to 2048",
+                );
+            }
+        }
+        if !self.llm.base_url.is_empty() {
+            require(
+                is_http_url(&self.llm.base_url),
+                "llm.base_url: must be an http or https URL",
+            );
+            require(
+                !self.llm.model.is_empty(),
+                "llm.model: must be set when llm.base_url is",
+            );
+        }
+        require(
+            matches!(
+                self.llm.token_limit_field.as_str(),
+                "max_completion_tokens" | "max_tokens"
+            ),
+            "llm.token_limit_field: must be max_completion_tokens or max_tokens",
+        );
+        require(
+            self.llm.context_tokens >= 2048,
+            "llm.context_tokens: must be at least 2048",
+        );
+        require(
+            self.llm.max_answer_tokens >= 16 && self.llm.max_answer_tokens <= self.llm.context_tokens / 2,
+            "llm.max_answer_tokens: must be at least 16 and at most half of llm.context_tokens",
+        );
+        require(self.llm.max_attempts >= 1, "llm.max_attempts: must be at least 1");
+        require(self.jobs.workers >= 1, "jobs.workers: must be at least 1");
+        require(self.jobs.lease_s >= 1, "jobs.lease_s: must be at least 1");
+        require(
+            self.jobs.max_attempts >= 1,
+            "jobs.max_attempts: must be at least 1",
+        );
+        require(self.jobs.poll_ms >= 10, "jobs.poll_ms: must be at least 10");
+        require(
+            self.server.public_url.is_empty() || is_http_url(&self.server.public_url),
+            "server.public_url: must be an http or https URL",
+        );
+        require(
+            self.extract.memory_mb >= 128,
+            "extract.memory_mb: must be at least 128",
+        );
+        if let Err(problem) = telemetry::check_level(&self.log.level) {
+            require(false, &problem);
+        }
+        for entry in &self.outbound.allow {
+            require(
+                entry.rsplit_once(':').is_some_and(|(host, port)| {
+                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+                }),
+                &format!("outbound.allow: {entry:?} is not host:port"),
+            );
+        }
+        for origin in &self.server.dashboard_origins {
+            require(
+                is_origin(origin),
+                &format!(
+                    "server.dashboard_origins: {origin:?} is not an origin such as https://desk.example.com"
+                ),
+            );
+        }
+        let jwt = &self.auth.jwt;
+        if !jwt.issuer.is_empty() {
+            require(
+                !jwt.audience.is_empty(),
+                "auth.jwt.audience: must be set when auth.jwt.issuer is",
+            );
+            match jwt.algorithm.as_str() {
+                "HS256" => require(
+                    jwt.hs256_secret.expose().len() >= 32,
+                    "auth.jwt.hs256_secret: must have at least 32 characters for HS256",
+                ),
+                "RS256" | "ES256" => require(
+                    is_http_url(&jwt.jwks_url),
+                    "auth.jwt.jwks_url: must be an http or https URL for RS256 and ES256",
+                ),
+                _ => require(false, "auth.jwt.algorithm: must be HS256, RS256 or ES256"),
+            }
+            require(jwt.leeway_s <= 30, "auth.jwt.leeway_s: must be at most 30");
+            require(
+                matches!(jwt.default_role.as_str(), "owner" | "admin" | "editor" | "viewer"),
+                "auth.jwt.default_role: must be owner, admin, editor or viewer",
+            );
+        }
+        if !self.secrets.key.is_empty() {
+            use base64::Engine as _;
+            let length = base64::engine::general_purpose::STANDARD
+                .decode(self.secrets.key.expose())
+                .map(|bytes| bytes.len());
+            require(
+                length == Ok(32),
+                "secrets.key: must be 32 bytes in base64; `openssl rand -base64 32` makes one",
+            );
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError(problems))
+        }
+    }
+}
+
+fn is_http_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}

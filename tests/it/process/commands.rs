@@ -1,0 +1,210 @@
+//! The short commands, and what their exit codes tell.
+
+use super::*;
+
+#[tokio::test]
+async fn all_problems_of_a_configuration_are_told_together_before_anything_is_made() {
+    let (folder, data) = data_dir();
+    let file = folder.path().join("my.toml");
+    std::fs::write(&file, "colour = 'red'\n[jobs]\nworkers = 0\n").expect("written");
+
+    let output = run(
+        &data,
+        &[
+            "serve",
+            "--config",
+            file.to_str().expect("text"),
+            "--listen",
+            "everywhere",
+            "--set",
+            "log.level=a=b=c",
+        ],
+    )
+    .await;
+
+    assert_eq!(output.status.code(), Some(3));
+    let listed = told(&output);
+    for setting in ["colour", "server.listen"] {
+        assert!(listed.contains(setting), "{setting} is missing in {listed}");
+    }
+    assert_eq!(output.stdout, b"");
+    assert!(!data.exists(), "a data folder was made");
+    let output = run(
+        &data,
+        &[
+            "serve",
+            "--config",
+            file.to_str().expect("text"),
+            "--set",
+            "log.level=a=b=c",
+        ],
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(3));
+    for setting in ["colour", "jobs.workers", "log.level"] {
+        assert!(
+            told(&output).contains(setting),
+            "{setting} is missing in {}",
+            told(&output)
+        );
+    }
+}
+
+#[tokio::test]
+async fn scripts_make_tenants_and_keys_with_and_without_a_server() {
+    let (_folder, data) = data_dir();
+    let acme = run_for_json(&data, &["tenant", "create", "--name", "acme", "--json"]).await;
+    let server = Server::start(&data, &[]).await;
+    assert_eq!(server.first_key, None, "there is a tenant already");
+    let globex = run_for_json(&data, &["tenant", "create", "--name", "globex", "--json"]).await;
+    let tenant_id = globex["tenant_id"].as_str().expect("an id");
+
+    let key = run_for_json(
+        &data,
+        &[
+            "key",
+            "create",
+            "--tenant",
+            tenant_id,
+            "--scope",
+            "ingest",
+            "--scope",
+            "chat",
+            "--expires-in-days",
+            "1",
+            "--json",
+        ],
+    )
+    .await;
+
+    for made in [&acme, &globex] {
+        let answer = server
+            .get("/api/chatbots", made["api_key"].as_str().expect("a key"))
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let (key_id, secret) = (
+        key["key_id"].as_str().expect("an id"),
+        key["api_key"].as_str().expect("a key"),
+    );
+    assert!(
+        server
+            .get("/api/chatbots", secret)
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    assert!(
+        server.get("/api/audit", secret).await.starts_with("HTTP/1.1 403"),
+        "more than its scopes"
+    );
+
+    assert_eq!(
+        run_well(&data, &["key", "revoke", key_id]).await,
+        "the key is revoked\n"
+    );
+
+    assert!(
+        server
+            .get("/api/chatbots", secret)
+            .await
+            .starts_with("HTTP/1.1 401")
+    );
+    assert_eq!(
+        run_well(&data, &["key", "revoke", key_id]).await,
+        "the key was revoked already\n"
+    );
+    let tenants = run_for_json(&data, &["tenant", "list", "--json"]).await;
+    let names: Vec<_> = tenants
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|tenant| tenant["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(names, ["acme", "globex"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn exit_codes_tell_what_kind_of_failure_it_was() {
+    let (_folder, data) = data_dir();
+    let nobody = uuid::Uuid::nil().to_string();
+
+    for (args, code) in [
+        (vec!["tenant", "create", "--name", ""], 2),
+        (
+            vec!["key", "create", "--tenant", &nobody, "--scope", "everything"],
+            2,
+        ),
+        (vec!["key", "create", "--tenant", &nobody, "--scope", "chat"], 4),
+        (vec!["key", "revoke", &nobody], 4),
+        (
+            vec![
+                "ask",
+                "--chatbot",
+                &nobody,
+                "Hello?",
+                "--set",
+                "server.listen=127.0.0.1:0",
+            ],
+            4,
+        ),
+        (
+            vec![
+                "ask",
+                "--chatbot",
+                &nobody,
+                "Hello?",
+                "--server",
+                "http://127.0.0.1:1",
+            ],
+            1,
+        ),
+        (vec!["health", "--server", "http://127.0.0.1:1"], 1),
+        (vec!["health", "--set", "server.listen=127.0.0.1:0"], 2),
+        (vec!["serve", "--demo", "/nonexistent"], 2),
+        (vec!["migrate", "--set", "database.url=mysql://x"], 3),
+        (
+            vec![
+                "migrate",
+                "--set",
+                "database.url=postgres://nobody@127.0.0.1:1/nothing",
+            ],
+            1,
+        ),
+    ] {
+        let output = run(&data, &args).await;
+
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", told(&output));
+        assert_eq!(output.stdout, b"", "{args:?}");
+        assert!(!told(&output).is_empty(), "{args:?} says nothing");
+    }
+}
+
+#[tokio::test]
+async fn migrating_tells_what_it_did() {
+    let (_folder, data) = data_dir();
+
+    let first = run_well(&data, &["migrate"]).await;
+    let second = run_well(&data, &["migrate"]).await;
+
+    assert!(first.starts_with("applied 0001 "), "{first}");
+    assert!(second.starts_with("the schema is up to date"), "{second}");
+    assert!(first.ends_with(&second), "{first}");
+}
+
+#[tokio::test]
+async fn the_openapi_document_and_the_health_of_a_server_can_be_asked_for() {
+    let (_folder, data) = data_dir();
+    let server = Server::start(&data, &[]).await;
+
+    let document = run_for_json(&data, &["openapi"]).await;
+    let health = run(
+        &data,
+        &["health", "--set", &format!("server.listen={}", server.address)],
+    )
+    .await;
+
+    assert!(document["paths"]["/api/chat/message"].is_object());
+    assert_eq!(health.status.code(), Some(0), "{}", told(&health));
+    server.stop().await;
+}

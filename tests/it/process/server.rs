@@ -1,0 +1,243 @@
+//! `frontdesk serve`: start, first key, demo, stop.
+
+use super::*;
+
+#[tokio::test]
+async fn the_first_start_shows_a_key_that_works_and_no_later_start_shows_one() {
+    let (_folder, data) = data_dir();
+
+    let server = Server::start(&data, &[]).await;
+
+    let key = server.first_key.clone().expect("the first start shows a key");
+    assert!(
+        server
+            .get("/api/chatbots", &key)
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    assert!(
+        server.log().contains("search goes by keywords alone"),
+        "{}",
+        server.log()
+    );
+    assert!(!server.log().contains(&key), "the key is in the log");
+    server.stop().await;
+    let server = Server::start(&data, &[]).await;
+    assert_eq!(server.first_key, None);
+    assert!(
+        server
+            .get("/api/chatbots", &key)
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_server_is_told_what_is_in_use_and_what_to_do() {
+    let (_folder, data) = data_dir();
+    let (_other_folder, other_data) = data_dir();
+    let server = Server::start(&data, &[]).await;
+
+    let same_folder = run(&data, &["serve", "--listen", "127.0.0.1:0"]).await;
+    let same_address = run(&other_data, &["serve", "--listen", &server.address]).await;
+
+    assert_eq!(same_folder.status.code(), Some(5), "{}", told(&same_folder));
+    assert!(
+        told(&same_folder).contains("in use by another frontdesk process")
+            && told(&same_folder).contains("--data-dir"),
+        "{}",
+        told(&same_folder)
+    );
+    assert_eq!(same_address.status.code(), Some(5), "{}", told(&same_address));
+    assert!(
+        told(&same_address).contains("--listen"),
+        "{}",
+        told(&same_address)
+    );
+    assert_eq!(same_address.stdout, b"", "no key is shown by a start that fails");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_runs_when_the_server_is_stopped_gets_its_answer() {
+    let (_folder, data) = data_dir();
+    let mut server = Server::start(&data, &[]).await;
+    let key = server.first_key.clone().expect("the first key");
+    let body = r#"{"name":"Late"}"#;
+    let mut request = server.begin_request(&key, body).await;
+
+    server.signal(Signal::TERM);
+    server.logged("stopping").await;
+    request.write_all(body.as_bytes()).await.expect("written");
+
+    let answer = read_all(request).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(server.exit_code().await, Some(0), "{}", server.log());
+    assert!(
+        TcpStream::connect(&server.address).await.is_err(),
+        "the port is closed"
+    );
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_server_at_once() {
+    let (_folder, data) = data_dir();
+    let mut server = Server::start(&data, &["--set", "server.shutdown_grace_s=600"]).await;
+    let key = server.first_key.clone().expect("the first key");
+    let _request = server.begin_request(&key, r#"{"name":"Never sent"}"#).await;
+    server.signal(Signal::INT);
+    server.logged("stopping").await;
+
+    server.signal(Signal::INT);
+
+    assert_eq!(server.exit_code().await, Some(130));
+}
+
+#[tokio::test]
+async fn a_worker_opens_no_port_and_ends_in_order() {
+    let (_folder, data) = data_dir();
+    let mut child = frontdesk(&data, &["serve", "--role", "worker", "--listen", "127.0.0.1:1"])
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+
+    let line = timeout(PATIENCE, lines.next_line())
+        .await
+        .expect("a line comes")
+        .expect("readable");
+
+    assert_eq!(line.as_deref(), Some("working"));
+    let id = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw)
+        .expect("it runs");
+    kill_process(id, Signal::TERM).expect("ours to signal");
+    assert_eq!(
+        timeout(PATIENCE, child.wait())
+            .await
+            .expect("it ends")
+            .expect("known")
+            .code(),
+        Some(0)
+    );
+    assert_eq!(
+        lines.next_line().await.expect("readable"),
+        None,
+        "nothing else is printed"
+    );
+}
+
+#[tokio::test]
+async fn the_demo_answers_with_citations_through_the_server_and_without_one() {
+    let (_folder, data) = data_dir();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo");
+    let mut server = Server::start(&data, &["--demo", demo]).await;
+    let mut pasted = String::new();
+    while !pasted.ends_with("}'\n") {
+        pasted.push_str(&server.line().await);
+        pasted.push('\n');
+    }
+    let chatbot_id = pasted
+        .split("\"chatbot_id\":\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .expect("an id")
+        .to_owned();
+    assert!(
+        pasted.contains(server.first_key.as_deref().expect("the first key")),
+        "{pasted}"
+    );
+    let url = format!("http://{}", server.address);
+
+    let told = run_well(
+        &data,
+        &[
+            "ask",
+            "--chatbot",
+            &chatbot_id,
+            "How long can I return something?",
+            "--server",
+            &url,
+        ],
+    )
+    .await;
+
+    assert!(told.contains("45 days"), "{told}");
+    assert!(told.contains("\n[1] "), "no citation in {told}");
+    let keys = server
+        .get("/api/keys", &server.first_key.clone().expect("the first key"))
+        .await;
+    let keys: Value =
+        serde_json::from_str(keys.split_once("\r\n\r\n").expect("a head and a body").1).expect("JSON");
+    let used = keys["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|key| key["name"] == "frontdesk ask")
+        .expect("the key that asked");
+    assert!(
+        used["revoked_at"].is_string()
+            && used["expires_at"].is_string()
+            && used["chatbot_id"] == chatbot_id.as_str(),
+        "{used}"
+    );
+    server.stop().await;
+
+    let answer = run_for_json(
+        &data,
+        &[
+            "ask",
+            "--chatbot",
+            &chatbot_id,
+            "How long can I return something?",
+            "--json",
+            "--set",
+            "server.listen=127.0.0.1:0",
+        ],
+    )
+    .await;
+
+    assert!(
+        answer["answer"].as_str().expect("text").contains("45 days"),
+        "{answer}"
+    );
+    assert_eq!(answer["source"], "extractive");
+    assert!(answer["citations"][0]["document_id"].is_string(), "{answer}");
+    let restarted = Server::start(&data, &["--demo", demo]).await;
+    restarted.logged("the demo is left out").await;
+    restarted.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_server_writes_is_readable_by_its_user_alone() {
+    let (_folder, data) = data_dir();
+    let server = Server::start(&data, &[]).await;
+
+    let mut folders = vec![data.clone()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("readable") {
+            let entry = entry.expect("readable");
+            let metadata = entry.metadata().expect("known");
+            assert_eq!(
+                metadata.permissions().mode() & 0o077,
+                0,
+                "{} is open to others",
+                entry.path().display()
+            );
+            seen += 1;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+
+    assert!(seen >= 3, "database, key and files are there");
+    server.stop().await;
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let output = run(&data, &["serve"]).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(told(&output).contains("chmod 700"), "{}", told(&output));
+}
