@@ -105,7 +105,8 @@ impl App {
     pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
         prepare_data_dir(&config)?;
         let keyring = Keyring::open(&config.secrets.key, &config.data_dir).map_err(StartError::Setting)?;
-        let prices = PriceBook::load(&config.llm.price_book).map_err(|problem| StartError::Setting(format!("llm.price_book: {problem}")))?;
+        let prices = PriceBook::load(&config.llm.price_book)
+            .map_err(|problem| StartError::Setting(format!("llm.price_book: {problem}")))?;
         let db = open_database(&config).await?;
         let embedder = match replacements.embedder {
             Some(embedder) => Some(embedder),
@@ -115,16 +116,29 @@ impl App {
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
             None
         } else {
-            Some(Arc::new(OpenAiModel::new(&config.llm).map_err(|error| StartError::Setting(format!("llm: {error}")))?))
+            Some(Arc::new(
+                OpenAiModel::new(&config.llm)
+                    .map_err(|error| StartError::Setting(format!("llm: {error}")))?,
+            ))
         };
         let extractor = extractor(&config, replacements.extractor_program)?;
-        let files = FileStore::open(&config.data_dir).map_err(|error| StartError::Failed(format!("cannot use the data folder {}: {error}", config.data_dir.display())))?;
-        let client = operator_client().map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
+        let files = FileStore::open(&config.data_dir).map_err(|error| {
+            StartError::Failed(format!(
+                "cannot use the data folder {}: {error}",
+                config.data_dir.display()
+            ))
+        })?;
+        let client = operator_client()
+            .map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
         let app = Self(Arc::new(Parts {
             token_keys: TokenKeys::new(&keyring),
             foreign_tokens: ForeignTokens::new(&config.auth.jwt, client),
             rate_limits: RateLimits::default(),
-            job_kinds: replacements.more_jobs.with::<knowledge::jobs::IndexDocument>().with::<knowledge::jobs::RemoveDocuments>().with::<jobs::operator::Upkeep>(),
+            job_kinds: replacements
+                .more_jobs
+                .with::<knowledge::jobs::IndexDocument>()
+                .with::<knowledge::jobs::RemoveDocuments>()
+                .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
             clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
@@ -139,7 +153,13 @@ impl App {
             model,
             prices,
         }));
-        knowledge::operator::queue_stale_documents(&app).await.map_err(|error| StartError::Failed(format!("cannot compare documents with the embedding model: {error}")))?;
+        knowledge::operator::queue_stale_documents(&app)
+            .await
+            .map_err(|error| {
+                StartError::Failed(format!(
+                    "cannot compare documents with the embedding model: {error}"
+                ))
+            })?;
         Ok(app)
     }
 
@@ -171,10 +191,22 @@ impl App {
 fn prepare_data_dir(config: &Config) -> Result<(), StartError> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let path = &config.data_dir;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| StartError::Setting(format!("data_dir: cannot create {}: {error}", path.display())))?;
-    let mode = std::fs::metadata(path).map_err(|error| StartError::Setting(format!("data_dir: cannot read {}: {error}", path.display())))?.permissions().mode();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            StartError::Setting(format!("data_dir: cannot create {}: {error}", path.display()))
+        })?;
+    let mode = std::fs::metadata(path)
+        .map_err(|error| StartError::Setting(format!("data_dir: cannot read {}: {error}", path.display())))?
+        .permissions()
+        .mode();
     if mode & 0o002 != 0 {
-        return Err(StartError::Setting(format!("data_dir: everyone on this machine may write to {}: check what is in it, then run: chmod 700 {0}", path.display())));
+        return Err(StartError::Setting(format!(
+            "data_dir: everyone on this machine may write to {}: check what is in it, then run: chmod 700 {0}",
+            path.display()
+        )));
     }
     if mode & 0o005 != 0 {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o770))
@@ -186,10 +218,15 @@ fn prepare_data_dir(config: &Config) -> Result<(), StartError> {
 
 /// Opens the configured database and brings its schema up to date.
 pub async fn open_database(config: &Config) -> Result<Db, StartError> {
-    Db::open(&config.database_url(), config.database.max_connections).await.map_err(|error| {
-        tracing::debug!(error = ?error, "cannot open the database");
-        StartError::Failed(format!("database.url: cannot open the database: {}", innermost(&error)))
-    })
+    Db::open(&config.database_url(), config.database.max_connections)
+        .await
+        .map_err(|error| {
+            tracing::debug!(error = ?error, "cannot open the database");
+            StartError::Failed(format!(
+                "database.url: cannot open the database: {}",
+                innermost(&error)
+            ))
+        })
 }
 
 /// The cause at the bottom, which names what to mend.
@@ -209,15 +246,25 @@ async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, Sta
                 tracing::warn!(folder = %settings.model_dir.display(), "no embedding model there: search goes by keywords alone; scripts/fetch-model installs it");
                 return Ok(None);
             }
-            let threads = if settings.threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { settings.threads };
+            let threads = if settings.threads == 0 {
+                std::thread::available_parallelism().map_or(1, usize::from)
+            } else {
+                settings.threads
+            };
             let folder = settings.model_dir.clone();
-            let loaded = tokio::task::spawn_blocking(move || embed::LocalEmbedder::load(&folder, threads)).await.map_err(|error| StartError::Failed(error.to_string()))?;
-            let embedder = loaded.map_err(|error| StartError::Setting(format!("embedding.model_dir: {error}")))?;
+            let loaded = tokio::task::spawn_blocking(move || embed::LocalEmbedder::load(&folder, threads))
+                .await
+                .map_err(|error| StartError::Failed(error.to_string()))?;
+            let embedder =
+                loaded.map_err(|error| StartError::Setting(format!("embedding.model_dir: {error}")))?;
             Ok(Some(Arc::new(embedder)))
         }
         EmbeddingBackend::Openai => {
             let options = embed::OpenAiEmbedderOptions {
-                base_url: settings.base_url.parse().map_err(|error| StartError::Setting(format!("embedding.base_url: {error}")))?,
+                base_url: settings
+                    .base_url
+                    .parse()
+                    .map_err(|error| StartError::Setting(format!("embedding.base_url: {error}")))?,
                 api_key: (!settings.api_key.is_empty()).then(|| settings.api_key.expose().to_owned()),
                 model: settings.model.clone(),
                 dimension: settings.dimension,
@@ -225,10 +272,13 @@ async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, Sta
                 timeout: Duration::from_secs(settings.timeout_s),
                 max_tokens: settings.max_tokens,
             };
-            let embedder = embed::OpenAiEmbedder::new(options).map_err(|error| StartError::Setting(format!("embedding: {error}")))?;
+            let embedder = embed::OpenAiEmbedder::new(options)
+                .map_err(|error| StartError::Setting(format!("embedding: {error}")))?;
             Ok(Some(Arc::new(embedder)))
         }
-        EmbeddingBackend::Static => Err(StartError::Setting("embedding.backend: this version has \"local\" and \"openai\" only".to_owned())),
+        EmbeddingBackend::Static => Err(StartError::Setting(
+            "embedding.backend: this version has \"local\" and \"openai\" only".to_owned(),
+        )),
     }
 }
 
@@ -237,9 +287,16 @@ async fn open_index(config: &Config, embedder: Option<&dyn Embedder>) -> Result<
     let model_id = embedder.map(|embedder| embedder.model_id().to_owned());
     let dimension = embedder.map(Embedder::dimension);
     let shards = config.index.shards;
-    let opened = tokio::task::spawn_blocking(move || EmbeddedIndex::open(EmbeddedOptions { dir, model_id: model_id.as_deref(), dimension, shards }))
-        .await
-        .map_err(|error| StartError::Failed(error.to_string()))?;
+    let opened = tokio::task::spawn_blocking(move || {
+        EmbeddedIndex::open(EmbeddedOptions {
+            dir,
+            model_id: model_id.as_deref(),
+            dimension,
+            shards,
+        })
+    })
+    .await
+    .map_err(|error| StartError::Failed(error.to_string()))?;
     Ok(Arc::new(opened.map_err(|error| match error {
         IndexError::InUse { dir } => StartError::InUse { dir },
         error => StartError::Failed(format!("the index cannot be opened: {error}")),
@@ -257,15 +314,30 @@ fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool,
     };
     let program = match program {
         Some(program) => program,
-        None => std::env::current_exe().map_err(|error| StartError::Failed(format!("cannot find this program's own file: {error}")))?,
+        None => std::env::current_exe()
+            .map_err(|error| StartError::Failed(format!("cannot find this program's own file: {error}")))?,
     };
-    Ok(ExtractorPool::new(program, vec!["extract-child".to_owned()], config.jobs.workers, limits))
+    Ok(ExtractorPool::new(
+        program,
+        vec!["extract-child".to_owned()],
+        config.jobs.workers,
+        limits,
+    ))
 }
 
 /// The client for addresses that the operator configured. Tenants' addresses go through `outbound`.
-#[expect(clippy::disallowed_methods, reason = "the operator's own addresses may be private; nobody else can name them")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operator's own addresses may be private; nobody else can name them"
+)]
 fn operator_client() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).tcp_nodelay(true).pool_idle_timeout(CLIENT_IDLE).build()
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(outbound::tls_config())
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tcp_nodelay(true)
+        .pool_idle_timeout(CLIENT_IDLE)
+        .build()
 }
 
 /// The process-wide recorder of metrics. Only one can be installed; later apps of a test process share it.
@@ -275,7 +347,9 @@ fn metrics_handle() -> Result<PrometheusHandle, StartError> {
         return Ok(handle.clone());
     }
     let recorder = PrometheusBuilder::new()
-        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+        .set_buckets(&[
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+        ])
         .map_err(|error| StartError::Failed(format!("metrics: {error}")))?
         .build_recorder();
     let handle = recorder.handle();

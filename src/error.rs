@@ -16,37 +16,73 @@ pub enum Error {
     NotFound(&'static str),
     /// The request cannot be understood.
     #[error("{message}")]
-    Malformed { code: &'static str, message: Cow<'static, str> },
+    Malformed {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     /// The request is understood, but its content does not hold; `field` names where.
     #[error("{message}")]
-    Invalid { code: &'static str, field: Option<String>, message: Cow<'static, str> },
+    Invalid {
+        code: &'static str,
+        field: Option<String>,
+        message: Cow<'static, str>,
+    },
     /// The request does not fit the present state.
     #[error("{message}")]
-    Conflict { code: &'static str, message: Cow<'static, str> },
+    Conflict {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     /// Who asks is not known.
     #[error("{message}")]
-    Unauthenticated { code: &'static str, message: &'static str },
+    Unauthenticated {
+        code: &'static str,
+        message: &'static str,
+    },
     /// Who asks is known and may not.
     #[error("{message}")]
-    Forbidden { code: &'static str, message: Cow<'static, str> },
+    Forbidden {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     /// Too often: the same call may work after `retry_after`.
     #[error("too many requests")]
     RateLimited { retry_after: Duration },
     /// The month's budget does not allow it.
     #[error("{message}")]
-    BudgetExceeded { code: &'static str, message: Cow<'static, str> },
+    BudgetExceeded {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     /// More bytes than allowed.
     #[error("{message}")]
-    TooLarge { code: &'static str, message: Cow<'static, str> },
+    TooLarge {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     /// A type of content that is not accepted here.
     #[error("{message}")]
-    UnsupportedType { code: &'static str, message: Cow<'static, str> },
+    UnsupportedType {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     /// Something this service depends on does not answer: try again later.
     #[error("{message}")]
-    Unavailable { code: &'static str, message: Cow<'static, str>, retry_after: Duration, #[source] source: Option<BoxError> },
+    Unavailable {
+        code: &'static str,
+        message: Cow<'static, str>,
+        retry_after: Duration,
+        #[source]
+        source: Option<BoxError>,
+    },
     /// The model's server answered with something unusable or refused.
     #[error("{message}")]
-    Upstream { code: &'static str, message: Cow<'static, str>, #[source] source: Option<BoxError> },
+    Upstream {
+        code: &'static str,
+        message: Cow<'static, str>,
+        #[source]
+        source: Option<BoxError>,
+    },
     /// The disk is full.
     #[error("no space left to store this")]
     StorageFull,
@@ -61,12 +97,19 @@ pub enum Error {
 impl Error {
     /// Content that does not hold, at the request field `field`.
     pub fn invalid(code: &'static str, field: &str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::Invalid { code, field: Some(field.to_owned()), message: message.into() }
+        Self::Invalid {
+            code,
+            field: Some(field.to_owned()),
+            message: message.into(),
+        }
     }
 
     /// A state that the request does not fit.
     pub fn conflict(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::Conflict { code, message: message.into() }
+        Self::Conflict {
+            code,
+            message: message.into(),
+        }
     }
 
     /// A failure that only a bug or a broken machine explains.

@@ -18,7 +18,10 @@ const KEY_FILE: &str = "secrets.key";
 
 /// A fresh secret: `prefix` and 256 random bits in URL-safe base64.
 pub fn random_token(prefix: &str) -> String {
-    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; TOKEN_BYTES]>()))
+    format!(
+        "{prefix}{}",
+        URL_SAFE_NO_PAD.encode(rand::random::<[u8; TOKEN_BYTES]>())
+    )
 }
 
 /// How a token is stored: SHA-256 in hexadecimal. Enough for 256 random bits; passwords need [`crate::tenancy`]'s argon2id.
@@ -29,10 +32,12 @@ pub fn token_hash(token: &str) -> String {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// This installation's key, from which keys for single purposes are derived.
@@ -44,21 +49,35 @@ impl Keyring {
     /// The configured key, or the one in the data folder, made on first use and readable by its owner only.
     pub fn open(configured: &Secret, data_dir: &Path) -> Result<Self, String> {
         if !configured.is_empty() {
-            return Self::decode(configured.expose()).ok_or_else(|| "secrets.key is not 32 bytes in base64".to_owned());
+            return Self::decode(configured.expose())
+                .ok_or_else(|| "secrets.key is not 32 bytes in base64".to_owned());
         }
         let path = data_dir.join(KEY_FILE);
         match std::fs::read_to_string(&path) {
-            Ok(text) => Self::decode(text.trim()).ok_or_else(|| format!("{} does not hold 32 bytes in base64; restore it from a back-up", path.display())),
+            Ok(text) => Self::decode(text.trim()).ok_or_else(|| {
+                format!(
+                    "{} does not hold 32 bytes in base64; restore it from a back-up",
+                    path.display()
+                )
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let master = rand::random::<[u8; 32]>();
-                let created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+                let created = std::fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path);
                 match created {
                     Ok(mut file) => {
-                        file.write_all(STANDARD.encode(master).as_bytes()).and_then(|()| file.sync_all()).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                        file.write_all(STANDARD.encode(master).as_bytes())
+                            .and_then(|()| file.sync_all())
+                            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
                         Ok(Self { master })
                     }
                     // Another process of this installation was faster.
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::open(configured, data_dir),
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                        Self::open(configured, data_dir)
+                    }
                     Err(error) => Err(format!("cannot write {}: {error}", path.display())),
                 }
             }
@@ -67,12 +86,17 @@ impl Keyring {
     }
 
     fn decode(text: &str) -> Option<Self> {
-        Some(Self { master: STANDARD.decode(text).ok()?.try_into().ok()? })
+        Some(Self {
+            master: STANDARD.decode(text).ok()?.try_into().ok()?,
+        })
     }
 
     /// A key for one purpose; knowing it tells nothing about the others.
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.master), purpose.as_bytes());
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, &self.master),
+            purpose.as_bytes(),
+        );
         tag.as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
     }
 }
@@ -91,7 +115,10 @@ mod tests {
 
         assert_eq!(first.derive("x"), second.derive("x"));
         assert_ne!(first.derive("x"), first.derive("y"));
-        let mode = std::fs::metadata(folder.path().join(KEY_FILE)).expect("the file exists").permissions().mode();
+        let mode = std::fs::metadata(folder.path().join(KEY_FILE))
+            .expect("the file exists")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

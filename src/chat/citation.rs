@@ -64,7 +64,13 @@ pub struct MarkerFilter<'p> {
 impl<'p> MarkerFilter<'p> {
     /// For an answer over these passages, numbered from 1 in this order.
     pub fn new(passages: &'p [Passage]) -> Self {
-        Self { passages, number_of: vec![None; passages.len()], citations: Vec::new(), held: String::new(), claim: String::new() }
+        Self {
+            passages,
+            number_of: vec![None; passages.len()],
+            citations: Vec::new(),
+            held: String::new(),
+            claim: String::new(),
+        }
     }
 
     /// Takes the next part of the model's text.
@@ -93,7 +99,11 @@ impl<'p> MarkerFilter<'p> {
 
     fn take(&mut self, character: char, out: &mut String, pieces: &mut Vec<Piece>) {
         let in_marker = self.held.contains('[');
-        let goes_on = if in_marker { character.is_ascii_digit() || matches!(character, ',' | ' ' | '^') } else { character == ' ' };
+        let goes_on = if in_marker {
+            character.is_ascii_digit() || matches!(character, ',' | ' ' | '^')
+        } else {
+            character == ' '
+        };
         if in_marker && character == ']' {
             self.end_marker(out, pieces);
         } else if character == '[' {
@@ -119,7 +129,11 @@ impl<'p> MarkerFilter<'p> {
             self.claim.clear();
         }
         if self.claim.len() > 4 * MAX_QUOTE_CHARS {
-            let keep = self.claim.char_indices().nth(self.claim.chars().count() / 2).map_or(0, |(index, _)| index);
+            let keep = self
+                .claim
+                .char_indices()
+                .nth(self.claim.chars().count() / 2)
+                .map_or(0, |(index, _)| index);
             self.claim.drain(..keep);
         }
     }
@@ -129,7 +143,10 @@ impl<'p> MarkerFilter<'p> {
         let held = std::mem::take(&mut self.held);
         let (space, inside) = held.split_once('[').unwrap_or(("", ""));
         let inside = inside.trim_start_matches('^');
-        let is_marker = !inside.is_empty() && inside.split(',').all(|number| !number.trim().is_empty() && number.trim().bytes().all(|byte| byte.is_ascii_digit()));
+        let is_marker = !inside.is_empty()
+            && inside.split(',').all(|number| {
+                !number.trim().is_empty() && number.trim().bytes().all(|byte| byte.is_ascii_digit())
+            });
         if !is_marker {
             // Empty brackets and the like are the model's own text.
             out.push_str(&held);
@@ -137,12 +154,21 @@ impl<'p> MarkerFilter<'p> {
             return;
         }
         let mut numbers = Vec::new();
-        for wanted in inside.split(',').filter_map(|number| number.trim().parse::<usize>().ok()) {
-            let Some(index) = wanted.checked_sub(1).filter(|index| *index < self.passages.len()) else { continue };
+        for wanted in inside
+            .split(',')
+            .filter_map(|number| number.trim().parse::<usize>().ok())
+        {
+            let Some(index) = wanted.checked_sub(1).filter(|index| *index < self.passages.len()) else {
+                continue;
+            };
             let number = match self.number_of[index] {
                 Some(number) => number,
                 None => {
-                    let citation = cite(&self.passages[index], self.citations.len() + 1, last_sentence(&self.claim));
+                    let citation = cite(
+                        &self.passages[index],
+                        self.citations.len() + 1,
+                        last_sentence(&self.claim),
+                    );
                     self.number_of[index] = Some(citation.marker);
                     flush(out, pieces);
                     pieces.push(Piece::Citation(Box::new(citation.clone())));
@@ -170,7 +196,9 @@ fn flush(out: &mut String, pieces: &mut Vec<Piece>) {
 }
 
 fn last_sentence(claim: &str) -> &str {
-    sentences(claim).last().map_or(claim, |(start, end)| &claim[start..end])
+    sentences(claim)
+        .last()
+        .map_or(claim, |(start, end)| &claim[start..end])
 }
 
 /// The citation of `passage` for `claim`.
@@ -207,7 +235,10 @@ fn best_quote(text: &str, claim: &str) -> (usize, usize) {
         }
     }
     let (start, end) = best.map_or((0, text.len()), |(_, span)| span);
-    let cut = text[start..end].char_indices().nth(MAX_QUOTE_CHARS).map_or(end, |(index, _)| start + index);
+    let cut = text[start..end]
+        .char_indices()
+        .nth(MAX_QUOTE_CHARS)
+        .map_or(end, |(index, _)| start + index);
     (start, cut)
 }
 
@@ -255,7 +286,13 @@ mod tests {
         let (text, citations) = run(&passages, &["A [3]. B [1]", "[3]."]);
 
         assert_eq!(text, "A [1]. B [2][1].");
-        assert_eq!(citations.iter().map(|citation| citation.chunk_id).collect::<Vec<_>>(), [passages[2].chunk_id, passages[0].chunk_id]);
+        assert_eq!(
+            citations
+                .iter()
+                .map(|citation| citation.chunk_id)
+                .collect::<Vec<_>>(),
+            [passages[2].chunk_id, passages[0].chunk_id]
+        );
     }
 
     #[test]
@@ -278,7 +315,9 @@ mod tests {
 
     #[test]
     fn the_quote_is_the_sentence_that_supports_the_claim() {
-        let passages = [passage("We ship on Mondays. Goods may be returned within 30 days. Call us.")];
+        let passages = [passage(
+            "We ship on Mondays. Goods may be returned within 30 days. Call us.",
+        )];
 
         let (_, citations) = run(&passages, &["Hello. You can return goods for 30 days [1]."]);
 

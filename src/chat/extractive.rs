@@ -32,13 +32,26 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
     let wanted = content_words(question);
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for (index, passage) in passages.iter().enumerate() {
-        let around: HashSet<String> = content_words(&format!("{} {}", passage.title, passage.heading.as_deref().unwrap_or_default()));
+        let around: HashSet<String> = content_words(&format!(
+            "{} {}",
+            passage.title,
+            passage.heading.as_deref().unwrap_or_default()
+        ));
         for (start, end) in sentences(&passage.text) {
             let text = &passage.text[start..end];
-            candidates.push(Candidate { passage: index, text, score: score(text, &wanted, &around) * passage.score });
+            candidates.push(Candidate {
+                passage: index,
+                text,
+                score: score(text, &wanted, &around) * passage.score,
+            });
         }
     }
-    candidates.sort_by(|one, other| other.score.total_cmp(&one.score).then(one.passage.cmp(&other.passage)));
+    candidates.sort_by(|one, other| {
+        other
+            .score
+            .total_cmp(&one.score)
+            .then(one.passage.cmp(&other.passage))
+    });
     let best = candidates.first()?.score;
     candidates.retain(|candidate| candidate.score >= best / 2.0);
     candidates.dedup_by(|one, other| one.text == other.text);
@@ -48,7 +61,10 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
     let mut text = LEAD.to_owned();
     for candidate in &candidates {
         let passage = &passages[candidate.passage];
-        let marker = match citations.iter().find(|citation| citation.chunk_id == passage.chunk_id) {
+        let marker = match citations
+            .iter()
+            .find(|citation| citation.chunk_id == passage.chunk_id)
+        {
             Some(citation) => citation.marker,
             None => {
                 citations.push(cite(passage, citations.len() + 1, candidate.text));
@@ -65,8 +81,15 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
 fn score(sentence: &str, wanted: &HashSet<String>, around: &HashSet<String>) -> f32 {
     let words = content_words(sentence);
     let own = wanted.intersection(&words).count() as f32;
-    let near = wanted.iter().filter(|word| around.contains(*word) && !words.contains(*word)).count() as f32;
-    let says_something = if words.len() <= 3 || sentence.ends_with('?') { 0.3 } else { 1.0 };
+    let near = wanted
+        .iter()
+        .filter(|word| around.contains(*word) && !words.contains(*word))
+        .count() as f32;
+    let says_something = if words.len() <= 3 || sentence.ends_with('?') {
+        0.3
+    } else {
+        1.0
+    };
     (0.1 + (own + near / 2.0) / wanted.len().max(1) as f32) * says_something
 }
 

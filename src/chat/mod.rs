@@ -95,7 +95,12 @@ pub struct ConversationWithMessages {
 }
 
 /// A page of conversations, newest first, of one chatbot or of all within reach.
-pub async fn list(app: &App, reach: Reach, chatbot_id: Option<ChatbotId>, page: PageRequest) -> Result<Vec<Conversation>> {
+pub async fn list(
+    app: &App,
+    reach: Reach,
+    chatbot_id: Option<ChatbotId>,
+    page: PageRequest,
+) -> Result<Vec<Conversation>> {
     let chatbot_id = match (reach.chatbot_id, chatbot_id) {
         (Some(own), Some(wanted)) if own != wanted => return Err(Error::NotFound("chatbot")),
         (own, wanted) => own.or(wanted),
@@ -108,25 +113,59 @@ pub async fn list(app: &App, reach: Reach, chatbot_id: Option<ChatbotId>, page: 
 }
 
 /// A conversation with a page of its messages, the latest unless `page` says otherwise.
-pub async fn get(app: &App, reach: Reach, id: ConversationId, page: PageRequest) -> Result<ConversationWithMessages> {
+pub async fn get(
+    app: &App,
+    reach: Reach,
+    id: ConversationId,
+    page: PageRequest,
+) -> Result<ConversationWithMessages> {
     let mut conn = app.db.read(reach.tenant_id).await?;
-    let conversation = store::find(&mut conn, reach, id).await?.ok_or(Error::NotFound("conversation"))?;
+    let conversation = store::find(&mut conn, reach, id)
+        .await?
+        .ok_or(Error::NotFound("conversation"))?;
     let mut messages = store::list_messages(&mut conn, reach.tenant_id, id, page).await?;
     let more = messages.len() as i64 > page.limit;
     messages.truncate(usize::try_from(page.limit).unwrap_or_default());
     let earlier = messages.last().filter(|_| more).map(|message| message.id);
     messages.reverse();
     let updated_at = conversation.updated_at;
-    Ok(ConversationWithMessages { conversation, messages, earlier, updated_at })
+    Ok(ConversationWithMessages {
+        conversation,
+        messages,
+        earlier,
+        updated_at,
+    })
 }
 
 /// Deletes a conversation with its messages. The ledger keeps its figures, which name nobody.
-pub async fn delete(app: &App, reach: Reach, id: ConversationId, actor: &Actor, origin: &Origin) -> Result<()> {
+pub async fn delete(
+    app: &App,
+    reach: Reach,
+    id: ConversationId,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<()> {
     let mut write = app.db.write(reach.tenant_id).await?;
-    let conversation = store::find(&mut write, reach, id).await?.ok_or(Error::NotFound("conversation"))?;
+    let conversation = store::find(&mut write, reach, id)
+        .await?
+        .ok_or(Error::NotFound("conversation"))?;
     store::delete(&mut write, reach.tenant_id, id).await?;
     let before = json!({ "chatbot_id": conversation.chatbot_id, "messages": conversation.message_count });
-    let change = Change { action: "conversation.delete", object_kind: "conversation", object_id: id.to_string(), before: Some(before), after: None };
-    audit::record(&mut write, reach.tenant_id, actor, origin, change, app.clock.now()).await?;
+    let change = Change {
+        action: "conversation.delete",
+        object_kind: "conversation",
+        object_id: id.to_string(),
+        before: Some(before),
+        after: None,
+    };
+    audit::record(
+        &mut write,
+        reach.tenant_id,
+        actor,
+        origin,
+        change,
+        app.clock.now(),
+    )
+    .await?;
     write.commit().await
 }

@@ -19,11 +19,17 @@ const SINGLE_WORD_COVERAGE: f32 = 1.0;
 /// `min_similarity` is the cosine from which on meaning alone speaks for a passage.
 pub fn keep_relevant(question: &str, passages: Vec<Passage>, min_similarity: f64) -> Vec<Passage> {
     let wanted = content_words(question);
-    passages.into_iter().filter(|passage| is_relevant(&wanted, passage, min_similarity)).collect()
+    passages
+        .into_iter()
+        .filter(|passage| is_relevant(&wanted, passage, min_similarity))
+        .collect()
 }
 
 fn is_relevant(wanted: &HashSet<String>, passage: &Passage, min_similarity: f64) -> bool {
-    if passage.similarity.is_some_and(|similarity| f64::from(similarity) >= min_similarity) {
+    if passage
+        .similarity
+        .is_some_and(|similarity| f64::from(similarity) >= min_similarity)
+    {
         return true;
     }
     if passage.keyword_score.is_none() {
@@ -37,5 +43,10 @@ fn is_relevant(wanted: &HashSet<String>, passage: &Passage, min_similarity: f64)
     words.extend(content_words(&passage.title));
     words.extend(passage.heading.iter().flat_map(|heading| content_words(heading)));
     let coverage = wanted.intersection(&words).count() as f32 / wanted.len() as f32;
-    coverage >= if wanted.len() == 1 { SINGLE_WORD_COVERAGE } else { LEAST_COVERAGE }
+    coverage
+        >= if wanted.len() == 1 {
+            SINGLE_WORD_COVERAGE
+        } else {
+            LEAST_COVERAGE
+        }
 }

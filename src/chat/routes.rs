@@ -82,8 +82,18 @@ enum InlineRole {
         (status = "5XX", body = Problem),
     ),
     security(("bearer" = ["chat"])))]
-async fn send_message(access: ChatAccess, State(app): State<App>, headers: HeaderMap, Json(request): Json<MessageRequest>) -> Result<Response, Problem> {
-    let asked = Asked { chatbot_id: request.chatbot_id, thread: Thread::Stored(request.conversation_id), question: request.message, stream: request.stream };
+async fn send_message(
+    access: ChatAccess,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(request): Json<MessageRequest>,
+) -> Result<Response, Problem> {
+    let asked = Asked {
+        chatbot_id: request.chatbot_id,
+        thread: Thread::Stored(request.conversation_id),
+        question: request.message,
+        stream: request.stream,
+    };
     answer(&app, access.reach(), &headers, asked).await
 }
 
@@ -96,20 +106,44 @@ async fn send_message(access: ChatAccess, State(app): State<App>, headers: Heade
         (status = "5XX", body = Problem),
     ),
     security(("bearer" = ["chat"])))]
-async fn send_inline(access: ChatAccess, State(app): State<App>, headers: HeaderMap, Json(request): Json<InlineRequest>) -> Result<Response, Problem> {
+async fn send_inline(
+    access: ChatAccess,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(request): Json<InlineRequest>,
+) -> Result<Response, Problem> {
     let (thread, question) = split_inline(request.messages)?;
-    let asked = Asked { chatbot_id: request.chatbot_id, thread, question, stream: request.stream };
+    let asked = Asked {
+        chatbot_id: request.chatbot_id,
+        thread,
+        question,
+        stream: request.stream,
+    };
     answer(&app, access.reach(), &headers, asked).await
 }
 
 fn split_inline(mut messages: Vec<InlineMessage>) -> Result<(Thread, String)> {
     if messages.len() > MAX_INLINE_MESSAGES {
-        return Err(Error::invalid("too_many_messages", "messages", format!("at most {MAX_INLINE_MESSAGES} messages")));
+        return Err(Error::invalid(
+            "too_many_messages",
+            "messages",
+            format!("at most {MAX_INLINE_MESSAGES} messages"),
+        ));
     }
     let question = messages.pop().filter(|last| last.role == InlineRole::User);
-    let question = question.ok_or_else(|| Error::invalid("no_question", "messages", "the last message must be the user's question"))?;
+    let question = question.ok_or_else(|| {
+        Error::invalid(
+            "no_question",
+            "messages",
+            "the last message must be the user's question",
+        )
+    })?;
     let history = messages.into_iter().map(|message| HistoryMessage {
-        role: if message.role == InlineRole::User { PromptRole::User } else { PromptRole::Assistant },
+        role: if message.role == InlineRole::User {
+            PromptRole::User
+        } else {
+            PromptRole::Assistant
+        },
         tokens: tokens::count(&message.content),
         content: message.content,
     });
@@ -124,21 +158,46 @@ struct Asked {
 }
 
 async fn answer(app: &App, reach: Reach, headers: &HeaderMap, asked: Asked) -> Result<Response, Problem> {
-    let accepts_stream = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/event-stream"));
+    let accepts_stream = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/event-stream"));
     let streamed = asked.stream.unwrap_or(accepts_stream);
-    let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("invalid").to_owned());
-    let request = TurnRequest { reach, chatbot_id: asked.chatbot_id, thread: asked.thread, question: asked.question, streamed, channel: CHANNEL, origin };
+    let origin = headers
+        .get(header::ORIGIN)
+        .map(|value| value.to_str().unwrap_or("invalid").to_owned());
+    let request = TurnRequest {
+        reach,
+        chatbot_id: asked.chatbot_id,
+        thread: asked.thread,
+        question: asked.question,
+        streamed,
+        channel: CHANNEL,
+        origin,
+    };
     let running: RunningTurn = match turn::start(app, request).await {
         Ok(running) => running,
-        Err(error @ Error::Forbidden { code: "origin_not_allowed", .. }) => {
+        Err(
+            error @ Error::Forbidden {
+                code: "origin_not_allowed",
+                ..
+            },
+        ) => {
             let mut response = Problem::from(error).into_response();
-            response.headers_mut().insert(HeaderName::from_static(ORIGIN_REFUSED), HeaderValue::from_static("1"));
+            response.headers_mut().insert(
+                HeaderName::from_static(ORIGIN_REFUSED),
+                HeaderValue::from_static("1"),
+            );
             return Ok(response);
         }
         Err(error) => return Err(error.into()),
     };
     if streamed {
-        return Ok(sse::respond(running, std::time::Duration::from_secs(app.config.chat.heartbeat_s)));
+        return Ok(sse::respond(
+            running,
+            std::time::Duration::from_secs(app.config.chat.heartbeat_s),
+        ));
     }
     Ok(axum::Json(running.finish().await?).into_response())
 }
@@ -239,10 +298,23 @@ struct ConversationDetail {
 /// Conversations, newest first.
 #[utoipa::path(get, path = "/api/conversations", tag = "chat", params(ConversationQuery),
     responses((status = 200, body = Page<ConversationResponse>), (status = "4XX", body = Problem)), security(("bearer" = ["conversations"])))]
-async fn list_conversations(access: ConversationAccess, State(app): State<App>, Query(query): Query<ConversationQuery>) -> Result<axum::Json<Page<ConversationResponse>>, Problem> {
-    let page = PageQuery { limit: query.limit, cursor: query.cursor }.check()?;
+async fn list_conversations(
+    access: ConversationAccess,
+    State(app): State<App>,
+    Query(query): Query<ConversationQuery>,
+) -> Result<axum::Json<Page<ConversationResponse>>, Problem> {
+    let page = PageQuery {
+        limit: query.limit,
+        cursor: query.cursor,
+    }
+    .check()?;
     let rows = super::list(&app, access.reach(), query.chatbot_id, page).await?;
-    Ok(axum::Json(Page::of(rows, page.limit, |row| row.id.0, ConversationResponse::from)))
+    Ok(axum::Json(Page::of(
+        rows,
+        page.limit,
+        |row| row.id.0,
+        ConversationResponse::from,
+    )))
 }
 
 /// A conversation with its messages and their citations.
@@ -254,7 +326,17 @@ async fn get_conversation(
     Path(id): Path<ConversationId>,
     Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<ConversationDetail>, Problem> {
-    let found = super::get(&app, access.reach(), id, PageQuery { limit: query.limit.or(Some(100)), ..query }.check()?).await?;
+    let found = super::get(
+        &app,
+        access.reach(),
+        id,
+        PageQuery {
+            limit: query.limit.or(Some(100)),
+            ..query
+        }
+        .check()?,
+    )
+    .await?;
     Ok(axum::Json(ConversationDetail {
         conversation: found.conversation.into(),
         messages: found.messages.into_iter().map(MessageResponse::from).collect(),
@@ -265,7 +347,11 @@ async fn get_conversation(
 /// Deletes a conversation with its messages.
 #[utoipa::path(delete, path = "/api/conversations/{id}", tag = "chat", params(("id" = String, Path, description = "The conversation")),
     responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem)), security(("bearer" = ["edit"])))]
-async fn delete_conversation(access: EditAccess, State(app): State<App>, Path(id): Path<ConversationId>) -> Result<StatusCode, Problem> {
+async fn delete_conversation(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(id): Path<ConversationId>,
+) -> Result<StatusCode, Problem> {
     super::delete(&app, access.reach(), id, &access.actor, &access.origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -23,10 +23,22 @@ const HEARTBEAT: &[u8] = b": \n\n";
 /// The response that streams `turn`, with a comment line whenever `heartbeat` passes in silence.
 pub(super) fn respond(turn: RunningTurn, heartbeat: Duration) -> Response {
     let mut first = Vec::with_capacity(128);
-    let opening = json!({ "conversation_id": turn.opening.conversation_id, "message_id": turn.opening.message_id });
+    let opening =
+        json!({ "conversation_id": turn.opening.conversation_id, "message_id": turn.opening.message_id });
     write_event(&mut first, "message.start", &opening);
-    let state = State { turn, waiting: Vec::with_capacity(WRITTEN_AT_ONCE), first: Some(first), request_id: request_id::current(), heartbeat };
-    let frames = futures::stream::unfold(state, |mut state| async move { state.next().await.map(|frame| (Ok::<Bytes, Infallible>(frame), state)) });
+    let state = State {
+        turn,
+        waiting: Vec::with_capacity(WRITTEN_AT_ONCE),
+        first: Some(first),
+        request_id: request_id::current(),
+        heartbeat,
+    };
+    let frames = futures::stream::unfold(state, |mut state| async move {
+        state
+            .next()
+            .await
+            .map(|frame| (Ok::<Bytes, Infallible>(frame), state))
+    });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
@@ -48,7 +60,12 @@ impl State {
         if let Some(first) = self.first.take() {
             return Some(first.into());
         }
-        match tokio::time::timeout(self.heartbeat, self.turn.events.recv_many(&mut self.waiting, WRITTEN_AT_ONCE)).await {
+        match tokio::time::timeout(
+            self.heartbeat,
+            self.turn.events.recv_many(&mut self.waiting, WRITTEN_AT_ONCE),
+        )
+        .await
+        {
             Err(_) => Some(Bytes::from_static(HEARTBEAT)),
             Ok(0) => None,
             Ok(_) => {
@@ -72,7 +89,9 @@ fn encode(frame: &mut Vec<u8>, event: TurnEvent, request_id: &str) {
         TurnEvent::Delta(text) => write_event(frame, "delta", &Delta { text: &text }),
         TurnEvent::Citation(citation) => write_event(frame, "citation", &citation),
         TurnEvent::End(answer) => write_event(frame, "message.end", &answer),
-        TurnEvent::Failed(error) => write_event(frame, "error", &Problem::from(error).with_request_id(request_id)),
+        TurnEvent::Failed(error) => {
+            write_event(frame, "error", &Problem::from(error).with_request_id(request_id))
+        }
     }
 }
 
@@ -93,7 +112,11 @@ mod tests {
     fn text_cannot_end_or_forge_an_event() {
         let mut frame = Vec::new();
 
-        encode(&mut frame, TurnEvent::Delta("a\n\nevent: message.end\r\ndata: {}\u{2028}".to_owned()), "");
+        encode(
+            &mut frame,
+            TurnEvent::Delta("a\n\nevent: message.end\r\ndata: {}\u{2028}".to_owned()),
+            "",
+        );
 
         let text = String::from_utf8(frame).expect("events are text");
         assert_eq!(text.lines().count(), 3, "{text}");

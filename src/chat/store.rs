@@ -62,7 +62,9 @@ pub(super) enum MessageState {
     Complete,
     /// The client left before the end.
     Incomplete,
-    Failed { code: &'static str },
+    Failed {
+        code: &'static str,
+    },
 }
 
 impl MessageState {
@@ -87,7 +89,14 @@ pub(super) struct NewAnswer<'a> {
     pub usage: TurnUsage,
 }
 
-pub(super) async fn insert_conversation(write: &mut Write, tenant_id: TenantId, id: ConversationId, chatbot_id: ChatbotId, channel: &str, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn insert_conversation(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: ConversationId,
+    chatbot_id: ChatbotId,
+    channel: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(write, c => sqlx::query(
         "insert into conversation (id, tenant_id, chatbot_id, channel, message_count, created_at, updated_at)
          values ($1, $2, $3, $4, 0, $5, $5)",
@@ -95,7 +104,15 @@ pub(super) async fn insert_conversation(write: &mut Write, tenant_id: TenantId, 
     Ok(())
 }
 
-pub(super) async fn insert_question(write: &mut Write, tenant_id: TenantId, conversation_id: ConversationId, id: MessageId, text: &str, text_tokens: i64, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn insert_question(
+    write: &mut Write,
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+    id: MessageId,
+    text: &str,
+    text_tokens: i64,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(write, c => sqlx::query(
         "insert into message (id, tenant_id, conversation_id, role, content, state, citations, content_tokens,
                               prompt_tokens, completion_tokens, embedding_tokens, cost_micro_usd, created_at)
@@ -105,7 +122,13 @@ pub(super) async fn insert_question(write: &mut Write, tenant_id: TenantId, conv
 }
 
 /// Stores an assistant's message and counts the turn's two messages. False when the conversation was deleted meanwhile.
-pub(super) async fn insert_answer(write: &mut Write, tenant_id: TenantId, conversation_id: ConversationId, answer: NewAnswer<'_>, now: DateTime<Utc>) -> Result<bool> {
+pub(super) async fn insert_answer(
+    write: &mut Write,
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+    answer: NewAnswer<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let counted: Option<ConversationId> = on!(write, c => sqlx::query_scalar(
         "update conversation
             set message_count = message_count + 2, updated_at = $3
@@ -140,7 +163,12 @@ pub(super) async fn find(conn: &mut Conn, reach: Reach, id: ConversationId) -> R
     ).bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?)
 }
 
-pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, chatbot_id: Option<ChatbotId>, page: PageRequest) -> Result<Vec<Conversation>> {
+pub(super) async fn list(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: Option<ChatbotId>,
+    page: PageRequest,
+) -> Result<Vec<Conversation>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, chatbot_id, channel, message_count, created_at, updated_at
            from conversation
@@ -153,7 +181,12 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, chatbot_id: Optio
 }
 
 /// A page of messages, newest first, one more than the page holds.
-pub(super) async fn list_messages(conn: &mut Conn, tenant_id: TenantId, conversation_id: ConversationId, page: PageRequest) -> Result<Vec<Message>> {
+pub(super) async fn list_messages(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+    page: PageRequest,
+) -> Result<Vec<Message>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, role, content, state, answer_source, model, error_code, citations, prompt_tokens, completion_tokens,
                 embedding_tokens, cost_micro_usd, created_at
@@ -167,7 +200,11 @@ pub(super) async fn list_messages(conn: &mut Conn, tenant_id: TenantId, conversa
 }
 
 /// The latest messages that a prompt may take, in order. Failed answers are left out.
-pub(super) async fn list_history(conn: &mut Conn, tenant_id: TenantId, conversation_id: ConversationId) -> Result<Vec<HistoryMessage>> {
+pub(super) async fn list_history(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+) -> Result<Vec<HistoryMessage>> {
     let mut rows: Vec<(String, String, i64)> = on!(conn, c => sqlx::query_as(
         "select role, content, content_tokens
            from message
@@ -179,7 +216,11 @@ pub(super) async fn list_history(conn: &mut Conn, tenant_id: TenantId, conversat
     ).bind(tenant_id).bind(conversation_id).bind(HISTORY_MESSAGES).fetch_all(c).await)?;
     rows.reverse();
     let message = |(role, content, tokens): (String, String, i64)| HistoryMessage {
-        role: if role == "user" { PromptRole::User } else { PromptRole::Assistant },
+        role: if role == "user" {
+            PromptRole::User
+        } else {
+            PromptRole::Assistant
+        },
         content,
         tokens: usize::try_from(tokens).unwrap_or_default(),
     };

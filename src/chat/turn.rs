@@ -84,11 +84,19 @@ impl RunningTurn {
 /// Refuses a browser page that the chatbot's owner did not list.
 pub fn check_origin(app: &App, chatbot: &Chatbot, origin: Option<&str>) -> Result<()> {
     let Some(origin) = origin else { return Ok(()) };
-    let listed = chatbot.settings.allowed_origins.iter().chain(&app.config.server.dashboard_origins).any(|allowed| allowed == origin);
+    let listed = chatbot
+        .settings
+        .allowed_origins
+        .iter()
+        .chain(&app.config.server.dashboard_origins)
+        .any(|allowed| allowed == origin);
     if listed || app.config.server.public_url.trim_end_matches('/') == origin {
         return Ok(());
     }
-    Err(Error::Forbidden { code: "origin_not_allowed", message: "this site is not on the chatbot's list of allowed origins; its owner can add it".into() })
+    Err(Error::Forbidden {
+        code: "origin_not_allowed",
+        message: "this site is not on the chatbot's list of allowed origins; its owner can add it".into(),
+    })
 }
 
 /// What is known once the turn is accepted.
@@ -110,25 +118,52 @@ pub(super) struct Turn {
 /// Begins a turn. An error means that nothing was saved and nothing is owed.
 pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let question = check_question(app, request.question)?;
-    let place = app.turns.clone().try_acquire_owned().map_err(|_| Error::Unavailable {
-        code: "busy",
-        message: "too many answers are being written at once; try again shortly".into(),
-        retry_after: BUSY_RETRY,
-        source: None,
-    })?;
+    let place = app
+        .turns
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| Error::Unavailable {
+            code: "busy",
+            message: "too many answers are being written at once; try again shortly".into(),
+            retry_after: BUSY_RETRY,
+            source: None,
+        })?;
     let reach = request.reach;
     let mut conn = app.db.read(reach.tenant_id).await?;
     let chatbot = chatbots::find(&mut conn, reach, request.chatbot_id).await?;
     check_origin(app, &chatbot, request.origin.as_deref())?;
     let question_id = MessageId::new();
     let (history, opening, is_new) = match request.thread {
-        Thread::Stateless(history) => (history, Opening { conversation_id: None, message_id: None }, false),
-        Thread::Stored(None) => (Vec::new(), Opening { conversation_id: Some(ConversationId::new()), message_id: Some(MessageId::new()) }, true),
+        Thread::Stateless(history) => (
+            history,
+            Opening {
+                conversation_id: None,
+                message_id: None,
+            },
+            false,
+        ),
+        Thread::Stored(None) => (
+            Vec::new(),
+            Opening {
+                conversation_id: Some(ConversationId::new()),
+                message_id: Some(MessageId::new()),
+            },
+            true,
+        ),
         Thread::Stored(Some(id)) => {
-            let conversation = store::find(&mut conn, reach, id).await?.filter(|conversation| conversation.chatbot_id == chatbot.id);
+            let conversation = store::find(&mut conn, reach, id)
+                .await?
+                .filter(|conversation| conversation.chatbot_id == chatbot.id);
             conversation.ok_or(Error::NotFound("conversation"))?;
             let history = store::list_history(&mut conn, reach.tenant_id, id).await?;
-            (history, Opening { conversation_id: Some(id), message_id: Some(MessageId::new()) }, false)
+            (
+                history,
+                Opening {
+                    conversation_id: Some(id),
+                    message_id: Some(MessageId::new()),
+                },
+                false,
+            )
         }
     };
     let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot.id).await?;
@@ -137,12 +172,26 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
 
     let settings = &chatbot.settings;
     let limit = usize::try_from(settings.max_passages).unwrap_or(1);
-    let mut found = knowledge::search(app, reach, chatbot.id, &question, limit, SearchFilter::default()).await?;
+    let mut found =
+        knowledge::search(app, reach, chatbot.id, &question, limit, SearchFilter::default()).await?;
     found.passages = relevance::keep_relevant(&question, found.passages, settings.min_similarity);
 
-    let turn = Turn { app: app.clone(), reach, chatbot, channel: request.channel, opening, is_new, question_id, question, found, _place: place };
+    let turn = Turn {
+        app: app.clone(),
+        reach,
+        chatbot,
+        channel: request.channel,
+        opening,
+        is_new,
+        question_id,
+        question,
+        found,
+        _place: place,
+    };
     match app.model.clone() {
-        Some(model) if !turn.found.passages.is_empty() => writing::begin(turn, model, &history, limits, request.streamed).await,
+        Some(model) if !turn.found.passages.is_empty() => {
+            writing::begin(turn, model, &history, limits, request.streamed).await
+        }
         _ => answer_at_once(turn).await,
     }
 }
@@ -150,10 +199,18 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
 fn check_question(app: &App, question: String) -> Result<String> {
     let limit = app.config.chat.message_limit_chars;
     if question.trim().is_empty() {
-        return Err(Error::invalid("message_empty", "message", "the message is empty: ask something"));
+        return Err(Error::invalid(
+            "message_empty",
+            "message",
+            "the message is empty: ask something",
+        ));
     }
     if question.chars().count() > limit {
-        return Err(Error::invalid("message_too_long", "message", format!("the message is longer than {limit} characters: shorten it")));
+        return Err(Error::invalid(
+            "message_too_long",
+            "message",
+            format!("the message is longer than {limit} characters: shorten it"),
+        ));
     }
     Ok(question)
 }
@@ -163,15 +220,28 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     let passages = std::mem::take(&mut turn.found.passages);
     let (text, citations, source) = match extractive::extract(&turn.question, &passages) {
         Some(extract) => (extract.text, extract.citations, AnswerSource::Extractive),
-        None => (turn.chatbot.settings.no_answer_text.clone(), Vec::new(), AnswerSource::NoAnswer),
+        None => (
+            turn.chatbot.settings.no_answer_text.clone(),
+            Vec::new(),
+            AnswerSource::NoAnswer,
+        ),
     };
     let embedding = turn.embedding_event();
     let answer = turn.answer(text, citations, source, turn_usage(embedding.as_ref(), None));
     let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
     turn.save_question(&mut write).await?;
-    turn.save_answer(&mut write, &answer, MessageState::Complete, None).await?;
+    turn.save_answer(&mut write, &answer, MessageState::Complete, None)
+        .await?;
     let events: Vec<UsageEvent> = embedding.into_iter().collect();
-    usage::settle(&mut write, turn.reach.tenant_id, turn.chatbot.id, None, &events, turn.app.clock.now()).await?;
+    usage::settle(
+        &mut write,
+        turn.reach.tenant_id,
+        turn.chatbot.id,
+        None,
+        &events,
+        turn.app.clock.now(),
+    )
+    .await?;
     write.commit().await?;
     count_turn(source, "complete");
 
@@ -181,27 +251,67 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     }
     let _ = sender.try_send(TurnEvent::Delta(answer.answer.clone()));
     let _ = sender.try_send(TurnEvent::End(Box::new(answer)));
-    Ok(RunningTurn { opening: turn.opening, events, cancel_on_drop: CancellationToken::new().drop_guard() })
+    Ok(RunningTurn {
+        opening: turn.opening,
+        events,
+        cancel_on_drop: CancellationToken::new().drop_guard(),
+    })
 }
 
 impl Turn {
     pub(super) async fn save_question(&self, write: &mut Write) -> Result<()> {
-        let Some(conversation_id) = self.opening.conversation_id else { return Ok(()) };
+        let Some(conversation_id) = self.opening.conversation_id else {
+            return Ok(());
+        };
         let now = self.app.clock.now();
         let tenant_id = self.reach.tenant_id;
         // What the question belongs to may have been deleted since it was looked up.
-        let absent = |what| move |error: Error| if error.is_missing_reference() { Error::NotFound(what) } else { error };
+        let absent = |what| {
+            move |error: Error| {
+                if error.is_missing_reference() {
+                    Error::NotFound(what)
+                } else {
+                    error
+                }
+            }
+        };
         if self.is_new {
-            let inserted = store::insert_conversation(write, tenant_id, conversation_id, self.chatbot.id, self.channel, now).await;
+            let inserted = store::insert_conversation(
+                write,
+                tenant_id,
+                conversation_id,
+                self.chatbot.id,
+                self.channel,
+                now,
+            )
+            .await;
             inserted.map_err(absent("chatbot"))?;
         }
         let question_tokens = self.count_text(&self.question);
-        let inserted = store::insert_question(write, tenant_id, conversation_id, self.question_id, &self.question, question_tokens, now).await;
+        let inserted = store::insert_question(
+            write,
+            tenant_id,
+            conversation_id,
+            self.question_id,
+            &self.question,
+            question_tokens,
+            now,
+        )
+        .await;
         inserted.map_err(absent("conversation"))
     }
 
-    pub(super) async fn save_answer(&self, write: &mut Write, answer: &Answer, state: MessageState, model: Option<&str>) -> Result<()> {
-        let (Some(conversation_id), Some(id)) = (self.opening.conversation_id, self.opening.message_id) else { return Ok(()) };
+    pub(super) async fn save_answer(
+        &self,
+        write: &mut Write,
+        answer: &Answer,
+        state: MessageState,
+        model: Option<&str>,
+    ) -> Result<()> {
+        let (Some(conversation_id), Some(id)) = (self.opening.conversation_id, self.opening.message_id)
+        else {
+            return Ok(());
+        };
         let new = NewAnswer {
             id,
             text: &answer.answer,
@@ -209,18 +319,40 @@ impl Turn {
             source: answer.source,
             model,
             citations: &answer.citations,
-            text_tokens: if answer.usage.completion_tokens > 0 { answer.usage.completion_tokens } else { self.count_text(&answer.answer) },
+            text_tokens: if answer.usage.completion_tokens > 0 {
+                answer.usage.completion_tokens
+            } else {
+                self.count_text(&answer.answer)
+            },
             usage: answer.usage,
         };
-        store::insert_answer(write, self.reach.tenant_id, conversation_id, new, self.app.clock.now()).await.map(drop)
+        store::insert_answer(
+            write,
+            self.reach.tenant_id,
+            conversation_id,
+            new,
+            self.app.clock.now(),
+        )
+        .await
+        .map(drop)
     }
 
     /// Tokens of a text in later prompts; 0 while no model is configured that could read them.
     fn count_text(&self, text: &str) -> i64 {
-        if self.app.model.is_some() { i64::try_from(tokens::count(text)).unwrap_or(i64::MAX) } else { 0 }
+        if self.app.model.is_some() {
+            i64::try_from(tokens::count(text)).unwrap_or(i64::MAX)
+        } else {
+            0
+        }
     }
 
-    pub(super) fn answer(&self, text: String, citations: Vec<Citation>, source: AnswerSource, usage: TurnUsage) -> Answer {
+    pub(super) fn answer(
+        &self,
+        text: String,
+        citations: Vec<Citation>,
+        source: AnswerSource,
+        usage: TurnUsage,
+    ) -> Answer {
         Answer {
             conversation_id: self.opening.conversation_id,
             message_id: self.opening.message_id,
@@ -234,10 +366,20 @@ impl Turn {
 
     /// The ledger's line for embedding the question; none when nothing was embedded.
     pub(super) fn embedding_event(&self) -> Option<UsageEvent> {
-        let model = self.app.embedding_model().filter(|_| self.found.embedding_tokens > 0)?;
-        let mut event = self.usage_event(UsageKind::Embedding, model.to_owned(), self.found.embedding_latency);
+        let model = self
+            .app
+            .embedding_model()
+            .filter(|_| self.found.embedding_tokens > 0)?;
+        let mut event = self.usage_event(
+            UsageKind::Embedding,
+            model.to_owned(),
+            self.found.embedding_latency,
+        );
         event.embedding_tokens = self.found.embedding_tokens;
-        event.cost_micro_usd = self.app.prices.embedding_cost_micro_usd(model, self.found.embedding_tokens.unsigned_abs());
+        event.cost_micro_usd = self
+            .app
+            .prices
+            .embedding_cost_micro_usd(model, self.found.embedding_tokens.unsigned_abs());
         event.local = !self.app.embeds_remotely();
         event.reported = self.found.embedding_reported;
         Some(event)
@@ -245,10 +387,20 @@ impl Turn {
 
     /// Books what was spent on a turn that is refused after all.
     pub(super) async fn book_refused(&self) -> Result<()> {
-        let Some(mut event) = self.embedding_event() else { return Ok(()) };
+        let Some(mut event) = self.embedding_event() else {
+            return Ok(());
+        };
         (event.conversation_id, event.message_id) = (None, None);
         let mut write = self.app.db.write(self.reach.tenant_id).await?;
-        usage::settle(&mut write, self.reach.tenant_id, self.chatbot.id, None, &[event], self.app.clock.now()).await?;
+        usage::settle(
+            &mut write,
+            self.reach.tenant_id,
+            self.chatbot.id,
+            None,
+            &[event],
+            self.app.clock.now(),
+        )
+        .await?;
         write.commit().await
     }
 

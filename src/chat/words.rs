@@ -6,16 +6,22 @@ use unicode_segmentation::UnicodeSegmentation as _;
 
 /// English words that say nothing about what a text is about. Other languages' are short, or cost little precision.
 const STOP_WORDS: &[&str] = &[
-    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "before", "but", "by", "can", "could", "did",
-    "do", "does", "for", "from", "get", "give", "had", "has", "have", "he", "her", "his", "how", "i", "if", "in", "into", "is", "it", "its", "just", "may", "me",
-    "might", "more", "most", "much", "must", "my", "no", "not", "of", "on", "one", "only", "or", "other", "our", "out", "please", "she", "should", "so", "some",
-    "such", "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "up", "us", "was", "we", "were", "what",
-    "when", "where", "which", "who", "why", "will", "with", "would", "you", "your",
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because",
+    "been", "before", "but", "by", "can", "could", "did", "do", "does", "for", "from", "get", "give", "had",
+    "has", "have", "he", "her", "his", "how", "i", "if", "in", "into", "is", "it", "its", "just", "may",
+    "me", "might", "more", "most", "much", "must", "my", "no", "not", "of", "on", "one", "only", "or",
+    "other", "our", "out", "please", "she", "should", "so", "some", "such", "tell", "than", "that", "the",
+    "their", "them", "then", "there", "these", "they", "this", "those", "to", "up", "us", "was", "we",
+    "were", "what", "when", "where", "which", "who", "why", "will", "with", "would", "you", "your",
 ];
 
 /// The words of `text` that say what it is about: lower case, without endings that only inflect.
 pub fn content_words(text: &str) -> HashSet<String> {
-    text.unicode_words().map(str::to_lowercase).filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err()).map(|word| stem(&word).to_owned()).collect()
+    text.unicode_words()
+        .map(str::to_lowercase)
+        .filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err())
+        .map(|word| stem(&word).to_owned())
+        .collect()
 }
 
 /// Cuts common English endings, so that `returned` and `return`, `days` and `day` are one word.
@@ -32,18 +38,20 @@ fn stem(word: &str) -> &str {
 
 /// The sentences and lines of `text` as byte offsets, trimmed, in order; empty ones are left out.
 pub fn sentences(text: &str) -> impl Iterator<Item = (usize, usize)> {
-    text.split_inclusive('\n').scan(0, |offset, line| {
-        let start = *offset;
-        *offset += line.len();
-        Some((start, line))
-    })
-    .flat_map(|(line_start, line)| {
-        line.split_sentence_bound_indices().filter_map(move |(index, sentence)| {
-            let trimmed = sentence.trim();
-            let start = line_start + index + (sentence.len() - sentence.trim_start().len());
-            (!trimmed.is_empty()).then_some((start, start + trimmed.len()))
+    text.split_inclusive('\n')
+        .scan(0, |offset, line| {
+            let start = *offset;
+            *offset += line.len();
+            Some((start, line))
         })
-    })
+        .flat_map(|(line_start, line)| {
+            line.split_sentence_bound_indices()
+                .filter_map(move |(index, sentence)| {
+                    let trimmed = sentence.trim();
+                    let start = line_start + index + (sentence.len() - sentence.trim_start().len());
+                    (!trimmed.is_empty()).then_some((start, start + trimmed.len()))
+                })
+        })
 }
 
 #[cfg(test)]
@@ -57,7 +65,10 @@ mod tests {
 
     #[test]
     fn content_words_leave_out_what_says_nothing() {
-        assert_eq!(content_words("How long may I return the goods?"), HashSet::from(["long", "return", "good"].map(str::to_owned)));
+        assert_eq!(
+            content_words("How long may I return the goods?"),
+            HashSet::from(["long", "return", "good"].map(str::to_owned))
+        );
     }
 
     #[test]

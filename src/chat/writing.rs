@@ -31,7 +31,13 @@ const SLOW_CLIENT: Duration = Duration::from_secs(30);
 const LEAST_ANSWER_TOKENS: usize = 16;
 
 /// Begins an answer over the turn's passages. An error means that nothing was saved.
-pub(super) async fn begin(mut turn: Turn, model: Arc<dyn ChatModel>, history: &[HistoryMessage], limits: Limits, streamed: bool) -> Result<RunningTurn> {
+pub(super) async fn begin(
+    mut turn: Turn,
+    model: Arc<dyn ChatModel>,
+    history: &[HistoryMessage],
+    limits: Limits,
+    streamed: bool,
+) -> Result<RunningTurn> {
     let config = &turn.app.config;
     let window = Window {
         context: config.llm.context_tokens,
@@ -46,24 +52,47 @@ pub(super) async fn begin(mut turn: Turn, model: Arc<dyn ChatModel>, history: &[
         Ok(packed) => packed,
         Err(prompt::TooLong) => {
             turn.book_refused().await?;
-            return Err(Error::invalid("message_too_long", "message", "the message does not fit the model's window: shorten it"));
+            return Err(Error::invalid(
+                "message_too_long",
+                "message",
+                "the message does not fit the model's window: shorten it",
+            ));
         }
     };
-    let model_name = turn.chatbot.settings.model.clone().unwrap_or_else(|| turn.app.config.llm.model.clone());
-    let (reservation, answer_tokens) = match accept(&turn, &model_name, packed.tokens, window.answer, &limits).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            turn.book_refused().await?;
-            return Err(error);
-        }
-    };
+    let model_name = turn
+        .chatbot
+        .settings
+        .model
+        .clone()
+        .unwrap_or_else(|| turn.app.config.llm.model.clone());
+    let (reservation, answer_tokens) =
+        match accept(&turn, &model_name, packed.tokens, window.answer, &limits).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                turn.book_refused().await?;
+                return Err(error);
+            }
+        };
 
     let messages = std::mem::take(&mut packed.messages);
-    let request = ChatRequest { model: model_name, messages, temperature: turn.chatbot.settings.temperature, max_answer_tokens: answer_tokens };
+    let request = ChatRequest {
+        model: model_name,
+        messages,
+        temperature: turn.chatbot.settings.temperature,
+        max_answer_tokens: answer_tokens,
+    };
     let (sender, events) = mpsc::channel(EVENT_BUFFER);
     let cancel = CancellationToken::new();
     let opening = turn.opening;
-    let running = Running { turn, window, packed, request, reservation, sender, cancel: cancel.clone() };
+    let running = Running {
+        turn,
+        window,
+        packed,
+        request,
+        reservation,
+        sender,
+        cancel: cancel.clone(),
+    };
     let span = tracing::info_span!(
         "chat.turn",
         tenant.id = %running.turn.reach.tenant_id,
@@ -72,24 +101,51 @@ pub(super) async fn begin(mut turn: Turn, model: Arc<dyn ChatModel>, history: &[
         gen_ai.request.model = running.request.model,
     );
     tokio::spawn(running.run(model, streamed).instrument(span));
-    Ok(RunningTurn { opening, events, cancel_on_drop: cancel.drop_guard() })
+    Ok(RunningTurn {
+        opening,
+        events,
+        cancel_on_drop: cancel.drop_guard(),
+    })
 }
 
 /// Reserves what the turn may cost and saves the question, together or not at all. Says how long the answer may be.
-async fn accept(turn: &Turn, model: &str, prompt_tokens: usize, most_answer: usize, limits: &Limits) -> Result<(Option<Reservation>, usize)> {
-    let embedded = turn.embedding_event().map(|event| event.spend()).unwrap_or_default();
+async fn accept(
+    turn: &Turn,
+    model: &str,
+    prompt_tokens: usize,
+    most_answer: usize,
+    limits: &Limits,
+) -> Result<(Option<Reservation>, usize)> {
+    let embedded = turn
+        .embedding_event()
+        .map(|event| event.spend())
+        .unwrap_or_default();
     let spend = |answer: usize| {
         let usage = TokenUsage::counted(prompt_tokens, answer);
         let tokens = i64::try_from(prompt_tokens + answer).unwrap_or(i64::MAX);
-        Spend { tokens, micro_usd: turn.app.prices.cost_micro_usd(model, &usage) }.plus(embedded)
+        Spend {
+            tokens,
+            micro_usd: turn.app.prices.cost_micro_usd(model, &usage),
+        }
+        .plus(embedded)
     };
     let (least, most) = (spend(LEAST_ANSWER_TOKENS), spend(most_answer));
     let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
     let now = turn.app.clock.now();
-    let (reservation, share) = usage::reserve_within(&mut write, limits, turn.reach.tenant_id, turn.chatbot.id, least, most, now).await?;
+    let (reservation, share) = usage::reserve_within(
+        &mut write,
+        limits,
+        turn.reach.tenant_id,
+        turn.chatbot.id,
+        least,
+        most,
+        now,
+    )
+    .await?;
     turn.save_question(&mut write).await?;
     write.commit().await?;
-    let answer_tokens = LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
+    let answer_tokens =
+        LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
     Ok((reservation, answer_tokens))
 }
 
@@ -132,19 +188,27 @@ impl Running {
             End::ClientLeft => (MessageState::Incomplete, None),
             End::Failed(error) => {
                 tracing::warn!(error = ?error, "the model gave no whole answer");
-                (MessageState::Failed { code: error.code() }, Some(Error::from(error)))
+                (
+                    MessageState::Failed { code: error.code() },
+                    Some(Error::from(error)),
+                )
             }
         };
         let embedding = self.turn.embedding_event();
         let usage = turn_usage(embedding.as_ref(), chat.as_ref());
-        let answer = self.turn.answer(produced.text, produced.citations, AnswerSource::Model, usage);
+        let answer = self
+            .turn
+            .answer(produced.text, produced.citations, AnswerSource::Model, usage);
         let events: Vec<UsageEvent> = embedding.into_iter().chain(chat).collect();
         let saved = self.save(&answer, state, &events).await;
-        count_turn(AnswerSource::Model, match state {
-            MessageState::Complete => "complete",
-            MessageState::Incomplete => "incomplete",
-            MessageState::Failed { .. } => "failed",
-        });
+        count_turn(
+            AnswerSource::Model,
+            match state {
+                MessageState::Complete => "complete",
+                MessageState::Incomplete => "incomplete",
+                MessageState::Failed { .. } => "failed",
+            },
+        );
         let last = match (saved, failure) {
             (Err(error), _) => {
                 tracing::error!(error = ?error, "cannot save the answer");
@@ -163,17 +227,34 @@ impl Running {
         if !matches!(produced.end, End::Failed(ProviderError::ContextTooLong)) || !produced.raw.is_empty() {
             return produced;
         }
-        let Some(mut shorter) = prompt::shorten(&self.packed, &self.turn.chatbot.settings, &self.turn.question, self.window) else { return produced };
-        tracing::warn!(prompt_tokens = self.packed.tokens, shorter_tokens = shorter.tokens, "the model's window is smaller than llm.context_tokens says: asking with less");
+        let Some(mut shorter) = prompt::shorten(
+            &self.packed,
+            &self.turn.chatbot.settings,
+            &self.turn.question,
+            self.window,
+        ) else {
+            return produced;
+        };
+        tracing::warn!(
+            prompt_tokens = self.packed.tokens,
+            shorter_tokens = shorter.tokens,
+            "the model's window is smaller than llm.context_tokens says: asking with less"
+        );
         self.request.messages = std::mem::take(&mut shorter.messages);
         self.packed = shorter;
         self.ask(model, streamed).await
     }
 
     async fn ask(&self, model: &dyn ChatModel, streamed: bool) -> Produced {
-        let mut produced = if streamed { self.stream(model).await } else { self.complete(model).await };
+        let mut produced = if streamed {
+            self.stream(model).await
+        } else {
+            self.complete(model).await
+        };
         if matches!(produced.end, End::Whole) && produced.text.trim().is_empty() {
-            produced.end = End::Failed(ProviderError::Unreadable { reason: "the answer is empty".into() });
+            produced.end = End::Failed(ProviderError::Unreadable {
+                reason: "the answer is empty".into(),
+            });
         }
         produced
     }
@@ -189,7 +270,13 @@ impl Running {
                 let mut text = String::with_capacity(completion.text.len());
                 let pieces = filter.push(&completion.text).into_iter().chain(filter.finish());
                 append_text(&mut text, pieces);
-                Produced { text, raw: completion.text, citations: filter.into_citations(), usage: completion.usage, end: End::Whole }
+                Produced {
+                    text,
+                    raw: completion.text,
+                    citations: filter.into_citations(),
+                    usage: completion.usage,
+                    end: End::Whole,
+                }
             }
             Err(error) => Produced::nothing(End::Failed(error)),
         }
@@ -233,7 +320,13 @@ impl Running {
             }
             End::ClientLeft | End::Failed(_) => append_text(&mut text, rest.into_iter()),
         }
-        Produced { text, raw, citations: filter.into_citations(), usage, end }
+        Produced {
+            text,
+            raw,
+            citations: filter.into_citations(),
+            usage,
+            end,
+        }
     }
 
     /// Passes pieces on; false when the client is gone.
@@ -249,7 +342,10 @@ impl Running {
             let sent = match self.sender.try_send(event) {
                 Ok(()) => true,
                 Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(event)) => matches!(tokio::time::timeout(SLOW_CLIENT, self.sender.send(event)).await, Ok(Ok(()))),
+                Err(mpsc::error::TrySendError::Full(event)) => matches!(
+                    tokio::time::timeout(SLOW_CLIENT, self.sender.send(event)).await,
+                    Ok(Ok(()))
+                ),
             };
             if !sent {
                 return false;
@@ -263,8 +359,12 @@ impl Running {
         if produced.usage.is_none() && produced.raw.is_empty() && !produced.end.has_read_the_prompt() {
             return None;
         }
-        let usage = produced.usage.unwrap_or_else(|| TokenUsage::counted(self.packed.tokens, tokens::count(&produced.raw)));
-        let mut event = self.turn.usage_event(UsageKind::Chat, self.request.model.clone(), latency);
+        let usage = produced
+            .usage
+            .unwrap_or_else(|| TokenUsage::counted(self.packed.tokens, tokens::count(&produced.raw)));
+        let mut event = self
+            .turn
+            .usage_event(UsageKind::Chat, self.request.model.clone(), latency);
         event.prompt_tokens = as_i64(usage.prompt);
         event.completion_tokens = as_i64(usage.completion);
         event.cached_tokens = as_i64(usage.cached);
@@ -276,15 +376,30 @@ impl Running {
     async fn save(&mut self, answer: &Answer, state: MessageState, events: &[UsageEvent]) -> Result<()> {
         let turn = &self.turn;
         let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
-        turn.save_answer(&mut write, answer, state, Some(&self.request.model)).await?;
-        usage::settle(&mut write, turn.reach.tenant_id, turn.chatbot.id, self.reservation.take(), events, turn.app.clock.now()).await?;
+        turn.save_answer(&mut write, answer, state, Some(&self.request.model))
+            .await?;
+        usage::settle(
+            &mut write,
+            turn.reach.tenant_id,
+            turn.chatbot.id,
+            self.reservation.take(),
+            events,
+            turn.app.clock.now(),
+        )
+        .await?;
         write.commit().await
     }
 }
 
 impl Produced {
     fn nothing(end: End) -> Self {
-        Self { text: String::new(), raw: String::new(), citations: Vec::new(), usage: None, end }
+        Self {
+            text: String::new(),
+            raw: String::new(),
+            citations: Vec::new(),
+            usage: None,
+            end,
+        }
     }
 }
 
@@ -294,8 +409,17 @@ impl End {
     fn has_read_the_prompt(&self) -> bool {
         match self {
             Self::Whole | Self::ClientLeft => true,
-            Self::Failed(ProviderError::Interrupted | ProviderError::Unreadable { .. } | ProviderError::TimedOut { .. }) => true,
-            Self::Failed(ProviderError::Unavailable { .. } | ProviderError::Refused { .. } | ProviderError::ContextTooLong | ProviderError::QuotaExhausted) => false,
+            Self::Failed(
+                ProviderError::Interrupted
+                | ProviderError::Unreadable { .. }
+                | ProviderError::TimedOut { .. },
+            ) => true,
+            Self::Failed(
+                ProviderError::Unavailable { .. }
+                | ProviderError::Refused { .. }
+                | ProviderError::ContextTooLong
+                | ProviderError::QuotaExhausted,
+            ) => false,
         }
     }
 }

@@ -83,7 +83,13 @@ impl Settings {
     /// What must hold, whoever sets it.
     pub fn check(&self) -> Result<()> {
         tenancy::check_name(&self.name, "name")?;
-        let too_long = |field: &str, limit: usize| Error::invalid("too_long", field, format!("{field} must have at most {limit} characters"));
+        let too_long = |field: &str, limit: usize| {
+            Error::invalid(
+                "too_long",
+                field,
+                format!("{field} must have at most {limit} characters"),
+            )
+        };
         if self.prompt.chars().count() > MAX_PROMPT_CHARS {
             return Err(too_long("prompt", MAX_PROMPT_CHARS));
         }
@@ -91,25 +97,56 @@ impl Settings {
             return Err(too_long("no_answer_text", MAX_NO_ANSWER_CHARS));
         }
         if self.no_answer_text.trim().is_empty() {
-            return Err(Error::invalid("invalid_no_answer_text", "no_answer_text", "no_answer_text must say something"));
+            return Err(Error::invalid(
+                "invalid_no_answer_text",
+                "no_answer_text",
+                "no_answer_text must say something",
+            ));
         }
         if let Some(model) = &self.model {
             tenancy::check_name(model, "model")?;
         }
-        if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-            return Err(Error::invalid("invalid_temperature", "temperature", "temperature must be 0 to 2, or null for the model's default"));
+        if self
+            .temperature
+            .is_some_and(|temperature| !(0.0..=2.0).contains(&temperature))
+        {
+            return Err(Error::invalid(
+                "invalid_temperature",
+                "temperature",
+                "temperature must be 0 to 2, or null for the model's default",
+            ));
         }
         if !(1..=20).contains(&self.max_passages) {
-            return Err(Error::invalid("invalid_max_passages", "max_passages", "max_passages must be 1 to 20"));
+            return Err(Error::invalid(
+                "invalid_max_passages",
+                "max_passages",
+                "max_passages must be 1 to 20",
+            ));
         }
         if !(0.0..=1.0).contains(&self.min_similarity) {
-            return Err(Error::invalid("invalid_min_similarity", "min_similarity", "min_similarity must be 0 to 1"));
+            return Err(Error::invalid(
+                "invalid_min_similarity",
+                "min_similarity",
+                "min_similarity must be 0 to 1",
+            ));
         }
         if self.allowed_origins.len() > MAX_ORIGINS {
-            return Err(Error::invalid("invalid_origins", "allowed_origins", format!("at most {MAX_ORIGINS} origins")));
+            return Err(Error::invalid(
+                "invalid_origins",
+                "allowed_origins",
+                format!("at most {MAX_ORIGINS} origins"),
+            ));
         }
-        if let Some(origin) = self.allowed_origins.iter().find(|origin| !config::is_origin(origin)) {
-            return Err(Error::invalid("invalid_origins", "allowed_origins", format!("{origin:?} is not an origin such as https://www.example.com")));
+        if let Some(origin) = self
+            .allowed_origins
+            .iter()
+            .find(|origin| !config::is_origin(origin))
+        {
+            return Err(Error::invalid(
+                "invalid_origins",
+                "allowed_origins",
+                format!("{origin:?} is not an origin such as https://www.example.com"),
+            ));
         }
         tenancy::check_limit(self.monthly_token_limit, "monthly_token_limit")?;
         tenancy::check_limit(self.monthly_cost_limit_micro_usd, "monthly_cost_limit_micro_usd")
@@ -132,17 +169,38 @@ impl Settings {
 }
 
 /// Makes a chatbot, with the source that takes its uploaded files.
-pub async fn create(app: &App, tenant_id: TenantId, settings: Settings, actor: &Actor, origin: &Origin) -> Result<Chatbot> {
+pub async fn create(
+    app: &App,
+    tenant_id: TenantId,
+    settings: Settings,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Chatbot> {
     settings.check()?;
     let now = app.clock.now();
-    let chatbot = Chatbot { id: ChatbotId::new(), tenant_id, settings, created_at: now, updated_at: now };
+    let chatbot = Chatbot {
+        id: ChatbotId::new(),
+        tenant_id,
+        settings,
+        created_at: now,
+        updated_at: now,
+    };
     let mut write = app.db.write(tenant_id).await?;
     if store::count(&mut write, tenant_id).await? >= app.config.limits.chatbots_per_tenant {
-        return Err(Error::conflict("too_many_chatbots", "this tenant has as many chatbots as it may have: delete one first"));
+        return Err(Error::conflict(
+            "too_many_chatbots",
+            "this tenant has as many chatbots as it may have: delete one first",
+        ));
     }
     store::insert(&mut write, &chatbot).await?;
     knowledge::create_upload_source(&mut write, tenant_id, chatbot.id, SourceId::new(), now).await?;
-    let change = Change { action: "chatbot.create", object_kind: "chatbot", object_id: chatbot.id.to_string(), before: None, after: Some(chatbot.settings.describe()) };
+    let change = Change {
+        action: "chatbot.create",
+        object_kind: "chatbot",
+        object_id: chatbot.id.to_string(),
+        before: None,
+        after: Some(chatbot.settings.describe()),
+    };
     audit::record(&mut write, tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
     Ok(chatbot)
@@ -156,12 +214,17 @@ pub async fn get(app: &App, reach: Reach, id: ChatbotId) -> Result<Chatbot> {
 /// Like [`get`], on a connection that is open already.
 pub async fn find(conn: &mut Conn, reach: Reach, id: ChatbotId) -> Result<Chatbot> {
     reach.check_chatbot(id)?;
-    store::find(conn, reach.tenant_id, id).await?.ok_or(Error::NotFound("chatbot"))
+    store::find(conn, reach.tenant_id, id)
+        .await?
+        .ok_or(Error::NotFound("chatbot"))
 }
 
 /// Fails when the tenant has no such chatbot.
 pub async fn check_exists(conn: &mut Conn, tenant_id: TenantId, id: ChatbotId) -> Result<()> {
-    store::find(conn, tenant_id, id).await?.map(drop).ok_or(Error::NotFound("chatbot"))
+    store::find(conn, tenant_id, id)
+        .await?
+        .map(drop)
+        .ok_or(Error::NotFound("chatbot"))
 }
 
 /// A page of the chatbots within reach, newest first.
@@ -170,7 +233,14 @@ pub async fn list(app: &App, reach: Reach, page: PageRequest) -> Result<Vec<Chat
 }
 
 /// Changes a chatbot: `edit` turns its present settings into the new ones.
-pub async fn update(app: &App, reach: Reach, id: ChatbotId, edit: impl FnOnce(&mut Settings), actor: &Actor, origin: &Origin) -> Result<Chatbot> {
+pub async fn update(
+    app: &App,
+    reach: Reach,
+    id: ChatbotId,
+    edit: impl FnOnce(&mut Settings),
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Chatbot> {
     let now = app.clock.now();
     let mut write = app.db.write(reach.tenant_id).await?;
     let mut chatbot = find_for_update(&mut write, reach, id).await?;
@@ -179,7 +249,13 @@ pub async fn update(app: &App, reach: Reach, id: ChatbotId, edit: impl FnOnce(&m
     chatbot.settings.check()?;
     chatbot.updated_at = now;
     store::update(&mut write, &chatbot).await?;
-    let change = Change { action: "chatbot.update", object_kind: "chatbot", object_id: id.to_string(), before: Some(before), after: Some(chatbot.settings.describe()) };
+    let change = Change {
+        action: "chatbot.update",
+        object_kind: "chatbot",
+        object_id: id.to_string(),
+        before: Some(before),
+        after: Some(chatbot.settings.describe()),
+    };
     audit::record(&mut write, reach.tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
     Ok(chatbot)
@@ -192,7 +268,13 @@ pub async fn delete(app: &App, reach: Reach, id: ChatbotId, actor: &Actor, origi
     let chatbot = find_for_update(&mut write, reach, id).await?;
     knowledge::remove_all_of_chatbot(app, &mut write, reach.tenant_id, id).await?;
     store::delete(&mut write, reach.tenant_id, id).await?;
-    let change = Change { action: "chatbot.delete", object_kind: "chatbot", object_id: id.to_string(), before: Some(chatbot.settings.describe()), after: None };
+    let change = Change {
+        action: "chatbot.delete",
+        object_kind: "chatbot",
+        object_id: id.to_string(),
+        before: Some(chatbot.settings.describe()),
+        after: None,
+    };
     audit::record(&mut write, reach.tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
     app.wake_workers();
@@ -202,5 +284,7 @@ pub async fn delete(app: &App, reach: Reach, id: ChatbotId, actor: &Actor, origi
 async fn find_for_update(write: &mut Write, reach: Reach, id: ChatbotId) -> Result<Chatbot> {
     reach.check_chatbot(id)?;
     store::lock(write, reach.tenant_id, id).await?;
-    store::find(write, reach.tenant_id, id).await?.ok_or(Error::NotFound("chatbot"))
+    store::find(write, reach.tenant_id, id)
+        .await?
+        .ok_or(Error::NotFound("chatbot"))
 }

@@ -136,7 +136,10 @@ impl UpdateChatbotRequest {
         put(&mut settings.min_similarity, self.min_similarity);
         put(&mut settings.allowed_origins, self.allowed_origins);
         put(&mut settings.monthly_token_limit, self.monthly_token_limit);
-        put(&mut settings.monthly_cost_limit_micro_usd, self.monthly_cost_limit_micro_usd);
+        put(
+            &mut settings.monthly_cost_limit_micro_usd,
+            self.monthly_cost_limit_micro_usd,
+        );
     }
 }
 
@@ -200,9 +203,20 @@ impl From<Chatbot> for ChatbotResponse {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn create_chatbot(access: EditAccess, State(app): State<App>, Json(request): Json<CreateChatbotRequest>) -> Result<(StatusCode, axum::Json<ChatbotResponse>), Problem> {
+async fn create_chatbot(
+    access: EditAccess,
+    State(app): State<App>,
+    Json(request): Json<CreateChatbotRequest>,
+) -> Result<(StatusCode, axum::Json<ChatbotResponse>), Problem> {
     access.reach().check_whole()?;
-    let chatbot = chatbots::create(&app, access.tenant_id, request.into(), &access.actor, &access.origin).await?;
+    let chatbot = chatbots::create(
+        &app,
+        access.tenant_id,
+        request.into(),
+        &access.actor,
+        &access.origin,
+    )
+    .await?;
     Ok((StatusCode::CREATED, axum::Json(chatbot.into())))
 }
 
@@ -218,10 +232,19 @@ async fn create_chatbot(access: EditAccess, State(app): State<App>, Json(request
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_chatbots(access: KnowledgeAccess, State(app): State<App>, Query(query): Query<PageQuery>) -> Result<axum::Json<Page<ChatbotResponse>>, Problem> {
+async fn list_chatbots(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<ChatbotResponse>>, Problem> {
     let page = query.check()?;
     let chatbots = chatbots::list(&app, access.reach(), page).await?;
-    Ok(axum::Json(Page::of(chatbots, page.limit, |chatbot| chatbot.id.0, ChatbotResponse::from)))
+    Ok(axum::Json(Page::of(
+        chatbots,
+        page.limit,
+        |chatbot| chatbot.id.0,
+        ChatbotResponse::from,
+    )))
 }
 
 /// One chatbot.
@@ -236,7 +259,11 @@ async fn list_chatbots(access: KnowledgeAccess, State(app): State<App>, Query(qu
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn get_chatbot(access: KnowledgeAccess, State(app): State<App>, Path(id): Path<ChatbotId>) -> Result<axum::Json<ChatbotResponse>, Problem> {
+async fn get_chatbot(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(id): Path<ChatbotId>,
+) -> Result<axum::Json<ChatbotResponse>, Problem> {
     let chatbot = chatbots::get(&app, access.reach(), id).await?;
     Ok(axum::Json(chatbot.into()))
 }
@@ -277,7 +304,11 @@ async fn update_chatbot(
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn delete_chatbot(access: EditAccess, State(app): State<App>, Path(id): Path<ChatbotId>) -> Result<StatusCode, Problem> {
+async fn delete_chatbot(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(id): Path<ChatbotId>,
+) -> Result<StatusCode, Problem> {
     chatbots::delete(&app, access.reach(), id, &access.actor, &access.origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -107,7 +107,9 @@ pub(super) async fn list(conn: &mut Conn, reach: Reach, page: PageRequest) -> Re
 }
 
 pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId) -> Result<i64> {
-    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from chatbot where tenant_id = $1").bind(tenant_id).fetch_one(c).await)?)
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from chatbot where tenant_id = $1").bind(tenant_id).fetch_one(c).await)?,
+    )
 }
 
 /// Holds the row until the transaction ends. SQLite has one writer anyway.

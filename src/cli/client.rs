@@ -85,6 +85,7 @@ pub(super) fn endpoint(server: &Url, path: &str) -> Url {
 )]
 pub(super) fn http_client() -> Result<reqwest::Client, Failure> {
     reqwest::Client::builder()
+        .tls_backend_preconfigured(outbound::tls_config())
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(HEALTH_TIMEOUT)

@@ -23,9 +23,10 @@ pub(super) async fn sqlite(pool: &SqlitePool) -> Result<()> {
 pub(super) async fn postgres(options: &PgConnectOptions, role: &str) -> Result<bool> {
     let mut connection = options.connect().await?;
     POSTGRES.run(&mut connection).await.map_err(Error::internal)?;
-    let bypasses: bool = sqlx::query_scalar("select rolsuper or rolbypassrls from pg_roles where rolname = current_user")
-        .fetch_one(&mut connection)
-        .await?;
+    let bypasses: bool =
+        sqlx::query_scalar("select rolsuper or rolbypassrls from pg_roles where rolname = current_user")
+            .fetch_one(&mut connection)
+            .await?;
     if bypasses {
         // Roles belong to the whole cluster, so another database's migration may create it at the same moment.
         let create = format!(
@@ -52,22 +53,43 @@ pub struct AppliedMigration {
 impl Db {
     /// The schema changes that the database has had, in order, without making any. None when it does not exist yet.
     pub async fn applied_migrations(url: &DatabaseUrl) -> Result<Vec<AppliedMigration>> {
-        const APPLIED: &str = "select version, description from _sqlx_migrations where success order by version";
+        const APPLIED: &str =
+            "select version, description from _sqlx_migrations where success order by version";
         match url {
             DatabaseUrl::Sqlite(path) => {
                 if !path.exists() {
                     return Ok(Vec::new());
                 }
-                let mut connection = SqliteConnectOptions::new().filename(path).disable_statement_logging().connect().await?;
-                let known: i64 = sqlx::query_scalar("select count(*) from sqlite_master where name = '_sqlx_migrations'").fetch_one(&mut connection).await?;
-                let applied = if known == 0 { Vec::new() } else { sqlx::query_as(APPLIED).fetch_all(&mut connection).await? };
+                let mut connection = SqliteConnectOptions::new()
+                    .filename(path)
+                    .disable_statement_logging()
+                    .connect()
+                    .await?;
+                let known: i64 =
+                    sqlx::query_scalar("select count(*) from sqlite_master where name = '_sqlx_migrations'")
+                        .fetch_one(&mut connection)
+                        .await?;
+                let applied = if known == 0 {
+                    Vec::new()
+                } else {
+                    sqlx::query_as(APPLIED).fetch_all(&mut connection).await?
+                };
                 connection.close().await?;
                 Ok(applied)
             }
             DatabaseUrl::Postgres(url) => {
-                let mut connection = PgConnectOptions::from_str(url)?.disable_statement_logging().connect().await?;
-                let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut connection).await?;
-                let applied = if known { sqlx::query_as(APPLIED).fetch_all(&mut connection).await? } else { Vec::new() };
+                let mut connection = PgConnectOptions::from_str(url)?
+                    .disable_statement_logging()
+                    .connect()
+                    .await?;
+                let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+                    .fetch_one(&mut connection)
+                    .await?;
+                let applied = if known {
+                    sqlx::query_as(APPLIED).fetch_all(&mut connection).await?
+                } else {
+                    Vec::new()
+                };
                 connection.close().await?;
                 Ok(applied)
             }

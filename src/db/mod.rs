@@ -10,7 +10,9 @@ mod open;
 use std::path::PathBuf;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{
+    AssertSqlSafe, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+};
 
 use crate::error::Result;
 use crate::id::TenantId;
@@ -71,7 +73,10 @@ impl Db {
     pub async fn read(&self, scope: impl Into<Scope>) -> Result<Conn> {
         Ok(Conn(match self {
             Self::Sqlite { reader, .. } => Inner::SqliteRead(reader.acquire().await?),
-            Self::Postgres(pool) => Inner::Postgres(pool.begin_with(AssertSqlSafe(begin_postgres("begin read only", scope.into()))).await?),
+            Self::Postgres(pool) => Inner::Postgres(
+                pool.begin_with(AssertSqlSafe(begin_postgres("begin read only", scope.into())))
+                    .await?,
+            ),
         }))
     }
 
@@ -80,7 +85,10 @@ impl Db {
     pub async fn write(&self, scope: impl Into<Scope>) -> Result<Write> {
         Ok(Write(Conn(match self {
             Self::Sqlite { writer, .. } => Inner::Sqlite(writer.begin_with("begin immediate").await?),
-            Self::Postgres(pool) => Inner::Postgres(pool.begin_with(AssertSqlSafe(begin_postgres("begin", scope.into()))).await?),
+            Self::Postgres(pool) => Inner::Postgres(
+                pool.begin_with(AssertSqlSafe(begin_postgres("begin", scope.into())))
+                    .await?,
+            ),
         })))
     }
 

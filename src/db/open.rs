@@ -35,7 +35,9 @@ impl FromStr for DatabaseUrl {
             return Ok(Self::Sqlite(path.into()));
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            PgConnectOptions::from_str(text).map_err(|_| "is not a PostgreSQL URL: write postgres://user:password@host:5432/database".to_owned())?;
+            PgConnectOptions::from_str(text).map_err(|_| {
+                "is not a PostgreSQL URL: write postgres://user:password@host:5432/database".to_owned()
+            })?;
             return Ok(Self::Postgres(text.to_owned()));
         }
         Err("must start with sqlite: or postgres://".to_owned())
@@ -91,7 +93,10 @@ async fn open_sqlite(path: &Path) -> Result<Db> {
 async fn open_postgres(url: &str, max_connections: u32) -> Result<Db> {
     let options = PgConnectOptions::from_str(url)?
         .application_name("frontdesk")
-        .options([("statement_timeout", STATEMENT_TIMEOUT), ("idle_in_transaction_session_timeout", "60s")])
+        .options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ])
         .disable_statement_logging();
     let bypasses_row_security = super::migrate::postgres(&options, POSTGRES_ROLE).await?;
     let pool = PgPoolOptions::new()
@@ -101,7 +106,9 @@ async fn open_postgres(url: &str, max_connections: u32) -> Result<Db> {
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 if bypasses_row_security {
-                    connection.execute(sqlx::AssertSqlSafe(format!("set role {POSTGRES_ROLE}"))).await?;
+                    connection
+                        .execute(sqlx::AssertSqlSafe(format!("set role {POSTGRES_ROLE}")))
+                        .await?;
                 }
                 Ok(())
             })

@@ -36,7 +36,12 @@ pub enum Actor {
     /// A program with an API key.
     ApiKey { id: ApiKeyId, scopes: Vec<KeyScope> },
     /// A person, logged in here.
-    Member { id: MemberId, account_id: AccountId, session_id: SessionId, role: Role },
+    Member {
+        id: MemberId,
+        account_id: AccountId,
+        session_id: SessionId,
+        role: Role,
+    },
     /// A person, vouched for by the configured issuer.
     External { subject: String, role: Role },
 }
@@ -80,13 +85,19 @@ pub struct Reach {
 impl Reach {
     /// All of a tenant's rows.
     pub fn whole(tenant_id: TenantId) -> Self {
-        Self { tenant_id, chatbot_id: None }
+        Self {
+            tenant_id,
+            chatbot_id: None,
+        }
     }
 
     /// Refuses a credential that is restricted to one chatbot, for what concerns the tenant as a whole.
     pub fn check_whole(&self) -> Result<()> {
         match self.chatbot_id {
-            Some(_) => Err(Error::Forbidden { code: "restricted_to_chatbot", message: "this key is restricted to one chatbot; use one that is not".into() }),
+            Some(_) => Err(Error::Forbidden {
+                code: "restricted_to_chatbot",
+                message: "this key is restricted to one chatbot; use one that is not".into(),
+            }),
             None => Ok(()),
         }
     }
@@ -150,7 +161,10 @@ pub struct Access<N: Needs> {
 impl<N: Needs> Access<N> {
     /// What rows the caller may reach.
     pub fn reach(&self) -> Reach {
-        Reach { tenant_id: self.tenant_id, chatbot_id: self.chatbot_id }
+        Reach {
+            tenant_id: self.tenant_id,
+            chatbot_id: self.chatbot_id,
+        }
     }
 }
 
@@ -161,14 +175,28 @@ impl<N: Needs> FromRequestParts<App> for Access<N> {
         let member = Member::from_request_parts(parts, app).await?;
         let caller = member.caller;
         if !caller.actor.allows(N::PERMISSION) {
-            let holder = if matches!(caller.actor, Actor::ApiKey { .. }) { "this key's scopes do" } else { "your role does" };
+            let holder = if matches!(caller.actor, Actor::ApiKey { .. }) {
+                "this key's scopes do"
+            } else {
+                "your role does"
+            };
             return Err(Error::Forbidden {
                 code: "permission_missing",
-                message: format!("{holder} not include {}; ask an admin of the tenant", N::PERMISSION.name()).into(),
+                message: format!(
+                    "{holder} not include {}; ask an admin of the tenant",
+                    N::PERMISSION.name()
+                )
+                .into(),
             }
             .into());
         }
-        Ok(Self { tenant_id: caller.tenant_id, actor: caller.actor, origin: member.origin, chatbot_id: caller.chatbot_id, needs: PhantomData })
+        Ok(Self {
+            tenant_id: caller.tenant_id,
+            actor: caller.actor,
+            origin: member.origin,
+            chatbot_id: caller.chatbot_id,
+            needs: PhantomData,
+        })
     }
 }
 
@@ -200,7 +228,13 @@ impl FromRequestParts<App> for Member {
             Actor::External { subject, .. } => meter.charge(app, Bucket::Subject(subject.clone()))?,
         }
         tracing::Span::current().record("tenant.id", tracing::field::display(caller.tenant_id));
-        Ok(Self { caller, origin: Origin { address: Some(address), request_id: super::request_id::current() } })
+        Ok(Self {
+            caller,
+            origin: Origin {
+                address: Some(address),
+                request_id: super::request_id::current(),
+            },
+        })
     }
 }
 
@@ -231,7 +265,14 @@ impl FromRequestParts<App> for Stranger {
         let address = rate::client_address(parts, app);
         let meter = Meter::of(parts);
         meter.charge(app, Bucket::Address(address))?;
-        Ok(Self { origin: Origin { address: Some(address), request_id: super::request_id::current() }, address, meter })
+        Ok(Self {
+            origin: Origin {
+                address: Some(address),
+                request_id: super::request_id::current(),
+            },
+            address,
+            meter,
+        })
     }
 }
 
@@ -239,25 +280,44 @@ impl FromRequestParts<App> for Stranger {
 pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller> {
     let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(if parts.headers.contains_key(header::AUTHORIZATION) { wrong() } else { missing() });
+        return Err(if parts.headers.contains_key(header::AUTHORIZATION) {
+            wrong()
+        } else {
+            missing()
+        });
     };
-    let token = value.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-    let token = token.filter(|token| !token.is_empty() && token.len() <= 8192).ok_or_else(wrong)?;
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let token = token
+        .filter(|token| !token.is_empty() && token.len() <= 8192)
+        .ok_or_else(wrong)?;
     if token.starts_with(keys::PREFIX) {
         return keys::authenticate(app, token).await?.ok_or_else(wrong);
     }
     match tokens::issuer(token).as_deref() {
         Some(tokens::OWN_ISSUER) => sessions::authenticate(app, token).await,
-        Some(issuer) if !app.config.auth.jwt.issuer.is_empty() && issuer == app.config.auth.jwt.issuer => app.foreign_tokens.authenticate(app, token).await,
+        Some(issuer) if !app.config.auth.jwt.issuer.is_empty() && issuer == app.config.auth.jwt.issuer => {
+            app.foreign_tokens.authenticate(app, token).await
+        }
         _ => Err(wrong()),
     }
 }
 
 fn missing() -> Error {
-    Error::Unauthenticated { code: "credential_missing", message: "send an API key or access token as Authorization: Bearer …" }
+    Error::Unauthenticated {
+        code: "credential_missing",
+        message: "send an API key or access token as Authorization: Bearer …",
+    }
 }
 
 /// The one answer to every credential that does not open anything.
 pub fn wrong() -> Error {
-    Error::Unauthenticated { code: "credential_invalid", message: "this credential is wrong, expired or revoked: log in again or use another key" }
+    Error::Unauthenticated {
+        code: "credential_invalid",
+        message: "this credential is wrong, expired or revoked: log in again or use another key",
+    }
 }

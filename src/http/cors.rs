@@ -18,14 +18,30 @@ const CHAT_ROUTES: &[&str] = &["/api/chat/message", "/api/chat/inline"];
 const PREFLIGHT_AGE: &str = "600";
 
 pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(origin) = request.headers().get(header::ORIGIN).and_then(|value| value.to_str().ok()).map(str::to_owned) else {
+    let Some(origin) = request
+        .headers()
+        .get(header::ORIGIN)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
+    else {
         return next.run(request).await;
     };
-    let is_preflight = request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let is_preflight = request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let is_chat = CHAT_ROUTES.contains(&request.uri().path());
     let by_operator = app.config.server.dashboard_origins.contains(&origin);
-    let allowed = by_operator || (is_chat && chatbots::operator::any_allows_origin(&app, &origin).await.unwrap_or(false));
-    let mut response = if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let allowed = by_operator
+        || (is_chat
+            && chatbots::operator::any_allows_origin(&app, &origin)
+                .await
+                .unwrap_or(false));
+    let mut response = if is_preflight {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        next.run(request).await
+    };
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     // A handler that refused the origin leaves a mark: then no permission, whatever the lists say.
@@ -46,10 +62,22 @@ fn permit(headers: &mut HeaderMap, origin: &str, is_preflight: bool) {
     if let Ok(origin) = HeaderValue::try_from(origin) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, ratelimit, ratelimit-policy, retry-after"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("x-request-id, ratelimit, ratelimit-policy, retry-after"),
+    );
     if is_preflight {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type, accept, idempotency-key"));
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE));
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"),
+        );
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("authorization, content-type, accept, idempotency-key"),
+        );
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static(PREFLIGHT_AGE),
+        );
     }
 }

@@ -26,20 +26,36 @@ pub(super) async fn layer(State(_): State<App>, mut request: Request, next: Next
     let slot = StandingSlot::default();
     request.extensions_mut().insert(slot.clone());
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
     let is_docs = request.uri().path().starts_with("/docs");
-    let target_length = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let target_length = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     let span = tracing::info_span!("http.request", request.id = %id.simple(), http.method = %method, http.route = route, tenant.id = tracing::field::Empty);
 
     let mut response = request_id::scope(id, async {
         if target_length > MAX_TARGET_BYTES {
-            return Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", "the address is too long").into_response();
+            return Problem::new(
+                StatusCode::URI_TOO_LONG,
+                "uri_too_long",
+                "the address is too long",
+            )
+            .into_response();
         }
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(_) => {
                 tracing::error!("a handler panicked");
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something broke on our side; the request id names this failure in the logs").into_response()
+                Problem::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "something broke on our side; the request id names this failure in the logs",
+                )
+                .into_response()
             }
         }
     })
@@ -51,9 +67,14 @@ pub(super) async fn layer(State(_): State<App>, mut request: Request, next: Next
         tracing::debug!(parent: &span, "no such route");
     }
     tracing::debug!(parent: &span, status = status.as_u16(), duration_ms = started.elapsed().as_millis() as u64, "answered");
-    let labels = [("method", method.as_str().to_owned()), ("route", route), ("status", status.as_str().to_owned())];
+    let labels = [
+        ("method", method.as_str().to_owned()),
+        ("route", route),
+        ("status", status.as_str().to_owned()),
+    ];
     metrics::counter!("frontdesk_http_requests_total", &labels).increment(1);
-    metrics::histogram!("frontdesk_http_request_seconds", &labels[..2]).record(started.elapsed().as_secs_f64());
+    metrics::histogram!("frontdesk_http_request_seconds", &labels[..2])
+        .record(started.elapsed().as_secs_f64());
 
     let headers = response.headers_mut();
     slot.write_headers(headers);
@@ -76,11 +97,16 @@ fn secure(headers: &mut HeaderMap, is_docs: bool) {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "cross-origin",
+        ),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     if !is_docs {
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
     }
 }

@@ -13,7 +13,9 @@ use crate::db::Scope;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready))
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(routes!(ready))
 }
 
 /// What a probe learns.
@@ -43,7 +45,10 @@ struct Readiness {
 /// Whether the process lives.
 #[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, body = Health)))]
 async fn health() -> axum::Json<Health> {
-    axum::Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+    axum::Json(Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+    })
 }
 
 /// Whether the process can do its work now: database, index and embedding model.
@@ -65,8 +70,21 @@ async fn ready(State(app): State<App>) -> Response {
     };
     let model = if app.embedder.is_some() { "ok" } else { "off" };
     let ok = database == "ok" && index == "ok" && !app.stopping.is_cancelled();
-    let (status, word) = if ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "failing") };
-    (status, axum::Json(Readiness { status: word, database, index, model })).into_response()
+    let (status, word) = if ok {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "failing")
+    };
+    (
+        status,
+        axum::Json(Readiness {
+            status: word,
+            database,
+            index,
+            model,
+        }),
+    )
+        .into_response()
 }
 
 async fn probe_database(app: &App) -> crate::error::Result<()> {

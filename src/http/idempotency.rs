@@ -59,8 +59,15 @@ struct Slot {
 
 pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     // Uploads are idempotent by their content, and too large to hold; logging in is no creation.
-    let is_json = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.starts_with("application/json"));
-    let applies = request.method() == Method::POST && is_json && request.headers().contains_key(KEY) && !request.uri().path().starts_with("/api/auth/");
+    let is_json = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/json"));
+    let applies = request.method() == Method::POST
+        && is_json
+        && request.headers().contains_key(KEY)
+        && !request.uri().path().starts_with("/api/auth/");
     if !applies {
         return next.run(request).await;
     }
@@ -71,17 +78,39 @@ pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) 
 }
 
 async fn run_once(app: &App, request: Request, next: Next) -> std::result::Result<Response, Problem> {
-    let key = request.headers().get(KEY).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let key = request
+        .headers()
+        .get(KEY)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     if key.is_empty() || key.chars().count() > MAX_KEY_CHARS {
-        return Err(Error::invalid("invalid_idempotency_key", "Idempotency-Key", "the key must have 1 to 255 visible characters").into());
+        return Err(Error::invalid(
+            "invalid_idempotency_key",
+            "Idempotency-Key",
+            "the key must have 1 to 255 visible characters",
+        )
+        .into());
     }
     let (mut parts, body) = request.into_parts();
     let member = Member::from_request_parts(&mut parts, app).await?;
     let (kind, id) = member.caller.actor.name();
-    let slot = Slot { tenant_id: member.caller.tenant_id, actor: format!("{kind}:{id}"), key };
+    let slot = Slot {
+        tenant_id: member.caller.tenant_id,
+        actor: format!("{kind}:{id}"),
+        key,
+    };
     let body = read_body(Request::new(body), app.config.server.body_limit_bytes).await?;
-    let accept = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let request_hash = secrets::token_hash(&format!("{} {accept}\n{}", parts.uri, secrets::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body).as_ref())));
+    let accept = parts
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let request_hash = secrets::token_hash(&format!(
+        "{} {accept}\n{}",
+        parts.uri,
+        secrets::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body).as_ref())
+    ));
 
     if let Some(note) = claim(app, &slot, &request_hash).await? {
         return answer_again(note, &request_hash);
@@ -123,21 +152,38 @@ async fn claim(app: &App, slot: &Slot, request_hash: &str) -> Result<Option<Note
 
 fn answer_again(note: Note, request_hash: &str) -> std::result::Result<Response, Problem> {
     if note.request_hash != request_hash {
-        return Err(Error::invalid("idempotency_key_reused", "Idempotency-Key", "this key was used for another request; choose a new one").into());
+        return Err(Error::invalid(
+            "idempotency_key_reused",
+            "Idempotency-Key",
+            "this key was used for another request; choose a new one",
+        )
+        .into());
     }
     if note.state != "done" {
         tracing::debug!(since = %note.created_at, "a request with this key is under way");
-        return Err(Error::conflict("request_in_flight", "a request with this key is still running; try again shortly").into());
+        return Err(Error::conflict(
+            "request_in_flight",
+            "a request with this key is still running; try again shortly",
+        )
+        .into());
     }
-    let status = note.status.and_then(|status| u16::try_from(status).ok()).and_then(|status| StatusCode::from_u16(status).ok());
+    let status = note
+        .status
+        .and_then(|status| u16::try_from(status).ok())
+        .and_then(|status| StatusCode::from_u16(status).ok());
     let (Some(status), Some(body)) = (status, note.body) else {
         return Err(Error::conflict("answer_not_kept", "this request was carried out, but its answer was not kept: it was too large, or holds a secret that is shown once").into());
     };
     let mut response = (status, body).into_response();
-    if let Some(content_type) = note.content_type.and_then(|content_type| HeaderValue::try_from(content_type).ok()) {
+    if let Some(content_type) = note
+        .content_type
+        .and_then(|content_type| HeaderValue::try_from(content_type).ok())
+    {
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     }
-    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+        .headers_mut()
+        .insert(REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
 }
 
@@ -145,14 +191,23 @@ fn answer_again(note: Note, request_hash: &str) -> std::result::Result<Response,
 async fn keep(app: &App, slot: &Slot, response: Response) -> std::result::Result<Response, Problem> {
     let (parts, body) = response.into_parts();
     let is_secret = parts.extensions.get::<ShownOnce>().is_some();
-    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    if content_type.as_deref().is_some_and(|content_type| content_type.starts_with("text/event-stream")) {
+    let content_type = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    if content_type
+        .as_deref()
+        .is_some_and(|content_type| content_type.starts_with("text/event-stream"))
+    {
         // A stream is not held back to be stored: the key is free again, and the conversation shows what came of it.
         forget_one(app, slot).await?;
         return Ok(Response::from_parts(parts, body));
     }
     let bytes = body.collect().await.map_err(Error::internal)?.to_bytes();
-    let kept = std::str::from_utf8(&bytes).ok().filter(|text| text.len() <= MAX_KEPT_BYTES && !is_secret);
+    let kept = std::str::from_utf8(&bytes)
+        .ok()
+        .filter(|text| text.len() <= MAX_KEPT_BYTES && !is_secret);
     let mut write = app.db.write(slot.tenant_id).await?;
     on!(write, c => sqlx::query(
         "update idempotency

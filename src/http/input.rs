@@ -39,11 +39,18 @@ impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Option<Self>, Problem> {
         let headers = request.headers();
-        let is_sized = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-        if !headers.contains_key(header::CONTENT_TYPE) && !is_sized && !headers.contains_key(header::TRANSFER_ENCODING) {
+        let is_sized = headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+        if !headers.contains_key(header::CONTENT_TYPE)
+            && !is_sized
+            && !headers.contains_key(header::TRANSFER_ENCODING)
+        {
             return Ok(None);
         }
-        <Self as FromRequest<App>>::from_request(request, app).await.map(Some)
+        <Self as FromRequest<App>>::from_request(request, app)
+            .await
+            .map(Some)
     }
 }
 
@@ -58,42 +65,73 @@ where
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Error::UnsupportedType { code: "unsupported_media_type", message: "send a JSON body with Content-Type: application/json".into() }.into())
+    Err(Error::UnsupportedType {
+        code: "unsupported_media_type",
+        message: "send a JSON body with Content-Type: application/json".into(),
+    }
+    .into())
 }
 
 /// The whole body, at most `limit` bytes, counted as they arrive.
 pub async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, Problem> {
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Error::TooLarge { code: "body_too_large", message: format!("the body is larger than {limit} bytes").into() }.into())
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge {
+            code: "body_too_large",
+            message: format!("the body is larger than {limit} bytes").into(),
         }
-        Err(_) => Err(Error::Malformed { code: "body_incomplete", message: "the body ended before its announced length".into() }.into()),
+        .into()),
+        Err(_) => Err(Error::Malformed {
+            code: "body_incomplete",
+            message: "the body ended before its announced length".into(),
+        }
+        .into()),
     }
 }
 
 /// Reads `body` as a `T`. 400 when it is not JSON, 422 when it is JSON of another shape.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if nesting_depth(body) > MAX_JSON_DEPTH {
-        return Err(Error::Malformed { code: "json_too_deep", message: format!("the JSON nests deeper than {MAX_JSON_DEPTH} levels").into() }.into());
+        return Err(Error::Malformed {
+            code: "json_too_deep",
+            message: format!("the JSON nests deeper than {MAX_JSON_DEPTH} levels").into(),
+        }
+        .into());
     }
     if has_nul(body) {
         // PostgreSQL stores no such text, and nobody means it.
-        return Err(Error::Invalid { code: "nul_character", field: None, message: "text must not hold the character U+0000".into() }.into());
+        return Err(Error::Invalid {
+            code: "nul_character",
+            field: None,
+            message: "text must not hold the character U+0000".into(),
+        }
+        .into());
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| {
         let message = error.to_string();
         if error.is_data() {
-            Error::Invalid { code: "invalid_body", field: None, message: message.into() }.into()
+            Error::Invalid {
+                code: "invalid_body",
+                field: None,
+                message: message.into(),
+            }
+            .into()
         } else {
-            Error::Malformed { code: "malformed_json", message: format!("the body is not valid JSON: {message}").into() }.into()
+            Error::Malformed {
+                code: "malformed_json",
+                message: format!("the body is not valid JSON: {message}").into(),
+            }
+            .into()
         }
     })
 }
@@ -128,11 +166,17 @@ fn nesting_depth(body: &[u8]) -> usize {
 fn has_nul(body: &[u8]) -> bool {
     const ESCAPE: &[u8] = b"\\u0000";
     let is_nul = |start: usize| {
-        let backslashes_before = body[..start].iter().rev().take_while(|byte| **byte == b'\\').count();
+        let backslashes_before = body[..start]
+            .iter()
+            .rev()
+            .take_while(|byte| **byte == b'\\')
+            .count();
         // After an odd number of backslashes this one is text, and "u0000" too.
         backslashes_before % 2 == 0
     };
-    body.windows(ESCAPE.len()).enumerate().any(|(start, window)| window == ESCAPE && is_nul(start))
+    body.windows(ESCAPE.len())
+        .enumerate()
+        .any(|(start, window)| window == ESCAPE && is_nul(start))
 }
 
 /// Path parameters. An id that is no id names nothing: 404, like one that never was.
@@ -158,7 +202,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         axum::extract::Query::<T>::try_from_uri(&parts.uri)
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|error| Error::Invalid { code: "invalid_query", field: None, message: error.body_text().into() }.into())
+            .map_err(|error| {
+                Error::Invalid {
+                    code: "invalid_query",
+                    field: None,
+                    message: error.body_text().into(),
+                }
+                .into()
+            })
     }
 }
 
@@ -189,11 +240,21 @@ impl PageQuery {
     pub fn check(&self) -> Result<PageRequest, Error> {
         let limit = self.limit.unwrap_or(DEFAULT_PAGE);
         if !(1..=MAX_PAGE).contains(&limit) {
-            return Err(Error::invalid("invalid_limit", "limit", format!("limit must be 1 to {MAX_PAGE}")));
+            return Err(Error::invalid(
+                "invalid_limit",
+                "limit",
+                format!("limit must be 1 to {MAX_PAGE}"),
+            ));
         }
         let before = match &self.cursor {
             None => Uuid::max(),
-            Some(cursor) => Uuid::try_parse(cursor).map_err(|_| Error::invalid("invalid_cursor", "cursor", "cursor must be the next_cursor of an earlier page"))?,
+            Some(cursor) => Uuid::try_parse(cursor).map_err(|_| {
+                Error::invalid(
+                    "invalid_cursor",
+                    "cursor",
+                    "cursor must be the next_cursor of an earlier page",
+                )
+            })?,
         };
         Ok(PageRequest { limit, before })
     }
@@ -214,7 +275,10 @@ impl<T> Page<T> {
         let more = rows.len() as i64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or_default());
         let next_cursor = rows.last().filter(|_| more).map(|row| id(row).to_string());
-        Self { items: rows.into_iter().map(item).collect(), next_cursor }
+        Self {
+            items: rows.into_iter().map(item).collect(),
+            next_cursor,
+        }
     }
 }
 
@@ -247,9 +311,27 @@ mod tests {
     fn a_change_tells_absent_from_null() {
         let read = |text: &str| serde_json::from_str::<Change>(text);
 
-        assert_eq!(read("{}").expect("nothing changes"), Change { name: None, limit: None });
-        assert_eq!(read(r#"{"limit": null}"#).expect("a limit may be null"), Change { name: None, limit: Some(None) });
-        assert_eq!(read(r#"{"limit": 3}"#).expect("a limit"), Change { name: None, limit: Some(Some(3)) });
+        assert_eq!(
+            read("{}").expect("nothing changes"),
+            Change {
+                name: None,
+                limit: None
+            }
+        );
+        assert_eq!(
+            read(r#"{"limit": null}"#).expect("a limit may be null"),
+            Change {
+                name: None,
+                limit: Some(None)
+            }
+        );
+        assert_eq!(
+            read(r#"{"limit": 3}"#).expect("a limit"),
+            Change {
+                name: None,
+                limit: Some(Some(3))
+            }
+        );
         assert!(read(r#"{"name": null}"#).is_err(), "a name cannot be null");
     }
 
@@ -258,7 +340,10 @@ mod tests {
         let rows: Vec<Uuid> = (1..=3).map(Uuid::from_u128).collect();
 
         let page: Page<Uuid> = Page::of(rows.clone(), 2, |row| *row, |row| row);
-        assert_eq!((page.items.len(), page.next_cursor), (2, Some(Uuid::from_u128(2).to_string())));
+        assert_eq!(
+            (page.items.len(), page.next_cursor),
+            (2, Some(Uuid::from_u128(2).to_string()))
+        );
 
         let page: Page<Uuid> = Page::of(rows, 3, |row| *row, |row| row);
         assert_eq!((page.items.len(), page.next_cursor), (3, None));

@@ -25,18 +25,52 @@ fn render() -> String {
          Routes outside the document (`/docs`, `/api/openapi.json`, `/metrics`) need nothing and hold no tenant's data.\n",
     );
     page.push_str("\n## Roles\n\n");
-    table(&mut page, "permission", &Role::ALL.map(Role::name), Permission::ALL.map(|permission| (permission.name().to_owned(), Role::ALL.map(|role| role.allows(permission)))));
+    table(
+        &mut page,
+        "permission",
+        &Role::ALL.map(Role::name),
+        Permission::ALL.map(|permission| {
+            (
+                permission.name().to_owned(),
+                Role::ALL.map(|role| role.allows(permission)),
+            )
+        }),
+    );
     page.push_str("\n## Key scopes\n\n");
-    table(&mut page, "permission", &KeyScope::ALL.map(KeyScope::name), Permission::ALL.map(|permission| (permission.name().to_owned(), KeyScope::ALL.map(|scope| scope.allows(permission)))));
+    table(
+        &mut page,
+        "permission",
+        &KeyScope::ALL.map(KeyScope::name),
+        Permission::ALL.map(|permission| {
+            (
+                permission.name().to_owned(),
+                KeyScope::ALL.map(|scope| scope.allows(permission)),
+            )
+        }),
+    );
     page.push_str("\n## Operations\n\n| operation | needs | roles | key scopes |\n|---|---|---|---|\n");
     for (operation, need) in operations() {
         let (needs, roles, scopes) = match need {
             Need::Nothing => ("nothing".to_owned(), "anyone".to_owned(), "anyone".to_owned()),
-            Need::Credential => ("any credential".to_owned(), list(Role::ALL.map(Role::name)), list(KeyScope::ALL.map(KeyScope::name))),
+            Need::Credential => (
+                "any credential".to_owned(),
+                list(Role::ALL.map(Role::name)),
+                list(KeyScope::ALL.map(KeyScope::name)),
+            ),
             Need::Permission(permission) => (
                 format!("`{}`", permission.name()),
-                list(Role::ALL.into_iter().filter(|role| role.allows(permission)).map(Role::name)),
-                list(KeyScope::ALL.into_iter().filter(|scope| scope.allows(permission)).map(KeyScope::name)),
+                list(
+                    Role::ALL
+                        .into_iter()
+                        .filter(|role| role.allows(permission))
+                        .map(Role::name),
+                ),
+                list(
+                    KeyScope::ALL
+                        .into_iter()
+                        .filter(|scope| scope.allows(permission))
+                        .map(KeyScope::name),
+                ),
             ),
         };
         writeln!(page, "| `{operation}` | {needs} | {roles} | {scopes} |").expect("a string takes all text");
@@ -44,8 +78,19 @@ fn render() -> String {
     page
 }
 
-fn table<const COLUMNS: usize>(page: &mut String, corner: &str, columns: &[&str; COLUMNS], rows: impl IntoIterator<Item = (String, [bool; COLUMNS])>) {
-    writeln!(page, "| {corner} | {} |\n|---|{}", columns.join(" | "), "---|".repeat(COLUMNS)).expect("a string takes all text");
+fn table<const COLUMNS: usize>(
+    page: &mut String,
+    corner: &str,
+    columns: &[&str; COLUMNS],
+    rows: impl IntoIterator<Item = (String, [bool; COLUMNS])>,
+) {
+    writeln!(
+        page,
+        "| {corner} | {} |\n|---|{}",
+        columns.join(" | "),
+        "---|".repeat(COLUMNS)
+    )
+    .expect("a string takes all text");
     for (name, cells) in rows {
         let cells = cells.map(|allowed| if allowed { "yes" } else { "no" });
         writeln!(page, "| `{name}` | {} |", cells.join(" | ")).expect("a string takes all text");
@@ -80,14 +125,24 @@ fn operations() -> Vec<(String, Need)> {
 }
 
 fn need(operation: &str, security: &Value) -> Need {
-    let Some(requirements) = security.as_array() else { return Need::Nothing };
-    let [requirement] = requirements.as_slice() else { panic!("{operation} must have one security requirement") };
-    let scopes = requirement["bearer"].as_array().unwrap_or_else(|| panic!("{operation} must take bearer tokens"));
+    let Some(requirements) = security.as_array() else {
+        return Need::Nothing;
+    };
+    let [requirement] = requirements.as_slice() else {
+        panic!("{operation} must have one security requirement")
+    };
+    let scopes = requirement["bearer"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{operation} must take bearer tokens"));
     match scopes.as_slice() {
         [] => Need::Credential,
         [scope] => {
-            let permission = Permission::ALL.into_iter().find(|permission| Some(permission.name()) == scope.as_str());
-            Need::Permission(permission.unwrap_or_else(|| panic!("{operation} names no permission of ours: {scope}")))
+            let permission = Permission::ALL
+                .into_iter()
+                .find(|permission| Some(permission.name()) == scope.as_str());
+            Need::Permission(
+                permission.unwrap_or_else(|| panic!("{operation} names no permission of ours: {scope}")),
+            )
         }
         _ => panic!("{operation} must need one permission"),
     }
@@ -97,7 +152,11 @@ fn need(operation: &str, security: &Value) -> Need {
 fn the_permissions_page_says_what_the_code_does() {
     let committed = std::fs::read_to_string(PAGE).expect("docs/permissions.md can be read");
 
-    assert_eq!(committed, render(), "rewrite it: cargo test --lib -- --ignored rewrite_the_permissions_page");
+    assert_eq!(
+        committed,
+        render(),
+        "rewrite it: cargo test --lib -- --ignored rewrite_the_permissions_page"
+    );
 }
 
 #[test]

@@ -84,27 +84,52 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         log(&error);
         match error {
-            Error::NotFound(what) => Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}")),
+            Error::NotFound(what) => Self::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                format!("there is no such {what}"),
+            ),
             Error::Malformed { code, message } => Self::new(StatusCode::BAD_REQUEST, code, message),
-            Error::Invalid { code, field, message } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).with_field(field),
+            Error::Invalid { code, field, message } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).with_field(field)
+            }
             Error::Conflict { code, message } => Self::new(StatusCode::CONFLICT, code, message),
             Error::Unauthenticated { code, message } => Self::new(StatusCode::UNAUTHORIZED, code, message),
             Error::Forbidden { code, message } => Self::new(StatusCode::FORBIDDEN, code, message),
-            Error::RateLimited { retry_after } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests: wait as long as Retry-After says").with_retry_after(retry_after)
-            }
+            Error::RateLimited { retry_after } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "too many requests: wait as long as Retry-After says",
+            )
+            .with_retry_after(retry_after),
             Error::BudgetExceeded { code, message } => Self::new(StatusCode::PAYMENT_REQUIRED, code, message),
             Error::TooLarge { code, message } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, message),
-            Error::UnsupportedType { code, message } => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message),
-            Error::Unavailable { code, message, retry_after, .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with_retry_after(retry_after),
+            Error::UnsupportedType { code, message } => {
+                Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message)
+            }
+            Error::Unavailable {
+                code,
+                message,
+                retry_after,
+                ..
+            } => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with_retry_after(retry_after),
             Error::Upstream { code, message, .. } => Self::new(StatusCode::BAD_GATEWAY, code, message),
-            Error::StorageFull => Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full", "the server has no space left to store this; tell its operator"),
-            Error::Database(error) if is_outage(&error) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "the database does not answer; try again shortly").with_retry_after(Duration::from_secs(2))
-            }
-            Error::Database(_) | Error::Internal(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something broke on our side; the request id names this failure in the logs")
-            }
+            Error::StorageFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "storage_full",
+                "the server has no space left to store this; tell its operator",
+            ),
+            Error::Database(error) if is_outage(&error) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database_unavailable",
+                "the database does not answer; try again shortly",
+            )
+            .with_retry_after(Duration::from_secs(2)),
+            Error::Database(_) | Error::Internal(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "something broke on our side; the request id names this failure in the logs",
+            ),
         }
     }
 }
@@ -112,18 +137,29 @@ impl From<Error> for Problem {
 /// Failures are logged here, once, where they are answered. Causes stay in the log.
 fn log(error: &Error) {
     match error {
-        Error::Database(_) | Error::Internal(_) | Error::StorageFull => tracing::error!(error = ?error, "request failed"),
-        Error::Unavailable { .. } | Error::Upstream { .. } => tracing::warn!(error = ?error, "request failed"),
+        Error::Database(_) | Error::Internal(_) | Error::StorageFull => {
+            tracing::error!(error = ?error, "request failed")
+        }
+        Error::Unavailable { .. } | Error::Upstream { .. } => {
+            tracing::warn!(error = ?error, "request failed")
+        }
         _ => {}
     }
 }
 
 fn is_outage(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Tls(_) => true,
         // SQLite: busy or locked past the wait limit. PostgreSQL: class 53 (resources), 57 (intervention), 08 (connection), deadlocks.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            matches!(code.as_ref(), "5" | "6" | "517" | "40001" | "40P01") || ["08", "53", "57"].iter().any(|class| code.len() == 5 && code.starts_with(class))
+            matches!(code.as_ref(), "5" | "6" | "517" | "40001" | "40P01")
+                || ["08", "53", "57"]
+                    .iter()
+                    .any(|class| code.len() == 5 && code.starts_with(class))
         }),
         _ => false,
     }
@@ -133,13 +169,18 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some(retry_after) = self.retry_after {
             let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -73,19 +73,33 @@ pub struct RateLimits {
 
 impl Default for RateLimits {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
     }
 }
 
 impl RateLimits {
     /// Takes `cost` (0 only looks) from the bucket. `Err` holds how long to wait.
-    pub fn take(&self, bucket: &Bucket, quota: Quota, cost: u32, now: DateTime<Utc>) -> std::result::Result<Standing, Duration> {
+    pub fn take(
+        &self,
+        bucket: &Bucket,
+        quota: Quota,
+        cost: u32,
+        now: DateTime<Utc>,
+    ) -> std::result::Result<Standing, Duration> {
         let window = TimeDelta::from_std(quota.window).unwrap_or(TimeDelta::MAX);
         let step = window / i32::try_from(quota.limit.max(1)).unwrap_or(i32::MAX);
         let shard = &self.shards[self.hasher.hash_one(bucket) as usize % SHARDS];
         let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         // The time at which the bucket is full again; it may lie at most one window ahead.
-        let full_at = buckets.get(bucket).copied().unwrap_or(now).max(now).min(now + window);
+        let full_at = buckets
+            .get(bucket)
+            .copied()
+            .unwrap_or(now)
+            .max(now)
+            .min(now + window);
         let after = full_at + step * i32::try_from(cost).unwrap_or(i32::MAX);
         let needed = if cost == 0 { full_at + step } else { after };
         if needed > now + window {
@@ -115,7 +129,9 @@ pub struct StandingSlot(Arc<Mutex<Option<(&'static str, Standing)>>>);
 impl StandingSlot {
     /// Writes `RateLimit` and `RateLimit-Policy` (IETF httpapi draft) when a bucket was charged.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
-        let Some((name, standing)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return };
+        let Some((name, standing)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return;
+        };
         let policy = format!("\"{name}\";q={};w={}", standing.limit, standing.window_s);
         let state = format!("\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
         for (header, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
@@ -163,11 +179,18 @@ fn take(app: &App, slot: Option<&StandingSlot>, bucket: Bucket, cost: u32) -> Re
         Bucket::Key(_) => ("key", limits.requests_per_minute_per_key, minute),
         Bucket::Account(_) | Bucket::Subject(_) => ("member", limits.requests_per_minute_per_member, minute),
         Bucket::Address(_) => ("address", limits.requests_per_minute_per_address, minute),
-        Bucket::LoginAddress(_) | Bucket::LoginAccount(_) | Bucket::Password(_) => ("login", limits.login_attempts, login_window),
+        Bucket::LoginAddress(_) | Bucket::LoginAccount(_) | Bucket::Password(_) => {
+            ("login", limits.login_attempts, login_window)
+        }
     };
-    match app.rate_limits.take(&bucket, Quota { limit, window }, cost, app.clock.now()) {
+    match app
+        .rate_limits
+        .take(&bucket, Quota { limit, window }, cost, app.clock.now())
+    {
         Ok(standing) => {
-            if cost > 0 && let Some(slot) = slot {
+            if cost > 0
+                && let Some(slot) = slot
+            {
                 *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, standing));
             }
             Ok(())
@@ -182,10 +205,23 @@ fn take(app: &App, slot: Option<&StandingSlot>, bucket: Bucket, cost: u32) -> Re
 /// The client's address: the connection's, or, when that is a configured proxy, the last address in
 /// `X-Forwarded-For` that is not one. An IPv6 address stands for its /64.
 pub fn client_address(parts: &Parts, app: &App) -> IpAddr {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([127, 0, 0, 1]), |ConnectInfo(address)| address.ip().to_canonical());
+    let peer = parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::from([127, 0, 0, 1]), |ConnectInfo(address)| {
+            address.ip().to_canonical()
+        });
     let proxies = &app.config.server.trusted_proxies;
-    let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let mut hops: Vec<IpAddr> = forwarded.filter_map(|hop| hop.trim().parse::<IpAddr>().ok()).map(|hop| hop.to_canonical()).collect();
+    let forwarded = parts
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let mut hops: Vec<IpAddr> = forwarded
+        .filter_map(|hop| hop.trim().parse::<IpAddr>().ok())
+        .map(|hop| hop.to_canonical())
+        .collect();
     hops.push(peer);
     let mut address = peer;
     for hop in hops.into_iter().rev() {
@@ -207,7 +243,10 @@ pub fn client_address(parts: &Parts, app: &App) -> IpAddr {
 mod tests {
     use super::*;
 
-    const QUOTA: Quota = Quota { limit: 3, window: Duration::from_secs(60) };
+    const QUOTA: Quota = Quota {
+        limit: 3,
+        window: Duration::from_secs(60),
+    };
 
     fn start() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).expect("a valid time")
@@ -218,12 +257,30 @@ mod tests {
         let limits = RateLimits::default();
         let bucket = Bucket::LoginAccount("a@example.com".to_owned());
 
-        let remaining: Vec<u32> = (0..3).map(|_| limits.take(&bucket, QUOTA, 1, start()).expect("within the limit").remaining).collect();
+        let remaining: Vec<u32> = (0..3)
+            .map(|_| {
+                limits
+                    .take(&bucket, QUOTA, 1, start())
+                    .expect("within the limit")
+                    .remaining
+            })
+            .collect();
 
         assert_eq!(remaining, [2, 1, 0]);
-        assert_eq!(limits.take(&bucket, QUOTA, 1, start()), Err(Duration::from_secs(20)));
-        assert!(limits.take(&bucket, QUOTA, 1, start() + TimeDelta::seconds(20)).is_ok());
-        assert!(limits.take(&bucket, QUOTA, 1, start() + TimeDelta::seconds(20)).is_err());
+        assert_eq!(
+            limits.take(&bucket, QUOTA, 1, start()),
+            Err(Duration::from_secs(20))
+        );
+        assert!(
+            limits
+                .take(&bucket, QUOTA, 1, start() + TimeDelta::seconds(20))
+                .is_ok()
+        );
+        assert!(
+            limits
+                .take(&bucket, QUOTA, 1, start() + TimeDelta::seconds(20))
+                .is_err()
+        );
     }
 
     #[test]
@@ -246,7 +303,9 @@ mod tests {
         let bucket = Bucket::LoginAccount("a@example.com".to_owned());
         assert!(limits.take(&bucket, QUOTA, 1, start()).is_ok());
 
-        let wait = limits.take(&bucket, QUOTA, 1, start() - TimeDelta::days(3)).expect_err("the bucket counts as empty");
+        let wait = limits
+            .take(&bucket, QUOTA, 1, start() - TimeDelta::days(3))
+            .expect_err("the bucket counts as empty");
 
         assert!(wait <= QUOTA.window);
     }

@@ -13,5 +13,7 @@ pub async fn scope<F: Future>(id: Uuid, future: F) -> F::Output {
 
 /// The current request's id; empty outside a request.
 pub fn current() -> String {
-    REQUEST_ID.try_with(|id| id.simple().to_string()).unwrap_or_default()
+    REQUEST_ID
+        .try_with(|id| id.simple().to_string())
+        .unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use axum::middleware;
 use axum::routing::get;
 use http::StatusCode;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContactBuilder, InfoBuilder, OpenApi, OpenApiBuilder, LicenseBuilder};
+use utoipa::openapi::{ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -63,8 +63,20 @@ pub fn router(app: App) -> Router {
     routes
         .route("/metrics", get(metrics))
         .merge(SwaggerUi::new("/docs").external_url_unchecked("/api/openapi.json", document))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such address; /docs lists all") })
-        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not take this method; /docs lists all") })
+        .fallback(|| async {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "no_such_route",
+                "there is no such address; /docs lists all",
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this address does not take this method; /docs lists all",
+            )
+        })
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::layer))
         .layer(middleware::from_fn_with_state(app.clone(), cors::layer))
         .layer(middleware::from_fn_with_state(app.clone(), envelope::layer))

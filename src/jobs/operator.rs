@@ -23,7 +23,9 @@ pub(super) struct Schedule {
 pub(super) const SCHEDULES: &[Schedule] = &[Schedule {
     name: "upkeep",
     cron: "*/5 * * * *",
-    enqueue: |app, write, now| Box::pin(async move { enqueue_upkeep(app, write, &Upkeep {}, "upkeep", now).await }),
+    enqueue: |app, write, now| {
+        Box::pin(async move { enqueue_upkeep(app, write, &Upkeep {}, "upkeep", now).await })
+    },
 }];
 
 /// Clears away what has ended: jobs, reservations of dead turns, spent idempotency keys, files that nothing names.
@@ -44,9 +46,16 @@ async fn clear(app: &App) -> Result<()> {
     let now = app.clock.now();
     usage::release_expired(app).await?;
     let mut write = app.db.write(Scope::Operator).await?;
-    store::delete_finished(&mut write, now - TimeDelta::days(app.config.jobs.keep_finished_days.into())).await?;
+    store::delete_finished(
+        &mut write,
+        now - TimeDelta::days(app.config.jobs.keep_finished_days.into()),
+    )
+    .await?;
     http::idempotency::forget(&mut write, now).await?;
-    for statement in ["delete from refresh_token where session_id in (select id from login_session where expires_at < $1)", "delete from login_session where expires_at < $1"] {
+    for statement in [
+        "delete from refresh_token where session_id in (select id from login_session where expires_at < $1)",
+        "delete from login_session where expires_at < $1",
+    ] {
         on!(write, c => sqlx::query(statement).bind(now).execute(c).await.map(drop))?;
     }
     write.commit().await?;

@@ -18,7 +18,10 @@ use crate::jobs;
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_jobs)).routes(routes!(get_job)).routes(routes!(retry_job))
+    OpenApiRouter::new()
+        .routes(routes!(list_jobs))
+        .routes(routes!(get_job))
+        .routes(routes!(retry_job))
 }
 
 /// Which jobs, and which page of them.
@@ -94,10 +97,23 @@ impl From<JobView> for JobResponse {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_jobs(access: AdminAccess, State(app): State<App>, Query(query): Query<JobsQuery>) -> Result<axum::Json<Page<JobResponse>>, Problem> {
-    let page = PageQuery { limit: query.limit, cursor: query.cursor }.check()?;
+async fn list_jobs(
+    access: AdminAccess,
+    State(app): State<App>,
+    Query(query): Query<JobsQuery>,
+) -> Result<axum::Json<Page<JobResponse>>, Problem> {
+    let page = PageQuery {
+        limit: query.limit,
+        cursor: query.cursor,
+    }
+    .check()?;
     let jobs = jobs::list(&app, access.tenant_id, query.state, page).await?;
-    Ok(axum::Json(Page::of(jobs, page.limit, |job| job.id.0, JobResponse::from)))
+    Ok(axum::Json(Page::of(
+        jobs,
+        page.limit,
+        |job| job.id.0,
+        JobResponse::from,
+    )))
 }
 
 /// One job.
@@ -112,7 +128,11 @@ async fn list_jobs(access: AdminAccess, State(app): State<App>, Query(query): Qu
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn get_job(access: AdminAccess, State(app): State<App>, Path(id): Path<JobId>) -> Result<axum::Json<JobResponse>, Problem> {
+async fn get_job(
+    access: AdminAccess,
+    State(app): State<App>,
+    Path(id): Path<JobId>,
+) -> Result<axum::Json<JobResponse>, Problem> {
     let job = jobs::get(&app, access.tenant_id, id).await?;
     Ok(axum::Json(job.into()))
 }
@@ -129,7 +149,11 @@ async fn get_job(access: AdminAccess, State(app): State<App>, Path(id): Path<Job
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn retry_job(access: AdminAccess, State(app): State<App>, Path(id): Path<JobId>) -> Result<axum::Json<JobResponse>, Problem> {
+async fn retry_job(
+    access: AdminAccess,
+    State(app): State<App>,
+    Path(id): Path<JobId>,
+) -> Result<axum::Json<JobResponse>, Problem> {
     let job = jobs::retry(&app, access.tenant_id, id, &access.actor, &access.origin).await?;
     Ok(axum::Json(job.into()))
 }

@@ -48,8 +48,19 @@ impl FileStore {
     /// Begins to receive a file.
     pub async fn receive(&self) -> Result<IncomingFile> {
         let path = self.root.join("incoming").join(Uuid::now_v7().to_string());
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path).await?;
-        Ok(IncomingFile { path, file, hash: digest::Context::new(&digest::SHA256), size_bytes: 0, kept: false })
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .await?;
+        Ok(IncomingFile {
+            path,
+            file,
+            hash: digest::Context::new(&digest::SHA256),
+            size_bytes: 0,
+            kept: false,
+        })
     }
 
     /// Takes a received file over; returns the key it is kept under.
@@ -69,7 +80,9 @@ impl FileStore {
 
     /// Where the file of this key is. Keys are made by [`FileStore::keep`]; any other text is refused.
     pub fn path(&self, key: &str) -> Result<PathBuf> {
-        let parts = key.split_once('/').and_then(|(tenant, file)| Some((Uuid::try_parse(tenant).ok()?, Uuid::try_parse(file).ok()?)));
+        let parts = key
+            .split_once('/')
+            .and_then(|(tenant, file)| Some((Uuid::try_parse(tenant).ok()?, Uuid::try_parse(file).ok()?)));
         let (tenant, file) = parts.ok_or_else(|| Error::internal(format!("{key:?} is no file key")))?;
         Ok(self.root.join(tenant.to_string()).join(file.to_string()))
     }
@@ -85,7 +98,9 @@ impl FileStore {
     /// Keys of files that are older than [`ORPHAN_AGE`]; half-received ones of that age are removed on the way.
     pub(super) async fn list_old(&self) -> Result<Vec<String>> {
         let root = self.root.clone();
-        tokio::task::spawn_blocking(move || list_old(&root)).await.map_err(Error::internal)?
+        tokio::task::spawn_blocking(move || list_old(&root))
+            .await
+            .map_err(Error::internal)?
     }
 }
 
@@ -93,11 +108,19 @@ fn list_old(root: &Path) -> Result<Vec<String>> {
     let mut keys = Vec::new();
     for folder in std::fs::read_dir(root)? {
         let folder = folder?;
-        let Ok(name) = folder.file_name().into_string() else { continue };
+        let Ok(name) = folder.file_name().into_string() else {
+            continue;
+        };
         for file in std::fs::read_dir(folder.path())? {
             let file = file?;
-            let is_old = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age > ORPHAN_AGE);
-            let Ok(file_name) = file.file_name().into_string() else { continue };
+            let is_old = file
+                .metadata()?
+                .modified()?
+                .elapsed()
+                .is_ok_and(|age| age > ORPHAN_AGE);
+            let Ok(file_name) = file.file_name().into_string() else {
+                continue;
+            };
             if !is_old {
                 continue;
             }
@@ -130,7 +153,11 @@ impl IncomingFile {
         self.file.flush().await?;
         let content_hash = secrets::hex(self.hash.clone().finish().as_ref());
         let size_bytes = self.size_bytes;
-        Ok(StagedFile { incoming: self, content_hash, size_bytes })
+        Ok(StagedFile {
+            incoming: self,
+            content_hash,
+            size_bytes,
+        })
     }
 }
 
@@ -152,10 +179,21 @@ impl StagedFile {
 /// A client's file name, for show: its last component, without control characters, at most 200 characters.
 pub fn clean_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let hidden = |character: &char| character.is_control() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let cleaned: String = last.chars().filter(|character| !hidden(character)).take(200).collect();
+    let hidden = |character: &char| {
+        character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let cleaned: String = last
+        .chars()
+        .filter(|character| !hidden(character))
+        .take(200)
+        .collect();
     let cleaned = cleaned.trim().trim_start_matches('.').to_owned();
-    if cleaned.is_empty() { "document".to_owned() } else { cleaned }
+    if cleaned.is_empty() {
+        "document".to_owned()
+    } else {
+        cleaned
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +218,12 @@ mod tests {
 
         drop(incoming);
 
-        assert_eq!(std::fs::read_dir(folder.path().join("files/incoming")).expect("readable").count(), 0);
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("files/incoming"))
+                .expect("readable")
+                .count(),
+            0
+        );
     }
 
     #[tokio::test]
@@ -188,7 +231,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = FileStore::open(folder.path()).expect("the store opens");
 
-        for key in ["../secrets.key", "a/b", "/etc/passwd", "0190b5a0-0000-7000-8000-000000000000/../../x"] {
+        for key in [
+            "../secrets.key",
+            "a/b",
+            "/etc/passwd",
+            "0190b5a0-0000-7000-8000-000000000000/../../x",
+        ] {
             assert!(files.path(key).is_err(), "{key}");
         }
     }

@@ -59,7 +59,10 @@ pub enum DocumentState {
     Processing,
     Indexed,
     /// `code` is stable, `message` is for a person and says what to do.
-    Failed { code: String, message: String },
+    Failed {
+        code: String,
+        message: String,
+    },
 }
 
 impl DocumentState {
@@ -91,14 +94,25 @@ pub struct Chunk {
 }
 
 /// Makes the source that takes a chatbot's uploaded files, in the transaction that makes the chatbot.
-pub async fn create_upload_source(write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId, id: SourceId, now: DateTime<Utc>) -> Result<()> {
+pub async fn create_upload_source(
+    write: &mut Write,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    id: SourceId,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(write, c => sqlx::query("insert into source (id, tenant_id, chatbot_id, kind, name, created_at) values ($1, $2, $3, 'upload', 'Uploaded files', $4)")
         .bind(id).bind(tenant_id).bind(chatbot_id).bind(now).execute(c).await.map(drop))?;
     Ok(())
 }
 
 /// A page of a chatbot's documents, newest first.
-pub async fn list_documents(app: &App, reach: Reach, chatbot_id: ChatbotId, page: PageRequest) -> Result<Vec<Document>> {
+pub async fn list_documents(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    page: PageRequest,
+) -> Result<Vec<Document>> {
     let mut conn = app.db.read(reach.tenant_id).await?;
     chatbots::find(&mut conn, reach, chatbot_id).await?;
     store::list(&mut conn, reach.tenant_id, chatbot_id, page).await
@@ -107,42 +121,93 @@ pub async fn list_documents(app: &App, reach: Reach, chatbot_id: ChatbotId, page
 /// A document within reach.
 pub async fn get_document(app: &App, reach: Reach, id: DocumentId) -> Result<Document> {
     let mut conn = app.db.read(reach.tenant_id).await?;
-    store::find(&mut conn, reach, id).await?.ok_or(Error::NotFound("document"))
+    store::find(&mut conn, reach, id)
+        .await?
+        .ok_or(Error::NotFound("document"))
 }
 
 /// A document's text, empty until it is indexed.
 pub async fn document_text(app: &App, reach: Reach, id: DocumentId) -> Result<String> {
     let mut conn = app.db.read(reach.tenant_id).await?;
-    Ok(store::find_text(&mut conn, reach.tenant_id, id).await?.unwrap_or_default())
+    Ok(store::find_text(&mut conn, reach.tenant_id, id)
+        .await?
+        .unwrap_or_default())
 }
 
 /// A document's chunks from position `from` on, at most `limit`.
-pub async fn list_chunks(app: &App, reach: Reach, id: DocumentId, from: i64, limit: i64) -> Result<Vec<Chunk>> {
+pub async fn list_chunks(
+    app: &App,
+    reach: Reach,
+    id: DocumentId,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<Chunk>> {
     let mut conn = app.db.read(reach.tenant_id).await?;
     store::list_chunks(&mut conn, reach.tenant_id, id, from, limit).await
 }
 
 /// Deletes a document: out of answers at once, out of index and files soon after.
-pub async fn delete_document(app: &App, reach: Reach, id: DocumentId, actor: &Actor, origin: &Origin) -> Result<()> {
+pub async fn delete_document(
+    app: &App,
+    reach: Reach,
+    id: DocumentId,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<()> {
     let mut write = app.db.write(reach.tenant_id).await?;
-    let document = store::find(&mut write, reach, id).await?.ok_or(Error::NotFound("document"))?;
+    let document = store::find(&mut write, reach, id)
+        .await?
+        .ok_or(Error::NotFound("document"))?;
     store::delete(&mut write, reach.tenant_id, id).await?;
-    let cleaning = jobs::RemoveDocuments { document_ids: vec![id], chunk_ids: Vec::new(), file_keys: vec![document.file_key] };
+    let cleaning = jobs::RemoveDocuments {
+        document_ids: vec![id],
+        chunk_ids: Vec::new(),
+        file_keys: vec![document.file_key],
+    };
     crate::jobs::enqueue(app, &mut write, reach.tenant_id, &cleaning).await?;
     let before = json!({ "title": document.title, "file_name": document.file_name, "chatbot_id": document.chatbot_id });
-    let change = Change { action: "document.delete", object_kind: "document", object_id: id.to_string(), before: Some(before), after: None };
-    audit::record(&mut write, reach.tenant_id, actor, origin, change, app.clock.now()).await?;
+    let change = Change {
+        action: "document.delete",
+        object_kind: "document",
+        object_id: id.to_string(),
+        before: Some(before),
+        after: None,
+    };
+    audit::record(
+        &mut write,
+        reach.tenant_id,
+        actor,
+        origin,
+        change,
+        app.clock.now(),
+    )
+    .await?;
     write.commit().await?;
     app.wake_workers();
     Ok(())
 }
 
 /// Queues the removal of all that a chatbot knows from index and files, in the transaction that deletes its rows.
-pub async fn remove_all_of_chatbot(app: &App, write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<()> {
+pub async fn remove_all_of_chatbot(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<()> {
     let documents = store::list_files_of_chatbot(write, tenant_id, chatbot_id).await?;
     for group in documents.chunks(jobs::REMOVED_AT_ONCE) {
         let (document_ids, file_keys) = group.iter().cloned().unzip();
-        crate::jobs::enqueue(app, write, tenant_id, &jobs::RemoveDocuments { document_ids, chunk_ids: Vec::new(), file_keys }).await?;
+        crate::jobs::enqueue(
+            app,
+            write,
+            tenant_id,
+            &jobs::RemoveDocuments {
+                document_ids,
+                chunk_ids: Vec::new(),
+                file_keys,
+            },
+        )
+        .await?;
     }
     Ok(())
 }

@@ -37,7 +37,9 @@ const CHUNK_PAGE: i64 = 500;
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
-    let uploads = OpenApiRouter::new().routes(routes!(upload_documents, list_documents)).layer(DefaultBodyLimit::disable());
+    let uploads = OpenApiRouter::new()
+        .routes(routes!(upload_documents, list_documents))
+        .layer(DefaultBodyLimit::disable());
     OpenApiRouter::new()
         .merge(uploads)
         .routes(routes!(get_document, delete_document))
@@ -156,7 +158,10 @@ struct ChunkQuery {
 
 /// The files of an upload.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "describes the multipart body in OpenAPI; the handler streams it")]
+#[allow(
+    dead_code,
+    reason = "describes the multipart body in OpenAPI; the handler streams it"
+)]
 struct UploadBody {
     /// One part per file, each with a file name.
     #[schema(value_type = Vec<String>, format = Binary)]
@@ -173,19 +178,38 @@ struct UploadResponse {
 #[utoipa::path(post, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")),
     request_body(content = UploadBody, content_type = "multipart/form-data"),
     responses((status = 202, body = UploadResponse), (status = "4XX", body = Problem)), security(("bearer" = ["ingest"])))]
-async fn upload_documents(access: IngestAccess, State(app): State<App>, Path(chatbot_id): Path<ChatbotId>, request: Request) -> Result<Response, Problem> {
+async fn upload_documents(
+    access: IngestAccess,
+    State(app): State<App>,
+    Path(chatbot_id): Path<ChatbotId>,
+    request: Request,
+) -> Result<Response, Problem> {
     // Before a byte is stored: may this caller add to this chatbot at all?
     crate::chatbots::get(&app, access.reach(), chatbot_id).await?;
-    let mut multipart = Multipart::from_request(request, &app).await.map_err(|_| Error::UnsupportedType {
-        code: "unsupported_media_type",
-        message: "send the files as multipart/form-data, each as a part with a file name".into(),
-    })?;
+    let mut multipart = Multipart::from_request(request, &app)
+        .await
+        .map_err(|_| Error::UnsupportedType {
+            code: "unsupported_media_type",
+            message: "send the files as multipart/form-data, each as a part with a file name".into(),
+        })?;
     let mut files = Vec::new();
     let mut total = 0_u64;
-    let most_total = app.config.server.upload_limit_bytes.saturating_mul(LARGEST_FILES_IN_UPLOAD);
+    let most_total = app
+        .config
+        .server
+        .upload_limit_bytes
+        .saturating_mul(LARGEST_FILES_IN_UPLOAD);
     while let Some(field) = within(multipart.next_field()).await? {
         if files.len() >= app.config.server.upload_files_limit {
-            return Err(Error::TooLarge { code: "too_many_files", message: format!("at most {} files in one upload", app.config.server.upload_files_limit).into() }.into());
+            return Err(Error::TooLarge {
+                code: "too_many_files",
+                message: format!(
+                    "at most {} files in one upload",
+                    app.config.server.upload_files_limit
+                )
+                .into(),
+            }
+            .into());
         }
         let file = receive(&app, field, most_total - total).await?;
         total += file.staged.size_bytes;
@@ -194,7 +218,15 @@ async fn upload_documents(access: IngestAccess, State(app): State<App>, Path(cha
     if files.is_empty() {
         return Err(Error::invalid("no_files", "file", "the upload holds no file").into());
     }
-    let documents = super::upload(&app, access.reach(), chatbot_id, files, &access.actor, &access.origin).await?;
+    let documents = super::upload(
+        &app,
+        access.reach(),
+        chatbot_id,
+        files,
+        &access.actor,
+        &access.origin,
+    )
+    .await?;
     let items = documents.into_iter().map(DocumentResponse::from).collect();
     Ok((StatusCode::ACCEPTED, axum::Json(UploadResponse { items })).into_response())
 }
@@ -202,8 +234,17 @@ async fn upload_documents(access: IngestAccess, State(app): State<App>, Path(cha
 /// Receives one file, counting the bytes as they come.
 async fn receive(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
     let Some(file_name) = field.file_name().map(clean_name) else {
-        let name = field.name().unwrap_or_default().chars().take(100).collect::<String>();
-        return Err(Error::invalid("unknown_field", "file", format!("the part {name:?} is no file: every part must have a file name")));
+        let name = field
+            .name()
+            .unwrap_or_default()
+            .chars()
+            .take(100)
+            .collect::<String>();
+        return Err(Error::invalid(
+            "unknown_field",
+            "file",
+            format!("the part {name:?} is no file: every part must have a file name"),
+        ));
     };
     let limit = app.config.server.upload_limit_bytes;
     let mut incoming = app.files.receive().await?;
@@ -212,22 +253,36 @@ async fn receive(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result
             let message = if limit <= left_in_upload {
                 format!("{file_name} is larger than {limit} bytes")
             } else {
-                format!("the upload is larger than {} bytes in all: send it in parts", limit.saturating_mul(LARGEST_FILES_IN_UPLOAD))
+                format!(
+                    "the upload is larger than {} bytes in all: send it in parts",
+                    limit.saturating_mul(LARGEST_FILES_IN_UPLOAD)
+                )
             };
-            return Err(Error::TooLarge { code: "file_too_large", message: message.into() });
+            return Err(Error::TooLarge {
+                code: "file_too_large",
+                message: message.into(),
+            });
         }
         incoming.write(&bytes).await?;
     }
-    Ok(NewFile { file_name, staged: incoming.finish().await? })
+    Ok(NewFile {
+        file_name,
+        staged: incoming.finish().await?,
+    })
 }
 
 async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartError>>) -> Result<T> {
-    let malformed = |message: &'static str| Error::Malformed { code: "malformed_upload", message: message.into() };
+    let malformed = |message: &'static str| Error::Malformed {
+        code: "malformed_upload",
+        message: message.into(),
+    };
     match tokio::time::timeout(UPLOAD_IDLE, part).await {
         Ok(Ok(part)) => Ok(part),
         Ok(Err(error)) => {
             tracing::debug!(error = ?error, "malformed upload");
-            Err(malformed("the upload is not valid multipart/form-data, or ended too early"))
+            Err(malformed(
+                "the upload is not valid multipart/form-data, or ended too early",
+            ))
         }
         Err(_) => Err(malformed("the upload stopped: no data came for 30 seconds")),
     }
@@ -236,16 +291,31 @@ async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartEr
 /// A chatbot's documents, newest first.
 #[utoipa::path(get, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot"), PageQuery),
     responses((status = 200, body = Page<DocumentResponse>), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
-async fn list_documents(access: KnowledgeAccess, State(app): State<App>, Path(chatbot_id): Path<ChatbotId>, Query(query): Query<PageQuery>) -> Result<axum::Json<Page<DocumentResponse>>, Problem> {
+async fn list_documents(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(chatbot_id): Path<ChatbotId>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<DocumentResponse>>, Problem> {
     let page = query.check()?;
     let rows = super::list_documents(&app, access.reach(), chatbot_id, page).await?;
-    Ok(axum::Json(Page::of(rows, page.limit, |row| row.id.0, DocumentResponse::from)))
+    Ok(axum::Json(Page::of(
+        rows,
+        page.limit,
+        |row| row.id.0,
+        DocumentResponse::from,
+    )))
 }
 
 /// A document with its text and chunks.
 #[utoipa::path(get, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document"), ChunkQuery),
     responses((status = 200, body = DocumentDetail), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
-async fn get_document(access: KnowledgeAccess, State(app): State<App>, Path(id): Path<DocumentId>, Query(query): Query<ChunkQuery>) -> Result<axum::Json<DocumentDetail>, Problem> {
+async fn get_document(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(id): Path<DocumentId>,
+    Query(query): Query<ChunkQuery>,
+) -> Result<axum::Json<DocumentDetail>, Problem> {
     let reach = access.reach();
     let from = query.from_chunk.unwrap_or_default().max(0);
     let document = super::get_document(&app, reach, id).await?;
@@ -254,13 +324,22 @@ async fn get_document(access: KnowledgeAccess, State(app): State<App>, Path(id):
     let next_chunk = (chunks.len() as i64 > CHUNK_PAGE).then_some(from + CHUNK_PAGE);
     chunks.truncate(CHUNK_PAGE as usize);
     let chunk_list = chunks.into_iter().map(ChunkResponse::from).collect();
-    Ok(axum::Json(DocumentDetail { document: document.into(), text, chunk_list, next_chunk }))
+    Ok(axum::Json(DocumentDetail {
+        document: document.into(),
+        text,
+        chunk_list,
+        next_chunk,
+    }))
 }
 
 /// Deletes a document: out of answers at once.
 #[utoipa::path(delete, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document")),
     responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem)), security(("bearer" = ["ingest"])))]
-async fn delete_document(access: IngestAccess, State(app): State<App>, Path(id): Path<DocumentId>) -> Result<StatusCode, Problem> {
+async fn delete_document(
+    access: IngestAccess,
+    State(app): State<App>,
+    Path(id): Path<DocumentId>,
+) -> Result<StatusCode, Problem> {
     super::delete_document(&app, access.reach(), id, &access.actor, &access.origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -268,15 +347,24 @@ async fn delete_document(access: IngestAccess, State(app): State<App>, Path(id):
 /// The original file, as an attachment.
 #[utoipa::path(get, path = "/api/documents/{id}/file", tag = "knowledge", params(("id" = String, Path, description = "The document")),
     responses((status = 200, description = "The file's bytes", content_type = "application/octet-stream"), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
-async fn get_document_file(access: KnowledgeAccess, State(app): State<App>, Path(id): Path<DocumentId>) -> Result<Response, Problem> {
+async fn get_document_file(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(id): Path<DocumentId>,
+) -> Result<Response, Problem> {
     let document = super::get_document(&app, access.reach(), id).await?;
     let file = match tokio::fs::File::open(app.files.path(&document.file_key)?).await {
         Ok(file) => file,
         // A newer version took its place between the look-up and now.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound("document").into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NotFound("document").into());
+        }
         Err(error) => return Err(Error::from(error).into()),
     };
-    let media_type = Format::ALL.into_iter().find(|format| format.as_str() == document.format).map_or("application/octet-stream", Format::media_type);
+    let media_type = Format::ALL
+        .into_iter()
+        .find(|format| format.as_str() == document.format)
+        .map_or("application/octet-stream", Format::media_type);
     let mut response = Body::from_stream(ReaderStream::new(file)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -287,12 +375,30 @@ async fn get_document_file(access: KnowledgeAccess, State(app): State<App>, Path
 
 /// `attachment` with the name in plain ASCII and, for clients that can, in UTF-8 (RFC 6266).
 fn attachment(file_name: &str) -> HeaderValue {
-    let plain: String = file_name.chars().map(|character| if character.is_ascii_alphanumeric() || "._- ".contains(character) { character } else { '_' }).collect();
+    let plain: String = file_name
+        .chars()
+        .map(|character| {
+            if character.is_ascii_alphanumeric() || "._- ".contains(character) {
+                character
+            } else {
+                '_'
+            }
+        })
+        .collect();
     let encoded: String = file_name
         .bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect();
-    HeaderValue::try_from(format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")).unwrap_or(HeaderValue::from_static("attachment"))
+    HeaderValue::try_from(format!(
+        "attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
+    ))
+    .unwrap_or(HeaderValue::from_static("attachment"))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -361,16 +467,44 @@ struct SearchResponse {
 /// Finds passages in a chatbot's knowledge, by meaning and by words.
 #[utoipa::path(post, path = "/api/chatbots/{id}/search", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")), request_body = SearchRequest,
     responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem)), security(("bearer" = ["chat"])))]
-async fn search(access: ChatAccess, State(app): State<App>, Path(chatbot_id): Path<ChatbotId>, Json(request): Json<SearchRequest>) -> Result<axum::Json<SearchResponse>, Problem> {
+async fn search(
+    access: ChatAccess,
+    State(app): State<App>,
+    Path(chatbot_id): Path<ChatbotId>,
+    Json(request): Json<SearchRequest>,
+) -> Result<axum::Json<SearchResponse>, Problem> {
     let limit = request.limit.unwrap_or(DEFAULT_SEARCH_LIMIT);
     if !(1..=MAX_SEARCH_LIMIT).contains(&limit) {
-        return Err(Error::invalid("invalid_limit", "limit", format!("limit must be 1 to {MAX_SEARCH_LIMIT}")).into());
+        return Err(Error::invalid(
+            "invalid_limit",
+            "limit",
+            format!("limit must be 1 to {MAX_SEARCH_LIMIT}"),
+        )
+        .into());
     }
     let most_chars = app.config.chat.message_limit_chars;
     if request.query.trim().is_empty() || request.query.chars().count() > most_chars {
-        return Err(Error::invalid("invalid_query_text", "query", format!("query must have 1 to {most_chars} characters")).into());
+        return Err(Error::invalid(
+            "invalid_query_text",
+            "query",
+            format!("query must have 1 to {most_chars} characters"),
+        )
+        .into());
     }
-    let filter = SearchFilter { document_ids: request.filter.unwrap_or_default().document_ids };
-    let found = super::search_and_book(&app, access.reach(), chatbot_id, &request.query, limit as usize, filter).await?;
-    Ok(axum::Json(SearchResponse { items: found.passages.into_iter().map(PassageResponse::from).collect(), degraded: found.without_meaning }))
+    let filter = SearchFilter {
+        document_ids: request.filter.unwrap_or_default().document_ids,
+    };
+    let found = super::search_and_book(
+        &app,
+        access.reach(),
+        chatbot_id,
+        &request.query,
+        limit as usize,
+        filter,
+    )
+    .await?;
+    Ok(axum::Json(SearchResponse {
+        items: found.passages.into_iter().map(PassageResponse::from).collect(),
+        degraded: found.without_meaning,
+    }))
 }

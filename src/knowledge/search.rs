@@ -8,11 +8,11 @@ use retrieval::index::{Filter, Hit, IndexError, SearchQuery};
 
 use super::store;
 use crate::app::App;
+use crate::chatbots;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, DocumentId, UsageEventId};
 use crate::usage::{self, UsageEvent, UsageKind};
-use crate::chatbots;
 
 /// Hits asked of the index beyond the wanted ones: some may have lost their rows.
 const SPARE_HITS: usize = 8;
@@ -67,7 +67,14 @@ pub struct SearchResult {
 }
 
 /// The passages of a chatbot's knowledge that are nearest to `question`, best first, at most `limit`.
-pub async fn search(app: &App, reach: Reach, chatbot_id: ChatbotId, question: &str, limit: usize, filter: SearchFilter) -> Result<SearchResult> {
+pub async fn search(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    question: &str,
+    limit: usize,
+    filter: SearchFilter,
+) -> Result<SearchResult> {
     let mut conn = app.db.read(reach.tenant_id).await?;
     reach.check_chatbot(chatbot_id)?;
     let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
@@ -89,19 +96,49 @@ pub async fn search(app: &App, reach: Reach, chatbot_id: ChatbotId, question: &s
     };
     let filter = Filter {
         sources: sources.into_iter().map(|id| retrieval::SourceId(id.0)).collect(),
-        documents: filter.document_ids.map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
+        documents: filter
+            .document_ids
+            .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
     };
-    let query = SearchQuery { text: question.to_owned(), vector, filter, limit: limit + SPARE_HITS };
-    let hits = app.index.search(retrieval::TenantId(reach.tenant_id.0), query).await.map_err(index_error)?;
+    let query = SearchQuery {
+        text: question.to_owned(),
+        vector,
+        filter,
+        limit: limit + SPARE_HITS,
+    };
+    let hits = app
+        .index
+        .search(retrieval::TenantId(reach.tenant_id.0), query)
+        .await
+        .map_err(index_error)?;
     result.passages = attach_rows(app, reach, chatbot_id, hits, limit).await?;
     Ok(result)
 }
 
 /// Like [`search`], for a caller that keeps no books of its own: what embedding the question took goes to the ledger.
-pub async fn search_and_book(app: &App, reach: Reach, chatbot_id: ChatbotId, question: &str, limit: usize, filter: SearchFilter) -> Result<SearchResult> {
-    let limits = usage::load_limits(&mut app.db.read(reach.tenant_id).await?, reach.tenant_id, chatbot_id).await?;
+pub async fn search_and_book(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    question: &str,
+    limit: usize,
+    filter: SearchFilter,
+) -> Result<SearchResult> {
+    let limits = usage::load_limits(
+        &mut app.db.read(reach.tenant_id).await?,
+        reach.tenant_id,
+        chatbot_id,
+    )
+    .await?;
     if app.embeds_remotely() {
-        usage::check_open(&mut app.db.read(reach.tenant_id).await?, &limits, reach.tenant_id, chatbot_id, app.clock.now()).await?;
+        usage::check_open(
+            &mut app.db.read(reach.tenant_id).await?,
+            &limits,
+            reach.tenant_id,
+            chatbot_id,
+            app.clock.now(),
+        )
+        .await?;
     }
     let found = search(app, reach, chatbot_id, question, limit, filter).await?;
     if let Some(model) = app.embedding_model().filter(|_| found.embedding_tokens > 0) {
@@ -114,7 +151,9 @@ pub async fn search_and_book(app: &App, reach: Reach, chatbot_id: ChatbotId, que
             message_id: None,
             channel: SEARCH_CHANNEL.to_owned(),
             kind: UsageKind::Embedding,
-            cost_micro_usd: app.prices.embedding_cost_micro_usd(model, found.embedding_tokens.unsigned_abs()),
+            cost_micro_usd: app
+                .prices
+                .embedding_cost_micro_usd(model, found.embedding_tokens.unsigned_abs()),
             model: model.to_owned(),
             prompt_tokens: 0,
             completion_tokens: 0,
@@ -133,17 +172,33 @@ pub async fn search_and_book(app: &App, reach: Reach, chatbot_id: ChatbotId, que
     Ok(found)
 }
 
-async fn embed(app: &App, question: &str, result: &mut SearchResult) -> std::result::Result<Option<Vec<f32>>, EmbedError> {
-    let Some(embedder) = &app.embedder else { return Ok(None) };
+async fn embed(
+    app: &App,
+    question: &str,
+    result: &mut SearchResult,
+) -> std::result::Result<Option<Vec<f32>>, EmbedError> {
+    let Some(embedder) = &app.embedder else {
+        return Ok(None);
+    };
     let started = Instant::now();
-    let Embeddings { mut vectors, tokens, reported } = embedder.embed_query(question.to_owned()).await?;
+    let Embeddings {
+        mut vectors,
+        tokens,
+        reported,
+    } = embedder.embed_query(question.to_owned()).await?;
     result.embedding_tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
     result.embedding_reported = reported;
     result.embedding_latency = started.elapsed();
     Ok(vectors.pop())
 }
 
-async fn attach_rows(app: &App, reach: Reach, chatbot_id: ChatbotId, hits: Vec<Hit>, limit: usize) -> Result<Vec<Passage>> {
+async fn attach_rows(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    hits: Vec<Hit>,
+    limit: usize,
+) -> Result<Vec<Passage>> {
     if hits.is_empty() {
         return Ok(Vec::new());
     }
@@ -154,7 +209,9 @@ async fn attach_rows(app: &App, reach: Reach, chatbot_id: ChatbotId, hits: Vec<H
     let mut row_of: HashMap<ChunkId, store::PassageRow> = rows.into_iter().map(|row| (row.id, row)).collect();
     let mut passages = Vec::with_capacity(limit);
     for hit in hits {
-        let Some(row) = row_of.remove(&ChunkId(hit.chunk_id.0)) else { continue };
+        let Some(row) = row_of.remove(&ChunkId(hit.chunk_id.0)) else {
+            continue;
+        };
         passages.push(Passage {
             chunk_id: row.id,
             document_id: row.document_id,
@@ -199,7 +256,15 @@ pub(super) fn embed_error(error: EmbedError) -> Error {
             retry_after: retry_after.unwrap_or(TRY_AGAIN_AFTER),
             source: Some(source),
         },
-        EmbedError::Refused { reason } => Error::Upstream { code: "embedding_refused", message: format!("the embedding model refused the request: {reason}").into(), source: None },
-        EmbedError::BadVectors { reason } => Error::Upstream { code: "embedding_unusable", message: format!("the embedding model gave unusable vectors: {reason}").into(), source: None },
+        EmbedError::Refused { reason } => Error::Upstream {
+            code: "embedding_refused",
+            message: format!("the embedding model refused the request: {reason}").into(),
+            source: None,
+        },
+        EmbedError::BadVectors { reason } => Error::Upstream {
+            code: "embedding_unusable",
+            message: format!("the embedding model gave unusable vectors: {reason}").into(),
+            source: None,
+        },
     }
 }

@@ -89,7 +89,12 @@ pub struct TokenUsage {
 impl TokenUsage {
     /// What we count ourselves when the vendor says nothing.
     pub fn counted(prompt: usize, completion: usize) -> Self {
-        Self { prompt: prompt as u64, completion: completion as u64, cached: 0, reported: false }
+        Self {
+            prompt: prompt as u64,
+            completion: completion as u64,
+            cached: 0,
+            reported: false,
+        }
     }
 }
 
@@ -158,7 +163,11 @@ impl std::fmt::Display for Phase {
 pub enum ProviderError {
     /// Overloaded, limited or not reachable: try again, after `retry_after` if the server said so.
     #[error("the model is not available right now")]
-    Unavailable { retry_after: Option<Duration>, #[source] source: BoxError },
+    Unavailable {
+        retry_after: Option<Duration>,
+        #[source]
+        source: BoxError,
+    },
     /// Wrong key, unknown model, a request that is not accepted: the same call fails again.
     #[error("the model's server refused the request: {reason}")]
     Refused { reason: Cow<'static, str> },
@@ -198,15 +207,27 @@ impl From<ProviderError> for Error {
     fn from(error: ProviderError) -> Self {
         let (code, message) = (error.code(), error.to_string().into());
         match error {
-            ProviderError::Unavailable { retry_after, source } => {
-                Self::Unavailable { code, message, retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER), source: Some(source) }
-            }
-            ProviderError::TimedOut { .. } => Self::Unavailable { code, message, retry_after: DEFAULT_RETRY_AFTER, source: None },
+            ProviderError::Unavailable { retry_after, source } => Self::Unavailable {
+                code,
+                message,
+                retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER),
+                source: Some(source),
+            },
+            ProviderError::TimedOut { .. } => Self::Unavailable {
+                code,
+                message,
+                retry_after: DEFAULT_RETRY_AFTER,
+                source: None,
+            },
             ProviderError::Refused { .. }
             | ProviderError::ContextTooLong
             | ProviderError::QuotaExhausted
             | ProviderError::Interrupted
-            | ProviderError::Unreadable { .. } => Self::Upstream { code, message, source: None },
+            | ProviderError::Unreadable { .. } => Self::Upstream {
+                code,
+                message,
+                source: None,
+            },
         }
     }
 }

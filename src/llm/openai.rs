@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use super::stream::{AnswerStream, Bounds, ReadError, read_body, unreadable};
 use super::wire::{self, Answer, TokenLimitField};
-use super::{ChatModel, ChatRequest, Completion, FinishReason, ModelEvent, ModelStream, Phase, ProviderError, retry};
+use super::{
+    ChatModel, ChatRequest, Completion, FinishReason, ModelEvent, ModelStream, Phase, ProviderError, retry,
+};
 use crate::config;
 
 /// Bytes of one whole answer.
@@ -67,11 +69,16 @@ impl OpenAiModel {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if !config.api_key.is_empty() {
-            let mut value = HeaderValue::try_from(format!("Bearer {}", config.api_key.expose().trim())).map_err(|_| SetupError::ApiKey)?;
+            let mut value = HeaderValue::try_from(format!("Bearer {}", config.api_key.expose().trim()))
+                .map_err(|_| SetupError::ApiKey)?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        let limit_field = if config.token_limit_field == "max_tokens" { TokenLimitField::MaxTokens } else { TokenLimitField::MaxCompletionTokens };
+        let limit_field = if config.token_limit_field == "max_tokens" {
+            TokenLimitField::MaxTokens
+        } else {
+            TokenLimitField::MaxCompletionTokens
+        };
         Ok(Self {
             client: client(Duration::from_secs(config.connect_timeout_s))?,
             url: endpoint(&config.base_url)?,
@@ -91,7 +98,9 @@ impl OpenAiModel {
         for attempt in 1.. {
             let tried = tokio::time::timeout_at(deadline, self.complete_once(body.clone())).await;
             match tried.unwrap_or(Err(ProviderError::TimedOut { phase: Phase::Total })) {
-                Ok(completion) if completion.text.len() > max_text_bytes => return Err(unreadable("the answer is far longer than was asked for")),
+                Ok(completion) if completion.text.len() > max_text_bytes => {
+                    return Err(unreadable("the answer is far longer than was asked for"));
+                }
                 Ok(completion) => return Ok(completion),
                 Err(error) => self.wait_before_retry(attempt, error, deadline).await?,
             }
@@ -105,7 +114,12 @@ impl OpenAiModel {
         let body = self.encode(request, true)?;
         for attempt in 1.. {
             let first_token = Instant::now() + self.first_token_timeout;
-            let bounds = Bounds { first_token, idle: self.idle_timeout, total: deadline, text_bytes };
+            let bounds = Bounds {
+                first_token,
+                idle: self.idle_timeout,
+                total: deadline,
+                text_bytes,
+            };
             match self.stream_once(body.clone(), bounds).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => self.wait_before_retry(attempt, error, deadline).await?,
@@ -115,8 +129,15 @@ impl OpenAiModel {
     }
 
     /// Waits until the call may be tried again, or gives the error back when it may not.
-    async fn wait_before_retry(&self, attempt: u32, error: ProviderError, deadline: Instant) -> Result<(), ProviderError> {
-        let ProviderError::Unavailable { retry_after, source } = &error else { return Err(error) };
+    async fn wait_before_retry(
+        &self,
+        attempt: u32,
+        error: ProviderError,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let ProviderError::Unavailable { retry_after, source } = &error else {
+            return Err(error);
+        };
         let pause = retry::pause(attempt, *retry_after, rand::random());
         if attempt >= self.max_attempts || Instant::now() + pause >= deadline {
             return Err(error);
@@ -133,12 +154,15 @@ impl OpenAiModel {
     }
 
     async fn read_completion(&self, body: reqwest::Body) -> Result<Completion, ProviderError> {
-        let body = read_body(body, MAX_ANSWER_BYTES, self.idle_timeout).await.map_err(|error| match error {
-            ReadError::Silent => ProviderError::TimedOut { phase: Phase::Idle },
-            ReadError::Cut(error) => retry::unavailable(error, None),
-            ReadError::TooLarge => unreadable("the answer is larger than any answer"),
-        })?;
-        let mut answer: Answer = serde_json::from_slice(&body).map_err(|_| unreadable("the answer is not the expected JSON"))?;
+        let body = read_body(body, MAX_ANSWER_BYTES, self.idle_timeout)
+            .await
+            .map_err(|error| match error {
+                ReadError::Silent => ProviderError::TimedOut { phase: Phase::Idle },
+                ReadError::Cut(error) => retry::unavailable(error, None),
+                ReadError::TooLarge => unreadable("the answer is larger than any answer"),
+            })?;
+        let mut answer: Answer =
+            serde_json::from_slice(&body).map_err(|_| unreadable("the answer is not the expected JSON"))?;
         if let Some(error) = &answer.error {
             return Err(retry::of_error_event(error));
         }
@@ -147,19 +171,38 @@ impl OpenAiModel {
         }
         let text = answer.choice.take_text();
         let finish = answer.choice.finish().unwrap_or(FinishReason::Stop);
-        Ok(Completion { text, usage: answer.usage.as_ref().and_then(|usage| usage.reported()), finish })
+        Ok(Completion {
+            text,
+            usage: answer.usage.as_ref().and_then(|usage| usage.reported()),
+            finish,
+        })
     }
 
     /// One try, up to and with the first event.
     async fn stream_once(&self, body: Bytes, bounds: Bounds) -> Result<ModelStream, ProviderError> {
-        let late = || ProviderError::TimedOut { phase: if bounds.first_token < bounds.total { Phase::FirstToken } else { Phase::Total } };
+        let late = || ProviderError::TimedOut {
+            phase: if bounds.first_token < bounds.total {
+                Phase::FirstToken
+            } else {
+                Phase::Total
+            },
+        };
         let first_token = bounds.first_token.min(bounds.total);
-        let response = tokio::time::timeout_at(first_token, self.send(body)).await.map_err(|_| late())??;
+        let response = tokio::time::timeout_at(first_token, self.send(body))
+            .await
+            .map_err(|_| late())??;
         if is_json(response.headers()) {
             // The server does not stream: its one answer is the stream.
-            let completion = tokio::time::timeout_at(bounds.total, self.read_completion(response.into())).await.map_err(|_| late())??;
-            let delta = Some(completion.text).filter(|text| !text.is_empty()).map(ModelEvent::Delta);
-            let events = delta.into_iter().chain(completion.usage.map(ModelEvent::Usage)).chain([ModelEvent::Finished(completion.finish)]);
+            let completion = tokio::time::timeout_at(bounds.total, self.read_completion(response.into()))
+                .await
+                .map_err(|_| late())??;
+            let delta = Some(completion.text)
+                .filter(|text| !text.is_empty())
+                .map(ModelEvent::Delta);
+            let events = delta
+                .into_iter()
+                .chain(completion.usage.map(ModelEvent::Usage))
+                .chain([ModelEvent::Finished(completion.finish)]);
             return Ok(futures::stream::iter(events.map(Ok).collect::<Vec<_>>()).boxed());
         }
         let mut answer = AnswerStream::new(response.into(), bounds);
@@ -175,19 +218,30 @@ impl OpenAiModel {
 
     /// Sends a request; anything but success is an error.
     async fn send(&self, body: Bytes) -> Result<reqwest::Response, ProviderError> {
-        let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
-        let response = request.send().await.map_err(|error| retry::unavailable(error.without_url(), None))?;
+        let request = self
+            .client
+            .post(self.url.clone())
+            .headers(self.headers.clone())
+            .body(body);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| retry::unavailable(error.without_url(), None))?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
         // A refusal whose words do not come is still a refusal.
-        let body = read_body(response.into(), MAX_REFUSAL_BYTES, self.idle_timeout).await.unwrap_or_default();
+        let body = read_body(response.into(), MAX_REFUSAL_BYTES, self.idle_timeout)
+            .await
+            .unwrap_or_default();
         Err(retry::of_response(status, &headers, &body))
     }
 
     fn encode(&self, request: ChatRequest, stream: bool) -> Result<Bytes, ProviderError> {
-        wire::encode(request, self.limit_field, stream).map_err(|_| ProviderError::Refused { reason: "the request cannot be written as JSON".into() })
+        wire::encode(request, self.limit_field, stream).map_err(|_| ProviderError::Refused {
+            reason: "the request cannot be written as JSON".into(),
+        })
     }
 }
 
@@ -201,9 +255,13 @@ impl ChatModel for OpenAiModel {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the operator names the model's server, and it may be private; nobody else can")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operator names the model's server, and it may be private; nobody else can"
+)]
 fn client(connect_timeout: Duration) -> reqwest::Result<Client> {
     Client::builder()
+        .tls_backend_preconfigured(outbound::tls_config())
         .http1_only()
         .tcp_nodelay(true)
         .tcp_keepalive(TCP_KEEPALIVE)
@@ -224,11 +282,22 @@ fn endpoint(base_url: &str) -> Result<Url, url::ParseError> {
 }
 
 fn max_text_bytes(request: &ChatRequest) -> usize {
-    request.max_answer_tokens.saturating_mul(TEXT_BYTES_PER_TOKEN).saturating_add(TEXT_BYTES_SLACK)
+    request
+        .max_answer_tokens
+        .saturating_mul(TEXT_BYTES_PER_TOKEN)
+        .saturating_add(TEXT_BYTES_SLACK)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("application/json"))
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            value
+                .trim_start()
+                .to_ascii_lowercase()
+                .starts_with("application/json")
+        })
 }
 
 #[cfg(test)]
@@ -238,10 +307,16 @@ mod tests {
     #[test]
     fn the_address_is_below_the_base_however_that_is_written() {
         for (base, expected) in [
-            ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
+            (
+                "https://api.openai.com/v1",
+                "https://api.openai.com/v1/chat/completions",
+            ),
             ("http://127.0.0.1:9/v1/", "http://127.0.0.1:9/v1/chat/completions"),
             ("http://127.0.0.1:9", "http://127.0.0.1:9/chat/completions"),
-            ("https://x.example/deployments/a?api-version=1", "https://x.example/deployments/a/chat/completions?api-version=1"),
+            (
+                "https://x.example/deployments/a?api-version=1",
+                "https://x.example/deployments/a/chat/completions?api-version=1",
+            ),
         ] {
             assert_eq!(endpoint(base).expect("a URL").as_str(), expected);
         }

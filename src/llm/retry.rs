@@ -19,13 +19,36 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-const QUOTA_WORDS: &[&str] = &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance", "exceeded your current quota"];
-
-const CONTEXT_WORDS: &[&str] = &[
-    "context_length_exceeded", "maximum context length", "context length", "context window", "context size", "prompt is too long", "too many tokens", "reduce the length",
+const QUOTA_WORDS: &[&str] = &[
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient_balance",
+    "exceeded your current quota",
 ];
 
-const OVERLOAD_WORDS: &[&str] = &["rate_limit", "rate limit", "overloaded", "server_error", "api_error", "timeout", "timed out", "unavailable", "try again"];
+const CONTEXT_WORDS: &[&str] = &[
+    "context_length_exceeded",
+    "maximum context length",
+    "context length",
+    "context window",
+    "context size",
+    "prompt is too long",
+    "too many tokens",
+    "reduce the length",
+];
+
+const OVERLOAD_WORDS: &[&str] = &[
+    "rate_limit",
+    "rate limit",
+    "overloaded",
+    "server_error",
+    "api_error",
+    "timeout",
+    "timed out",
+    "unavailable",
+    "try again",
+];
 
 /// The server answered with this status instead of an answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +62,11 @@ struct AnsweredError;
 
 /// What a response with an error status means for the caller.
 pub(super) fn of_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {
-    of_complaint(Some(status.as_u16()), retry_after(headers), &Complaint::from_body(body))
+    of_complaint(
+        Some(status.as_u16()),
+        retry_after(headers),
+        &Complaint::from_body(body),
+    )
 }
 
 /// What an `error` object in place of an answer means for the caller.
@@ -56,7 +83,9 @@ fn of_complaint(status: Option<u16>, retry_after: Option<Duration>, complaint: &
         return ProviderError::ContextTooLong;
     }
     let reason = match status {
-        Some(status @ (408 | 409 | 429 | 500 | 502 | 503 | 504 | 529)) => return unavailable(AnsweredStatus(status), retry_after),
+        Some(status @ (408 | 409 | 429 | 500 | 502 | 503 | 504 | 529)) => {
+            return unavailable(AnsweredStatus(status), retry_after);
+        }
         None if complaint.says(OVERLOAD_WORDS) => return unavailable(AnsweredError, retry_after),
         None => "it sent an error instead of an answer".into(),
         Some(401) => "it does not accept the API key (status 401)".into(),
@@ -69,13 +98,23 @@ fn of_complaint(status: Option<u16>, retry_after: Option<Duration>, complaint: &
 
 /// A failure that may pass.
 pub(super) fn unavailable(source: impl Into<BoxError>, retry_after: Option<Duration>) -> ProviderError {
-    ProviderError::Unavailable { retry_after, source: source.into() }
+    ProviderError::Unavailable {
+        retry_after,
+        source: source.into(),
+    }
 }
 
 /// How long the server asks to wait: milliseconds, seconds, or a date, which is read against the response's own date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let milliseconds = text(RETRY_AFTER_MS).and_then(|text| text.parse::<f64>().ok()).map(|milliseconds| milliseconds / 1000.0);
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+    };
+    let milliseconds = text(RETRY_AFTER_MS)
+        .and_then(|text| text.parse::<f64>().ok())
+        .map(|milliseconds| milliseconds / 1000.0);
     let seconds = milliseconds.or_else(|| {
         let value = text(header::RETRY_AFTER)?;
         value.parse::<f64>().ok().or_else(|| {
@@ -87,13 +126,19 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if seconds.is_nan() || seconds < 0.0 {
         return None;
     }
-    Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_RETRY_AFTER).min(LONGEST_RETRY_AFTER))
+    Some(
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(LONGEST_RETRY_AFTER)
+            .min(LONGEST_RETRY_AFTER),
+    )
 }
 
 /// The pause after failed try number `attempt` (from 1): what the server asked for, or exponential backoff; spread by
 /// `jitter`, 0 to 1, so that callers who failed together do not come back together.
 pub(super) fn pause(attempt: u32, asked: Option<Duration>, jitter: f64) -> Duration {
-    let backoff = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1))).min(LONGEST_PAUSE);
+    let backoff = FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)))
+        .min(LONGEST_PAUSE);
     match asked {
         Some(asked) => asked + FIRST_PAUSE.mul_f64(jitter.clamp(0.0, 1.0)),
         None => backoff.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0),
@@ -105,21 +150,50 @@ mod tests {
     use super::*;
 
     fn headers(values: &[(&'static str, &'static str)]) -> HeaderMap {
-        values.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value))).collect()
+        values
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    http::HeaderValue::from_static(value),
+                )
+            })
+            .collect()
     }
 
     fn code(status: u16, body: &str) -> &'static str {
-        of_response(StatusCode::from_u16(status).expect("a status"), &HeaderMap::new(), body.as_bytes()).code()
+        of_response(
+            StatusCode::from_u16(status).expect("a status"),
+            &HeaderMap::new(),
+            body.as_bytes(),
+        )
+        .code()
     }
 
     #[test]
     fn a_status_and_its_body_say_what_the_caller_can_do() {
         for (status, body, expected) in [
-            (429, r#"{"error":{"code":"rate_limit_exceeded"}}"#, "model_unavailable"),
-            (429, r#"{"error":{"code":"insufficient_quota"}}"#, "model_quota_exhausted"),
+            (
+                429,
+                r#"{"error":{"code":"rate_limit_exceeded"}}"#,
+                "model_unavailable",
+            ),
+            (
+                429,
+                r#"{"error":{"code":"insufficient_quota"}}"#,
+                "model_quota_exhausted",
+            ),
             (402, "", "model_quota_exhausted"),
-            (400, r#"{"error":{"code":"context_length_exceeded"}}"#, "context_too_long"),
-            (400, r#"{"detail":"maximum context length is 4096 tokens"}"#, "context_too_long"),
+            (
+                400,
+                r#"{"error":{"code":"context_length_exceeded"}}"#,
+                "context_too_long",
+            ),
+            (
+                400,
+                r#"{"detail":"maximum context length is 4096 tokens"}"#,
+                "context_too_long",
+            ),
             (400, r#"{"error":{"message":"bad temperature"}}"#, "model_refused"),
             (401, "", "model_refused"),
             (404, "<html>", "model_refused"),
@@ -135,7 +209,11 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_nothing_that_the_server_said() {
-        let error = of_response(StatusCode::BAD_REQUEST, &HeaderMap::new(), br#"{"error":{"message":"key sk-secret of acme is odd"}}"#);
+        let error = of_response(
+            StatusCode::BAD_REQUEST,
+            &HeaderMap::new(),
+            br#"{"error":{"message":"key sk-secret of acme is odd"}}"#,
+        );
 
         assert!(!format!("{error} {error:?}").contains("secret"));
     }
@@ -144,22 +222,50 @@ mod tests {
     fn an_error_event_is_judged_by_its_words_or_its_own_status() {
         let code = |error: serde_json::Value| of_error_event(&error).code();
 
-        assert_eq!(code(serde_json::json!({ "type": "server_error", "message": "x" })), "model_unavailable");
-        assert_eq!(code(serde_json::json!({ "code": 429, "message": "x" })), "model_unavailable");
-        assert_eq!(code(serde_json::json!("model is overloaded")), "model_unavailable");
-        assert_eq!(code(serde_json::json!({ "message": "no such thing" })), "model_refused");
+        assert_eq!(
+            code(serde_json::json!({ "type": "server_error", "message": "x" })),
+            "model_unavailable"
+        );
+        assert_eq!(
+            code(serde_json::json!({ "code": 429, "message": "x" })),
+            "model_unavailable"
+        );
+        assert_eq!(
+            code(serde_json::json!("model is overloaded")),
+            "model_unavailable"
+        );
+        assert_eq!(
+            code(serde_json::json!({ "message": "no such thing" })),
+            "model_refused"
+        );
     }
 
     #[test]
     fn retry_after_is_read_as_seconds_milliseconds_or_a_date() {
-        assert_eq!(retry_after(&headers(&[("retry-after", "2")])), Some(Duration::from_secs(2)));
-        assert_eq!(retry_after(&headers(&[("retry-after", "7"), ("retry-after-ms", "1500")])), Some(Duration::from_millis(1500)));
-        let date = [("date", "Fri, 20 Nov 2026 11:00:00 GMT"), ("retry-after", "Fri, 20 Nov 2026 11:00:30 GMT")];
+        assert_eq!(
+            retry_after(&headers(&[("retry-after", "2")])),
+            Some(Duration::from_secs(2))
+        );
+        assert_eq!(
+            retry_after(&headers(&[("retry-after", "7"), ("retry-after-ms", "1500")])),
+            Some(Duration::from_millis(1500))
+        );
+        let date = [
+            ("date", "Fri, 20 Nov 2026 11:00:00 GMT"),
+            ("retry-after", "Fri, 20 Nov 2026 11:00:30 GMT"),
+        ];
         assert_eq!(retry_after(&headers(&date)), Some(Duration::from_secs(30)));
         for nonsense in ["soon", "-3", "NaN", ""] {
-            assert_eq!(retry_after(&headers(&[("retry-after", nonsense)])), None, "{nonsense:?}");
+            assert_eq!(
+                retry_after(&headers(&[("retry-after", nonsense)])),
+                None,
+                "{nonsense:?}"
+            );
         }
-        assert_eq!(retry_after(&headers(&[("retry-after", "inf")])), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(
+            retry_after(&headers(&[("retry-after", "inf")])),
+            Some(LONGEST_RETRY_AFTER)
+        );
     }
 
     #[test]

@@ -22,8 +22,14 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// Takes the next bytes in and calls `on_data` for each event that they complete, until it returns false.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut on_data: impl FnMut(&[u8]) -> bool) -> Result<(), TooLarge> {
-        if self.after_carriage_return && let Some((first, rest)) = bytes.split_first() {
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut on_data: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), TooLarge> {
+        if self.after_carriage_return
+            && let Some((first, rest)) = bytes.split_first()
+        {
             self.after_carriage_return = false;
             if *first == b'\n' {
                 bytes = rest;
@@ -54,7 +60,11 @@ impl Decoder {
             }
         }
         self.line.extend_from_slice(bytes);
-        if self.line.len() > MAX_EVENT_BYTES { Err(TooLarge) } else { Ok(()) }
+        if self.line.len() > MAX_EVENT_BYTES {
+            Err(TooLarge)
+        } else {
+            Ok(())
+        }
     }
 
     /// Hands over what an ended stream left without its blank line.
@@ -69,7 +79,9 @@ impl Decoder {
         if line.is_empty() {
             return Ok(self.end_event(on_data));
         }
-        let Some(value) = line.strip_prefix(b"data") else { return Ok(true) };
+        let Some(value) = line.strip_prefix(b"data") else {
+            return Ok(true);
+        };
         let value = match value.split_first() {
             None => value,
             Some((b':', value)) => value.strip_prefix(b" ").unwrap_or(value),
@@ -81,7 +93,11 @@ impl Decoder {
         }
         self.data.extend_from_slice(value);
         self.has_data = true;
-        if self.data.len() > MAX_EVENT_BYTES { Err(TooLarge) } else { Ok(true) }
+        if self.data.len() > MAX_EVENT_BYTES {
+            Err(TooLarge)
+        } else {
+            Ok(true)
+        }
     }
 
     fn end_event(&mut self, on_data: &mut impl FnMut(&[u8]) -> bool) -> bool {
@@ -117,12 +133,18 @@ mod tests {
     fn every_common_way_of_writing_events_is_read() {
         let text = "\u{0}: ping\ndata: one\n\ndata:two\r\n\r\nevent: x\nid: 7\ndata: three\ndata: lines\n\ndatabase: no\n\n: end\n\ndata: [DONE]";
 
-        assert_eq!(decode([text.as_bytes()]), ["one", "two", "three\nlines", "[DONE]"]);
+        assert_eq!(
+            decode([text.as_bytes()]),
+            ["one", "two", "three\nlines", "[DONE]"]
+        );
     }
 
     #[test]
     fn lone_carriage_returns_end_lines_too() {
-        assert_eq!(decode([b"data: a\r\rdata: b\r".as_slice(), b"\ndata: c\r\n\r\n"]), ["a", "b\nc"]);
+        assert_eq!(
+            decode([b"data: a\r\rdata: b\r".as_slice(), b"\ndata: c\r\n\r\n"]),
+            ["a", "b\nc"]
+        );
     }
 
     #[test]

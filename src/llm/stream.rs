@@ -87,7 +87,15 @@ impl AnswerStream {
             decoder: Decoder::default(),
             bounds,
             alarm: Box::pin(tokio::time::sleep_until(bounds.first_token.min(bounds.total))),
-            progress: Progress { stage: Stage::Waiting, last_event: now, received_bytes: 0, text_bytes: 0, usage: None, finish: None, is_done: false },
+            progress: Progress {
+                stage: Stage::Waiting,
+                last_event: now,
+                received_bytes: 0,
+                text_bytes: 0,
+                usage: None,
+                finish: None,
+                is_done: false,
+            },
             ready: VecDeque::new(),
             failed: None,
         }
@@ -103,11 +111,13 @@ impl AnswerStream {
         let (progress, ready, bounds) = (&mut self.progress, &mut self.ready, &self.bounds);
         let before = progress.stage;
         let mut failed = None;
-        let fed = self.decoder.feed(bytes, |data| match progress.take_event(data, now, bounds, ready) {
-            Ok(()) => !progress.is_done,
-            Err(error) => {
-                failed = Some(error);
-                false
+        let fed = self.decoder.feed(bytes, |data| {
+            match progress.take_event(data, now, bounds, ready) {
+                Ok(()) => !progress.is_done,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
             }
         });
         if failed.is_none() && (fed.is_err() || progress.received_bytes > MAX_STREAM_BYTES) {
@@ -128,7 +138,9 @@ impl AnswerStream {
     fn connection_ended(&mut self, now: Instant) {
         // A last event may lack its blank line. What cannot be read here was cut in the middle.
         let (progress, ready, bounds) = (&mut self.progress, &mut self.ready, &self.bounds);
-        let _ = self.decoder.finish(|data| progress.take_event(data, now, bounds, ready).is_ok());
+        let _ = self
+            .decoder
+            .finish(|data| progress.take_event(data, now, bounds, ready).is_ok());
         if self.progress.finish.is_some() || self.progress.is_done {
             self.body = None;
             self.end();
@@ -139,7 +151,11 @@ impl AnswerStream {
 
     /// What a cut is, depending on whether any text was handed on.
     fn cut(&self) -> ProviderError {
-        if self.progress.stage == Stage::Talking { ProviderError::Interrupted } else { retry::unavailable(EndedEarly, None) }
+        if self.progress.stage == Stage::Talking {
+            ProviderError::Interrupted
+        } else {
+            retry::unavailable(EndedEarly, None)
+        }
     }
 
     /// When the next limit runs out, and which it is.
@@ -151,7 +167,11 @@ impl AnswerStream {
         } else {
             (self.progress.last_event + self.bounds.idle, Phase::Idle)
         };
-        if until < self.bounds.total { (until, phase) } else { (self.bounds.total, Phase::Total) }
+        if until < self.bounds.total {
+            (until, phase)
+        } else {
+            (self.bounds.total, Phase::Total)
+        }
     }
 
     fn time_is_up(&mut self, phase: Phase) {
@@ -173,14 +193,23 @@ impl AnswerStream {
         if let Some(body) = self.body.take() {
             reuse_connection(body);
         }
-        self.ready.extend(self.progress.usage.take().map(ModelEvent::Usage));
-        self.ready.push_back(ModelEvent::Finished(self.progress.finish.unwrap_or(FinishReason::Stop)));
+        self.ready
+            .extend(self.progress.usage.take().map(ModelEvent::Usage));
+        self.ready.push_back(ModelEvent::Finished(
+            self.progress.finish.unwrap_or(FinishReason::Stop),
+        ));
     }
 }
 
 impl Progress {
     /// Takes one event's data in.
-    fn take_event(&mut self, data: &[u8], now: Instant, bounds: &Bounds, ready: &mut VecDeque<ModelEvent>) -> Result<(), ProviderError> {
+    fn take_event(
+        &mut self,
+        data: &[u8],
+        now: Instant,
+        bounds: &Bounds,
+        ready: &mut VecDeque<ModelEvent>,
+    ) -> Result<(), ProviderError> {
         if data.is_empty() {
             return Ok(());
         }
@@ -189,10 +218,15 @@ impl Progress {
             self.is_done = true;
             return Ok(());
         }
-        let mut answer: Answer = serde_json::from_slice(data).map_err(|_| unreadable("an event is not the expected JSON"))?;
+        let mut answer: Answer =
+            serde_json::from_slice(data).map_err(|_| unreadable("an event is not the expected JSON"))?;
         if let Some(error) = &answer.error {
             let error = retry::of_error_event(error);
-            return Err(if self.stage == Stage::Talking { ProviderError::Interrupted } else { error });
+            return Err(if self.stage == Stage::Talking {
+                ProviderError::Interrupted
+            } else {
+                error
+            });
         }
         if let Some(usage) = answer.usage.as_ref().and_then(|usage| usage.reported()) {
             self.usage = Some(usage);
@@ -227,7 +261,9 @@ impl Stream for AnswerStream {
             if let Some(error) = this.failed.take() {
                 return Poll::Ready(Some(Err(error)));
             }
-            let Some(body) = &mut this.body else { return Poll::Ready(None) };
+            let Some(body) = &mut this.body else {
+                return Poll::Ready(None);
+            };
             let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
                 ready!(this.alarm.as_mut().poll(context));
                 let (limit, phase) = this.limit();
@@ -260,7 +296,9 @@ impl Stream for AnswerStream {
 /// Reads what little follows the end, so that the connection goes back to the pool instead of being closed.
 fn reuse_connection(mut body: reqwest::Body) {
     let drain = async move {
-        while let Some(Ok(_)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
+        while let Some(Ok(_)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        {
+        }
     };
     let mut drain = Box::pin(tokio::time::timeout(DRAIN_LIMIT, drain));
     // Mostly the end is here already, and no task is needed.
@@ -271,11 +309,18 @@ fn reuse_connection(mut body: reqwest::Body) {
 }
 
 /// The bytes of a whole body, read within its limits.
-pub(super) async fn read_body(mut body: reqwest::Body, max_bytes: usize, idle: Duration) -> Result<Bytes, ReadError> {
+pub(super) async fn read_body(
+    mut body: reqwest::Body,
+    max_bytes: usize,
+    idle: Duration,
+) -> Result<Bytes, ReadError> {
     let mut first = Bytes::new();
     let mut all = Vec::new();
     loop {
-        let frame = tokio::time::timeout(idle, std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)));
+        let frame = tokio::time::timeout(
+            idle,
+            std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)),
+        );
         let data = match frame.await.map_err(|_| ReadError::Silent)? {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             Some(Err(error)) => return Err(ReadError::Cut(error.without_url())),
@@ -307,5 +352,7 @@ fn too_long() -> ProviderError {
 }
 
 pub(super) fn unreadable(reason: &'static str) -> ProviderError {
-    ProviderError::Unreadable { reason: reason.into() }
+    ProviderError::Unreadable {
+        reason: reason.into(),
+    }
 }

@@ -18,7 +18,10 @@ pub fn count(text: &str) -> usize {
         return 0;
     }
     let mut parts = Parts::default();
-    vocabulary().words(text).map(|word| vocabulary().count_word(word, &mut parts)).sum()
+    vocabulary()
+        .words(text)
+        .map(|word| vocabulary().count_word(word, &mut parts))
+        .sum()
 }
 
 /// Whether `text` has at most `limit` tokens. Does not count when its length alone says so.
@@ -29,7 +32,11 @@ pub fn fits(text: &str, limit: usize) -> bool {
 
 /// How many tokens a prompt of these messages has, with what the chat format adds.
 pub fn count_prompt(messages: &[PromptMessage]) -> usize {
-    messages.iter().map(|message| count(&message.content) + MESSAGE_OVERHEAD).sum::<usize>() + PROMPT_OVERHEAD
+    messages
+        .iter()
+        .map(|message| count(&message.content) + MESSAGE_OVERHEAD)
+        .sum::<usize>()
+        + PROMPT_OVERHEAD
 }
 
 /// The longest beginning of `text` that has at most `limit` tokens, as the vocabulary cuts it; never half a character.
@@ -81,9 +88,15 @@ mod tests {
 
     #[test]
     fn a_prompt_counts_what_the_chat_format_adds() {
-        let message = PromptMessage { role: PromptRole::User, content: "hello world".to_owned() };
+        let message = PromptMessage {
+            role: PromptRole::User,
+            content: "hello world".to_owned(),
+        };
 
-        assert_eq!(count_prompt(&[message.clone(), message]), 2 * (2 + MESSAGE_OVERHEAD) + PROMPT_OVERHEAD);
+        assert_eq!(
+            count_prompt(&[message.clone(), message]),
+            2 * (2 + MESSAGE_OVERHEAD) + PROMPT_OVERHEAD
+        );
     }
 
     #[test]

@@ -69,7 +69,12 @@ impl Vocabulary {
             starts.push(end);
         }
         let word = Regex::new(WORD).expect("the pattern is valid");
-        let mut vocabulary = Self { starts, bytes, slots: vec![EMPTY; 1 << SLOT_BITS], word };
+        let mut vocabulary = Self {
+            starts,
+            bytes,
+            slots: vec![EMPTY; 1 << SLOT_BITS],
+            word,
+        };
         for id in 0..TOKENS as u32 {
             let mut slot = slot_of(vocabulary.token(id));
             while vocabulary.slots[slot] != EMPTY {
@@ -136,7 +141,9 @@ impl Vocabulary {
         if self.id_of(word.as_bytes()) != NO_TOKEN {
             return 1;
         }
-        pieces(word).map(|piece| self.merge(piece.as_bytes(), parts)).sum()
+        pieces(word)
+            .map(|piece| self.merge(piece.as_bytes(), parts))
+            .sum()
     }
 
     /// Where each token of `word` ends.
@@ -147,7 +154,11 @@ impl Vocabulary {
         let (mut ends, mut piece_start) = (Vec::new(), 0);
         for piece in pieces(word) {
             self.merge(piece.as_bytes(), parts);
-            ends.extend(parts.0[1..].iter().map(|(start, _)| piece_start + *start as usize));
+            ends.extend(
+                parts.0[1..]
+                    .iter()
+                    .map(|(start, _)| piece_start + *start as usize),
+            );
             piece_start += piece.len();
         }
         ends
@@ -196,10 +207,15 @@ fn slot_of(bytes: &[u8]) -> usize {
     let mut hash = bytes.len() as u64;
     let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
-        let word = chunk.iter().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
+        let word = chunk
+            .iter()
+            .fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
         hash = (hash ^ word).wrapping_mul(MULTIPLIER).rotate_left(29);
     }
-    let rest = chunks.remainder().iter().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
+    let rest = chunks
+        .remainder()
+        .iter()
+        .fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
     hash = (hash ^ rest).wrapping_mul(MULTIPLIER);
     hash ^= hash >> 32;
     (hash.wrapping_mul(MULTIPLIER) >> (64 - SLOT_BITS)) as usize
@@ -232,7 +248,10 @@ mod tests {
 
     fn count(text: &str) -> usize {
         let mut parts = Parts::default();
-        vocabulary().words(text).map(|word| vocabulary().count_word(word, &mut parts)).sum()
+        vocabulary()
+            .words(text)
+            .map(|word| vocabulary().count_word(word, &mut parts))
+            .sum()
     }
 
     #[test]
@@ -245,7 +264,12 @@ mod tests {
 
     #[test]
     fn a_sentence_is_cut_as_the_vocabularys_makers_cut_it() {
-        assert_eq!(tokens("hello   world, it's 12345!\n\n ok"), ["hello", "  ", " world", ",", " it's", " ", "123", "45", "!\n\n", " ok"]);
+        assert_eq!(
+            tokens("hello   world, it's 12345!\n\n ok"),
+            [
+                "hello", "  ", " world", ",", " it's", " ", "123", "45", "!\n\n", " ok"
+            ]
+        );
     }
 
     #[test]
@@ -253,7 +277,10 @@ mod tests {
         for unit in ["abcdefgh", "\u{0E01}\u{0E32}\u{0E23}", "=", "\u{1F600}", " ", "1"] {
             let text = unit.repeat(8000 / unit.len());
             let (ours, theirs) = (count(&text), o200k_base_singleton().count_ordinary(&text));
-            assert!((theirs..=theirs + text.len() / WORD_BYTES * 2).contains(&ours), "{unit:?}: {ours}, not {theirs}");
+            assert!(
+                (theirs..=theirs + text.len() / WORD_BYTES * 2).contains(&ours),
+                "{unit:?}: {ours}, not {theirs}"
+            );
         }
     }
 

@@ -4,12 +4,12 @@
 use std::fmt;
 
 use async_openai::types::chat::{
-    ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage, ChatCompletionRequestUserMessage,
-    ChatCompletionStreamOptions, CreateChatCompletionRequest,
+    ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
+    ChatCompletionRequestUserMessage, ChatCompletionStreamOptions, CreateChatCompletionRequest,
 };
 use bytes::Bytes;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::{ChatRequest, FinishReason, PromptRole, TokenUsage};
@@ -25,15 +25,22 @@ pub(super) enum TokenLimitField {
 }
 
 /// The body of a request. No field that was not asked for is sent: servers refuse what they do not know.
-pub(super) fn encode(request: ChatRequest, limit_field: TokenLimitField, stream: bool) -> serde_json::Result<Bytes> {
+pub(super) fn encode(
+    request: ChatRequest,
+    limit_field: TokenLimitField,
+    stream: bool,
+) -> serde_json::Result<Bytes> {
     let limit = u32::try_from(request.max_answer_tokens).ok();
-    let messages = request.messages.into_iter().map(|message| -> ChatCompletionRequestMessage {
-        match message.role {
-            PromptRole::System => ChatCompletionRequestSystemMessage::from(message.content).into(),
-            PromptRole::User => ChatCompletionRequestUserMessage::from(message.content).into(),
-            PromptRole::Assistant => ChatCompletionRequestAssistantMessage::from(message.content).into(),
-        }
-    });
+    let messages = request
+        .messages
+        .into_iter()
+        .map(|message| -> ChatCompletionRequestMessage {
+            match message.role {
+                PromptRole::System => ChatCompletionRequestSystemMessage::from(message.content).into(),
+                PromptRole::User => ChatCompletionRequestUserMessage::from(message.content).into(),
+                PromptRole::Assistant => ChatCompletionRequestAssistantMessage::from(message.content).into(),
+            }
+        });
     let mut body = CreateChatCompletionRequest {
         model: request.model,
         messages: messages.collect(),
@@ -52,7 +59,10 @@ pub(super) fn encode(request: ChatRequest, limit_field: TokenLimitField, stream:
     }
     if stream {
         body.stream = Some(true);
-        body.stream_options = Some(ChatCompletionStreamOptions { include_usage: Some(true), include_obfuscation: None });
+        body.stream_options = Some(ChatCompletionStreamOptions {
+            include_usage: Some(true),
+            include_obfuscation: None,
+        });
     }
     serde_json::to_vec(&body).map(Bytes::from)
 }
@@ -107,7 +117,9 @@ impl Choice {
 
     /// The text, whether an answer or a refusal. Empty when there is none.
     pub(super) fn take_text(&mut self) -> String {
-        let Some(message) = self.delta.as_mut().or(self.message.as_mut()) else { return String::new() };
+        let Some(message) = self.delta.as_mut().or(self.message.as_mut()) else {
+            return String::new();
+        };
         match message.content.take() {
             Some(Content(text)) if !text.is_empty() => text,
             _ => message.refusal.take().unwrap_or_default(),
@@ -116,7 +128,9 @@ impl Choice {
 
     /// Whether the model works on something that is no text for the visitor.
     pub(super) fn shows_life(&self) -> bool {
-        self.delta.as_ref().is_some_and(|delta| delta.reasoning_content.is_some() || delta.reasoning.is_some() || delta.tool_calls.is_some())
+        self.delta.as_ref().is_some_and(|delta| {
+            delta.reasoning_content.is_some() || delta.reasoning.is_some() || delta.tool_calls.is_some()
+        })
     }
 
     /// Why the answer ends, if it does here.
@@ -157,8 +171,16 @@ impl Usage {
         if prompt == 0 && completion == 0 {
             return None;
         }
-        let cached = self.prompt_tokens_details.as_ref().map_or(0, |details| details.cached_tokens.0);
-        Some(TokenUsage { prompt, completion, cached: cached.min(prompt), reported: true })
+        let cached = self
+            .prompt_tokens_details
+            .as_ref()
+            .map_or(0, |details| details.cached_tokens.0);
+        Some(TokenUsage {
+            prompt,
+            completion,
+            cached: cached.min(prompt),
+            reported: true,
+        })
     }
 }
 
@@ -175,7 +197,12 @@ impl Complaint {
     pub(super) fn from_error(error: &Value) -> Self {
         let mut complaint = Self::default();
         let fields: &[Option<&Value>] = match error {
-            Value::Object(fields) => &[fields.get("code"), fields.get("type"), fields.get("message"), fields.get("status")],
+            Value::Object(fields) => &[
+                fields.get("code"),
+                fields.get("type"),
+                fields.get("message"),
+                fields.get("status"),
+            ],
             other => &[Some(other)],
         };
         for field in fields.iter().flatten() {
@@ -184,7 +211,12 @@ impl Complaint {
                     complaint.words.push_str(&text.to_lowercase());
                     complaint.words.push('\n');
                 }
-                Value::Number(number) => complaint.status = number.as_u64().and_then(|status| u16::try_from(status).ok()).filter(|status| (400..600).contains(status)),
+                Value::Number(number) => {
+                    complaint.status = number
+                        .as_u64()
+                        .and_then(|status| u16::try_from(status).ok())
+                        .filter(|status| (400..600).contains(status))
+                }
                 _ => {}
             }
         }
@@ -195,11 +227,16 @@ impl Complaint {
     pub(super) fn from_body(body: &[u8]) -> Self {
         match serde_json::from_slice::<Value>(body) {
             Ok(Value::Object(fields)) => {
-                let error = ["error", "detail", "message"].iter().find_map(|name| fields.get(*name));
+                let error = ["error", "detail", "message"]
+                    .iter()
+                    .find_map(|name| fields.get(*name));
                 error.map(Self::from_error).unwrap_or_default()
             }
             Ok(other) => Self::from_error(&other),
-            Err(_) => Self { status: None, words: String::from_utf8_lossy(body).to_lowercase() },
+            Err(_) => Self {
+                status: None,
+                words: String::from_utf8_lossy(body).to_lowercase(),
+            },
         }
     }
 
@@ -228,7 +265,9 @@ impl<'de> Deserialize<'de> for Count {
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Count, E> {
-                Ok(Count(u64::try_from(value).unwrap_or_default().min(MAX_REPORTED_TOKENS)))
+                Ok(Count(
+                    u64::try_from(value).unwrap_or_default().min(MAX_REPORTED_TOKENS),
+                ))
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<Count, E> {
@@ -327,9 +366,18 @@ mod tests {
         ChatRequest {
             model: "m".to_owned(),
             messages: vec![
-                PromptMessage { role: PromptRole::System, content: "be brief".to_owned() },
-                PromptMessage { role: PromptRole::User, content: "hi".to_owned() },
-                PromptMessage { role: PromptRole::Assistant, content: "hello".to_owned() },
+                PromptMessage {
+                    role: PromptRole::System,
+                    content: "be brief".to_owned(),
+                },
+                PromptMessage {
+                    role: PromptRole::User,
+                    content: "hi".to_owned(),
+                },
+                PromptMessage {
+                    role: PromptRole::Assistant,
+                    content: "hello".to_owned(),
+                },
             ],
             temperature,
             max_answer_tokens: 64,
@@ -337,19 +385,29 @@ mod tests {
     }
 
     fn encoded(temperature: Option<f64>, limit_field: TokenLimitField, stream: bool) -> Value {
-        serde_json::from_slice(&encode(request(temperature), limit_field, stream).expect("a body")).expect("JSON")
+        serde_json::from_slice(&encode(request(temperature), limit_field, stream).expect("a body"))
+            .expect("JSON")
     }
 
     #[test]
     fn a_request_holds_what_was_asked_for_and_nothing_else() {
         let messages = json!([{ "role": "system", "content": "be brief" }, { "role": "user", "content": "hi" }, { "role": "assistant", "content": "hello" }]);
 
-        assert_eq!(encoded(None, TokenLimitField::MaxTokens, false), json!({ "model": "m", "messages": messages, "max_tokens": 64 }));
+        assert_eq!(
+            encoded(None, TokenLimitField::MaxTokens, false),
+            json!({ "model": "m", "messages": messages, "max_tokens": 64 })
+        );
         let body = encode(request(Some(0.7)), TokenLimitField::MaxCompletionTokens, true).expect("a body");
         let text = std::str::from_utf8(&body).expect("text");
-        assert!(text.contains("\"temperature\":0.7,") || text.contains("\"temperature\":0.7}"), "{text}");
+        assert!(
+            text.contains("\"temperature\":0.7,") || text.contains("\"temperature\":0.7}"),
+            "{text}"
+        );
         let streamed = encoded(None, TokenLimitField::MaxCompletionTokens, true);
-        assert_eq!(streamed, json!({ "model": "m", "messages": messages, "max_completion_tokens": 64, "stream": true, "stream_options": { "include_usage": true } }));
+        assert_eq!(
+            streamed,
+            json!({ "model": "m", "messages": messages, "max_completion_tokens": 64, "stream": true, "stream_options": { "include_usage": true } })
+        );
     }
 
     #[test]
@@ -368,10 +426,22 @@ mod tests {
         for (text, expected) in [
             (r#"{"choices":null}"#, ""),
             (r#"{"choices":[]}"#, ""),
-            (r#"{"choices":[{"delta":{"content":null,"refusal":"I may not."}}]}"#, "I may not."),
-            (r#"{"choices":[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"yes"}]}}]}"#, "yes"),
-            (r#"{"choices":[{"message":{"content":"whole","reasoning":"a","reasoning_content":"b"}},{"message":{"content":"second"}}]}"#, "whole"),
-            (r#"{"choices":[{"delta":null,"finish_reason":""}],"extra":{"deep":[1,2]}}"#, ""),
+            (
+                r#"{"choices":[{"delta":{"content":null,"refusal":"I may not."}}]}"#,
+                "I may not.",
+            ),
+            (
+                r#"{"choices":[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"yes"}]}}]}"#,
+                "yes",
+            ),
+            (
+                r#"{"choices":[{"message":{"content":"whole","reasoning":"a","reasoning_content":"b"}},{"message":{"content":"second"}}]}"#,
+                "whole",
+            ),
+            (
+                r#"{"choices":[{"delta":null,"finish_reason":""}],"extra":{"deep":[1,2]}}"#,
+                "",
+            ),
         ] {
             assert_eq!(answer(text).choice.take_text(), expected, "{text}");
         }
@@ -382,21 +452,57 @@ mod tests {
         let usage = |text: &str| serde_json::from_str::<Usage>(text).expect("usage").reported();
 
         assert_eq!(
-            usage(r#"{"prompt_tokens":42,"completion_tokens":8,"total_tokens":50,"prompt_tokens_details":{"cached_tokens":16}}"#),
-            Some(TokenUsage { prompt: 42, completion: 8, cached: 16, reported: true })
+            usage(
+                r#"{"prompt_tokens":42,"completion_tokens":8,"total_tokens":50,"prompt_tokens_details":{"cached_tokens":16}}"#
+            ),
+            Some(TokenUsage {
+                prompt: 42,
+                completion: 8,
+                cached: 16,
+                reported: true
+            })
         );
-        assert_eq!(usage(r#"{"prompt_tokens":0,"completion_tokens":0}"#), None, "filled in, not counted");
-        assert_eq!(usage(r#"{"prompt_tokens":-3,"completion_tokens":1.5,"prompt_tokens_details":null}"#), Some(TokenUsage { prompt: 0, completion: 2, cached: 0, reported: true }));
-        assert_eq!(usage(r#"{"prompt_tokens":18446744073709551615,"completion_tokens":null}"#).map(|usage| usage.prompt), Some(MAX_REPORTED_TOKENS));
-        assert_eq!(usage(r#"{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":9}}"#).map(|usage| usage.cached), Some(5));
+        assert_eq!(
+            usage(r#"{"prompt_tokens":0,"completion_tokens":0}"#),
+            None,
+            "filled in, not counted"
+        );
+        assert_eq!(
+            usage(r#"{"prompt_tokens":-3,"completion_tokens":1.5,"prompt_tokens_details":null}"#),
+            Some(TokenUsage {
+                prompt: 0,
+                completion: 2,
+                cached: 0,
+                reported: true
+            })
+        );
+        assert_eq!(
+            usage(r#"{"prompt_tokens":18446744073709551615,"completion_tokens":null}"#)
+                .map(|usage| usage.prompt),
+            Some(MAX_REPORTED_TOKENS)
+        );
+        assert_eq!(
+            usage(r#"{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":9}}"#)
+                .map(|usage| usage.cached),
+            Some(5)
+        );
     }
 
     #[test]
     fn complaints_are_read_in_every_shape() {
-        assert!(Complaint::from_body(br#"{"error":{"message":"x","code":"insufficient_quota"}}"#).says(&["insufficient_quota"]));
-        assert!(Complaint::from_body(br#"{"detail":"Maximum Context Length exceeded"}"#).says(&["maximum context length"]));
+        assert!(
+            Complaint::from_body(br#"{"error":{"message":"x","code":"insufficient_quota"}}"#)
+                .says(&["insufficient_quota"])
+        );
+        assert!(
+            Complaint::from_body(br#"{"detail":"Maximum Context Length exceeded"}"#)
+                .says(&["maximum context length"])
+        );
         assert!(Complaint::from_body(b"<html>Bad gateway</html>").says(&["bad gateway"]));
-        assert_eq!(Complaint::from_body(br#"{"error":{"code":502,"message":"upstream"}}"#).status, Some(502));
+        assert_eq!(
+            Complaint::from_body(br#"{"error":{"code":502,"message":"upstream"}}"#).status,
+            Some(502)
+        );
         assert_eq!(Complaint::from_body(br#"{"error":{"code":7}}"#).status, None);
         assert_eq!(Complaint::from_body(b"[]"), Complaint::default());
     }

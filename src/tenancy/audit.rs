@@ -53,13 +53,27 @@ pub struct AuditEvent {
 }
 
 /// Writes one line in the change's own transaction.
-pub async fn record(write: &mut Write, tenant_id: TenantId, actor: &Actor, origin: &Origin, change: Change, now: DateTime<Utc>) -> Result<()> {
+pub async fn record(
+    write: &mut Write,
+    tenant_id: TenantId,
+    actor: &Actor,
+    origin: &Origin,
+    change: Change,
+    now: DateTime<Utc>,
+) -> Result<()> {
     let (actor_kind, actor_id) = actor.name();
     record_as(write, tenant_id, (actor_kind, &actor_id), origin, change, now).await
 }
 
 /// Like [`record`], for an actor who is no API caller: the operator at the command line, or a person signing up.
-pub async fn record_as(write: &mut Write, tenant_id: TenantId, actor: (&str, &str), origin: &Origin, change: Change, now: DateTime<Utc>) -> Result<()> {
+pub async fn record_as(
+    write: &mut Write,
+    tenant_id: TenantId,
+    actor: (&str, &str),
+    origin: &Origin,
+    change: Change,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(write, c => sqlx::query(
         "insert into audit_event (id, tenant_id, actor_kind, actor_id, action, object_kind, object_id, before, after, address, request_id, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",

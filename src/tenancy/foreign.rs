@@ -68,8 +68,14 @@ impl ForeignTokens {
             "ES256" => Algorithm::ES256,
             _ => Algorithm::HS256,
         };
-        let fixed_key = (algorithm == Algorithm::HS256 && !config.hs256_secret.is_empty()).then(|| DecodingKey::from_secret(config.hs256_secret.expose().as_bytes()));
-        Self { algorithm, fixed_key, key_set: Mutex::default(), client }
+        let fixed_key = (algorithm == Algorithm::HS256 && !config.hs256_secret.is_empty())
+            .then(|| DecodingKey::from_secret(config.hs256_secret.expose().as_bytes()));
+        Self {
+            algorithm,
+            fixed_key,
+            key_set: Mutex::default(),
+            client,
+        }
     }
 
     /// The caller behind a token of the configured issuer.
@@ -82,7 +88,10 @@ impl ForeignTokens {
         }
         let key = match &self.fixed_key {
             Some(key) => Arc::new(key.clone()),
-            None => self.find_key(config, header.kid.as_deref().unwrap_or_default(), now).await?,
+            None => {
+                self.find_key(config, header.kid.as_deref().unwrap_or_default(), now)
+                    .await?
+            }
         };
         let mut validation = Validation::new(self.algorithm);
         validation.set_audience(&[&config.audience]);
@@ -91,17 +100,38 @@ impl ForeignTokens {
         // Times are judged against our own clock, below.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).map_err(|_| access::wrong())?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+            .map_err(|_| access::wrong())?
+            .claims;
         let leeway = i64::try_from(config.leeway_s).unwrap_or_default();
-        let timely = claims.exp + leeway > now.timestamp() && claims.nbf.is_none_or(|nbf| nbf - leeway <= now.timestamp());
-        let tenant_id = claims.app_metadata.tenant_id.filter(|_| timely).ok_or_else(access::wrong)?;
+        let timely = claims.exp + leeway > now.timestamp()
+            && claims.nbf.is_none_or(|nbf| nbf - leeway <= now.timestamp());
+        let tenant_id = claims
+            .app_metadata
+            .tenant_id
+            .filter(|_| timely)
+            .ok_or_else(access::wrong)?;
         let tenant = store::find_tenant(&mut app.db.read(tenant_id).await?, tenant_id).await?;
         if tenant.is_none_or(|tenant| tenant.state != TenantState::Active) {
             return Err(access::wrong());
         }
-        let named = claims.app_metadata.role.as_deref().and_then(Role::parse).or_else(|| claims.role.as_deref().and_then(Role::parse));
-        let role = named.or_else(|| Role::parse(&config.default_role)).unwrap_or(Role::Viewer);
-        Ok(Caller { tenant_id, actor: Actor::External { subject: claims.sub, role }, chatbot_id: None })
+        let named = claims
+            .app_metadata
+            .role
+            .as_deref()
+            .and_then(Role::parse)
+            .or_else(|| claims.role.as_deref().and_then(Role::parse));
+        let role = named
+            .or_else(|| Role::parse(&config.default_role))
+            .unwrap_or(Role::Viewer);
+        Ok(Caller {
+            tenant_id,
+            actor: Actor::External {
+                subject: claims.sub,
+                role,
+            },
+            chatbot_id: None,
+        })
     }
 
     /// The key with this id. When the set cannot be fetched, the answer is no.
@@ -136,7 +166,14 @@ impl ForeignTokens {
     }
 
     async fn fetch(&self, config: &Jwt) -> std::result::Result<HashMap<String, Arc<DecodingKey>>, String> {
-        let mut response = self.client.get(&config.jwks_url).timeout(Duration::from_secs(10)).send().await.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())?;
+        let mut response = self
+            .client
+            .get(&config.jwks_url)
+            .timeout(Duration::from_secs(10))
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(|error| error.to_string())?;
         let mut body = Vec::new();
         while let Some(part) = response.chunk().await.map_err(|error| error.to_string())? {
             if body.len() + part.len() > MAX_KEY_SET_BYTES {
@@ -145,7 +182,12 @@ impl ForeignTokens {
             body.extend_from_slice(&part);
         }
         let set: JwkSet = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        let usable = set.keys.iter().filter_map(|jwk| Some((jwk.common.key_id.clone().unwrap_or_default(), Arc::new(DecodingKey::from_jwk(jwk).ok()?))));
+        let usable = set.keys.iter().filter_map(|jwk| {
+            Some((
+                jwk.common.key_id.clone().unwrap_or_default(),
+                Arc::new(DecodingKey::from_jwk(jwk).ok()?),
+            ))
+        });
         Ok(usable.collect())
     }
 }

@@ -50,9 +50,18 @@ pub struct NewApiKey {
 }
 
 /// Makes a key. The secret is in the answer and nowhere else.
-pub async fn create(app: &App, tenant_id: TenantId, new: NewApiKey, actor: &Actor, origin: &Origin) -> Result<(ApiKey, String)> {
+pub async fn create(
+    app: &App,
+    tenant_id: TenantId,
+    new: NewApiKey,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<(ApiKey, String)> {
     if actor.role() < Some(Role::Admin) {
-        return Err(Error::Forbidden { code: "grants_too_much", message: "only an admin may make keys".into() });
+        return Err(Error::Forbidden {
+            code: "grants_too_much",
+            message: "only an admin may make keys".into(),
+        });
     }
     let now = app.clock.now();
     check(&new, now)?;
@@ -61,8 +70,21 @@ pub async fn create(app: &App, tenant_id: TenantId, new: NewApiKey, actor: &Acto
         chatbots::check_exists(&mut write, tenant_id, chatbot_id).await?;
     }
     let (actor_kind, actor_id) = actor.name();
-    let (key, secret) = insert(&mut write, tenant_id, new, &format!("{actor_kind}:{actor_id}"), now).await?;
-    let change = Change { action: "api_key.create", object_kind: "api_key", object_id: key.id.to_string(), before: None, after: Some(describe(&key)) };
+    let (key, secret) = insert(
+        &mut write,
+        tenant_id,
+        new,
+        &format!("{actor_kind}:{actor_id}"),
+        now,
+    )
+    .await?;
+    let change = Change {
+        action: "api_key.create",
+        object_kind: "api_key",
+        object_id: key.id.to_string(),
+        before: None,
+        after: Some(describe(&key)),
+    };
     audit::record(&mut write, tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
     Ok((key, secret))
@@ -72,23 +94,51 @@ pub async fn create(app: &App, tenant_id: TenantId, new: NewApiKey, actor: &Acto
 pub fn check(new: &NewApiKey, now: DateTime<Utc>) -> Result<()> {
     super::check_name(&new.name, "name")?;
     if new.scopes.is_empty() {
-        return Err(Error::invalid("invalid_scopes", "scopes", "name at least one scope: admin, ingest, chat or usage:read"));
+        return Err(Error::invalid(
+            "invalid_scopes",
+            "scopes",
+            "name at least one scope: admin, ingest, chat or usage:read",
+        ));
     }
-    let wide = new.scopes.iter().any(|scope| matches!(scope, KeyScope::Admin | KeyScope::UsageRead));
+    let wide = new
+        .scopes
+        .iter()
+        .any(|scope| matches!(scope, KeyScope::Admin | KeyScope::UsageRead));
     if new.chatbot_id.is_some() && wide {
-        return Err(Error::invalid("invalid_scopes", "scopes", "a key restricted to one chatbot can have the scopes ingest and chat only"));
+        return Err(Error::invalid(
+            "invalid_scopes",
+            "scopes",
+            "a key restricted to one chatbot can have the scopes ingest and chat only",
+        ));
     }
-    if new.expires_at.is_some_and(|expires_at| expires_at.year() > LAST_YEAR) {
-        return Err(Error::invalid("invalid_expiry", "expires_at", format!("expires_at must lie before the year {}", LAST_YEAR + 1)));
+    if new
+        .expires_at
+        .is_some_and(|expires_at| expires_at.year() > LAST_YEAR)
+    {
+        return Err(Error::invalid(
+            "invalid_expiry",
+            "expires_at",
+            format!("expires_at must lie before the year {}", LAST_YEAR + 1),
+        ));
     }
     if new.expires_at.is_some_and(|expires_at| expires_at <= now) {
-        return Err(Error::invalid("invalid_expiry", "expires_at", "expires_at lies in the past"));
+        return Err(Error::invalid(
+            "invalid_expiry",
+            "expires_at",
+            "expires_at lies in the past",
+        ));
     }
     Ok(())
 }
 
 /// Stores a new key and returns it with its secret.
-pub(super) async fn insert(write: &mut Write, tenant_id: TenantId, new: NewApiKey, created_by: &str, now: DateTime<Utc>) -> Result<(ApiKey, String)> {
+pub(super) async fn insert(
+    write: &mut Write,
+    tenant_id: TenantId,
+    new: NewApiKey,
+    created_by: &str,
+    now: DateTime<Utc>,
+) -> Result<(ApiKey, String)> {
     let secret = secrets::random_token(PREFIX);
     let mut scopes = new.scopes;
     scopes.sort_by_key(|scope| scope.name());
@@ -126,19 +176,36 @@ pub async fn list(app: &App, tenant_id: TenantId, page: PageRequest) -> Result<V
 }
 
 /// Ends a key. Ending it twice changes nothing.
-pub async fn revoke(app: &App, tenant_id: TenantId, id: ApiKeyId, actor: &Actor, origin: &Origin) -> Result<()> {
+pub async fn revoke(
+    app: &App,
+    tenant_id: TenantId,
+    id: ApiKeyId,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<()> {
     let now = app.clock.now();
     let mut write = app.db.write(tenant_id).await?;
     let changed = mark_revoked(&mut write, tenant_id, id, now).await?;
     if changed {
-        let change = Change { action: "api_key.revoke", object_kind: "api_key", object_id: id.to_string(), before: None, after: Some(json!({ "revoked_at": now })) };
+        let change = Change {
+            action: "api_key.revoke",
+            object_kind: "api_key",
+            object_id: id.to_string(),
+            before: None,
+            after: Some(json!({ "revoked_at": now })),
+        };
         audit::record(&mut write, tenant_id, actor, origin, change, now).await?;
     }
     write.commit().await
 }
 
 /// Marks the key as revoked; false when it was already. Absent keys are an error.
-pub(super) async fn mark_revoked(write: &mut Write, tenant_id: TenantId, id: ApiKeyId, now: DateTime<Utc>) -> Result<bool> {
+pub(super) async fn mark_revoked(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: ApiKeyId,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let revoked_at: Option<Option<DateTime<Utc>>> = on!(write, c => sqlx::query_scalar("select revoked_at from api_key where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).fetch_optional(c).await)?;
     if revoked_at.ok_or(Error::NotFound("API key"))?.is_some() {
@@ -173,7 +240,10 @@ pub async fn authenticate(app: &App, secret: &str) -> Result<Option<Caller>> {
     ).bind(secrets::token_hash(secret)).bind(now).fetch_optional(c).await)?;
     drop(conn);
     let Some(standing) = standing else { return Ok(None) };
-    if standing.last_used_at.is_none_or(|last| last + LAST_USED_STEP <= now) {
+    if standing
+        .last_used_at
+        .is_none_or(|last| last + LAST_USED_STEP <= now)
+    {
         let app = app.clone();
         // Not worth a client's wait, nor a failed request.
         tokio::spawn(async move {
@@ -182,8 +252,15 @@ pub async fn authenticate(app: &App, secret: &str) -> Result<Option<Caller>> {
             }
         });
     }
-    let actor = Actor::ApiKey { id: standing.id, scopes: standing.scopes.0 };
-    Ok(Some(Caller { tenant_id: standing.tenant_id, actor, chatbot_id: standing.chatbot_id }))
+    let actor = Actor::ApiKey {
+        id: standing.id,
+        scopes: standing.scopes.0,
+    };
+    Ok(Some(Caller {
+        tenant_id: standing.tenant_id,
+        actor,
+        chatbot_id: standing.chatbot_id,
+    }))
 }
 
 async fn touch(app: &App, tenant_id: TenantId, id: ApiKeyId, now: DateTime<Utc>) -> Result<()> {

@@ -65,19 +65,35 @@ pub struct TenantUpdate {
 /// The tenant itself.
 pub async fn get(app: &App, tenant_id: TenantId) -> Result<Tenant> {
     let mut conn = app.db.read(tenant_id).await?;
-    store::find_tenant(&mut conn, tenant_id).await?.ok_or(Error::NotFound("tenant"))
+    store::find_tenant(&mut conn, tenant_id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))
 }
 
 /// Changes a tenant's name and limits.
-pub async fn update(app: &App, tenant_id: TenantId, update: TenantUpdate, actor: &Actor, origin: &Origin) -> Result<Tenant> {
+pub async fn update(
+    app: &App,
+    tenant_id: TenantId,
+    update: TenantUpdate,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Tenant> {
     if let Some(name) = &update.name {
         check_name(name, "name")?;
     }
-    for (field, limit) in [("monthly_token_limit", update.monthly_token_limit), ("monthly_cost_limit_micro_usd", update.monthly_cost_limit_micro_usd)] {
+    for (field, limit) in [
+        ("monthly_token_limit", update.monthly_token_limit),
+        (
+            "monthly_cost_limit_micro_usd",
+            update.monthly_cost_limit_micro_usd,
+        ),
+    ] {
         check_limit(limit.flatten(), field)?;
     }
     let mut write = app.db.write(tenant_id).await?;
-    let before = store::find_tenant(&mut write, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+    let before = store::find_tenant(&mut write, tenant_id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))?;
     let mut after = before.clone();
     if let Some(name) = update.name {
         after.name = name;
@@ -96,7 +112,13 @@ pub async fn update(app: &App, tenant_id: TenantId, update: TenantUpdate, actor:
             "monthly_cost_limit_micro_usd": tenant.monthly_cost_limit_micro_usd,
         })
     };
-    let change = Change { action: "tenant.update", object_kind: "tenant", object_id: tenant_id.to_string(), before: Some(describe(&before)), after: Some(describe(&after)) };
+    let change = Change {
+        action: "tenant.update",
+        object_kind: "tenant",
+        object_id: tenant_id.to_string(),
+        before: Some(describe(&before)),
+        after: Some(describe(&after)),
+    };
     audit::record(&mut write, tenant_id, actor, origin, change, app.clock.now()).await?;
     write.commit().await?;
     Ok(after)
@@ -106,7 +128,11 @@ pub async fn update(app: &App, tenant_id: TenantId, update: TenantUpdate, actor:
 pub fn check_name(name: &str, field: &str) -> Result<()> {
     let length = name.chars().count();
     if name.trim().is_empty() || length > MAX_NAME_CHARS || name.chars().any(char::is_control) {
-        return Err(Error::invalid("invalid_name", field, format!("{field} must have 1 to {MAX_NAME_CHARS} visible characters")));
+        return Err(Error::invalid(
+            "invalid_name",
+            field,
+            format!("{field} must have 1 to {MAX_NAME_CHARS} visible characters"),
+        ));
     }
     Ok(())
 }
@@ -114,7 +140,11 @@ pub fn check_name(name: &str, field: &str) -> Result<()> {
 /// Refuses negative limits.
 pub fn check_limit(limit: Option<i64>, field: &str) -> Result<()> {
     match limit {
-        Some(limit) if limit < 0 => Err(Error::invalid("invalid_limit", field, format!("{field} must be 0 or more, or null for none"))),
+        Some(limit) if limit < 0 => Err(Error::invalid(
+            "invalid_limit",
+            field,
+            format!("{field} must be 0 or more, or null for none"),
+        )),
         _ => Ok(()),
     }
 }

@@ -29,11 +29,28 @@ pub async fn create_tenant(db: &Db, clock: &dyn Clock, name: &str) -> Result<(Te
     };
     let mut write = db.write(tenant.id).await?;
     store::insert_tenant(&mut write, &tenant).await?;
-    let new = NewApiKey { name: "first key".to_owned(), scopes: vec![KeyScope::Admin], chatbot_id: None, expires_at: None };
+    let new = NewApiKey {
+        name: "first key".to_owned(),
+        scopes: vec![KeyScope::Admin],
+        chatbot_id: None,
+        expires_at: None,
+    };
     let (key, secret) = keys::insert(&mut write, tenant.id, new, "operator", now).await?;
     for change in [
-        Change { action: "tenant.create", object_kind: "tenant", object_id: tenant.id.to_string(), before: None, after: Some(json!({ "name": name })) },
-        Change { action: "api_key.create", object_kind: "api_key", object_id: key.id.to_string(), before: None, after: Some(keys::describe(&key)) },
+        Change {
+            action: "tenant.create",
+            object_kind: "tenant",
+            object_id: tenant.id.to_string(),
+            before: None,
+            after: Some(json!({ "name": name })),
+        },
+        Change {
+            action: "api_key.create",
+            object_kind: "api_key",
+            object_id: key.id.to_string(),
+            before: None,
+            after: Some(keys::describe(&key)),
+        },
     ] {
         audit::record_as(&mut write, tenant.id, ACTOR, &Origin::default(), change, now).await?;
     }
@@ -42,16 +59,29 @@ pub async fn create_tenant(db: &Db, clock: &dyn Clock, name: &str) -> Result<(Te
 }
 
 /// Makes a key for a tenant.
-pub async fn create_key(db: &Db, clock: &dyn Clock, tenant_id: TenantId, new: NewApiKey) -> Result<(ApiKey, String)> {
+pub async fn create_key(
+    db: &Db,
+    clock: &dyn Clock,
+    tenant_id: TenantId,
+    new: NewApiKey,
+) -> Result<(ApiKey, String)> {
     let now = clock.now();
     keys::check(&new, now)?;
     let mut write = db.write(tenant_id).await?;
-    store::find_tenant(&mut write, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+    store::find_tenant(&mut write, tenant_id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))?;
     if let Some(chatbot_id) = new.chatbot_id {
         chatbots::check_exists(&mut write, tenant_id, chatbot_id).await?;
     }
     let (key, secret) = keys::insert(&mut write, tenant_id, new, "operator", now).await?;
-    let change = Change { action: "api_key.create", object_kind: "api_key", object_id: key.id.to_string(), before: None, after: Some(keys::describe(&key)) };
+    let change = Change {
+        action: "api_key.create",
+        object_kind: "api_key",
+        object_id: key.id.to_string(),
+        before: None,
+        after: Some(keys::describe(&key)),
+    };
     audit::record_as(&mut write, tenant_id, ACTOR, &Origin::default(), change, now).await?;
     write.commit().await?;
     Ok((key, secret))
@@ -67,7 +97,13 @@ pub async fn revoke_key(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<bool
     let mut write = db.write(tenant_id).await?;
     let changed = keys::mark_revoked(&mut write, tenant_id, id, now).await?;
     if changed {
-        let change = Change { action: "api_key.revoke", object_kind: "api_key", object_id: id.to_string(), before: None, after: Some(json!({ "revoked_at": now })) };
+        let change = Change {
+            action: "api_key.revoke",
+            object_kind: "api_key",
+            object_id: id.to_string(),
+            before: None,
+            after: Some(json!({ "revoked_at": now })),
+        };
         audit::record_as(&mut write, tenant_id, ACTOR, &Origin::default(), change, now).await?;
     }
     write.commit().await?;

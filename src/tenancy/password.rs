@@ -20,19 +20,37 @@ pub fn check(password: &str) -> Result<()> {
     if LENGTHS.contains(&password.chars().count()) {
         return Ok(());
     }
-    Err(Error::invalid("invalid_password", "password", format!("the password must have {} to {} characters", LENGTHS.start(), LENGTHS.end())))
+    Err(Error::invalid(
+        "invalid_password",
+        "password",
+        format!(
+            "the password must have {} to {} characters",
+            LENGTHS.start(),
+            LENGTHS.end()
+        ),
+    ))
 }
 
 /// The hash to store, with its own salt and parameters inside (PHC string).
 pub async fn hash(password: String) -> Result<String> {
-    run(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).map_err(|error| Error::internal(error.to_string()))).await?
+    run(move || {
+        Argon2::default()
+            .hash_password(password.as_bytes())
+            .map(|hash| hash.to_string())
+            .map_err(|error| Error::internal(error.to_string()))
+    })
+    .await?
 }
 
 /// Whether `password` is the one that was hashed. Without a hash the same work is done and the answer is no, so that
 /// time does not tell whether an account exists.
 pub async fn verify(password: String, hash: Option<String>) -> Result<bool> {
     run(move || match hash {
-        Some(hash) => PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
+        Some(hash) => PasswordHash::new(&hash).is_ok_and(|hash| {
+            Argon2::default()
+                .verify_password(password.as_bytes(), &hash)
+                .is_ok()
+        }),
         None => Argon2::default().hash_password(password.as_bytes()).is_err() && password.is_empty(),
     })
     .await

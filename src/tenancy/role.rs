@@ -24,7 +24,15 @@ pub enum Permission {
 
 impl Permission {
     /// All permissions.
-    pub const ALL: [Self; 7] = [Self::Chat, Self::KnowledgeRead, Self::Ingest, Self::Edit, Self::Conversations, Self::UsageRead, Self::Admin];
+    pub const ALL: [Self; 7] = [
+        Self::Chat,
+        Self::KnowledgeRead,
+        Self::Ingest,
+        Self::Edit,
+        Self::Conversations,
+        Self::UsageRead,
+        Self::Admin,
+    ];
 
     /// The name in OpenAPI and in refusals.
     pub const fn name(self) -> &'static str {

@@ -35,15 +35,41 @@ pub struct Login {
 pub fn normalise_email(email: &str) -> Result<String> {
     let email = email.trim().to_lowercase();
     let plausible = email.len() <= 254
-        && !email.chars().any(|character| character.is_whitespace() || character.is_control())
-        && email.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.') && !domain.contains('@') && !domain.starts_with('.') && !domain.ends_with('.'));
-    if plausible { Ok(email) } else { Err(Error::invalid("invalid_email", "email", "this is not an e-mail address")) }
+        && !email
+            .chars()
+            .any(|character| character.is_whitespace() || character.is_control())
+        && email.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty()
+                && domain.contains('.')
+                && !domain.contains('@')
+                && !domain.starts_with('.')
+                && !domain.ends_with('.')
+        });
+    if plausible {
+        Ok(email)
+    } else {
+        Err(Error::invalid(
+            "invalid_email",
+            "email",
+            "this is not an e-mail address",
+        ))
+    }
 }
 
 /// Opens a tenant with its first member, an owner, who is logged in at once.
-pub async fn sign_up(app: &App, email: &str, password: String, tenant_name: String, origin: &Origin) -> Result<Login> {
+pub async fn sign_up(
+    app: &App,
+    email: &str,
+    password: String,
+    tenant_name: String,
+    origin: &Origin,
+) -> Result<Login> {
     if !app.config.auth.signup {
-        return Err(Error::Forbidden { code: "signup_closed", message: "this installation does not let strangers sign up; ask its operator for an invitation".into() });
+        return Err(Error::Forbidden {
+            code: "signup_closed",
+            message: "this installation does not let strangers sign up; ask its operator for an invitation"
+                .into(),
+        });
     }
     let email = normalise_email(email)?;
     super::check_name(&tenant_name, "tenant_name")?;
@@ -61,15 +87,49 @@ pub async fn sign_up(app: &App, email: &str, password: String, tenant_name: Stri
         created_at: now,
     };
     let mut write = app.db.write(Scope::Operator).await?;
-    store::insert_account(&mut write, account_id, &email, &password_hash, now).await.map_err(|error| {
-        if error.is_unique_violation() { Error::conflict("email_taken", "there is an account with this e-mail address: log in instead") } else { error }
-    })?;
+    store::insert_account(&mut write, account_id, &email, &password_hash, now)
+        .await
+        .map_err(|error| {
+            if error.is_unique_violation() {
+                Error::conflict(
+                    "email_taken",
+                    "there is an account with this e-mail address: log in instead",
+                )
+            } else {
+                error
+            }
+        })?;
     store::insert_tenant(&mut write, &tenant).await?;
     store::insert_member(&mut write, member_id, tenant.id, account_id, Role::Owner, now).await?;
-    let change = Change { action: "tenant.sign_up", object_kind: "tenant", object_id: tenant.id.to_string(), before: None, after: Some(json!({ "name": tenant.name })) };
-    audit::record_as(&mut write, tenant.id, ("member", &member_id.to_string()), origin, change, now).await?;
+    let change = Change {
+        action: "tenant.sign_up",
+        object_kind: "tenant",
+        object_id: tenant.id.to_string(),
+        before: None,
+        after: Some(json!({ "name": tenant.name })),
+    };
+    audit::record_as(
+        &mut write,
+        tenant.id,
+        ("member", &member_id.to_string()),
+        origin,
+        change,
+        now,
+    )
+    .await?;
     let tenants = vec![(tenant.id, tenant.name.clone(), Role::Owner)];
-    let login = open(app, &mut write, Place { tenant_id: tenant.id, member_id, account_id, role: Role::Owner }, tenants).await?;
+    let login = open(
+        app,
+        &mut write,
+        Place {
+            tenant_id: tenant.id,
+            member_id,
+            account_id,
+            role: Role::Owner,
+        },
+        tenants,
+    )
+    .await?;
     write.commit().await?;
     Ok(login)
 }
@@ -82,26 +142,43 @@ pub async fn log_in(app: &App, email: &str, password: String, tenant_id: Option<
     };
     let (account_id, password_hash) = account.unzip();
     let verified = password::verify(password, password_hash).await?;
-    let Some(account_id) = account_id.filter(|_| verified) else { return Err(wrong_login()) };
+    let Some(account_id) = account_id.filter(|_| verified) else {
+        return Err(wrong_login());
+    };
     let mut write = app.db.write(Scope::Operator).await?;
-    let login = open_for_account(app, &mut write, account_id, tenant_id).await?.ok_or_else(wrong_login)?;
+    let login = open_for_account(app, &mut write, account_id, tenant_id)
+        .await?
+        .ok_or_else(wrong_login)?;
     write.commit().await?;
     Ok(login)
 }
 
 fn wrong_login() -> Error {
-    Error::Unauthenticated { code: "login_failed", message: "e-mail address or password is wrong" }
+    Error::Unauthenticated {
+        code: "login_failed",
+        message: "e-mail address or password is wrong",
+    }
 }
 
 /// Opens a session for an account in one of its tenants; `None` when it has none (there).
-pub(super) async fn open_for_account(app: &App, write: &mut Write, account_id: AccountId, tenant_id: Option<TenantId>) -> Result<Option<Login>> {
+pub(super) async fn open_for_account(
+    app: &App,
+    write: &mut Write,
+    account_id: AccountId,
+    tenant_id: Option<TenantId>,
+) -> Result<Option<Login>> {
     let memberships = store::list_memberships(write, account_id).await?;
     let mut tenants = Vec::with_capacity(memberships.len());
     let mut place = None;
     for (member_id, tenant, name, role) in memberships {
         let role = store::parse_role(&role)?;
         if place.is_none() && tenant_id.is_none_or(|wanted| wanted == tenant) {
-            place = Some(Place { tenant_id: tenant, member_id, account_id, role });
+            place = Some(Place {
+                tenant_id: tenant,
+                member_id,
+                account_id,
+                role,
+            });
         }
         tenants.push((tenant, name, role));
     }
@@ -119,7 +196,12 @@ struct Place {
     role: Role,
 }
 
-async fn open(app: &App, write: &mut Write, place: Place, tenants: Vec<(TenantId, String, Role)>) -> Result<Login> {
+async fn open(
+    app: &App,
+    write: &mut Write,
+    place: Place,
+    tenants: Vec<(TenantId, String, Role)>,
+) -> Result<Login> {
     let now = app.clock.now();
     let session_id = SessionId::new();
     let expires_at = now + TimeDelta::days(app.config.auth.refresh_token_days.into());
@@ -129,19 +211,40 @@ async fn open(app: &App, write: &mut Write, place: Place, tenants: Vec<(TenantId
     finish(app, place, session_id, refresh_token, tenants)
 }
 
-async fn issue_refresh(write: &mut Write, tenant_id: TenantId, session_id: SessionId, now: DateTime<Utc>) -> Result<String> {
+async fn issue_refresh(
+    write: &mut Write,
+    tenant_id: TenantId,
+    session_id: SessionId,
+    now: DateTime<Utc>,
+) -> Result<String> {
     let token = secrets::random_token(REFRESH_PREFIX);
     on!(write, c => sqlx::query("insert into refresh_token (token_hash, tenant_id, session_id, created_at) values ($1, $2, $3, $4)")
         .bind(secrets::token_hash(&token)).bind(tenant_id).bind(session_id).bind(now).execute(c).await.map(drop))?;
     Ok(token)
 }
 
-fn finish(app: &App, place: Place, session_id: SessionId, refresh_token: String, tenants: Vec<(TenantId, String, Role)>) -> Result<Login> {
+fn finish(
+    app: &App,
+    place: Place,
+    session_id: SessionId,
+    refresh_token: String,
+    tenants: Vec<(TenantId, String, Role)>,
+) -> Result<Login> {
     let issued = app.clock.now().timestamp();
     let expires_in = app.config.auth.access_token_s;
     let expires = issued + i64::try_from(expires_in).unwrap_or(i64::MAX / 2);
-    let access_token = app.token_keys.issue(place.tenant_id, place.member_id, session_id, issued, expires)?;
-    Ok(Login { access_token, refresh_token, expires_in, tenant_id: place.tenant_id, member_id: place.member_id, role: place.role, tenants })
+    let access_token = app
+        .token_keys
+        .issue(place.tenant_id, place.member_id, session_id, issued, expires)?;
+    Ok(Login {
+        access_token,
+        refresh_token,
+        expires_in,
+        tenant_id: place.tenant_id,
+        member_id: place.member_id,
+        role: place.role,
+        tenants,
+    })
 }
 
 /// Trades a refresh token for new tokens. The old one is spent; using it again ends the session.
@@ -173,7 +276,12 @@ pub async fn refresh(app: &App, token: &str) -> Result<Login> {
             and t.state = 'active'",
     ).bind(session_id).bind(now).fetch_optional(c).await)?;
     let (tenant_id, member_id, account_id, role) = place.ok_or_else(access::wrong)?;
-    let place = Place { tenant_id, member_id, account_id, role: store::parse_role(&role)? };
+    let place = Place {
+        tenant_id,
+        member_id,
+        account_id,
+        role: store::parse_role(&role)?,
+    };
     let refresh_token = issue_refresh(&mut write, tenant_id, session_id, now).await?;
     let mut tenants = Vec::new();
     for (_, tenant, name, role) in store::list_memberships(&mut write, account_id).await? {
@@ -191,8 +299,16 @@ async fn end_session(write: &mut Write, session_id: SessionId, now: DateTime<Utc
 
 /// Ends the caller's session, or every session of their account.
 pub async fn log_out(app: &App, caller: &Caller, everywhere: bool) -> Result<()> {
-    let Actor::Member { session_id, account_id, .. } = &caller.actor else {
-        return Err(Error::Forbidden { code: "no_session", message: "only someone who logged in can log out; revoke a key instead".into() });
+    let Actor::Member {
+        session_id,
+        account_id,
+        ..
+    } = &caller.actor
+    else {
+        return Err(Error::Forbidden {
+            code: "no_session",
+            message: "only someone who logged in can log out; revoke a key instead".into(),
+        });
     };
     let now = app.clock.now();
     let mut write = app.db.write(Scope::Operator).await?;
@@ -204,7 +320,11 @@ pub async fn log_out(app: &App, caller: &Caller, everywhere: bool) -> Result<()>
     write.commit().await
 }
 
-pub(super) async fn end_account_sessions(write: &mut Write, account_id: AccountId, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn end_account_sessions(
+    write: &mut Write,
+    account_id: AccountId,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(write, c => sqlx::query("update login_session set revoked_at = $2 where account_id = $1 and revoked_at is null")
         .bind(account_id).bind(now).execute(c).await.map(drop))?;
     Ok(())
@@ -213,12 +333,18 @@ pub(super) async fn end_account_sessions(write: &mut Write, account_id: AccountI
 /// Changes the caller's password, which ends all their sessions, this one too.
 pub async fn change_password(app: &App, caller: &Caller, current: String, new: String) -> Result<()> {
     let Actor::Member { account_id, .. } = &caller.actor else {
-        return Err(Error::Forbidden { code: "no_password", message: "only someone who logged in has a password here".into() });
+        return Err(Error::Forbidden {
+            code: "no_password",
+            message: "only someone who logged in has a password here".into(),
+        });
     };
     password::check(&new)?;
     let hash = store::find_password_hash(&mut app.db.read(Scope::Operator).await?, *account_id).await?;
     if !password::verify(current, hash).await? {
-        return Err(Error::Forbidden { code: "wrong_password", message: "the current password is wrong".into() });
+        return Err(Error::Forbidden {
+            code: "wrong_password",
+            message: "the current password is wrong".into(),
+        });
     }
     let hash = password::hash(new).await?;
     let now = app.clock.now();
@@ -231,14 +357,34 @@ pub async fn change_password(app: &App, caller: &Caller, current: String, new: S
 /// The caller behind one of our access tokens. Session, membership and tenant must stand now.
 pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
     let now = app.clock.now();
-    let claims = app.token_keys.read(token, now.timestamp()).ok_or_else(access::wrong)?;
+    let claims = app
+        .token_keys
+        .read(token, now.timestamp())
+        .ok_or_else(access::wrong)?;
     let mut conn = app.db.read(Scope::Operator).await?;
-    let (account_id, role) = find_standing(&mut conn, claims.sid, claims.sub, claims.tenant_id, now).await?.ok_or_else(access::wrong)?;
-    let actor = Actor::Member { id: claims.sub, account_id, session_id: claims.sid, role: store::parse_role(&role)? };
-    Ok(Caller { tenant_id: claims.tenant_id, actor, chatbot_id: None })
+    let (account_id, role) = find_standing(&mut conn, claims.sid, claims.sub, claims.tenant_id, now)
+        .await?
+        .ok_or_else(access::wrong)?;
+    let actor = Actor::Member {
+        id: claims.sub,
+        account_id,
+        session_id: claims.sid,
+        role: store::parse_role(&role)?,
+    };
+    Ok(Caller {
+        tenant_id: claims.tenant_id,
+        actor,
+        chatbot_id: None,
+    })
 }
 
-async fn find_standing(conn: &mut Conn, session_id: SessionId, member_id: MemberId, tenant_id: TenantId, now: DateTime<Utc>) -> Result<Option<(AccountId, String)>> {
+async fn find_standing(
+    conn: &mut Conn,
+    session_id: SessionId,
+    member_id: MemberId,
+    tenant_id: TenantId,
+    now: DateTime<Utc>,
+) -> Result<Option<(AccountId, String)>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select s.account_id, m.role
            from login_session s

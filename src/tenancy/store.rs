@@ -24,7 +24,11 @@ struct TenantRow {
 impl From<TenantRow> for Tenant {
     fn from(row: TenantRow) -> Self {
         // Anything but "active" is closed: an unknown state must not open the door.
-        let state = if row.state == TenantState::Active.name() { TenantState::Active } else { TenantState::Suspended };
+        let state = if row.state == TenantState::Active.name() {
+            TenantState::Active
+        } else {
+            TenantState::Suspended
+        };
         Self {
             id: row.id,
             name: row.name,
@@ -75,26 +79,48 @@ pub(super) async fn update_tenant(conn: &mut Conn, tenant: &Tenant, now: DateTim
 
 /// An account's id and password hash, by its e-mail address in lower case.
 pub(super) async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<(AccountId, String)>> {
-    Ok(on!(conn, c => sqlx::query_as("select id, password_hash from account where email = $1").bind(email).fetch_optional(c).await)?)
+    Ok(
+        on!(conn, c => sqlx::query_as("select id, password_hash from account where email = $1").bind(email).fetch_optional(c).await)?,
+    )
 }
 
 pub(super) async fn find_password_hash(conn: &mut Conn, id: AccountId) -> Result<Option<String>> {
-    Ok(on!(conn, c => sqlx::query_scalar("select password_hash from account where id = $1").bind(id).fetch_optional(c).await)?)
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select password_hash from account where id = $1").bind(id).fetch_optional(c).await)?,
+    )
 }
 
-pub(super) async fn insert_account(conn: &mut Conn, id: AccountId, email: &str, password_hash: &str, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn insert_account(
+    conn: &mut Conn,
+    id: AccountId,
+    email: &str,
+    password_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(conn, c => sqlx::query("insert into account (id, email, password_hash, created_at, updated_at) values ($1, $2, $3, $4, $4)")
         .bind(id).bind(email).bind(password_hash).bind(now).execute(c).await.map(drop))?;
     Ok(())
 }
 
-pub(super) async fn update_password(conn: &mut Conn, id: AccountId, password_hash: &str, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn update_password(
+    conn: &mut Conn,
+    id: AccountId,
+    password_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(conn, c => sqlx::query("update account set password_hash = $2, updated_at = $3 where id = $1")
         .bind(id).bind(password_hash).bind(now).execute(c).await.map(drop))?;
     Ok(())
 }
 
-pub(super) async fn insert_member(conn: &mut Conn, id: MemberId, tenant_id: TenantId, account_id: AccountId, role: Role, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn insert_member(
+    conn: &mut Conn,
+    id: MemberId,
+    tenant_id: TenantId,
+    account_id: AccountId,
+    role: Role,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(conn, c => sqlx::query("insert into member (id, tenant_id, account_id, role, created_at) values ($1, $2, $3, $4, $5)")
         .bind(id).bind(tenant_id).bind(account_id).bind(role.name()).bind(now).execute(c).await.map(drop))?;
     Ok(())
@@ -114,7 +140,13 @@ impl TryFrom<MemberRow> for MemberView {
 
     fn try_from(row: MemberRow) -> Result<Self> {
         let role = parse_role(&row.role)?;
-        Ok(Self { id: row.id, account_id: row.account_id, email: row.email, role, created_at: row.created_at })
+        Ok(Self {
+            id: row.id,
+            account_id: row.account_id,
+            email: row.email,
+            role,
+            created_at: row.created_at,
+        })
     }
 }
 
@@ -123,7 +155,10 @@ pub(super) fn parse_role(name: &str) -> Result<Role> {
 }
 
 /// The memberships of an account, oldest first.
-pub(super) async fn list_memberships(conn: &mut Conn, account_id: AccountId) -> Result<Vec<(MemberId, TenantId, String, String)>> {
+pub(super) async fn list_memberships(
+    conn: &mut Conn,
+    account_id: AccountId,
+) -> Result<Vec<(MemberId, TenantId, String, String)>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select m.id, m.tenant_id, t.name, m.role
            from member m
@@ -134,7 +169,12 @@ pub(super) async fn list_memberships(conn: &mut Conn, account_id: AccountId) -> 
     ).bind(account_id).fetch_all(c).await)?)
 }
 
-pub(super) async fn list_members(conn: &mut Conn, tenant_id: TenantId, before: uuid::Uuid, limit: i64) -> Result<Vec<MemberView>> {
+pub(super) async fn list_members(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    before: uuid::Uuid,
+    limit: i64,
+) -> Result<Vec<MemberView>> {
     let rows: Vec<MemberRow> = on!(conn, c => sqlx::query_as(
         "select m.id, m.account_id, a.email, m.role, m.created_at
            from member m
@@ -147,7 +187,11 @@ pub(super) async fn list_members(conn: &mut Conn, tenant_id: TenantId, before: u
     rows.into_iter().map(MemberView::try_from).collect()
 }
 
-pub(super) async fn find_member(conn: &mut Conn, tenant_id: TenantId, id: MemberId) -> Result<Option<MemberView>> {
+pub(super) async fn find_member(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: MemberId,
+) -> Result<Option<MemberView>> {
     let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(
         "select m.id, m.account_id, a.email, m.role, m.created_at
            from member m
@@ -163,10 +207,17 @@ pub(super) async fn count_owners_locked(conn: &mut Conn, tenant_id: TenantId) ->
     if conn.is_postgres() {
         on!(conn, c => sqlx::query("select id from tenant where id = $1 for update").bind(tenant_id).execute(c).await.map(drop))?;
     }
-    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from member where tenant_id = $1 and role = 'owner'").bind(tenant_id).fetch_one(c).await)?)
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from member where tenant_id = $1 and role = 'owner'").bind(tenant_id).fetch_one(c).await)?,
+    )
 }
 
-pub(super) async fn update_member_role(conn: &mut Conn, tenant_id: TenantId, id: MemberId, role: Role) -> Result<()> {
+pub(super) async fn update_member_role(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: MemberId,
+    role: Role,
+) -> Result<()> {
     on!(conn, c => sqlx::query("update member set role = $3 where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).bind(role.name()).execute(c).await.map(drop))?;
     Ok(())
@@ -177,7 +228,12 @@ pub(super) async fn delete_member(conn: &mut Conn, tenant_id: TenantId, id: Memb
     Ok(())
 }
 
-pub(super) async fn insert_invite(conn: &mut Conn, invite: &Invite, token_hash: &str, created_by: &str) -> Result<()> {
+pub(super) async fn insert_invite(
+    conn: &mut Conn,
+    invite: &Invite,
+    token_hash: &str,
+    created_by: &str,
+) -> Result<()> {
     on!(conn, c => sqlx::query(
         "insert into invite (id, tenant_id, email, role, token_hash, created_by, created_at, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -187,7 +243,11 @@ pub(super) async fn insert_invite(conn: &mut Conn, invite: &Invite, token_hash: 
 }
 
 /// Marks an open invitation as accepted and returns it; `None` when the token opens nothing (any more).
-pub(super) async fn accept_invite(conn: &mut Conn, token_hash: &str, now: DateTime<Utc>) -> Result<Option<(InviteId, TenantId, String, Role)>> {
+pub(super) async fn accept_invite(
+    conn: &mut Conn,
+    token_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<(InviteId, TenantId, String, Role)>> {
     let row: Option<(InviteId, TenantId, String, String)> = on!(conn, c => sqlx::query_as(
         "update invite
             set accepted_at = $2
@@ -196,5 +256,6 @@ pub(super) async fn accept_invite(conn: &mut Conn, token_hash: &str, now: DateTi
             and expires_at > $2
          returning id, tenant_id, email, role",
     ).bind(token_hash).bind(now).fetch_optional(c).await)?;
-    row.map(|(id, tenant_id, email, role)| Ok((id, tenant_id, email, parse_role(&role)?))).transpose()
+    row.map(|(id, tenant_id, email, role)| Ok((id, tenant_id, email, parse_role(&role)?)))
+        .transpose()
 }

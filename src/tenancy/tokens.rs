@@ -39,11 +39,21 @@ impl TokenKeys {
     /// Keys derived from the installation's own.
     pub fn new(keyring: &Keyring) -> Self {
         let secret = keyring.derive("access-token");
-        Self { encoding: EncodingKey::from_secret(&secret), decoding: DecodingKey::from_secret(&secret) }
+        Self {
+            encoding: EncodingKey::from_secret(&secret),
+            decoding: DecodingKey::from_secret(&secret),
+        }
     }
 
     /// A token for `session` that ends at `expires` (seconds since 1970).
-    pub fn issue(&self, tenant_id: TenantId, member_id: MemberId, session_id: SessionId, issued: i64, expires: i64) -> Result<String> {
+    pub fn issue(
+        &self,
+        tenant_id: TenantId,
+        member_id: MemberId,
+        session_id: SessionId,
+        issued: i64,
+        expires: i64,
+    ) -> Result<String> {
         let claims = Claims {
             iss: OWN_ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
@@ -65,7 +75,9 @@ impl TokenKeys {
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         // Judged against our own clock, below.
         validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
+            .ok()?
+            .claims;
         (claims.purpose == PURPOSE && claims.exp > now).then_some(claims)
     }
 }
@@ -77,5 +89,7 @@ pub fn issuer(token: &str) -> Option<String> {
         iss: String,
     }
     jsonwebtoken::decode_header(token).ok()?;
-    jsonwebtoken::dangerous::insecure_decode_claims::<Issuer>(token).ok().map(|claims| claims.iss)
+    jsonwebtoken::dangerous::insecure_decode_claims::<Issuer>(token)
+        .ok()
+        .map(|claims| claims.iss)
 }

@@ -19,8 +19,22 @@ use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
 const PAGE: i64 = 1000;
 
 const COLUMNS: [&str; 16] = [
-    "id", "created_at", "channel", "kind", "model", "chatbot_id", "conversation_id", "message_id", "prompt_tokens", "completion_tokens",
-    "cached_tokens", "embedding_tokens", "cost_micro_usd", "price_book_version", "reported", "latency_ms",
+    "id",
+    "created_at",
+    "channel",
+    "kind",
+    "model",
+    "chatbot_id",
+    "conversation_id",
+    "message_id",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "embedding_tokens",
+    "cost_micro_usd",
+    "price_book_version",
+    "reported",
+    "latency_ms",
 ];
 
 /// One line of the ledger, as it was booked.
@@ -46,7 +60,12 @@ pub(super) struct LedgerLine {
 
 /// The header and then the tenant's lines, oldest first, in pieces of CSV. No connection is held between two pieces.
 /// `held` lives as long as the stream.
-pub(super) fn stream<H: Send + 'static>(db: Db, tenant_id: TenantId, filter: Filter, held: H) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+pub(super) fn stream<H: Send + 'static>(
+    db: Db,
+    tenant_id: TenantId,
+    filter: Filter,
+    held: H,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     enum At {
         Header,
         After(Uuid),
@@ -60,9 +79,14 @@ pub(super) fn stream<H: Send + 'static>(db: Db, tenant_id: TenantId, filter: Fil
                 At::After(id) => id,
                 At::End => return Ok(None),
             };
-            let lines = store::list_events(&mut db.read(tenant_id).await?, tenant_id, &filter, after, PAGE).await?;
+            let lines =
+                store::list_events(&mut db.read(tenant_id).await?, tenant_id, &filter, after, PAGE).await?;
             let Some(last) = lines.last() else { return Ok(None) };
-            let next = if lines.len() < PAGE as usize { At::End } else { At::After(last.id.0) };
+            let next = if lines.len() < PAGE as usize {
+                At::End
+            } else {
+                At::After(last.id.0)
+            };
             Ok(Some((rows(&lines)?, (next, held))))
         }
     })
@@ -103,12 +127,19 @@ fn rows(lines: &[LedgerLine]) -> Result<Bytes> {
 }
 
 fn finish(writer: csv::Writer<Vec<u8>>) -> Result<Bytes> {
-    writer.into_inner().map(Bytes::from).map_err(|error| Error::internal(error.into_error()))
+    writer
+        .into_inner()
+        .map(Bytes::from)
+        .map_err(|error| Error::internal(error.into_error()))
 }
 
 /// A text as a cell that no spreadsheet takes for a formula.
 fn text_cell(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +170,10 @@ mod tests {
     fn read(bytes: &[u8]) -> Vec<csv::StringRecord> {
         let mut text = header().expect("a header").to_vec();
         text.extend_from_slice(bytes);
-        csv::Reader::from_reader(text.as_slice()).into_records().collect::<Result<_, _>>().expect("valid CSV")
+        csv::Reader::from_reader(text.as_slice())
+            .into_records()
+            .collect::<Result<_, _>>()
+            .expect("valid CSV")
     }
 
     #[test]

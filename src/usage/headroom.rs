@@ -11,11 +11,20 @@ use crate::id::{ChatbotId, TenantId};
 const TRIES: usize = 4;
 
 /// Refuses when nothing is left of the month, before anything is spent. Costs nothing without limits.
-pub async fn check_open(conn: &mut Conn, limits: &Limits, tenant_id: TenantId, chatbot_id: ChatbotId, now: DateTime<Utc>) -> Result<()> {
+pub async fn check_open(
+    conn: &mut Conn,
+    limits: &Limits,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    now: DateTime<Utc>,
+) -> Result<()> {
     if limits.is_none() {
         return Ok(());
     }
-    let least = Spend { tokens: 1, micro_usd: 0 };
+    let least = Spend {
+        tokens: 1,
+        micro_usd: 0,
+    };
     for (limit, holder) in [(&limits.tenant, None), (&limits.chatbot, Some(chatbot_id))] {
         if limit.is_none() {
             continue;
@@ -48,7 +57,12 @@ pub async fn reserve_within(
         let mut share: f64 = 1.0;
         for (limit, holder) in [(&limits.tenant, None), (&limits.chatbot, Some(chatbot_id))] {
             if !limit.is_none() {
-                share = share.min(affordable_share(limit, balance(write, tenant_id, holder, now).await?, least, most));
+                share = share.min(affordable_share(
+                    limit,
+                    balance(write, tenant_id, holder, now).await?,
+                    least,
+                    most,
+                ));
             }
         }
         let wish = between(least, most, share.max(0.0));
@@ -72,7 +86,12 @@ fn affordable_share(limit: &Limit, balance: Balance, least: Spend, most: Spend) 
         Some(_) if most <= least => 1.0,
         Some(limit) => ((limit - taken - least) as f64 / (most - least) as f64).min(1.0),
     };
-    share(limit.tokens, taken.tokens, least.tokens, most.tokens).min(share(limit.micro_usd, taken.micro_usd, least.micro_usd, most.micro_usd))
+    share(limit.tokens, taken.tokens, least.tokens, most.tokens).min(share(
+        limit.micro_usd,
+        taken.micro_usd,
+        least.micro_usd,
+        most.micro_usd,
+    ))
 }
 
 fn between(least: Spend, most: Spend, share: f64) -> Spend {
@@ -80,32 +99,56 @@ fn between(least: Spend, most: Spend, share: f64) -> Spend {
         return most;
     }
     let mix = |least: i64, most: i64| least + ((most - least).max(0) as f64 * share).floor() as i64;
-    Spend { tokens: mix(least.tokens, most.tokens), micro_usd: mix(least.micro_usd, most.micro_usd) }
+    Spend {
+        tokens: mix(least.tokens, most.tokens),
+        micro_usd: mix(least.micro_usd, most.micro_usd),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LEAST: Spend = Spend { tokens: 100, micro_usd: 10 };
-    const MOST: Spend = Spend { tokens: 1100, micro_usd: 110 };
+    const LEAST: Spend = Spend {
+        tokens: 100,
+        micro_usd: 10,
+    };
+    const MOST: Spend = Spend {
+        tokens: 1100,
+        micro_usd: 110,
+    };
 
     fn used(tokens: i64, micro_usd: i64) -> Balance {
-        Balance { used: Spend { tokens, micro_usd }, reserved: Spend::default() }
+        Balance {
+            used: Spend { tokens, micro_usd },
+            reserved: Spend::default(),
+        }
     }
 
     #[test]
     fn a_wish_is_cut_to_what_is_left() {
-        let limit = Limit { tokens: Some(1000), micro_usd: None };
+        let limit = Limit {
+            tokens: Some(1000),
+            micro_usd: None,
+        };
 
         assert_eq!(affordable_share(&limit, used(0, 0), LEAST, MOST), 0.9);
         assert_eq!(affordable_share(&limit, used(400, 0), LEAST, MOST), 0.5);
-        assert_eq!(between(LEAST, MOST, 0.5), Spend { tokens: 600, micro_usd: 60 });
+        assert_eq!(
+            between(LEAST, MOST, 0.5),
+            Spend {
+                tokens: 600,
+                micro_usd: 60
+            }
+        );
     }
 
     #[test]
     fn when_not_even_the_least_fits_there_is_no_share() {
-        let limit = Limit { tokens: Some(1000), micro_usd: Some(15) };
+        let limit = Limit {
+            tokens: Some(1000),
+            micro_usd: Some(15),
+        };
 
         assert!(affordable_share(&limit, used(901, 0), LEAST, MOST) < 0.0);
         assert!(affordable_share(&limit, used(0, 6), LEAST, MOST) < 0.0);

@@ -83,8 +83,14 @@ impl UsageEvent {
         if self.local {
             return Spend::default();
         }
-        let tokens = self.prompt_tokens.saturating_add(self.completion_tokens).saturating_add(self.embedding_tokens);
-        Spend { tokens, micro_usd: self.cost_micro_usd }
+        let tokens = self
+            .prompt_tokens
+            .saturating_add(self.completion_tokens)
+            .saturating_add(self.embedding_tokens);
+        Spend {
+            tokens,
+            micro_usd: self.cost_micro_usd,
+        }
     }
 }
 
@@ -98,12 +104,18 @@ pub struct Spend {
 impl Spend {
     /// The sum, never past the largest number.
     pub fn plus(self, other: Self) -> Self {
-        Self { tokens: self.tokens.saturating_add(other.tokens), micro_usd: self.micro_usd.saturating_add(other.micro_usd) }
+        Self {
+            tokens: self.tokens.saturating_add(other.tokens),
+            micro_usd: self.micro_usd.saturating_add(other.micro_usd),
+        }
     }
 
     /// Nothing can be given back by spending it.
     fn at_least_zero(self) -> Self {
-        Self { tokens: self.tokens.max(0), micro_usd: self.micro_usd.max(0) }
+        Self {
+            tokens: self.tokens.max(0),
+            micro_usd: self.micro_usd.max(0),
+        }
     }
 }
 
@@ -125,7 +137,9 @@ impl Limit {
         if self.tokens.is_some_and(|limit| spend.tokens > limit) {
             return Some(TOKEN_BUDGET_EXCEEDED);
         }
-        self.micro_usd.is_some_and(|limit| spend.micro_usd > limit).then_some(COST_BUDGET_EXCEEDED)
+        self.micro_usd
+            .is_some_and(|limit| spend.micro_usd > limit)
+            .then_some(COST_BUDGET_EXCEEDED)
     }
 }
 
@@ -163,7 +177,10 @@ pub struct Reservation {
 
 impl Reservation {
     fn spend(&self) -> Spend {
-        Spend { tokens: self.tokens, micro_usd: self.micro_usd }
+        Spend {
+            tokens: self.tokens,
+            micro_usd: self.micro_usd,
+        }
     }
 }
 
@@ -176,7 +193,9 @@ pub struct Balance {
 
 /// What a month allows the tenant and the chatbot, in one statement.
 pub async fn load_limits(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Limits> {
-    store::find_limits(conn, tenant_id, chatbot_id).await?.ok_or(Error::NotFound("chatbot"))
+    store::find_limits(conn, tenant_id, chatbot_id)
+        .await?
+        .ok_or(Error::NotFound("chatbot"))
 }
 
 /// Holds `estimate` against the month's budgets of the tenant and the chatbot.
@@ -195,22 +214,38 @@ pub async fn reserve(
         return Ok(None);
     }
     let estimate = estimate.at_least_zero();
-    for (holder, limit) in [(Holder::Tenant, &limits.tenant), (Holder::Chatbot, &limits.chatbot)] {
+    for (holder, limit) in [
+        (Holder::Tenant, &limits.tenant),
+        (Holder::Chatbot, &limits.chatbot),
+    ] {
         // An empty month has no row yet whose condition could refuse this.
         if let Some(code) = limit.passed_by(estimate) {
             return Err(exceeded(holder, code, now));
         }
     }
-    let reservation =
-        Reservation { id: ReservationId::new(), tenant_id, chatbot_id, period: period_of(now), tokens: estimate.tokens, micro_usd: estimate.micro_usd };
+    let reservation = Reservation {
+        id: ReservationId::new(),
+        tenant_id,
+        chatbot_id,
+        period: period_of(now),
+        tokens: estimate.tokens,
+        micro_usd: estimate.micro_usd,
+    };
     let held = store::hold(write, &reservation, limits).await?;
     if !(held.tenant && held.chatbot) {
-        let (holder, holder_id, limit) =
-            if held.tenant { (Holder::Chatbot, chatbot_id.0, &limits.chatbot) } else { (Holder::Tenant, tenant_id.0, &limits.tenant) };
+        let (holder, holder_id, limit) = if held.tenant {
+            (Holder::Chatbot, chatbot_id.0, &limits.chatbot)
+        } else {
+            (Holder::Tenant, tenant_id.0, &limits.tenant)
+        };
         store::give_back(write, &reservation, held).await?;
         let balance = store::find_balance(write, tenant_id, holder_id, &reservation.period).await?;
         let wanted = balance.used.plus(balance.reserved).plus(estimate);
-        return Err(exceeded(holder, limit.passed_by(wanted).unwrap_or(TOKEN_BUDGET_EXCEEDED), now));
+        return Err(exceeded(
+            holder,
+            limit.passed_by(wanted).unwrap_or(TOKEN_BUDGET_EXCEEDED),
+            now,
+        ));
     }
     store::insert_reservation(write, &reservation, now + RESERVATION_LIFETIME).await?;
     Ok(Some(reservation))
@@ -239,7 +274,10 @@ pub async fn settle(
         }
     }
     store::insert_events(write, tenant_id, events).await?;
-    let spent = events.iter().map(|event| event.spend().at_least_zero()).fold(Spend::default(), Spend::plus);
+    let spent = events
+        .iter()
+        .map(|event| event.spend().at_least_zero())
+        .fold(Spend::default(), Spend::plus);
     if spent != Spend::default() || freed != Spend::default() {
         store::book(write, (tenant_id, chatbot_id), &period, spent, freed).await?;
     }
@@ -256,8 +294,19 @@ pub async fn release(db: &Db, reservation: Reservation) -> Result<()> {
 }
 
 /// How the month of `now` stands for the tenant (`chatbot_id` none) or one chatbot.
-pub async fn balance(conn: &mut Conn, tenant_id: TenantId, chatbot_id: Option<ChatbotId>, now: DateTime<Utc>) -> Result<Balance> {
-    store::find_balance(conn, tenant_id, chatbot_id.map_or(tenant_id.0, |id| id.0), &period_of(now)).await
+pub async fn balance(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: Option<ChatbotId>,
+    now: DateTime<Utc>,
+) -> Result<Balance> {
+    store::find_balance(
+        conn,
+        tenant_id,
+        chatbot_id.map_or(tenant_id.0, |id| id.0),
+        &period_of(now),
+    )
+    .await
 }
 
 /// The month that `time` belongs to, `2026-11`. Months are those of UTC.
@@ -267,7 +316,10 @@ pub fn period_of(time: DateTime<Utc>) -> String {
 
 /// The first day of the month after `time`'s: when limits start anew.
 pub fn next_period(time: DateTime<Utc>) -> NaiveDate {
-    let first = time.date_naive().with_day(1).expect("every month has a first day");
+    let first = time
+        .date_naive()
+        .with_day(1)
+        .expect("every month has a first day");
     first.checked_add_months(Months::new(1)).unwrap_or(first)
 }
 
@@ -279,7 +331,11 @@ enum Holder {
 
 /// The refusal of `spend` by one holder's limit, if it refuses.
 fn exceeded_by(is_chatbot: bool, limit: &Limit, spend: Spend, now: DateTime<Utc>) -> Option<Error> {
-    let holder = if is_chatbot { Holder::Chatbot } else { Holder::Tenant };
+    let holder = if is_chatbot {
+        Holder::Chatbot
+    } else {
+        Holder::Tenant
+    };
     limit.passed_by(spend).map(|code| exceeded(holder, code, now))
 }
 
@@ -288,9 +344,19 @@ fn exceeded(holder: Holder, code: &'static str, now: DateTime<Utc>) -> Error {
         Holder::Tenant => "tenant",
         Holder::Chatbot => "chatbot",
     };
-    let what = if code == COST_BUDGET_EXCEEDED { "cost" } else { "token" };
-    let message = format!("the {holder}'s monthly {what} limit does not allow this: raise it, or wait until it starts anew on {} (UTC)", next_period(now));
-    Error::BudgetExceeded { code, message: message.into() }
+    let what = if code == COST_BUDGET_EXCEEDED {
+        "cost"
+    } else {
+        "token"
+    };
+    let message = format!(
+        "the {holder}'s monthly {what} limit does not allow this: raise it, or wait until it starts anew on {} (UTC)",
+        next_period(now)
+    );
+    Error::BudgetExceeded {
+        code,
+        message: message.into(),
+    }
 }
 
 #[cfg(test)]
@@ -307,12 +373,19 @@ mod tests {
     fn a_month_is_that_of_utc_and_the_next_one_starts_on_its_first_day() {
         assert_eq!(period_of(time("2026-11-30T23:59:59.999999Z")), "2026-11");
         assert_eq!(period_of(time("2026-12-01T00:30:00+01:00")), "2026-11");
-        assert_eq!(next_period(time("2026-12-31T12:00:00Z")).to_string(), "2027-01-01");
+        assert_eq!(
+            next_period(time("2026-12-31T12:00:00Z")).to_string(),
+            "2027-01-01"
+        );
     }
 
     #[test]
     fn a_refusal_names_the_holder_the_limit_and_the_day_it_starts_anew() {
-        let Error::BudgetExceeded { code, message } = exceeded(Holder::Chatbot, COST_BUDGET_EXCEEDED, time("2026-11-20T10:00:00Z")) else {
+        let Error::BudgetExceeded { code, message } = exceeded(
+            Holder::Chatbot,
+            COST_BUDGET_EXCEEDED,
+            time("2026-11-20T10:00:00Z"),
+        ) else {
             panic!("a refused budget is BudgetExceeded");
         };
 
@@ -324,12 +397,39 @@ mod tests {
 
     #[test]
     fn a_limit_may_be_used_up_but_not_passed() {
-        let limit = Limit { tokens: Some(10), micro_usd: Some(5) };
+        let limit = Limit {
+            tokens: Some(10),
+            micro_usd: Some(5),
+        };
 
-        assert_eq!(limit.passed_by(Spend { tokens: 10, micro_usd: 5 }), None);
-        assert_eq!(limit.passed_by(Spend { tokens: 11, micro_usd: 5 }), Some("token_budget_exceeded"));
-        assert_eq!(limit.passed_by(Spend { tokens: 10, micro_usd: 6 }), Some("cost_budget_exceeded"));
-        assert_eq!(Limit::default().passed_by(Spend { tokens: i64::MAX, micro_usd: i64::MAX }), None);
+        assert_eq!(
+            limit.passed_by(Spend {
+                tokens: 10,
+                micro_usd: 5
+            }),
+            None
+        );
+        assert_eq!(
+            limit.passed_by(Spend {
+                tokens: 11,
+                micro_usd: 5
+            }),
+            Some("token_budget_exceeded")
+        );
+        assert_eq!(
+            limit.passed_by(Spend {
+                tokens: 10,
+                micro_usd: 6
+            }),
+            Some("cost_budget_exceeded")
+        );
+        assert_eq!(
+            Limit::default().passed_by(Spend {
+                tokens: i64::MAX,
+                micro_usd: i64::MAX
+            }),
+            None
+        );
     }
 
     proptest! {

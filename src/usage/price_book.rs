@@ -70,7 +70,11 @@ impl PriceBook {
         if file.version.trim().is_empty() {
             return Err("version must not be empty".to_owned());
         }
-        let mut book = Self { version: file.version, exact: HashMap::new(), beginnings: Vec::new() };
+        let mut book = Self {
+            version: file.version,
+            exact: HashMap::new(),
+            beginnings: Vec::new(),
+        };
         for entry in file.model {
             let prices = Prices {
                 input: entry.input,
@@ -78,9 +82,15 @@ impl PriceBook {
                 output: entry.output,
                 embedding: entry.embedding,
             };
-            let (beginning, is_pattern) = entry.name.strip_suffix('*').map_or((entry.name.as_str(), false), |beginning| (beginning, true));
+            let (beginning, is_pattern) = entry
+                .name
+                .strip_suffix('*')
+                .map_or((entry.name.as_str(), false), |beginning| (beginning, true));
             if beginning.contains('*') || (beginning.is_empty() && !is_pattern) {
-                return Err(format!("model {:?}: a name has at most one *, at its end", entry.name));
+                return Err(format!(
+                    "model {:?}: a name has at most one *, at its end",
+                    entry.name
+                ));
             }
             let known = if is_pattern {
                 let known = book.beginnings.iter().any(|(other, _)| other == beginning);
@@ -93,7 +103,8 @@ impl PriceBook {
                 return Err(format!("model {:?} is listed twice", entry.name));
             }
         }
-        book.beginnings.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+        book.beginnings
+            .sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
         Ok(book)
     }
 
@@ -111,23 +122,35 @@ impl PriceBook {
     pub fn cost_micro_usd(&self, model: &str, usage: &TokenUsage) -> i64 {
         let Some(prices) = self.find(model) else { return 0 };
         let cached = usage.cached.min(usage.prompt);
-        price(&[(usage.prompt - cached, prices.input), (cached, prices.cached_input), (usage.completion, prices.output)])
+        price(&[
+            (usage.prompt - cached, prices.input),
+            (cached, prices.cached_input),
+            (usage.completion, prices.output),
+        ])
     }
 
     /// What turning `tokens` into vectors costs.
     pub fn embedding_cost_micro_usd(&self, model: &str, tokens: u64) -> i64 {
-        self.find(model).map_or(0, |prices| price(&[(tokens, prices.embedding)]))
+        self.find(model)
+            .map_or(0, |prices| price(&[(tokens, prices.embedding)]))
     }
 
     fn find(&self, model: &str) -> Option<&Prices> {
-        let by_beginning = || self.beginnings.iter().find(|(beginning, _)| model.starts_with(beginning.as_str())).map(|(_, prices)| prices);
+        let by_beginning = || {
+            self.beginnings
+                .iter()
+                .find(|(beginning, _)| model.starts_with(beginning.as_str()))
+                .map(|(_, prices)| prices)
+        };
         self.exact.get(model).or_else(by_beginning)
     }
 }
 
 /// The sum of tokens times price, rounded up, at most the largest number.
 fn price(parts: &[(u64, u64)]) -> i64 {
-    let sum = parts.iter().fold(0_i128, |sum, (tokens, price)| sum.saturating_add(i128::from(*tokens).saturating_mul(i128::from(*price))));
+    let sum = parts.iter().fold(0_i128, |sum, (tokens, price)| {
+        sum.saturating_add(i128::from(*tokens).saturating_mul(i128::from(*price)))
+    });
     i64::try_from(sum.saturating_add(TOKENS_PER_PRICE - 1) / TOKENS_PER_PRICE).unwrap_or(i64::MAX)
 }
 
@@ -162,7 +185,12 @@ mod tests {
     }
 
     fn usage(prompt: u64, cached: u64, completion: u64) -> TokenUsage {
-        TokenUsage { prompt, completion, cached, reported: true }
+        TokenUsage {
+            prompt,
+            completion,
+            cached,
+            reported: true,
+        }
     }
 
     #[test]
@@ -174,13 +202,23 @@ mod tests {
         let mini = book.cost_micro_usd("gpt-4o-mini-2024-07-18", &usage(1_000_000, 0, 0));
         let full = book.cost_micro_usd("gpt-4o-2024-08-06", &usage(1_000_000, 0, 0));
         assert_eq!((mini, full), (150_000, 2_500_000));
-        assert_eq!(book.embedding_cost_micro_usd("text-embedding-3-small", 1_000_000), 20_000);
+        assert_eq!(
+            book.embedding_cost_micro_usd("text-embedding-3-small", 1_000_000),
+            20_000
+        );
     }
 
     #[test]
     fn cached_tokens_are_a_part_of_the_prompt_with_a_price_of_their_own() {
-        assert_eq!(book().cost_micro_usd("small", &usage(1_000_000, 400_000, 1_000_000)), 90_000 + 30_000 + 600_000);
-        assert_eq!(book().cost_micro_usd("big", &usage(1_000_000, 400_000, 0)), 2_000_000, "without a price of their own they cost the same");
+        assert_eq!(
+            book().cost_micro_usd("small", &usage(1_000_000, 400_000, 1_000_000)),
+            90_000 + 30_000 + 600_000
+        );
+        assert_eq!(
+            book().cost_micro_usd("big", &usage(1_000_000, 400_000, 0)),
+            2_000_000,
+            "without a price of their own they cost the same"
+        );
     }
 
     #[test]
@@ -193,7 +231,10 @@ mod tests {
     #[test]
     fn an_exact_name_wins_and_then_the_longest_beginning() {
         assert_eq!(book().cost_micro_usd("big-mini-2", &usage(1_000_000, 0, 0)), 1);
-        assert_eq!(book().cost_micro_usd("bigger", &usage(1_000_000, 0, 0)), 2_000_000);
+        assert_eq!(
+            book().cost_micro_usd("bigger", &usage(1_000_000, 0, 0)),
+            2_000_000
+        );
         assert!(!book().is_priced("smaller"));
         assert_eq!(book().cost_micro_usd("smaller", &usage(1_000_000, 0, 0)), 0);
     }
@@ -205,7 +246,10 @@ mod tests {
             ("version = \"1\"\n[[model]]\nname = \"a\"\ninputs = 1", "inputs"),
             ("version = \"1\"\n[[model]]\nname = \"a\"\ninput = -1", "input"),
             ("version = \"1\"\n[[model]]\nname = \"a*b\"", "a*b"),
-            ("version = \"1\"\n[[model]]\nname = \"a\"\n[[model]]\nname = \"a\"", "twice"),
+            (
+                "version = \"1\"\n[[model]]\nname = \"a\"\n[[model]]\nname = \"a\"",
+                "twice",
+            ),
         ] {
             let problem = PriceBook::parse(text).expect_err("the book has a mistake");
             assert!(problem.contains(part), "{part} is missing in {problem:?}");

@@ -48,25 +48,40 @@ impl Filter {
         if from > until {
             return Err(Error::invalid("invalid_period", "to", "to lies before from"));
         }
-        Ok(Self { from, until, chatbot_id })
+        Ok(Self {
+            from,
+            until,
+            chatbot_id,
+        })
     }
 }
 
 /// A moment that both databases order after every other.
 fn far_future() -> DateTime<Utc> {
-    NaiveDate::from_ymd_opt(9999, 12, 31).expect("a valid day").and_time(NaiveTime::MIN).and_utc()
+    NaiveDate::from_ymd_opt(9999, 12, 31)
+        .expect("a valid day")
+        .and_time(NaiveTime::MIN)
+        .and_utc()
 }
 
 /// The moment that `text` names; a bare day is its first moment, `add_days` later.
 fn parse_bound(text: &str, field: &'static str, add_days: u64) -> Result<DateTime<Utc>> {
-    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10).and_then(|day| day.checked_add_days(Days::new(add_days)));
+    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()
+        .filter(|_| text.len() == 10)
+        .and_then(|day| day.checked_add_days(Days::new(add_days)));
     let time = match day {
         Some(day) => Some(day.and_time(NaiveTime::MIN).and_utc()),
         None => DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()),
     };
-    time.filter(|time| (DateTime::UNIX_EPOCH..=far_future()).contains(time)).ok_or_else(|| {
-        Error::invalid("invalid_time", field, format!("{field} must be a day such as 2026-11-01 or a time such as 2026-11-01T08:00:00Z"))
-    })
+    time.filter(|time| (DateTime::UNIX_EPOCH..=far_future()).contains(time))
+        .ok_or_else(|| {
+            Error::invalid(
+                "invalid_time",
+                field,
+                format!("{field} must be a day such as 2026-11-01 or a time such as 2026-11-01T08:00:00Z"),
+            )
+        })
 }
 
 /// One line of a report.
@@ -101,7 +116,12 @@ pub struct Report {
 }
 
 /// Sums the tenant's ledger.
-pub async fn report(conn: &mut Conn, tenant_id: TenantId, filter: &Filter, group_by: GroupBy) -> Result<Report> {
+pub async fn report(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    filter: &Filter,
+    group_by: GroupBy,
+) -> Result<Report> {
     let mut lines = store::sum_events(conn, tenant_id, filter, group_by).await?;
     if group_by == GroupBy::Chatbot {
         for line in &mut lines {
@@ -136,8 +156,18 @@ mod tests {
 
     #[test]
     fn nonsense_and_a_period_that_ends_before_it_begins_are_refused() {
-        for (from, to) in [("yesterday", "2026-11-30"), ("2026-11-01", "2026-02-30"), ("2026-11-01", "2026-10-01"), ("-001-01-01", "2026-11-30"), ("1969-12-31", "2026-11-30"), ("2026-11-01", "12026-11-30")] {
-            assert!(matches!(filter(from, to), Err(Error::Invalid { .. })), "{from} to {to}");
+        for (from, to) in [
+            ("yesterday", "2026-11-30"),
+            ("2026-11-01", "2026-02-30"),
+            ("2026-11-01", "2026-10-01"),
+            ("-001-01-01", "2026-11-30"),
+            ("1969-12-31", "2026-11-30"),
+            ("2026-11-01", "12026-11-30"),
+        ] {
+            assert!(
+                matches!(filter(from, to), Err(Error::Invalid { .. })),
+                "{from} to {to}"
+            );
         }
     }
 
@@ -145,6 +175,9 @@ mod tests {
     fn without_bounds_everything_counts() {
         let all = Filter::new(None, None, None).expect("no bounds");
 
-        assert!(all.from <= DateTime::UNIX_EPOCH && all.until > "2999-01-01T00:00:00Z".parse::<DateTime<Utc>>().expect("a time"));
+        assert!(
+            all.from <= DateTime::UNIX_EPOCH
+                && all.until > "2999-01-01T00:00:00Z".parse::<DateTime<Utc>>().expect("a time")
+        );
     }
 }

@@ -33,7 +33,10 @@ const CURRENCY: &str = "USD";
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_usage)).routes(routes!(export_usage)).routes(routes!(get_budget))
+    OpenApiRouter::new()
+        .routes(routes!(get_usage))
+        .routes(routes!(export_usage))
+        .routes(routes!(get_budget))
 }
 
 /// What to sum, and by what.
@@ -190,14 +193,29 @@ impl BudgetState {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn get_usage(access: UsageAccess, State(app): State<App>, Query(query): Query<UsageQuery>) -> Result<axum::Json<UsageReport>, Problem> {
+async fn get_usage(
+    access: UsageAccess,
+    State(app): State<App>,
+    Query(query): Query<UsageQuery>,
+) -> Result<axum::Json<UsageReport>, Problem> {
     let filter = Filter::new(query.from.as_deref(), query.to.as_deref(), query.chatbot_id)?;
     let mut conn = app.db.read(access.tenant_id).await?;
     check_chatbot(&mut conn, access.reach(), query.chatbot_id).await?;
     let report = report::report(&mut conn, access.tenant_id, &filter, query.group_by).await?;
     let total = UsageSum::from(&report.total);
-    let items = report.lines.into_iter().map(|line| UsageLine { sum: UsageSum::from(&line), key: line.key }).collect();
-    Ok(axum::Json(UsageReport { items, total, currency: CURRENCY }))
+    let items = report
+        .lines
+        .into_iter()
+        .map(|line| UsageLine {
+            sum: UsageSum::from(&line),
+            key: line.key,
+        })
+        .collect();
+    Ok(axum::Json(UsageReport {
+        items,
+        total,
+        currency: CURRENCY,
+    }))
 }
 
 /// The ledger as CSV, one line per call, oldest first. Text cells that a spreadsheet would take for a formula (they
@@ -214,7 +232,11 @@ async fn get_usage(access: UsageAccess, State(app): State<App>, Query(query): Qu
         (status = 503, description = "Too many exports are running", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn export_usage(access: UsageAccess, State(app): State<App>, Query(query): Query<ExportQuery>) -> Result<Response, Problem> {
+async fn export_usage(
+    access: UsageAccess,
+    State(app): State<App>,
+    Query(query): Query<ExportQuery>,
+) -> Result<Response, Problem> {
     let filter = Filter::new(query.from.as_deref(), query.to.as_deref(), query.chatbot_id)?;
     let permit = EXPORTS.try_acquire().map_err(|_| Error::Unavailable {
         code: "too_many_exports",
@@ -225,11 +247,29 @@ async fn export_usage(access: UsageAccess, State(app): State<App>, Query(query):
     let mut write = app.db.write(access.tenant_id).await?;
     check_chatbot(&mut write, access.reach(), query.chatbot_id).await?;
     let what = json!({ "from": query.from, "to": query.to, "chatbot_id": query.chatbot_id });
-    let change = Change { action: "usage.export", object_kind: "usage", object_id: access.tenant_id.to_string(), before: None, after: Some(what) };
-    audit::record(&mut write, access.tenant_id, &access.actor, &access.origin, change, app.clock.now()).await?;
+    let change = Change {
+        action: "usage.export",
+        object_kind: "usage",
+        object_id: access.tenant_id.to_string(),
+        before: None,
+        after: Some(what),
+    };
+    audit::record(
+        &mut write,
+        access.tenant_id,
+        &access.actor,
+        &access.origin,
+        change,
+        app.clock.now(),
+    )
+    .await?;
     write.commit().await?;
-    let pieces = export::stream(app.db.clone(), access.tenant_id, filter, permit).inspect_err(|error| tracing::error!(error = ?error, "an export broke off"));
-    let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, "attachment; filename=\"usage.csv\"")];
+    let pieces = export::stream(app.db.clone(), access.tenant_id, filter, permit)
+        .inspect_err(|error| tracing::error!(error = ?error, "an export broke off"));
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"usage.csv\""),
+    ];
     Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
@@ -245,29 +285,52 @@ async fn export_usage(access: UsageAccess, State(app): State<App>, Query(query):
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn get_budget(access: UsageAccess, State(app): State<App>, Query(query): Query<BudgetQuery>) -> Result<axum::Json<BudgetResponse>, Problem> {
+async fn get_budget(
+    access: UsageAccess,
+    State(app): State<App>,
+    Query(query): Query<BudgetQuery>,
+) -> Result<axum::Json<BudgetResponse>, Problem> {
     let now = app.clock.now();
     let tenant_id = access.tenant_id;
     let mut conn = app.db.read(tenant_id).await?;
     let (tenant_limit, chatbot_limit) = match query.chatbot_id {
-        None => (store::find_tenant_limit(&mut conn, tenant_id).await?.ok_or(Error::NotFound("tenant"))?, None),
+        None => (
+            store::find_tenant_limit(&mut conn, tenant_id)
+                .await?
+                .ok_or(Error::NotFound("tenant"))?,
+            None,
+        ),
         Some(chatbot_id) => {
             access.reach().check_chatbot(chatbot_id)?;
             let limits = super::load_limits(&mut conn, tenant_id, chatbot_id).await?;
             (limits.tenant, Some(limits.chatbot))
         }
     };
-    let tenant = BudgetState::new(tenant_limit, super::balance(&mut conn, tenant_id, None, now).await?);
+    let tenant = BudgetState::new(
+        tenant_limit,
+        super::balance(&mut conn, tenant_id, None, now).await?,
+    );
     let chatbot = match chatbot_limit {
         None => None,
-        Some(limit) => Some(BudgetState::new(limit, super::balance(&mut conn, tenant_id, query.chatbot_id, now).await?)),
+        Some(limit) => Some(BudgetState::new(
+            limit,
+            super::balance(&mut conn, tenant_id, query.chatbot_id, now).await?,
+        )),
     };
-    Ok(axum::Json(BudgetResponse { period: period_of(now), resets_on: next_period(now).to_string(), tenant, chatbot, currency: CURRENCY }))
+    Ok(axum::Json(BudgetResponse {
+        period: period_of(now),
+        resets_on: next_period(now).to_string(),
+        tenant,
+        chatbot,
+        currency: CURRENCY,
+    }))
 }
 
 /// A filter by chatbot is a look-up like any other: one out of reach is absent.
 async fn check_chatbot(conn: &mut Conn, reach: Reach, chatbot_id: Option<ChatbotId>) -> Result<()> {
-    let Some(chatbot_id) = chatbot_id else { return Ok(()) };
+    let Some(chatbot_id) = chatbot_id else {
+        return Ok(());
+    };
     reach.check_chatbot(chatbot_id)?;
     chatbots::check_exists(conn, reach.tenant_id, chatbot_id).await
 }

@@ -29,7 +29,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) const BOTH: Self = Self { tenant: true, chatbot: true };
+    pub(super) const BOTH: Self = Self {
+        tenant: true,
+        chatbot: true,
+    };
 }
 
 #[derive(FromRow)]
@@ -42,7 +45,11 @@ struct LimitsRow {
 
 /// The limits on the rows of the tenant and the chatbot. They are those rooms' columns; read here together because
 /// every turn needs both, in one statement.
-pub(super) async fn find_limits(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Option<Limits>> {
+pub(super) async fn find_limits(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<Option<Limits>> {
     let row: Option<LimitsRow> = on!(conn, c => sqlx::query_as(
         "select t.monthly_token_limit as tenant_tokens,
                 t.monthly_cost_limit_micro_usd as tenant_micro_usd,
@@ -54,15 +61,20 @@ pub(super) async fn find_limits(conn: &mut Conn, tenant_id: TenantId, chatbot_id
             and b.id = $2",
     ).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?;
     Ok(row.map(|row| Limits {
-        tenant: Limit { tokens: row.tenant_tokens, micro_usd: row.tenant_micro_usd },
-        chatbot: Limit { tokens: row.chatbot_tokens, micro_usd: row.chatbot_micro_usd },
+        tenant: Limit {
+            tokens: row.tenant_tokens,
+            micro_usd: row.tenant_micro_usd,
+        },
+        chatbot: Limit {
+            tokens: row.chatbot_tokens,
+            micro_usd: row.chatbot_micro_usd,
+        },
     }))
 }
 
 /// The limits on the tenant's row alone.
 pub(super) async fn find_tenant_limit(conn: &mut Conn, tenant_id: TenantId) -> Result<Option<Limit>> {
-    let row: Option<(Option<i64>, Option<i64>)> =
-        on!(conn, c => sqlx::query_as("select monthly_token_limit, monthly_cost_limit_micro_usd from tenant where id = $1")
+    let row: Option<(Option<i64>, Option<i64>)> = on!(conn, c => sqlx::query_as("select monthly_token_limit, monthly_cost_limit_micro_usd from tenant where id = $1")
             .bind(tenant_id).fetch_optional(c).await)?;
     Ok(row.map(|(tokens, micro_usd)| Limit { tokens, micro_usd }))
 }
@@ -85,7 +97,10 @@ pub(super) async fn hold(conn: &mut Conn, reservation: &Reservation, limits: &Li
      .bind(limits.tenant.tokens.unwrap_or(i64::MAX)).bind(limits.tenant.micro_usd.unwrap_or(i64::MAX))
      .bind(limits.chatbot.tokens.unwrap_or(i64::MAX)).bind(limits.chatbot.micro_usd.unwrap_or(i64::MAX))
      .fetch_all(c).await)?;
-    Ok(Held { tenant: holders.contains(&reservation.tenant_id.0), chatbot: holders.contains(&reservation.chatbot_id.0) })
+    Ok(Held {
+        tenant: holders.contains(&reservation.tenant_id.0),
+        chatbot: holders.contains(&reservation.chatbot_id.0),
+    })
 }
 
 /// Takes the reservation out of what its holders hold.
@@ -103,7 +118,11 @@ pub(super) async fn give_back(conn: &mut Conn, reservation: &Reservation, held: 
     Ok(())
 }
 
-pub(super) async fn insert_reservation(conn: &mut Conn, reservation: &Reservation, expires_at: DateTime<Utc>) -> Result<()> {
+pub(super) async fn insert_reservation(
+    conn: &mut Conn,
+    reservation: &Reservation,
+    expires_at: DateTime<Utc>,
+) -> Result<()> {
     on!(conn, c => sqlx::query(
         "insert into reservation (id, tenant_id, chatbot_id, period, tokens, micro_usd, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7)",
@@ -120,7 +139,13 @@ pub(super) async fn delete_reservation(conn: &mut Conn, reservation: &Reservatio
 }
 
 /// Adds `spent` to the month of both holders and takes `freed` out of what they hold.
-pub(super) async fn book(conn: &mut Conn, (tenant_id, chatbot_id): (TenantId, ChatbotId), period: &str, spent: Spend, freed: Spend) -> Result<()> {
+pub(super) async fn book(
+    conn: &mut Conn,
+    (tenant_id, chatbot_id): (TenantId, ChatbotId),
+    period: &str,
+    spent: Spend,
+    freed: Spend,
+) -> Result<()> {
     on!(conn, c => sqlx::query(
         "insert into budget (tenant_id, holder_id, period, used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd)
          values ($1, $1, $3, $4, $5, 0, 0), ($1, $2, $3, $4, $5, 0, 0)
@@ -171,7 +196,12 @@ fn insert_text(rows: usize) -> String {
 }
 
 /// What the month of `period` says of one holder; nothing is zero.
-pub(super) async fn find_balance(conn: &mut Conn, tenant_id: TenantId, holder_id: Uuid, period: &str) -> Result<Balance> {
+pub(super) async fn find_balance(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    holder_id: Uuid,
+    period: &str,
+) -> Result<Balance> {
     let row: Option<(i64, i64, i64, i64)> = on!(conn, c => sqlx::query_as(
         "select used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd
            from budget
@@ -179,14 +209,28 @@ pub(super) async fn find_balance(conn: &mut Conn, tenant_id: TenantId, holder_id
             and holder_id = $2
             and period = $3",
     ).bind(tenant_id).bind(holder_id).bind(period).fetch_optional(c).await)?;
-    Ok(row.map_or_else(Balance::default, |(used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd)| Balance {
-        used: Spend { tokens: used_tokens, micro_usd: used_micro_usd },
-        reserved: Spend { tokens: reserved_tokens, micro_usd: reserved_micro_usd },
-    }))
+    Ok(row.map_or_else(
+        Balance::default,
+        |(used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd)| Balance {
+            used: Spend {
+                tokens: used_tokens,
+                micro_usd: used_micro_usd,
+            },
+            reserved: Spend {
+                tokens: reserved_tokens,
+                micro_usd: reserved_micro_usd,
+            },
+        },
+    ))
 }
 
 /// Sums of the ledger by what `filter` and `group_by` say, ordered by key.
-pub(super) async fn sum_events(conn: &mut Conn, tenant_id: TenantId, filter: &Filter, group_by: GroupBy) -> Result<Vec<ReportLine>> {
+pub(super) async fn sum_events(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    filter: &Filter,
+    group_by: GroupBy,
+) -> Result<Vec<ReportLine>> {
     // The engines keep times and ids in different forms.
     let key = match (group_by, conn.is_postgres()) {
         (GroupBy::Day, true) => "to_char(created_at at time zone 'utc', 'YYYY-MM-DD')",
@@ -217,7 +261,13 @@ pub(super) async fn sum_events(conn: &mut Conn, tenant_id: TenantId, filter: &Fi
 }
 
 /// The next `limit` lines of the ledger after the line `after`, oldest first.
-pub(super) async fn list_events(conn: &mut Conn, tenant_id: TenantId, filter: &Filter, after: Uuid, limit: i64) -> Result<Vec<LedgerLine>> {
+pub(super) async fn list_events(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    filter: &Filter,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<LedgerLine>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, chatbot_id, conversation_id, message_id, channel, kind, model, prompt_tokens, completion_tokens, cached_tokens,
                 embedding_tokens, cost_micro_usd, price_book_version, reported, latency_ms, created_at
@@ -240,7 +290,16 @@ mod tests {
     fn every_value_of_every_row_has_its_own_parameter() {
         let text = insert_text(3);
 
-        let numbers: Vec<usize> = text.split('$').skip(1).map(|rest| rest.split([',', ')']).next().and_then(|digits| digits.parse().ok()).expect("a number")).collect();
+        let numbers: Vec<usize> = text
+            .split('$')
+            .skip(1)
+            .map(|rest| {
+                rest.split([',', ')'])
+                    .next()
+                    .and_then(|digits| digits.parse().ok())
+                    .expect("a number")
+            })
+            .collect();
 
         let own: Vec<usize> = numbers.iter().copied().filter(|number| *number != 1).collect();
         assert_eq!(own, (2..2 + 3 * VALUES_PER_EVENT).collect::<Vec<_>>());

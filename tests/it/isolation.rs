@@ -23,19 +23,39 @@ const LISTS: &[&str] = &[
 ];
 
 async fn start() -> TestApp {
-    TestOptions::default().set("limits.login_attempts", 1000).start().await
+    TestOptions::default()
+        .set("limits.login_attempts", 1000)
+        .start()
+        .await
 }
 
 /// One real row of every kind.
 async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
     let desk = tenant.chatbot(&format!("Desk of {name}")).await;
     let document = desk.publish("returns.md", RETURNS).await;
-    let answer = desk.ask("Within how many days may goods be returned?").await.expect(200).json();
-    let conversation = answer["conversation_id"].as_str().expect("a conversation").to_owned();
-    let key = tenant.post("/api/keys", json!({ "name": "second", "scopes": ["chat"] })).await.expect(201).id();
-    let member = tenant.bring(&format!("staff@{name}.example"), "admin").await.member_id;
+    let answer = desk
+        .ask("Within how many days may goods be returned?")
+        .await
+        .expect(200)
+        .json();
+    let conversation = answer["conversation_id"]
+        .as_str()
+        .expect("a conversation")
+        .to_owned();
+    let key = tenant
+        .post("/api/keys", json!({ "name": "second", "scopes": ["chat"] }))
+        .await
+        .expect(201)
+        .id();
+    let member = tenant
+        .bring(&format!("staff@{name}.example"), "admin")
+        .await
+        .member_id;
     let jobs = tenant.get("/api/jobs").await.expect(200).json();
-    let job = jobs["items"][0]["id"].as_str().expect("the upload queued a job").to_owned();
+    let job = jobs["items"][0]["id"]
+        .as_str()
+        .expect("the upload queued a job")
+        .to_owned();
     let chatbot = desk.id.clone();
     Ids([chatbot, document, conversation, key, member, job])
 }
@@ -54,7 +74,14 @@ async fn everything_of(tenant: &Tenant<'_>, ids: &Ids) -> Vec<(String, String)> 
         for item in body["items"].as_array_mut().into_iter().flatten() {
             item.as_object_mut().map(|item| item.remove("last_used_at"));
         }
-        seen.push((path, if body.is_null() { reply.text } else { body.to_string() }));
+        seen.push((
+            path,
+            if body.is_null() {
+                reply.text
+            } else {
+                body.to_string()
+            },
+        ));
     }
     seen
 }
@@ -63,12 +90,22 @@ async fn everything_of(tenant: &Tenant<'_>, ids: &Ids) -> Vec<(String, String)> 
 fn telling(reply: &Reply) -> (u16, Value, Option<String>) {
     let mut body = reply.json();
     body.as_object_mut().map(|body| body.remove("request_id"));
-    let content_type = reply.headers.get("content-type").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let content_type = reply
+        .headers
+        .get("content-type")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     (reply.status.as_u16(), body, content_type)
 }
 
 /// Tries `operation` with each id of `foreign`, the rest being the caller's own; returns how many places it tried.
-async fn try_foreign_ids(service: &TestApp, key: &str, operation: &Operation, own: &Ids, foreign: &Ids) -> usize {
+async fn try_foreign_ids(
+    service: &TestApp,
+    key: &str,
+    operation: &Operation,
+    own: &Ids,
+    foreign: &Ids,
+) -> usize {
     let mut tried = 0;
     for kind in Kind::ALL {
         if !operation.call(own).mentions(own.of(kind)) {
@@ -76,17 +113,32 @@ async fn try_foreign_ids(service: &TestApp, key: &str, operation: &Operation, ow
         }
         tried += 1;
         let never = Ids::random();
-        let absent = operation.call(&own.with(kind, never.of(kind))).send(service, Some(key)).await;
-        let others = operation.call(&own.with(kind, foreign.of(kind))).send(service, Some(key)).await;
+        let absent = operation
+            .call(&own.with(kind, never.of(kind)))
+            .send(service, Some(key))
+            .await;
+        let others = operation
+            .call(&own.with(kind, foreign.of(kind)))
+            .send(service, Some(key))
+            .await;
 
         let place = format!("{} with a foreign {kind:?}", operation.name());
         assert_eq!(telling(&others), telling(&absent), "{place}");
         for kind in Kind::ALL {
-            assert!(!others.text.contains(foreign.of(kind)), "{place} shows a foreign {kind:?}: {}", others.text);
+            assert!(
+                !others.text.contains(foreign.of(kind)),
+                "{place} shows a foreign {kind:?}: {}",
+                others.text
+            );
         }
         // A filter narrows a search to nothing; everything else that is named must be there.
         let narrows = kind == Kind::Document && operation.path.ends_with("/search");
-        assert_eq!(others.status.as_u16(), if narrows { 200 } else { 404 }, "{place}: {}", others.text);
+        assert_eq!(
+            others.status.as_u16(),
+            if narrows { 200 } else { 404 },
+            "{place}: {}",
+            others.text
+        );
     }
     tried
 }
@@ -101,7 +153,10 @@ async fn another_tenants_id_answers_like_one_that_never_was_in_every_operation()
     let before = everything_of(&acme, &of_acme).await;
 
     let mut tried = 0;
-    for operation in operations().iter().filter(|operation| operation.need != Need::Nothing) {
+    for operation in operations()
+        .iter()
+        .filter(|operation| operation.need != Need::Nothing)
+    {
         tried += try_foreign_ids(&service, &globex.key, operation, &of_globex, &of_acme).await;
     }
 
@@ -120,18 +175,36 @@ async fn no_list_shows_anything_of_another_tenant() {
     let of_globex = populate(&globex, "globex").await;
 
     let mut shown = String::new();
-    for operation in operations().iter().filter(|operation| operation.method == "GET" && operation.need != Need::Nothing) {
-        let reply = operation.call(&of_globex).send(&service, Some(&globex.key)).await.expect(200);
+    for operation in operations()
+        .iter()
+        .filter(|operation| operation.method == "GET" && operation.need != Need::Nothing)
+    {
+        let reply = operation
+            .call(&of_globex)
+            .send(&service, Some(&globex.key))
+            .await
+            .expect(200);
 
         for kind in Kind::ALL {
-            assert!(!reply.text.contains(of_acme.of(kind)), "{} shows a foreign {kind:?}", operation.name());
+            assert!(
+                !reply.text.contains(of_acme.of(kind)),
+                "{} shows a foreign {kind:?}",
+                operation.name()
+            );
         }
-        assert!(!reply.text.contains(&acme.id.to_string()) && !reply.text.contains("acme"), "{} names the other tenant", operation.name());
+        assert!(
+            !reply.text.contains(&acme.id.to_string()) && !reply.text.contains("acme"),
+            "{} names the other tenant",
+            operation.name()
+        );
         shown += &reply.text;
     }
 
     for kind in Kind::ALL {
-        assert!(shown.contains(of_globex.of(kind)), "no list shows one's own {kind:?}");
+        assert!(
+            shown.contains(of_globex.of(kind)),
+            "no list shows one's own {kind:?}"
+        );
     }
 }
 
@@ -148,14 +221,24 @@ async fn a_key_restricted_to_one_chatbot_sees_the_tenants_other_chatbots_like_on
 
     let mut tried = 0;
     for operation in operations() {
-        let Need::Permission(permission) = operation.need else { continue };
+        let Need::Permission(permission) = operation.need else {
+            continue;
+        };
         if !scopes.iter().any(|scope| scope.allows(permission)) {
             continue;
         }
         tried += try_foreign_ids(&service, &key, &operation, &sales, &support).await;
         if operation.method == "GET" {
-            let reply = operation.call(&sales).send(&service, Some(&key)).await.expect(200);
-            assert!(!reply.text.contains(support.of(Kind::Chatbot)) && !reply.text.contains("Desk of support"), "{}", operation.name());
+            let reply = operation
+                .call(&sales)
+                .send(&service, Some(&key))
+                .await
+                .expect(200);
+            assert!(
+                !reply.text.contains(support.of(Kind::Chatbot)) && !reply.text.contains("Desk of support"),
+                "{}",
+                operation.name()
+            );
         }
     }
 
@@ -176,7 +259,12 @@ async fn a_key_of_one_chatbot_cannot_hold_a_scope_over_the_whole_tenant() {
         let body = json!({ "name": "narrow", "scopes": [scope], "chatbot_id": desk.id });
         let reply = acme.post("/api/keys", body).await;
 
-        assert_eq!(reply.status.as_u16(), if wide { 422 } else { 201 }, "{scope:?}: {}", reply.text);
+        assert_eq!(
+            reply.status.as_u16(),
+            if wide { 422 } else { 201 },
+            "{scope:?}: {}",
+            reply.text
+        );
     }
 }
 

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use frontdesk::config::Config;
 use frontdesk::llm::openai::OpenAiModel;
-use frontdesk::llm::{ChatModel, ChatRequest, Completion, FinishReason, ModelEvent, Phase, PromptMessage, PromptRole, ProviderError, TokenUsage};
+use frontdesk::llm::{
+    ChatModel, ChatRequest, Completion, FinishReason, ModelEvent, Phase, PromptMessage, PromptRole,
+    ProviderError, TokenUsage,
+};
 use futures::StreamExt as _;
 use serde_json::json;
 
@@ -24,7 +27,11 @@ fn client_at(base_url: &str, flags: &[(&str, &str)]) -> OpenAiModel {
         ("llm.idle_timeout_s", "1"),
         ("llm.total_timeout_s", "10"),
     ];
-    let flags: Vec<(String, String)> = defaults.iter().chain(flags).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let flags: Vec<(String, String)> = defaults
+        .iter()
+        .chain(flags)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let config = Config::load(None, [], &flags).expect("a valid configuration");
     OpenAiModel::new(&config.llm).expect("a client")
 }
@@ -33,8 +40,14 @@ fn question() -> ChatRequest {
     ChatRequest {
         model: "scripted".to_owned(),
         messages: vec![
-            PromptMessage { role: PromptRole::System, content: "Answer briefly.".to_owned() },
-            PromptMessage { role: PromptRole::User, content: "When do you open?".to_owned() },
+            PromptMessage {
+                role: PromptRole::System,
+                content: "Answer briefly.".to_owned(),
+            },
+            PromptMessage {
+                role: PromptRole::User,
+                content: "When do you open?".to_owned(),
+            },
         ],
         temperature: Some(0.5),
         max_answer_tokens: 64,
@@ -61,10 +74,18 @@ async fn listen(model: &OpenAiModel) -> Heard {
     let mut heard = Heard::default();
     let mut stream = match model.stream(question()).await {
         Ok(stream) => stream,
-        Err(error) => return Heard { error: Some(error), ..heard },
+        Err(error) => {
+            return Heard {
+                error: Some(error),
+                ..heard
+            };
+        }
     };
     while let Some(event) = stream.next().await {
-        assert!(heard.finish.is_none() && heard.error.is_none(), "nothing follows the end");
+        assert!(
+            heard.finish.is_none() && heard.error.is_none(),
+            "nothing follows the end"
+        );
         match event {
             Ok(ModelEvent::Delta(text)) => {
                 assert!(!text.is_empty());
@@ -76,19 +97,35 @@ async fn listen(model: &OpenAiModel) -> Heard {
             Err(error) => heard.error = Some(error),
         }
     }
-    assert!(heard.finish.is_some() != heard.error.is_some(), "a stream ends well or with an error: {heard:?}");
+    assert!(
+        heard.finish.is_some() != heard.error.is_some(),
+        "a stream ends well or with an error: {heard:?}"
+    );
     heard
 }
 
 #[tokio::test]
 async fn a_streamed_answer_comes_word_by_word_with_its_usage_and_its_end_last() {
     let server = ScriptedModel::start().await;
-    server.push(Script::Reply(Reply::new("We open at nine \u{1F600} every day.").cached(3)));
+    server.push(Script::Reply(
+        Reply::new("We open at nine \u{1F600} every day.").cached(3),
+    ));
 
     let heard = listen(&client(&server, &[])).await;
 
-    assert_eq!((heard.text.as_str(), heard.deltas), ("We open at nine \u{1F600} every day.", 7));
-    assert_eq!(heard.usage, Some(TokenUsage { prompt: 6, completion: 7, cached: 3, reported: true }));
+    assert_eq!(
+        (heard.text.as_str(), heard.deltas),
+        ("We open at nine \u{1F600} every day.", 7)
+    );
+    assert_eq!(
+        heard.usage,
+        Some(TokenUsage {
+            prompt: 6,
+            completion: 7,
+            cached: 3,
+            reported: true
+        })
+    );
     assert_eq!(heard.finish, Some(FinishReason::Stop));
     let asked = &server.requests()[0];
     let expected = json!({
@@ -109,9 +146,28 @@ async fn a_whole_answer_has_text_usage_and_the_reason_of_its_end() {
     let first = model.complete(question()).await.expect("an answer");
     let second = model.complete(question()).await.expect("an answer");
 
-    let usage = TokenUsage { prompt: 6, completion: 2, cached: 0, reported: true };
-    assert_eq!(first, Completion { text: "At nine.".to_owned(), usage: Some(usage), finish: FinishReason::Length });
-    assert_eq!(second, Completion { text: "At ten.".to_owned(), usage: None, finish: FinishReason::Stop });
+    let usage = TokenUsage {
+        prompt: 6,
+        completion: 2,
+        cached: 0,
+        reported: true,
+    };
+    assert_eq!(
+        first,
+        Completion {
+            text: "At nine.".to_owned(),
+            usage: Some(usage),
+            finish: FinishReason::Length
+        }
+    );
+    assert_eq!(
+        second,
+        Completion {
+            text: "At ten.".to_owned(),
+            usage: None,
+            finish: FinishReason::Stop
+        }
+    );
     assert_eq!(server.requests()[0].body["max_tokens"], 64);
     assert!(server.requests()[0].body.get("stream").is_none());
 }
@@ -130,7 +186,11 @@ async fn what_may_pass_is_tried_again_until_it_passes() {
             let before = server.requests().len();
             server.push(script.clone());
 
-            let text = if streamed { listen(&model).await.text } else { model.complete(question()).await.expect("the second try").text };
+            let text = if streamed {
+                listen(&model).await.text
+            } else {
+                model.complete(question()).await.expect("the second try").text
+            };
 
             assert_eq!(text, "Scripted answer.", "{script:?}");
             assert_eq!(server.requests().len() - before, 2, "{script:?}");
@@ -149,9 +209,18 @@ async fn tries_are_limited_and_the_servers_wish_is_passed_on() {
 
     server.reply_with(|_| Script::rate_limited("3600"));
     let started = Instant::now();
-    let error = model.complete(question()).await.expect_err("an hour is past the total limit");
-    assert!(matches!(error, ProviderError::Unavailable { retry_after: Some(wait), .. } if wait == Duration::from_secs(3600)), "{error:?}");
-    assert!(started.elapsed() < Duration::from_secs(5), "nobody waits for what cannot come");
+    let error = model
+        .complete(question())
+        .await
+        .expect_err("an hour is past the total limit");
+    assert!(
+        matches!(error, ProviderError::Unavailable { retry_after: Some(wait), .. } if wait == Duration::from_secs(3600)),
+        "{error:?}"
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "nobody waits for what cannot come"
+    );
     assert_eq!(server.requests().len(), 3);
 }
 
@@ -174,11 +243,23 @@ async fn what_will_not_pass_is_not_tried_again_and_shows_no_words_of_the_server(
     for (script, code) in [
         (Script::quota_exhausted(), "model_quota_exhausted"),
         (Script::context_too_long(), "context_too_long"),
-        (Script::error(401, "invalid_request_error", "invalid_api_key"), "model_refused"),
-        (Script::error(404, "invalid_request_error", "model_not_found"), "model_refused"),
-        (Script::error(307, "redirect", "x").with_header("location", "http://127.0.0.1:1/"), "model_refused"),
+        (
+            Script::error(401, "invalid_request_error", "invalid_api_key"),
+            "model_refused",
+        ),
+        (
+            Script::error(404, "invalid_request_error", "model_not_found"),
+            "model_refused",
+        ),
+        (
+            Script::error(307, "redirect", "x").with_header("location", "http://127.0.0.1:1/"),
+            "model_refused",
+        ),
         (Script::MalformedAfter(""), "model_unreadable"),
-        (Script::ErrorAfter("", json!({ "message": "upstream words that no visitor may see" })), "model_refused"),
+        (
+            Script::ErrorAfter("", json!({ "message": "upstream words that no visitor may see" })),
+            "model_refused",
+        ),
     ] {
         let before = server.requests().len();
         server.push(script.clone());
@@ -188,7 +269,10 @@ async fn what_will_not_pass_is_not_tried_again_and_shows_no_words_of_the_server(
         assert_eq!(error.code(), code, "{script:?}");
         assert_eq!(server.requests().len() - before, 1, "{script:?}");
         let shown = format!("{error} {error:?}");
-        assert!(!shown.contains("upstream words") && !shown.contains("secret"), "{shown}");
+        assert!(
+            !shown.contains("upstream words") && !shown.contains("secret"),
+            "{shown}"
+        );
     }
 }
 
@@ -210,11 +294,18 @@ async fn silence_ends_within_the_limit_of_its_phase_and_the_connection_is_closed
 
         let heard = listen(&model).await;
 
-        assert!(matches!(heard.error, Some(ProviderError::TimedOut { phase: timed_out }) if timed_out == phase), "{script:?}: {heard:?}");
+        assert!(
+            matches!(heard.error, Some(ProviderError::TimedOut { phase: timed_out }) if timed_out == phase),
+            "{script:?}: {heard:?}"
+        );
         assert_eq!(heard.text, text);
         assert!(started.elapsed() < Duration::from_secs(4), "{script:?}");
         assert!(server.wait_cancelled(count + 1).await, "{script:?}");
-        assert_eq!(server.requests().len(), count + 1, "a late answer is not tried again");
+        assert_eq!(
+            server.requests().len(),
+            count + 1,
+            "a late answer is not tried again"
+        );
     }
 }
 
@@ -229,7 +320,10 @@ async fn the_whole_answer_has_a_limit_of_its_own() {
     let heard = listen(&model).await;
     let error = model.complete(question()).await.expect_err("too late");
 
-    assert!(matches!(heard.error, Some(ProviderError::TimedOut { phase: Phase::Total })), "{heard:?}");
+    assert!(
+        matches!(heard.error, Some(ProviderError::TimedOut { phase: Phase::Total })),
+        "{heard:?}"
+    );
     assert!(heard.text.starts_with("a b"), "{heard:?}");
     assert!(matches!(error, ProviderError::TimedOut { phase: Phase::Total }));
     assert!(server.wait_cancelled(2).await);
@@ -243,14 +337,23 @@ async fn an_answer_that_breaks_off_after_text_is_interrupted_and_not_tried_again
         Script::CutAfter("We open at"),
         Script::CutInsideCharacter("We open at"),
         Script::ErrorAfter("We open at", json!({ "type": "server_error", "message": "x" })),
-        Script::Reply(Reply::new("We open at").finish(None).without_done().without_usage()),
+        Script::Reply(
+            Reply::new("We open at")
+                .finish(None)
+                .without_done()
+                .without_usage(),
+        ),
     ] {
         let before = server.requests().len();
         server.push(script.clone());
 
         let heard = listen(&model).await;
 
-        assert_eq!((heard.text.as_str(), heard.error_code()), ("We open at", Some("model_interrupted")), "{script:?}");
+        assert_eq!(
+            (heard.text.as_str(), heard.error_code()),
+            ("We open at", Some("model_interrupted")),
+            "{script:?}"
+        );
         assert_eq!(server.requests().len() - before, 1, "{script:?}");
     }
 }
@@ -262,7 +365,10 @@ async fn what_no_one_can_read_is_an_error_after_the_text_before_it() {
 
     let heard = listen(&client(&server, &[])).await;
 
-    assert_eq!((heard.text.as_str(), heard.error_code()), ("We open at", Some("model_unreadable")));
+    assert_eq!(
+        (heard.text.as_str(), heard.error_code()),
+        ("We open at", Some("model_unreadable"))
+    );
 }
 
 #[tokio::test]
@@ -275,8 +381,15 @@ async fn an_endless_answer_is_ended() {
     let heard = listen(&model).await;
     let error = model.complete(question()).await.expect_err("no answer");
 
-    assert_eq!((heard.error_code(), error.code()), (Some("model_unreadable"), "model_unreadable"));
-    assert!(heard.text.len() < 16 * 1024, "no more is kept than an answer may have: {}", heard.text.len());
+    assert_eq!(
+        (heard.error_code(), error.code()),
+        (Some("model_unreadable"), "model_unreadable")
+    );
+    assert!(
+        heard.text.len() < 16 * 1024,
+        "no more is kept than an answer may have: {}",
+        heard.text.len()
+    );
     assert!(server.wait_cancelled(2).await);
 }
 
@@ -294,8 +407,16 @@ async fn servers_that_leave_things_out_are_understood() {
 
         let heard = listen(&model).await;
 
-        assert_eq!((heard.text.as_str(), heard.finish), ("At nine.", Some(FinishReason::Stop)), "{script:?}");
-        assert_eq!(heard.usage.is_some(), !format!("{script:?}").contains("usage: false"), "{script:?}");
+        assert_eq!(
+            (heard.text.as_str(), heard.finish),
+            ("At nine.", Some(FinishReason::Stop)),
+            "{script:?}"
+        );
+        assert_eq!(
+            heard.usage.is_some(),
+            !format!("{script:?}").contains("usage: false"),
+            "{script:?}"
+        );
     }
 }
 
@@ -306,11 +427,17 @@ async fn an_answer_is_the_same_however_its_bytes_arrive() {
     let text = ": hello\r\n\r\ndata:{\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"Gr\u{fc}n \"}}]}\n\n\
                 event: x\ndata: {\"choices\":[{\"delta\":{\"content\":\"\u{20AC}5\"},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
     for size in [1, 2, 3, 7, 50, text.len()] {
-        server.push(Script::Raw(text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect()));
+        server.push(Script::Raw(
+            text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect(),
+        ));
 
         let heard = listen(&model).await;
 
-        assert_eq!((heard.text.as_str(), heard.finish), ("Gr\u{fc}n \u{20AC}5", Some(FinishReason::Stop)), "reads of {size}");
+        assert_eq!(
+            (heard.text.as_str(), heard.finish),
+            ("Gr\u{fc}n \u{20AC}5", Some(FinishReason::Stop)),
+            "reads of {size}"
+        );
         assert_eq!(heard.usage.map(|usage| usage.prompt), Some(4));
     }
 }
@@ -318,28 +445,41 @@ async fn an_answer_is_the_same_however_its_bytes_arrive() {
 #[tokio::test]
 async fn usage_after_the_end_is_waited_for_briefly_and_never_makes_an_answer_fail() {
     let server = ScriptedModel::start().await;
-    let mut answer = b"data: {\"choices\":[{\"delta\":{\"content\":\"Yes.\"},\"finish_reason\":\"stop\"}]}\n\n".to_vec();
+    let mut answer =
+        b"data: {\"choices\":[{\"delta\":{\"content\":\"Yes.\"},\"finish_reason\":\"stop\"}]}\n\n".to_vec();
     answer.extend(std::iter::repeat_n(b": ping\n\n", 2000).flatten());
     server.push(Script::Raw(answer.chunks(8).map(<[u8]>::to_vec).collect()));
     let started = Instant::now();
 
     let heard = listen(&client(&server, &[])).await;
 
-    assert_eq!((heard.text.as_str(), heard.finish, heard.usage), ("Yes.", Some(FinishReason::Stop), None));
+    assert_eq!(
+        (heard.text.as_str(), heard.finish, heard.usage),
+        ("Yes.", Some(FinishReason::Stop), None)
+    );
     assert!(started.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]
 async fn a_tool_call_that_nobody_offered_ends_the_answer_without_text() {
     let server = ScriptedModel::start().await;
-    server.push(Script::ToolCall { name: "search", arguments: "{}" });
-    server.push(Script::ToolCall { name: "search", arguments: "{}" });
+    server.push(Script::ToolCall {
+        name: "search",
+        arguments: "{}",
+    });
+    server.push(Script::ToolCall {
+        name: "search",
+        arguments: "{}",
+    });
     let model = client(&server, &[]);
 
     let heard = listen(&model).await;
     let whole = model.complete(question()).await.expect("an answer");
 
-    assert_eq!((heard.text.as_str(), heard.finish), ("", Some(FinishReason::ToolCalls)));
+    assert_eq!(
+        (heard.text.as_str(), heard.finish),
+        ("", Some(FinishReason::ToolCalls))
+    );
     assert_eq!((whole.text.as_str(), whole.finish), ("", FinishReason::ToolCalls));
 }
 
@@ -350,17 +490,29 @@ async fn whoever_stops_listening_stops_the_model() {
 
     server.push(Script::HangAfter("We open"));
     let mut stream = model.stream(question()).await.expect("a stream");
-    assert_eq!(stream.next().await.and_then(Result::ok), Some(ModelEvent::Delta("We ".to_owned())));
+    assert_eq!(
+        stream.next().await.and_then(Result::ok),
+        Some(ModelEvent::Delta("We ".to_owned()))
+    );
     drop(stream);
     assert!(server.wait_cancelled(1).await, "a dropped stream");
 
     for streamed in [true, false] {
         server.push(Script::HangBeforeHeaders);
         let call = async {
-            if streamed { model.stream(question()).await.map(drop) } else { model.complete(question()).await.map(drop) }
+            if streamed {
+                model.stream(question()).await.map(drop)
+            } else {
+                model.complete(question()).await.map(drop)
+            }
         };
-        let _ = tokio::time::timeout(Duration::from_millis(300), call).await.expect_err("the server hangs");
-        assert!(server.wait_cancelled(if streamed { 2 } else { 3 }).await, "a dropped call");
+        let _ = tokio::time::timeout(Duration::from_millis(300), call)
+            .await
+            .expect_err("the server hangs");
+        assert!(
+            server.wait_cancelled(if streamed { 2 } else { 3 }).await,
+            "a dropped call"
+        );
     }
 }
 
@@ -376,7 +528,11 @@ async fn connections_are_used_again() {
         listen(&model).await;
     }
 
-    assert!(server.connections() <= 2, "{} connections for 30 calls", server.connections());
+    assert!(
+        server.connections() <= 2,
+        "{} connections for 30 calls",
+        server.connections()
+    );
     assert_eq!(server.cancelled(), 0);
 }
 

@@ -123,7 +123,11 @@ impl From<Login> for LoginResponse {
             tenant_id: login.tenant_id,
             member_id: login.member_id,
             role: login.role,
-            tenants: login.tenants.into_iter().map(|(id, name, role)| MembershipResponse { id, name, role }).collect(),
+            tenants: login
+                .tenants
+                .into_iter()
+                .map(|(id, name, role)| MembershipResponse { id, name, role })
+                .collect(),
         }
     }
 }
@@ -139,9 +143,20 @@ impl From<Login> for LoginResponse {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn sign_up(stranger: Stranger, State(app): State<App>, Json(request): Json<SignUpRequest>) -> Result<(StatusCode, axum::Json<LoginResponse>), Problem> {
+async fn sign_up(
+    stranger: Stranger,
+    State(app): State<App>,
+    Json(request): Json<SignUpRequest>,
+) -> Result<(StatusCode, axum::Json<LoginResponse>), Problem> {
     stranger.charge_attempt(&app, None)?;
-    let login = sessions::sign_up(&app, &request.email, request.password, request.tenant_name, &stranger.origin).await?;
+    let login = sessions::sign_up(
+        &app,
+        &request.email,
+        request.password,
+        request.tenant_name,
+        &stranger.origin,
+    )
+    .await?;
     Ok((StatusCode::CREATED, axum::Json(login.into())))
 }
 
@@ -156,7 +171,11 @@ async fn sign_up(stranger: Stranger, State(app): State<App>, Json(request): Json
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn log_in(stranger: Stranger, State(app): State<App>, Json(request): Json<LogInRequest>) -> Result<axum::Json<LoginResponse>, Problem> {
+async fn log_in(
+    stranger: Stranger,
+    State(app): State<App>,
+    Json(request): Json<LogInRequest>,
+) -> Result<axum::Json<LoginResponse>, Problem> {
     stranger.charge_attempt(&app, Some(&request.email))?;
     let login = sessions::log_in(&app, &request.email, request.password, request.tenant_id).await?;
     Ok(axum::Json(login.into()))
@@ -173,7 +192,11 @@ async fn log_in(stranger: Stranger, State(app): State<App>, Json(request): Json<
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn refresh(stranger: Stranger, State(app): State<App>, Json(request): Json<RefreshRequest>) -> Result<axum::Json<LoginResponse>, Problem> {
+async fn refresh(
+    stranger: Stranger,
+    State(app): State<App>,
+    Json(request): Json<RefreshRequest>,
+) -> Result<axum::Json<LoginResponse>, Problem> {
     match sessions::refresh(&app, &request.refresh_token).await {
         Ok(login) => Ok(axum::Json(login.into())),
         // Only wrong tokens count as attempts: a whole office may be behind one address, and refreshes all day.
@@ -196,7 +219,11 @@ async fn refresh(stranger: Stranger, State(app): State<App>, Json(request): Json
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn accept_invite(stranger: Stranger, State(app): State<App>, Json(request): Json<AcceptInviteRequest>) -> Result<axum::Json<LoginResponse>, Problem> {
+async fn accept_invite(
+    stranger: Stranger,
+    State(app): State<App>,
+    Json(request): Json<AcceptInviteRequest>,
+) -> Result<axum::Json<LoginResponse>, Problem> {
     stranger.charge_attempt(&app, None)?;
     let login = members::accept(&app, &request.token, request.password, &stranger.origin).await?;
     Ok(axum::Json(login.into()))
@@ -214,7 +241,11 @@ async fn accept_invite(stranger: Stranger, State(app): State<App>, Json(request)
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn log_out(member: Member, State(app): State<App>, request: Option<Json<LogOutRequest>>) -> Result<StatusCode, Problem> {
+async fn log_out(
+    member: Member,
+    State(app): State<App>,
+    request: Option<Json<LogOutRequest>>,
+) -> Result<StatusCode, Problem> {
     let request = request.map(|Json(request)| request).unwrap_or_default();
     sessions::log_out(&app, &member.caller, request.everywhere).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -232,10 +263,21 @@ async fn log_out(member: Member, State(app): State<App>, request: Option<Json<Lo
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn change_password(member: Member, meter: Meter, State(app): State<App>, Json(request): Json<ChangePasswordRequest>) -> Result<StatusCode, Problem> {
+async fn change_password(
+    member: Member,
+    meter: Meter,
+    State(app): State<App>,
+    Json(request): Json<ChangePasswordRequest>,
+) -> Result<StatusCode, Problem> {
     if let Actor::Member { account_id, .. } = &member.caller.actor {
         meter.charge(&app, Bucket::Password(*account_id))?;
     }
-    sessions::change_password(&app, &member.caller, request.current_password, request.new_password).await?;
+    sessions::change_password(
+        &app,
+        &member.caller,
+        request.current_password,
+        request.new_password,
+    )
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

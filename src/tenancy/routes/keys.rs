@@ -22,7 +22,9 @@ use crate::tenancy::role::KeyScope;
 const KEPT_SECOND_DIGITS: u16 = 6;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_keys, create_key)).routes(routes!(revoke_key))
+    OpenApiRouter::new()
+        .routes(routes!(list_keys, create_key))
+        .routes(routes!(revoke_key))
 }
 
 /// An API key, without its secret.
@@ -84,8 +86,15 @@ struct CreateKeyRequest {
 
 impl From<CreateKeyRequest> for NewApiKey {
     fn from(request: CreateKeyRequest) -> Self {
-        let expires_at = request.expires_at.map(|expires_at| expires_at.trunc_subsecs(KEPT_SECOND_DIGITS));
-        Self { name: request.name, scopes: request.scopes, chatbot_id: request.chatbot_id, expires_at }
+        let expires_at = request
+            .expires_at
+            .map(|expires_at| expires_at.trunc_subsecs(KEPT_SECOND_DIGITS));
+        Self {
+            name: request.name,
+            scopes: request.scopes,
+            chatbot_id: request.chatbot_id,
+            expires_at,
+        }
     }
 }
 
@@ -101,10 +110,19 @@ impl From<CreateKeyRequest> for NewApiKey {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_keys(access: AdminAccess, State(app): State<App>, Query(query): Query<PageQuery>) -> Result<axum::Json<Page<KeyResponse>>, Problem> {
+async fn list_keys(
+    access: AdminAccess,
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<KeyResponse>>, Problem> {
     let page = query.check()?;
     let rows = keys::list(&app, access.tenant_id, page).await?;
-    Ok(axum::Json(Page::of(rows, page.limit, |key| key.id.0, KeyResponse::from)))
+    Ok(axum::Json(Page::of(
+        rows,
+        page.limit,
+        |key| key.id.0,
+        KeyResponse::from,
+    )))
 }
 
 /// Makes an API key.
@@ -124,8 +142,22 @@ async fn create_key(
     State(app): State<App>,
     Json(request): Json<CreateKeyRequest>,
 ) -> Result<(StatusCode, Extension<ShownOnce>, axum::Json<CreatedKeyResponse>), Problem> {
-    let (key, secret) = keys::create(&app, access.tenant_id, request.into(), &access.actor, &access.origin).await?;
-    Ok((StatusCode::CREATED, Extension(ShownOnce), axum::Json(CreatedKeyResponse { key: key.into(), secret })))
+    let (key, secret) = keys::create(
+        &app,
+        access.tenant_id,
+        request.into(),
+        &access.actor,
+        &access.origin,
+    )
+    .await?;
+    Ok((
+        StatusCode::CREATED,
+        Extension(ShownOnce),
+        axum::Json(CreatedKeyResponse {
+            key: key.into(),
+            secret,
+        }),
+    ))
 }
 
 /// Ends an API key at once. Ending it twice changes nothing.
@@ -140,7 +172,11 @@ async fn create_key(
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn revoke_key(access: AdminAccess, State(app): State<App>, Path(id): Path<ApiKeyId>) -> Result<StatusCode, Problem> {
+async fn revoke_key(
+    access: AdminAccess,
+    State(app): State<App>,
+    Path(id): Path<ApiKeyId>,
+) -> Result<StatusCode, Problem> {
     keys::revoke(&app, access.tenant_id, id, &access.actor, &access.origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,7 +19,9 @@ use crate::tenancy::members::{self, MemberView};
 use crate::tenancy::role::Role;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_members, invite_member)).routes(routes!(change_role, remove_member))
+    OpenApiRouter::new()
+        .routes(routes!(list_members, invite_member))
+        .routes(routes!(change_role, remove_member))
 }
 
 /// A member of the tenant.
@@ -33,7 +35,12 @@ struct MemberResponse {
 
 impl From<MemberView> for MemberResponse {
     fn from(member: MemberView) -> Self {
-        Self { id: member.id, email: member.email, role: member.role, created_at: member.created_at }
+        Self {
+            id: member.id,
+            email: member.email,
+            role: member.role,
+            created_at: member.created_at,
+        }
     }
 }
 
@@ -76,10 +83,19 @@ struct ChangeRoleRequest {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_members(access: AdminAccess, State(app): State<App>, Query(query): Query<PageQuery>) -> Result<axum::Json<Page<MemberResponse>>, Problem> {
+async fn list_members(
+    access: AdminAccess,
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<MemberResponse>>, Problem> {
     let page = query.check()?;
     let rows = members::list(&app, access.tenant_id, page).await?;
-    Ok(axum::Json(Page::of(rows, page.limit, members::page_key, MemberResponse::from)))
+    Ok(axum::Json(Page::of(
+        rows,
+        page.limit,
+        members::page_key,
+        MemberResponse::from,
+    )))
 }
 
 /// Invites someone to become a member.
@@ -99,8 +115,22 @@ async fn invite_member(
     State(app): State<App>,
     Json(request): Json<InviteMemberRequest>,
 ) -> Result<(StatusCode, Extension<ShownOnce>, axum::Json<InviteResponse>), Problem> {
-    let (invite, token) = members::invite(&app, access.tenant_id, &request.email, request.role, &access.actor, &access.origin).await?;
-    let response = InviteResponse { id: invite.id, email: invite.email, role: invite.role, expires_at: invite.expires_at, token };
+    let (invite, token) = members::invite(
+        &app,
+        access.tenant_id,
+        &request.email,
+        request.role,
+        &access.actor,
+        &access.origin,
+    )
+    .await?;
+    let response = InviteResponse {
+        id: invite.id,
+        email: invite.email,
+        role: invite.role,
+        expires_at: invite.expires_at,
+        token,
+    };
     Ok((StatusCode::CREATED, Extension(ShownOnce), axum::Json(response)))
 }
 
@@ -117,8 +147,21 @@ async fn invite_member(
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn change_role(access: AdminAccess, State(app): State<App>, Path(id): Path<MemberId>, Json(request): Json<ChangeRoleRequest>) -> Result<axum::Json<MemberResponse>, Problem> {
-    let member = members::change_role(&app, access.tenant_id, id, request.role, &access.actor, &access.origin).await?;
+async fn change_role(
+    access: AdminAccess,
+    State(app): State<App>,
+    Path(id): Path<MemberId>,
+    Json(request): Json<ChangeRoleRequest>,
+) -> Result<axum::Json<MemberResponse>, Problem> {
+    let member = members::change_role(
+        &app,
+        access.tenant_id,
+        id,
+        request.role,
+        &access.actor,
+        &access.origin,
+    )
+    .await?;
     Ok(axum::Json(member.into()))
 }
 
@@ -134,7 +177,11 @@ async fn change_role(access: AdminAccess, State(app): State<App>, Path(id): Path
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn remove_member(access: AdminAccess, State(app): State<App>, Path(id): Path<MemberId>) -> Result<StatusCode, Problem> {
+async fn remove_member(
+    access: AdminAccess,
+    State(app): State<App>,
+    Path(id): Path<MemberId>,
+) -> Result<StatusCode, Problem> {
     members::remove(&app, access.tenant_id, id, &access.actor, &access.origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }

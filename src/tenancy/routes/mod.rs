@@ -11,5 +11,9 @@ use crate::app::App;
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(auth::routes()).merge(tenant::routes()).merge(members::routes()).merge(keys::routes())
+    OpenApiRouter::new()
+        .merge(auth::routes())
+        .merge(tenant::routes())
+        .merge(members::routes())
+        .merge(keys::routes())
 }

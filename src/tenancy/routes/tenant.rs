@@ -18,7 +18,10 @@ use crate::tenancy::role::{KeyScope, Permission, Role};
 use crate::tenancy::{self, Tenant, TenantUpdate};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_me)).routes(routes!(get_tenant, update_tenant)).routes(routes!(list_audit_events))
+    OpenApiRouter::new()
+        .routes(routes!(get_me))
+        .routes(routes!(get_tenant, update_tenant))
+        .routes(routes!(list_audit_events))
 }
 
 /// Who asks, and what they may do.
@@ -51,12 +54,26 @@ struct NamedActor {
 impl From<Caller> for MeResponse {
     fn from(caller: Caller) -> Self {
         let (kind, id) = caller.actor.name();
-        let permissions = Permission::ALL.into_iter().filter(|permission| caller.actor.allows(*permission)).map(Permission::name).collect();
+        let permissions = Permission::ALL
+            .into_iter()
+            .filter(|permission| caller.actor.allows(*permission))
+            .map(Permission::name)
+            .collect();
         let (role, scopes) = match caller.actor {
             Actor::ApiKey { scopes, .. } => (None, Some(scopes)),
             Actor::Member { role, .. } | Actor::External { role, .. } => (Some(role), None),
         };
-        Self { tenant_id: caller.tenant_id, actor: NamedActor { kind: kind.to_owned(), id }, role, scopes, chatbot_id: caller.chatbot_id, permissions }
+        Self {
+            tenant_id: caller.tenant_id,
+            actor: NamedActor {
+                kind: kind.to_owned(),
+                id,
+            },
+            role,
+            scopes,
+            chatbot_id: caller.chatbot_id,
+            permissions,
+        }
     }
 }
 
@@ -103,7 +120,11 @@ struct UpdateTenantRequest {
 
 impl From<UpdateTenantRequest> for TenantUpdate {
     fn from(request: UpdateTenantRequest) -> Self {
-        Self { name: request.name, monthly_token_limit: request.monthly_token_limit, monthly_cost_limit_micro_usd: request.monthly_cost_limit_micro_usd }
+        Self {
+            name: request.name,
+            monthly_token_limit: request.monthly_token_limit,
+            monthly_cost_limit_micro_usd: request.monthly_cost_limit_micro_usd,
+        }
     }
 }
 
@@ -139,9 +160,15 @@ impl From<AuditEvent> for AuditEventResponse {
     fn from(event: AuditEvent) -> Self {
         Self {
             id: event.id,
-            actor: NamedActor { kind: event.actor_kind, id: event.actor_id },
+            actor: NamedActor {
+                kind: event.actor_kind,
+                id: event.actor_id,
+            },
             action: event.action,
-            object: NamedObject { kind: event.object_kind, id: event.object_id },
+            object: NamedObject {
+                kind: event.object_kind,
+                id: event.object_id,
+            },
             before: event.before.map(|before| before.0),
             after: event.after.map(|after| after.0),
             address: event.address,
@@ -177,7 +204,10 @@ async fn get_me(member: Member) -> axum::Json<MeResponse> {
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn get_tenant(access: AdminAccess, State(app): State<App>) -> Result<axum::Json<TenantResponse>, Problem> {
+async fn get_tenant(
+    access: AdminAccess,
+    State(app): State<App>,
+) -> Result<axum::Json<TenantResponse>, Problem> {
     let tenant = tenancy::get(&app, access.tenant_id).await?;
     Ok(axum::Json(tenant.into()))
 }
@@ -194,8 +224,19 @@ async fn get_tenant(access: AdminAccess, State(app): State<App>) -> Result<axum:
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn update_tenant(access: AdminAccess, State(app): State<App>, Json(request): Json<UpdateTenantRequest>) -> Result<axum::Json<TenantResponse>, Problem> {
-    let tenant = tenancy::update(&app, access.tenant_id, request.into(), &access.actor, &access.origin).await?;
+async fn update_tenant(
+    access: AdminAccess,
+    State(app): State<App>,
+    Json(request): Json<UpdateTenantRequest>,
+) -> Result<axum::Json<TenantResponse>, Problem> {
+    let tenant = tenancy::update(
+        &app,
+        access.tenant_id,
+        request.into(),
+        &access.actor,
+        &access.origin,
+    )
+    .await?;
     Ok(axum::Json(tenant.into()))
 }
 
@@ -211,8 +252,17 @@ async fn update_tenant(access: AdminAccess, State(app): State<App>, Json(request
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_audit_events(access: AdminAccess, State(app): State<App>, Query(query): Query<PageQuery>) -> Result<axum::Json<Page<AuditEventResponse>>, Problem> {
+async fn list_audit_events(
+    access: AdminAccess,
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<AuditEventResponse>>, Problem> {
     let page = query.check()?;
     let events = audit::list(&app, access.tenant_id, page).await?;
-    Ok(axum::Json(Page::of(events, page.limit, |event| event.id.0, AuditEventResponse::from)))
+    Ok(axum::Json(Page::of(
+        events,
+        page.limit,
+        |event| event.id.0,
+        AuditEventResponse::from,
+    )))
 }

@@ -24,16 +24,27 @@ pub struct TestDatabase {
 pub async fn databases() -> Vec<TestDatabase> {
     let dir = TempDir::new().expect("a temporary folder");
     let url = DatabaseUrl::Sqlite(dir.path().join("test.db"));
-    let mut databases = vec![TestDatabase { db: Db::open(&url, CONNECTIONS).await.expect("SQLite opens"), engine: "SQLite", _dir: Some(dir) }];
+    let mut databases = vec![TestDatabase {
+        db: Db::open(&url, CONNECTIONS).await.expect("SQLite opens"),
+        engine: "SQLite",
+        _dir: Some(dir),
+    }];
     if let Some(server) = postgres_server() {
         let url = DatabaseUrl::Postgres(create_postgres_database(&server).await);
-        databases.push(TestDatabase { db: Db::open(&url, CONNECTIONS).await.expect("PostgreSQL opens"), engine: "PostgreSQL", _dir: None });
+        databases.push(TestDatabase {
+            db: Db::open(&url, CONNECTIONS).await.expect("PostgreSQL opens"),
+            engine: "PostgreSQL",
+            _dir: None,
+        });
     }
     databases
 }
 
 /// The server to create databases on, if there is one.
-#[expect(clippy::disallowed_methods, reason = "how the tests' own script tells where the server is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how the tests' own script tells where the server is"
+)]
 pub fn postgres_server() -> Option<String> {
     std::env::var(SERVER_VARIABLE).ok().filter(|url| !url.is_empty())
 }
@@ -41,10 +52,22 @@ pub fn postgres_server() -> Option<String> {
 /// Creates an empty database and returns its address.
 pub async fn create_postgres_database(server: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let mut connection = PgConnection::connect(server).await.expect("the test server answers");
-    connection.execute(AssertSqlSafe(format!("drop database if exists {name}"))).await.expect("an old database can be dropped");
-    connection.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("a database can be created");
+    let name = format!(
+        "test_{}_{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    );
+    let mut connection = PgConnection::connect(server)
+        .await
+        .expect("the test server answers");
+    connection
+        .execute(AssertSqlSafe(format!("drop database if exists {name}")))
+        .await
+        .expect("an old database can be dropped");
+    connection
+        .execute(AssertSqlSafe(format!("create database {name}")))
+        .await
+        .expect("a database can be created");
     connection.close().await.expect("the connection closes");
     let mut url = url::Url::parse(server).expect("the server's address is a URL");
     url.set_path(&name);

@@ -42,7 +42,11 @@ pub struct Asked {
 impl Asked {
     /// The content of the last message.
     pub fn last_message(&self) -> &str {
-        self.body["messages"].as_array().and_then(|messages| messages.last()).and_then(|message| message["content"].as_str()).unwrap_or_default()
+        self.body["messages"]
+            .as_array()
+            .and_then(|messages| messages.last())
+            .and_then(|message| message["content"].as_str())
+            .unwrap_or_default()
     }
 }
 
@@ -70,7 +74,15 @@ pub struct Reply {
 impl Reply {
     /// The text, a word in each delta, without delay, with usage.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), words_per_delta: 1, delay: Duration::ZERO, usage: true, cached: 0, done: true, finish: Some("stop") }
+        Self {
+            text: text.into(),
+            words_per_delta: 1,
+            delay: Duration::ZERO,
+            usage: true,
+            cached: 0,
+            done: true,
+            finish: Some("stop"),
+        }
     }
 
     pub fn words_per_delta(mut self, words: usize) -> Self {
@@ -110,7 +122,10 @@ impl Reply {
 
     fn deltas(&self) -> Vec<String> {
         let words: Vec<&str> = self.text.split_inclusive(' ').collect();
-        words.chunks(self.words_per_delta).map(|words| words.concat()).collect()
+        words
+            .chunks(self.words_per_delta)
+            .map(|words| words.concat())
+            .collect()
     }
 }
 
@@ -119,9 +134,16 @@ impl Reply {
 pub enum Script {
     Reply(Reply),
     /// The model asks for a tool, although none was offered.
-    ToolCall { name: &'static str, arguments: &'static str },
+    ToolCall {
+        name: &'static str,
+        arguments: &'static str,
+    },
     /// An error response.
-    Status { status: u16, headers: Vec<(&'static str, String)>, body: String },
+    Status {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
     /// Takes the request and says nothing.
     HangBeforeHeaders,
     /// Says this and then nothing more.
@@ -163,7 +185,11 @@ impl Script {
     /// An error response of the usual shape.
     pub fn error(status: u16, kind: &str, code: &str) -> Self {
         let body = json!({ "error": { "message": "upstream words that no visitor may see", "type": kind, "param": null, "code": code } });
-        Self::Status { status, headers: vec![("content-type", "application/json".to_owned())], body: body.to_string() }
+        Self::Status {
+            status,
+            headers: vec![("content-type", "application/json".to_owned())],
+            body: body.to_string(),
+        }
     }
 
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
@@ -231,7 +257,11 @@ impl ScriptedModel {
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Self { address, state, server }
+        Self {
+            address,
+            state,
+            server,
+        }
     }
 
     /// For `llm.base_url` and `embedding.base_url`.
@@ -277,7 +307,10 @@ impl ScriptedModel {
 
     /// The chat requests so far.
     pub fn chat_requests(&self) -> Vec<Asked> {
-        self.requests().into_iter().filter(|asked| asked.path == "/v1/chat/completions").collect()
+        self.requests()
+            .into_iter()
+            .filter(|asked| asked.path == "/v1/chat/completions")
+            .collect()
     }
 
     /// The tokens that were reported so far.
@@ -327,7 +360,10 @@ struct Watch {
 impl Watch {
     fn new(state: &Arc<Scripted>) -> Self {
         state.open.fetch_add(1, Ordering::SeqCst);
-        Self { state: Arc::clone(state), is_whole: false }
+        Self {
+            state: Arc::clone(state),
+            is_whole: false,
+        }
     }
 }
 
@@ -350,16 +386,27 @@ enum Step {
 
 async fn chat(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).expect("the client sends JSON");
-    let asked = Asked { path: "/v1/chat/completions", headers, body };
+    let asked = Asked {
+        path: "/v1/chat/completions",
+        headers,
+        body,
+    };
     let streamed = asked.body["stream"] == true;
     lock(&state.asked).push(asked.clone());
     let queued = lock(&state.scripts).pop_front();
     let script = queued.unwrap_or_else(|| lock(&state.otherwise)(&asked));
 
-    if let Script::Status { status, headers, body } = script {
+    if let Script::Status {
+        status,
+        headers,
+        body,
+    } = script
+    {
         let mut response = (StatusCode::from_u16(status).expect("a status"), body).into_response();
         for (name, value) in headers {
-            response.headers_mut().insert(name, value.parse().expect("a header value"));
+            response
+                .headers_mut()
+                .insert(name, value.parse().expect("a header value"));
         }
         return response;
     }
@@ -370,45 +417,110 @@ async fn chat(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byte
     let streamed = streamed && !matches!(script, Script::NoStream(_));
     let with_usage = !streamed || asked.body["stream_options"]["include_usage"] == true;
     let steps = steps(script, &asked, streamed, with_usage, &state);
-    let content_type = if streamed { "text/event-stream" } else { "application/json" };
+    let content_type = if streamed {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
     ([(header::CONTENT_TYPE, content_type)], play(steps, watch)).into_response()
 }
 
 /// What a whole or streamed answer of this script does, step by step.
-fn steps(script: Script, asked: &Asked, streamed: bool, with_usage: bool, state: &Scripted) -> Box<dyn Iterator<Item = Step> + Send> {
-    let said = |text: &'static str| if streamed { delta_steps(&Reply::new(text)) } else { vec![Step::Send(Bytes::from_static(b"{\"choices\": [")) ] };
+fn steps(
+    script: Script,
+    asked: &Asked,
+    streamed: bool,
+    with_usage: bool,
+    state: &Scripted,
+) -> Box<dyn Iterator<Item = Step> + Send> {
+    let said = |text: &'static str| {
+        if streamed {
+            delta_steps(&Reply::new(text))
+        } else {
+            vec![Step::Send(Bytes::from_static(b"{\"choices\": ["))]
+        }
+    };
     let then = |text: &'static str, rest: Vec<Step>| said(text).into_iter().chain(rest);
-    let event = |value: &Value| Step::Send(if streamed { sse(value) } else { Bytes::from(value.to_string()) });
+    let event = |value: &Value| {
+        Step::Send(if streamed {
+            sse(value)
+        } else {
+            Bytes::from(value.to_string())
+        })
+    };
     match script {
-        Script::Reply(reply) | Script::NoStream(reply) => Box::new(reply_steps(&reply, asked, streamed, with_usage, state).into_iter()),
+        Script::Reply(reply) | Script::NoStream(reply) => {
+            Box::new(reply_steps(&reply, asked, streamed, with_usage, state).into_iter())
+        }
         Script::ToolCall { name, arguments } => {
             let call = json!([{ "index": 0, "id": "call_1", "type": "function", "function": { "name": name, "arguments": arguments } }]);
             let part = json!({ "role": "assistant", "content": null, "tool_calls": call });
-            let answer = if streamed { chunk(part, Some("tool_calls")) } else { completion(part, Some("tool_calls"), None) };
+            let answer = if streamed {
+                chunk(part, Some("tool_calls"))
+            } else {
+                completion(part, Some("tool_calls"), None)
+            };
             let done = streamed.then(|| Step::Send(Bytes::from_static(b"data: [DONE]\n\n")));
             Box::new([event(&answer)].into_iter().chain(done))
         }
         Script::HangAfter(text) => Box::new(then(text, vec![Step::Hang])),
-        Script::Drip(pause) => Box::new(std::iter::repeat_with(move || [Step::Wait(pause), Step::Send(Bytes::from_static(b": ping\n\n"))]).flatten()),
+        Script::Drip(pause) => Box::new(
+            std::iter::repeat_with(move || {
+                [Step::Wait(pause), Step::Send(Bytes::from_static(b": ping\n\n"))]
+            })
+            .flatten(),
+        ),
         Script::CutAfter(text) => Box::new(then(text, vec![Step::Wait(FLUSH), Step::Cut])),
         Script::CutInsideCharacter(text) => {
             let whole = sse(&chunk(json!({ "content": "\u{20AC}" }), None));
-            let middle = whole.iter().position(|byte| *byte == 0xE2).expect("the euro sign") + 2;
-            Box::new(then(text, vec![Step::Send(whole.slice(..middle)), Step::Wait(FLUSH), Step::Cut]))
+            let middle = whole
+                .iter()
+                .position(|byte| *byte == 0xE2)
+                .expect("the euro sign")
+                + 2;
+            Box::new(then(
+                text,
+                vec![Step::Send(whole.slice(..middle)), Step::Wait(FLUSH), Step::Cut],
+            ))
         }
-        Script::MalformedAfter(text) => Box::new(then(text, vec![Step::Send(Bytes::from_static(b"data: {\"choices\": [{\"delta\n\n"))])),
-        Script::ErrorAfter(text, error) if streamed => Box::new(then(text, vec![event(&json!({ "error": error }))])),
+        Script::MalformedAfter(text) => Box::new(then(
+            text,
+            vec![Step::Send(Bytes::from_static(
+                b"data: {\"choices\": [{\"delta\n\n",
+            ))],
+        )),
+        Script::ErrorAfter(text, error) if streamed => {
+            Box::new(then(text, vec![event(&json!({ "error": error }))]))
+        }
         Script::ErrorAfter(_, error) => Box::new([event(&json!({ "error": error }))].into_iter()),
         Script::Endless => {
-            let piece = if streamed { sse(&chunk(json!({ "content": "and so on and so on and so on " }), None)) } else { Bytes::from(vec![b' '; 64 * 1024]) };
+            let piece = if streamed {
+                sse(&chunk(
+                    json!({ "content": "and so on and so on and so on " }),
+                    None,
+                ))
+            } else {
+                Bytes::from(vec![b' '; 64 * 1024])
+            };
             Box::new(std::iter::repeat_with(move || Step::Send(piece.clone())))
         }
-        Script::Raw(reads) => Box::new(reads.into_iter().flat_map(|read| [Step::Send(Bytes::from(read)), Step::Wait(Duration::from_millis(2))])),
+        Script::Raw(reads) => Box::new(reads.into_iter().flat_map(|read| {
+            [
+                Step::Send(Bytes::from(read)),
+                Step::Wait(Duration::from_millis(2)),
+            ]
+        })),
         Script::Status { .. } | Script::HangBeforeHeaders => unreachable!("answered before there is a body"),
     }
 }
 
-fn reply_steps(reply: &Reply, asked: &Asked, streamed: bool, with_usage: bool, state: &Scripted) -> Vec<Step> {
+fn reply_steps(
+    reply: &Reply,
+    asked: &Asked,
+    streamed: bool,
+    with_usage: bool,
+    state: &Scripted,
+) -> Vec<Step> {
     let usage = (reply.usage && with_usage).then(|| {
         let prompt = asked.body["messages"].as_array().into_iter().flatten().filter_map(|message| message["content"].as_str()).map(words).sum::<u64>();
         let completion = words(&reply.text);
@@ -419,8 +531,15 @@ fn reply_steps(reply: &Reply, asked: &Asked, streamed: bool, with_usage: bool, s
         json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, "prompt_tokens_details": { "cached_tokens": reply.cached } })
     });
     if !streamed {
-        let answer = completion(json!({ "role": "assistant", "content": reply.text, "refusal": null }), reply.finish, usage);
-        return vec![Step::Wait(reply.delay), Step::Send(Bytes::from(answer.to_string()))];
+        let answer = completion(
+            json!({ "role": "assistant", "content": reply.text, "refusal": null }),
+            reply.finish,
+            usage,
+        );
+        return vec![
+            Step::Wait(reply.delay),
+            Step::Send(Bytes::from(answer.to_string())),
+        ];
     }
     let mut steps = delta_steps(reply);
     if let Some(finish) = reply.finish {
@@ -439,7 +558,10 @@ fn reply_steps(reply: &Reply, asked: &Asked, streamed: bool, with_usage: bool, s
 }
 
 fn delta_steps(reply: &Reply) -> Vec<Step> {
-    let mut steps = vec![Step::Send(sse(&chunk(json!({ "role": "assistant", "content": "", "refusal": null }), None)))];
+    let mut steps = vec![Step::Send(sse(&chunk(
+        json!({ "role": "assistant", "content": "", "refusal": null }),
+        None,
+    )))];
     for delta in reply.deltas() {
         if !reply.delay.is_zero() {
             steps.push(Step::Wait(reply.delay));
@@ -472,24 +594,27 @@ fn sse(value: &Value) -> Bytes {
 }
 
 fn play(steps: Box<dyn Iterator<Item = Step> + Send>, watch: Watch) -> Body {
-    Body::from_stream(futures::stream::unfold(Some((steps, watch)), |state| async move {
-        let (mut steps, mut watch) = state?;
-        loop {
-            match steps.next() {
-                Some(Step::Send(bytes)) => return Some((Ok(bytes), Some((steps, watch)))),
-                Some(Step::Wait(pause)) => tokio::time::sleep(pause).await,
-                Some(Step::Hang) => std::future::pending().await,
-                Some(Step::Cut) => {
-                    watch.is_whole = true;
-                    return Some((Err(std::io::Error::other("scripted cut")), None));
-                }
-                None => {
-                    watch.is_whole = true;
-                    return None;
+    Body::from_stream(futures::stream::unfold(
+        Some((steps, watch)),
+        |state| async move {
+            let (mut steps, mut watch) = state?;
+            loop {
+                match steps.next() {
+                    Some(Step::Send(bytes)) => return Some((Ok(bytes), Some((steps, watch)))),
+                    Some(Step::Wait(pause)) => tokio::time::sleep(pause).await,
+                    Some(Step::Hang) => std::future::pending().await,
+                    Some(Step::Cut) => {
+                        watch.is_whole = true;
+                        return Some((Err(std::io::Error::other("scripted cut")), None));
+                    }
+                    None => {
+                        watch.is_whole = true;
+                        return None;
+                    }
                 }
             }
-        }
-    }))
+        },
+    ))
 }
 
 fn words(text: &str) -> u64 {
@@ -500,16 +625,35 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
     let body: Value = serde_json::from_slice(&body).expect("the client sends JSON");
     let texts: Vec<String> = match &body["input"] {
         Value::String(text) => vec![text.clone()],
-        other => other.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect(),
+        other => other
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text.as_str().map(str::to_owned))
+            .collect(),
     };
-    lock(&state.asked).push(Asked { path: "/v1/embeddings", headers, body });
+    lock(&state.asked).push(Asked {
+        path: "/v1/embeddings",
+        headers,
+        body,
+    });
     let fault = lock(&state.faults).pop_front();
     if let Some(EmbeddingFault::Status(status)) = fault {
-        let body = json!({ "error": { "message": "scripted", "type": "server_error", "code": null } }).to_string();
-        return (StatusCode::from_u16(status).expect("a status"), [(header::RETRY_AFTER, "0")], body).into_response();
+        let body =
+            json!({ "error": { "message": "scripted", "type": "server_error", "code": null } }).to_string();
+        return (
+            StatusCode::from_u16(status).expect("a status"),
+            [(header::RETRY_AFTER, "0")],
+            body,
+        )
+            .into_response();
     }
     let right = state.dimension.load(Ordering::Relaxed);
-    let dimension = if matches!(fault, Some(EmbeddingFault::WrongDimension)) { right - 1 } else { right };
+    let dimension = if matches!(fault, Some(EmbeddingFault::WrongDimension)) {
+        right - 1
+    } else {
+        right
+    };
     let mut data: Vec<Value> = texts
         .iter()
         .enumerate()
@@ -527,7 +671,11 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
 /// A vector in which texts that share words are near each other: each word of three letters and more has a place.
 pub fn bag_of_words(text: &str, dimension: usize) -> Vec<f32> {
     let mut vector = vec![0.0_f32; dimension];
-    for word in text.to_lowercase().split(|character: char| !character.is_alphanumeric()).filter(|word| word.chars().count() >= 3) {
+    for word in text
+        .to_lowercase()
+        .split(|character: char| !character.is_alphanumeric())
+        .filter(|word| word.chars().count() >= 3)
+    {
         let mut hasher = DefaultHasher::new();
         word.trim_end_matches('s').hash(&mut hasher);
         vector[(hasher.finish() % dimension as u64) as usize] += 1.0;

@@ -40,7 +40,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [Self::Chatbot, Self::Document, Self::Conversation, Self::Key, Self::Member, Self::Job];
+    pub const ALL: [Self; 6] = [
+        Self::Chatbot,
+        Self::Document,
+        Self::Conversation,
+        Self::Key,
+        Self::Member,
+        Self::Job,
+    ];
 }
 
 /// One id of each kind.
@@ -82,7 +89,8 @@ pub enum CallBody {
 impl Call {
     /// Whether the id is anywhere in the request.
     pub fn mentions(&self, id: &str) -> bool {
-        self.target.contains(id) || matches!(&self.body, CallBody::Json(body) if body.to_string().contains(id))
+        self.target.contains(id)
+            || matches!(&self.body, CallBody::Json(body) if body.to_string().contains(id))
     }
 
     pub async fn send(self, service: &TestApp, credential: Option<&str>) -> Reply {
@@ -106,7 +114,12 @@ pub fn operations() -> Vec<Operation> {
     for (path, item) in document["paths"].as_object().expect("the document has paths") {
         for (method, operation) in item.as_object().expect("a path has methods") {
             let method: Method = method.to_uppercase().parse().expect("a method");
-            let mut operation = Operation { method, path: path.clone(), need: Need::Nothing, document: operation.clone() };
+            let mut operation = Operation {
+                method,
+                path: path.clone(),
+                need: Need::Nothing,
+                document: operation.clone(),
+            };
             operation.need = operation.read_need();
             operation.check_example(&document);
             operations.push(operation);
@@ -126,15 +139,35 @@ impl Operation {
         let mut target = self.path.clone();
         if let Some((before, rest)) = self.path.split_once('{') {
             let (_, after) = rest.split_once('}').expect("the parameter's name ends");
-            assert!(!after.contains('{'), "{} has two parameters: teach this test which ids they take", self.name());
+            assert!(
+                !after.contains('{'),
+                "{} has two parameters: teach this test which ids they take",
+                self.name()
+            );
             target = format!("{before}{}{after}", ids.of(self.path_kind()));
         }
-        let id_queries: Vec<String> = self.query_names().filter(|name| !PLAIN_QUERY.contains(&name.as_str())).collect();
+        let id_queries: Vec<String> = self
+            .query_names()
+            .filter(|name| !PLAIN_QUERY.contains(&name.as_str()))
+            .collect();
         for (position, name) in id_queries.iter().enumerate() {
-            assert_eq!(name, "chatbot_id", "{} takes the unknown query parameter {name}", self.name());
-            target += &format!("{}{name}={}", if position == 0 { "?" } else { "&" }, ids.of(Kind::Chatbot));
+            assert_eq!(
+                name,
+                "chatbot_id",
+                "{} takes the unknown query parameter {name}",
+                self.name()
+            );
+            target += &format!(
+                "{}{name}={}",
+                if position == 0 { "?" } else { "&" },
+                ids.of(Kind::Chatbot)
+            );
         }
-        Call { method: self.method.clone(), target, body: self.example(ids) }
+        Call {
+            method: self.method.clone(),
+            target,
+            body: self.example(ids),
+        }
     }
 
     /// What the id in the path is the id of.
@@ -151,8 +184,14 @@ impl Operation {
     }
 
     fn query_names(&self) -> impl Iterator<Item = String> {
-        let parameters = self.document["parameters"].as_array().cloned().unwrap_or_default();
-        parameters.into_iter().filter(|parameter| parameter["in"] == "query").filter_map(|parameter| parameter["name"].as_str().map(str::to_owned))
+        let parameters = self.document["parameters"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        parameters
+            .into_iter()
+            .filter(|parameter| parameter["in"] == "query")
+            .filter_map(|parameter| parameter["name"].as_str().map(str::to_owned))
     }
 
     fn example(&self, ids: &Ids) -> CallBody {
@@ -163,46 +202,84 @@ impl Operation {
         if content.get("multipart/form-data").is_some() {
             return CallBody::File;
         }
-        let (chatbot, conversation, document) = (ids.of(Kind::Chatbot), ids.of(Kind::Conversation), ids.of(Kind::Document));
+        let (chatbot, conversation, document) = (
+            ids.of(Kind::Chatbot),
+            ids.of(Kind::Conversation),
+            ids.of(Kind::Document),
+        );
         CallBody::Json(match self.name().as_str() {
             "POST /api/chatbots" => json!({ "name": "Another desk" }),
             "PATCH /api/chatbots/{id}" => json!({ "name": "Renamed desk" }),
-            "POST /api/chatbots/{id}/search" => json!({ "query": "returned goods", "filter": { "document_ids": [document] } }),
-            "POST /api/chat/message" => json!({ "chatbot_id": chatbot, "conversation_id": conversation, "message": "May goods be returned?" }),
-            "POST /api/chat/inline" => json!({ "chatbot_id": chatbot, "messages": [{ "role": "user", "content": "May goods be returned?" }] }),
+            "POST /api/chatbots/{id}/search" => {
+                json!({ "query": "returned goods", "filter": { "document_ids": [document] } })
+            }
+            "POST /api/chat/message" => {
+                json!({ "chatbot_id": chatbot, "conversation_id": conversation, "message": "May goods be returned?" })
+            }
+            "POST /api/chat/inline" => {
+                json!({ "chatbot_id": chatbot, "messages": [{ "role": "user", "content": "May goods be returned?" }] })
+            }
             "POST /api/keys" => json!({ "name": "Another key", "scopes": ["chat"], "chatbot_id": chatbot }),
             "POST /api/members" => json!({ "email": "newcomer@example.com", "role": "viewer" }),
             "PATCH /api/members/{id}" => json!({ "role": "viewer" }),
             "PATCH /api/tenant" => json!({ "monthly_token_limit": 1_000_000 }),
-            "POST /api/auth/signup" => json!({ "email": "stranger@example.com", "password": "a long password", "tenant_name": "Strangers" }),
-            "POST /api/auth/login" => json!({ "email": "nobody@example.com", "password": "a long password", "tenant_id": ids.of(Kind::Job) }),
+            "POST /api/auth/signup" => {
+                json!({ "email": "stranger@example.com", "password": "a long password", "tenant_name": "Strangers" })
+            }
+            "POST /api/auth/login" => {
+                json!({ "email": "nobody@example.com", "password": "a long password", "tenant_id": ids.of(Kind::Job) })
+            }
             "POST /api/auth/refresh" => json!({ "refresh_token": "fdr_unknown" }),
-            "POST /api/auth/accept-invite" => json!({ "token": "fdi_unknown", "password": "a long password" }),
+            "POST /api/auth/accept-invite" => {
+                json!({ "token": "fdi_unknown", "password": "a long password" })
+            }
             "POST /api/auth/logout" => json!({ "everywhere": false }),
-            "PUT /api/auth/password" => json!({ "current_password": "not the password", "new_password": "another long password" }),
+            "PUT /api/auth/password" => {
+                json!({ "current_password": "not the password", "new_password": "another long password" })
+            }
             other => panic!("{other}: write an example of its body here"),
         })
     }
 
     /// Every field of the body that names a row is in the example, so that tests of ids reach it.
     fn check_example(&self, document: &Value) {
-        let CallBody::Json(example) = self.example(&Ids::random()) else { return };
+        let CallBody::Json(example) = self.example(&Ids::random()) else {
+            return;
+        };
         let mut fields = Vec::new();
-        collect_id_fields(document, &self.document["requestBody"]["content"]["application/json"]["schema"], &mut fields);
+        collect_id_fields(
+            document,
+            &self.document["requestBody"]["content"]["application/json"]["schema"],
+            &mut fields,
+        );
         for field in fields {
-            assert!(example.to_string().contains(&format!("\"{field}\":")), "{}: put {field} into the example", self.name());
+            assert!(
+                example.to_string().contains(&format!("\"{field}\":")),
+                "{}: put {field} into the example",
+                self.name()
+            );
         }
     }
 
     fn read_need(&self) -> Need {
-        let Some(requirements) = self.document["security"].as_array() else { return Need::Nothing };
-        let [requirement] = requirements.as_slice() else { panic!("{} must have one security requirement", self.name()) };
-        let scopes = requirement["bearer"].as_array().unwrap_or_else(|| panic!("{} must take bearer tokens", self.name()));
+        let Some(requirements) = self.document["security"].as_array() else {
+            return Need::Nothing;
+        };
+        let [requirement] = requirements.as_slice() else {
+            panic!("{} must have one security requirement", self.name())
+        };
+        let scopes = requirement["bearer"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{} must take bearer tokens", self.name()));
         match scopes.as_slice() {
             [] => Need::Credential,
             [scope] => {
-                let permission = Permission::ALL.into_iter().find(|permission| scope == permission.name());
-                Need::Permission(permission.unwrap_or_else(|| panic!("{}: {scope} is no permission", self.name())))
+                let permission = Permission::ALL
+                    .into_iter()
+                    .find(|permission| scope == permission.name());
+                Need::Permission(
+                    permission.unwrap_or_else(|| panic!("{}: {scope} is no permission", self.name())),
+                )
             }
             _ => panic!("{} must need one permission", self.name()),
         }
@@ -212,8 +289,14 @@ impl Operation {
 /// The names of all properties below `schema` that hold ids of rows.
 fn collect_id_fields(document: &Value, schema: &Value, fields: &mut Vec<String>) {
     if let Some(reference) = schema["$ref"].as_str() {
-        let pointer = reference.strip_prefix('#').expect("references stay in the document");
-        return collect_id_fields(document, document.pointer(pointer).expect("the reference points somewhere"), fields);
+        let pointer = reference
+            .strip_prefix('#')
+            .expect("references stay in the document");
+        return collect_id_fields(
+            document,
+            document.pointer(pointer).expect("the reference points somewhere"),
+            fields,
+        );
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         if name.ends_with("_id") || name.ends_with("_ids") {
@@ -221,7 +304,10 @@ fn collect_id_fields(document: &Value, schema: &Value, fields: &mut Vec<String>)
         }
         collect_id_fields(document, property, fields);
     }
-    for part in ["oneOf", "anyOf", "allOf"].iter().flat_map(|name| schema[*name].as_array().into_iter().flatten()) {
+    for part in ["oneOf", "anyOf", "allOf"]
+        .iter()
+        .flat_map(|name| schema[*name].as_array().into_iter().flatten())
+    {
         collect_id_fields(document, part, fields);
     }
     if !schema["items"].is_null() {

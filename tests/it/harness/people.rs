@@ -22,7 +22,12 @@ impl<'a> Person<'a> {
     /// The person whom this answer to a login describes.
     #[track_caller]
     pub fn of(service: &'a TestApp, email: &str, login: &Value) -> Self {
-        let field = |name: &str| login[name].as_str().unwrap_or_else(|| panic!("no {name} in {login}")).to_owned();
+        let field = |name: &str| {
+            login[name]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {name} in {login}"))
+                .to_owned()
+        };
         Self {
             service,
             email: email.to_owned(),
@@ -34,7 +39,9 @@ impl<'a> Person<'a> {
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
-        self.service.send(method, path, Some(&self.access_token), body).await
+        self.service
+            .send(method, path, Some(&self.access_token), body)
+            .await
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -57,7 +64,10 @@ impl<'a> Person<'a> {
 
     /// Invites someone; returns the invitation's token.
     pub async fn invite(&self, email: &str, role: &str) -> String {
-        let reply = self.post("/api/members", json!({ "email": email, "role": role })).await.expect(201);
+        let reply = self
+            .post("/api/members", json!({ "email": email, "role": role }))
+            .await
+            .expect(201);
         reply.json()["token"].as_str().expect("a token").to_owned()
     }
 
@@ -70,12 +80,18 @@ impl<'a> Person<'a> {
 
     /// Gives a member another role.
     pub async fn change_role(&self, member_id: &str, role: &str) -> Reply {
-        self.send(Method::PATCH, &format!("/api/members/{member_id}"), Some(json!({ "role": role }))).await
+        self.send(
+            Method::PATCH,
+            &format!("/api/members/{member_id}"),
+            Some(json!({ "role": role })),
+        )
+        .await
     }
 
     /// Ends a membership.
     pub async fn remove(&self, member_id: &str) -> Reply {
-        self.send(Method::DELETE, &format!("/api/members/{member_id}"), None).await
+        self.send(Method::DELETE, &format!("/api/members/{member_id}"), None)
+            .await
     }
 }
 
@@ -83,31 +99,60 @@ impl TestApp {
     /// Signs up with a tenant of one's own, as its owner.
     pub async fn sign_up(&self, email: &str, tenant_name: &str) -> Person<'_> {
         let body = json!({ "email": email, "password": PASSWORD, "tenant_name": tenant_name });
-        let reply = self.send(Method::POST, "/api/auth/signup", None, Some(body)).await.expect(201);
+        let reply = self
+            .send(Method::POST, "/api/auth/signup", None, Some(body))
+            .await
+            .expect(201);
         Person::of(self, email, &reply.json())
     }
 
     /// Tries to log in.
     pub async fn log_in(&self, email: &str, password: &str) -> Reply {
-        self.send(Method::POST, "/api/auth/login", None, Some(json!({ "email": email, "password": password }))).await
+        self.send(
+            Method::POST,
+            "/api/auth/login",
+            None,
+            Some(json!({ "email": email, "password": password })),
+        )
+        .await
     }
 
     /// Tries to trade a refresh token.
     pub async fn refresh(&self, refresh_token: &str) -> Reply {
-        self.send(Method::POST, "/api/auth/refresh", None, Some(json!({ "refresh_token": refresh_token }))).await
+        self.send(
+            Method::POST,
+            "/api/auth/refresh",
+            None,
+            Some(json!({ "refresh_token": refresh_token })),
+        )
+        .await
     }
 
     /// Tries to accept an invitation.
     pub async fn accept_invite(&self, token: &str, password: &str) -> Reply {
-        self.send(Method::POST, "/api/auth/accept-invite", None, Some(json!({ "token": token, "password": password }))).await
+        self.send(
+            Method::POST,
+            "/api/auth/accept-invite",
+            None,
+            Some(json!({ "token": token, "password": password })),
+        )
+        .await
     }
 }
 
 impl<'a> Tenant<'a> {
     /// Invites someone by the tenant's key; they accept at once.
     pub async fn bring(&self, email: &str, role: &str) -> Person<'a> {
-        let invite = self.post("/api/members", json!({ "email": email, "role": role })).await.expect(201).json();
-        let reply = self.service.accept_invite(invite["token"].as_str().expect("a token"), PASSWORD).await.expect(200);
+        let invite = self
+            .post("/api/members", json!({ "email": email, "role": role }))
+            .await
+            .expect(201)
+            .json();
+        let reply = self
+            .service
+            .accept_invite(invite["token"].as_str().expect("a token"), PASSWORD)
+            .await
+            .expect(200);
         Person::of(self.service, email, &reply.json())
     }
 }
