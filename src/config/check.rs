@@ -97,9 +97,7 @@ impl Config {
         }
         for entry in &self.outbound.allow {
             require(
-                entry.rsplit_once(':').is_some_and(|(host, port)| {
-                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-                }),
+                entry.parse::<outbound::HostPort>().is_ok(),
                 &format!("outbound.allow: {entry:?} is not host:port"),
             );
         }
