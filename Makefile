@@ -23,7 +23,8 @@ lint:
 # CPU per turn, latency, throughput, memory. A table on stdout and JSON under target/.
 bench:
 	@scripts/fetch-model || echo "going on without the embedding model: the local-model rows are left out" >&2
-	cargo bench --locked --bench frontdesk
+	cargo build --release --locked --package frontdesk --package frontdesk-bench
+	target/release/frontdesk-bench
 
 # The whole of deny.toml, where cargo-deny is installed. Its advisory database has to be on the machine already.
 deny:

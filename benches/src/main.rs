@@ -1,0 +1,183 @@
+//! `make bench`: what a turn costs, how fast it is and how much memory it takes, measured on the real binary.
+//!
+//! The server under test is a child process on one core; the scripted model, the embedding endpoint and the clients
+//! are in this process, on the other cores, and do as little as they can. CPU time per turn is the figure to trust on
+//! a busy machine: it does not count the time in which the server waited for a core. Nothing is asserted; figures are
+//! printed beside their targets and written to `target/bench/frontdesk.json`, to be compared with the commit before.
+//!
+//! `target/release/frontdesk-bench --quick` takes about a minute. Other words choose parts, for example `remote ingest`.
+
+mod ceiling;
+mod client;
+mod corpus;
+mod ingest;
+mod load;
+mod memory;
+mod model;
+mod report;
+mod retrieval;
+mod server;
+mod setup;
+mod streams;
+mod turns;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+/// The same allocator as the server's, so that the ceiling is measured under the same conditions.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Documents that the chatbots of the turns know.
+    pub documents: usize,
+    /// Turns measured at each number of clients.
+    pub turns: usize,
+    /// The same where the local model makes each turn slower.
+    pub local_turns: usize,
+    pub searches: usize,
+    /// Short documents of the ingest measurements.
+    pub ingested: usize,
+    /// Chunks of the memory measurement.
+    pub chunks: usize,
+    /// Documents that the local model embeds.
+    pub embedded: usize,
+    pub tenants: usize,
+    pub starts: usize,
+    /// Tokens of each of the 500 live streams.
+    pub live_tokens: usize,
+}
+
+const FULL: Scale = Scale {
+    documents: 1_000,
+    turns: 4_000,
+    local_turns: 800,
+    searches: 3_000,
+    ingested: 4_000,
+    chunks: 10_000,
+    embedded: 400,
+    tenants: 1_000,
+    starts: 7,
+    live_tokens: 500,
+};
+
+const QUICK: Scale = Scale {
+    documents: 200,
+    turns: 600,
+    local_turns: 100,
+    searches: 400,
+    ingested: 600,
+    chunks: 2_000,
+    embedded: 60,
+    tenants: 60,
+    starts: 3,
+    live_tokens: 150,
+};
+
+/// The parts that can be chosen by name, in the order in which they run.
+const PARTS: &[&str] = &["start", "ceiling", "remote", "live", "local", "ingest", "memory"];
+
+/// What was asked for on the command line.
+pub struct Plan {
+    pub scale: Scale,
+    parts: Vec<String>,
+}
+
+impl Plan {
+    fn read() -> Result<Self, String> {
+        let mut plan = Self {
+            scale: FULL,
+            parts: Vec::new(),
+        };
+        for word in std::env::args().skip(1) {
+            match word.as_str() {
+                "--quick" => plan.scale = QUICK,
+                part if PARTS.contains(&part) => plan.parts.push(word),
+                _ => {
+                    return Err(format!(
+                        "unknown word {word:?}: --quick, or some of {}",
+                        PARTS.join(", ")
+                    ));
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|wanted| wanted == part)
+    }
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let is_ceiling = words.next().as_deref() == Some(ceiling::COMMAND);
+    let done = if is_ceiling {
+        ceiling::serve(words)
+    } else {
+        measure()
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::say(&format!("the measurement broke off: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> anyhow::Result<()> {
+    let plan = Plan::read().map_err(anyhow::Error::msg)?;
+    let cores = setup::divide_cores();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clients)
+        .enable_all()
+        .build()?;
+    let mut report = Report::new(&cores);
+    let measured = runtime.block_on(measure_parts(&plan, &mut report));
+    report.print();
+    let path = report.write(&setup::target_dir()?)?;
+    report::say(&format!("written to {}", path.display()));
+    measured
+}
+
+async fn measure_parts(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let scale = &plan.scale;
+    let model = model::ScriptedModel::start().await?;
+    let local_model = setup::local_model_dir();
+    if plan.wants("start") {
+        memory::at_start(scale, &model, local_model.as_deref(), report).await?;
+    }
+    if plan.wants("ceiling") {
+        ceiling::measure(scale, &model, report).await?;
+    }
+    if plan.wants("remote") || plan.wants("live") {
+        let service = setup::Service::fed(setup::Embedding::Remote, &model, scale.documents).await?;
+        if plan.wants("remote") {
+            turns::measure(&service, "remote", scale.turns, &model, report).await?;
+            retrieval::measure(&service, "remote", scale.searches, report).await?;
+        }
+        if plan.wants("live") {
+            streams::measure(&service, scale.live_tokens, &model, report).await?;
+        }
+        service.stop().await?;
+    }
+    if let Some(folder) = local_model.filter(|_| plan.wants("local")) {
+        let service = setup::Service::fed(setup::Embedding::Local(folder), &model, scale.documents).await?;
+        turns::measure(&service, "local", scale.local_turns, &model, report).await?;
+        retrieval::measure(&service, "local", scale.local_turns, report).await?;
+        ingest::embedding_speed(&service, scale.embedded, report).await?;
+        service.stop().await?;
+    }
+    if plan.wants("ingest") {
+        ingest::measure(scale, &model, report).await?;
+    }
+    if plan.wants("memory") {
+        memory::after_chunks(scale, &model, report).await?;
+        memory::cold_tenants(scale, &model, report).await?;
+    }
+    Ok(())
+}
