@@ -1,8 +1,9 @@
 //! The composition root: builds every long-lived part, once, and hands them around as one cheap handle.
 
+use std::fs::{File, TryLockError};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ingest::sandbox::ExtractorPool;
@@ -28,6 +29,9 @@ use crate::{jobs, knowledge};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
+
+/// The file in the data folder that the one process working in it holds locked.
+const LOCK_FILE: &str = "lock";
 
 /// The running service. Clones share everything.
 #[derive(Clone)]
@@ -57,6 +61,8 @@ pub struct Parts {
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     pub metrics: PrometheusHandle,
+    /// Held until the service is closed, so that no second process works in the same folder.
+    data_lock: Mutex<Option<File>>,
 }
 
 impl Deref for App {
@@ -73,9 +79,9 @@ pub enum StartError {
     /// A setting, or what it names, is wrong: change it.
     #[error("{0}")]
     Setting(String),
-    /// Another process has the index open.
+    /// Another process works in the same data folder.
     #[error(
-        "the index in {dir} is in use by another frontdesk process, and the embedded index serves one at a time: stop the other one, \
+        "{dir} is in use by another frontdesk process, and a data folder serves one at a time: stop the other one, \
          or give this one a folder of its own with --data-dir; one process runs the API and the workers with --role all"
     )]
     InUse { dir: String },
@@ -104,6 +110,7 @@ impl App {
     /// Like [`App::build`], with parts replaced.
     pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
         prepare_data_dir(&config)?;
+        let data_lock = lock_data_dir(&config)?;
         let keyring = Keyring::open(&config.secrets.key, &config.data_dir).map_err(StartError::Setting)?;
         let prices = PriceBook::load(&config.llm.price_book)
             .map_err(|problem| StartError::Setting(format!("llm.price_book: {problem}")))?;
@@ -152,6 +159,7 @@ impl App {
             files,
             model,
             prices,
+            data_lock: Mutex::new(Some(data_lock)),
         }));
         knowledge::operator::queue_stale_documents(&app)
             .await
@@ -184,6 +192,12 @@ impl App {
             tracing::error!(error = ?error, "cannot close the index");
         }
         self.db.close().await;
+        drop(
+            self.data_lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
     }
 }
 
@@ -214,6 +228,25 @@ fn prepare_data_dir(config: &Config) -> Result<(), StartError> {
         tracing::warn!(folder = %path.display(), "others on this machine could read the data folder; they no longer can");
     }
     Ok(())
+}
+
+/// Takes the data folder for this process. The lock falls with the process, whichever way that ends.
+fn lock_data_dir(config: &Config) -> Result<File, StartError> {
+    let dir = &config.data_dir;
+    let failed = |error| StartError::Setting(format!("data_dir: cannot lock {}: {error}", dir.display()));
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK_FILE))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse {
+            dir: dir.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// Opens the configured database and brings its schema up to date.
