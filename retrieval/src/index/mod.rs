@@ -6,7 +6,7 @@
 mod embedded;
 mod keyword;
 
-pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions};
+pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning};
 use crate::{BoxError, BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// Where chunks are stored and searched by meaning and by words.

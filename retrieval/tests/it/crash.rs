@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use retrieval::index::{Index, SearchQuery};
+use retrieval::index::{Index, Point, SearchQuery};
 
-use crate::embedded_index::open;
-use crate::samples::{by_vector, by_words, chunk, document, found, point, tenant, vector};
+use crate::embedded_index::{has_graph, open, open_small};
+use crate::samples::{by_vector, by_words, chunk, document, found, point, source, tenant, vector};
 
 /// Every tenth chunk replaces an older one, and each document is deleted again when the next but one is complete, so
 /// that a crash can fall into any kind of operation.
 const CHUNKS: u64 = 4_000;
 
-/// The process that is killed: run by the tests below, never by itself.
+/// A process that is killed: run by the tests below, never by itself.
 ///
 /// Reads the directory from its input, then writes point after point and prints the number of each once acknowledged.
 #[test]
@@ -52,14 +53,57 @@ fn child_writes_until_it_is_killed() {
     });
 }
 
-fn start_child(dir: &Path) -> Child {
+/// Points of one step of the other child, of which every fourth is deleted again two steps later.
+const STEP: u64 = 100;
+
+/// The other process that is killed: its shard is small enough for graphs to be built, logs to be cut and files to be
+/// replaced all the time, so that the kill falls into these.
+#[test]
+#[ignore = "runs as the child of the tests of this file"]
+fn child_writes_in_bulk_until_it_is_killed() {
+    let mut dir = String::new();
+    std::io::stdin().read_line(&mut dir).expect("a directory");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let index = open_small(&PathBuf::from(dir.trim()));
+        let first = index.count(tenant(2)).await.expect("a count");
+        let mut output = std::io::stdout();
+        for step in first..CHUNKS {
+            let points = (step * STEP..(step + 1) * STEP).map(|n| Point {
+                source_id: source(1),
+                ..point(n, &format!("text number w{n}"))
+            });
+            index.upsert(tenant(1), points.collect()).await.expect("stored");
+            if step >= 2 {
+                index
+                    .delete_chunks(
+                        tenant(1),
+                        deleted_after(step - 2).map(|n| chunk(n.into())).collect(),
+                    )
+                    .await
+                    .expect("deleted");
+            }
+            index
+                .upsert(tenant(2), vec![point(step, "progress")])
+                .await
+                .expect("stored");
+            writeln!(output, "acknowledged {step}").expect("somebody reads");
+            output.flush().expect("somebody reads");
+        }
+    });
+}
+
+/// The points of a step that are deleted two steps later.
+fn deleted_after(step: u64) -> impl Iterator<Item = u64> {
+    (step * STEP..(step + 1) * STEP).filter(|n| n % 4 == 0)
+}
+
+fn start_child(test: &str, dir: &Path) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this test binary"))
-        .args([
-            "--ignored",
-            "--exact",
-            "crash::child_writes_until_it_is_killed",
-            "--nocapture",
-        ])
+        .args(["--ignored", "--exact", test, "--nocapture"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -69,9 +113,9 @@ fn start_child(dir: &Path) -> Child {
     child
 }
 
-/// Lets the child acknowledge `chunks` more points, kills it and returns the number of the last one that it acknowledged.
-fn run_and_kill(dir: &Path, chunks: usize) -> u64 {
-    let mut child = start_child(dir);
+/// Lets the child acknowledge `steps` more steps, kills it and returns the number of the last one that it acknowledged.
+fn run_and_kill(test: &str, dir: &Path, steps: usize) -> u64 {
+    let mut child = start_child(test, dir);
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let mut last = None;
     let mut seen = 0;
@@ -82,7 +126,7 @@ fn run_and_kill(dir: &Path, chunks: usize) -> u64 {
             last = number.parse().ok();
             seen += 1;
         }
-        if seen == chunks {
+        if seen == steps {
             child.kill().expect("killed");
         }
     }
@@ -95,7 +139,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     let dir = tempfile::tempdir().expect("a temporary directory");
 
     for (round, chunks) in [1, 7, 40, 3, 120, 65].into_iter().enumerate() {
-        let last = run_and_kill(dir.path(), chunks);
+        let last = run_and_kill("crash::child_writes_until_it_is_killed", dir.path(), chunks);
 
         let index = open(dir.path());
         let progress = index.count(tenant(2)).await.expect("a count");
@@ -130,5 +174,78 @@ async fn what_was_acknowledged_survives_kill_9() {
             expected.len() + 10
         );
         index.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_while_files_are_replaced_needs_no_repair() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+
+    for (round, steps) in [60, 3, 30, 1, 50, 12].into_iter().enumerate() {
+        let last = run_and_kill(
+            "crash::child_writes_in_bulk_until_it_is_killed",
+            dir.path(),
+            steps,
+        );
+
+        let index = open_small(dir.path());
+        let progress = index.count(tenant(2)).await.expect("a count");
+        assert!(
+            progress > last,
+            "round {round}: {progress} steps in the record, {last} was acknowledged"
+        );
+        let mut not_nearest = 0;
+        for step in 0..=last {
+            let n = step * STEP + 1;
+            let hits = index
+                .search(tenant(1), by_words(&format!("w{n}")))
+                .await
+                .expect("hits");
+            assert_eq!(
+                hits.iter().map(|hit| hit.chunk_id).collect::<Vec<_>>(),
+                [chunk(n.into())],
+                "round {round}"
+            );
+            let nearest = SearchQuery {
+                limit: 1,
+                ..by_vector(vector(n))
+            };
+            not_nearest += usize::from(found(&index, tenant(1), nearest).await != [chunk(n.into())]);
+        }
+        // Graphs are approximate; a lost segment would be far more than this.
+        assert!(
+            not_nearest as f64 <= 0.02 * last as f64,
+            "round {round}: {not_nearest} of {last} not found by vector"
+        );
+        for gone in (0..last.saturating_sub(1)).flat_map(|step| deleted_after(step).take(3)) {
+            assert_eq!(
+                found(&index, tenant(1), by_words(&format!("w{gone}"))).await,
+                [],
+                "round {round}: {gone}"
+            );
+        }
+        if round == 1 {
+            // From here on every kill meets graphs, and builds that replace them.
+            write_until_there_is_a_graph(dir.path(), &index).await;
+        }
+        index.close().await.expect("closed");
+    }
+}
+
+/// Writes points of a third tenant, in the first one's shard, until graphs are built.
+async fn write_until_there_is_a_graph(dir: &Path, index: &dyn Index) {
+    let mut n = 0;
+    let give_up_at = Instant::now() + Duration::from_secs(120);
+    while !has_graph(dir) {
+        assert!(
+            Instant::now() < give_up_at,
+            "no graph was built: the test would prove nothing"
+        );
+        index
+            .upsert(tenant(3), (n..n + 50).map(|n| point(n, "")).collect())
+            .await
+            .expect("stored");
+        n += 50;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

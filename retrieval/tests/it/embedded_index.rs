@@ -3,22 +3,26 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError, Point, SearchQuery};
+use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError, Point, SearchQuery, Tuning};
 
 use crate::conformance;
-use crate::samples::{DIMENSION, by_vector, by_words, chunk, found, point, tenant, vector};
+use crate::samples::{DIMENSION, by_vector, by_words, chunk, document, found, point, source, tenant, vector};
 
 pub(crate) fn open(dir: &Path) -> EmbeddedIndex {
     try_open(dir).expect("a healthy directory")
 }
 
 fn try_open(dir: &Path) -> Result<EmbeddedIndex, IndexError> {
-    EmbeddedIndex::open(EmbeddedOptions {
+    EmbeddedIndex::open(options(dir))
+}
+
+fn options(dir: &Path) -> EmbeddedOptions<'static> {
+    EmbeddedOptions {
         dir: dir.to_owned(),
         model_id: Some("test-model"),
         dimension: Some(DIMENSION),
         shards: 2,
-    })
+    }
 }
 
 fn open_keyword_only(dir: &Path) -> EmbeddedIndex {
@@ -152,35 +156,105 @@ async fn a_caller_who_goes_away_leaves_a_working_index() {
     assert_eq!(found(&index, tenant(1), by_words("here")).await, [chunk(99)]);
 }
 
+/// So small that graphs, merges, checkpoints and re-openings all happen within a test.
+pub(crate) const SMALL: Tuning = Tuning {
+    graph_from_kib: 40,
+    exact_up_to_kib: 10,
+    optimise_after_points: 150,
+    checkpoint_bytes: 100_000,
+    engine_log_bytes_busy: 5 << 20,
+    engine_log_bytes_idle: 5 << 20,
+    close_grace: std::time::Duration::from_secs(60),
+};
+
+pub(crate) fn open_small(dir: &Path) -> EmbeddedIndex {
+    EmbeddedIndex::open_tuned(options(dir), SMALL).expect("a healthy directory")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_hold_while_everything_is_tidied_up_all_the_time() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let small = Tuning {
+        graph_from_kib: 1 << 20,
+        ..SMALL
+    };
+    let index = EmbeddedIndex::open_tuned(options(dir.path()), small).expect("a healthy directory");
+
+    conformance::all(Arc::new(index)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn graphs_are_built_behind_the_searches_and_find_the_nearest() {
-    // 16 values a vector: it takes this many for the graph threshold of 20,000 KiB.
-    const POINTS: u64 = 330_000 / 20;
+    const POINTS: u64 = 6_000;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let index = open(dir.path());
-    for start in (0..POINTS).step_by(1_000) {
-        let points = (start..start + 1_000).map(|n| Point {
-            source_id: crate::samples::source(1),
-            ..point(n, "")
-        });
-        index.upsert(tenant(1), points.collect()).await.expect("stored");
-    }
-
-    for n in (0..POINTS).step_by(1_111) {
-        let query = SearchQuery {
+    let index = open_small(dir.path());
+    let in_one_source = |n| Point {
+        source_id: source(1),
+        ..point(n, "")
+    };
+    for start in (0..POINTS).step_by(500) {
+        index
+            .upsert(tenant(1), (start..start + 500).map(in_one_source).collect())
+            .await
+            .expect("stored");
+        index
+            .upsert(tenant(1), vec![in_one_source(start / 2)])
+            .await
+            .expect("replaced, in a graph or not");
+        let nearest = SearchQuery {
             limit: 1,
-            ..by_vector(vector(n))
+            ..by_vector(vector(start))
         };
-        assert_eq!(found(&index, tenant(1), query).await, [chunk(n.into())]);
+        assert_eq!(
+            found(&index, tenant(1), nearest).await,
+            [chunk(start.into())],
+            "while graphs are built"
+        );
     }
-    assert_eq!(
-        index.count(tenant(1)).await.expect("a count"),
-        POINTS.div_ceil(1_000) * 1_000
-    );
+    index
+        .delete_documents(tenant(1), (0..100).map(document).collect())
+        .await
+        .expect("deleted");
+
+    let recall = async |index: &EmbeddedIndex| {
+        let mut met = 0;
+        for question in 0..50 {
+            let asked = vector(1_000_000 + question);
+            let mut nearest: Vec<(f32, u64)> = (1_000..POINTS)
+                .map(|n| (vector(n).iter().zip(&asked).map(|(a, b)| a * b).sum(), n))
+                .collect();
+            nearest.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let hits = found(index, tenant(1), by_vector(asked)).await;
+            met += nearest[..10]
+                .iter()
+                .filter(|(_, n)| hits.contains(&chunk((*n).into())))
+                .count();
+        }
+        met as f64 / 500.0
+    };
+    let before = recall(&index).await;
+    assert!(before >= 0.98, "recall@10 of {before}");
+    assert_eq!(index.count(tenant(1)).await.expect("a count"), POINTS - 1_000);
     index.close().await.expect("closed");
-    let index = open(dir.path());
-    assert_eq!(
-        index.count(tenant(1)).await.expect("a count"),
-        POINTS.div_ceil(1_000) * 1_000
+    assert!(
+        has_graph(dir.path()),
+        "no graph was built: the test measures nothing"
     );
+
+    let index = open_small(dir.path());
+    let after = recall(&index).await;
+    assert!(after >= 0.98, "recall@10 of {after} after reopening");
+    assert_eq!(index.count(tenant(1)).await.expect("a count"), POINTS - 1_000);
+}
+
+/// Whether some segment's files hold a graph.
+pub(crate) fn has_graph(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let is_graph =
+            entry.file_name().to_string_lossy().starts_with("graph") || entry.file_name() == "links.bin";
+        is_graph || has_graph(&entry.path())
+    })
 }

@@ -9,14 +9,15 @@ use std::path::Path;
 use qdrant_edge::{
     CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeSparseVectorParams,
     EdgeVectorParams, FieldIndexOperations, HnswIndexConfig, Modifier, NamedQuery, OperationError, Payload,
-    PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, ScoredPoint,
-    SearchRequest, SparseVector, UpdateOperation, VectorInternal, VectorPersisted, VectorStructInternal,
-    VectorStructPersisted, WalOptions, WithPayloadInterface, WithVector,
+    PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, Record, ScoredPoint,
+    SearchParams, SearchRequest, SparseVector, UpdateOperation, VectorInternal, VectorPersisted,
+    VectorStructInternal, VectorStructPersisted, WalOptions, WithPayloadInterface, WithVector,
 };
 use uuid::Uuid;
 
 use super::filter::{self, TenantFilter};
 use super::operation::{Change, Operation, PreparedPoint};
+use super::tuning::Tuning;
 use crate::index::keyword::SparseTerms;
 use crate::{DocumentId, TenantId};
 
@@ -27,15 +28,17 @@ const KEYWORD: &str = "keyword";
 /// files, so that little is preallocated and what is no longer needed can go.
 const ENGINE_LOG_FILE_BYTES: usize = 2 << 20;
 
-/// Vectors of one segment from which a graph is built, in KiB; below it every search is exact.
-const GRAPH_FROM_KIB: usize = 20_000;
-
-/// Vectors that pass a filter up to which they are compared one by one although there is a graph, in KiB.
-const EXACT_UP_TO_KIB: usize = 10_000;
-
-/// Links per point in the graphs. There is one graph per tenant and none over all: no search spans tenants.
+/// Links per point, in the graph over all points and in those of single tenants. No search spans tenants, yet the first
+/// one is needed: a tenant's own graph has a single entry, and is lost to searches when that point is deleted.
 const GRAPH_LINKS: usize = 16;
 const GRAPH_BUILD_CANDIDATES: usize = 128;
+
+/// Share of deleted points from which a segment is built anew; searches walk around deleted points and lose their way
+/// where most are.
+const DELETED_SHARE: f64 = 0.1;
+
+/// How far the cosine of a vector with its stored, normalised form may be from 1.
+const ROUNDING: f32 = 1e-5;
 
 /// Points handed to the engine at once; bounds the size of an entry of its log.
 const APPLY_BATCH: usize = 256;
@@ -43,7 +46,15 @@ const APPLY_BATCH: usize = 256;
 /// One open shard. Dropping it writes everything down.
 pub(super) struct Engine {
     shard: EdgeShard,
-    dimension: Option<usize>,
+    has_vectors: bool,
+}
+
+/// What a shard holds and how it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// `None` for a shard that finds by words alone.
+    pub(super) dimension: Option<usize>,
+    pub(super) tuning: Tuning,
 }
 
 /// A point a search found.
@@ -60,13 +71,13 @@ pub(super) struct Stored {
 
 impl Engine {
     /// Makes a shard at `path`, which must not exist. A crash in between leaves nothing at `path`.
-    pub(super) fn create(path: &Path, dimension: Option<usize>) -> Result<Self, OperationError> {
+    pub(super) fn create(path: &Path, layout: Layout) -> Result<Self, OperationError> {
         let unfinished = path.with_extension("new");
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished)?;
         }
         fs::create_dir_all(&unfinished)?;
-        let shard = EdgeShard::new(&unfinished, config(dimension))?;
+        let shard = EdgeShard::new(&unfinished, config(layout))?;
         for (field_name, schema) in filter::indexed_fields() {
             let create = CreateIndex {
                 field_name,
@@ -78,18 +89,21 @@ impl Engine {
         }
         drop(shard);
         fs::rename(&unfinished, path)?;
-        Self::open(path, dimension)
+        Self::open(path, layout)
     }
 
     /// Opens the shard at `path` and throws away what an interrupted run left behind.
-    pub(super) fn open(path: &Path, dimension: Option<usize>) -> Result<Self, OperationError> {
+    pub(super) fn open(path: &Path, layout: Layout) -> Result<Self, OperationError> {
         let interrupted_builds = path.join("temp_segments");
         if interrupted_builds.exists() {
             fs::remove_dir_all(&interrupted_builds)?;
         }
         trim_engine_log(path)?;
-        let shard = EdgeShard::load(path, Some(config(dimension)))?;
-        Ok(Self { shard, dimension })
+        let shard = EdgeShard::load(path, Some(config(layout)))?;
+        Ok(Self {
+            shard,
+            has_vectors: layout.dimension.is_some(),
+        })
     }
 
     /// Does one operation. Doing it again changes nothing.
@@ -110,6 +124,17 @@ impl Engine {
         }
     }
 
+    /// Does an operation that may have been done before, leaving points alone that are as it would make them: to write
+    /// them again would empty the graphs they are in.
+    pub(super) fn repeat(&self, operation: Operation) -> Result<(), OperationError> {
+        let Operation { tenant_id, change } = operation;
+        let change = match change {
+            Change::Upsert(points) => Change::Upsert(self.not_stored(tenant_id, points)?),
+            deletion => deletion,
+        };
+        self.apply(&Operation { tenant_id, change })
+    }
+
     /// The points nearest to `vector`, by cosine.
     pub(super) fn nearest(
         &self,
@@ -117,7 +142,12 @@ impl Engine {
         vector: Vec<f32>,
         limit: usize,
     ) -> Result<Vec<Found>, OperationError> {
-        self.search(filter, VectorInternal::Dense(vector), DENSE, limit)
+        let found = self.search(filter, VectorInternal::Dense(vector.clone()), DENSE, limit, false)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        // There may be nothing, or a graph whose entries are all deleted.
+        self.search(filter, VectorInternal::Dense(vector), DENSE, limit, true)
     }
 
     /// The points with the highest BM25 score; all of them have at least one of the terms.
@@ -127,7 +157,13 @@ impl Engine {
         terms: SparseTerms,
         limit: usize,
     ) -> Result<Vec<Found>, OperationError> {
-        let mut found = self.search(filter, VectorInternal::Sparse(sparse(terms)), KEYWORD, limit)?;
+        let mut found = self.search(
+            filter,
+            VectorInternal::Sparse(sparse(terms)),
+            KEYWORD,
+            limit,
+            false,
+        )?;
         found.retain(|point| point.score > 0.0);
         Ok(found)
     }
@@ -177,7 +213,7 @@ impl Engine {
         // The engine lets a replaced point keep the vectors that the new one does not name.
         let without_vector: Vec<PointId> = points
             .iter()
-            .filter(|point| self.dimension.is_some() && point.vector.is_none())
+            .filter(|point| self.has_vectors && point.vector.is_none())
             .map(|point| filter::point_id(tenant_id, point.chunk_id))
             .collect();
         if !without_vector.is_empty() {
@@ -189,6 +225,34 @@ impl Engine {
             .update(UpdateOperation::PointOperation(PointOperations::UpsertPoints(
                 insert,
             )))
+    }
+
+    /// Those of `points` that are not stored just so.
+    fn not_stored(
+        &self,
+        tenant_id: TenantId,
+        points: Vec<PreparedPoint>,
+    ) -> Result<Vec<PreparedPoint>, OperationError> {
+        let mut missing = Vec::new();
+        for batch in points.chunks(APPLY_BATCH) {
+            let ids: Vec<PointId> = batch
+                .iter()
+                .map(|point| filter::point_id(tenant_id, point.chunk_id))
+                .collect();
+            let records = self.shard.retrieve(
+                &ids,
+                Some(WithPayloadInterface::Bool(true)),
+                Some(WithVector::Bool(true)),
+            )?;
+            let record_of: HashMap<PointId, Record> =
+                records.into_iter().map(|record| (record.id, record)).collect();
+            let changed = batch.iter().filter(|point| {
+                let record = record_of.get(&filter::point_id(tenant_id, point.chunk_id));
+                !record.is_some_and(|record| is_same(record, &stored_form(tenant_id, point)))
+            });
+            missing.extend(changed.cloned());
+        }
+        Ok(missing)
     }
 
     fn delete_points(&self, ids: Vec<PointId>) -> Result<(), OperationError> {
@@ -209,11 +273,15 @@ impl Engine {
         vector: VectorInternal,
         side: &str,
         limit: usize,
+        exact: bool,
     ) -> Result<Vec<Found>, OperationError> {
         let found = self.shard.search(SearchRequest {
             query: QueryEnum::Nearest(NamedQuery::new(vector, side)),
             filter: Some(filter.condition()),
-            params: None,
+            params: Some(SearchParams {
+                exact,
+                ..SearchParams::default()
+            }),
             limit,
             offset: 0,
             with_payload: None,
@@ -227,12 +295,13 @@ impl Engine {
     }
 }
 
-fn config(dimension: Option<usize>) -> EdgeConfig {
+fn config(layout: Layout) -> EdgeConfig {
+    let Layout { dimension, tuning } = layout;
     let build_threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
     let graphs = HnswIndexConfig {
-        m: 0,
+        m: GRAPH_LINKS,
         ef_construct: GRAPH_BUILD_CANDIDATES,
-        full_scan_threshold: EXACT_UP_TO_KIB,
+        full_scan_threshold: tuning.exact_up_to_kib,
         max_indexing_threads: build_threads,
         on_disk: Some(true),
         payload_m: Some(GRAPH_LINKS),
@@ -244,7 +313,8 @@ fn config(dimension: Option<usize>) -> EdgeConfig {
         .build();
     let optimizers = EdgeOptimizersConfig {
         default_segment_number: Some(2),
-        indexing_threshold: Some(GRAPH_FROM_KIB),
+        deleted_threshold: Some(DELETED_SHARE),
+        indexing_threshold: Some(tuning.graph_from_kib),
         ..EdgeOptimizersConfig::default()
     };
     let log = WalOptions {
@@ -312,6 +382,41 @@ fn stored_form(tenant_id: TenantId, point: &PreparedPoint) -> PointStructPersist
         id: filter::point_id(tenant_id, point.chunk_id),
         vector: VectorStructPersisted::Named(vectors),
         payload: Some(Payload(payload)),
+    }
+}
+
+/// Whether a stored point says what this one would.
+fn is_same(stored: &Record, point: &PointStructPersisted) -> bool {
+    let (Some(VectorStructInternal::Named(stored_vectors)), VectorStructPersisted::Named(vectors)) =
+        (&stored.vector, &point.vector)
+    else {
+        return false;
+    };
+    let same_keyword = match (stored_vectors.get(KEYWORD), vectors.get(KEYWORD)) {
+        (Some(VectorInternal::Sparse(stored)), Some(VectorPersisted::Sparse(vector))) => stored == vector,
+        // The engine stores no empty sparse vector.
+        (None, Some(VectorPersisted::Sparse(vector))) => vector.indices.is_empty(),
+        _ => false,
+    };
+    let same_dense = match (stored_vectors.get(DENSE), vectors.get(DENSE)) {
+        (Some(VectorInternal::Dense(stored)), Some(VectorPersisted::Dense(vector))) => {
+            cosine(stored, vector) > 1.0 - ROUNDING
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    stored.payload == point.payload && same_keyword && same_dense
+}
+
+/// The cosine of the angle between two vectors of one length; 0 where one has no direction.
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot: f32 = a.iter().zip(b).map(|(x, y)| x * y).sum();
+    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let norms = norm(a) * norm(b);
+    if norms > 0.0 {
+        (dot / norms).clamp(-1.0, 1.0)
+    } else {
+        0.0
     }
 }
 

@@ -121,7 +121,7 @@ fn path(field: &str) -> JsonPath {
 }
 
 fn equals(field: &str, id: Uuid) -> Condition {
-    let value = ValueVariants::String(id.to_string().into());
+    let value = ValueVariants::String(id.to_string());
     Condition::Field(FieldCondition::new_match(path(field), Match::from(value)))
 }
 

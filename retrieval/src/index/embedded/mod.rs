@@ -12,6 +12,7 @@ mod filter;
 mod log;
 mod operation;
 mod shard;
+mod tuning;
 mod writer;
 
 use std::path::PathBuf;
@@ -21,7 +22,10 @@ use std::thread;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+pub use self::tuning::Tuning;
+
 use self::collection::Collection;
+use self::engine::Layout;
 use self::filter::TenantFilter;
 use self::operation::{Change, Operation, PreparedPoint};
 use self::shard::{PreparedQuery, Shard, closed, lock};
@@ -52,7 +56,7 @@ pub struct EmbeddedIndex {
 struct Inner {
     /// `None` once closed.
     collection: Mutex<Option<Arc<Collection>>>,
-    dimension: Option<usize>,
+    layout: Layout,
     shards: Vec<Mutex<Option<Arc<Shard>>>>,
     /// Graphs of one shard at a time are built.
     one_build: Arc<Mutex<()>>,
@@ -65,6 +69,11 @@ impl EmbeddedIndex {
     ///
     /// Call [`Index::close`] at the end: it saves the repair at the next start.
     pub fn open(options: EmbeddedOptions<'_>) -> Result<Self, IndexError> {
+        Self::open_tuned(options, Tuning::default())
+    }
+
+    /// As [`EmbeddedIndex::open`], for tests and measurements.
+    pub fn open_tuned(options: EmbeddedOptions<'_>, tuning: Tuning) -> Result<Self, IndexError> {
         let model = match (options.model_id, options.dimension) {
             (Some(model_id), Some(dimension)) if dimension > 0 => Some((model_id, dimension)),
             (None, None) => None,
@@ -76,7 +85,10 @@ impl EmbeddedIndex {
         let collection = Arc::new(Collection::open(&options.dir, model, options.shards)?);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
-            dimension: collection.dimension(),
+            layout: Layout {
+                dimension: collection.dimension(),
+                tuning,
+            },
             shards: (0..collection.shards()).map(|_| Mutex::new(None)).collect(),
             collection: Mutex::new(Some(collection.clone())),
             one_build: Arc::new(Mutex::new(())),
@@ -162,8 +174,13 @@ impl Inner {
             return Ok(shard.clone());
         }
         // Asked again under the slot's lock, so that closing cannot overlook a shard that opens behind its back.
-        let dir = self.collection()?.shard_dir(number);
-        let shard = Arc::new(Shard::open(dir, self.dimension, self.one_build.clone())?);
+        let collection = self.collection()?;
+        let shard = Arc::new(Shard::open(
+            collection,
+            number,
+            self.layout,
+            self.one_build.clone(),
+        )?);
         *slot = Some(shard.clone());
         Ok(shard)
     }
@@ -174,7 +191,7 @@ impl Inner {
                 reason: reason.to_owned(),
             })
         };
-        match self.dimension {
+        match self.layout.dimension {
             None => refused("this index holds no vectors"),
             Some(expected) if expected != vector.len() => Err(IndexError::DimensionMismatch {
                 expected,

@@ -11,10 +11,12 @@ use std::thread::{self, JoinHandle};
 use qdrant_edge::{OperationError, PointId};
 use tokio::sync::oneshot;
 
-use super::engine::{Engine, Found};
+use super::collection::Collection;
+use super::engine::{Engine, Found, Layout, cosine};
 use super::filter::{self, TenantFilter};
 use super::log::RedoLog;
 use super::operation::Operation;
+use super::tuning::Tuning;
 use super::writer::{Command, Writer};
 use crate::fuse::fuse;
 use crate::index::keyword::SparseTerms;
@@ -38,13 +40,15 @@ pub(super) struct PreparedQuery {
 /// What readers, the writer and graph building share.
 pub(super) struct ShardState {
     dir: PathBuf,
-    dimension: Option<usize>,
+    layout: Layout,
     /// `None` while it is opened anew, or when that failed.
     engine: RwLock<Option<Engine>>,
     /// Held while graphs are built and while the engine is synced or opened anew: these must not overlap.
     maintenance: Mutex<()>,
     /// Whether a build waits for its turn already.
     build_claimed: AtomicBool,
+    /// Its lock on the directory falls after the engine is gone: the last field is dropped last.
+    _collection: Arc<Collection>,
 }
 
 pub(super) struct Shard {
@@ -54,24 +58,27 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Opens the shard in `dir`, makes it where there is none, and repeats what its redo log holds.
+    /// Opens shard `number` of the collection, makes it where there is none, and repeats what its redo log holds.
     ///
     /// `one_build` is shared by all shards: graphs of one at a time are built.
     pub(super) fn open(
-        dir: PathBuf,
-        dimension: Option<usize>,
+        collection: Arc<Collection>,
+        number: usize,
+        layout: Layout,
         one_build: Arc<Mutex<()>>,
     ) -> Result<Self, IndexError> {
+        let dir = collection.shard_dir(number);
         std::fs::create_dir_all(&dir)
             .map_err(|error| unavailable("cannot make the shard's directory", error))?;
         let log = RedoLog::open(&dir.join(REDO_LOG_FILE))
             .map_err(|error| unavailable("cannot open the redo log", error))?;
         let state = Arc::new(ShardState {
             dir,
-            dimension,
+            layout,
             engine: RwLock::new(None),
             maintenance: Mutex::new(()),
             build_claimed: AtomicBool::new(false),
+            _collection: collection,
         });
         let (commands, receiver) = mpsc::channel();
         let mut writer = Writer::new(state.clone(), log, receiver, one_build);
@@ -133,8 +140,8 @@ impl ShardState {
         let opened = guarded(|| {
             drop(previous);
             match path.exists() {
-                true => Engine::open(&path, self.dimension),
-                false => Engine::create(&path, self.dimension),
+                true => Engine::open(&path, self.layout),
+                false => Engine::create(&path, self.layout),
             }
         });
         *slot = Some(opened.map_err(|reason| IndexError::Damaged {
@@ -192,6 +199,10 @@ impl ShardState {
 
     pub(super) fn release_build(&self) {
         self.build_claimed.store(false, Ordering::Release);
+    }
+
+    pub(super) fn tuning(&self) -> &Tuning {
+        &self.layout.tuning
     }
 
     pub(super) fn dir(&self) -> &std::path::Path {
@@ -262,17 +273,6 @@ fn rank(filter: &TenantFilter, found: Vec<Found>, score_of: &mut HashMap<ChunkId
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     score_of.extend(scored.iter().copied());
     scored.into_iter().map(|(chunk_id, _)| chunk_id).collect()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot: f32 = a.iter().zip(b).map(|(x, y)| x * y).sum();
-    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
-    let norms = norm(a) * norm(b);
-    if norms > 0.0 {
-        (dot / norms).clamp(-1.0, 1.0)
-    } else {
-        0.0
-    }
 }
 
 /// Runs the engine, which panics on some faults of the disk, and gives the reason either way.

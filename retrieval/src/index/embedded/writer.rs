@@ -18,22 +18,10 @@ use crate::index::IndexError;
 /// Operations written with one sync, in bytes: bounds how long the first of them waits for the others.
 const GROUP_BYTES: usize = 4 << 20;
 
-/// Size of the redo log at which the engine is synced and the log emptied; bounds the time that opening takes.
-const CHECKPOINT_BYTES: u64 = 16 << 20;
-
-/// Quiet time after which that happens too, so that a restart has nothing to repeat.
+/// Quiet time after which the engine is synced and the redo log emptied, so that a restart has nothing to repeat.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
-/// Size of the engine's own log at which the shard is opened anew to be rid of it, while writes go on and when quiet.
-/// The log is mapped into memory, so this also bounds what it adds to the process.
-const ENGINE_LOG_BYTES_BUSY: u64 = 64 << 20;
-const ENGINE_LOG_BYTES_IDLE: u64 = 8 << 20;
-
-/// Changed points after which the engine is asked whether graphs, merges or reclaiming are due.
-const OPTIMISE_AFTER_POINTS: usize = 4_000;
-
-/// How long closing waits for a graph build to end; it cannot be interrupted, and the redo log keeps what it would lose.
-const BUILD_GRACE: Duration = Duration::from_secs(5);
+/// Pause between looks at whether a build has ended, when closing.
 const BUILD_POLL: Duration = Duration::from_millis(20);
 
 pub(super) enum Command {
@@ -78,9 +66,10 @@ impl Writer {
             return Ok(());
         }
         let state = &self.state;
-        let mut repeated = 0_usize;
+        let (mut repeated, mut points) = (0_usize, 0_usize);
         let replayed = self.log.replay(|operation| {
             repeated += 1;
+            points += operation.points();
             state
                 .read(|engine| engine.apply(&operation))
                 .map_err(std::io::Error::other)
@@ -96,7 +85,8 @@ impl Writer {
             }
         })?;
         tracing::info!(shard = %self.state.dir().display(), operations = repeated, "index shard recovered from its redo log");
-        self.checkpoint(ENGINE_LOG_BYTES_BUSY);
+        self.points_since_optimise += points;
+        self.checkpoint(self.state.tuning().engine_log_bytes_busy);
         Ok(())
     }
 
@@ -113,7 +103,7 @@ impl Writer {
                 None => match self.commands.recv_timeout(CHECKPOINT_IDLE) {
                     Ok(command) => command,
                     Err(RecvTimeoutError::Timeout) => {
-                        self.checkpoint(ENGINE_LOG_BYTES_IDLE);
+                        self.checkpoint(self.state.tuning().engine_log_bytes_idle);
                         continue;
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -127,8 +117,8 @@ impl Writer {
                     reply,
                 } => {
                     next = self.gather_and_commit(operation, payload, reply);
-                    if self.log.len() >= CHECKPOINT_BYTES {
-                        self.checkpoint(ENGINE_LOG_BYTES_BUSY);
+                    if self.log.len() >= self.state.tuning().checkpoint_bytes {
+                        self.checkpoint(self.state.tuning().engine_log_bytes_busy);
                     }
                     self.optimise_when_due();
                 }
@@ -243,7 +233,8 @@ impl Writer {
     }
 
     fn optimise_when_due(&mut self) {
-        if self.points_since_optimise < OPTIMISE_AFTER_POINTS || !self.state.claim_build() {
+        if self.points_since_optimise < self.state.tuning().optimise_after_points || !self.state.claim_build()
+        {
             return;
         }
         self.points_since_optimise = 0;
@@ -264,7 +255,7 @@ impl Writer {
 
     /// Leaves everything on the disk. While graphs are built that is the redo log; the next start repeats it.
     fn finish(mut self) {
-        let give_up_at = Instant::now() + BUILD_GRACE;
+        let give_up_at = Instant::now() + self.state.tuning().close_grace;
         let _no_builds = loop {
             if let Some(guard) = self.state.try_maintenance() {
                 break guard;

@@ -1,0 +1,265 @@
+//! What the crate costs: texts embedded per second, the latency of a short question, writes and searches of the embedded
+//! index, memory. `cargo bench -p retrieval`, or `cargo bench -p retrieval -- index` for a part.
+//!
+//! Figures go to the standard output, one a line, to be compared with those of another commit on the same machine.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use retrieval::embed::{Embedder, LocalEmbedder};
+use retrieval::index::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Filter, Index, Point, SearchQuery};
+use retrieval::{ChunkId, DocumentId, SourceId, TenantId};
+use uuid::Uuid;
+
+const DIMENSION: usize = 384;
+const CHUNKS: u64 = 10_000;
+const SEARCHES: u64 = 400;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let runs = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        report("memory at start", memory());
+        if runs("index") {
+            index_one_tenant().await;
+            index_many_tenants().await;
+            index_single_writes().await;
+        }
+        if runs("embed") {
+            embed().await;
+        }
+    });
+}
+
+async fn index_one_tenant() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path());
+    report("memory with an empty index", memory());
+    let started = Instant::now();
+    for start in (0..CHUNKS).step_by(250) {
+        index
+            .upsert(tenant(0), (start..start + 250).map(point).collect())
+            .await
+            .expect("stored");
+    }
+    report(
+        "upserts of 250 chunks, one tenant",
+        rate(CHUNKS, started.elapsed()),
+    );
+    report("memory after 10,000 chunks", memory());
+    searches("hybrid search in 10,000 chunks", &index, |_| tenant(0), true).await;
+    searches("keyword search in 10,000 chunks", &index, |_| tenant(0), false).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    report("memory when quiet", memory());
+    index.close().await.expect("closed");
+
+    let started = Instant::now();
+    let index = open(dir.path());
+    report(
+        "opening 10,000 chunks",
+        format!("{:.1} ms", started.elapsed().as_secs_f64() * 1e3),
+    );
+    report("memory after reopening", memory());
+    searches("first searches after reopening", &index, |_| tenant(0), true).await;
+    index.close().await.expect("closed");
+}
+
+async fn index_many_tenants() {
+    const TENANTS: u64 = 100;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path());
+    let each = CHUNKS / TENANTS;
+    let started = Instant::now();
+    join_all((0..TENANTS).map(|n| index.upsert(tenant(n), (n * each..(n + 1) * each).map(point).collect())))
+        .await;
+    report(
+        "upserts of 100 chunks, 100 tenants at once",
+        rate(CHUNKS, started.elapsed()),
+    );
+    searches(
+        "hybrid search in 1 of 100 tenants of 100 chunks",
+        &index,
+        |n| tenant(n % TENANTS),
+        true,
+    )
+    .await;
+    index.close().await.expect("closed");
+}
+
+async fn index_single_writes() {
+    const WRITES: u64 = 500;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path());
+    let started = Instant::now();
+    for n in 0..WRITES {
+        index.upsert(tenant(0), vec![point(n)]).await.expect("stored");
+    }
+    report(
+        "upserts of one chunk, one after the other",
+        rate(WRITES, started.elapsed()),
+    );
+    let started = Instant::now();
+    for start in (0..WRITES * 4).step_by(64) {
+        join_all((start..start + 64).map(|n| index.upsert(tenant(n % 16), vec![point(n)]))).await;
+    }
+    report(
+        "upserts of one chunk, 64 at once",
+        rate(WRITES * 4, started.elapsed()),
+    );
+    index.close().await.expect("closed");
+}
+
+async fn embed() {
+    const TEXTS: usize = 64;
+    let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/all-MiniLM-L6-v2"));
+    let started = Instant::now();
+    let embedder = Arc::new(LocalEmbedder::load(dir, 2).expect("the model in models/all-MiniLM-L6-v2"));
+    report(
+        "loading the model",
+        format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3),
+    );
+    report("memory with the model", memory());
+    // "word" and its like are one token each.
+    let text = |n: usize, words: usize| {
+        (0..words)
+            .map(|word| ["house", "water", "paper", "green"][(n + word) % 4])
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    embedder.embed_query(text(0, 8)).await.expect("warm");
+
+    let mut latencies = Vec::new();
+    for n in 0..100 {
+        let started = Instant::now();
+        embedder.embed_query(text(n, 8)).await.expect("a vector");
+        latencies.push(started.elapsed());
+    }
+    report("question of 8 tokens", percentiles(latencies));
+    let started = Instant::now();
+    join_all((0..64).map(|n| embedder.embed_query(text(n, 8)))).await;
+    report("questions of 8 tokens, 64 at once", rate(64, started.elapsed()));
+    let started = Instant::now();
+    embedder
+        .embed_documents((0..TEXTS).map(|n| text(n, 128)).collect())
+        .await
+        .expect("vectors");
+    report(
+        "texts of 128 tokens, one thread",
+        rate(TEXTS as u64, started.elapsed()),
+    );
+    report("memory after embedding", memory());
+}
+
+async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> TenantId, with_vector: bool) {
+    let mut latencies = Vec::new();
+    for n in 0..SEARCHES {
+        let query = SearchQuery {
+            text: sentence(n * 31 + 7, 6),
+            vector: with_vector.then(|| vector(1_000_000 + n)),
+            filter: Filter {
+                sources: vec![SourceId(Uuid::from_u128(1))],
+                documents: None,
+            },
+            limit: 10,
+        };
+        let started = Instant::now();
+        let hits = index.search(tenant_of(n), query).await.expect("hits");
+        latencies.push(started.elapsed());
+        assert!(!hits.is_empty(), "a search that finds nothing measures nothing");
+    }
+    report(what, percentiles(latencies));
+}
+
+fn open(dir: &Path) -> EmbeddedIndex {
+    let options = EmbeddedOptions {
+        dir: dir.to_owned(),
+        model_id: Some("measured"),
+        dimension: Some(DIMENSION),
+        shards: DEFAULT_SHARDS,
+    };
+    EmbeddedIndex::open(options).expect("an index")
+}
+
+fn tenant(n: u64) -> TenantId {
+    TenantId(Uuid::from_u128(u128::from(n) + 1))
+}
+
+fn point(n: u64) -> Point {
+    Point {
+        chunk_id: ChunkId(Uuid::from_u128(u128::from(n) + 1)),
+        document_id: DocumentId(Uuid::from_u128(u128::from(n / 10))),
+        source_id: SourceId(Uuid::from_u128(1)),
+        text: sentence(n, 120),
+        vector: Some(vector(n)),
+    }
+}
+
+/// Words as often as in language: the n-th most frequent about 1/n of the time.
+fn sentence(seed: u64, words: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let word = |_| {
+        state = state
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        let uniform = (state >> 33) as f64 / (1_u64 << 31) as f64;
+        format!("term{}", 30_000_f64.powf(uniform) as u64)
+    };
+    (0..words).map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn vector(seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..DIMENSION)
+        .map(|_| {
+            state = state
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
+        })
+        .collect()
+}
+
+fn rate(count: u64, elapsed: Duration) -> String {
+    format!("{:.0} a second", count as f64 / elapsed.as_secs_f64())
+}
+
+fn percentiles(mut latencies: Vec<Duration>) -> String {
+    latencies.sort();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    format!("p50 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.99))
+}
+
+/// What the process has in memory, of its own and of files.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mib = |name: &str| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .next()
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .unwrap_or_default()
+            / 1024
+    };
+    format!(
+        "{} MiB, of which {} MiB are files",
+        mib("VmRSS:"),
+        mib("RssFile:")
+    )
+}
+
+fn report(what: &str, figure: impl std::fmt::Display) {
+    writeln!(std::io::stdout(), "{what}: {figure}").expect("somebody reads");
+}

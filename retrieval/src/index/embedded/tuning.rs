@@ -1,0 +1,37 @@
+//! The numbers behind the embedded index's behaviour, in one place, so that tests and measurements can change them.
+
+use std::time::Duration;
+
+/// When the embedded index builds graphs and tidies up. The default suits a server; all of it may change between openings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tuning {
+    /// Vectors of one segment from which a graph is built, in KiB; below it every search is exact.
+    pub graph_from_kib: usize,
+    /// Vectors that pass a filter up to which they are compared one by one although there is a graph, in KiB.
+    pub exact_up_to_kib: usize,
+    /// Changed points after which the engine is asked whether graphs, merges or reclaiming are due.
+    pub optimise_after_points: usize,
+    /// Size of the redo log at which the engine is synced and the log emptied; bounds the time that opening takes.
+    pub checkpoint_bytes: u64,
+    /// Size of the engine's own log at which the shard is opened anew to be rid of it, while writes go on and when quiet.
+    /// The log is mapped into memory, so this also bounds what it adds to the process.
+    pub engine_log_bytes_busy: u64,
+    pub engine_log_bytes_idle: u64,
+    /// How long closing waits for a graph build to end, which cannot be interrupted; what it would lose stays in the redo
+    /// log, and the directory stays locked until the build or the process ends.
+    pub close_grace: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            graph_from_kib: 40_000,
+            exact_up_to_kib: 20_000,
+            optimise_after_points: 4_000,
+            checkpoint_bytes: 16 << 20,
+            engine_log_bytes_busy: 64 << 20,
+            engine_log_bytes_idle: 8 << 20,
+            close_grace: Duration::from_secs(5),
+        }
+    }
+}
