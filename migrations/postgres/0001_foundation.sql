@@ -127,8 +127,8 @@ create table idempotency (
 );
 create index idempotency_created on idempotency (created_at);
 
--- Background work. `fair_position` orders the jobs of one priority so that tenants take turns; `virtual_time` of
--- job_clock is the position up to which jobs were handed out.
+-- Background work. `fair_position` orders the jobs of one priority so that tenants take turns; job_clock has one line
+-- per priority, and its `virtual_time` is the position up to which jobs were handed out.
 create table job (
     id uuid primary key,
     tenant_id uuid references tenant (id) on delete cascade,
@@ -151,15 +151,14 @@ create table job (
 create index job_queue on job (priority, fair_position, id) where state = 'queued';
 create index job_lease on job (lease_until) where state = 'running';
 create index job_tenant on job (tenant_id, id);
-create index job_tenant_queue on job (tenant_id, fair_position) where state = 'queued';
+create index job_tenant_queue on job (tenant_id, priority, fair_position) where state = 'queued';
 create index job_finished on job (finished_at);
 create unique index job_unique on job (unique_key) where state = 'queued';
 
 create table job_clock (
-    id bigint primary key,
+    priority bigint primary key,
     virtual_time bigint not null
 );
-insert into job_clock (id, virtual_time) values (1, 0);
 
 create table schedule (
     name text primary key,

@@ -4,14 +4,15 @@
 //! the worker dies, the lease runs out and the job is queued again, with the attempt counted. Every job ends in `done`
 //! or `failed`, or has a dated next try.
 //!
-//! Fairness is start-time fair queueing: each job gets a position behind its tenant's last queued job and never before
-//! the position up to which jobs were handed out, so tenants take turns however many jobs one of them queues.
+//! Fairness is start-time fair queueing within a priority: each job gets a position behind its tenant's last queued job
+//! and never before the position up to which jobs were handed out, so tenants take turns however many jobs one of them
+//! queues.
 
 mod lease;
 pub mod operator;
 pub mod routes;
 pub mod runner;
-mod schedule;
+pub mod schedule;
 mod store;
 
 use std::time::Duration;
@@ -56,7 +57,13 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     fn run(self, app: App, context: JobContext) -> impl Future<Output = Outcome> + Send;
 
     /// Called in the transaction that ends the job as failed, so that what waited for it learns why.
-    fn on_failed<'a>(self, _write: &'a mut Write, _tenant_id: Option<TenantId>, _reason: &'a str, _now: DateTime<Utc>) -> BoxFuture<'a, Result<()>> {
+    fn on_failed<'a>(
+        self,
+        _write: &'a mut Write,
+        _tenant_id: Option<TenantId>,
+        _reason: &'a str,
+        _now: DateTime<Utc>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -74,7 +81,8 @@ pub struct JobContext {
 impl JobContext {
     /// The tenant of a kind of job that always has one.
     pub fn tenant(&self) -> Result<TenantId> {
-        self.tenant_id.ok_or_else(|| Error::internal("a tenant's job was queued without a tenant"))
+        self.tenant_id
+            .ok_or_else(|| Error::internal("a tenant's job was queued without a tenant"))
     }
 }
 
@@ -97,9 +105,21 @@ impl From<Result<()>> for Outcome {
             Ok(()) => Self::Done,
             // What the work was about is gone.
             Err(Error::NotFound(_)) => Self::Done,
-            Err(Error::Unavailable { retry_after, message, .. }) => Self::Outage { reason: message.into_owned(), delay: retry_after },
-            Err(Error::StorageFull) => Self::Outage { reason: "the disk is full".to_owned(), delay: Duration::from_secs(60) },
-            Err(error @ (Error::Invalid { .. } | Error::TooLarge { .. } | Error::UnsupportedType { .. })) => Self::Fail { reason: error.to_string() },
+            Err(Error::Unavailable {
+                retry_after, message, ..
+            }) => Self::Outage {
+                reason: message.into_owned(),
+                delay: retry_after,
+            },
+            Err(Error::StorageFull) => Self::Outage {
+                reason: "the disk is full".to_owned(),
+                delay: Duration::from_secs(60),
+            },
+            Err(error @ (Error::Invalid { .. } | Error::TooLarge { .. } | Error::UnsupportedType { .. })) => {
+                Self::Fail {
+                    reason: error.to_string(),
+                }
+            }
             Err(error) => {
                 tracing::warn!(error = ?error, "job attempt failed");
                 let reason = match error {
@@ -166,20 +186,49 @@ pub struct JobView {
 
 /// Queues `job` in the caller's transaction. Call [`App::wake_workers`] after the commit.
 pub async fn enqueue<J: Job>(app: &App, write: &mut Write, tenant_id: TenantId, job: &J) -> Result<()> {
-    enqueue_with(app, write, Some(tenant_id), job, None, J::PRIORITY, app.clock.now()).await
+    enqueue_with(
+        app,
+        write,
+        Some(tenant_id),
+        job,
+        None,
+        J::PRIORITY,
+        app.clock.now(),
+    )
+    .await
 }
 
 /// Like [`enqueue`], at a priority other than the kind's.
-pub async fn enqueue_at<J: Job>(app: &App, write: &mut Write, tenant_id: TenantId, job: &J, priority: Priority) -> Result<()> {
+pub async fn enqueue_at<J: Job>(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    job: &J,
+    priority: Priority,
+) -> Result<()> {
     enqueue_with(app, write, Some(tenant_id), job, None, priority, app.clock.now()).await
 }
 
 /// Queues upkeep that belongs to no tenant, unless one with the same `unique_key` waits already.
-pub async fn enqueue_upkeep<J: Job>(app: &App, write: &mut Write, job: &J, unique_key: &str, run_at: DateTime<Utc>) -> Result<()> {
+pub async fn enqueue_upkeep<J: Job>(
+    app: &App,
+    write: &mut Write,
+    job: &J,
+    unique_key: &str,
+    run_at: DateTime<Utc>,
+) -> Result<()> {
     enqueue_with(app, write, None, job, Some(unique_key), J::PRIORITY, run_at).await
 }
 
-async fn enqueue_with<J: Job>(app: &App, write: &mut Write, tenant_id: Option<TenantId>, job: &J, unique_key: Option<&str>, priority: Priority, run_at: DateTime<Utc>) -> Result<()> {
+async fn enqueue_with<J: Job>(
+    app: &App,
+    write: &mut Write,
+    tenant_id: Option<TenantId>,
+    job: &J,
+    unique_key: Option<&str>,
+    priority: Priority,
+    run_at: DateTime<Utc>,
+) -> Result<()> {
     let new = store::NewJob {
         tenant_id,
         kind: J::KIND,
@@ -194,27 +243,53 @@ async fn enqueue_with<J: Job>(app: &App, write: &mut Write, tenant_id: Option<Te
 }
 
 /// A page of a tenant's jobs, newest first.
-pub async fn list(app: &App, tenant_id: TenantId, state: Option<JobState>, page: PageRequest) -> Result<Vec<JobView>> {
+pub async fn list(
+    app: &App,
+    tenant_id: TenantId,
+    state: Option<JobState>,
+    page: PageRequest,
+) -> Result<Vec<JobView>> {
     store::list(&mut app.db.read(tenant_id).await?, tenant_id, state, page).await
 }
 
 /// One job of a tenant.
 pub async fn get(app: &App, tenant_id: TenantId, id: JobId) -> Result<JobView> {
-    store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?.ok_or(Error::NotFound("job"))
+    store::find(&mut app.db.read(tenant_id).await?, tenant_id, id)
+        .await?
+        .ok_or(Error::NotFound("job"))
 }
 
 /// Queues a failed job again, with its attempts counted anew.
-pub async fn retry(app: &App, tenant_id: TenantId, id: JobId, actor: &Actor, origin: &Origin) -> Result<JobView> {
+pub async fn retry(
+    app: &App,
+    tenant_id: TenantId,
+    id: JobId,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<JobView> {
     let now = app.clock.now();
     let mut write = app.db.write(tenant_id).await?;
-    let job = store::find(&mut write, tenant_id, id).await?.ok_or(Error::NotFound("job"))?;
+    let job = store::find(&mut write, tenant_id, id)
+        .await?
+        .ok_or(Error::NotFound("job"))?;
     if !store::requeue_failed(&mut write, tenant_id, id, now).await? {
-        return Err(Error::conflict("job_not_failed", format!("only a failed job can be tried again; this one is {}", job.state)));
+        return Err(Error::conflict(
+            "job_not_failed",
+            format!("only a failed job can be tried again; this one is {}", job.state),
+        ));
     }
     let before = json!({ "state": job.state, "attempt": job.attempt, "last_error": job.last_error });
-    let job = store::find(&mut write, tenant_id, id).await?.ok_or(Error::NotFound("job"))?;
+    let job = store::find(&mut write, tenant_id, id)
+        .await?
+        .ok_or(Error::NotFound("job"))?;
     let after = json!({ "state": job.state, "attempt": job.attempt });
-    let change = Change { action: "job.retry", object_kind: "job", object_id: id.to_string(), before: Some(before), after: Some(after) };
+    let change = Change {
+        action: "job.retry",
+        object_kind: "job",
+        object_id: id.to_string(),
+        before: Some(before),
+        after: Some(after),
+    };
     audit::record(&mut write, tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
     app.wake_workers();

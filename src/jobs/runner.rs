@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
@@ -14,8 +14,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::store::{self, ClaimedJob, Ending};
-use super::{Job, JobContext, JobState, Lease, Outcome, lease, schedule};
+use super::lease::LeaseWatch;
+use super::store::{self, ClaimedJob, Ending, HeldJob};
+use super::{Job, JobContext, JobState, Lease, Outcome, Priority, lease, schedule};
 use crate::app::App;
 use crate::db::{Scope, Write};
 use crate::error::Result;
@@ -28,7 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 type RunJob = fn(App, JobContext, Value) -> BoxFuture<'static, Outcome>;
-type FailJob = for<'a> fn(Value, &'a mut Write, Option<TenantId>, &'a str, DateTime<Utc>) -> BoxFuture<'a, Result<()>>;
+type FailJob =
+    for<'a> fn(Value, &'a mut Write, Option<TenantId>, &'a str, DateTime<Utc>) -> BoxFuture<'a, Result<()>>;
 
 struct Kind {
     run: RunJob,
@@ -48,15 +50,25 @@ impl JobKinds {
             Box::pin(async move {
                 match serde_json::from_value::<J>(payload) {
                     Ok(job) => job.run(app, context).await,
-                    Err(error) => Outcome::Fail { reason: format!("the job's payload cannot be read: {error}") },
+                    Err(error) => Outcome::Fail {
+                        reason: format!("the job's payload cannot be read: {error}"),
+                    },
                 }
             })
         };
-        let fail: FailJob = |payload, write, tenant_id, reason, now| match serde_json::from_value::<J>(payload) {
-            Ok(job) => job.on_failed(write, tenant_id, reason, now),
-            Err(_) => Box::pin(async { Ok(()) }),
-        };
-        self.0.insert(J::KIND, Kind { run, fail, timeout: J::TIMEOUT });
+        let fail: FailJob =
+            |payload, write, tenant_id, reason, now| match serde_json::from_value::<J>(payload) {
+                Ok(job) => job.on_failed(write, tenant_id, reason, now),
+                Err(_) => Box::pin(async { Ok(()) }),
+            };
+        self.0.insert(
+            J::KIND,
+            Kind {
+                run,
+                fail,
+                timeout: J::TIMEOUT,
+            },
+        );
         self
     }
 
@@ -67,18 +79,49 @@ impl JobKinds {
 
 /// Runs workers until `stop`, then lets running jobs finish for `grace` and gives the rest back to the queue.
 pub async fn run(app: App, stop: CancellationToken, grace: Duration) {
-    let slots = Arc::new(Semaphore::new(app.config.jobs.workers));
     let running = TaskTracker::new();
     let abandon = CancellationToken::new();
     let upkeep = tokio::spawn(keep_up(app.clone(), stop.clone()));
+    tokio::join!(
+        take_work(
+            &app,
+            app.config.jobs.workers,
+            Priority::Bulk,
+            &running,
+            &abandon,
+            &stop
+        ),
+        // Whatever the others are busy with, nobody in a chat waits for it.
+        take_work(&app, 1, Priority::Chat, &running, &abandon, &stop),
+    );
+    running.close();
+    if tokio::time::timeout(grace, running.wait()).await.is_err() {
+        tracing::warn!(jobs = running.len(), "giving unfinished jobs back to the queue");
+        abandon.cancel();
+        running.wait().await;
+    }
+    let _ = upkeep.await;
+}
+
+/// Carries out jobs of `lowest` priority or better, `slots` at once, until `stop`.
+async fn take_work(
+    app: &App,
+    slots: usize,
+    lowest: Priority,
+    running: &TaskTracker,
+    abandon: &CancellationToken,
+    stop: &CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(slots));
     let poll = Duration::from_millis(app.config.jobs.poll_ms);
     while !stop.is_cancelled() {
         let slot = tokio::select! {
             slot = slots.clone().acquire_owned() => match slot { Ok(slot) => slot, Err(_) => break },
             () = stop.cancelled() => break,
         };
+        // Before the look, so that what is queued during it is not slept over.
         let wake = app.worker_wake.notified();
-        match claim(&app).await {
+        match claim(app, lowest).await {
             Ok(Some((job, lease))) => {
                 let (app, abandon) = (app.clone(), abandon.clone());
                 running.spawn(async move {
@@ -95,22 +138,18 @@ pub async fn run(app: App, stop: CancellationToken, grace: Duration) {
             }
         }
     }
-    running.close();
-    if tokio::time::timeout(grace, running.wait()).await.is_err() {
-        tracing::warn!(jobs = running.len(), "giving unfinished jobs back to the queue");
-        abandon.cancel();
-        running.wait().await;
-    }
-    let _ = upkeep.await;
 }
 
-/// Carries out everything that is due, one job after another, until nothing is; returns how many ran.
+/// Carries out everything that is due, one job after another, until nothing is; returns how many ran. Unlike [`run`]
+/// it takes the clock's word for which leases have run out.
 pub async fn drain(app: &App) -> Result<usize> {
     let abandon = CancellationToken::new();
     let mut count = 0;
     loop {
-        take_up_lapsed(app).await?;
-        match claim(app).await? {
+        let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
+        let now = app.clock.now();
+        take_up(app, held.into_iter().filter(|held| held.lease_until < now)).await;
+        match claim(app, Priority::Bulk).await? {
             Some((job, lease)) => {
                 work(app, job, lease, &abandon).await;
                 count += 1;
@@ -120,15 +159,26 @@ pub async fn drain(app: &App) -> Result<usize> {
     }
 }
 
-async fn claim(app: &App) -> Result<Option<(ClaimedJob, Lease)>> {
+async fn claim(app: &App, lowest: Priority) -> Result<Option<(ClaimedJob, Lease)>> {
     let token = Uuid::now_v7();
     let mut write = app.db.write(Scope::Operator).await?;
-    let claimed = store::claim(&mut write, &app.job_kinds.names(), app.clock.now(), lease::until(app), token).await?;
+    let claimed = store::claim(
+        &mut write,
+        &app.job_kinds.names(),
+        lowest,
+        app.clock.now(),
+        lease::until(app),
+        token,
+    )
+    .await?;
     if claimed.is_some() {
         write.commit().await?;
     }
     Ok(claimed.map(|job| {
-        let lease = Lease { job_id: job.id, token };
+        let lease = Lease {
+            job_id: job.id,
+            token,
+        };
         (job, lease)
     }))
 }
@@ -136,7 +186,7 @@ async fn claim(app: &App) -> Result<Option<(ClaimedJob, Lease)>> {
 async fn work(app: &App, job: ClaimedJob, lease: Lease, abandon: &CancellationToken) {
     let span = tracing::info_span!("job.run", job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, tenant.id = job.tenant_id.map(tracing::field::display));
     async {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let outcome = tokio::select! {
             outcome = attempt(app, &job) => outcome,
             () = lease.keep(app) => {
@@ -164,14 +214,28 @@ async fn work(app: &App, job: ClaimedJob, lease: Lease, abandon: &CancellationTo
 
 async fn attempt(app: &App, job: &ClaimedJob) -> Outcome {
     let Some(kind) = app.job_kinds.0.get(job.kind.as_str()) else {
-        return Outcome::Outage { reason: format!("this version knows no jobs of kind {:?}", job.kind), delay: Duration::from_secs(60) };
+        return Outcome::Outage {
+            reason: format!("this version knows no jobs of kind {:?}", job.kind),
+            delay: Duration::from_secs(60),
+        };
     };
-    let context = JobContext { job_id: job.id, tenant_id: job.tenant_id, attempt: job.attempt };
-    let run = std::panic::AssertUnwindSafe((kind.run)(app.clone(), context, job.payload.0.clone())).catch_unwind();
+    let context = JobContext {
+        job_id: job.id,
+        tenant_id: job.tenant_id,
+        attempt: job.attempt,
+    };
+    let run =
+        std::panic::AssertUnwindSafe((kind.run)(app.clone(), context, job.payload.0.clone())).catch_unwind();
     match tokio::time::timeout(kind.timeout, run).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Outcome::Retry { reason: "the job crashed; the log has the details".to_owned(), delay: None },
-        Err(_) => Outcome::Retry { reason: format!("the job took longer than {} seconds", kind.timeout.as_secs()), delay: None },
+        Ok(Err(_)) => Outcome::Retry {
+            reason: "the job crashed; the log has the details".to_owned(),
+            delay: None,
+        },
+        Err(_) => Outcome::Retry {
+            reason: format!("the job took longer than {} seconds", kind.timeout.as_secs()),
+            delay: None,
+        },
     }
 }
 
@@ -184,11 +248,23 @@ async fn end(app: &App, job: &ClaimedJob, token: Uuid, outcome: Outcome) -> Resu
         Outcome::Retry { reason, .. } if job.attempt >= job.max_attempts => Ending::Failed { reason },
         Outcome::Retry { reason, delay } => {
             let pause = delay.unwrap_or_else(|| pause_after(job.attempt));
-            Ending::Again { reason, run_at: now + TimeDelta::from_std(jittered(pause)).unwrap_or_default(), count_attempt: true }
+            Ending::Again {
+                reason,
+                run_at: now + TimeDelta::from_std(jittered(pause)).unwrap_or_default(),
+                count_attempt: true,
+            }
         }
         Outcome::Outage { reason, delay } => {
-            let pause = if delay.is_zero() { Duration::ZERO } else { jittered(*delay) };
-            Ending::Again { reason, run_at: now + TimeDelta::from_std(pause).unwrap_or_default(), count_attempt: false }
+            let pause = if delay.is_zero() {
+                Duration::ZERO
+            } else {
+                jittered(*delay)
+            };
+            Ending::Again {
+                reason,
+                run_at: now + TimeDelta::from_std(pause).unwrap_or_default(),
+                count_attempt: false,
+            }
         }
     };
     let failed = match &ending {
@@ -207,22 +283,39 @@ async fn end(app: &App, job: &ClaimedJob, token: Uuid, outcome: Outcome) -> Resu
 }
 
 /// Puts the jobs of dead workers back into the queue. The attempt counts: a job that kills its worker must end.
-async fn take_up_lapsed(app: &App) -> Result<()> {
-    let lapsed = store::list_lapsed(&mut app.db.read(Scope::Operator).await?, app.clock.now()).await?;
-    for (job, token) in lapsed {
+async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>) {
+    for HeldJob { job, lease_token, .. } in lapsed {
         tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, "a worker died or stalled: its job is taken up again");
-        let outcome = Outcome::Retry { reason: "the worker died or stalled while it ran".to_owned(), delay: Some(Duration::ZERO) };
-        end(app, &job, token, outcome).await?;
-        app.wake_workers();
+        let outcome = Outcome::Retry {
+            reason: "the worker died or stalled while it ran".to_owned(),
+            delay: Some(Duration::ZERO),
+        };
+        match end(app, &job, lease_token, outcome).await {
+            Ok(()) => app.wake_workers(),
+            // The others must not wait for it; it is tried again at the next look.
+            Err(error) => tracing::error!(error = ?error, job.id = %job.id, "cannot take up a job"),
+        }
     }
+}
+
+async fn take_up_lapsed(app: &App, watch: &mut LeaseWatch) -> Result<()> {
+    let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
+    take_up(
+        app,
+        watch.lapsed(held, lease::length(app), app.clock.now(), Instant::now()),
+    )
+    .await;
     Ok(())
 }
 
 /// Looks after leases and schedules while workers run. Several replicas may do so at once.
 async fn keep_up(app: App, stop: CancellationToken) {
-    let pause = Duration::from_secs(app.config.jobs.lease_s).div_f64(4.0).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    let mut watch = LeaseWatch::default();
+    let pause = lease::length(&app)
+        .div_f64(4.0)
+        .clamp(Duration::from_millis(100), Duration::from_secs(10));
     while !stop.is_cancelled() {
-        if let Err(error) = take_up_lapsed(&app).await {
+        if let Err(error) = take_up_lapsed(&app, &mut watch).await {
             tracing::error!(error = ?error, "cannot look for lapsed leases");
         }
         if let Err(error) = schedule::fire_due(&app).await {
@@ -239,7 +332,10 @@ async fn keep_up(app: App, stop: CancellationToken) {
 async fn report(app: &App) -> Result<()> {
     let counts = store::count_by_state(&mut app.db.read(Scope::Operator).await?).await?;
     for state in [JobState::Queued, JobState::Running, JobState::Failed] {
-        let count = counts.iter().find(|(name, _)| name == state.name()).map_or(0, |(_, count)| *count);
+        let count = counts
+            .iter()
+            .find(|(name, _)| name == state.name())
+            .map_or(0, |(_, count)| *count);
         metrics::gauge!("frontdesk_jobs", "state" => state.name()).set(count as f64);
     }
     Ok(())
@@ -270,7 +366,10 @@ mod tests {
     fn jitter_stays_within_a_quarter() {
         for _ in 0..100 {
             let pause = jittered(Duration::from_secs(100));
-            assert!((Duration::from_secs(75)..=Duration::from_secs(125)).contains(&pause), "{pause:?}");
+            assert!(
+                (Duration::from_secs(75)..=Duration::from_secs(125)).contains(&pause),
+                "{pause:?}"
+            );
         }
     }
 }

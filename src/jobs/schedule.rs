@@ -11,7 +11,7 @@ use crate::on;
 
 /// Queues the jobs of all schedules that are due. Moving a schedule to its next time and queueing its job is one
 /// transaction, and the move succeeds only from the time that was read: two replicas cannot both fire it.
-pub(super) async fn fire_due(app: &App) -> Result<()> {
+pub async fn fire_due(app: &App) -> Result<()> {
     let now = app.clock.now();
     for schedule in operator::SCHEDULES {
         let mut conn = app.db.read(Scope::Operator).await?;
@@ -27,15 +27,19 @@ pub(super) async fn fire_due(app: &App) -> Result<()> {
             write.commit().await?;
             continue;
         };
-        if due_at > now {
+        // A due time behind the next one was set by a clock that ran ahead: waiting for it could take years.
+        if due_at > now && due_at <= next {
             continue;
         }
+        let is_due = due_at <= now;
         let mut write = app.db.write(Scope::Operator).await?;
         let won: Option<String> = on!(write, c => sqlx::query_scalar(
-            "update schedule set next_run_at = $3, last_run_at = $4 where name = $1 and next_run_at = $2 returning name",
-        ).bind(schedule.name).bind(due_at).bind(next).bind(now).fetch_optional(c).await)?;
+            "update schedule set next_run_at = $3, last_run_at = coalesce($4, last_run_at) where name = $1 and next_run_at = $2 returning name",
+        ).bind(schedule.name).bind(due_at).bind(next).bind(is_due.then_some(now)).fetch_optional(c).await)?;
         if won.is_some() {
-            (schedule.enqueue)(app, &mut write, now).await?;
+            if is_due {
+                (schedule.enqueue)(app, &mut write, now).await?;
+            }
             write.commit().await?;
             app.wake_workers();
         }
@@ -44,8 +48,11 @@ pub(super) async fn fire_due(app: &App) -> Result<()> {
 }
 
 fn next_after(cron: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
-    let cron: Cron = cron.parse().map_err(|error| Error::internal(format!("schedule {cron:?}: {error}")))?;
-    cron.find_next_occurrence(&now, false).map_err(|error| Error::internal(error.to_string()))
+    let cron: Cron = cron
+        .parse()
+        .map_err(|error| Error::internal(format!("schedule {cron:?}: {error}")))?;
+    cron.find_next_occurrence(&now, false)
+        .map_err(|error| Error::internal(error.to_string()))
 }
 
 #[cfg(test)]
@@ -57,7 +64,11 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a valid time");
 
         for schedule in operator::SCHEDULES {
-            assert!(next_after(schedule.cron, now).expect("a valid cron text") > now, "{}", schedule.name);
+            assert!(
+                next_after(schedule.cron, now).expect("a valid cron text") > now,
+                "{}",
+                schedule.name
+            );
         }
     }
 }

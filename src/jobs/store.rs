@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{JobState, JobView};
+use super::{JobState, JobView, Priority};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::input::PageRequest;
@@ -40,46 +40,74 @@ pub(super) async fn insert(write: &mut Write, job: NewJob<'_>) -> Result<()> {
         "insert into job (id, tenant_id, kind, payload, state, priority, unique_key, attempt, max_attempts, run_at, created_at, fair_position)
          values ($1, $2, $3, $4, 'queued', $5, $6, 0, $7, $8, $9,
                  1 + coalesce((select max(position)
-                                 from (select virtual_time as position from job_clock where id = 1
+                                 from (select virtual_time as position from job_clock where priority = $5
                                        union all
-                                       select max(fair_position) from job where tenant_id = $2 and state = 'queued') positions), 0))
+                                       select max(fair_position) from job where tenant_id = $2 and priority = $5 and state = 'queued') positions), 0))
          on conflict do nothing",
     ).bind(JobId::new()).bind(job.tenant_id).bind(job.kind).bind(Json(job.payload)).bind(job.priority).bind(job.unique_key)
      .bind(job.max_attempts).bind(job.run_at).bind(job.now).execute(c).await.map(drop))?;
     Ok(())
 }
 
-/// Hands out the next due job: best priority, then the tenant whose turn it is. One statement, so that two workers
-/// never get the same one.
-pub(super) async fn claim(write: &mut Write, kinds: &[&str], now: DateTime<Utc>, lease_until: DateTime<Utc>, lease_token: Uuid) -> Result<Option<ClaimedJob>> {
-    debug_assert!(!kinds.is_empty(), "a worker that knows no kind of job has nothing to claim");
+/// Hands out the next due job of `lowest` priority or better: best priority, then the tenant whose turn it is. One
+/// statement, so that two workers never get the same one.
+pub(super) async fn claim(
+    write: &mut Write,
+    kinds: &[&str],
+    lowest: Priority,
+    now: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+    lease_token: Uuid,
+) -> Result<Option<ClaimedJob>> {
+    debug_assert!(
+        !kinds.is_empty(),
+        "a worker that knows no kind of job has nothing to claim"
+    );
     // The kinds are constants of this program, not input.
-    let known = kinds.iter().map(|kind| format!("'{kind}'")).collect::<Vec<_>>().join(", ");
-    let lock = if write.is_postgres() { "for update skip locked" } else { "" };
+    let known = kinds
+        .iter()
+        .map(|kind| format!("'{kind}'"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let lock = if write.is_postgres() {
+        "for update skip locked"
+    } else {
+        ""
+    };
     let statement = format!(
         "update job
             set state = 'running', attempt = attempt + 1, lease_until = $1, lease_token = $2, started_at = $3
           where state = 'queued'
             and id = (select id from job
-                       where state = 'queued' and run_at <= $3 and kind in ({known})
+                       where state = 'queued' and priority <= $4 and run_at <= $3 and kind in ({known})
                        order by priority, fair_position, id
                        limit 1 {lock})
-         returning id, tenant_id, kind, payload, attempt, max_attempts, fair_position"
+         returning id, tenant_id, kind, payload, attempt, max_attempts, priority, fair_position"
     );
     #[derive(FromRow)]
     struct Row {
         #[sqlx(flatten)]
         job: ClaimedJob,
+        priority: i64,
         fair_position: i64,
     }
-    let row: Option<Row> = on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(lease_until).bind(lease_token).bind(now).fetch_optional(c).await)?;
+    let row: Option<Row> = on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(lease_until).bind(lease_token).bind(now).bind(lowest as i64)
+        .fetch_optional(c).await)?;
     let Some(row) = row else { return Ok(None) };
-    on!(write, c => sqlx::query("update job_clock set virtual_time = $1 where id = 1 and virtual_time < $1").bind(row.fair_position).execute(c).await.map(drop))?;
+    on!(write, c => sqlx::query(
+        "insert into job_clock (priority, virtual_time) values ($1, $2)
+         on conflict (priority) do update set virtual_time = excluded.virtual_time where job_clock.virtual_time < excluded.virtual_time",
+    ).bind(row.priority).bind(row.fair_position).execute(c).await.map(drop))?;
     Ok(Some(row.job))
 }
 
 /// Extends a lease; false when it is no longer ours.
-pub(super) async fn renew(write: &mut Write, id: JobId, lease_token: Uuid, lease_until: DateTime<Utc>) -> Result<bool> {
+pub(super) async fn renew(
+    write: &mut Write,
+    id: JobId,
+    lease_token: Uuid,
+    lease_until: DateTime<Utc>,
+) -> Result<bool> {
     let renewed: Option<JobId> = on!(write, c => sqlx::query_scalar("update job set lease_until = $3 where id = $1 and lease_token = $2 and state = 'running' returning id")
         .bind(id).bind(lease_token).bind(lease_until).fetch_optional(c).await)?;
     Ok(renewed.is_some())
@@ -88,16 +116,38 @@ pub(super) async fn renew(write: &mut Write, id: JobId, lease_token: Uuid, lease
 /// How a held job goes on.
 pub(super) enum Ending<'a> {
     Done,
-    Failed { reason: &'a str },
-    Again { reason: &'a str, run_at: DateTime<Utc>, count_attempt: bool },
+    Failed {
+        reason: &'a str,
+    },
+    Again {
+        reason: &'a str,
+        run_at: DateTime<Utc>,
+        count_attempt: bool,
+    },
 }
 
 /// Ends an attempt, if the lease is still ours; false when it is not, and then nothing changed.
-pub(super) async fn finish(write: &mut Write, id: JobId, lease_token: Uuid, ending: Ending<'_>, now: DateTime<Utc>) -> Result<bool> {
+pub(super) async fn finish(
+    write: &mut Write,
+    id: JobId,
+    lease_token: Uuid,
+    ending: Ending<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let (state, reason, run_at, uncount, finished_at) = match ending {
         Ending::Done => (JobState::Done, None, None, 0_i64, Some(now)),
         Ending::Failed { reason } => (JobState::Failed, Some(reason), None, 0, Some(now)),
-        Ending::Again { reason, run_at, count_attempt } => (JobState::Queued, Some(reason), Some(run_at), i64::from(!count_attempt), None),
+        Ending::Again {
+            reason,
+            run_at,
+            count_attempt,
+        } => (
+            JobState::Queued,
+            Some(reason),
+            Some(run_at),
+            i64::from(!count_attempt),
+            None,
+        ),
     };
     let finished: Option<JobId> = on!(write, c => sqlx::query_scalar(
         "update job
@@ -109,26 +159,31 @@ pub(super) async fn finish(write: &mut Write, id: JobId, lease_token: Uuid, endi
     Ok(finished.is_some())
 }
 
-/// Jobs whose worker is gone: lease run out.
-pub(super) async fn list_lapsed(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<(ClaimedJob, Uuid)>> {
-    #[derive(FromRow)]
-    struct Row {
-        #[sqlx(flatten)]
-        job: ClaimedJob,
-        lease_token: Uuid,
-    }
-    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(
-        "select id, tenant_id, kind, payload, attempt, max_attempts, lease_token
-           from job
-          where state = 'running'
-            and lease_until < $1
-          order by lease_until
-          limit 100",
-    ).bind(now).fetch_all(c).await)?;
-    Ok(rows.into_iter().map(|row| (row.job, row.lease_token)).collect())
+/// A job that a worker holds, with its lease.
+#[derive(Debug, FromRow)]
+pub(super) struct HeldJob {
+    #[sqlx(flatten)]
+    pub job: ClaimedJob,
+    pub lease_token: Uuid,
+    pub lease_until: DateTime<Utc>,
 }
 
-pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, state: Option<JobState>, page: PageRequest) -> Result<Vec<JobView>> {
+/// All jobs that workers hold, those of dead workers included.
+pub(super) async fn list_held(conn: &mut Conn) -> Result<Vec<HeldJob>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select id, tenant_id, kind, payload, attempt, max_attempts, lease_token, lease_until
+           from job
+          where state = 'running'
+          order by lease_until",
+    ).fetch_all(c).await)?)
+}
+
+pub(super) async fn list(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    state: Option<JobState>,
+    page: PageRequest,
+) -> Result<Vec<JobView>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, kind, payload, state, priority, attempt, max_attempts, run_at, last_error, created_at, started_at, finished_at
            from job
@@ -149,7 +204,12 @@ pub(super) async fn find(conn: &mut Conn, tenant_id: TenantId, id: JobId) -> Res
     ).bind(tenant_id).bind(id).fetch_optional(c).await)?)
 }
 
-pub(super) async fn requeue_failed(write: &mut Write, tenant_id: TenantId, id: JobId, now: DateTime<Utc>) -> Result<bool> {
+pub(super) async fn requeue_failed(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: JobId,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let requeued: Option<JobId> = on!(write, c => sqlx::query_scalar(
         "update job
             set state = 'queued', attempt = 0, run_at = $3, finished_at = null
@@ -160,12 +220,16 @@ pub(super) async fn requeue_failed(write: &mut Write, tenant_id: TenantId, id: J
 }
 
 pub(super) async fn count_open(conn: &mut Conn) -> Result<i64> {
-    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from job where state in ('queued', 'running')").fetch_one(c).await)?)
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from job where state in ('queued', 'running')").fetch_one(c).await)?,
+    )
 }
 
 /// Jobs by state, for the metrics.
 pub(super) async fn count_by_state(conn: &mut Conn) -> Result<Vec<(String, i64)>> {
-    Ok(on!(conn, c => sqlx::query_as("select state, count(*) from job where state <> 'done' group by state").fetch_all(c).await)?)
+    Ok(
+        on!(conn, c => sqlx::query_as("select state, count(*) from job where state <> 'done' group by state").fetch_all(c).await)?,
+    )
 }
 
 /// Forgets jobs that ended before `limit`.

@@ -11,7 +11,6 @@ use retrieval::embed::{Embedder, estimate_tokens};
 use retrieval::index::Point;
 use serde::{Deserialize, Serialize};
 
-
 use super::search::{embed_error, index_error};
 use super::store::{self, ChunkRow, Indexed};
 use super::{Document, DocumentState};
@@ -36,10 +35,15 @@ const READ_ATTEMPTS: i64 = 2;
 /// What the ledger says where no conversation is involved.
 const CHANNEL: &str = "ingest";
 
-/// Reads, cuts, embeds and indexes a document's present version.
+/// What a document failed with when its job was given up; trying the job again tries the document again.
+const INDEXING_FAILED: &str = "indexing_failed";
+
+/// Reads, cuts, embeds and indexes one version of a document.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IndexDocument {
     pub document_id: DocumentId,
+    /// The version: each upload has a file of its own. A newer one has a job of its own.
+    pub file_key: String,
 }
 
 impl Job for IndexDocument {
@@ -48,16 +52,28 @@ impl Job for IndexDocument {
     const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        index(&app, &context, self.document_id).await.into()
+        index(&app, &context, self.document_id, &self.file_key)
+            .await
+            .into()
     }
 
-    fn on_failed<'a>(self, write: &'a mut Write, tenant_id: Option<TenantId>, reason: &'a str, now: DateTime<Utc>) -> BoxFuture<'a, Result<()>> {
+    fn on_failed<'a>(
+        self,
+        write: &'a mut Write,
+        tenant_id: Option<TenantId>,
+        reason: &'a str,
+        now: DateTime<Utc>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let Some(tenant_id) = tenant_id else { return Ok(()) };
-            let Some(document) = store::find(write, Reach::whole(tenant_id), self.document_id).await? else { return Ok(()) };
             let message = format!("Indexing failed: {reason}. Upload the file again to retry.");
-            let state = DocumentState::Failed { code: "indexing_failed".to_owned(), message };
-            store::set_state(write, tenant_id, document.id, &document.content_hash, &state, now).await.map(drop)
+            let state = DocumentState::Failed {
+                code: INDEXING_FAILED.to_owned(),
+                message,
+            };
+            store::set_state(write, tenant_id, self.document_id, &self.file_key, &state, now)
+                .await
+                .map(drop)
         })
     }
 }
@@ -83,12 +99,33 @@ impl Job for RemoveDocuments {
 async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result<()> {
     let tenant_id = retrieval::TenantId(context.tenant()?.0);
     if !job.document_ids.is_empty() {
-        let ids = job.document_ids.iter().map(|id| retrieval::DocumentId(id.0)).collect();
-        app.index.delete_documents(tenant_id, ids).await.map_err(index_error)?;
+        let ids = job
+            .document_ids
+            .iter()
+            .map(|id| retrieval::DocumentId(id.0))
+            .collect();
+        app.index
+            .delete_documents(tenant_id, ids)
+            .await
+            .map_err(index_error)?;
     }
     if !job.chunk_ids.is_empty() {
-        let ids = job.chunk_ids.iter().map(|id| retrieval::ChunkId(id.0)).collect();
-        app.index.delete_chunks(tenant_id, ids).await.map_err(index_error)?;
+        let existing = store::list_existing_chunks(
+            &mut app.db.read(context.tenant()?).await?,
+            context.tenant()?,
+            &job.chunk_ids,
+        )
+        .await?;
+        let ids = job
+            .chunk_ids
+            .iter()
+            .filter(|id| !existing.contains(id))
+            .map(|id| retrieval::ChunkId(id.0))
+            .collect();
+        app.index
+            .delete_chunks(tenant_id, ids)
+            .await
+            .map_err(index_error)?;
     }
     for key in &job.file_keys {
         app.files.remove(key).await?;
@@ -96,50 +133,153 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
     Ok(())
 }
 
-async fn index(app: &App, context: &JobContext, id: DocumentId) -> Result<()> {
+async fn index(app: &App, context: &JobContext, id: DocumentId, file_key: &str) -> Result<()> {
     let tenant_id = context.tenant()?;
-    let Some(document) = begin(app, tenant_id, id).await? else { return Ok(()) };
+    let Some(document) = begin(app, tenant_id, id, file_key).await? else {
+        return Ok(());
+    };
     let extracted = match read(app, &document).await {
         Ok(extracted) => extracted,
-        Err(ExtractError::Crashed) if context.attempt < READ_ATTEMPTS => return Err(Error::internal("the reader died on the document")),
+        Err(ExtractError::Crashed) if context.attempt < READ_ATTEMPTS => {
+            return Err(Error::internal("the reader died on the document"));
+        }
         Err(error) => return fail(app, tenant_id, &document, error.code(), &error.to_string()).await,
     };
-    let title = extracted.title.clone().filter(|title| !title.trim().is_empty()).unwrap_or_else(|| document.file_name.clone());
-    let chunks = cut(app, document.id, &title, extracted.clone()).await?;
+    let title = extracted
+        .title
+        .clone()
+        .filter(|title| !title.trim().is_empty())
+        .unwrap_or_else(|| document.file_name.clone());
+    let present = PresentChunks::load(app, tenant_id, document.id).await?;
+    let mut chunks = cut(app, &title, extracted.clone()).await?;
     if chunks.is_empty() {
         let error = ExtractError::NoText { scanned: false };
         return fail(app, tenant_id, &document, error.code(), &error.to_string()).await;
     }
-    match embed_new(app, tenant_id, &document, &chunks).await {
+    present.name(&document, &mut chunks);
+    match embed_new(app, tenant_id, &document, &present, &chunks).await {
         Ok(()) => finish(app, tenant_id, &document, &title, &extracted, chunks).await,
         Err(Error::BudgetExceeded { code, message }) => fail(app, tenant_id, &document, code, &message).await,
         Err(error) => Err(error),
     }
 }
 
-/// Marks the document as processing; none when it is gone or needs no work.
-async fn begin(app: &App, tenant_id: TenantId, id: DocumentId) -> Result<Option<Document>> {
+/// Marks the document as processing; none when this version of it is gone or needs no work.
+async fn begin(app: &App, tenant_id: TenantId, id: DocumentId, file_key: &str) -> Result<Option<Document>> {
     let mut write = app.db.write(tenant_id).await?;
-    let Some(document) = store::find(&mut write, Reach::whole(tenant_id), id).await? else { return Ok(None) };
-    if !matches!(document.state, DocumentState::Queued | DocumentState::Processing) {
+    let Some(document) = store::find(&mut write, Reach::whole(tenant_id), id).await? else {
+        drop(write);
+        // An attempt that died after the document was deleted may have left chunks in the index.
+        app.index
+            .delete_documents(
+                retrieval::TenantId(tenant_id.0),
+                vec![retrieval::DocumentId(id.0)],
+            )
+            .await
+            .map_err(index_error)?;
+        return Ok(None);
+    };
+    let needs_work = match &document.state {
+        DocumentState::Queued | DocumentState::Processing => true,
+        DocumentState::Failed { code, .. } => code == INDEXING_FAILED,
+        DocumentState::Indexed => false,
+    };
+    if document.file_key != file_key || !needs_work {
         return Ok(None);
     }
-    store::set_state(&mut write, tenant_id, id, &document.content_hash, &DocumentState::Processing, app.clock.now()).await?;
+    store::set_state(
+        &mut write,
+        tenant_id,
+        id,
+        file_key,
+        &DocumentState::Processing,
+        app.clock.now(),
+    )
+    .await?;
     write.commit().await?;
     Ok(Some(document))
 }
 
 async fn read(app: &App, document: &Document) -> std::result::Result<ExtractedDocument, ExtractError> {
-    let format = Format::ALL.into_iter().find(|format| format.as_str() == document.format).ok_or(ExtractError::UnsupportedType { found: None })?;
-    let path = app.files.path(&document.file_key).map_err(|_| ExtractError::Crashed)?;
+    let format = Format::ALL
+        .into_iter()
+        .find(|format| format.as_str() == document.format)
+        .ok_or(ExtractError::UnsupportedType { found: None })?;
+    let path = app
+        .files
+        .path(&document.file_key)
+        .map_err(|_| ExtractError::Crashed)?;
     app.extractor.extract(&path, format, &document.file_name).await
 }
 
 async fn fail(app: &App, tenant_id: TenantId, document: &Document, code: &str, message: &str) -> Result<()> {
-    let state = DocumentState::Failed { code: code.to_owned(), message: message.to_owned() };
+    let state = DocumentState::Failed {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    };
     let mut write = app.db.write(tenant_id).await?;
-    store::set_state(&mut write, tenant_id, document.id, &document.content_hash, &state, app.clock.now()).await?;
+    store::set_state(
+        &mut write,
+        tenant_id,
+        document.id,
+        &document.file_key,
+        &state,
+        app.clock.now(),
+    )
+    .await?;
     write.commit().await
+}
+
+/// The chunks of a document's indexed version.
+struct PresentChunks {
+    /// The index holds them with vectors of the present embedding model.
+    are_current: bool,
+    ids: HashSet<ChunkId>,
+    /// In document order.
+    ids_of_content: HashMap<String, Vec<ChunkId>>,
+}
+
+impl PresentChunks {
+    async fn load(app: &App, tenant_id: TenantId, id: DocumentId) -> Result<Self> {
+        let mut conn = app.db.read(tenant_id).await?;
+        let model = store::find_embedding_model(&mut conn, tenant_id, id).await?;
+        let rows = store::list_chunk_ids(&mut conn, tenant_id, id).await?;
+        let mut ids_of_content: HashMap<String, Vec<ChunkId>> = HashMap::new();
+        for (id, content_hash) in &rows {
+            ids_of_content.entry(content_hash.clone()).or_default().push(*id);
+        }
+        let are_current =
+            model.as_deref() == Some(app.embedding_model().unwrap_or(super::operator::NO_MODEL));
+        Ok(Self {
+            are_current,
+            ids: rows.into_iter().map(|(id, _)| id).collect(),
+            ids_of_content,
+        })
+    }
+
+    /// Gives chunks their ids: what was there before keeps its id, the rest gets the ids of this version. So an id that
+    /// was given up never comes back, and removing it late removes nothing that is needed.
+    fn name(&self, document: &Document, chunks: &mut [CutChunk]) {
+        let mut seen: HashMap<String, u32> = HashMap::new();
+        for CutChunk { row, .. } in chunks {
+            let repeat = seen
+                .entry(row.content_hash.clone())
+                .and_modify(|count| *count += 1)
+                .or_default();
+            let kept = self
+                .ids_of_content
+                .get(&row.content_hash)
+                .and_then(|ids| ids.get(*repeat as usize));
+            row.id = kept
+                .copied()
+                .unwrap_or_else(|| chunk_id(document.id, &document.file_key, &row.content_hash, *repeat));
+        }
+    }
+
+    /// Whether the index holds this chunk already.
+    fn is_indexed(&self, id: ChunkId) -> bool {
+        self.are_current && self.ids.contains(&id)
+    }
 }
 
 /// A chunk with what is embedded for it.
@@ -148,18 +288,21 @@ struct CutChunk {
     embedding_text: String,
 }
 
-/// Cuts a document into chunks, off the async threads.
-async fn cut(app: &App, document_id: DocumentId, title: &str, extracted: ExtractedDocument) -> Result<Vec<CutChunk>> {
+/// Cuts a document into chunks, off the async threads. Their ids are given by [`PresentChunks::name`].
+async fn cut(app: &App, title: &str, extracted: ExtractedDocument) -> Result<Vec<CutChunk>> {
     let embedder = app.embedder.clone();
     let count_prompt_tokens = app.model.is_some();
     let title = title.to_owned();
     tokio::task::spawn_blocking(move || {
-        let count = |text: &str| embedder.as_deref().map_or_else(|| estimate_tokens(text), |embedder| embedder.count_tokens(text));
+        let count = |text: &str| {
+            embedder
+                .as_deref()
+                .map_or_else(|| estimate_tokens(text), |embedder| embedder.count_tokens(text))
+        };
         let mut options = ChunkOptions::default();
         if let Some(embedder) = &embedder {
             options.max_tokens = options.max_tokens.min(embedder.max_tokens());
         }
-        let mut seen: HashMap<String, u32> = HashMap::new();
         let chunks = ingest::chunk(&extracted, &options, &count);
         chunks
             .into_iter()
@@ -167,11 +310,14 @@ async fn cut(app: &App, document_id: DocumentId, title: &str, extracted: Extract
             .map(|(position, chunk)| {
                 let embedding_text = with_title(&title, chunk.embedding_text());
                 let content_hash = crate::secrets::token_hash(&embedding_text);
-                let repeat = seen.entry(content_hash.clone()).and_modify(|count| *count += 1).or_default();
                 let row = ChunkRow {
-                    id: chunk_id(document_id, &content_hash, *repeat),
+                    id: ChunkId(uuid::Uuid::nil()),
                     position: as_i64(position),
-                    prompt_token_count: if count_prompt_tokens { as_i64(llm::tokens::count(&chunk.text)) } else { 0 },
+                    prompt_token_count: if count_prompt_tokens {
+                        as_i64(llm::tokens::count(&chunk.text))
+                    } else {
+                        0
+                    },
                     heading: (!chunk.heading_path.is_empty()).then(|| chunk.heading_path.join(" › ")),
                     page: chunk.page.map(i64::from),
                     start_char: as_i64(chunk.start),
@@ -190,14 +336,19 @@ async fn cut(app: &App, document_id: DocumentId, title: &str, extracted: Extract
 
 /// What is embedded for a chunk names the document, unless its headings do already.
 fn with_title(title: &str, text: String) -> String {
-    if text.starts_with(title) { text } else { format!("{title}\n{text}") }
+    if text.starts_with(title) {
+        text
+    } else {
+        format!("{title}\n{text}")
+    }
 }
 
-/// A chunk's id follows from its document, content and how often that content came before, so that doing the work
-/// twice makes the same chunks.
-fn chunk_id(document_id: DocumentId, content_hash: &str, repeat: u32) -> ChunkId {
+/// A new chunk's id follows from its document's version, its content and how often that content came before, so that
+/// doing the work twice makes the same chunks.
+fn chunk_id(document_id: DocumentId, file_key: &str, content_hash: &str, repeat: u32) -> ChunkId {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(document_id.0.as_bytes());
+    hash.update(file_key.as_bytes());
     hash.update(content_hash.as_bytes());
     hash.update(&repeat.to_be_bytes());
     let digest = hash.finish();
@@ -206,19 +357,24 @@ fn chunk_id(document_id: DocumentId, content_hash: &str, repeat: u32) -> ChunkId
 }
 
 /// Embeds the chunks that the index does not hold yet and stores them there. The old version stays answerable.
-async fn embed_new(app: &App, tenant_id: TenantId, document: &Document, chunks: &[CutChunk]) -> Result<()> {
-    let mut conn = app.db.read(tenant_id).await?;
-    let known_model = store::find_embedding_model(&mut conn, tenant_id, document.id).await?;
-    let known: HashSet<ChunkId> = if known_model.as_deref() == Some(app.embedding_model().unwrap_or(super::operator::NO_MODEL)) {
-        store::list_chunk_ids(&mut conn, tenant_id, document.id).await?.into_iter().map(|(id, _)| id).collect()
-    } else {
-        HashSet::new()
-    };
-    drop(conn);
-    let new: Vec<&CutChunk> = chunks.iter().filter(|chunk| !known.contains(&chunk.row.id)).collect();
+async fn embed_new(
+    app: &App,
+    tenant_id: TenantId,
+    document: &Document,
+    present: &PresentChunks,
+    chunks: &[CutChunk],
+) -> Result<()> {
+    let new: Vec<&CutChunk> = chunks
+        .iter()
+        .filter(|chunk| !present.is_indexed(chunk.row.id))
+        .collect();
     for group in new.chunks(EMBEDDED_AT_ONCE) {
         let vectors = match app.embedder.as_deref() {
-            Some(embedder) => embed_group(app, embedder, tenant_id, document, group).await?.into_iter().map(Some).collect(),
+            Some(embedder) => embed_group(app, embedder, tenant_id, document, group)
+                .await?
+                .into_iter()
+                .map(Some)
+                .collect(),
             None => vec![None; group.len()],
         };
         let points = group
@@ -232,19 +388,53 @@ async fn embed_new(app: &App, tenant_id: TenantId, document: &Document, chunks: 
                 vector,
             })
             .collect();
-        app.index.upsert(retrieval::TenantId(tenant_id.0), points).await.map_err(index_error)?;
+        app.index
+            .upsert(retrieval::TenantId(tenant_id.0), points)
+            .await
+            .map_err(index_error)?;
     }
     Ok(())
 }
 
 /// Embeds one group of chunks within the tenant's budget, and books it.
-async fn embed_group(app: &App, embedder: &dyn Embedder, tenant_id: TenantId, document: &Document, group: &[&CutChunk]) -> Result<Vec<Vec<f32>>> {
+async fn embed_group(
+    app: &App,
+    embedder: &dyn Embedder,
+    tenant_id: TenantId,
+    document: &Document,
+    group: &[&CutChunk],
+) -> Result<Vec<Vec<f32>>> {
     let model = embedder.model_id().to_owned();
-    let estimate: i64 = group.iter().map(|chunk| chunk.row.token_count + as_i64(chunk.row.heading.as_ref().map_or(0, |heading| estimate_tokens(heading)))).sum();
-    let spend = Spend { tokens: if app.embeds_remotely() { estimate } else { 0 }, micro_usd: app.prices.embedding_cost_micro_usd(&model, estimate.unsigned_abs()) };
+    let estimate: i64 = group
+        .iter()
+        .map(|chunk| {
+            chunk.row.token_count
+                + as_i64(
+                    chunk
+                        .row
+                        .heading
+                        .as_ref()
+                        .map_or(0, |heading| estimate_tokens(heading)),
+                )
+        })
+        .sum();
+    let spend = Spend {
+        tokens: if app.embeds_remotely() { estimate } else { 0 },
+        micro_usd: app
+            .prices
+            .embedding_cost_micro_usd(&model, estimate.unsigned_abs()),
+    };
     let mut write = app.db.write(tenant_id).await?;
     let limits = usage::load_limits(&mut write, tenant_id, document.chatbot_id).await?;
-    let reservation = usage::reserve(&mut write, &limits, tenant_id, document.chatbot_id, spend, app.clock.now()).await?;
+    let reservation = usage::reserve(
+        &mut write,
+        &limits,
+        tenant_id,
+        document.chatbot_id,
+        spend,
+        app.clock.now(),
+    )
+    .await?;
     write.commit().await?;
 
     let started = Instant::now();
@@ -281,13 +471,28 @@ async fn embed_group(app: &App, embedder: &dyn Embedder, tenant_id: TenantId, do
         created_at: now,
     };
     let mut write = app.db.write(tenant_id).await?;
-    usage::settle(&mut write, tenant_id, document.chatbot_id, reservation, &[event], now).await?;
+    usage::settle(
+        &mut write,
+        tenant_id,
+        document.chatbot_id,
+        reservation,
+        &[event],
+        now,
+    )
+    .await?;
     write.commit().await?;
     Ok(embeddings.vectors)
 }
 
 /// Swaps the new version in, in one transaction, and queues the removal of what only the old one had.
-async fn finish(app: &App, tenant_id: TenantId, document: &Document, title: &str, extracted: &ExtractedDocument, chunks: Vec<CutChunk>) -> Result<()> {
+async fn finish(
+    app: &App,
+    tenant_id: TenantId,
+    document: &Document,
+    title: &str,
+    extracted: &ExtractedDocument,
+    chunks: Vec<CutChunk>,
+) -> Result<()> {
     let now = app.clock.now();
     let rows: Vec<ChunkRow> = chunks.into_iter().map(|chunk| chunk.row).collect();
     let indexed = Indexed {
@@ -298,18 +503,42 @@ async fn finish(app: &App, tenant_id: TenantId, document: &Document, title: &str
         embedding_model: Some(app.embedding_model().unwrap_or(super::operator::NO_MODEL)),
     };
     let mut write = app.db.write(tenant_id).await?;
-    let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, document.id).await?.into_iter().map(|(id, _)| id).collect();
+    let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, document.id)
+        .await?
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
     let after: HashSet<ChunkId> = rows.iter().map(|row| row.id).collect();
-    let stale: Vec<ChunkId> = if store::set_indexed(&mut write, tenant_id, document.id, &document.content_hash, indexed, now).await? {
+    let stale: Vec<ChunkId> = if store::set_indexed(
+        &mut write,
+        tenant_id,
+        document.id,
+        &document.file_key,
+        indexed,
+        now,
+    )
+    .await?
+    {
         store::replace_chunks(&mut write, tenant_id, document.id, document.source_id, &rows).await?;
-        store::upsert_text(&mut write, tenant_id, document.id, &document.content_hash, &extracted.text).await?;
+        store::upsert_text(
+            &mut write,
+            tenant_id,
+            document.id,
+            &document.content_hash,
+            &extracted.text,
+        )
+        .await?;
         before.difference(&after).copied().collect()
     } else {
         // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
         after.difference(&before).copied().collect()
     };
     if !stale.is_empty() {
-        let cleaning = RemoveDocuments { document_ids: Vec::new(), chunk_ids: stale, file_keys: Vec::new() };
+        let cleaning = RemoveDocuments {
+            document_ids: Vec::new(),
+            chunk_ids: stale,
+            file_keys: Vec::new(),
+        };
         jobs::enqueue(app, &mut write, tenant_id, &cleaning).await?;
     }
     write.commit().await?;
@@ -328,11 +557,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_keeps_its_id_while_its_content_stays() {
+    fn doing_the_work_twice_makes_the_same_chunks() {
         let document = DocumentId(Uuid::from_u128(7));
 
-        assert_eq!(chunk_id(document, "abc", 0), chunk_id(document, "abc", 0));
-        assert_ne!(chunk_id(document, "abc", 0), chunk_id(document, "abc", 1));
-        assert_ne!(chunk_id(document, "abc", 0), chunk_id(DocumentId(Uuid::from_u128(8)), "abc", 0));
+        assert_eq!(
+            chunk_id(document, "v1", "abc", 0),
+            chunk_id(document, "v1", "abc", 0)
+        );
+        assert_ne!(
+            chunk_id(document, "v1", "abc", 0),
+            chunk_id(document, "v1", "abc", 1)
+        );
+        assert_ne!(
+            chunk_id(document, "v1", "abc", 0),
+            chunk_id(document, "v2", "abc", 0)
+        );
+        assert_ne!(
+            chunk_id(document, "v1", "abc", 0),
+            chunk_id(DocumentId(Uuid::from_u128(8)), "v1", "abc", 0)
+        );
     }
 }

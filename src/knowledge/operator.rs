@@ -23,23 +23,38 @@ pub async fn queue_stale_documents(app: &App) -> Result<()> {
     let mut total = 0;
     loop {
         let mut write = app.db.write(Scope::Operator).await?;
-        let stale: Vec<(TenantId, DocumentId)> = on!(write, c => sqlx::query_as(
+        let stale: Vec<(TenantId, DocumentId, String)> = on!(write, c => sqlx::query_as(
             "update document
                 set state = 'queued'
               where id in (select id from document where state = 'indexed' and embedding_model <> $1 limit $2)
-             returning tenant_id, id",
+                and state = 'indexed'
+             returning tenant_id, id, file_key",
         ).bind(&model).bind(QUEUED_AT_ONCE).fetch_all(c).await)?;
         if stale.is_empty() {
             break;
         }
         total += stale.len();
-        for (tenant_id, document_id) in stale {
-            jobs::enqueue_at(app, &mut write, tenant_id, &IndexDocument { document_id }, Priority::Bulk).await?;
+        for (tenant_id, document_id, file_key) in stale {
+            jobs::enqueue_at(
+                app,
+                &mut write,
+                tenant_id,
+                &IndexDocument {
+                    document_id,
+                    file_key,
+                },
+                Priority::Bulk,
+            )
+            .await?;
         }
         write.commit().await?;
     }
     if total > 0 {
-        tracing::info!(documents = total, model, "the embedding model has changed: documents are indexed again");
+        tracing::info!(
+            documents = total,
+            model,
+            "the embedding model has changed: documents are indexed again"
+        );
     }
     Ok(())
 }
@@ -51,7 +66,8 @@ pub async fn sweep(app: &App) -> Result<()> {
         return Ok(());
     }
     let mut conn = app.db.read(Scope::Operator).await?;
-    let named: Vec<String> = on!(conn, c => sqlx::query_scalar("select file_key from document").fetch_all(c).await)?;
+    let named: Vec<String> =
+        on!(conn, c => sqlx::query_scalar("select file_key from document").fetch_all(c).await)?;
     drop(conn);
     let named: HashSet<String> = named.into_iter().collect();
     for key in old.into_iter().filter(|key| !named.contains(key)) {

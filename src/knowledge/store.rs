@@ -1,5 +1,7 @@
 //! SQL of sources, documents and chunks.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, QueryBuilder};
 
@@ -43,7 +45,10 @@ impl From<DocumentRow> for Document {
             "queued" => DocumentState::Queued,
             "processing" => DocumentState::Processing,
             "indexed" => DocumentState::Indexed,
-            _ => DocumentState::Failed { code: row.error_code.unwrap_or_default(), message: row.error_message.unwrap_or_default() },
+            _ => DocumentState::Failed {
+                code: row.error_code.unwrap_or_default(),
+                message: row.error_message.unwrap_or_default(),
+            },
         };
         Self {
             id: row.id,
@@ -85,35 +90,77 @@ pub(super) async fn find(conn: &mut Conn, reach: Reach, id: DocumentId) -> Resul
     Ok(row.map(Document::from))
 }
 
-pub(super) async fn find_by_external_id(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId, external_id: &str) -> Result<Option<Document>> {
+pub(super) async fn find_by_external_id(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    external_id: &str,
+) -> Result<Option<Document>> {
     let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and source_id = $2 and external_id = $3"))
         .bind(tenant_id).bind(source_id).bind(external_id).fetch_optional(c).await)?;
     Ok(row.map(Document::from))
 }
 
-pub(super) async fn find_by_content(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId, content_hash: &str) -> Result<Option<Document>> {
+pub(super) async fn find_by_content(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    content_hash: &str,
+) -> Result<Option<Document>> {
     let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and source_id = $2 and content_hash = $3 order by id limit 1"))
         .bind(tenant_id).bind(source_id).bind(content_hash).fetch_optional(c).await)?;
     Ok(row.map(Document::from))
 }
 
-pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId, page: PageRequest) -> Result<Vec<Document>> {
+pub(super) async fn list(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    page: PageRequest,
+) -> Result<Vec<Document>> {
     let rows: Vec<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
         .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Document::from).collect())
 }
 
-pub(super) async fn count_of_chatbot(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
-    Ok(on!(conn, c => sqlx::query_scalar("select count(*) from document where tenant_id = $1 and chatbot_id = $2").bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?)
+pub(super) async fn count_of_chatbot(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<i64> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from document where tenant_id = $1 and chatbot_id = $2").bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?,
+    )
 }
 
-pub(super) async fn find_upload_source(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Option<SourceId>> {
-    Ok(on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 and kind = 'upload' order by id limit 1")
-        .bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?)
+/// The source that takes a chatbot's uploads; until the transaction ends, nobody else adds to it.
+pub(super) async fn hold_upload_source(
+    write: &mut Write,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<Option<SourceId>> {
+    // On PostgreSQL the row is held: two uploads of one new file name at once must not both think it is new.
+    let lock = if write.is_postgres() {
+        "for no key update"
+    } else {
+        ""
+    };
+    let statement = format!(
+        "select id from source where tenant_id = $1 and chatbot_id = $2 and kind = 'upload' order by id limit 1 {lock}"
+    );
+    Ok(
+        on!(write, c => sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?,
+    )
 }
 
-pub(super) async fn list_sources(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Vec<SourceId>> {
-    Ok(on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 order by id").bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?)
+pub(super) async fn list_sources(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<Vec<SourceId>> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 order by id").bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?,
+    )
 }
 
 pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Document) -> Result<()> {
@@ -136,8 +183,15 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
     Ok(())
 }
 
-/// Moves a document on, if it still is of the version `content_hash`; false when a newer version took its place.
-pub(super) async fn set_state(write: &mut Write, tenant_id: TenantId, id: DocumentId, content_hash: &str, state: &DocumentState, now: DateTime<Utc>) -> Result<bool> {
+/// Moves a document on, if it still is of the version in `file_key`; false when a newer version took its place.
+pub(super) async fn set_state(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+    file_key: &str,
+    state: &DocumentState,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let (error_code, error_message) = match state {
         DocumentState::Failed { code, message } => (Some(code), Some(message)),
         _ => (None, None),
@@ -145,9 +199,9 @@ pub(super) async fn set_state(write: &mut Write, tenant_id: TenantId, id: Docume
     let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
         "update document
             set state = $4, error_code = $5, error_message = $6, updated_at = $7
-          where tenant_id = $1 and id = $2 and content_hash = $3
+          where tenant_id = $1 and id = $2 and file_key = $3
          returning id",
-    ).bind(tenant_id).bind(id).bind(content_hash).bind(state.name()).bind(error_code).bind(error_message).bind(now).fetch_optional(c).await)?;
+    ).bind(tenant_id).bind(id).bind(file_key).bind(state.name()).bind(error_code).bind(error_message).bind(now).fetch_optional(c).await)?;
     Ok(changed.is_some())
 }
 
@@ -160,21 +214,32 @@ pub(super) struct Indexed<'a> {
     pub embedding_model: Option<&'a str>,
 }
 
-/// Marks the version `content_hash` as indexed; false when a newer version took its place.
-pub(super) async fn set_indexed(write: &mut Write, tenant_id: TenantId, id: DocumentId, content_hash: &str, indexed: Indexed<'_>, now: DateTime<Utc>) -> Result<bool> {
+/// Marks the version in `file_key` as indexed; false when a newer version took its place.
+pub(super) async fn set_indexed(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+    file_key: &str,
+    indexed: Indexed<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
         "update document
             set state = 'indexed', error_code = null, error_message = null, title = $4, chunk_count = $5, token_count = $6,
                 page_count = $7, embedding_model = $8, indexed_at = $9, updated_at = $9
-          where tenant_id = $1 and id = $2 and content_hash = $3
+          where tenant_id = $1 and id = $2 and file_key = $3
          returning id",
-    ).bind(tenant_id).bind(id).bind(content_hash).bind(indexed.title).bind(indexed.chunk_count).bind(indexed.token_count)
+    ).bind(tenant_id).bind(id).bind(file_key).bind(indexed.title).bind(indexed.chunk_count).bind(indexed.token_count)
      .bind(indexed.page_count).bind(indexed.embedding_model).bind(now).fetch_optional(c).await)?;
     Ok(changed.is_some())
 }
 
 /// The model that the document's indexed version was embedded with.
-pub(super) async fn find_embedding_model(conn: &mut Conn, tenant_id: TenantId, id: DocumentId) -> Result<Option<String>> {
+pub(super) async fn find_embedding_model(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: DocumentId,
+) -> Result<Option<String>> {
     let model: Option<Option<String>> = on!(conn, c => sqlx::query_scalar("select embedding_model from document where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).fetch_optional(c).await)?;
     Ok(model.flatten())
@@ -185,12 +250,24 @@ pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: DocumentI
     Ok(())
 }
 
-pub(super) async fn list_files_of_chatbot(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<Vec<(DocumentId, String)>> {
-    Ok(on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and chatbot_id = $2 order by id")
-        .bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?)
+pub(super) async fn list_files_of_chatbot(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<Vec<(DocumentId, String)>> {
+    Ok(
+        on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and chatbot_id = $2 order by id")
+        .bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?,
+    )
 }
 
-pub(super) async fn upsert_text(write: &mut Write, tenant_id: TenantId, id: DocumentId, content_hash: &str, text: &str) -> Result<()> {
+pub(super) async fn upsert_text(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+    content_hash: &str,
+    text: &str,
+) -> Result<()> {
     on!(write, c => sqlx::query(
         "insert into document_text (document_id, tenant_id, content_hash, text) values ($1, $2, $3, $4)
          on conflict (document_id) do update set content_hash = excluded.content_hash, text = excluded.text",
@@ -198,11 +275,23 @@ pub(super) async fn upsert_text(write: &mut Write, tenant_id: TenantId, id: Docu
     Ok(())
 }
 
-pub(super) async fn find_text(conn: &mut Conn, tenant_id: TenantId, id: DocumentId) -> Result<Option<String>> {
-    Ok(on!(conn, c => sqlx::query_scalar("select text from document_text where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(id).fetch_optional(c).await)?)
+pub(super) async fn find_text(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: DocumentId,
+) -> Result<Option<String>> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select text from document_text where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(id).fetch_optional(c).await)?,
+    )
 }
 
-pub(super) async fn list_chunks(conn: &mut Conn, tenant_id: TenantId, document_id: DocumentId, from: i64, limit: i64) -> Result<Vec<Chunk>> {
+pub(super) async fn list_chunks(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    document_id: DocumentId,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<Chunk>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, position, text, heading, page, start_char, end_char, token_count
            from chunk
@@ -214,9 +303,38 @@ pub(super) async fn list_chunks(conn: &mut Conn, tenant_id: TenantId, document_i
     ).bind(tenant_id).bind(document_id).bind(from).bind(limit).fetch_all(c).await)?)
 }
 
-/// The ids and content hashes of a document's chunks.
-pub(super) async fn list_chunk_ids(conn: &mut Conn, tenant_id: TenantId, document_id: DocumentId) -> Result<Vec<(ChunkId, String)>> {
-    Ok(on!(conn, c => sqlx::query_as("select id, content_hash from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(document_id).fetch_all(c).await)?)
+/// The ids and content hashes of a document's chunks, in their order.
+pub(super) async fn list_chunk_ids(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    document_id: DocumentId,
+) -> Result<Vec<(ChunkId, String)>> {
+    Ok(
+        on!(conn, c => sqlx::query_as("select id, content_hash from chunk where tenant_id = $1 and document_id = $2 order by position").bind(tenant_id).bind(document_id).fetch_all(c).await)?,
+    )
+}
+
+/// Which of these chunks exist.
+pub(super) async fn list_existing_chunks(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[ChunkId],
+) -> Result<HashSet<ChunkId>> {
+    let mut existing = HashSet::new();
+    for group in ids.chunks(ROWS_AT_ONCE) {
+        let found: Vec<ChunkId> = on!(conn, c => {
+            let mut query = QueryBuilder::new("select id from chunk where tenant_id = ");
+            query.push_bind(tenant_id).push(" and id in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|id| {
+                list.push_bind(*id);
+            });
+            query.push(")");
+            query.build_query_scalar().fetch_all(c).await
+        })?;
+        existing.extend(found);
+    }
+    Ok(existing)
 }
 
 /// A chunk as it is stored.
@@ -234,7 +352,13 @@ pub(super) struct ChunkRow {
 }
 
 /// Replaces all chunks of a document.
-pub(super) async fn replace_chunks(write: &mut Write, tenant_id: TenantId, document_id: DocumentId, source_id: SourceId, chunks: &[ChunkRow]) -> Result<()> {
+pub(super) async fn replace_chunks(
+    write: &mut Write,
+    tenant_id: TenantId,
+    document_id: DocumentId,
+    source_id: SourceId,
+    chunks: &[ChunkRow],
+) -> Result<()> {
     on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(document_id).execute(c).await.map(drop))?;
     for group in chunks.chunks(ROWS_AT_ONCE) {
         on!(write, c => {
@@ -268,7 +392,12 @@ pub(super) struct PassageRow {
 }
 
 /// The chunks of these ids that this chatbot knows now. Others are left out, whatever the index said.
-pub(super) async fn find_passages(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[ChunkId]) -> Result<Vec<PassageRow>> {
+pub(super) async fn find_passages(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    ids: &[ChunkId],
+) -> Result<Vec<PassageRow>> {
     const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
                             from chunk c
                             join document d on d.id = c.document_id
@@ -284,11 +413,22 @@ pub(super) async fn find_passages(conn: &mut Conn, tenant_id: TenantId, chatbot_
                            and d.tenant_id = $1
                            and d.chatbot_id = $2
                            and c.id = any($3)";
-            Ok(sqlx::query_as(text).bind(tenant_id).bind(chatbot_id).bind(ids).fetch_all(connection).await?)
+            Ok(sqlx::query_as(text)
+                .bind(tenant_id)
+                .bind(chatbot_id)
+                .bind(ids)
+                .fetch_all(connection)
+                .await?)
         }
         Engine::Sqlite(connection) => {
             let mut query = QueryBuilder::new(SELECT);
-            query.push_bind(tenant_id).push(" and d.tenant_id = ").push_bind(tenant_id).push(" and d.chatbot_id = ").push_bind(chatbot_id).push(" and c.id in (");
+            query
+                .push_bind(tenant_id)
+                .push(" and d.tenant_id = ")
+                .push_bind(tenant_id)
+                .push(" and d.chatbot_id = ")
+                .push_bind(chatbot_id)
+                .push(" and c.id in (");
             let mut list = query.separated(", ");
             ids.iter().for_each(|id| {
                 list.push_bind(*id);

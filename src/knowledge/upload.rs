@@ -8,13 +8,13 @@ use super::files::StagedFile;
 use super::jobs::IndexDocument;
 use super::{Document, DocumentState, store};
 use crate::app::App;
+use crate::chatbots;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::id::{ChatbotId, DocumentId, SourceId};
 use crate::jobs::{self, Priority};
 use crate::tenancy::audit::{self, Change, Origin};
-use crate::chatbots;
 
 /// From this many files on, an upload is a bulk import that waits behind single files.
 const BULK_FILES: usize = 10;
@@ -37,7 +37,14 @@ struct Judged {
 ///
 /// A file of a type that cannot be read becomes a failed document, and does not hold up the others; an upload of
 /// nothing but such files is refused whole.
-pub async fn upload(app: &App, reach: Reach, chatbot_id: ChatbotId, files: Vec<NewFile>, actor: &Actor, origin: &Origin) -> Result<Vec<Document>> {
+pub async fn upload(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    files: Vec<NewFile>,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Vec<Document>> {
     let mut conn = app.db.read(reach.tenant_id).await?;
     chatbots::find(&mut conn, reach, chatbot_id).await?;
     drop(conn);
@@ -51,38 +58,99 @@ pub async fn upload(app: &App, reach: Reach, chatbot_id: ChatbotId, files: Vec<N
     for file in judged {
         let (content_hash, size_bytes) = (file.staged.content_hash.clone(), file.staged.size_bytes);
         let file_key = app.files.keep(reach.tenant_id, file.staged).await?;
-        placed.push(Placed { file_name: file.file_name, format: file.format, content_hash, size_bytes, file_key });
+        placed.push(Placed {
+            file_name: file.file_name,
+            format: file.format,
+            content_hash,
+            size_bytes,
+            file_key,
+        });
     }
 
-    let now = app.clock.now();
-    let priority = if placed.len() >= BULK_FILES { Priority::Bulk } else { Priority::Normal };
-    let mut write = app.db.write(reach.tenant_id).await?;
-    let source_id = store::find_upload_source(&mut write, reach.tenant_id, chatbot_id).await?.ok_or(Error::NotFound("chatbot"))?;
-    let present = store::count_of_chatbot(&mut write, reach.tenant_id, chatbot_id).await?;
-    if present + i64::try_from(placed.len()).unwrap_or(i64::MAX) > app.config.limits.documents_per_chatbot {
-        return Err(Error::conflict("too_many_documents", "this chatbot has as many documents as it may have: delete some first"));
+    let file_keys: Vec<String> = placed.iter().map(|file| file.file_key.clone()).collect();
+    match record(app, reach, chatbot_id, placed, actor, origin).await {
+        Ok((documents, superfluous)) => {
+            app.wake_workers();
+            // Only now: had the transaction failed, the old files would still be needed.
+            remove_files(app, &superfluous).await;
+            Ok(documents)
+        }
+        Err(error) => {
+            remove_files(app, &file_keys).await;
+            Err(error)
+        }
     }
+}
+
+async fn remove_files(app: &App, keys: &[String]) {
+    for key in keys {
+        if let Err(error) = app.files.remove(key).await {
+            tracing::warn!(error = ?error, "cannot remove a file that nothing needs; the sweep will");
+        }
+    }
+}
+
+/// Writes all rows of an upload in one transaction; returns the documents, and the keys of files that are not needed
+/// any more.
+async fn record(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    placed: Vec<Placed>,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<(Vec<Document>, Vec<String>)> {
+    let now = app.clock.now();
+    let priority = if placed.len() >= BULK_FILES {
+        Priority::Bulk
+    } else {
+        Priority::Normal
+    };
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let source_id = store::hold_upload_source(&mut write, reach.tenant_id, chatbot_id)
+        .await?
+        .ok_or(Error::NotFound("chatbot"))?;
     let mut documents = Vec::with_capacity(placed.len());
     let mut superfluous = Vec::new();
     for file in placed {
-        let (document, effect) = store_one(&mut write, reach, chatbot_id, source_id, file, now, &mut superfluous).await?;
+        let (document, effect) = store_one(
+            &mut write,
+            reach,
+            chatbot_id,
+            source_id,
+            file,
+            now,
+            &mut superfluous,
+        )
+        .await?;
         if effect == Effect::Index {
-            jobs::enqueue_at(app, &mut write, reach.tenant_id, &IndexDocument { document_id: document.id }, priority).await?;
+            let job = IndexDocument {
+                document_id: document.id,
+                file_key: document.file_key.clone(),
+            };
+            jobs::enqueue_at(app, &mut write, reach.tenant_id, &job, priority).await?;
         }
         documents.push(document);
     }
+    if store::count_of_chatbot(&mut write, reach.tenant_id, chatbot_id).await?
+        > app.config.limits.documents_per_chatbot
+    {
+        return Err(Error::conflict(
+            "too_many_documents",
+            "this chatbot has as many documents as it may have: delete some first",
+        ));
+    }
     let after = json!({ "chatbot_id": chatbot_id, "files": documents.iter().map(|document| json!({ "id": document.id, "file_name": document.file_name })).collect::<Vec<_>>() });
-    let change = Change { action: "document.upload", object_kind: "chatbot", object_id: chatbot_id.to_string(), before: None, after: Some(after) };
+    let change = Change {
+        action: "document.upload",
+        object_kind: "chatbot",
+        object_id: chatbot_id.to_string(),
+        before: None,
+        after: Some(after),
+    };
     audit::record(&mut write, reach.tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
-    app.wake_workers();
-    // Only now: had the transaction failed, the old files would still be needed.
-    for key in superfluous {
-        if let Err(error) = app.files.remove(&key).await {
-            tracing::warn!(error = ?error, "cannot remove a file that was replaced; the sweep will");
-        }
-    }
-    Ok(documents)
+    Ok((documents, superfluous))
 }
 
 /// Reads each file's type from its bytes, off the async threads.
@@ -92,7 +160,11 @@ async fn judge(files: Vec<NewFile>) -> Result<Vec<Judged>> {
         for NewFile { file_name, staged } in files {
             let bytes = std::fs::read(staged.path())?;
             let format = Format::detect(&bytes, &file_name);
-            judged.push(Judged { file_name, staged, format });
+            judged.push(Judged {
+                file_name,
+                staged,
+                format,
+            });
         }
         Ok(judged)
     })
@@ -104,7 +176,10 @@ fn refuse_all(files: &[Judged]) -> Option<Error> {
     let unsupported = |file: &Judged| matches!(file.format, Err(ExtractError::UnsupportedType { .. }));
     let first = files.first()?;
     let reason = first.format.as_ref().err()?;
-    files.iter().all(unsupported).then(|| Error::UnsupportedType { code: "unsupported_type", message: format!("{}: {reason}", first.file_name).into() })
+    files.iter().all(unsupported).then(|| Error::UnsupportedType {
+        code: "unsupported_type",
+        message: format!("{}: {reason}", first.file_name).into(),
+    })
 }
 
 /// A received file in its final place.
@@ -132,15 +207,26 @@ async fn store_one(
     superfluous: &mut Vec<String>,
 ) -> Result<(Document, Effect)> {
     let tenant_id = reach.tenant_id;
-    let same_bytes = store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?;
     let same_name = store::find_by_external_id(write, tenant_id, source_id, &file.file_name).await?;
-    if let Some(known) = same_bytes.filter(|known| !matches!(known.state, DocumentState::Failed { .. }) && same_name.as_ref().is_none_or(|named| named.id == known.id)) {
+    let same_bytes = match &same_name {
+        Some(named) => Some(named)
+            .filter(|named| named.content_hash == file.content_hash)
+            .cloned(),
+        None => store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?,
+    };
+    if let Some(known) = same_bytes.filter(|known| !matches!(known.state, DocumentState::Failed { .. })) {
         superfluous.push(file.file_key);
         return Ok((known, Effect::Nothing));
     }
     let (state, effect) = match &file.format {
         Ok(_) => (DocumentState::Queued, Effect::Index),
-        Err(error) => (DocumentState::Failed { code: error.code().to_owned(), message: error.to_string() }, Effect::Nothing),
+        Err(error) => (
+            DocumentState::Failed {
+                code: error.code().to_owned(),
+                message: error.to_string(),
+            },
+            Effect::Nothing,
+        ),
     };
     let format = file.format.map_or("unknown", Format::as_str);
     let mut document = same_name.unwrap_or_else(|| Document {

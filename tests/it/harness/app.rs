@@ -7,19 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use frontdesk::app::{App, Replacements};
+use frontdesk::app::{App, Replacements, StartError};
 use frontdesk::clock::Clock;
 use frontdesk::config::Config;
 use frontdesk::http::{router, server};
 use frontdesk::id::TenantId;
-use frontdesk::jobs::runner;
+use frontdesk::jobs::runner::{self, JobKinds};
 use frontdesk::tenancy;
+use reqwest::{Method, StatusCode};
 use retrieval::BoxFuture;
 use retrieval::embed::{EmbedError, Embedder, Embeddings};
-use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
 
 use super::databases::{create_postgres_database, postgres_server};
 use super::openai::{ScriptedModel, bag_of_words};
@@ -76,7 +77,13 @@ impl Embedder for WordEmbedder {
     fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         let tokens = texts.iter().map(|text| self.count_tokens(text) as u64).sum();
         let vectors = texts.iter().map(|text| bag_of_words(text, DIMENSION)).collect();
-        Box::pin(async move { Ok(Embeddings { vectors, tokens, reported: false }) })
+        Box::pin(async move {
+            Ok(Embeddings {
+                vectors,
+                tokens,
+                reported: false,
+            })
+        })
     }
 }
 
@@ -87,6 +94,7 @@ pub struct TestOptions {
     model: Option<String>,
     embedder: Option<Arc<dyn Embedder>>,
     without_embedder: bool,
+    more_jobs: JobKinds,
 }
 
 impl TestOptions {
@@ -114,18 +122,31 @@ impl TestOptions {
         self
     }
 
+    /// The service can carry out these kinds of jobs too.
+    pub fn jobs(mut self, kinds: JobKinds) -> Self {
+        self.more_jobs = kinds;
+        self
+    }
+
     /// Starts the service.
     pub async fn start(self) -> TestApp {
         let folder = TempDir::new().expect("a temporary folder");
         let mut settings = vec![
-            ("data_dir".to_owned(), folder.path().join("data").display().to_string()),
+            (
+                "data_dir".to_owned(),
+                folder.path().join("data").display().to_string(),
+            ),
             ("server.listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("index.shards".to_owned(), "1".to_owned()),
-            ("embedding.model_dir".to_owned(), folder.path().join("no-model").display().to_string()),
+            (
+                "embedding.model_dir".to_owned(),
+                folder.path().join("no-model").display().to_string(),
+            ),
             ("jobs.poll_ms".to_owned(), "20".to_owned()),
         ];
         if engine() == "postgres" {
-            let server = postgres_server().expect("FRONTDESK_TEST_POSTGRES_URL names the server; scripts/with-postgres starts one");
+            let server = postgres_server()
+                .expect("FRONTDESK_TEST_POSTGRES_URL names the server; scripts/with-postgres starts one");
             settings.push(("database.url".to_owned(), create_postgres_database(&server).await));
             settings.push(("database.max_connections".to_owned(), "8".to_owned()));
         }
@@ -135,8 +156,33 @@ impl TestOptions {
         }
         settings.extend(self.settings);
         let config = Config::load(None, [], &settings).expect("the test's settings hold");
-        TestApp::build(config, folder, self.embedder.or_else(|| (!self.without_embedder).then(|| Arc::new(WordEmbedder) as Arc<dyn Embedder>))).await
+        let embedder = self
+            .embedder
+            .or_else(|| (!self.without_embedder).then(|| Arc::new(WordEmbedder) as Arc<dyn Embedder>));
+        let clock = Arc::new(TestClock(Mutex::new(
+            "2026-11-20T10:00:00Z".parse().expect("a time"),
+        )));
+        TestApp::build(config, folder, clock, embedder, self.more_jobs).await
     }
+}
+
+async fn build_app(
+    config: Config,
+    clock: Arc<TestClock>,
+    embedder: Option<Arc<dyn Embedder>>,
+    more_jobs: JobKinds,
+) -> Result<App, StartError> {
+    let extractor_program = Some(PathBuf::from(env!("CARGO_BIN_EXE_frontdesk")));
+    App::build_with(
+        config,
+        Replacements {
+            clock: Some(clock),
+            embedder,
+            extractor_program,
+            more_jobs,
+        },
+    )
+    .await
 }
 
 /// The running service and its address.
@@ -161,17 +207,62 @@ impl TestApp {
         (TestOptions::default().model(&model).start().await, model)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test talks to its own service on loopback")]
-    async fn build(config: Config, folder: TempDir, embedder: Option<Arc<dyn Embedder>>) -> Self {
-        let clock = Arc::new(TestClock(Mutex::new("2026-11-20T10:00:00Z".parse().expect("a time"))));
-        let replacements = Replacements { clock: Some(clock.clone()), embedder, extractor_program: Some(PathBuf::from(env!("CARGO_BIN_EXE_frontdesk"))) };
-        let app = App::build_with(config, replacements).await.expect("the service starts");
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test talks to its own service on loopback"
+    )]
+    async fn build(
+        config: Config,
+        folder: TempDir,
+        clock: Arc<TestClock>,
+        embedder: Option<Arc<dyn Embedder>>,
+        more_jobs: JobKinds,
+    ) -> Self {
+        let app = build_app(config, clock.clone(), embedder, more_jobs)
+            .await
+            .expect("the service starts");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("a bound port");
         let stop = CancellationToken::new();
-        tokio::spawn(server::serve(router::router(app.clone()), listener, 1000, stop.clone(), Duration::from_secs(5)));
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-        Self { app, clock, address, http, stop: stop.drop_guard(), folder }
+        tokio::spawn(server::serve(
+            router::router(app.clone()),
+            listener,
+            1000,
+            stop.clone(),
+            Duration::from_secs(5),
+        ));
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client");
+        Self {
+            app,
+            clock,
+            address,
+            http,
+            stop: stop.drop_guard(),
+            folder,
+        }
+    }
+
+    /// Another process on the same database, with an index and files of its own, under the same clock.
+    pub async fn replica(&self, more_jobs: JobKinds) -> App {
+        let mut config = self.app.config.clone();
+        if config.database.url.is_empty() {
+            config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display());
+        }
+        config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
+        build_app(
+            config,
+            self.clock.clone(),
+            Some(Arc::new(WordEmbedder)),
+            more_jobs,
+        )
+        .await
+        .expect("the replica starts")
     }
 
     /// The data folder.
@@ -181,25 +272,53 @@ impl TestApp {
 
     /// Stops the service and starts it again on the same data, with the given settings changed.
     pub async fn restart(self, settings: &[(&str, &str)]) -> Self {
-        let Self { app, stop, folder, .. } = self;
+        let embedder = self.app.embedder.clone();
+        self.restart_with(embedder, settings).await
+    }
+
+    /// As [`TestApp::restart`], with another embedder, or none.
+    pub async fn restart_with(self, embedder: Option<Arc<dyn Embedder>>, settings: &[(&str, &str)]) -> Self {
+        let Self {
+            app,
+            clock,
+            stop,
+            folder,
+            ..
+        } = self;
         stop.disarm().cancel();
         app.close().await;
         let mut config = app.config.clone();
-        let defaults: Vec<(String, String)> = settings.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
+        let defaults: Vec<(String, String)> = settings
+            .iter()
+            .map(|(path, value)| ((*path).to_owned(), (*value).to_owned()))
+            .collect();
         if !defaults.is_empty() {
-            let base = [("data_dir", config.data_dir.display().to_string()), ("database.url", config.database.url.clone()), ("index.shards", "1".to_owned())];
-            let flags: Vec<(String, String)> = base.into_iter().map(|(path, value)| (path.to_owned(), value)).chain(defaults).collect();
+            let base = [
+                ("data_dir", config.data_dir.display().to_string()),
+                ("database.url", config.database.url.clone()),
+                ("index.shards", "1".to_owned()),
+            ];
+            let flags: Vec<(String, String)> = base
+                .into_iter()
+                .map(|(path, value)| (path.to_owned(), value))
+                .chain(defaults)
+                .collect();
             config = Config::load(None, [], &flags).expect("the test's settings hold");
         }
-        let embedder = app.embedder.clone();
         drop(app);
-        Self::build(config, folder, embedder).await
+        Self::build(config, folder, clock, embedder, JobKinds::default()).await
     }
 
     /// Opens a tenant and returns its first key's holder.
     pub async fn tenant(&self, name: &str) -> Tenant<'_> {
-        let (tenant, key) = tenancy::operator::create_tenant(&self.app.db, self.clock.as_ref(), name).await.expect("a tenant");
-        Tenant { service: self, id: tenant.id, key }
+        let (tenant, key) = tenancy::operator::create_tenant(&self.app.db, self.clock.as_ref(), name)
+            .await
+            .expect("a tenant");
+        Tenant {
+            service: self,
+            id: tenant.id,
+            key,
+        }
     }
 
     /// Carries out all background work that is due; returns how many jobs ran.
@@ -209,7 +328,9 @@ impl TestApp {
 
     /// A request with this credential, or none.
     pub fn request(&self, method: Method, path: &str, credential: Option<&str>) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        let request = self
+            .http
+            .request(method, format!("http://{}{path}", self.address));
         match credential {
             Some(credential) => request.bearer_auth(credential),
             None => request,
@@ -217,7 +338,13 @@ impl TestApp {
     }
 
     /// Sends JSON and reads the answer.
-    pub async fn send(&self, method: Method, path: &str, credential: Option<&str>, body: Option<Value>) -> Reply {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        credential: Option<&str>,
+        body: Option<Value>,
+    ) -> Reply {
         let mut request = self.request(method, path, credential);
         if let Some(body) = body {
             request = request.json(&body);
@@ -238,7 +365,11 @@ impl Reply {
     /// Reads the body.
     pub async fn read(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
-        Self { status, headers, text: response.text().await.expect("the body is text") }
+        Self {
+            status,
+            headers,
+            text: response.text().await.expect("the body is text"),
+        }
     }
 
     /// The body as JSON; null when it is none.
@@ -248,8 +379,15 @@ impl Reply {
 
     /// The problem's code; empty when the answer is no problem.
     pub fn code(&self) -> String {
-        let is_problem = self.headers.get("content-type").is_some_and(|value| value == "application/problem+json");
-        if is_problem { self.json()["code"].as_str().unwrap_or_default().to_owned() } else { String::new() }
+        let is_problem = self
+            .headers
+            .get("content-type")
+            .is_some_and(|value| value == "application/problem+json");
+        if is_problem {
+            self.json()["code"].as_str().unwrap_or_default().to_owned()
+        } else {
+            String::new()
+        }
     }
 
     /// Fails the test unless the status is `status`.
@@ -279,15 +417,21 @@ impl<'a> Tenant<'a> {
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Reply {
-        self.service.send(Method::POST, path, Some(&self.key), Some(body)).await
+        self.service
+            .send(Method::POST, path, Some(&self.key), Some(body))
+            .await
     }
 
     pub async fn patch(&self, path: &str, body: Value) -> Reply {
-        self.service.send(Method::PATCH, path, Some(&self.key), Some(body)).await
+        self.service
+            .send(Method::PATCH, path, Some(&self.key), Some(body))
+            .await
     }
 
     pub async fn delete(&self, path: &str) -> Reply {
-        self.service.send(Method::DELETE, path, Some(&self.key), None).await
+        self.service
+            .send(Method::DELETE, path, Some(&self.key), None)
+            .await
     }
 
     /// Makes a key with these fields and returns its secret.
@@ -298,7 +442,11 @@ impl<'a> Tenant<'a> {
 
     /// Makes a chatbot.
     pub async fn chatbot(&self, name: &str) -> Chatbot<'_, 'a> {
-        let id = self.post("/api/chatbots", json!({ "name": name })).await.expect(201).id();
+        let id = self
+            .post("/api/chatbots", json!({ "name": name }))
+            .await
+            .expect(201)
+            .id();
         Chatbot { tenant: self, id }
     }
 }
@@ -314,10 +462,17 @@ impl Chatbot<'_, '_> {
     pub async fn upload(&self, files: &[(&str, &[u8])]) -> Reply {
         let mut form = reqwest::multipart::Form::new();
         for (name, bytes) in files {
-            form = form.part("file", reqwest::multipart::Part::bytes(bytes.to_vec()).file_name((*name).to_owned()));
+            form = form.part(
+                "file",
+                reqwest::multipart::Part::bytes(bytes.to_vec()).file_name((*name).to_owned()),
+            );
         }
         let path = format!("/api/chatbots/{}/documents", self.id);
-        let request = self.tenant.service.request(Method::POST, &path, Some(&self.tenant.key)).multipart(form);
+        let request = self
+            .tenant
+            .service
+            .request(Method::POST, &path, Some(&self.tenant.key))
+            .multipart(form);
         Reply::read(request.send().await.expect("the service answers")).await
     }
 
@@ -325,22 +480,39 @@ impl Chatbot<'_, '_> {
     pub async fn publish(&self, file_name: &str, text: &str) -> String {
         let reply = self.upload(&[(file_name, text.as_bytes())]).await.expect(202);
         self.tenant.service.drain_jobs().await;
-        reply.json()["items"][0]["id"].as_str().expect("a document").to_owned()
+        reply.json()["items"][0]["id"]
+            .as_str()
+            .expect("a document")
+            .to_owned()
     }
 
     /// A document as the API shows it.
     pub async fn document(&self, id: &str) -> Value {
-        self.tenant.get(&format!("/api/documents/{id}")).await.expect(200).json()
+        self.tenant
+            .get(&format!("/api/documents/{id}"))
+            .await
+            .expect(200)
+            .json()
     }
 
     /// Asks in a new conversation; the whole answer.
     pub async fn ask(&self, message: &str) -> Reply {
-        self.tenant.post("/api/chat/message", json!({ "chatbot_id": self.id, "message": message })).await
+        self.tenant
+            .post(
+                "/api/chat/message",
+                json!({ "chatbot_id": self.id, "message": message }),
+            )
+            .await
     }
 
     /// Asks in a conversation.
     pub async fn ask_in(&self, conversation_id: &str, message: &str) -> Reply {
-        self.tenant.post("/api/chat/message", json!({ "chatbot_id": self.id, "conversation_id": conversation_id, "message": message })).await
+        self.tenant
+            .post(
+                "/api/chat/message",
+                json!({ "chatbot_id": self.id, "conversation_id": conversation_id, "message": message }),
+            )
+            .await
     }
 
     /// Asks for a stream and reads it to its end; the events in order.
@@ -353,12 +525,25 @@ impl Chatbot<'_, '_> {
     /// Asks for a stream and leaves the reading to the test.
     pub async fn open_stream(&self, message: &str) -> reqwest::Response {
         let body = json!({ "chatbot_id": self.id, "message": message, "stream": true });
-        self.tenant.service.request(Method::POST, "/api/chat/message", Some(&self.tenant.key)).json(&body).send().await.expect("the service answers")
+        self.tenant
+            .service
+            .request(Method::POST, "/api/chat/message", Some(&self.tenant.key))
+            .json(&body)
+            .send()
+            .await
+            .expect("the service answers")
     }
 
     /// Passages for a query.
     pub async fn search(&self, query: &str) -> Vec<Value> {
-        let reply = self.tenant.post(&format!("/api/chatbots/{}/search", self.id), json!({ "query": query })).await.expect(200);
+        let reply = self
+            .tenant
+            .post(
+                &format!("/api/chatbots/{}/search", self.id),
+                json!({ "query": query }),
+            )
+            .await
+            .expect(200);
         reply.json()["items"].as_array().expect("items").clone()
     }
 }
@@ -373,18 +558,31 @@ pub struct Event {
 impl Event {
     /// Reads a whole stream.
     pub fn parse_all(text: &str) -> Vec<Self> {
-        let blocks = text.split("\n\n").filter(|block| !block.trim().is_empty() && !block.starts_with(':'));
+        let blocks = text
+            .split("\n\n")
+            .filter(|block| !block.trim().is_empty() && !block.starts_with(':'));
         blocks
             .map(|block| {
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-                Self { name: field("event: ").to_owned(), data: serde_json::from_str(field("data: ")).expect("data is JSON") }
+                let field = |name: &str| {
+                    block
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .unwrap_or_default()
+                };
+                Self {
+                    name: field("event: ").to_owned(),
+                    data: serde_json::from_str(field("data: ")).expect("data is JSON"),
+                }
             })
             .collect()
     }
 }
 
 /// The engine of this run.
-#[expect(clippy::disallowed_methods, reason = "how the tests' own script chooses the engine")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how the tests' own script chooses the engine"
+)]
 pub fn engine() -> String {
     std::env::var(ENGINE_VARIABLE).unwrap_or_else(|_| "sqlite".to_owned())
 }

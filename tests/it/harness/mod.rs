@@ -7,3 +7,4 @@ pub mod databases;
 pub mod openai;
 pub mod operations;
 pub mod people;
+pub mod work;
