@@ -8,21 +8,17 @@ use std::path::Path;
 
 use qdrant_edge::{
     CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeSparseVectorParams,
-    EdgeVectorParams, FieldIndexOperations, HnswIndexConfig, Modifier, NamedQuery, OperationError, Payload,
-    PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, Record, ScoredPoint,
-    SearchParams, SearchRequest, SparseVector, UpdateOperation, VectorInternal, VectorPersisted,
-    VectorStructInternal, VectorStructPersisted, WalOptions, WithPayloadInterface, WithVector,
+    EdgeVectorParams, FieldIndexOperations, HnswIndexConfig, Modifier, NamedQuery, OperationError, PointId,
+    PointInsertOperations, PointOperations, QueryEnum, Record, ScoredPoint, SearchParams, SearchRequest,
+    UpdateOperation, VectorInternal, WalOptions, WithPayloadInterface, WithVector,
 };
-use uuid::Uuid;
 
 use super::filter::{self, TenantFilter};
 use super::operation::{Change, Operation, PreparedPoint};
+use super::stored::{self, DENSE, KEYWORD};
 use super::tuning::Tuning;
 use crate::index::keyword::SparseTerms;
 use crate::{DocumentId, TenantId};
-
-const DENSE: &str = "dense";
-const KEYWORD: &str = "keyword";
 
 /// The engine's own log: it numbers operations by it and writes every operation there, but never reads one back. Small
 /// files, so that little is preallocated and what is no longer needed can go.
@@ -36,9 +32,6 @@ const GRAPH_BUILD_CANDIDATES: usize = 128;
 /// Share of deleted points from which a segment is built anew; searches walk around deleted points and lose their way
 /// where most are.
 const DELETED_SHARE: f64 = 0.1;
-
-/// How far the cosine of a vector with its stored, normalised form may be from 1.
-const ROUNDING: f32 = 1e-5;
 
 /// Points handed to the engine at once; bounds the size of an entry of its log.
 const APPLY_BATCH: usize = 256;
@@ -159,7 +152,7 @@ impl Engine {
     ) -> Result<Vec<Found>, OperationError> {
         let mut found = self.search(
             filter,
-            VectorInternal::Sparse(sparse(terms)),
+            VectorInternal::Sparse(stored::sparse(terms)),
             KEYWORD,
             limit,
             false,
@@ -181,8 +174,8 @@ impl Engine {
         Ok(records
             .into_iter()
             .filter_map(|record| {
-                let document_id = read_id(record.payload.as_ref()?, filter::DOCUMENT)?;
-                let vector = record.vector.and_then(dense_of);
+                let document_id = stored::read_id(record.payload.as_ref()?, filter::DOCUMENT)?;
+                let vector = record.vector.and_then(stored::dense_of);
                 Some((
                     record.id,
                     Stored {
@@ -219,7 +212,10 @@ impl Engine {
         if !without_vector.is_empty() {
             self.delete_points(without_vector)?;
         }
-        let points = points.iter().map(|point| stored_form(tenant_id, point)).collect();
+        let points = points
+            .iter()
+            .map(|point| stored::form_of(tenant_id, point))
+            .collect();
         let insert = PointInsertOperations::PointsList(points);
         self.shard
             .update(UpdateOperation::PointOperation(PointOperations::UpsertPoints(
@@ -248,7 +244,7 @@ impl Engine {
                 records.into_iter().map(|record| (record.id, record)).collect();
             let changed = batch.iter().filter(|point| {
                 let record = record_of.get(&filter::point_id(tenant_id, point.chunk_id));
-                !record.is_some_and(|record| is_same(record, &stored_form(tenant_id, point)))
+                !record.is_some_and(|record| stored::is_same(record, &stored::form_of(tenant_id, point)))
             });
             missing.extend(changed.cloned());
         }
@@ -360,85 +356,64 @@ fn trim_engine_log(path: &Path) -> Result<(), OperationError> {
     Ok(())
 }
 
-fn stored_form(tenant_id: TenantId, point: &PreparedPoint) -> PointStructPersisted {
-    let mut vectors = HashMap::with_capacity(2);
-    vectors.insert(
-        KEYWORD.to_owned(),
-        VectorPersisted::Sparse(sparse(point.terms.clone())),
-    );
-    if let Some(vector) = &point.vector {
-        vectors.insert(DENSE.to_owned(), VectorPersisted::Dense(vector.clone()));
-    }
-    let fields = [
-        (filter::TENANT, tenant_id.0),
-        (filter::SOURCE, point.source_id.0),
-        (filter::DOCUMENT, point.document_id.0),
-    ];
-    let payload = fields
-        .into_iter()
-        .map(|(field, id)| (field.to_owned(), id.to_string().into()))
-        .collect();
-    PointStructPersisted {
-        id: filter::point_id(tenant_id, point.chunk_id),
-        vector: VectorStructPersisted::Named(vectors),
-        payload: Some(Payload(payload)),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
 
-/// Whether a stored point says what this one would.
-fn is_same(stored: &Record, point: &PointStructPersisted) -> bool {
-    let (Some(VectorStructInternal::Named(stored_vectors)), VectorStructPersisted::Named(vectors)) =
-        (&stored.vector, &point.vector)
-    else {
-        return false;
-    };
-    let same_keyword = match (stored_vectors.get(KEYWORD), vectors.get(KEYWORD)) {
-        (Some(VectorInternal::Sparse(stored)), Some(VectorPersisted::Sparse(vector))) => stored == vector,
-        // The engine stores no empty sparse vector.
-        (None, Some(VectorPersisted::Sparse(vector))) => vector.indices.is_empty(),
-        _ => false,
-    };
-    let same_dense = match (stored_vectors.get(DENSE), vectors.get(DENSE)) {
-        (Some(VectorInternal::Dense(stored)), Some(VectorPersisted::Dense(vector))) => {
-            cosine(stored, vector) > 1.0 - ROUNDING
+    use super::*;
+    use crate::index::keyword;
+    use crate::{ChunkId, SourceId};
+
+    fn point(n: u128, text: &str, vector: Option<Vec<f32>>) -> PreparedPoint {
+        PreparedPoint {
+            chunk_id: ChunkId(Uuid::from_u128(n)),
+            document_id: DocumentId(Uuid::from_u128(1)),
+            source_id: SourceId(Uuid::from_u128(1)),
+            terms: keyword::weigh_document(text),
+            vector,
         }
-        (None, None) => true,
-        _ => false,
-    };
-    stored.payload == point.payload && same_keyword && same_dense
-}
-
-/// The cosine of the angle between two vectors of one length; 0 where one has no direction.
-pub(super) fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot: f32 = a.iter().zip(b).map(|(x, y)| x * y).sum();
-    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
-    let norms = norm(a) * norm(b);
-    if norms > 0.0 {
-        (dot / norms).clamp(-1.0, 1.0)
-    } else {
-        0.0
     }
-}
 
-fn sparse(terms: SparseTerms) -> SparseVector {
-    SparseVector {
-        indices: terms.hashes,
-        values: terms.weights,
-    }
-}
+    #[test]
+    fn recovery_writes_only_the_points_that_are_not_there_just_so() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout {
+            dimension: Some(3),
+            tuning: Tuning::default(),
+        };
+        let engine = Engine::create(&dir.path().join("engine"), layout).expect("a new shard");
+        let tenant_id = TenantId(Uuid::from_u128(7));
+        let stored = vec![
+            point(1, "goods may be returned", Some(vec![1.0, 2.0, 2.0])),
+            point(2, "", Some(vec![0.0, 1.0, 0.0])),
+            point(3, "words alone", None),
+        ];
+        let operation = Operation {
+            tenant_id,
+            change: Change::Upsert(stored.clone()),
+        };
+        engine.apply(&operation).expect("stored");
 
-fn read_id(payload: &Payload, field: &str) -> Option<Uuid> {
-    payload.0.get(field)?.as_str()?.parse().ok()
-}
-
-fn dense_of(vectors: VectorStructInternal) -> Option<Vec<f32>> {
-    let dense = match vectors {
-        VectorStructInternal::Named(mut named) => named.remove(DENSE)?,
-        VectorStructInternal::Single(vector) => return Some(vector),
-        VectorStructInternal::MultiDense(_) => return None,
-    };
-    match dense {
-        VectorInternal::Dense(vector) => Some(vector),
-        VectorInternal::Sparse(_) | VectorInternal::MultiDense(_) => None,
+        assert_eq!(engine.not_stored(tenant_id, stored.clone()).expect("read"), []);
+        let changed = vec![
+            point(
+                1,
+                "goods may not be returned after all",
+                Some(vec![1.0, 2.0, 2.0]),
+            ),
+            point(2, "", Some(vec![0.0, 0.0, 1.0])),
+            point(3, "words alone", Some(vec![1.0, 0.0, 0.0])),
+            PreparedPoint {
+                source_id: SourceId(Uuid::from_u128(2)),
+                ..stored[0].clone()
+            },
+            point(4, "a new one", None),
+        ];
+        assert_eq!(
+            engine.not_stored(tenant_id, changed.clone()).expect("read"),
+            changed
+        );
+        let another = TenantId(Uuid::from_u128(8));
+        assert_eq!(engine.not_stored(another, stored.clone()).expect("read"), stored);
     }
 }

@@ -12,6 +12,7 @@ mod filter;
 mod log;
 mod operation;
 mod shard;
+mod stored;
 mod tuning;
 mod writer;
 

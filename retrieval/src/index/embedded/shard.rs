@@ -12,10 +12,11 @@ use qdrant_edge::{OperationError, PointId};
 use tokio::sync::oneshot;
 
 use super::collection::Collection;
-use super::engine::{Engine, Found, Layout, cosine};
+use super::engine::{Engine, Found, Layout};
 use super::filter::{self, TenantFilter};
 use super::log::RedoLog;
 use super::operation::Operation;
+use super::stored::cosine;
 use super::tuning::Tuning;
 use super::writer::{Command, Writer};
 use crate::fuse::fuse;

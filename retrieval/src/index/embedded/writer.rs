@@ -71,7 +71,7 @@ impl Writer {
             repeated += 1;
             points += operation.points();
             state
-                .read(|engine| engine.apply(&operation))
+                .read(|engine| engine.repeat(operation))
                 .map_err(std::io::Error::other)
         });
         replayed.map_err(|error| {
