@@ -24,8 +24,14 @@ use crate::id::TenantId;
 /// A key set is fetched again after this time, so that withdrawn keys end.
 const KEY_SET_AGE: TimeDelta = TimeDelta::minutes(10);
 
+/// A key set that cannot be fetched again holds for this time at most.
+const KEY_SET_LIMIT: TimeDelta = TimeDelta::hours(1);
+
 /// A token with an unknown key id fetches the set again, but not more often than this.
 const REFETCH_AFTER: TimeDelta = TimeDelta::seconds(30);
+
+/// Longest name of a person, in characters: it goes into every audit line.
+const MAX_SUBJECT_CHARS: usize = 255;
 
 /// Largest key set.
 const MAX_KEY_SET_BYTES: usize = 256 * 1024;
@@ -57,7 +63,16 @@ pub struct ForeignTokens {
 #[derive(Default)]
 struct KeySet {
     keys: HashMap<String, Arc<DecodingKey>>,
+    /// When the keys came.
     fetched_at: Option<DateTime<Utc>>,
+    /// When the issuer was last asked, whether or not it answered.
+    tried_at: Option<DateTime<Utc>>,
+}
+
+impl KeySet {
+    fn is_younger_than(&self, age: TimeDelta, now: DateTime<Utc>) -> bool {
+        self.fetched_at.is_some_and(|fetched_at| now - fetched_at <= age)
+    }
 }
 
 impl ForeignTokens {
@@ -104,8 +119,13 @@ impl ForeignTokens {
             .map_err(|_| access::wrong())?
             .claims;
         let leeway = i64::try_from(config.leeway_s).unwrap_or_default();
-        let timely = claims.exp + leeway > now.timestamp()
-            && claims.nbf.is_none_or(|nbf| nbf - leeway <= now.timestamp());
+        let timely = claims.exp.saturating_add(leeway) > now.timestamp()
+            && claims
+                .nbf
+                .is_none_or(|nbf| nbf.saturating_sub(leeway) <= now.timestamp());
+        if !is_name(&claims.sub) {
+            return Err(access::wrong());
+        }
         let tenant_id = claims
             .app_metadata
             .tenant_id
@@ -134,35 +154,40 @@ impl ForeignTokens {
         })
     }
 
-    /// The key with this id. When the set cannot be fetched, the answer is no.
+    /// The key with this id. An issuer that does not answer for a while locks nobody out: its last key set holds on.
     async fn find_key(&self, config: &Jwt, key_id: &str, now: DateTime<Utc>) -> Result<Arc<DecodingKey>> {
         let mut key_set = self.key_set.lock().await;
-        let age = key_set.fetched_at.map(|fetched_at| now - fetched_at);
-        let known = key_set.keys.get(key_id).cloned();
-        let due = match (&known, age) {
-            (_, None) => true,
-            (Some(_), Some(age)) => age > KEY_SET_AGE,
-            (None, Some(age)) => age > REFETCH_AFTER,
-        };
-        if !due {
-            return known.ok_or_else(access::wrong);
+        if key_set.is_younger_than(KEY_SET_AGE, now)
+            && let Some(key) = key_set.keys.get(key_id)
+        {
+            return Ok(key.clone());
         }
-        // Noted before the attempt, so that an issuer that is down is not asked at each request.
-        key_set.fetched_at = Some(now);
-        match self.fetch(config).await {
-            Ok(keys) => key_set.keys = keys,
-            Err(error) => {
-                tracing::error!(error = %error, "cannot fetch the key set of auth.jwt.jwks_url");
-                key_set.keys.clear();
-                return Err(Error::Unavailable {
-                    code: "issuer_unavailable",
-                    message: "the keys of the token's issuer cannot be fetched; try again shortly".into(),
-                    retry_after: Duration::from_secs(30),
-                    source: None,
-                });
+        if key_set
+            .tried_at
+            .is_none_or(|tried_at| now - tried_at > REFETCH_AFTER)
+        {
+            // Noted before the attempt, so that an issuer that is down is not asked at each request.
+            key_set.tried_at = Some(now);
+            match self.fetch(config).await {
+                Ok(keys) => {
+                    key_set.keys = keys;
+                    key_set.fetched_at = Some(now);
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "cannot fetch the key set of auth.jwt.jwks_url")
+                }
             }
         }
-        key_set.keys.get(key_id).cloned().ok_or_else(access::wrong)
+        match key_set.keys.get(key_id) {
+            Some(key) if key_set.is_younger_than(KEY_SET_LIMIT, now) => Ok(key.clone()),
+            None if key_set.is_younger_than(KEY_SET_AGE, now) => Err(access::wrong()),
+            _ => Err(Error::Unavailable {
+                code: "issuer_unavailable",
+                message: "the keys of the token's issuer cannot be fetched; try again shortly".into(),
+                retry_after: Duration::from_secs(30),
+                source: None,
+            }),
+        }
     }
 
     async fn fetch(&self, config: &Jwt) -> std::result::Result<HashMap<String, Arc<DecodingKey>>, String> {
@@ -190,4 +215,11 @@ impl ForeignTokens {
         });
         Ok(usable.collect())
     }
+}
+
+/// Whether a subject can name someone in the audit log.
+fn is_name(subject: &str) -> bool {
+    !subject.is_empty()
+        && subject.chars().count() <= MAX_SUBJECT_CHARS
+        && !subject.chars().any(char::is_control)
 }

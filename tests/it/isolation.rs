@@ -244,6 +244,10 @@ async fn a_key_restricted_to_one_chatbot_sees_the_tenants_other_chatbots_like_on
 
     assert!(tried >= 10, "only {tried} places for ids were found");
     for (now, then) in everything_of(&acme, &support).await.into_iter().zip(before) {
+        if now.0 == "/api/usage" {
+            // The ledger is the tenant's: the key's own searches are in it.
+            continue;
+        }
         assert_eq!(now, then, "a restricted key changed something of another chatbot");
     }
 }

@@ -86,7 +86,7 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     let owner = service.sign_up("owner@example.com", "acme").await;
     for role in Role::ALL {
         let person = owner
-            .bring(&format!("{}@example.com", role.name()), role.name())
+            .bring(&format!("{}@staff.example.com", role.name()), role.name())
             .await;
 
         try_all(&service, &person.access_token, role.name(), |permission| {

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod databases;
+pub mod issuer;
 pub mod openai;
 pub mod operations;
 pub mod people;

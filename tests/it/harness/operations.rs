@@ -183,6 +183,16 @@ impl Operation {
         }
     }
 
+    /// Whether it takes any query.
+    pub fn has_query(&self) -> bool {
+        self.query_names().next().is_some()
+    }
+
+    /// Whether it takes this query parameter.
+    pub fn takes_query(&self, name: &str) -> bool {
+        self.query_names().any(|own| own == name)
+    }
+
     fn query_names(&self) -> impl Iterator<Item = String> {
         let parameters = self.document["parameters"]
             .as_array()

@@ -1,0 +1,180 @@
+//! The two engines' schemas are one: the same tables, columns, types, null-ness, unique keys and references.
+
+use std::collections::BTreeSet;
+
+use frontdesk::db::{Db, Scope};
+use frontdesk::on;
+use sqlx::AssertSqlSafe;
+
+use crate::harness::databases::databases;
+
+/// One fact about a schema, as a line that can be compared.
+type Facts = BTreeSet<String>;
+
+/// What a PostgreSQL type is on SQLite.
+fn on_sqlite(postgres_type: &str) -> &str {
+    match postgres_type {
+        "uuid" => "blob",
+        "timestamp with time zone" | "jsonb" | "text" => "text",
+        "bigint" => "integer",
+        "double precision" => "real",
+        "boolean" => "boolean",
+        other => panic!("{other}: say here what this is on SQLite"),
+    }
+}
+
+async fn all<T>(db: &Db, text: &str) -> Vec<T>
+where
+    T: Send
+        + Unpin
+        + for<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow>
+        + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+{
+    let mut conn = db.read(Scope::Operator).await.expect("a connection");
+    on!(conn, c => sqlx::query_as(AssertSqlSafe(text.to_owned())).fetch_all(c).await)
+        .expect("the schema can be read")
+}
+
+async fn sqlite_facts(db: &Db) -> Facts {
+    let mut facts = Facts::new();
+    let tables: Vec<(String,)> = all(db, "select name from sqlite_schema where type = 'table' and name not like 'sqlite_%' and name not like '\\_%' escape '\\'").await;
+    for (table,) in tables {
+        let columns: Vec<(String, String, bool, i64)> = all(
+            db,
+            &format!("select name, lower(type), \"notnull\" or pk > 0, pk from pragma_table_info('{table}')"),
+        )
+        .await;
+        let mut key: Vec<(i64, String)> = Vec::new();
+        for (column, kind, required, place) in columns {
+            facts.insert(format!(
+                "{table}.{column} {kind}{}",
+                if required { " not null" } else { "" }
+            ));
+            if place > 0 {
+                key.push((place, column));
+            }
+        }
+        key.sort();
+        facts.insert(unique(
+            &table,
+            key.into_iter().map(|(_, column)| column).collect(),
+            false,
+        ));
+        let indexes: Vec<(String, bool)> = all(
+            db,
+            &format!("select name, partial from pragma_index_list('{table}') where \"unique\""),
+        )
+        .await;
+        for (index, partial) in indexes {
+            let columns: Vec<(String,)> = all(
+                db,
+                &format!("select name from pragma_index_info('{index}') order by seqno"),
+            )
+            .await;
+            facts.insert(unique(
+                &table,
+                columns.into_iter().map(|(column,)| column).collect(),
+                partial,
+            ));
+        }
+        let references: Vec<(String, String, String)> = all(
+            db,
+            &format!("select \"from\", \"table\", lower(on_delete) from pragma_foreign_key_list('{table}')"),
+        )
+        .await;
+        facts.extend(references.into_iter().map(|(column, target, on_delete)| {
+            format!("{table}.{column} -> {target} on delete {on_delete}")
+        }));
+    }
+    facts
+}
+
+async fn postgres_facts(db: &Db) -> Facts {
+    let mut facts = Facts::new();
+    let columns: Vec<(String, String, String, bool)> = all(
+        db,
+        "select cast(table_name as text), cast(column_name as text), cast(data_type as text), is_nullable = 'NO'
+           from information_schema.columns
+          where table_schema = 'public' and table_name not like '\\_%'",
+    )
+    .await;
+    for (table, column, kind, required) in columns {
+        facts.insert(format!(
+            "{table}.{column} {}{}",
+            on_sqlite(&kind),
+            if required { " not null" } else { "" }
+        ));
+    }
+    let uniques: Vec<(String, String, bool)> = all(
+        db,
+        "select cast(t.relname as text),
+                (select string_agg(cast(a.attname as text), ',' order by k.place)
+                   from unnest(i.indkey) with ordinality as k (number, place)
+                   join pg_attribute a on a.attrelid = t.oid and a.attnum = k.number),
+                i.indpred is not null
+           from pg_index i
+           join pg_class t on t.oid = i.indrelid
+           join pg_namespace n on n.oid = t.relnamespace
+          where n.nspname = 'public' and i.indisunique and t.relname not like '\\_%'",
+    )
+    .await;
+    for (table, columns, partial) in uniques {
+        facts.insert(unique(
+            &table,
+            columns.split(',').map(str::to_owned).collect(),
+            partial,
+        ));
+    }
+    let references: Vec<(String, String, String, String)> = all(
+        db,
+        "select cast(t.relname as text), cast(a.attname as text), cast(f.relname as text),
+                case r.confdeltype when 'c' then 'cascade' when 'a' then 'no action' when 'n' then 'set null' else 'other' end
+           from pg_constraint r
+           join pg_class t on t.oid = r.conrelid
+           join pg_class f on f.oid = r.confrelid
+           join pg_attribute a on a.attrelid = t.oid and a.attnum = r.conkey[1]
+          where r.contype = 'f'",
+    )
+    .await;
+    facts.extend(references.into_iter().map(|(table, column, target, on_delete)| {
+        format!("{table}.{column} -> {target} on delete {on_delete}")
+    }));
+    facts
+}
+
+fn unique(table: &str, columns: Vec<String>, partial: bool) -> String {
+    format!(
+        "{table} unique ({}){}",
+        columns.join(", "),
+        if partial { " where …" } else { "" }
+    )
+}
+
+#[tokio::test]
+async fn both_engines_have_the_same_schema() {
+    let mut schemas = Vec::new();
+    for database in databases().await {
+        let facts = match &database.db {
+            Db::Sqlite { .. } => sqlite_facts(&database.db).await,
+            Db::Postgres(_) => postgres_facts(&database.db).await,
+        };
+        assert!(
+            facts.len() > 150,
+            "{} shows only {} facts",
+            database.engine,
+            facts.len()
+        );
+        schemas.push((database.engine, facts));
+    }
+    // A run without PostgreSQL has nothing to compare with.
+    let [(first_engine, first), (second_engine, second)] = schemas.as_slice() else {
+        return;
+    };
+    let only_first: Vec<&String> = first.difference(second).collect();
+    let only_second: Vec<&String> = second.difference(first).collect();
+
+    assert!(
+        only_first.is_empty() && only_second.is_empty(),
+        "only on {first_engine}: {only_first:#?}\nonly on {second_engine}: {only_second:#?}"
+    );
+}
