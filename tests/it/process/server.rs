@@ -236,8 +236,22 @@ async fn what_the_server_writes_is_readable_by_its_user_alone() {
 
     assert!(seen >= 3, "database, key and files are there");
     server.stop().await;
-    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).expect("ours");
-    let output = run(&data, &["serve"]).await;
+}
+
+#[tokio::test]
+async fn a_data_folder_that_others_can_read_is_closed_and_one_they_can_change_is_refused() {
+    let (_folder, data) = data_dir();
+    std::fs::create_dir(&data).expect("ours");
+    let open_for =
+        |mode| std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).expect("ours");
+
+    open_for(0o755);
+    Server::start(&data, &[]).await.stop().await;
+
+    let mode = std::fs::metadata(&data).expect("known").permissions().mode();
+    assert_eq!(mode & 0o007, 0, "{mode:o}");
+    open_for(0o777);
+    let output = run(&data, &["serve", "--listen", "127.0.0.1:0"]).await;
     assert_eq!(output.status.code(), Some(3));
     assert!(told(&output).contains("chmod 700"), "{}", told(&output));
 }
