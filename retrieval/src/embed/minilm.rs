@@ -1,35 +1,134 @@
 //! all-MiniLM-L6-v2 and its kin on the CPU: a BERT encoder, the mean over its tokens, unit length (Reimers and Gurevych,
 //! "Sentence-BERT", EMNLP 2019). Weights are read once and shared by all threads.
+//!
+//! Texts of a batch lie one behind the other without padding: the matrix products that every token goes through take them
+//! all at once, attention takes them one by one. Products are `candle`'s; what is between them is in [`kernels`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config};
+use candle_core::safetensors::BufferedSafetensors;
+use candle_core::{DType, Device, Result, Tensor};
+use serde::Deserialize;
 
+use super::kernels::{self, Norm};
 use super::tokenizer::LoadError;
 
 pub(super) struct MiniLm {
-    bert: BertModel,
+    words: Vec<f32>,
+    positions: Vec<f32>,
+    /// Of the first and only segment.
+    token_type: Vec<f32>,
+    norm: Norm,
+    layers: Vec<Layer>,
+    heads: usize,
     dimension: usize,
-    positions: usize,
+}
+
+/// What we need of a `config.json`.
+#[derive(Deserialize)]
+struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    hidden_act: String,
+    max_position_embeddings: usize,
+    type_vocab_size: usize,
+    layer_norm_eps: f64,
+    model_type: String,
+    #[serde(default = "absolute")]
+    position_embedding_type: String,
+}
+
+impl Config {
+    /// What we cannot compute of it.
+    fn unsupported(&self) -> Option<String> {
+        let Self {
+            model_type,
+            hidden_act,
+            position_embedding_type,
+            ..
+        } = self;
+        let known = (
+            model_type.as_str(),
+            hidden_act.as_str(),
+            position_embedding_type.as_str(),
+        );
+        if known != ("bert", "gelu", "absolute") {
+            return Some(format!(
+                "a {model_type} with {hidden_act} and {position_embedding_type} positions"
+            ));
+        }
+        let divides =
+            self.num_attention_heads > 0 && self.hidden_size.is_multiple_of(self.num_attention_heads);
+        (!divides || self.type_vocab_size == 0).then(|| "sizes that do not fit together".to_owned())
+    }
+}
+
+fn absolute() -> String {
+    "absolute".to_owned()
+}
+
+struct Layer {
+    /// Queries, keys and values side by side.
+    attention_in: Dense,
+    attention_out: Dense,
+    attention_norm: Norm,
+    widen: Dense,
+    narrow: Dense,
+    norm: Norm,
+}
+
+/// `x * weight + bias`.
+struct Dense {
+    /// `[in][out]`: the product then reads it as it lies.
+    weight: Tensor,
+    bias: Vec<f32>,
 }
 
 impl MiniLm {
     /// Reads `config.json` and `model.safetensors` of `dir`.
-    pub(super) fn load(dir: &Path) -> Result<Self, LoadError> {
+    pub(super) fn load(dir: &Path) -> std::result::Result<Self, LoadError> {
         let config_path = dir.join("config.json");
         let config: Config = serde_json::from_slice(&read(&config_path)?)
             .map_err(|error| LoadError::unusable(&config_path, error))?;
+        if let Some(unsupported) = config.unsupported() {
+            return Err(LoadError::unusable(&config_path, unsupported));
+        }
         let weights_path = dir.join("model.safetensors");
         let weights = read(&weights_path)?;
-        let bert = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)
-            .and_then(|weights| BertModel::load(weights, &config))
-            .map_err(|error| LoadError::unusable(&weights_path, error))?;
+        BufferedSafetensors::new(weights)
+            .and_then(|weights| Self::from_weights(&Weights { weights }, &config))
+            .map_err(|error| LoadError::unusable(&weights_path, error))
+    }
+
+    fn from_weights(weights: &Weights, config: &Config) -> Result<Self> {
+        let width = config.hidden_size;
+        let layer = |number: usize| {
+            let part = |name: &str| format!("encoder.layer.{number}.{name}");
+            let norm = |name: &str| weights.norm(&part(name), width, config.layer_norm_eps);
+            let attention = ["query", "key", "value"].map(|name| part(&format!("attention.self.{name}")));
+            Ok(Layer {
+                attention_in: weights.dense(&attention, width, width)?,
+                attention_out: weights.dense(&[part("attention.output.dense")], width, width)?,
+                attention_norm: norm("attention.output.LayerNorm")?,
+                widen: weights.dense(&[part("intermediate.dense")], width, config.intermediate_size)?,
+                narrow: weights.dense(&[part("output.dense")], config.intermediate_size, width)?,
+                norm: norm("output.LayerNorm")?,
+            })
+        };
+        let table = |name: &str, rows: usize| {
+            weights.values(&format!("embeddings.{name}_embeddings.weight"), &[rows, width])
+        };
         Ok(Self {
-            bert,
-            dimension: config.hidden_size,
-            positions: config.max_position_embeddings,
+            words: table("word", config.vocab_size)?,
+            positions: table("position", config.max_position_embeddings)?,
+            token_type: table("token_type", config.type_vocab_size)?[..width].to_vec(),
+            norm: weights.norm("embeddings.LayerNorm", width, config.layer_norm_eps)?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            heads: config.num_attention_heads,
+            dimension: width,
         })
     }
 
@@ -39,40 +138,160 @@ impl MiniLm {
 
     /// Most tokens of one text, special ones included.
     pub(super) fn positions(&self) -> usize {
-        self.positions
+        self.positions.len() / self.dimension
     }
 
-    /// The vectors of `texts`, each a list of at least one token id. Shorter texts are padded to the longest, so texts of
-    /// like length belong together.
-    pub(super) fn embed(&self, texts: &[&[u32]], padding: u32) -> candle_core::Result<Vec<Vec<f32>>> {
-        let longest = texts.iter().map(|text| text.len()).max().unwrap_or_default();
-        let shape = (texts.len(), longest);
-        let padded = |fill: u32, value: &dyn Fn(u32) -> u32| -> Vec<u32> {
-            let rows = texts.iter().flat_map(|text| {
-                let ids = text.iter().map(|id| value(*id));
-                ids.chain(std::iter::repeat_n(fill, longest - text.len()))
-            });
-            rows.collect()
-        };
-        let ids = Tensor::from_vec(padded(padding, &|id| id), shape, &Device::Cpu)?;
-        let mask = Tensor::from_vec(padded(0, &|_| 1), shape, &Device::Cpu)?;
-        let states = self.bert.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
-        let states: Vec<f32> = states.flatten_all()?.to_vec1()?;
-        let of_text = states.chunks_exact(longest * self.dimension);
-        Ok(of_text
-            .zip(texts)
-            .map(|(states, text)| self.pool(&states[..text.len() * self.dimension]))
-            .collect())
+    /// The vectors of `texts`, each a list of at least one token id and at most [`MiniLm::positions`].
+    pub(super) fn embed(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+        let mut states = self.look_up(texts)?;
+        for layer in &self.layers {
+            let attended = self.attend(&layer.attention_in, &states, texts)?;
+            let attended = layer.attention_out.product(&attended)?;
+            kernels::add_and_normalise(
+                &mut states,
+                &attended,
+                &layer.attention_out.bias,
+                &layer.attention_norm,
+            );
+            let mut wide = layer.widen.product(&states)?;
+            kernels::add_and_gelu(&mut wide, &layer.widen.bias);
+            let narrow = layer.narrow.product(&wide)?;
+            kernels::add_and_normalise(&mut states, &narrow, &layer.narrow.bias, &layer.norm);
+        }
+        let mut rest = states.as_slice();
+        let vectors = texts.iter().map(|text| {
+            let (of_text, behind) = rest.split_at(text.len() * self.dimension);
+            rest = behind;
+            self.mean(of_text)
+        });
+        Ok(vectors.collect())
+    }
+
+    /// `[tokens of all texts][dimension]`, before the first layer.
+    fn look_up(&self, texts: &[&[u32]]) -> Result<Vec<f32>> {
+        let width = self.dimension;
+        let mut states = Vec::with_capacity(texts.iter().map(|text| text.len() * width).sum());
+        for text in texts {
+            for (id, position) in text.iter().zip(self.positions.chunks_exact(width)) {
+                let start = *id as usize * width;
+                let Some(word) = self.words.get(start..start + width) else {
+                    candle_core::bail!("token {id} is not in the vocabulary");
+                };
+                let values = word.iter().zip(position).zip(&self.token_type);
+                states.extend(values.map(|((word, position), token_type)| word + position + token_type));
+            }
+        }
+        kernels::normalise_rows(&mut states, &self.norm);
+        Ok(states)
+    }
+
+    /// What each token takes over from the others of its text.
+    fn attend(&self, dense: &Dense, states: &[f32], texts: &[&[u32]]) -> Result<Vec<f32>> {
+        let (heads, width) = (self.heads, self.dimension);
+        let head_width = width / heads;
+        let projected = dense.product(states)?;
+        let mut attended = vec![0.0_f32; states.len()];
+        let mut start = 0;
+        for text in texts {
+            let tokens = text.len();
+            let rows = &projected[start * 3 * width..(start + tokens) * 3 * width];
+            let shape = (heads, tokens, head_width);
+            // One of queries, keys and values, head by head.
+            let part = |number: usize, scale: f32| {
+                let mut values = Vec::with_capacity(tokens * width);
+                for head in 0..heads {
+                    let column = number * width + head * head_width;
+                    let bias = &dense.bias[column..column + head_width];
+                    for row in rows.chunks_exact(3 * width) {
+                        let of_head = row[column..column + head_width].iter().zip(bias);
+                        values.extend(of_head.map(|(value, bias)| (value + bias) * scale));
+                    }
+                }
+                Tensor::from_vec(values, shape, &Device::Cpu)
+            };
+            let scale = 1.0 / (head_width as f32).sqrt();
+            let scores = part(0, scale)?.matmul(&part(1, 1.0)?.t()?)?;
+            let mut shares: Vec<f32> = scores.flatten_all()?.to_vec1()?;
+            kernels::softmax_rows(&mut shares, tokens);
+            let shares = Tensor::from_vec(shares, (heads, tokens, tokens), &Device::Cpu)?;
+            let taken: Vec<f32> = shares.matmul(&part(2, 1.0)?)?.flatten_all()?.to_vec1()?;
+            // Back from head by head to token by token.
+            let target = &mut attended[start * width..(start + tokens) * width];
+            for (head, of_head) in taken.chunks_exact(tokens * head_width).enumerate() {
+                for (row, values) in target
+                    .chunks_exact_mut(width)
+                    .zip(of_head.chunks_exact(head_width))
+                {
+                    row[head * head_width..(head + 1) * head_width].copy_from_slice(values);
+                }
+            }
+            start += tokens;
+        }
+        Ok(attended)
     }
 
     /// The mean of the token states, at unit length.
-    fn pool(&self, states: &[f32]) -> Vec<f32> {
+    fn mean(&self, states: &[f32]) -> Vec<f32> {
         let mut sum = vec![0.0_f32; self.dimension];
         for state in states.chunks_exact(self.dimension) {
             sum.iter_mut().zip(state).for_each(|(sum, value)| *sum += value);
         }
         normalise(&mut sum);
         sum
+    }
+}
+
+impl Dense {
+    /// `x * weight`; the bias is left to the step that follows.
+    fn product(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let width = self.weight.dim(0)?;
+        let x = Tensor::from_slice(x, (x.len() / width, width), &Device::Cpu)?;
+        x.matmul(&self.weight)?.flatten_all()?.to_vec1()
+    }
+}
+
+/// The model file, with or without the `bert.` before every name.
+struct Weights {
+    weights: BufferedSafetensors,
+}
+
+impl Weights {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let load = |name: &str| self.weights.load(name, &Device::Cpu);
+        let tensor = load(name)
+            .or_else(|_| load(&format!("bert.{name}")))?
+            .to_dtype(DType::F32)?;
+        if tensor.dims() != shape {
+            candle_core::bail!("{name} has the shape {:?} instead of {shape:?}", tensor.dims());
+        }
+        Ok(tensor)
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.tensor(name, shape)?.flatten_all()?.to_vec1()
+    }
+
+    /// The layers of these names, side by side.
+    fn dense(&self, names: &[String], inputs: usize, outputs: usize) -> Result<Dense> {
+        let mut weights = Vec::with_capacity(names.len());
+        let mut bias = Vec::with_capacity(names.len() * outputs);
+        for name in names {
+            weights.push(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?);
+            bias.extend(self.values(&format!("{name}.bias"), &[outputs])?);
+        }
+        Ok(Dense {
+            weight: Tensor::cat(&weights, 0)?.t()?.contiguous()?,
+            bias,
+        })
+    }
+
+    fn norm(&self, name: &str, width: usize, epsilon: f64) -> Result<Norm> {
+        let values = |part: &str| self.values(&format!("{name}.{part}"), &[width]);
+        Ok(Norm {
+            gain: values("weight")?,
+            offset: values("bias")?,
+            epsilon: epsilon as f32,
+        })
     }
 }
 
@@ -90,9 +309,9 @@ pub(super) fn normalise(vector: &mut [f32]) {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, LoadError> {
+fn read(path: &Path) -> std::result::Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|source| LoadError::Unreadable {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

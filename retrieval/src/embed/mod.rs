@@ -3,6 +3,7 @@
 //! [`LocalEmbedder`] runs all-MiniLM-L6-v2 on this machine's CPU, [`OpenAiEmbedder`] asks any server that speaks OpenAI's
 //! embeddings API. A deployment without either counts tokens by [`estimate_tokens`].
 
+mod kernels;
 mod local;
 mod minilm;
 mod openai;

@@ -23,7 +23,7 @@ pub(super) struct Bulk {
     pub(super) reply: Reply,
 }
 
-/// Texts of one bulk that are of like length.
+/// Some of the texts of a bulk.
 pub(super) struct Batch {
     pub(super) bulk: Arc<RunningBulk>,
     /// Place among the bulk's texts, and what the model reads of it.

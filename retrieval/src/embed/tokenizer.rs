@@ -38,7 +38,6 @@ pub struct Tokenizer {
 pub(super) struct SpecialTokens {
     pub(super) start: u32,
     pub(super) end: u32,
-    pub(super) padding: u32,
 }
 
 impl Tokenizer {
@@ -62,7 +61,6 @@ impl Tokenizer {
         let special = SpecialTokens {
             start: id_of("[CLS]")?,
             end: id_of("[SEP]")?,
-            padding: id_of("[PAD]")?,
         };
         Ok(Self { tokenizer, special })
     }
@@ -86,10 +84,6 @@ impl Tokenizer {
         pieces.extend_from_slice(kept);
         pieces.push(self.special.end);
         Ok(pieces)
-    }
-
-    pub(super) fn padding(&self) -> u32 {
-        self.special.padding
     }
 }
 
