@@ -13,6 +13,9 @@ use crate::knowledge::Passage;
 /// Longest text held back while it may become a marker: `[12, 13, 14]` and white space before it.
 const MAX_HELD_BYTES: usize = 48;
 
+/// A line of at most so many content words is a heading or a label rather than a statement.
+const LABEL_WORDS: usize = 3;
+
 /// Longest quote in characters.
 const MAX_QUOTE_CHARS: usize = 400;
 
@@ -52,6 +55,8 @@ pub enum Piece {
 /// Turns the model's text into checked pieces, as it streams.
 pub struct MarkerFilter<'p> {
     passages: &'p [Passage],
+    /// What the answer is about, where its own words do not say it.
+    question: &'p str,
     /// For each passage, its number in the answer.
     number_of: Vec<Option<usize>>,
     citations: Vec<Citation>,
@@ -62,10 +67,11 @@ pub struct MarkerFilter<'p> {
 }
 
 impl<'p> MarkerFilter<'p> {
-    /// For an answer over these passages, numbered from 1 in this order.
-    pub fn new(passages: &'p [Passage]) -> Self {
+    /// For an answer to `question` over these passages, numbered from 1 in this order.
+    pub fn new(passages: &'p [Passage], question: &'p str) -> Self {
         Self {
             passages,
+            question,
             number_of: vec![None; passages.len()],
             citations: Vec::new(),
             held: String::new(),
@@ -109,18 +115,23 @@ impl<'p> MarkerFilter<'p> {
         } else if character == '[' {
             // Whatever was held was no marker, but its white space may belong to this one.
             if in_marker {
-                out.push_str(&self.held);
-                self.held.clear();
+                self.let_go(out);
             }
             self.held.push('[');
         } else if goes_on && self.held.len() < MAX_HELD_BYTES {
             self.held.push(character);
         } else {
-            out.push_str(&self.held);
-            self.held.clear();
+            self.let_go(out);
             out.push(character);
             self.note(character);
         }
+    }
+
+    /// What was held back is the model's own text.
+    fn let_go(&mut self, out: &mut String) {
+        let held = std::mem::take(&mut self.held);
+        held.chars().for_each(|character| self.note(character));
+        out.push_str(&held);
     }
 
     fn note(&mut self, character: char) {
@@ -168,6 +179,7 @@ impl<'p> MarkerFilter<'p> {
                         &self.passages[index],
                         self.citations.len() + 1,
                         last_sentence(&self.claim),
+                        self.question,
                     );
                     self.number_of[index] = Some(citation.marker);
                     flush(out, pieces);
@@ -201,9 +213,9 @@ fn last_sentence(claim: &str) -> &str {
         .map_or(claim, |(start, end)| &claim[start..end])
 }
 
-/// The citation of `passage` for `claim`.
-pub fn cite(passage: &Passage, marker: usize, claim: &str) -> Citation {
-    let (start, end) = best_quote(&passage.text, claim);
+/// The citation of `passage` for `claim`, which is a part of the answer to `question`.
+pub fn cite(passage: &Passage, marker: usize, claim: &str, question: &str) -> Citation {
+    let (start, end) = best_quote(&passage.text, claim, question);
     let chars_before = passage.text[..start].chars().count() as i64;
     let chars_in = passage.text[start..end].chars().count() as i64;
     Citation {
@@ -221,16 +233,30 @@ pub fn cite(passage: &Passage, marker: usize, claim: &str) -> Citation {
     }
 }
 
-/// The sentence of `text` that shares most content words with `claim`, as byte offsets; the first one if none does.
-fn best_quote(text: &str, claim: &str) -> (usize, usize) {
-    let wanted = content_words(claim);
+/// The sentence of `text` that shares most content words with `claim`, then with `question`, as byte offsets. Where
+/// no sentence shares any, the first one that is more than a label.
+fn best_quote(text: &str, claim: &str, question: &str) -> (usize, usize) {
+    let (claimed, asked) = (content_words(claim), content_words(question));
     let mut best = None;
     for (start, end) in sentences(text) {
         let words = content_words(&text[start..end]);
-        let shared = words.intersection(&wanted).count();
+        let (of_claim, of_question) = (
+            words.intersection(&claimed).count(),
+            words.intersection(&asked).count(),
+        );
         // Shorter sentences win among equals: they say it more plainly.
-        let rank = (shared, std::cmp::Reverse(end - start));
-        if best.as_ref().is_none_or(|(best_rank, _)| rank > *best_rank) && (shared > 0 || best.is_none()) {
+        let length = if of_claim + of_question > 0 {
+            end - start
+        } else {
+            0
+        };
+        let rank = (
+            of_claim,
+            of_question,
+            words.len() > LABEL_WORDS,
+            std::cmp::Reverse(length),
+        );
+        if best.as_ref().is_none_or(|(best_rank, _)| rank > *best_rank) {
             best = Some((rank, (start, end)));
         }
     }
@@ -267,7 +293,7 @@ mod tests {
     }
 
     fn run(passages: &[Passage], parts: &[&str]) -> (String, Vec<Citation>) {
-        let mut filter = MarkerFilter::new(passages);
+        let mut filter = MarkerFilter::new(passages, "How long may I return goods?");
         let mut text = String::new();
         let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| filter.push(part)).collect();
         pieces.extend(filter.finish());
@@ -311,6 +337,43 @@ mod tests {
         let answer = "See [the list](x), a[i], [], [ ], [1st] and [";
 
         assert_eq!(run(&passages, &[answer]).0, answer);
+    }
+
+    #[test]
+    fn the_quote_never_is_a_heading_where_a_sentence_says_it() {
+        let passages = [passage(
+            "Returns\nWe ship on all Mondays. Goods may be returned within 30 days. Call us.",
+        )];
+
+        for answer in [
+            "You have 30 days [1].",
+            "Yes [1].",
+            "[1]",
+            "Dreissig Tage [1].",
+            "Returns are possible [1].",
+        ] {
+            assert_eq!(
+                run(&passages, &[answer]).1[0].quote,
+                "Goods may be returned within 30 days.",
+                "{answer}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_claim_is_the_same_however_the_text_is_cut() {
+        let passages = [passage(
+            "We ship on all Mondays. Parcels weigh ten pounds. Goods may be returned.",
+        )];
+        let answer = "All parcels weigh ten pounds [1].";
+
+        for cut in 1..answer.len() {
+            assert_eq!(
+                run(&passages, &[&answer[..cut], &answer[cut..]]).1[0].quote,
+                "Parcels weigh ten pounds.",
+                "{cut}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! Answers without a model: the sentences of the passages that support the question best, word for word and cited.
+//! Answers without a model: the sentences of the passages that support the question best, word for word, cited, and in
+//! the order in which they were written.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::citation::{Citation, cite};
@@ -12,6 +14,14 @@ const MAX_SENTENCES: usize = 3;
 /// Characters of one sentence, so that a table without full stops does not become the answer.
 const MAX_SENTENCE_CHARS: usize = 500;
 
+/// What a word of the question counts when it stands in the heading above a sentence, and in the heading right above.
+/// A word in the sentence itself counts 1.
+const HEADING_WEIGHT: f32 = 0.5;
+const FIRST_BELOW_HEADING_WEIGHT: f32 = 0.8;
+
+/// What a sentence counts that hardly says anything by itself: a label, or a question.
+const LABEL_WEIGHT: f32 = 0.3;
+
 /// Said before the sentences, so that nobody takes an extract for a worded answer.
 pub const LEAD: &str = "From the documents:";
 
@@ -23,43 +33,40 @@ pub struct Extract {
 
 struct Candidate<'p> {
     passage: usize,
+    /// Where the sentence begins in its passage.
+    start: usize,
     text: &'p str,
     score: f32,
 }
 
 /// The best-supported sentences for `question`; `None` when there are no passages.
+///
+/// The passage of the best sentence comes first, and within a passage sentences keep their order.
 pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
     let wanted = content_words(question);
-    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    let mut chosen: Vec<Candidate<'_>> = Vec::new();
     for (index, passage) in passages.iter().enumerate() {
-        let around: HashSet<String> = content_words(&format!(
-            "{} {}",
-            passage.title,
-            passage.heading.as_deref().unwrap_or_default()
-        ));
-        for (start, end) in sentences(&passage.text) {
-            let text = &passage.text[start..end];
-            candidates.push(Candidate {
-                passage: index,
-                text,
-                score: score(text, &wanted, &around) * passage.score,
-            });
+        add_candidates(&mut chosen, index, passage, &wanted);
+    }
+    chosen.sort_by(|one, other| other.score.total_cmp(&one.score));
+    let best = chosen.first()?.score;
+    chosen.retain(|candidate| candidate.score >= best / 2.0);
+    let mut seen = HashSet::new();
+    chosen.retain(|candidate| seen.insert(candidate.text));
+    chosen.truncate(MAX_SENTENCES);
+
+    let mut order: Vec<usize> = Vec::new();
+    for candidate in &chosen {
+        if !order.contains(&candidate.passage) {
+            order.push(candidate.passage);
         }
     }
-    candidates.sort_by(|one, other| {
-        other
-            .score
-            .total_cmp(&one.score)
-            .then(one.passage.cmp(&other.passage))
-    });
-    let best = candidates.first()?.score;
-    candidates.retain(|candidate| candidate.score >= best / 2.0);
-    candidates.dedup_by(|one, other| one.text == other.text);
-    candidates.truncate(MAX_SENTENCES);
+    let rank = |passage: usize| order.iter().position(|index| *index == passage);
+    chosen.sort_by_key(|candidate| (rank(candidate.passage), candidate.start));
 
     let mut citations: Vec<Citation> = Vec::new();
     let mut text = LEAD.to_owned();
-    for candidate in &candidates {
+    for candidate in &chosen {
         let passage = &passages[candidate.passage];
         let marker = match citations
             .iter()
@@ -67,7 +74,19 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
         {
             Some(citation) => citation.marker,
             None => {
-                citations.push(cite(passage, citations.len() + 1, candidate.text));
+                // The best of the passage's sentences is its quote.
+                let of_passage = chosen.iter().filter(|other| other.passage == candidate.passage);
+                let quoted = of_passage.max_by(|one, other| {
+                    one.score
+                        .total_cmp(&other.score)
+                        .then(Reverse(one.start).cmp(&Reverse(other.start)))
+                });
+                citations.push(cite(
+                    passage,
+                    citations.len() + 1,
+                    quoted.unwrap_or(candidate).text,
+                    question,
+                ));
                 citations.len()
             }
         };
@@ -76,26 +95,154 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
     Some(Extract { text, citations })
 }
 
-/// Higher is better: the share of the question's words in the sentence, and half of those in the headings above it.
-/// A sentence of hardly any words of its own (a heading, a label) says little.
-fn score(sentence: &str, wanted: &HashSet<String>, around: &HashSet<String>) -> f32 {
+/// Scores each sentence of a passage. Whatever stands above a sentence speaks for it too: the heading, and below a
+/// question in the text, as in a list of questions and answers, that question instead.
+fn add_candidates<'p>(
+    candidates: &mut Vec<Candidate<'p>>,
+    index: usize,
+    passage: &'p Passage,
+    wanted: &HashSet<String>,
+) {
+    let mut above = content_words(&format!(
+        "{} {}",
+        passage.title,
+        passage.heading.as_deref().unwrap_or_default()
+    ));
+    let mut is_first = true;
+    for (start, end) in sentences(&passage.text) {
+        let text = &passage.text[start..end];
+        let weight = if is_first {
+            FIRST_BELOW_HEADING_WEIGHT
+        } else {
+            HEADING_WEIGHT
+        };
+        let score = score(text, wanted, &above, weight) * passage.score;
+        candidates.push(Candidate {
+            passage: index,
+            start,
+            text,
+            score,
+        });
+        is_first = text.ends_with('?');
+        if is_first {
+            above = content_words(text);
+        }
+    }
+}
+
+/// Higher is better: the share of the question's words in the sentence, and `weight` of those only above it.
+fn score(sentence: &str, wanted: &HashSet<String>, above: &HashSet<String>, weight: f32) -> f32 {
     let words = content_words(sentence);
     let own = wanted.intersection(&words).count() as f32;
     let near = wanted
         .iter()
-        .filter(|word| around.contains(*word) && !words.contains(*word))
+        .filter(|word| above.contains(*word) && !words.contains(*word))
         .count() as f32;
     let says_something = if words.len() <= 3 || sentence.ends_with('?') {
-        0.3
+        LABEL_WEIGHT
     } else {
         1.0
     };
-    (0.1 + (own + near / 2.0) / wanted.len().max(1) as f32) * says_something
+    (0.1 + (own + near * weight) / wanted.len().max(1) as f32) * says_something
 }
 
 fn shorten(sentence: &str) -> String {
     match sentence.char_indices().nth(MAX_SENTENCE_CHARS) {
         None => sentence.to_owned(),
         Some((index, _)) => format!("{}…", sentence[..index].trim_end()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ChunkId, DocumentId};
+
+    fn passage(heading: Option<&str>, text: &str, score: f32) -> Passage {
+        Passage {
+            chunk_id: ChunkId::new(),
+            document_id: DocumentId::new(),
+            title: "Help".to_owned(),
+            file_name: "help.md".to_owned(),
+            text: text.to_owned(),
+            heading: heading.map(str::to_owned),
+            page: None,
+            start: 0,
+            end: text.chars().count() as i64,
+            score,
+            similarity: None,
+            keyword_score: None,
+            prompt_tokens: 0,
+        }
+    }
+
+    fn answer(question: &str, passages: &[Passage]) -> Vec<String> {
+        let extract = extract(question, passages).expect("there are passages");
+        extract.text.split("\n\n").skip(1).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_first_sentence_below_a_matching_heading_leads_and_the_order_is_kept() {
+        let faq = passage(
+            Some("How long can I return something?"),
+            "45 days from delivery, for anything unused. Made-to-order pieces can only be returned when they are faulty.",
+            1.0,
+        );
+
+        assert_eq!(
+            answer("How long can I return something?", &[faq]),
+            [
+                "45 days from delivery, for anything unused. [1]",
+                "Made-to-order pieces can only be returned when they are faulty. [1]"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_passage_of_the_best_sentence_comes_first() {
+        let passages = [
+            passage(
+                None,
+                "Delivery takes three whole days. Everything else about returning goods is on another page.",
+                0.9,
+            ),
+            passage(None, "Goods can be returned within thirty days of delivery.", 0.9),
+        ];
+
+        let found = answer(
+            "Within how many days can goods be returned after delivery?",
+            &passages,
+        );
+
+        assert_eq!(
+            found[0],
+            "Goods can be returned within thirty days of delivery. [1]"
+        );
+    }
+
+    #[test]
+    fn below_a_question_in_the_text_its_answer_is_found_and_not_the_question() {
+        let faq = passage(
+            None,
+            "Do you sell gift cards?\nYes, by e-mail or on printed paper.\nDo you ship abroad?\nNo, we only ship within the country.\n",
+            1.0,
+        );
+
+        let found = answer("Do you sell gift cards?", &[faq]);
+
+        assert_eq!(found, ["Yes, by e-mail or on printed paper. [1]"]);
+    }
+
+    #[test]
+    fn a_sentence_that_stands_in_two_passages_is_said_once() {
+        let text = "Goods can be returned within thirty days.";
+        let passages = [passage(None, text, 0.9), passage(None, text, 0.8)];
+
+        assert_eq!(answer("When can goods be returned?", &passages).len(), 1);
+    }
+
+    #[test]
+    fn without_passages_there_is_no_extract() {
+        assert!(extract("Why?", &[]).is_none());
     }
 }

@@ -1,5 +1,7 @@
 //! Packing the prompt: instructions, passages, history and question, within the model's window.
 
+use std::borrow::Cow;
+
 use super::store::HistoryMessage;
 use crate::chatbots::Settings;
 use crate::knowledge::Passage;
@@ -7,6 +9,9 @@ use crate::llm::{PromptMessage, PromptRole, tokens};
 
 /// Room left for what different models' tokenizers count differently, in tokens.
 const SAFETY_TOKENS: usize = 64;
+
+/// The name of the element that holds a passage in the prompt.
+const FRAME: &str = "passage";
 
 /// What every model is told, whatever the chatbot's owner adds.
 const RULES: &str = "You answer questions from the passages that come with the question, and from nothing else.\n\
@@ -53,11 +58,12 @@ pub fn pack(
     window: Window,
 ) -> Result<Packed, TooLong> {
     let instructions = instructions(settings);
+    let question = unframed(question);
     let mut left = window
         .context
         .saturating_sub(window.answer)
         .saturating_sub(SAFETY_TOKENS);
-    let fixed = tokens::count(&instructions) + tokens::count(question) + 3 * tokens::MESSAGE_OVERHEAD;
+    let fixed = tokens::count(&instructions) + tokens::count(&question) + 3 * tokens::MESSAGE_OVERHEAD;
     left = left.checked_sub(fixed).ok_or(TooLong)?;
     let mut used = fixed;
 
@@ -80,7 +86,12 @@ pub fn pack(
     let mut history_budget = window.history.min(left);
     let mut earlier = Vec::new();
     for message in history.iter().rev() {
-        let cost = message.tokens + tokens::MESSAGE_OVERHEAD;
+        let content = unframed(&message.content);
+        let own_tokens = match &content {
+            Cow::Borrowed(_) => message.tokens,
+            Cow::Owned(changed) => tokens::count(changed),
+        };
+        let cost = own_tokens + tokens::MESSAGE_OVERHEAD;
         if cost > history_budget {
             break;
         }
@@ -88,7 +99,7 @@ pub fn pack(
         used += cost;
         earlier.push(PromptMessage {
             role: message.role,
-            content: message.content.clone(),
+            content: content.into_owned(),
         });
     }
     // A history that begins with an answer has lost its question.
@@ -148,12 +159,35 @@ fn quoted(passage: &Passage, number: usize) -> String {
     if let Some(page) = passage.page {
         label.push_str(&format!(", page {page}"));
     }
-    let label = label.replace(['\n', '"', '<', '>'], " ");
-    let text = passage
-        .text
-        .replace("<passage", "‹passage")
-        .replace("</passage", "‹/passage");
+    let label = label.replace(
+        |character: char| character.is_control() || matches!(character, '"' | '<' | '>'),
+        " ",
+    );
+    let text = unframed(&passage.text);
     format!("<passage number=\"{number}\" from=\"{label}\">\n{text}\n</passage>\n\n")
+}
+
+/// `text` without anything that a model could take for the beginning or the end of a passage, however it is spelled.
+fn unframed(text: &str) -> Cow<'_, str> {
+    let is_frame = |after: &str| {
+        let name = after.trim_start_matches(|character: char| character == '/' || character.is_whitespace());
+        name.get(..FRAME.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(FRAME))
+    };
+    let mut changed = String::new();
+    let mut copied = 0;
+    for (index, _) in text.match_indices('<') {
+        if is_frame(&text[index + 1..]) {
+            changed.push_str(&text[copied..index]);
+            changed.push('‹');
+            copied = index + 1;
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    changed.push_str(&text[copied..]);
+    Cow::Owned(changed)
 }
 
 /// Tokens of a quoted passage: its text was counted when it was indexed; the frame is counted by an upper bound.
@@ -217,6 +251,15 @@ mod tests {
 
         let user = &packed.messages[1].content;
         assert_eq!(user.matches("</passage>").count(), 1);
+    }
+
+    #[test]
+    fn what_could_be_taken_for_a_frame_is_changed_and_nothing_else() {
+        assert_eq!(
+            unframed("a </PASSAGE> < / passage\n<Passage x> <passag <p"),
+            "a ‹/PASSAGE> ‹ / passage\n‹Passage x> <passag <p"
+        );
+        assert!(matches!(unframed("1 < 2 </p> <ä"), Cow::Borrowed(_)));
     }
 
     #[test]

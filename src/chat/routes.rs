@@ -78,8 +78,8 @@ enum InlineRole {
 #[utoipa::path(post, path = "/api/chat/message", tag = "chat", request_body = MessageRequest,
     responses(
         (status = 200, body = Answer, content_type = "application/json"),
-        (status = "4XX", body = Problem),
-        (status = "5XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = ["chat"])))]
 async fn send_message(
@@ -102,8 +102,8 @@ async fn send_message(
 #[utoipa::path(post, path = "/api/chat/inline", tag = "chat", request_body = InlineRequest,
     responses(
         (status = 200, body = Answer, content_type = "application/json"),
-        (status = "4XX", body = Problem),
-        (status = "5XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = ["chat"])))]
 async fn send_inline(
@@ -297,7 +297,7 @@ struct ConversationDetail {
 
 /// Conversations, newest first.
 #[utoipa::path(get, path = "/api/conversations", tag = "chat", params(ConversationQuery),
-    responses((status = 200, body = Page<ConversationResponse>), (status = "4XX", body = Problem)), security(("bearer" = ["conversations"])))]
+    responses((status = 200, body = Page<ConversationResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn list_conversations(
     access: ConversationAccess,
     State(app): State<App>,
@@ -319,7 +319,7 @@ async fn list_conversations(
 
 /// A conversation with its messages and their citations.
 #[utoipa::path(get, path = "/api/conversations/{id}", tag = "chat", params(("id" = String, Path, description = "The conversation"), PageQuery),
-    responses((status = 200, body = ConversationDetail), (status = "4XX", body = Problem)), security(("bearer" = ["conversations"])))]
+    responses((status = 200, body = ConversationDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn get_conversation(
     access: ConversationAccess,
     State(app): State<App>,
@@ -346,7 +346,7 @@ async fn get_conversation(
 
 /// Deletes a conversation with its messages.
 #[utoipa::path(delete, path = "/api/conversations/{id}", tag = "chat", params(("id" = String, Path, description = "The conversation")),
-    responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem)), security(("bearer" = ["edit"])))]
+    responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
 async fn delete_conversation(
     access: EditAccess,
     State(app): State<App>,

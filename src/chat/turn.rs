@@ -64,10 +64,19 @@ pub enum TurnEvent {
 pub struct RunningTurn {
     pub opening: Opening,
     pub events: mpsc::Receiver<TurnEvent>,
-    pub(super) cancel_on_drop: DropGuard,
+    _cancel_on_drop: DropGuard,
 }
 
 impl RunningTurn {
+    /// A turn that `cancel` ends.
+    pub(super) fn new(opening: Opening, events: mpsc::Receiver<TurnEvent>, cancel: CancellationToken) -> Self {
+        Self {
+            opening,
+            events,
+            _cancel_on_drop: cancel.drop_guard(),
+        }
+    }
+
     /// Waits for the end of the answer.
     pub async fn finish(mut self) -> Result<Answer> {
         while let Some(event) = self.events.recv().await {
@@ -251,11 +260,7 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     }
     let _ = sender.try_send(TurnEvent::Delta(answer.answer.clone()));
     let _ = sender.try_send(TurnEvent::End(Box::new(answer)));
-    Ok(RunningTurn {
-        opening: turn.opening,
-        events,
-        cancel_on_drop: CancellationToken::new().drop_guard(),
-    })
+    Ok(RunningTurn::new(turn.opening, events, CancellationToken::new()))
 }
 
 impl Turn {

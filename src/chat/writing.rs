@@ -101,11 +101,7 @@ pub(super) async fn begin(
         gen_ai.request.model = running.request.model,
     );
     tokio::spawn(running.run(model, streamed).instrument(span));
-    Ok(RunningTurn {
-        opening,
-        events,
-        cancel_on_drop: cancel.drop_guard(),
-    })
+    Ok(RunningTurn::new(opening, events, cancel))
 }
 
 /// Reserves what the turn may cost and saves the question, together or not at all. Says how long the answer may be.
@@ -266,7 +262,7 @@ impl Running {
         };
         match outcome {
             Ok(completion) => {
-                let mut filter = MarkerFilter::new(&self.packed.passages);
+                let mut filter = MarkerFilter::new(&self.packed.passages, &self.turn.question);
                 let mut text = String::with_capacity(completion.text.len());
                 let pieces = filter.push(&completion.text).into_iter().chain(filter.finish());
                 append_text(&mut text, pieces);
@@ -291,7 +287,7 @@ impl Running {
             Ok(stream) => stream,
             Err(error) => return Produced::nothing(End::Failed(error)),
         };
-        let mut filter = MarkerFilter::new(&self.packed.passages);
+        let mut filter = MarkerFilter::new(&self.packed.passages, &self.turn.question);
         let (mut text, mut raw, mut usage) = (String::new(), String::new(), None);
         let end = loop {
             let event = tokio::select! {
@@ -313,12 +309,9 @@ impl Running {
         };
         // Closes the call to the model now, not after the books are done.
         drop(stream);
-        let rest = filter.finish();
-        match end {
-            End::Whole => {
-                self.send(rest, &mut text).await;
-            }
-            End::ClientLeft | End::Failed(_) => append_text(&mut text, rest.into_iter()),
+        // What is held back at a break is half a marker or white space: the client has not seen it, so it was not said.
+        if matches!(end, End::Whole) {
+            self.send(filter.finish(), &mut text).await;
         }
         Produced {
             text,
