@@ -286,11 +286,13 @@ impl Config {
     }
 }
 
-/// Whether `text` is a browser origin: scheme, host and port, nothing more.
+/// Whether `text` is a browser origin: scheme, host and port, nothing more. Origins are compared whole, so a host with
+/// a star would match nothing while it looks as if it matched much.
 pub fn is_origin(text: &str) -> bool {
-    url::Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
-    })
+    !text.contains('*')
+        && url::Url::parse(text).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
+        })
 }
 
 #[cfg(test)]

@@ -45,14 +45,11 @@ pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) 
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     // A handler that refused the origin leaves a mark: then no permission, whatever the lists say.
-    if allowed && response_may_be_read(&mut *headers) {
+    let is_refused = headers.remove(ORIGIN_REFUSED).is_some();
+    if allowed && !is_refused {
         permit(headers, &origin, is_preflight);
     }
     response
-}
-
-fn response_may_be_read(headers: &mut HeaderMap) -> bool {
-    headers.remove(ORIGIN_REFUSED).is_none()
 }
 
 /// Set by handlers on answers to an origin that their chatbot does not list; never leaves the server.

@@ -78,9 +78,9 @@ pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) 
 }
 
 async fn run_once(app: &App, request: Request, next: Next) -> std::result::Result<Response, Problem> {
-    let key = request
-        .headers()
-        .get(KEY)
+    let mut keys = request.headers().get_all(KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none());
+    let key = key
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
@@ -115,6 +115,7 @@ async fn run_once(app: &App, request: Request, next: Next) -> std::result::Resul
     if let Some(note) = claim(app, &slot, &request_hash).await? {
         return answer_again(note, &request_hash);
     }
+    parts.extensions.insert(member);
     let mut request = Request::from_parts(parts, Body::from(body));
     request.headers_mut().remove(KEY);
     let response = next.run(request).await;

@@ -115,6 +115,15 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         }
         .into());
     }
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        // A list would be read as the fields in their order: nobody means it, and nobody documented it.
+        return Err(Error::Invalid {
+            code: "invalid_body",
+            field: None,
+            message: "the body must be a JSON object".into(),
+        }
+        .into());
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| {

@@ -177,7 +177,7 @@ struct UploadResponse {
 /// Adds files, or new versions of files with the same name. The same bytes again change nothing.
 #[utoipa::path(post, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")),
     request_body(content = UploadBody, content_type = "multipart/form-data"),
-    responses((status = 202, body = UploadResponse), (status = "4XX", body = Problem)), security(("bearer" = ["ingest"])))]
+    responses((status = 202, body = UploadResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["ingest"])))]
 async fn upload_documents(
     access: IngestAccess,
     State(app): State<App>,
@@ -290,7 +290,7 @@ async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartEr
 
 /// A chatbot's documents, newest first.
 #[utoipa::path(get, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot"), PageQuery),
-    responses((status = 200, body = Page<DocumentResponse>), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = Page<DocumentResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn list_documents(
     access: KnowledgeAccess,
     State(app): State<App>,
@@ -309,7 +309,7 @@ async fn list_documents(
 
 /// A document with its text and chunks.
 #[utoipa::path(get, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document"), ChunkQuery),
-    responses((status = 200, body = DocumentDetail), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = DocumentDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn get_document(
     access: KnowledgeAccess,
     State(app): State<App>,
@@ -334,7 +334,7 @@ async fn get_document(
 
 /// Deletes a document: out of answers at once.
 #[utoipa::path(delete, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document")),
-    responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem)), security(("bearer" = ["ingest"])))]
+    responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["ingest"])))]
 async fn delete_document(
     access: IngestAccess,
     State(app): State<App>,
@@ -346,7 +346,7 @@ async fn delete_document(
 
 /// The original file, as an attachment.
 #[utoipa::path(get, path = "/api/documents/{id}/file", tag = "knowledge", params(("id" = String, Path, description = "The document")),
-    responses((status = 200, description = "The file's bytes", content_type = "application/octet-stream"), (status = "4XX", body = Problem)), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, description = "The file's bytes", content_type = "application/octet-stream"), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn get_document_file(
     access: KnowledgeAccess,
     State(app): State<App>,
@@ -466,7 +466,7 @@ struct SearchResponse {
 
 /// Finds passages in a chatbot's knowledge, by meaning and by words.
 #[utoipa::path(post, path = "/api/chatbots/{id}/search", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")), request_body = SearchRequest,
-    responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem)), security(("bearer" = ["chat"])))]
+    responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["chat"])))]
 async fn search(
     access: ChatAccess,
     State(app): State<App>,

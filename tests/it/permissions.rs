@@ -3,7 +3,7 @@
 use frontdesk::tenancy::role::{KeyScope, Permission, Role};
 use serde_json::json;
 
-use crate::harness::app::TestOptions;
+use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::operations::{Ids, Need, Operation, operations};
 
 /// The operations that take callers without a credential. A new one has to be put here on purpose.
@@ -35,12 +35,7 @@ fn in_order() -> Vec<Operation> {
 }
 
 /// Tries all operations with one credential; `allows` is what the table says.
-async fn try_all(
-    service: &crate::harness::app::TestApp,
-    credential: &str,
-    who: &str,
-    allows: impl Fn(Permission) -> bool,
-) {
+async fn try_all(service: &TestApp, credential: &str, who: &str, allows: impl Fn(Permission) -> bool) {
     for operation in in_order() {
         let place = format!("{} by {who}", operation.name());
         let reply = operation
@@ -172,7 +167,7 @@ async fn without_a_credential_only_a_closed_list_of_operations_answers() {
 
 #[tokio::test]
 async fn an_unknown_role_in_the_database_opens_nothing() {
-    let service = TestOptions::default().start().await;
+    let service = TestApp::start().await;
     let owner = service.sign_up("owner@example.com", "acme").await;
     let mut write = service
         .app

@@ -1,0 +1,121 @@
+//! What probes and scrapers see: whether the process lives, whether it can work, and nothing of any tenant.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::harness::app::{Reply, TestApp, TestOptions};
+
+async fn get(service: &TestApp, path: &str) -> Reply {
+    service.send(Method::GET, path, None, None).await
+}
+
+#[tokio::test]
+async fn a_service_that_can_work_says_so_part_by_part() {
+    let service = TestApp::start().await;
+
+    assert_eq!(
+        get(&service, "/health").await.expect(200).json(),
+        json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })
+    );
+    assert_eq!(
+        get(&service, "/ready").await.expect(200).json(),
+        json!({ "status": "ok", "database": "ok", "index": "ok", "model": "ok" })
+    );
+}
+
+#[tokio::test]
+async fn without_an_embedding_model_the_service_is_ready_and_says_so() {
+    let service = TestOptions::default().without_embedder().start().await;
+
+    let ready = get(&service, "/ready").await.expect(200).json();
+
+    assert_eq!(
+        (ready["status"].as_str(), ready["model"].as_str()),
+        (Some("ok"), Some("off"))
+    );
+}
+
+#[tokio::test]
+async fn with_the_database_gone_the_process_lives_and_is_not_ready() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+
+    service.app.db.close().await;
+
+    get(&service, "/health").await.expect(200);
+    let ready = get(&service, "/ready").await.expect(503).json();
+    assert_eq!(
+        (ready["status"].as_str(), ready["database"].as_str()),
+        (Some("failing"), Some("failing"))
+    );
+    let refused = acme.get("/api/me").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (503, "database_unavailable")
+    );
+    assert!(refused.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn a_service_that_stops_is_not_ready() {
+    let service = TestApp::start().await;
+
+    service.app.stopping.cancel();
+
+    assert_eq!(
+        get(&service, "/ready").await.expect(503).json()["status"],
+        "failing"
+    );
+    get(&service, "/health").await.expect(200);
+}
+
+#[tokio::test]
+async fn metrics_count_requests_and_hold_nothing_of_any_tenant() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme-of-the-metrics").await;
+    let desk = acme.chatbot("Desk of the metrics").await;
+    desk.publish(
+        "returns.md",
+        "# Returns\n\nGoods may be returned within 30 days.\n",
+    )
+    .await;
+    desk.ask("Within how many days may goods be returned?")
+        .await
+        .expect(200);
+    acme.get(&format!("/api/chatbots/{}", desk.id)).await.expect(200);
+
+    let metrics = get(&service, "/metrics").await.expect(200).text;
+
+    assert!(
+        metrics.contains(
+            "frontdesk_http_requests_total{method=\"GET\",route=\"/api/chatbots/{id}\",status=\"200\"}"
+        ),
+        "{metrics}"
+    );
+    for private in [
+        desk.id.as_str(),
+        &acme.id.to_string(),
+        &acme.key,
+        "of-the-metrics",
+        "of the metrics",
+        "returns",
+    ] {
+        assert!(!metrics.contains(private), "{private} is in the metrics");
+    }
+}
+
+#[tokio::test]
+async fn a_made_up_address_makes_no_series_of_its_own() {
+    let service = TestApp::start().await;
+    get(&service, "/api/made-up-address-of-this-test")
+        .await
+        .expect(404);
+
+    assert!(
+        !get(&service, "/metrics")
+            .await
+            .expect(200)
+            .text
+            .contains("made-up-address-of-this-test")
+    );
+}
