@@ -4,10 +4,12 @@
 
 mod addresses;
 mod audit;
+mod cors;
 mod foreign_tokens;
 mod harness;
 mod health;
 mod idempotency;
+mod input;
 mod isolation;
 mod job_turns;
 mod jobs;
@@ -18,6 +20,7 @@ mod login_limits;
 mod main_job;
 mod members;
 mod model_client;
+mod openapi;
 mod permissions;
 mod process;
 mod rate_limits;
