@@ -3,12 +3,19 @@
 #![allow(unreachable_pub, reason = "nothing leaves a test binary: pub marks what a test may use")]
 
 mod addresses;
+mod answers;
 mod audit;
+mod budgets;
+mod citations;
+mod conversations;
 mod cors;
+mod disconnects;
+mod extractive;
 mod foreign_tokens;
 mod harness;
 mod health;
 mod idempotency;
+mod injection;
 mod input;
 mod isolation;
 mod job_turns;
@@ -20,6 +27,7 @@ mod login_limits;
 mod main_job;
 mod members;
 mod model_client;
+mod model_faults;
 mod openapi;
 mod permissions;
 mod process;
@@ -27,4 +35,6 @@ mod rate_limits;
 mod row_security;
 mod schedules;
 mod schema;
+mod streams;
+mod usage_api;
 mod usage_ledger;

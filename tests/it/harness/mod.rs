@@ -8,4 +8,5 @@ pub mod issuer;
 pub mod openai;
 pub mod operations;
 pub mod people;
+pub mod turns;
 pub mod work;
