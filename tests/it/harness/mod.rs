@@ -4,9 +4,11 @@
 
 pub mod app;
 pub mod databases;
+pub mod embedders;
 pub mod issuer;
 pub mod openai;
 pub mod operations;
 pub mod people;
+pub mod stored;
 pub mod turns;
 pub mod work;

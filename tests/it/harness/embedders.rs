@@ -1,0 +1,145 @@
+//! An embedder that a test watches, and takes down, holds up or makes picky.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use retrieval::BoxFuture;
+use retrieval::embed::{EmbedError, Embedder, Embeddings};
+use tokio::sync::Semaphore;
+
+use super::app::WordEmbedder;
+use super::openai::bag_of_words;
+use super::work::until;
+
+/// Embeds as [`WordEmbedder`] does, as long as nothing else was said.
+pub struct WatchedEmbedder {
+    model_id: String,
+    dimension: usize,
+    documents: Mutex<Vec<String>>,
+    is_down: AtomicBool,
+    refusals: AtomicUsize,
+    is_held: AtomicBool,
+    held: AtomicUsize,
+    gate: Semaphore,
+}
+
+impl WatchedEmbedder {
+    pub fn new() -> Arc<Self> {
+        Self::named("watched-words", super::app::DIMENSION)
+    }
+
+    /// One whose vectors another model's index cannot hold.
+    pub fn named(model_id: &str, dimension: usize) -> Arc<Self> {
+        Arc::new(Self {
+            model_id: model_id.to_owned(),
+            dimension,
+            documents: Mutex::default(),
+            is_down: AtomicBool::new(false),
+            refusals: AtomicUsize::new(0),
+            is_held: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        })
+    }
+
+    /// Does not answer until it is told otherwise.
+    pub fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Refuses the next so many calls.
+    pub fn refuse(&self, calls: usize) {
+        self.refusals.store(calls, Ordering::SeqCst);
+    }
+
+    /// From now on texts of documents wait until [`WatchedEmbedder::let_one_go`].
+    pub fn hold(&self) {
+        self.is_held.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until so many calls wait.
+    pub async fn wait_held(&self, count: usize) {
+        until("the embedder is asked", async || {
+            self.held.load(Ordering::SeqCst) >= count
+        })
+        .await;
+    }
+
+    /// Lets the call that waits longest go on; new ones do not wait any more.
+    pub fn let_one_go(&self) {
+        self.is_held.store(false, Ordering::SeqCst);
+        self.gate.add_permits(1);
+    }
+
+    /// The texts of documents that were embedded since the last look.
+    pub fn take_documents(&self) -> Vec<String> {
+        std::mem::take(&mut *self.documents.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn embed(&self, texts: Vec<String>) -> Result<Embeddings, EmbedError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(EmbedError::Unavailable {
+                retry_after: Some(Duration::from_secs(10)),
+                source: "nobody answers".into(),
+            });
+        }
+        let take_one = |left: usize| left.checked_sub(1);
+        if self
+            .refusals
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one)
+            .is_ok()
+        {
+            return Err(EmbedError::Refused {
+                reason: "not to my taste".to_owned(),
+            });
+        }
+        let tokens = texts.iter().map(|text| self.count_tokens(text) as u64).sum();
+        let vectors = texts
+            .iter()
+            .map(|text| bag_of_words(text, self.dimension))
+            .collect();
+        Ok(Embeddings {
+            vectors,
+            tokens,
+            reported: false,
+        })
+    }
+}
+
+impl Embedder for WatchedEmbedder {
+    fn model_id(&self) -> &str {
+        &self.model_id
+    }
+
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    fn max_tokens(&self) -> usize {
+        WordEmbedder.max_tokens()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        WordEmbedder.count_tokens(text)
+    }
+
+    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move { self.embed(vec![text]) })
+    }
+
+    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move {
+            if self.is_held.load(Ordering::SeqCst) {
+                self.held.fetch_add(1, Ordering::SeqCst);
+                self.gate.acquire().await.expect("open").forget();
+            }
+            let embeddings = self.embed(texts.clone())?;
+            self.documents
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(texts);
+            Ok(embeddings)
+        })
+    }
+}

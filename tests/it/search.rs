@@ -1,0 +1,267 @@
+//! From a question to passages: whose, which, how many, and what is left when a part is down.
+
+use serde_json::json;
+
+use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions};
+use crate::harness::embedders::WatchedEmbedder;
+use crate::harness::stored::{count_rows, fixture};
+
+async fn ask(desk: &Chatbot<'_, '_>, body: serde_json::Value) -> Reply {
+    desk.tenant
+        .post(&format!("/api/chatbots/{}/search", desk.id), body)
+        .await
+}
+
+fn documents(reply: &Reply) -> Vec<String> {
+    reply.json()["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| item["document_id"].as_str().expect("an id").to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_passage_tells_where_it_stands() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let taken = desk
+        .upload(&[("guide.pdf", &fixture("demo/product-guide.pdf"))])
+        .await
+        .expect(202)
+        .json();
+    service.drain_jobs().await;
+    let document = desk
+        .document(taken["items"][0]["id"].as_str().expect("an id"))
+        .await;
+
+    let passages = desk.search("Which cushions are there?").await;
+
+    let characters: Vec<char> = document["text"].as_str().expect("text").chars().collect();
+    assert!(!passages.is_empty());
+    for passage in &passages {
+        let offset = |name: &str| passage[name].as_u64().expect("an offset") as usize;
+        assert_eq!(
+            passage["text"],
+            json!(
+                characters[offset("start")..offset("end")]
+                    .iter()
+                    .collect::<String>()
+            )
+        );
+        assert_eq!(
+            (&passage["document_id"], &passage["title"]),
+            (&document["id"], &document["title"])
+        );
+        assert!(
+            passage["page"].as_i64().is_some() && passage["chunk_id"].is_string(),
+            "{passage}"
+        );
+        assert!(
+            passage["score"]
+                .as_f64()
+                .is_some_and(|score| score > 0.0 && score <= 1.0),
+            "{passage}"
+        );
+    }
+    let scores: Vec<f64> = passages
+        .iter()
+        .filter_map(|passage| passage["score"].as_f64())
+        .collect();
+    assert!(scores.is_sorted_by(|better, worse| better >= worse), "{scores:?}");
+}
+
+#[tokio::test]
+async fn a_search_stays_within_its_chatbot_and_its_filter() {
+    let service = TestApp::start().await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let (desk, other, theirs) = (
+        acme.chatbot("Desk").await,
+        acme.chatbot("Other").await,
+        globex.chatbot("Desk").await,
+    );
+    let first = desk
+        .publish("first.md", "Oak tables are oiled twice a year.")
+        .await;
+    let second = desk
+        .publish("second.md", "Teak tables are oiled every spring.")
+        .await;
+    let elsewhere = other.publish("third.md", "Elm tables are oiled never.").await;
+    let foreign = theirs.publish("fourth.md", "Ash tables are oiled daily.").await;
+    let query = "How often are tables oiled?";
+
+    let all = documents(&ask(&desk, json!({ "query": query })).await.expect(200));
+    assert_eq!(all.len(), 2);
+    assert!(all.contains(&first) && all.contains(&second));
+    for (wanted, found) in [
+        (json!([second]), vec![second.clone()]),
+        (json!([elsewhere, foreign, second]), vec![second.clone()]),
+        (json!([elsewhere]), vec![]),
+        (json!([foreign]), vec![]),
+        (json!([]), vec![]),
+    ] {
+        let reply = ask(
+            &desk,
+            json!({ "query": query, "filter": { "document_ids": wanted } }),
+        )
+        .await
+        .expect(200);
+        assert_eq!(documents(&reply), found, "{wanted}");
+    }
+    let path = format!("/api/chatbots/{}/search", theirs.id);
+    assert_eq!(
+        acme.post(&path, json!({ "query": query }))
+            .await
+            .expect(404)
+            .code(),
+        "not_found"
+    );
+}
+
+#[tokio::test]
+async fn the_number_of_passages_is_what_was_asked_for_and_bounded() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let text: String = (0..60)
+        .map(|number| format!("## Table {number}\n\n{}\n\n", "Tables are oiled. ".repeat(60)))
+        .collect();
+    desk.publish("tables.md", &text).await;
+
+    for (limit, count) in [(json!(1), 1), (json!(7), 7), (json!(50), 50), (json!(null), 10)] {
+        let reply = ask(&desk, json!({ "query": "oiled tables", "limit": limit }))
+            .await
+            .expect(200);
+        assert_eq!(documents(&reply).len(), count, "{limit}");
+    }
+    for limit in [json!(0), json!(51), json!(-1), json!("many"), json!(1.5)] {
+        ask(&desk, json!({ "query": "oiled tables", "limit": limit }))
+            .await
+            .expect(422);
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_makes_no_sense_is_refused_and_any_other_text_is_answered() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("tables.md", "Tables are oiled.").await;
+
+    let too_long = "a".repeat(8001);
+    for body in [
+        json!({ "query": "" }),
+        json!({ "query": " \n" }),
+        json!({ "query": too_long }),
+        json!({}),
+        json!({ "query": "x", "tenant_id": acme.id }),
+    ] {
+        ask(&desk, body).await.expect(422);
+    }
+    ask(&desk, json!({ "query": "x", "filter": { "source": "all" } }))
+        .await
+        .expect(422);
+    for query in [
+        "?!",
+        "\"'; drop table chunk; --",
+        "tables AND (",
+        "\u{202e}\u{7f}",
+        "😀😀",
+        &"oiled ".repeat(1300),
+        "tables:^*~[to]",
+    ] {
+        ask(&desk, json!({ "query": query })).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn without_an_embedding_model_words_are_enough() {
+    let service = TestOptions::default().without_embedder().start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    desk.publish("hours.md", "The showroom opens at ten.").await;
+
+    let reply = ask(&desk, json!({ "query": "When are tables oiled?" }))
+        .await
+        .expect(200);
+
+    assert_eq!(documents(&reply), [oak]);
+    assert!(reply.json()["items"][0]["similarity"].is_null());
+    assert!(
+        reply.json()["degraded"].is_null(),
+        "nothing is missing that was there"
+    );
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn when_the_embedding_model_is_down_words_still_find_and_the_answer_says_so() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let whole = ask(&desk, json!({ "query": "When are tables oiled?" }))
+        .await
+        .expect(200)
+        .json();
+    embedder.set_down(true);
+
+    let reply = ask(&desk, json!({ "query": "When are tables oiled?" }))
+        .await
+        .expect(200);
+
+    assert_eq!(documents(&reply), [oak]);
+    assert!(
+        whole["degraded"].is_null() && whole["items"][0]["similarity"].is_number(),
+        "{whole}"
+    );
+    assert!(
+        reply.json()["degraded"] == true && reply.json()["items"][0]["similarity"].is_null(),
+        "{}",
+        reply.text
+    );
+    let answer = desk.ask("When are oak tables oiled?").await.expect(200).json();
+    assert!(
+        answer["answer"]
+            .as_str()
+            .is_some_and(|text| text.contains("twice a year")),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_index_that_is_gone_is_told_and_nothing_is_made_up() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    service.app.index.close().await.expect("it closes");
+
+    let search = ask(&desk, json!({ "query": "When are tables oiled?" }))
+        .await
+        .expect(503);
+    let answer = desk.ask("When are oak tables oiled?").await;
+
+    assert_eq!(search.code(), "index_unavailable");
+    assert!(search.headers.contains_key("retry-after"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (503, "index_unavailable"),
+        "{}",
+        answer.text
+    );
+    let upload = desk
+        .upload(&[("teak.md", b"Teak is oiled too.")])
+        .await
+        .expect(202)
+        .json();
+    service.drain_jobs().await;
+    let document = desk
+        .document(upload["items"][0]["id"].as_str().expect("an id"))
+        .await;
+    assert_eq!(document["state"], "processing", "it waits: {document}");
+    assert_eq!(count_rows(&service, "document").await, 2);
+}
