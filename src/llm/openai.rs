@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Client, Url};
 use tokio::time::Instant;
 
@@ -29,6 +29,9 @@ const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Bytes of one refusal; the rest cannot say more.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
+/// How long the words of a refusal are waited for.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Text of a whole answer: so many bytes a token, and something for short ones. Four are usual.
 const TEXT_BYTES_PER_TOKEN: usize = 24;
@@ -227,12 +230,12 @@ impl OpenAiModel {
             .send()
             .await
             .map_err(|error| retry::unavailable(error.without_url(), None))?;
-        if response.status() == StatusCode::OK {
+        if response.status().is_success() {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
         // A refusal whose words do not come is still a refusal.
-        let body = read_body(response.into(), MAX_REFUSAL_BYTES, self.idle_timeout)
+        let body = read_body(response.into(), MAX_REFUSAL_BYTES, REFUSAL_PATIENCE)
             .await
             .unwrap_or_default();
         Err(retry::of_response(status, &headers, &body))

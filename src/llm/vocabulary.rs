@@ -118,6 +118,9 @@ impl Vocabulary {
 
     /// Where the word that starts at `start` ends.
     fn end_of_word(&self, text: &str, start: usize) -> usize {
+        if let Some(end) = end_of_plain_word(text.as_bytes(), start) {
+            return end;
+        }
         let input = Input::new(text).range(start..).anchored(Anchored::Yes);
         let Some(found) = self.word.search_half(&input) else {
             unreachable!("letters, digits, spaces and everything else begin a word each")
@@ -189,6 +192,27 @@ impl Vocabulary {
         }
         parts.len() - 1
     }
+}
+
+/// Where the word at `start` ends if it is a plain one, as most are: perhaps a space, perhaps a capital, small
+/// letters, and then nothing that could belong to it. Many times faster than the pattern.
+fn end_of_plain_word(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut end = start;
+    if bytes[end] == b' ' {
+        end += 1;
+    }
+    if bytes.get(end).is_some_and(u8::is_ascii_uppercase) {
+        end += 1;
+    }
+    let small = bytes[end..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_lowercase())
+        .count();
+    end += small;
+    let may_go_on = bytes
+        .get(end)
+        .is_some_and(|next| *next == b'\'' || !next.is_ascii());
+    (small > 0 && !may_go_on).then_some(end)
 }
 
 /// Cuts a word into pieces that are merged by themselves, between characters.
@@ -289,7 +313,7 @@ mod tests {
 
         #[test]
         fn any_text_is_counted_as_tiktoken_counts_it(
-            text in "(\\PC{0,12}|[ \t\r\n\u{a0}\u{3000}]{0,4}|[a-zA-Z']{1,12}|[0-9]{1,7}|[!-/]{1,5}|[\u{0900}-\u{097F}]{1,8}|[\u{4E00}-\u{4FFF}]{1,8}){0,12}",
+            text in "(\\PC{0,12}|[ \t\r\n\u{a0}\u{3000}]{0,4}|[a-zA-Z']{1,12}| ?[A-Z]?[a-z]{1,8}\u{fc}?|[0-9]{1,7}|[!-/]{1,5}|[\u{0900}-\u{097F}]{1,8}|[\u{4E00}-\u{4FFF}]{1,8}){0,12}",
         ) {
             prop_assert_eq!(count(&text), o200k_base_singleton().count_ordinary(&text), "{:?}", text);
             prop_assert_eq!(vocabulary().words(&text).collect::<String>(), text);
