@@ -14,7 +14,7 @@ use super::turn::{RunningTurn, Thread, TurnRequest};
 use super::{Answer, Citation, Conversation, Message, TurnUsage, sse, turn};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::access::{ChatAccess, ConversationAccess, EditAccess, Reach};
+use crate::http::access::{ChatAccess, ConversationAccess, EditAccess, Holder, Reach};
 use crate::http::cors::ORIGIN_REFUSED;
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
@@ -94,7 +94,7 @@ async fn send_message(
         question: request.message,
         stream: request.stream,
     };
-    answer(&app, access.reach(), &headers, asked).await
+    answer(&app, access.reach(), access.holder(), &headers, asked).await
 }
 
 /// Asks a chatbot with the whole thread in the request; nothing but the usage is stored. Answers like
@@ -119,7 +119,7 @@ async fn send_inline(
         question,
         stream: request.stream,
     };
-    answer(&app, access.reach(), &headers, asked).await
+    answer(&app, access.reach(), access.holder(), &headers, asked).await
 }
 
 fn split_inline(mut messages: Vec<InlineMessage>) -> Result<(Thread, String)> {
@@ -157,7 +157,13 @@ struct Asked {
     stream: Option<bool>,
 }
 
-async fn answer(app: &App, reach: Reach, headers: &HeaderMap, asked: Asked) -> Result<Response, Problem> {
+async fn answer(
+    app: &App,
+    reach: Reach,
+    holder: Holder,
+    headers: &HeaderMap,
+    asked: Asked,
+) -> Result<Response, Problem> {
     let accepts_stream = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -195,7 +201,9 @@ async fn answer(app: &App, reach: Reach, headers: &HeaderMap, asked: Asked) -> R
     };
     if streamed {
         return Ok(sse::respond(
+            app,
             running,
+            holder,
             std::time::Duration::from_secs(app.config.chat.heartbeat_s),
         ));
     }

@@ -1,7 +1,7 @@
 //! A turn as server-sent events: `message.start`, `delta`, `citation`, `message.end` or `error`.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -11,6 +11,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::turn::{RunningTurn, TurnEvent};
+use crate::app::App;
+use crate::error::Error;
+use crate::http::access::{self, Holder};
 use crate::http::problem::Problem;
 use crate::http::request_id;
 
@@ -20,8 +23,12 @@ const WRITTEN_AT_ONCE: usize = 64;
 /// A comment, which clients skip: keeps proxies from closing a silent stream.
 const HEARTBEAT: &[u8] = b": \n\n";
 
-/// The response that streams `turn`, with a comment line whenever `heartbeat` passes in silence.
-pub(super) fn respond(turn: RunningTurn, heartbeat: Duration) -> Response {
+/// How often a stream asks whether its credential still stands, at least.
+const HOLDER_CHECK: Duration = Duration::from_secs(30);
+
+/// The response that streams `turn`, with a comment line whenever `heartbeat` passes in silence. It ends soon after
+/// `holder`'s credential was revoked.
+pub(super) fn respond(app: &App, turn: RunningTurn, holder: Holder, heartbeat: Duration) -> Response {
     let mut first = Vec::with_capacity(128);
     let opening =
         json!({ "conversation_id": turn.opening.conversation_id, "message_id": turn.opening.message_id });
@@ -32,6 +39,10 @@ pub(super) fn respond(turn: RunningTurn, heartbeat: Duration) -> Response {
         first: Some(first),
         request_id: request_id::current(),
         heartbeat,
+        app: app.clone(),
+        holder,
+        checked_at: Instant::now(),
+        is_over: false,
     };
     let frames = futures::stream::unfold(state, |mut state| async move {
         state
@@ -53,12 +64,25 @@ struct State {
     first: Option<Vec<u8>>,
     request_id: String,
     heartbeat: Duration,
+    app: App,
+    holder: Holder,
+    checked_at: Instant,
+    is_over: bool,
 }
 
 impl State {
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first.into());
+        }
+        if self.is_over {
+            return None;
+        }
+        if self.checked_at.elapsed() >= self.heartbeat.min(HOLDER_CHECK) {
+            self.checked_at = Instant::now();
+            if !self.holder.still_stands(&self.app).await {
+                return Some(self.end_with(access::wrong()));
+            }
         }
         match tokio::time::timeout(
             self.heartbeat,
@@ -76,6 +100,14 @@ impl State {
                 Some(frame.into())
             }
         }
+    }
+
+    /// The last frame of a stream that may not go on.
+    fn end_with(&mut self, error: Error) -> Bytes {
+        self.is_over = true;
+        let mut frame = Vec::with_capacity(256);
+        encode(&mut frame, TurnEvent::Failed(error), &self.request_id);
+        frame.into()
     }
 }
 

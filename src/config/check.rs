@@ -77,6 +77,10 @@ impl Config {
             "llm.max_answer_tokens: must be at least 16 and at most half of llm.context_tokens",
         );
         require(self.llm.max_attempts >= 1, "llm.max_attempts: must be at least 1");
+        require(
+            (1..=60).contains(&self.chat.heartbeat_s),
+            "chat.heartbeat_s: must be 1 to 60",
+        );
         require(self.jobs.workers >= 1, "jobs.workers: must be at least 1");
         require(self.jobs.lease_s >= 1, "jobs.lease_s: must be at least 1");
         require(

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::id::{AccountId, ApiKeyId, ChatbotId, MemberId, SessionId, TenantId};
 use crate::tenancy::audit::Origin;
 use crate::tenancy::role::{KeyScope, Permission, Role};
-use crate::tenancy::{keys, sessions, tokens};
+use crate::tenancy::{self, keys, sessions, tokens};
 
 /// Who asks, as far as it could be proven.
 #[derive(Clone, Debug)]
@@ -158,7 +158,37 @@ pub struct Access<N: Needs> {
     needs: PhantomData<N>,
 }
 
+/// The holder of the credential that a long answer hangs on, to be asked after again while it runs.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    tenant_id: TenantId,
+    actor: Actor,
+}
+
+impl Holder {
+    /// Whether the credential would still open something now. While that cannot be told, it counts as standing: an
+    /// outage is no revocation.
+    pub async fn still_stands(&self, app: &App) -> bool {
+        let standing = match &self.actor {
+            Actor::ApiKey { id, .. } => keys::stands(app, self.tenant_id, *id).await,
+            Actor::Member { id, session_id, .. } => {
+                sessions::stands(app, self.tenant_id, *id, *session_id).await
+            }
+            Actor::External { .. } => tenancy::is_active(app, self.tenant_id).await,
+        };
+        standing.unwrap_or(true)
+    }
+}
+
 impl<N: Needs> Access<N> {
+    /// Who holds the credential, for an answer that takes its time.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            tenant_id: self.tenant_id,
+            actor: self.actor.clone(),
+        }
+    }
+
     /// What rows the caller may reach.
     pub fn reach(&self) -> Reach {
         Reach {

@@ -1,7 +1,8 @@
 //! `Idempotency-Key` on creating POSTs: the same key and body within a day gives the same answer once more.
 //!
-//! The key is noted before the work and its answer after it. A request that died in between leaves a note without an
-//! answer; it blocks repeats until it is certainly dead, and then the repeat runs the work anew.
+//! The key is noted before the work and its answer after it, also when the client has left by then. A process that
+//! died in between leaves a note without an answer; it blocks repeats until the work is certainly dead, and then the
+//! repeat runs it anew.
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts as _, Request, State};
@@ -15,6 +16,7 @@ use sqlx::FromRow;
 use super::access::Member;
 use super::input::read_body;
 use super::problem::Problem;
+use super::request_id;
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
@@ -118,12 +120,19 @@ async fn run_once(app: &App, request: Request, next: Next) -> std::result::Resul
     parts.extensions.insert(member);
     let mut request = Request::from_parts(parts, Body::from(body));
     request.headers_mut().remove(KEY);
-    let response = next.run(request).await;
+    // A client that lost patience or its connection comes back with the same key: what it asked for must be done then,
+    // and its answer kept.
+    let app = app.clone();
+    request_id::detach(async move { finish(&app, &slot, next.run(request).await).await }).await
+}
+
+/// Keeps the answer unless the same request may fare better soon.
+async fn finish(app: &App, slot: &Slot, response: Response) -> std::result::Result<Response, Problem> {
     if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
-        forget_one(app, &slot).await?;
+        forget_one(app, slot).await?;
         return Ok(response);
     }
-    keep(app, &slot, response).await
+    keep(app, slot, response).await
 }
 
 /// Notes the key; returns the earlier note when there is one that stands.

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::role::Role;
-use super::{TenantState, store};
 use crate::app::App;
 use crate::config::Jwt;
 use crate::error::{Error, Result};
@@ -131,8 +130,7 @@ impl ForeignTokens {
             .tenant_id
             .filter(|_| timely)
             .ok_or_else(access::wrong)?;
-        let tenant = store::find_tenant(&mut app.db.read(tenant_id).await?, tenant_id).await?;
-        if tenant.is_none_or(|tenant| tenant.state != TenantState::Active) {
+        if !super::is_active(app, tenant_id).await? {
             return Err(access::wrong());
         }
         let named = claims

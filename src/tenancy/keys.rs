@@ -263,6 +263,22 @@ pub async fn authenticate(app: &App, secret: &str) -> Result<Option<Caller>> {
     }))
 }
 
+/// Whether the key opens something now.
+pub async fn stands(app: &App, tenant_id: TenantId, id: ApiKeyId) -> Result<bool> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let count: i64 = on!(conn, c => sqlx::query_scalar(
+        "select count(*)
+           from api_key k
+           join tenant t on t.id = k.tenant_id
+          where k.tenant_id = $1
+            and k.id = $2
+            and k.revoked_at is null
+            and (k.expires_at is null or k.expires_at > $3)
+            and t.state = 'active'",
+    ).bind(tenant_id).bind(id).bind(app.clock.now()).fetch_one(c).await)?;
+    Ok(count > 0)
+}
+
 async fn touch(app: &App, tenant_id: TenantId, id: ApiKeyId, now: DateTime<Utc>) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
     on!(write, c => sqlx::query("update api_key set last_used_at = $3 where tenant_id = $1 and id = $2")

@@ -70,6 +70,13 @@ pub async fn get(app: &App, tenant_id: TenantId) -> Result<Tenant> {
         .ok_or(Error::NotFound("tenant"))
 }
 
+/// Whether the tenant's credentials open anything now.
+pub async fn is_active(app: &App, tenant_id: TenantId) -> Result<bool> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let tenant = store::find_tenant(&mut conn, tenant_id).await?;
+    Ok(tenant.is_some_and(|tenant| tenant.state == TenantState::Active))
+}
+
 /// Changes a tenant's name and limits.
 pub async fn update(
     app: &App,

@@ -378,6 +378,18 @@ pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
     })
 }
 
+/// Whether the session opens something now. An access token that has ended since does not matter: another can be had.
+pub async fn stands(
+    app: &App,
+    tenant_id: TenantId,
+    member_id: MemberId,
+    session_id: SessionId,
+) -> Result<bool> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let standing = find_standing(&mut conn, session_id, member_id, tenant_id, app.clock.now()).await?;
+    Ok(standing.is_some())
+}
+
 async fn find_standing(
     conn: &mut Conn,
     session_id: SessionId,

@@ -8,7 +8,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Reply, TestApp};
-use crate::harness::openai::Script;
+use crate::harness::openai::{self, Script};
+
+const RETURNS: &str = "# Returns\n\nGoods may be returned within 30 days.\n";
 
 async fn post(service: &TestApp, credential: &str, path: &str, key: &str, body: &Value) -> Reply {
     let request = service
@@ -136,46 +138,82 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn while_a_request_runs_its_repeat_is_told_so_and_once_it_is_dead_the_repeat_runs() {
+async fn a_client_that_leaves_finds_its_answer_when_it_comes_back() {
     let (service, model) = TestApp::with_model().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
-    desk.publish(
-        "returns.md",
-        "# Returns\n\nGoods may be returned within 30 days.\n",
-    )
-    .await;
+    desk.publish("returns.md", RETURNS).await;
     let body = json!({ "chatbot_id": desk.id, "message": "Within how many days may goods be returned?" });
-    model.push(Script::HangBeforeHeaders);
+    model.push(Script::Reply(
+        openai::Reply::new("Within 30 days.").delay(Duration::from_millis(200)),
+    ));
     let running = tokio::spawn({
-        let request = service
-            .request(Method::POST, "/api/chat/message", Some(&acme.key))
-            .header("idempotency-key", "k1")
-            .json(&body);
-        request.send()
+        let request = service.request(Method::POST, "/api/chat/message", Some(&acme.key));
+        request.header("idempotency-key", "k1").json(&body).send()
     });
     until("the model is asked", || model.chat_requests().len() == 1).await;
 
-    let repeat = post(&service, &acme.key, "/api/chat/message", "k1", &body).await;
+    let meanwhile = post(&service, &acme.key, "/api/chat/message", "k1", &body).await;
     assert_eq!(
-        (repeat.status.as_u16(), repeat.code().as_str()),
+        (meanwhile.status.as_u16(), meanwhile.code().as_str()),
+        (409, "request_in_flight")
+    );
+    running.abort();
+
+    let answer = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let reply = post(&service, &acme.key, "/api/chat/message", "k1", &body).await;
+            if reply.code() != "request_in_flight" {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let answer = answer.await.expect("the answer is kept").expect(200);
+    assert!(replayed(&answer));
+    assert_eq!(answer.json()["answer"], "Within 30 days.");
+    assert_eq!(model.chat_requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_died_with_its_process_is_carried_out_anew_once_it_is_certainly_dead() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let body = json!({ "name": "Desk" });
+    post(&service, &acme.key, "/api/chatbots", "k1", &body)
+        .await
+        .expect(201);
+    // What a process leaves behind that dies before it could keep the answer.
+    let mut write = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    let text = "update idempotency set state = 'running', status = null, body = null";
+    frontdesk::on!(write, c => sqlx::query(text).execute(c).await.map(drop)).expect("updated");
+    write.commit().await.expect("committed");
+
+    let early = post(&service, &acme.key, "/api/chatbots", "k1", &body).await;
+    assert_eq!(
+        (early.status.as_u16(), early.code().as_str()),
         (409, "request_in_flight")
     );
 
-    // The client dies, and with it the request; nobody can tell, until it must be over.
-    running.abort();
-    until("the model is left", || model.cancelled() == 1).await;
     service.clock.advance(TimeDelta::minutes(6));
-    let repeat = post(&service, &acme.key, "/api/chat/message", "k1", &body)
+    let other = post(
+        &service,
+        &acme.key,
+        "/api/chatbots",
+        "k1",
+        &json!({ "name": "Other" }),
+    )
+    .await;
+    assert_eq!(other.code(), "idempotency_key_reused");
+    let late = post(&service, &acme.key, "/api/chatbots", "k1", &body)
         .await
-        .expect(200);
-    assert_eq!(repeat.json()["answer"], "Scripted answer.");
-    assert!(replayed(
-        &post(&service, &acme.key, "/api/chat/message", "k1", &body)
-            .await
-            .expect(200)
-    ));
-    assert_eq!(model.chat_requests().len(), 2);
+        .expect(201);
+    assert!(!replayed(&late));
 }
 
 #[tokio::test]
@@ -183,11 +221,7 @@ async fn a_failure_of_ours_is_not_kept() {
     let (service, model) = TestApp::with_model().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
-    desk.publish(
-        "returns.md",
-        "# Returns\n\nGoods may be returned within 30 days.\n",
-    )
-    .await;
+    desk.publish("returns.md", RETURNS).await;
     let body = json!({ "chatbot_id": desk.id, "message": "Within how many days may goods be returned?" });
     model.push(Script::error(400, "invalid_request_error", "unknown_parameter"));
 

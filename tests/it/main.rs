@@ -37,6 +37,7 @@ mod openapi;
 mod permissions;
 mod process;
 mod rate_limits;
+mod revocation;
 mod row_security;
 mod schedules;
 mod schema;
