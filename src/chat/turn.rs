@@ -69,7 +69,11 @@ pub struct RunningTurn {
 
 impl RunningTurn {
     /// A turn that `cancel` ends.
-    pub(super) fn new(opening: Opening, events: mpsc::Receiver<TurnEvent>, cancel: CancellationToken) -> Self {
+    pub(super) fn new(
+        opening: Opening,
+        events: mpsc::Receiver<TurnEvent>,
+        cancel: CancellationToken,
+    ) -> Self {
         Self {
             opening,
             events,

@@ -1,10 +1,9 @@
 //! What an answer holds: its fixed fields, where it comes from, and what the model was given to write it.
 
-use frontdesk::llm::tokens;
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, TestOptions};
-use crate::harness::openai::{Reply, Script, ScriptedModel};
+use crate::harness::openai::ScriptedModel;
 use crate::harness::turns::redacted;
 
 const RETURNS: &str =
@@ -192,7 +191,7 @@ async fn earlier_messages_go_into_the_prompt_up_to_their_limit_and_the_latest_fi
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     desk.publish("returns.md", RETURNS).await;
-    let long = vec![QUESTION; 8].join(" ");
+    let long = [QUESTION; 8].join(" ");
     let first = desk.ask(&long).await.expect(200).json();
     let conversation_id = first["conversation_id"].as_str().expect("an id").to_owned();
 
@@ -226,71 +225,6 @@ async fn earlier_messages_go_into_the_prompt_up_to_their_limit_and_the_latest_fi
         "what is past the limit is left out"
     );
     assert_eq!(thread[3].0, "user");
-}
-
-#[tokio::test]
-async fn the_prompt_fits_the_window_however_much_there_is_to_say() {
-    let model = ScriptedModel::start().await;
-    let (window, answer) = (2048, 512);
-    let options = TestOptions::default()
-        .model(&model)
-        .set("llm.context_tokens", window)
-        .set("llm.max_answer_tokens", answer);
-    let service = options
-        .set("chat.passage_tokens", 5000)
-        .set("chat.history_tokens", 5000)
-        .start()
-        .await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    acme.patch(
-        &format!("/api/chatbots/{}", desk.id),
-        json!({ "max_passages": 20 }),
-    )
-    .await
-    .expect(200);
-    for number in 0..8 {
-        let text = format!(
-            "# Returns {number}\n\n{}",
-            format!("Goods of kind {number} may be returned within {number} days of delivery, unopened. ")
-                .repeat(12)
-        );
-        desk.publish(&format!("returns-{number}.md"), &text).await;
-    }
-    model.reply_with(|_| Script::Reply(Reply::new("Thirty days, if unopened. ".repeat(40))));
-
-    let mut conversation_id: Option<String> = None;
-    for _ in 0..5 {
-        let question = QUESTION.repeat(3);
-        let reply = match &conversation_id {
-            None => desk.ask(&question).await,
-            Some(id) => desk.ask_in(id, &question).await,
-        };
-        conversation_id = reply.expect(200).json()["conversation_id"]
-            .as_str()
-            .map(str::to_owned);
-    }
-
-    let requests = model.chat_requests();
-    assert_eq!(requests.len(), 5);
-    for request in &requests {
-        let contents = request.body["messages"]
-            .as_array()
-            .expect("messages")
-            .iter()
-            .filter_map(|message| message["content"].as_str());
-        let prompt: usize = contents
-            .map(|content| tokens::count(content) + tokens::MESSAGE_OVERHEAD)
-            .sum();
-        assert!(
-            prompt + answer <= window,
-            "{prompt} tokens of prompt and {answer} of answer in a window of {window}"
-        );
-    }
-    assert!(
-        requests[0].last_message().contains("<passage number=\"2\""),
-        "there is room for several passages"
-    );
 }
 
 #[tokio::test]

@@ -357,51 +357,6 @@ async fn an_endless_answer_is_cut_at_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_prompt_too_long_for_the_model_is_shortened_and_sent_once_more() {
-    for streamed in [true, false] {
-        let model = ScriptedModel::start().await;
-        let service = impatient(&model).await;
-        let acme = service.tenant("acme").await;
-        let desk = acme.chatbot("Desk").await;
-        desk.publish("returns.md", RETURNS).await;
-        desk.publish("refunds.md", REFUNDS).await;
-        let thread = desk.ask(QUESTION).await.expect(200).json();
-        model.push(Script::context_too_long());
-        model.push(Script::Reply(Reply::new("Thirty [1]. Five [2].")));
-
-        let body = json!({ "chatbot_id": desk.id, "conversation_id": thread["conversation_id"], "message": QUESTION, "stream": streamed });
-        let answer = acme.post("/api/chat/message", body).await.expect(200);
-
-        let requests = model.chat_requests();
-        assert_eq!(requests.len(), 3);
-        let (long, short) = (&requests[1], &requests[2]);
-        assert_eq!(
-            (
-                long.body["messages"].as_array().map(Vec::len),
-                short.body["messages"].as_array().map(Vec::len)
-            ),
-            (Some(4), Some(2))
-        );
-        assert!(
-            long.last_message().contains("<passage number=\"2\"")
-                && !short.last_message().contains("<passage number=\"2\"")
-        );
-        assert!(short.last_message().ends_with(&format!("Question: {QUESTION}")));
-        // Only passages that were sent the second time can be cited.
-        assert!(
-            answer.text.contains("Thirty [1]. Five.") || answer.text.contains("Five"),
-            "{}",
-            answer.text
-        );
-        let saved = acme.last_answer().await;
-        assert_eq!(
-            (&saved["state"], &saved["content"]),
-            (&json!("complete"), &json!("Thirty [1]. Five."))
-        );
-    }
-}
-
-#[tokio::test]
 async fn a_prompt_that_stays_too_long_fails_after_the_second_try() {
     let model = ScriptedModel::start().await;
     let service = impatient(&model).await;

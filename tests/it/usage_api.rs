@@ -141,6 +141,48 @@ async fn a_turn_that_its_budget_refuses_still_books_the_embedding_that_was_serve
 }
 
 #[tokio::test]
+async fn parallel_turns_that_pay_for_their_embeddings_stay_within_the_budget() {
+    const LIMIT: i64 = 2500;
+    let model = ScriptedModel::start().await;
+    model.reply_with(|asked| {
+        let allowed = asked.body["max_completion_tokens"].as_u64().expect("a limit") as usize;
+        Script::Reply(Reply::new("word ".repeat(allowed.min(60))))
+    });
+    let (service, _prices) = remote(&model).await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", RETURNS).await;
+    acme.patch("/api/tenant", json!({ "monthly_token_limit": LIMIT }))
+        .await
+        .expect(200);
+
+    let mut answered = 0;
+    for _ in 0..3 {
+        for reply in futures::future::join_all((0..10).map(|_| desk.ask(QUESTION))).await {
+            assert!(matches!(reply.status.as_u16(), 200 | 402), "{}", reply.text);
+            answered += usize::from(reply.status == 200);
+        }
+    }
+
+    service.wait_idle().await;
+    let (budget, served) = (acme.budget().await, model.served());
+    assert!(answered >= 3, "{answered} answers");
+    assert_eq!(
+        budget["used_tokens"],
+        json!(served.prompt + served.completion + served.embedding),
+        "what was looked up for refused turns counts too"
+    );
+    // A refused turn may have been looked up before it was known that it does not fit: less than one answer.
+    assert!(
+        budget["used_tokens"]
+            .as_i64()
+            .is_some_and(|used| used <= LIMIT + 80),
+        "{budget}"
+    );
+    assert_eq!(budget["reserved_tokens"], 0);
+}
+
+#[tokio::test]
 async fn usage_is_summed_by_day_model_chatbot_or_channel_and_filters_by_time_and_chatbot() {
     let model = ScriptedModel::start().await;
     let (service, _prices) = remote(&model).await;
@@ -207,7 +249,7 @@ async fn usage_is_summed_by_day_model_chatbot_or_channel_and_filters_by_time_and
     let first_day = report("from=2026-11-20T00:00:00Z&to=2026-11-21T00:00:00Z").await;
     assert_eq!(first_day["items"], json!([by_day["items"][0]]));
     let of_desk = report(&format!("chatbot_id={}&group_by=chatbot", desk.id)).await;
-    assert_eq!(keys(&of_desk), [desk.id.clone()]);
+    assert_eq!(keys(&of_desk), std::slice::from_ref(&desk.id));
     for (query, status) in [
         ("group_by=colour", 422),
         ("from=yesterday", 422),
