@@ -36,6 +36,7 @@ mod model_faults;
 mod openapi;
 mod permissions;
 mod process;
+mod prompt_window;
 mod rate_limits;
 mod revocation;
 mod row_security;
