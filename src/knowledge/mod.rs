@@ -3,9 +3,11 @@
 //! Rows are the truth: a hit in the index counts only while its chunk's row exists, so what is deleted is out of
 //! answers with the commit of its rows, whatever the index still holds.
 
+mod chunks;
 pub mod files;
 pub mod jobs;
 pub mod operator;
+mod receive;
 pub mod routes;
 mod search;
 mod store;

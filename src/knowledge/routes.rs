@@ -1,8 +1,7 @@
 //! HTTP of documents and search.
 
 use axum::body::Body;
-use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use http::{HeaderValue, StatusCode, header};
@@ -13,20 +12,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::files::clean_name;
-use super::{Chunk, Document, DocumentState, NewFile, Passage, SearchFilter};
+use super::{Chunk, Document, DocumentState, Passage, SearchFilter, receive};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ChunkId, DocumentId};
-
-/// Files of the largest size that one upload may add up to.
-const LARGEST_FILES_IN_UPLOAD: u64 = 10;
-
-/// A client that sends nothing for this long has gone.
-const UPLOAD_IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Passages of one search.
 const MAX_SEARCH_LIMIT: i64 = 50;
@@ -186,38 +178,13 @@ async fn upload_documents(
 ) -> Result<Response, Problem> {
     // Before a byte is stored: may this caller add to this chatbot at all?
     crate::chatbots::get(&app, access.reach(), chatbot_id).await?;
-    let mut multipart = Multipart::from_request(request, &app)
+    let multipart = Multipart::from_request(request, &app)
         .await
         .map_err(|_| Error::UnsupportedType {
             code: "unsupported_media_type",
             message: "send the files as multipart/form-data, each as a part with a file name".into(),
         })?;
-    let mut files = Vec::new();
-    let mut total = 0_u64;
-    let most_total = app
-        .config
-        .server
-        .upload_limit_bytes
-        .saturating_mul(LARGEST_FILES_IN_UPLOAD);
-    while let Some(field) = within(multipart.next_field()).await? {
-        if files.len() >= app.config.server.upload_files_limit {
-            return Err(Error::TooLarge {
-                code: "too_many_files",
-                message: format!(
-                    "at most {} files in one upload",
-                    app.config.server.upload_files_limit
-                )
-                .into(),
-            }
-            .into());
-        }
-        let file = receive(&app, field, most_total - total).await?;
-        total += file.staged.size_bytes;
-        files.push(file);
-    }
-    if files.is_empty() {
-        return Err(Error::invalid("no_files", "file", "the upload holds no file").into());
-    }
+    let files = receive::files(&app, multipart).await?;
     let documents = super::upload(
         &app,
         access.reach(),
@@ -229,63 +196,6 @@ async fn upload_documents(
     .await?;
     let items = documents.into_iter().map(DocumentResponse::from).collect();
     Ok((StatusCode::ACCEPTED, axum::Json(UploadResponse { items })).into_response())
-}
-
-/// Receives one file, counting the bytes as they come.
-async fn receive(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
-    let Some(file_name) = field.file_name().map(clean_name) else {
-        let name = field
-            .name()
-            .unwrap_or_default()
-            .chars()
-            .take(100)
-            .collect::<String>();
-        return Err(Error::invalid(
-            "unknown_field",
-            "file",
-            format!("the part {name:?} is no file: every part must have a file name"),
-        ));
-    };
-    let limit = app.config.server.upload_limit_bytes;
-    let mut incoming = app.files.receive().await?;
-    while let Some(bytes) = within(field.chunk()).await? {
-        if incoming.size_bytes() + bytes.len() as u64 > limit.min(left_in_upload) {
-            let message = if limit <= left_in_upload {
-                format!("{file_name} is larger than {limit} bytes")
-            } else {
-                format!(
-                    "the upload is larger than {} bytes in all: send it in parts",
-                    limit.saturating_mul(LARGEST_FILES_IN_UPLOAD)
-                )
-            };
-            return Err(Error::TooLarge {
-                code: "file_too_large",
-                message: message.into(),
-            });
-        }
-        incoming.write(&bytes).await?;
-    }
-    Ok(NewFile {
-        file_name,
-        staged: incoming.finish().await?,
-    })
-}
-
-async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartError>>) -> Result<T> {
-    let malformed = |message: &'static str| Error::Malformed {
-        code: "malformed_upload",
-        message: message.into(),
-    };
-    match tokio::time::timeout(UPLOAD_IDLE, part).await {
-        Ok(Ok(part)) => Ok(part),
-        Ok(Err(error)) => {
-            tracing::debug!(error = ?error, "malformed upload");
-            Err(malformed(
-                "the upload is not valid multipart/form-data, or ended too early",
-            ))
-        }
-        Err(_) => Err(malformed("the upload stopped: no data came for 30 seconds")),
-    }
 }
 
 /// A chatbot's documents, newest first.

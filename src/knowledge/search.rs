@@ -17,6 +17,9 @@ use crate::usage::{self, UsageEvent, UsageKind};
 /// Hits asked of the index beyond the wanted ones: some may have lost their rows.
 const SPARE_HITS: usize = 8;
 
+/// Hits at which a search gives up looking behind those that have no rows.
+const MOST_HITS: usize = 4096;
+
 /// How long a failing index or embedding endpoint is left alone, if it did not say.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -100,19 +103,26 @@ pub async fn search(
             .document_ids
             .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
     };
-    let query = SearchQuery {
+    let mut query = SearchQuery {
         text: question.to_owned(),
         vector,
         filter,
         limit: limit + SPARE_HITS,
     };
-    let hits = app
-        .index
-        .search(retrieval::TenantId(reach.tenant_id.0), query)
-        .await
-        .map_err(index_error)?;
-    result.passages = attach_rows(app, reach, chatbot_id, hits, limit).await?;
-    Ok(result)
+    loop {
+        let hits = app
+            .index
+            .search(retrieval::TenantId(reach.tenant_id.0), query.clone())
+            .await
+            .map_err(index_error)?;
+        let were_all = hits.len() < query.limit;
+        result.passages = attach_rows(app, reach, chatbot_id, hits, limit).await?;
+        if result.passages.len() >= limit || were_all || query.limit >= MOST_HITS {
+            return Ok(result);
+        }
+        // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
+        query.limit *= 4;
+    }
 }
 
 /// Like [`search`], for a caller that keeps no books of its own: what embedding the question took goes to the ledger.

@@ -1,5 +1,4 @@
-//! From a file to passages: failures tell why and hold up nobody, new versions replace old ones whole, and what is
-//! down outside is waited for.
+//! From a file to passages: failures tell why and hold up nobody, and what is down outside is waited for.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::stored::{count_rows, fixture};
+use crate::harness::stored::{fixture, ids, page_about};
 use crate::harness::work::spawn_worker;
-
-/// A Markdown page of sections that each make a chunk of their own.
-fn page(sections: &[&str]) -> String {
-    sections
-        .iter()
-        .map(|word| {
-            format!(
-                "## About {word}\n\n{}\n\n",
-                format!("{word} matters. ").repeat(90)
-            )
-        })
-        .collect()
-}
-
-fn ids(taken: &Value) -> Vec<String> {
-    taken["items"]
-        .as_array()
-        .expect("items")
-        .iter()
-        .map(|item| item["id"].as_str().expect("an id").to_owned())
-        .collect()
-}
 
 #[tokio::test]
 async fn the_demo_folder_is_indexed_whole() {
@@ -172,139 +149,6 @@ async fn a_file_that_failed_is_tried_again_when_it_is_uploaded_again() {
 }
 
 #[tokio::test]
-async fn a_changed_file_embeds_only_what_changed_and_stays_the_same_document() {
-    let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let id = desk
-        .publish("manual.md", &page(&["Oak", "Teak", "Rope", "Paint"]))
-        .await;
-    assert_eq!(embedder.take_documents().len(), 4);
-    let before = desk.document(&id).await;
-
-    let changed = desk
-        .publish("manual.md", &page(&["Oak", "Brass", "Rope", "Paint"]))
-        .await;
-
-    let embedded = embedder.take_documents();
-    assert_eq!(changed, id);
-    assert_eq!(embedded.len(), 1, "{embedded:?}");
-    assert!(embedded[0].contains("Brass"));
-    let after = desk.document(&id).await;
-    let chunk_ids = |document: &Value| {
-        document["chunk_list"]
-            .as_array()
-            .expect("chunks")
-            .iter()
-            .map(|chunk| chunk["id"].clone())
-            .collect::<Vec<_>>()
-    };
-    let (old, new) = (chunk_ids(&before), chunk_ids(&after));
-    assert_eq!((&new[0], &new[2..]), (&old[0], &old[2..]));
-    assert_ne!(new[1], old[1]);
-    assert!(
-        after["text"]
-            .as_str()
-            .is_some_and(|text| text.contains("Brass") && !text.contains("Teak"))
-    );
-    acme.check_stores_agree().await;
-}
-
-#[tokio::test]
-async fn the_old_version_answers_until_the_new_one_is_whole() {
-    let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    desk.publish("hours.md", "The showroom opens at ten o'clock.")
-        .await;
-    embedder.hold();
-    desk.upload(&[("hours.md", b"The showroom opens at eleven o'clock.")])
-        .await
-        .expect(202);
-    let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-
-    let meanwhile = desk.search("When does the showroom open?").await;
-    assert!(
-        meanwhile[0]["text"]
-            .as_str()
-            .is_some_and(|text| text.contains("ten o'clock")),
-        "{meanwhile:?}"
-    );
-
-    embedder.let_one_go();
-    worker.await.expect("the worker lives");
-    let after = desk.search("When does the showroom open?").await;
-    assert_eq!(after.len(), 1);
-    assert!(
-        after[0]["text"]
-            .as_str()
-            .is_some_and(|text| text.contains("eleven o'clock")),
-        "{after:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_newer_version_wins_over_an_older_one_that_is_still_being_indexed() {
-    let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let id = desk.publish("manual.md", &page(&["Oak", "Teak"])).await;
-    embedder.hold();
-    desk.upload(&[("manual.md", page(&["Oak", "Rope", "Paint"]).as_bytes())])
-        .await
-        .expect(202);
-    let slow = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    desk.upload(&[("manual.md", page(&["Oak", "Rope", "Brass"]).as_bytes())])
-        .await
-        .expect(202);
-    // Both versions are embedding now; the older one is let go first, and ends first.
-    let fast = spawn_worker(&service.app);
-    embedder.wait_held(2).await;
-    embedder.let_one_go();
-    embedder.let_one_go();
-    slow.await.expect("the worker lives");
-    fast.await.expect("the worker lives");
-    service.drain_jobs().await;
-
-    let document = desk.document(&id).await;
-    let text = document["text"].as_str().expect("text");
-    assert_eq!(
-        (&document["state"], &document["chunks"]),
-        (&json!("indexed"), &json!(3))
-    );
-    assert!(text.contains("Brass") && !text.contains("Paint") && !text.contains("Teak"));
-    acme.check_stores_agree().await;
-    assert_eq!(desk.search("Rope").await[0]["heading"], "About Rope");
-}
-
-#[tokio::test]
-async fn going_back_to_an_earlier_version_loses_nothing_to_late_cleaning() {
-    let service = TestApp::start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let (first, second) = (page(&["Oak", "Teak"]), page(&["Oak", "Rope"]));
-
-    for _ in 0..3 {
-        // Each upload is indexed while the removal that the one before called for still waits.
-        for text in [&first, &second, &first] {
-            desk.upload(&[("manual.md", text.as_bytes())]).await.expect(202);
-        }
-        service.drain_jobs().await;
-        desk.publish("manual.md", &second).await;
-        desk.publish("manual.md", &first).await;
-    }
-
-    acme.check_stores_agree().await;
-    assert_eq!(count_rows(&service, "chunk").await, 2);
-    assert_eq!(desk.search("Teak").await[0]["heading"], "About Teak");
-}
-
-#[tokio::test]
 async fn while_the_embedding_model_is_down_documents_wait_and_are_indexed_later_by_themselves() {
     let embedder = WatchedEmbedder::new();
     let service = TestOptions::default()
@@ -384,44 +228,6 @@ async fn a_document_whose_indexing_was_given_up_says_why_and_is_indexed_when_its
 }
 
 #[tokio::test]
-async fn a_given_up_job_of_an_old_version_does_not_fail_the_new_one() {
-    let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default()
-        .embedder(embedder.clone())
-        .set("jobs.max_attempts", 1)
-        .start()
-        .await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    embedder.hold();
-    embedder.refuse(1);
-    let id = ids(&desk
-        .upload(&[("a.md", b"The old words.")])
-        .await
-        .expect(202)
-        .json())[0]
-        .clone();
-    let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-
-    desk.upload(&[("a.md", b"The new words.")]).await.expect(202);
-    embedder.let_one_go();
-    worker.await.expect("the worker lives");
-
-    let failed = acme.get("/api/jobs?state=failed").await.expect(200).json();
-    assert_eq!(
-        failed["items"].as_array().map(Vec::len),
-        Some(1),
-        "the old version's job: {failed}"
-    );
-    let document = desk.document(&id).await;
-    assert_eq!(
-        (&document["state"], &document["text"]),
-        (&json!("indexed"), &json!("The new words."))
-    );
-}
-
-#[tokio::test]
 async fn an_indexing_that_died_half_way_is_repeated_to_the_same_end() {
     let embedder = WatchedEmbedder::new();
     let service = TestOptions::default().embedder(embedder.clone()).start().await;
@@ -431,7 +237,7 @@ async fn an_indexing_that_died_half_way_is_repeated_to_the_same_end() {
     let words: Vec<String> = (0..300).map(|number| format!("Wood{number}")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let id = ids(&desk
-        .upload(&[("woods.md", page(&words).as_bytes())])
+        .upload(&[("woods.md", page_about(&words).as_bytes())])
         .await
         .expect(202)
         .json())[0]
@@ -459,5 +265,48 @@ async fn an_indexing_that_died_half_way_is_repeated_to_the_same_end() {
         (&document["state"], &document["chunks"]),
         (&json!("indexed"), &json!(300))
     );
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_document_that_the_budget_does_not_reach_for_fails_whole_and_says_so() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    // The embeddings are bought, so they count.
+    let bought = [
+        ("backend", "openai"),
+        ("base_url", "http://127.0.0.1:9"),
+        ("model", "m"),
+        ("dimension", "256"),
+    ];
+    let service = bought
+        .iter()
+        .fold(options, |options, (name, value)| {
+            options.set(&format!("embedding.{name}"), value)
+        })
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    // Enough for the first part of what is embedded, and not for the rest.
+    acme.patch(
+        &format!("/api/chatbots/{}", desk.id),
+        json!({ "monthly_token_limit": 50_000 }),
+    )
+    .await
+    .expect(200);
+    let words: Vec<String> = (0..300).map(|number| format!("Wood{number}")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+
+    let id = desk.publish("woods.md", &page_about(&words)).await;
+
+    assert_eq!(embedder.take_documents().len(), 256, "the first part was bought");
+    let document = desk.document(&id).await;
+    assert_eq!(
+        (&document["state"], &document["chunks"]),
+        (&json!("failed"), &json!(0))
+    );
+    assert_eq!(document["error"]["code"], "token_budget_exceeded");
+    assert!(desk.search("Wood7").await.is_empty());
     acme.check_stores_agree().await;
 }

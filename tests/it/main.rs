@@ -47,3 +47,4 @@ mod streams;
 mod uploads;
 mod usage_api;
 mod usage_ledger;
+mod versions;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use frontdesk::db::Scope;
 use frontdesk::on;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::app::{Tenant, TestApp};
@@ -12,6 +13,29 @@ use super::app::{Tenant, TestApp};
 pub fn fixture(path: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A Markdown page of sections that each make a chunk of their own.
+pub fn page_about(sections: &[&str]) -> String {
+    sections
+        .iter()
+        .map(|word| {
+            format!(
+                "## About {word}\n\n{}\n\n",
+                format!("{word} matters. ").repeat(90)
+            )
+        })
+        .collect()
+}
+
+/// The ids of the documents of an upload.
+pub fn ids(taken: &Value) -> Vec<String> {
+    taken["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| item["id"].as_str().expect("an id").to_owned())
+        .collect()
 }
 
 /// All original files in the data folder, half-received ones too.

@@ -1,0 +1,103 @@
+//! Receiving the files of an upload: streamed to disk, and counted as they come, whatever headers say.
+
+use std::time::Duration;
+
+use axum::extract::multipart::{Field, Multipart, MultipartError};
+
+use super::NewFile;
+use super::files::clean_name;
+use crate::app::App;
+use crate::error::{Error, Result};
+
+/// Files of the largest size that one upload may add up to.
+const LARGEST_FILES_IN_UPLOAD: u64 = 10;
+
+/// A client that sends nothing for this long has gone.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// All files of an upload, in their order. On any error nothing of them is left.
+pub(super) async fn files(app: &App, mut multipart: Multipart) -> Result<Vec<NewFile>> {
+    let mut files = Vec::new();
+    let mut total = 0_u64;
+    let most_total = app
+        .config
+        .server
+        .upload_limit_bytes
+        .saturating_mul(LARGEST_FILES_IN_UPLOAD);
+    while let Some(field) = within(multipart.next_field()).await? {
+        if files.len() >= app.config.server.upload_files_limit {
+            return Err(Error::TooLarge {
+                code: "too_many_files",
+                message: format!(
+                    "at most {} files in one upload",
+                    app.config.server.upload_files_limit
+                )
+                .into(),
+            });
+        }
+        let file = one_file(app, field, most_total - total).await?;
+        total += file.staged.size_bytes;
+        files.push(file);
+    }
+    if files.is_empty() {
+        return Err(Error::invalid("no_files", "file", "the upload holds no file"));
+    }
+    Ok(files)
+}
+
+/// Receives one file, counting the bytes as they come.
+async fn one_file(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
+    let Some(file_name) = field.file_name().map(clean_name) else {
+        let name = field
+            .name()
+            .unwrap_or_default()
+            .chars()
+            .take(100)
+            .collect::<String>();
+        return Err(Error::invalid(
+            "unknown_field",
+            "file",
+            format!("the part {name:?} is no file: every part must have a file name"),
+        ));
+    };
+    let limit = app.config.server.upload_limit_bytes;
+    let mut incoming = app.files.receive().await?;
+    while let Some(bytes) = within(field.chunk()).await? {
+        if incoming.size_bytes() + bytes.len() as u64 > limit.min(left_in_upload) {
+            let message = if limit <= left_in_upload {
+                format!("{file_name} is larger than {limit} bytes")
+            } else {
+                format!(
+                    "the upload is larger than {} bytes in all: send it in parts",
+                    limit.saturating_mul(LARGEST_FILES_IN_UPLOAD)
+                )
+            };
+            return Err(Error::TooLarge {
+                code: "file_too_large",
+                message: message.into(),
+            });
+        }
+        incoming.write(&bytes).await?;
+    }
+    Ok(NewFile {
+        file_name,
+        staged: incoming.finish().await?,
+    })
+}
+
+async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartError>>) -> Result<T> {
+    let malformed = |message: &'static str| Error::Malformed {
+        code: "malformed_upload",
+        message: message.into(),
+    };
+    match tokio::time::timeout(IDLE, part).await {
+        Ok(Ok(part)) => Ok(part),
+        Ok(Err(error)) => {
+            tracing::debug!(error = ?error, "malformed upload");
+            Err(malformed(
+                "the upload is not valid multipart/form-data, or ended too early",
+            ))
+        }
+        Err(_) => Err(malformed("the upload stopped: no data came for 30 seconds")),
+    }
+}
