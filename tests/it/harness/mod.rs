@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "a harness may offer more than the present tests use")]
 
 pub mod app;
+pub mod client;
 pub mod databases;
 pub mod embedders;
 pub mod issuer;

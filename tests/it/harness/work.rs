@@ -112,8 +112,7 @@ impl Work {
     /// The labels of all jobs in the order in which they began; a second attempt counts again.
     pub fn begun(&self) -> Vec<String> {
         let script = lock(&SCRIPTS).get(&self.0).cloned().expect("this exists");
-        let begun = lock(&script.begun).clone();
-        begun
+        lock(&script.begun).clone()
     }
 
     /// Waits until so many attempts have begun.
