@@ -161,30 +161,31 @@ impl Engine {
         Ok(found)
     }
 
-    /// What is stored beside these points, vectors only where asked. Points deleted meanwhile are missing.
+    /// What is stored beside these points of the tenant, vectors only where asked. Points deleted meanwhile are missing.
     pub(super) fn read(
         &self,
+        tenant_id: TenantId,
         point_ids: &[PointId],
         with_vectors: bool,
     ) -> Result<HashMap<PointId, Stored>, OperationError> {
+        if point_ids.is_empty() {
+            return Ok(HashMap::new());
+        }
         let vectors = with_vectors.then(|| WithVector::Selector(vec![DENSE.to_owned()]));
         let records = self
             .shard
             .retrieve(point_ids, Some(WithPayloadInterface::Bool(true)), vectors)?;
-        Ok(records
-            .into_iter()
-            .filter_map(|record| {
-                let document_id = stored::read_id(record.payload.as_ref()?, filter::DOCUMENT)?;
-                let vector = record.vector.and_then(stored::dense_of);
-                Some((
-                    record.id,
-                    Stored {
-                        document_id: DocumentId(document_id),
-                        vector,
-                    },
-                ))
-            })
-            .collect())
+        let stored = records.into_iter().filter_map(|record| {
+            let payload = record.payload.as_ref()?;
+            // The filter has seen to it. It is asked again because nothing weighs more.
+            if stored::read_id(payload, filter::TENANT)? != tenant_id.0 {
+                return None;
+            }
+            let document_id = DocumentId(stored::read_id(payload, filter::DOCUMENT)?);
+            let vector = record.vector.and_then(stored::dense_of);
+            Some((record.id, Stored { document_id, vector }))
+        });
+        Ok(stored.collect())
     }
 
     pub(super) fn count(&self, filter: &TenantFilter) -> Result<u64, OperationError> {

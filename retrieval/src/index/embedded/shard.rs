@@ -248,8 +248,8 @@ fn search(engine: &Engine, query: PreparedQuery) -> Result<Vec<Hit>, OperationEr
             .map(|chunk_id| filter::point_id(tenant_id, chunk_id))
             .collect()
     };
-    let mut stored = engine.read(&to_points(compared), false)?;
-    stored.extend(engine.read(&to_points(not_compared), vector.is_some())?);
+    let mut stored = engine.read(tenant_id, &to_points(compared), false)?;
+    stored.extend(engine.read(tenant_id, &to_points(not_compared), vector.is_some())?);
 
     let hits = fused.into_iter().filter_map(|(chunk_id, score)| {
         let stored = stored.get(&filter::point_id(tenant_id, chunk_id))?;
