@@ -285,6 +285,7 @@ create table usage_event (
     created_at timestamptz not null
 );
 create index usage_event_tenant on usage_event (tenant_id, id);
+create index usage_event_time on usage_event (tenant_id, created_at);
 
 -- One line per tenant or chatbot and month: what is spent, and what running turns hold.
 create table budget (
