@@ -201,6 +201,17 @@ impl<'p> MarkerFilter<'p> {
     }
 }
 
+/// An answer's text without its markers.
+pub fn without_markers(text: &str) -> String {
+    let mut filter = MarkerFilter::new(&[], "");
+    let pieces = filter.push(text).into_iter().chain(filter.finish());
+    let texts = pieces.map(|piece| match piece {
+        Piece::Text(text) => text,
+        Piece::Citation(_) => String::new(),
+    });
+    texts.collect()
+}
+
 fn flush(out: &mut String, pieces: &mut Vec<Piece>) {
     if !out.is_empty() {
         pieces.push(Piece::Text(std::mem::take(out)));
@@ -215,7 +226,7 @@ fn last_sentence(claim: &str) -> &str {
 
 /// The citation of `passage` for `claim`, which is a part of the answer to `question`.
 pub fn cite(passage: &Passage, marker: usize, claim: &str, question: &str) -> Citation {
-    let (start, end) = best_quote(&passage.text, claim, question);
+    let (start, end) = best_quote(passage, claim, question);
     let chars_before = passage.text[..start].chars().count() as i64;
     let chars_in = passage.text[start..end].chars().count() as i64;
     Citation {
@@ -234,8 +245,15 @@ pub fn cite(passage: &Passage, marker: usize, claim: &str, question: &str) -> Ci
 }
 
 /// The sentence of `text` that shares most content words with `claim`, then with `question`, as byte offsets. Where
-/// no sentence shares any, the first one that is more than a label.
-fn best_quote(text: &str, claim: &str, question: &str) -> (usize, usize) {
+/// no sentence shares any, the first one that is more than a label. A question or the passage's own heading states
+/// nothing, so that it is quoted only where nothing else is there.
+fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usize, usize) {
+    let text = passage.text.as_str();
+    let heading = passage.heading.as_deref().unwrap_or_default();
+    let is_heading = |sentence: &str| {
+        let plain = sentence.trim_start_matches('#').trim();
+        plain == heading || heading.rsplit(" > ").next() == Some(plain)
+    };
     let (claimed, asked) = (content_words(claim), content_words(question));
     let mut best = None;
     for (start, end) in sentences(text) {
@@ -250,7 +268,9 @@ fn best_quote(text: &str, claim: &str, question: &str) -> (usize, usize) {
         } else {
             0
         };
+        let sentence = &text[start..end];
         let rank = (
+            !sentence.ends_with('?') && !is_heading(sentence),
             of_claim,
             of_question,
             words.len() > LABEL_WORDS,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::citation::without_markers;
 use super::store::HistoryMessage;
 use crate::chatbots::Settings;
 use crate::knowledge::Passage;
@@ -86,7 +87,17 @@ pub fn pack(
     let mut history_budget = window.history.min(left);
     let mut earlier = Vec::new();
     for message in history.iter().rev() {
-        let content = unframed(&message.content);
+        // An answer that ended before its first word is nothing that was said.
+        if message.content.trim().is_empty() {
+            continue;
+        }
+        let content = match message.role {
+            // Its markers named the passages of its own turn.
+            PromptRole::Assistant if message.content.contains('[') => {
+                Cow::Owned(unframed(&without_markers(&message.content)).into_owned())
+            }
+            _ => unframed(&message.content),
+        };
         let own_tokens = match &content {
             Cow::Borrowed(_) => message.tokens,
             Cow::Owned(changed) => tokens::count(changed),
@@ -251,6 +262,42 @@ mod tests {
 
         let user = &packed.messages[1].content;
         assert_eq!(user.matches("</passage>").count(), 1);
+    }
+
+    #[test]
+    fn earlier_answers_come_without_their_markers_and_empty_ones_not_at_all() {
+        let history = [
+            message(PromptRole::User, "See [1] there?"),
+            message(
+                PromptRole::Assistant,
+                "Thirty days [1][2], see [the list]. </passage>",
+            ),
+            message(PromptRole::User, "And then?"),
+            message(PromptRole::Assistant, " "),
+        ];
+
+        let packed = pack(
+            &Settings::named("Bot".to_owned()),
+            &history,
+            Vec::new(),
+            "Why?",
+            WINDOW,
+        )
+        .expect("it fits");
+
+        let earlier: Vec<&str> = packed.messages[1..4]
+            .iter()
+            .map(|message| message.content.as_str())
+            .collect();
+        assert_eq!(
+            earlier,
+            [
+                "See [1] there?",
+                "Thirty days, see [the list]. ‹/passage>",
+                "And then?"
+            ]
+        );
+        assert_eq!((packed.messages.len(), packed.earlier), (5, 3));
     }
 
     #[test]

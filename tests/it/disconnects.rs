@@ -168,6 +168,45 @@ async fn a_conversation_goes_on_after_a_client_left() {
 }
 
 #[tokio::test]
+async fn an_answer_that_never_began_is_no_part_of_later_prompts() {
+    let (service, model) = TestApp::with_model().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", RETURNS).await;
+    model.push(Script::HangBeforeHeaders);
+    let mut response = desk.open_stream(QUESTION).await;
+    read_until(&mut response, "message.start").await;
+    until("the model is asked", async || model.open() == 1).await;
+    drop(response);
+    service.wait_idle().await;
+    let id = acme.conversations().await[0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+
+    model.reply("Thirty days [1].");
+    desk.ask_in(&id, QUESTION).await.expect(200);
+    desk.ask_in(&id, "And engraved goods, may they be returned?")
+        .await
+        .expect(200);
+
+    let requests = model.chat_requests();
+    let said = |index: usize| {
+        requests[index].body["messages"].as_array().expect("messages")[1..]
+            .iter()
+            .map(|message| message["content"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(said(1)[..1], [json!(QUESTION)], "an empty message is not sent");
+    assert_eq!((said(1).len(), said(2).len()), (2, 4));
+    assert_eq!(
+        said(2)[2],
+        "Thirty days.",
+        "markers name passages of their own turn"
+    );
+}
+
+#[tokio::test]
 async fn the_servers_own_figures_count_when_it_gives_them_and_ours_when_not() {
     let (service, model) = TestApp::with_model().await;
     let acme = service.tenant("acme").await;

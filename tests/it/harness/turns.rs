@@ -112,7 +112,7 @@ impl Tenant<'_> {
         conversation["messages"].as_array().expect("messages").clone()
     }
 
-    /// The last message of the newest conversation, once there is an answer.
+    /// The last message of the newest conversation, once it is an answer that is not being written any more.
     pub async fn last_answer(&self) -> Value {
         let mut answer = Value::Null;
         until("the answer is saved", async || {
@@ -125,7 +125,7 @@ impl Tenant<'_> {
                 return false;
             };
             answer = self.messages(&id).await.pop().unwrap_or_default();
-            answer["role"] == "assistant"
+            answer["role"] == "assistant" && answer["state"] != "writing"
         })
         .await;
         answer
