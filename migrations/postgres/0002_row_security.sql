@@ -42,6 +42,12 @@ create policy chatbot_wall on chatbot
     using (tenant_id = nullif(current_setting('frontdesk.tenant_id', true), '')::uuid
         or current_setting('frontdesk.operator', true) = 'on');
 
+alter table chatbot_origin enable row level security;
+alter table chatbot_origin force row level security;
+create policy chatbot_origin_wall on chatbot_origin
+    using (tenant_id = nullif(current_setting('frontdesk.tenant_id', true), '')::uuid
+        or current_setting('frontdesk.operator', true) = 'on');
+
 alter table api_key enable row level security;
 alter table api_key force row level security;
 create policy api_key_wall on api_key

@@ -80,6 +80,15 @@ create table chatbot (
 );
 create index chatbot_tenant on chatbot (tenant_id, id);
 
+-- The sites of chatbot.allowed_origins once more, for preflight requests: those name a site, but no chatbot.
+create table chatbot_origin (
+    origin text not null,
+    chatbot_id blob not null references chatbot (id) on delete cascade,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    primary key (origin, chatbot_id)
+);
+create index chatbot_origin_chatbot on chatbot_origin (tenant_id, chatbot_id);
+
 create table api_key (
     id blob primary key,
     tenant_id blob not null references tenant (id) on delete cascade,
@@ -120,7 +129,6 @@ create table idempotency (
     state text not null,
     status integer,
     content_type text,
-    location text,
     body text,
     created_at text not null,
     primary key (tenant_id, actor, key)

@@ -63,7 +63,7 @@ pub(super) async fn insert(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
      .bind(settings.temperature).bind(&settings.no_answer_text).bind(settings.max_passages).bind(settings.min_similarity)
      .bind(Json(&settings.allowed_origins)).bind(settings.monthly_token_limit).bind(settings.monthly_cost_limit_micro_usd)
      .bind(chatbot.created_at).bind(chatbot.updated_at).execute(c).await.map(drop))?;
-    Ok(())
+    replace_origins(write, chatbot).await
 }
 
 pub(super) async fn update(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
@@ -78,6 +78,18 @@ pub(super) async fn update(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
      .bind(settings.temperature).bind(&settings.no_answer_text).bind(settings.max_passages).bind(settings.min_similarity)
      .bind(Json(&settings.allowed_origins)).bind(settings.monthly_token_limit).bind(settings.monthly_cost_limit_micro_usd)
      .bind(chatbot.updated_at).execute(c).await.map(drop))?;
+    replace_origins(write, chatbot).await
+}
+
+/// Lists the chatbot's sites where preflight requests find them.
+async fn replace_origins(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
+    on!(write, c => sqlx::query("delete from chatbot_origin where tenant_id = $1 and chatbot_id = $2")
+        .bind(chatbot.tenant_id).bind(chatbot.id).execute(c).await.map(drop))?;
+    for origin in &chatbot.settings.allowed_origins {
+        on!(write, c => sqlx::query(
+            "insert into chatbot_origin (origin, chatbot_id, tenant_id) values ($1, $2, $3) on conflict do nothing",
+        ).bind(origin).bind(chatbot.id).bind(chatbot.tenant_id).execute(c).await.map(drop))?;
+    }
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::problem::Problem;
+use super::rate::{self, Bucket, Meter};
 use crate::app::App;
 use crate::chatbots;
 
@@ -31,6 +33,15 @@ pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) 
             .headers()
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let is_chat = CHAT_ROUTES.contains(&request.uri().path());
+    let (parts, body) = request.into_parts();
+    if is_preflight {
+        // Nobody has proven who they are: the address answers for the work.
+        let address = Bucket::Address(rate::client_address(&parts, &app));
+        if let Err(error) = Meter::of(&parts).charge(&app, address) {
+            return Problem::from(error).into_response();
+        }
+    }
+    let request = Request::from_parts(parts, body);
     let by_operator = app.config.server.dashboard_origins.contains(&origin);
     let allowed = by_operator
         || (is_chat
