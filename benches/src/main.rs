@@ -138,6 +138,9 @@ fn measure() -> anyhow::Result<()> {
         .build()?;
     let mut report = Report::new(&cores);
     let measured = runtime.block_on(measure_parts(&plan, &mut report));
+    // Servers that a broken measurement left go with the runtime, and they write until then.
+    drop(runtime);
+    let _ = std::fs::remove_dir_all(setup::data_root());
     report.print();
     let path = report.write(&setup::target_dir()?)?;
     report::say(&format!("written to {}", path.display()));

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::client::{Client, json_request, request, upload_request};
 use crate::corpus;
@@ -106,15 +105,22 @@ pub enum Embedding {
     Local(PathBuf),
 }
 
+/// Where the data folders of this run are. They stay until its end: a file system that has just deleted many files is
+/// slow at making new ones (ext4), and that would be measured.
+pub fn data_root() -> PathBuf {
+    std::env::temp_dir().join(format!("frontdesk-bench-{}", std::process::id()))
+}
+
 /// A data folder and how a server is started on it.
 pub struct Installation {
-    folder: TempDir,
+    folder: PathBuf,
     settings: Vec<String>,
 }
 
 impl Installation {
     pub fn new(embedding: &Embedding, model: &ScriptedModel) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("frontdesk-bench").tempdir()?;
+        std::fs::create_dir_all(data_root())?;
+        let folder = tempfile::tempdir_in(data_root())?.keep();
         let base_url = model.base_url();
         let mut settings = vec![
             format!("llm.base_url={base_url}"),
@@ -125,10 +131,7 @@ impl Installation {
             "limits.requests_per_minute_per_address=1000000000".to_owned(),
         ];
         match embedding {
-            Embedding::Off => settings.push(format!(
-                "embedding.model_dir={}",
-                folder.path().join("none").display()
-            )),
+            Embedding::Off => settings.push(format!("embedding.model_dir={}", folder.join("none").display())),
             Embedding::Local(folder) => settings.push(format!("embedding.model_dir={}", folder.display())),
             Embedding::Remote => settings.extend([
                 "embedding.backend=openai".to_owned(),
@@ -143,7 +146,7 @@ impl Installation {
     fn arguments(&self, command: &[&str]) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = command.iter().map(OsString::from).collect();
         arguments.push("--data-dir".into());
-        arguments.push(self.folder.path().join("data").into());
+        arguments.push(self.folder.join("data").into());
         for setting in &self.settings {
             arguments.push("--set".into());
             arguments.push(setting.into());

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, FromRow, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, FromRow, SqliteConnection};
 
 use super::{DatabaseUrl, Db};
 use crate::error::{Error, Result};
@@ -14,8 +14,8 @@ static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Brings a SQLite file up to date.
-pub(super) async fn sqlite(pool: &SqlitePool) -> Result<()> {
-    SQLITE.run(pool).await.map_err(Error::internal)
+pub(super) async fn sqlite(connection: &mut SqliteConnection) -> Result<()> {
+    SQLITE.run(connection).await.map_err(Error::internal)
 }
 
 /// Brings a PostgreSQL database up to date. True when the login role would bypass row security (a superuser, say):

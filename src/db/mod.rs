@@ -6,6 +6,7 @@
 
 mod migrate;
 mod open;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -18,12 +19,17 @@ use crate::error::Result;
 use crate::id::TenantId;
 
 pub use migrate::AppliedMigration;
+use writer::SqliteWrite;
+pub use writer::SqliteWriter;
 
 /// An open database. Cheap to clone.
 #[derive(Clone)]
 pub enum Db {
     /// One file, one writer, many readers.
-    Sqlite { reader: SqlitePool, writer: SqlitePool },
+    Sqlite {
+        reader: SqlitePool,
+        writer: SqliteWriter,
+    },
     /// A server that several replicas share.
     Postgres(PgPool),
 }
@@ -58,7 +64,7 @@ pub struct Write(Conn);
 
 enum Inner {
     SqliteRead(PoolConnection<Sqlite>),
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(SqliteWrite),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -84,7 +90,7 @@ impl Db {
     /// network call.
     pub async fn write(&self, scope: impl Into<Scope>) -> Result<Write> {
         Ok(Write(Conn(match self {
-            Self::Sqlite { writer, .. } => Inner::Sqlite(writer.begin_with("begin immediate").await?),
+            Self::Sqlite { writer, .. } => Inner::Sqlite(writer.begin().await?),
             Self::Postgres(pool) => Inner::Postgres(
                 pool.begin_with(AssertSqlSafe(begin_postgres("begin", scope.into())))
                     .await?,
@@ -122,7 +128,7 @@ impl Conn {
     pub fn engine(&mut self) -> Engine<'_> {
         match &mut self.0 {
             Inner::SqliteRead(connection) => Engine::Sqlite(connection),
-            Inner::Sqlite(transaction) => Engine::Sqlite(transaction),
+            Inner::Sqlite(write) => Engine::Sqlite(write.connection()),
             Inner::Postgres(transaction) => Engine::Postgres(transaction),
         }
     }
@@ -137,7 +143,7 @@ impl Write {
     /// Makes everything written so far durable.
     pub async fn commit(self) -> Result<()> {
         match self.0.0 {
-            Inner::Sqlite(transaction) => transaction.commit().await?,
+            Inner::Sqlite(write) => write.commit().await?,
             Inner::Postgres(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) => unreachable!("a write is always a transaction"),
         }

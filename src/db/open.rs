@@ -8,13 +8,13 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor};
 
-use super::{DatabaseUrl, Db};
+use super::{DatabaseUrl, Db, SqliteWriter};
 use crate::error::{Error, Result};
 
 /// How long a statement waits for the one SQLite writer, or a request for a connection.
-const WAIT_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Readers of the SQLite file. More than the cores of a small machine can use at once.
+/// Readers of the SQLite file, at most.
 const SQLITE_READERS: u32 = 8;
 
 /// Statements that run longer are cut off by PostgreSQL.
@@ -70,18 +70,13 @@ async fn open_sqlite(path: &Path) -> Result<Db> {
         .pragma("temp_store", "memory")
         .pragma("secure_delete", "fast")
         .disable_statement_logging();
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .min_connections(1)
-        .acquire_timeout(WAIT_LIMIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_with(options.clone())
-        .await?;
-    super::migrate::sqlite(&writer).await?;
+    let mut connection = options.connect().await?;
+    super::migrate::sqlite(&mut connection).await?;
+    let writer = SqliteWriter::new(connection);
+    // A connection is a thread with a cache of its own: more of them than cores only makes all of them cold.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let reader = SqlitePoolOptions::new()
-        .max_connections(SQLITE_READERS)
+        .max_connections(u32::try_from(cores).unwrap_or(1).clamp(3, SQLITE_READERS))
         .acquire_timeout(WAIT_LIMIT)
         .max_lifetime(None)
         .test_before_acquire(false)
