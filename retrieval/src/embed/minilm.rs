@@ -6,12 +6,12 @@
 
 use std::path::Path;
 
-use candle_core::safetensors::BufferedSafetensors;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use serde::Deserialize;
 
 use super::kernels::{self, Norm};
 use super::tokenizer::LoadError;
+use super::weights::Weights;
 
 pub(super) struct MiniLm {
     words: Vec<f32>,
@@ -97,25 +97,36 @@ impl MiniLm {
             return Err(LoadError::unusable(&config_path, unsupported));
         }
         let weights_path = dir.join("model.safetensors");
-        let weights = read(&weights_path)?;
-        BufferedSafetensors::new(weights)
-            .and_then(|weights| Self::from_weights(&Weights { weights }, &config))
-            .map_err(|error| LoadError::unusable(&weights_path, error))
+        let weights = Weights::open(&weights_path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                LoadError::unusable(&weights_path, source)
+            }
+            _ => LoadError::Unreadable {
+                path: weights_path.clone(),
+                source,
+            },
+        })?;
+        Self::from_weights(&weights, &config).map_err(|error| LoadError::unusable(&weights_path, error))
     }
 
     fn from_weights(weights: &Weights, config: &Config) -> Result<Self> {
         let width = config.hidden_size;
         let layer = |number: usize| {
             let part = |name: &str| format!("encoder.layer.{number}.{name}");
-            let norm = |name: &str| weights.norm(&part(name), width, config.layer_norm_eps);
+            let norm_of = |name: &str| norm(weights, &part(name), width, config.layer_norm_eps);
             let attention = ["query", "key", "value"].map(|name| part(&format!("attention.self.{name}")));
             Ok(Layer {
-                attention_in: weights.dense(&attention, width, width)?,
-                attention_out: weights.dense(&[part("attention.output.dense")], width, width)?,
-                attention_norm: norm("attention.output.LayerNorm")?,
-                widen: weights.dense(&[part("intermediate.dense")], width, config.intermediate_size)?,
-                narrow: weights.dense(&[part("output.dense")], config.intermediate_size, width)?,
-                norm: norm("output.LayerNorm")?,
+                attention_in: dense(weights, &attention, width, width)?,
+                attention_out: dense(weights, &[part("attention.output.dense")], width, width)?,
+                attention_norm: norm_of("attention.output.LayerNorm")?,
+                widen: dense(
+                    weights,
+                    &[part("intermediate.dense")],
+                    width,
+                    config.intermediate_size,
+                )?,
+                narrow: dense(weights, &[part("output.dense")], config.intermediate_size, width)?,
+                norm: norm_of("output.LayerNorm")?,
             })
         };
         let table = |name: &str, rows: usize| {
@@ -125,7 +136,7 @@ impl MiniLm {
             words: table("word", config.vocab_size)?,
             positions: table("position", config.max_position_embeddings)?,
             token_type: table("token_type", config.type_vocab_size)?[..width].to_vec(),
-            norm: weights.norm("embeddings.LayerNorm", width, config.layer_norm_eps)?,
+            norm: norm(weights, "embeddings.LayerNorm", width, config.layer_norm_eps)?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             heads: config.num_attention_heads,
             dimension: width,
@@ -250,49 +261,27 @@ impl Dense {
     }
 }
 
-/// The model file, with or without the `bert.` before every name.
-struct Weights {
-    weights: BufferedSafetensors,
+/// The layers of these names, side by side.
+fn dense(weights: &Weights, names: &[String], inputs: usize, outputs: usize) -> Result<Dense> {
+    let mut parts = Vec::with_capacity(names.len());
+    let mut bias = Vec::with_capacity(names.len() * outputs);
+    for name in names {
+        parts.push(weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?);
+        bias.extend(weights.values(&format!("{name}.bias"), &[outputs])?);
+    }
+    Ok(Dense {
+        weight: Tensor::cat(&parts, 0)?.t()?.contiguous()?,
+        bias,
+    })
 }
 
-impl Weights {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let load = |name: &str| self.weights.load(name, &Device::Cpu);
-        let tensor = load(name)
-            .or_else(|_| load(&format!("bert.{name}")))?
-            .to_dtype(DType::F32)?;
-        if tensor.dims() != shape {
-            candle_core::bail!("{name} has the shape {:?} instead of {shape:?}", tensor.dims());
-        }
-        Ok(tensor)
-    }
-
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.tensor(name, shape)?.flatten_all()?.to_vec1()
-    }
-
-    /// The layers of these names, side by side.
-    fn dense(&self, names: &[String], inputs: usize, outputs: usize) -> Result<Dense> {
-        let mut weights = Vec::with_capacity(names.len());
-        let mut bias = Vec::with_capacity(names.len() * outputs);
-        for name in names {
-            weights.push(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?);
-            bias.extend(self.values(&format!("{name}.bias"), &[outputs])?);
-        }
-        Ok(Dense {
-            weight: Tensor::cat(&weights, 0)?.t()?.contiguous()?,
-            bias,
-        })
-    }
-
-    fn norm(&self, name: &str, width: usize, epsilon: f64) -> Result<Norm> {
-        let values = |part: &str| self.values(&format!("{name}.{part}"), &[width]);
-        Ok(Norm {
-            gain: values("weight")?,
-            offset: values("bias")?,
-            epsilon: epsilon as f32,
-        })
-    }
+fn norm(weights: &Weights, name: &str, width: usize, epsilon: f64) -> Result<Norm> {
+    let values = |part: &str| weights.values(&format!("{name}.{part}"), &[width]);
+    Ok(Norm {
+        gain: values("weight")?,
+        offset: values("bias")?,
+        epsilon: epsilon as f32,
+    })
 }
 
 /// Scales to unit length; a vector of zeros stays as it is.

@@ -9,6 +9,7 @@ mod minilm;
 mod openai;
 mod queue;
 mod tokenizer;
+mod weights;
 
 use std::time::Duration;
 
