@@ -97,6 +97,12 @@ impl SqliteWriter {
     /// Waits for the open transaction and closes the connection.
     pub(super) async fn close(&self) {
         let mut session = self.session.lock().await;
+        // A group that was left open for somebody who waits behind this call is committed now.
+        if session.group.is_some()
+            && let Err(error) = session.end(Ending::TakenBack, false).await
+        {
+            tracing::error!(error = ?error, "cannot commit before closing");
+        }
         if let Some(connection) = session.connection.take()
             && let Err(error) = connection.close().await
         {
