@@ -43,7 +43,8 @@ pub(super) struct Cli {
     pub settings: SettingArgs,
 }
 
-/// Flags that change settings, understood before and after every command.
+// Flags that change settings, understood before and after every command. No doc comment: clap would show it in place of
+// what each command says about itself.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct SettingArgs {
@@ -368,5 +369,25 @@ mod tests {
             assert!(help.contains(text), "{text:?} is missing in {help}");
         }
         assert!(!help.contains("extract-child"), "the hidden command shows");
+    }
+
+    #[test]
+    fn each_command_tells_in_its_help_what_it_does() {
+        for (line, about) in [
+            ("frontdesk --help", "Frontdesk answers a business' visitors"),
+            ("frontdesk serve --help", "Run the server"),
+            ("frontdesk ask --help", "Ask a chatbot one question"),
+            ("frontdesk key create --help", "Make a key, shown this once"),
+        ] {
+            let help = parse(line).expect_err("help ends the reading").to_string();
+
+            assert!(help.starts_with(about), "{line}: {help}");
+            assert!(help.contains("--set <PATH=VALUE>"), "{line}: {help}");
+            assert!(!help.contains("Flags that change"), "{line}: {help}");
+        }
+        let all = parse("frontdesk --help")
+            .expect_err("help ends the reading")
+            .to_string();
+        assert!(all.contains("Ask a chatbot one question"), "{all}");
     }
 }
