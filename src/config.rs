@@ -5,6 +5,7 @@
 
 mod check;
 mod merge;
+mod ranges;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -236,7 +237,7 @@ impl Config {
                 continue;
             };
             // Test harnesses keep their own variables under the same prefix.
-            if rest.starts_with("TEST_") {
+            if rest.starts_with("TEST_") || is_service_link(rest, &text) {
                 continue;
             }
             let path = rest.to_lowercase().replace("__", ".");
@@ -256,21 +257,21 @@ impl Config {
                 &mut problems,
             );
         }
-        match parse_sections(merged, &defaults) {
-            Ok(config) => {
-                if let Err(ConfigError(contradictions)) = config.check() {
-                    problems.extend(contradictions);
-                }
-                if problems.is_empty() {
-                    Ok(config)
-                } else {
-                    Err(ConfigError(problems))
-                }
-            }
-            Err(ConfigError(unreadable)) => {
-                problems.extend(unreadable);
-                Err(ConfigError(problems))
-            }
+        let (config, unreadable) = parse_sections(&merged, &defaults)?;
+        // A default stands in for an unreadable value, and nobody set it: it is nobody's mistake.
+        let stands_in = |problem: &String| {
+            let path = problem.split_once(':').map(|(path, _)| path);
+            unreadable
+                .iter()
+                .any(|unreadable| unreadable.path == path.unwrap_or_default())
+        };
+        let wrong = config.check();
+        problems.extend(unreadable.iter().map(ToString::to_string));
+        problems.extend(wrong.into_iter().filter(|problem| !stands_in(problem)));
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(problems))
         }
     }
 
@@ -284,6 +285,17 @@ impl Config {
             .parse()
             .expect("the address was checked when the configuration was loaded")
     }
+}
+
+/// Whether Kubernetes sets this variable, for a Service whose name begins with ours: `FRONTDESK_PORT=tcp://…`,
+/// `FRONTDESK_SERVICE_HOST`, `FRONTDESK_DB_PORT_5432_TCP_ADDR`. Its names have single underscores, as no section of ours has.
+fn is_service_link(rest: &str, text: &str) -> bool {
+    let words = format!("_{rest}_");
+    let has = |word: &str| words.contains(word);
+    let names_port = ["tcp", "udp", "sctp"].iter().any(|protocol| {
+        text.starts_with(&format!("{protocol}://")) || has(&format!("_{}_", protocol.to_uppercase()))
+    });
+    !rest.contains("__") && (has("_SERVICE_HOST_") || has("_SERVICE_PORT_") || (has("_PORT_") && names_port))
 }
 
 /// Whether `text` is a browser origin: scheme, host and port, nothing more. Origins are compared whole, so a host with

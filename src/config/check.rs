@@ -1,13 +1,14 @@
 //! What cannot be told from one value's type alone: ranges, formats, settings that need each other.
 
-use super::{Config, ConfigError, EmbeddingBackend, IndexBackend, is_origin};
+use super::{Config, EmbeddingBackend, IndexBackend, is_origin, ranges};
 use crate::db::DatabaseUrl;
 use crate::telemetry;
+use crate::usage::price_book::PriceBook;
 
 impl Config {
-    /// What cannot be told from one value's type alone.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let mut problems = Vec::new();
+    /// All that is wrong with these values, each by its path.
+    pub(super) fn check(&self) -> Vec<String> {
+        let mut problems = ranges::check(self);
         let mut require = |holds: bool, problem: &str| {
             if !holds {
                 problems.push(problem.to_owned());
@@ -21,10 +22,6 @@ impl Config {
         require(
             self.index.backend == IndexBackend::Embedded,
             "index.backend: this version has \"embedded\" only",
-        );
-        require(
-            (1..=64).contains(&self.index.shards),
-            "index.shards: must be 1 to 64",
         );
         match self.embedding.backend {
             EmbeddingBackend::Local => {}
@@ -42,12 +39,8 @@ impl Config {
                     "embedding.model: must be set when embedding.backend is \"openai\"",
                 );
                 require(
-                    (1..=8192).contains(&self.embedding.dimension),
-                    "embedding.dimension: must be 1 to 8192, the length of the model's vectors",
-                );
-                require(
-                    (1..=2048).contains(&self.embedding.batch_size),
-                    "embedding.batch_size: must be 1 to 2048",
+                    self.embedding.dimension >= 1,
+                    "embedding.dimension: must be the length of the model's vectors when embedding.backend is \"openai\"",
                 );
             }
         }
@@ -69,32 +62,15 @@ impl Config {
             "llm.token_limit_field: must be max_completion_tokens or max_tokens",
         );
         require(
-            self.llm.context_tokens >= 2048,
-            "llm.context_tokens: must be at least 2048",
+            self.llm.max_answer_tokens <= self.llm.context_tokens / 2,
+            "llm.max_answer_tokens: must be at most half of llm.context_tokens",
         );
-        require(
-            self.llm.max_answer_tokens >= 16 && self.llm.max_answer_tokens <= self.llm.context_tokens / 2,
-            "llm.max_answer_tokens: must be at least 16 and at most half of llm.context_tokens",
-        );
-        require(self.llm.max_attempts >= 1, "llm.max_attempts: must be at least 1");
-        require(
-            (1..=60).contains(&self.chat.heartbeat_s),
-            "chat.heartbeat_s: must be 1 to 60",
-        );
-        require(self.jobs.workers >= 1, "jobs.workers: must be at least 1");
-        require(self.jobs.lease_s >= 1, "jobs.lease_s: must be at least 1");
-        require(
-            self.jobs.max_attempts >= 1,
-            "jobs.max_attempts: must be at least 1",
-        );
-        require(self.jobs.poll_ms >= 10, "jobs.poll_ms: must be at least 10");
+        if let Err(problem) = PriceBook::load(&self.llm.price_book) {
+            require(false, &format!("llm.price_book: {problem}"));
+        }
         require(
             self.server.public_url.is_empty() || is_http_url(&self.server.public_url),
             "server.public_url: must be an http or https URL",
-        );
-        require(
-            self.extract.memory_mb >= 128,
-            "extract.memory_mb: must be at least 128",
         );
         if let Err(problem) = telemetry::check_level(&self.log.level) {
             require(false, &problem);
@@ -130,7 +106,6 @@ impl Config {
                 ),
                 _ => require(false, "auth.jwt.algorithm: must be HS256, RS256 or ES256"),
             }
-            require(jwt.leeway_s <= 30, "auth.jwt.leeway_s: must be at most 30");
             require(
                 matches!(jwt.default_role.as_str(), "owner" | "admin" | "editor" | "viewer"),
                 "auth.jwt.default_role: must be owner, admin, editor or viewer",
@@ -146,11 +121,7 @@ impl Config {
                 "secrets.key: must be 32 bytes in base64; `openssl rand -base64 32` makes one",
             );
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError(problems))
-        }
+        problems
     }
 }
 

@@ -100,36 +100,63 @@ pub(super) fn set_text(
     }
 }
 
-/// Reads each setting by itself, so that one bad value does not hide another.
-pub(super) fn parse_sections(merged: Table, defaults: &Table) -> Result<Config, ConfigError> {
-    let mut problems = Vec::new();
-    for (section, value) in &merged {
-        let settings = match value {
-            Value::Table(settings) => settings.iter().map(|(key, value)| (Some(key), value)).collect(),
-            value => vec![(None, value)],
+/// A value that its setting cannot hold.
+pub(super) struct Unreadable {
+    pub path: String,
+    why: String,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.why)
+    }
+}
+
+/// Reads each setting by itself, so that one bad value does not hide another. In the place of a bad one stands the
+/// default, so that the rest can be judged too.
+pub(super) fn parse_sections(
+    merged: &Table,
+    defaults: &Table,
+) -> Result<(Config, Vec<Unreadable>), ConfigError> {
+    let mut values = Vec::new();
+    list_values(merged, "", &mut values);
+    let mut unreadable = Vec::new();
+    let mut readable = defaults.clone();
+    for (path, value) in values {
+        let mut probe = readable.clone();
+        let Some(place) = find_place(&mut probe, &path).filter(|place| *place != value) else {
+            continue;
         };
-        for (key, value) in settings {
-            let mut probe = defaults.clone();
-            let (place, path) = match (key, probe.get_mut(section)) {
-                (Some(key), Some(Value::Table(table))) => (table.get_mut(key), format!("{section}.{key}")),
-                (_, place) => (place, section.clone()),
-            };
-            if let Some(place) = place
-                && place != value
-            {
-                *place = value.clone();
-                if let Err(error) = probe.try_into::<Config>() {
-                    problems.push(format!("{path}: {}", error.message()));
-                }
-            }
+        *place = value.clone();
+        match probe.clone().try_into::<Config>() {
+            Ok(_) => readable = probe,
+            Err(error) => unreadable.push(Unreadable {
+                path,
+                why: error.message().to_owned(),
+            }),
         }
     }
-    if !problems.is_empty() {
-        return Err(ConfigError(problems));
-    }
-    merged
+    let config = readable
         .try_into()
-        .map_err(|error: toml::de::Error| ConfigError(vec![error.message().to_owned()]))
+        .map_err(|error: toml::de::Error| ConfigError(vec![error.message().to_owned()]))?;
+    Ok((config, unreadable))
+}
+
+/// Adds each value of `table` with its path; a section is no value.
+fn list_values<'a>(table: &'a Table, prefix: &str, values: &mut Vec<(String, &'a Value)>) {
+    for (key, value) in table {
+        match value {
+            Value::Table(section) => list_values(section, &format!("{prefix}{key}."), values),
+            value => values.push((format!("{prefix}{key}"), value)),
+        }
+    }
+}
+
+fn find_place<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
+    match path.split_once('.') {
+        Some((section, rest)) => find_place(table.get_mut(section)?.as_table_mut()?, rest),
+        None => table.get_mut(path),
+    }
 }
 
 fn type_name(value: &Value) -> &'static str {

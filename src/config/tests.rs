@@ -106,6 +106,109 @@ fn one_bad_value_does_not_hide_another() {
 }
 
 #[test]
+fn a_value_that_cannot_be_read_hides_no_contradiction() {
+    let flags = [
+        ("server.listen", "everywhere"),
+        ("auth.jwt.leeway_s", "-1"),
+        ("auth.jwt.issuer", "https://issuer.example.com"),
+        ("llm.base_url", "http://127.0.0.1:1/v1"),
+        ("llm.price_book", "/nonexistent/prices.toml"),
+        ("embedding.backend", "openai"),
+        ("embedding.dimension", "-1"),
+    ];
+
+    let ConfigError(problems) = load(&[], &flags).expect_err("much is wrong");
+
+    for path in [
+        "server.listen",
+        "auth.jwt.leeway_s",
+        "auth.jwt.audience",
+        "llm.model",
+        "llm.price_book",
+        "embedding.model",
+        "embedding.dimension",
+    ] {
+        let told = problems
+            .iter()
+            .filter(|problem| problem.starts_with(&format!("{path}:")))
+            .count();
+        assert_eq!(told, 1, "{path} in {problems:?}");
+    }
+}
+
+#[test]
+fn no_number_is_without_a_range() {
+    fn list_numbers(table: &Table, prefix: &str, paths: &mut Vec<String>) {
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(section) => list_numbers(section, &format!("{prefix}{key}."), paths),
+                toml::Value::Integer(_) => paths.push(format!("{prefix}{key}")),
+                _ => {}
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    list_numbers(&DEFAULTS.parse().expect("TOML"), "", &mut paths);
+    assert!(paths.len() > 30, "{paths:?}");
+
+    for path in &paths {
+        // The last is read by every type and still more than any of them should be.
+        for value in ["-1", "9223372036854775807", "4294967295"] {
+            let ConfigError(problems) = load(&[], &[(path, value)]).expect_err("out of range");
+            assert!(
+                problems
+                    .iter()
+                    .any(|problem| problem.starts_with(&format!("{path}:"))),
+                "{path} = {value}: {problems:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_ends_of_a_range_belong_to_it() {
+    for (path, inside, outside) in [
+        ("jobs.workers", ["1", "256"], ["0", "257"]),
+        ("auth.access_token_s", ["60", "86400"], ["59", "86401"]),
+        ("server.shutdown_grace_s", ["0", "86400"], ["-1", "86401"]),
+    ] {
+        for value in inside {
+            assert!(load(&[], &[(path, value)]).is_ok(), "{path} = {value}");
+        }
+        for value in outside {
+            assert!(load(&[], &[(path, value)]).is_err(), "{path} = {value}");
+        }
+    }
+}
+
+#[test]
+fn what_kubernetes_says_about_services_is_no_setting_and_a_typo_is_still_told() {
+    let links = [
+        ("FRONTDESK_PORT", "tcp://10.0.0.7:8080"),
+        ("FRONTDESK_SERVICE_HOST", "10.0.0.7"),
+        ("FRONTDESK_SERVICE_PORT", "8080"),
+        ("FRONTDESK_SERVICE_PORT_HTTP", "8080"),
+        ("FRONTDESK_PORT_8080_TCP", "tcp://10.0.0.7:8080"),
+        ("FRONTDESK_PORT_8080_TCP_PROTO", "tcp"),
+        ("FRONTDESK_PORT_8080_TCP_PORT", "8080"),
+        ("FRONTDESK_PORT_8080_TCP_ADDR", "10.0.0.7"),
+        ("FRONTDESK_POSTGRESQL_PORT", "tcp://10.0.0.8:5432"),
+        ("FRONTDESK_POSTGRESQL_SERVICE_HOST", "10.0.0.8"),
+    ];
+
+    load(&links, &[]).expect("none of them is a setting");
+
+    for typo in [
+        "FRONTDESK_SERVER_PORT",
+        "FRONTDESK_SERVER__PORT",
+        "FRONTDESK_LISTEN",
+    ] {
+        let ConfigError(problems) = load(&[(typo, "80")], &[]).expect_err("there is no such setting");
+        assert!(problems[0].contains(typo), "{problems:?}");
+    }
+}
+
+#[test]
 fn the_environment_cannot_open_private_addresses() {
     let ConfigError(problems) =
         load(&[("FRONTDESK_OUTBOUND__ALLOW", "127.0.0.1:80")], &[]).expect_err("refused");
