@@ -21,8 +21,11 @@ use crate::id::{AccountId, ApiKeyId};
 
 const SHARDS: usize = 16;
 
-/// Buckets in one shard before the full ones are swept out.
+/// Buckets in one shard before the full ones are swept out for the first time.
 const SWEEP_AT: usize = 4096;
+
+/// Buckets in one shard at most, a million in all: someone with many addresses makes as many as they like.
+const MAX_BUCKETS: usize = 65_536;
 
 /// Whose requests are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,14 +64,61 @@ pub struct Standing {
     pub window_s: u64,
     /// Requests still allowed at once.
     pub remaining: u32,
-    /// Seconds until the bucket is full again.
+    /// Seconds until the bucket is full again; of an empty one, until it allows the next request.
     pub reset_s: u64,
 }
 
 /// All buckets of this process.
 pub struct RateLimits {
-    shards: Vec<Mutex<HashMap<Bucket, DateTime<Utc>>>>,
+    shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
+}
+
+/// Some of the buckets, each with the time at which it is full again.
+struct Shard {
+    full_at: HashMap<Bucket, DateTime<Utc>>,
+    /// So many buckets bring about the next sweep. Twice what the last one left: a sweep costs each insertion little.
+    sweep_at: usize,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            full_at: HashMap::new(),
+            sweep_at: SWEEP_AT,
+        }
+    }
+}
+
+impl Shard {
+    fn insert(&mut self, bucket: &Bucket, full_at: DateTime<Utc>, now: DateTime<Utc>) {
+        if let Some(known) = self.full_at.get_mut(bucket) {
+            *known = full_at;
+            return;
+        }
+        if self.full_at.len() >= self.sweep_at {
+            self.sweep(now);
+        }
+        self.full_at.insert(bucket.clone(), full_at);
+    }
+
+    /// Forgets what is full again, and, where that leaves too many, the half that will be soonest: it gives away least.
+    fn sweep(&mut self, now: DateTime<Utc>) {
+        self.full_at.retain(|_, full_at| *full_at > now);
+        if self.full_at.len() >= MAX_BUCKETS {
+            let mut times: Vec<DateTime<Utc>> = self.full_at.values().copied().collect();
+            let (_, middle, _) = times.select_nth_unstable(MAX_BUCKETS / 2);
+            let middle = *middle;
+            // Of buckets that are full at the same time, as many go as must.
+            let mut left = MAX_BUCKETS / 2;
+            self.full_at.retain(|_, full_at| {
+                let stays = *full_at > middle || (*full_at == middle && left > 0);
+                left -= usize::from(stays && left > 0);
+                stays
+            });
+        }
+        self.sweep_at = (self.full_at.len() * 2).clamp(SWEEP_AT, MAX_BUCKETS);
+    }
 }
 
 impl Default for RateLimits {
@@ -92,9 +142,10 @@ impl RateLimits {
         let window = TimeDelta::from_std(quota.window).unwrap_or(TimeDelta::MAX);
         let step = window / i32::try_from(quota.limit.max(1)).unwrap_or(i32::MAX);
         let shard = &self.shards[self.hasher.hash_one(bucket) as usize % SHARDS];
-        let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         // The time at which the bucket is full again; it may lie at most one window ahead.
-        let full_at = buckets
+        let full_at = shard
+            .full_at
             .get(bucket)
             .copied()
             .unwrap_or(now)
@@ -106,10 +157,7 @@ impl RateLimits {
             return Err((needed - now - window).to_std().unwrap_or_default());
         }
         if cost > 0 {
-            if buckets.len() >= SWEEP_AT {
-                buckets.retain(|_, full_at| *full_at > now);
-            }
-            buckets.insert(bucket.clone(), after);
+            shard.insert(bucket, after, now);
         }
         let spare = (now + window - after).num_microseconds().unwrap_or_default();
         let remaining = spare / step.num_microseconds().unwrap_or(1).max(1);
@@ -127,7 +175,11 @@ impl RateLimits {
 pub struct StandingSlot(Arc<Mutex<Option<(&'static str, Standing)>>>);
 
 impl StandingSlot {
-    /// Writes `RateLimit` and `RateLimit-Policy` (IETF httpapi draft) when a bucket was charged.
+    fn set(&self, name: &'static str, standing: Standing) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, standing));
+    }
+
+    /// Writes `RateLimit` and `RateLimit-Policy` (IETF httpapi draft) when a bucket was charged or found empty.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         let Some((name, standing)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
             return;
@@ -191,11 +243,22 @@ fn take(app: &App, slot: Option<&StandingSlot>, bucket: Bucket, cost: u32) -> Re
             if cost > 0
                 && let Some(slot) = slot
             {
-                *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, standing));
+                slot.set(name, standing);
             }
             Ok(())
         }
         Err(retry_after) => {
+            if let Some(slot) = slot {
+                slot.set(
+                    name,
+                    Standing {
+                        limit,
+                        window_s: window.as_secs(),
+                        remaining: 0,
+                        reset_s: retry_after.as_secs_f64().ceil() as u64,
+                    },
+                );
+            }
             metrics::counter!("frontdesk_rate_limited_total", "bucket" => name).increment(1);
             Err(Error::RateLimited { retry_after })
         }
@@ -211,32 +274,45 @@ pub fn client_address(parts: &Parts, app: &App) -> IpAddr {
         .map_or(IpAddr::from([127, 0, 0, 1]), |ConnectInfo(address)| {
             address.ip().to_canonical()
         });
-    let proxies = &app.config.server.trusted_proxies;
-    let forwarded = parts
-        .headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let mut hops: Vec<IpAddr> = forwarded
-        .filter_map(|hop| hop.trim().parse::<IpAddr>().ok())
-        .map(|hop| hop.to_canonical())
-        .collect();
-    hops.push(peer);
-    let mut address = peer;
-    for hop in hops.into_iter().rev() {
-        address = hop;
-        if !proxies.contains(&hop) {
-            break;
-        }
-    }
-    match address {
+    match forwarded_for(peer, &parts.headers, &app.config.server.trusted_proxies) {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
         address => address,
     }
+}
+
+/// Walks the hops back from `peer` for as long as proxies name them. What cannot be read ends the walk: a proxy did not
+/// write it, and neither it nor anything before it is believed.
+fn forwarded_for(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+    let values: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .map(|value| value.to_str().unwrap_or_default())
+        .collect();
+    let mut hops = values.iter().rev().flat_map(|value| value.rsplit(','));
+    let mut address = peer;
+    while proxies.contains(&address)
+        && let Some(hop) = hops.next().and_then(read_hop)
+    {
+        address = hop;
+    }
+    address
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn read_hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bracketed {
+        Some(text) => text.parse::<Ipv6Addr>().map(IpAddr::from).ok(),
+        None => text
+            .parse()
+            .ok()
+            .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())),
+    };
+    address.map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -308,5 +384,61 @@ mod tests {
             .expect_err("the bucket counts as empty");
 
         assert!(wait <= QUOTA.window);
+    }
+
+    #[test]
+    fn only_what_proxies_say_is_believed_and_what_cannot_be_read_ends_the_walk() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let proxies = [address("10.0.0.1"), address("10.0.0.2")];
+        let forwarded = |peer: &str, values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header");
+                headers.append("x-forwarded-for", value);
+            }
+            forwarded_for(address(peer), &headers, &proxies).to_string()
+        };
+
+        for (peer, values, expected) in [
+            ("192.0.2.1", &["203.0.113.1"][..], "192.0.2.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.1"], "203.0.113.1"),
+            ("10.0.0.1", &["198.51.100.1, 203.0.113.1"], "203.0.113.1"),
+            (
+                "10.0.0.1",
+                &["198.51.100.1", "203.0.113.1, 10.0.0.2"],
+                "203.0.113.1",
+            ),
+            ("10.0.0.1", &["198.51.100.1, made up"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1, 10.0.0.2,"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["198.51.100.1", "\u{e9}"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1, 203.0.113.1:4711"], "203.0.113.1"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["203.0.113.1, ::ffff:10.0.0.2"], "203.0.113.1"),
+            ("10.0.0.1", &["[203.0.113.1]"], "10.0.0.1"),
+        ] {
+            assert_eq!(forwarded(peer, values), expected, "{peer} {values:?}");
+        }
+    }
+
+    #[test]
+    fn many_addresses_fill_no_memory_and_free_nobody_who_waits_longest() {
+        let mut shard = Shard::default();
+        let waiting = Bucket::LoginAccount("a@example.com".to_owned());
+        shard.insert(&waiting, start() + TimeDelta::minutes(1), start());
+
+        for number in 0..200_000_u32 {
+            let bucket = Bucket::Address(IpAddr::from(number.to_be_bytes()));
+            shard.insert(&bucket, start() + TimeDelta::seconds(1), start());
+        }
+
+        assert!(shard.full_at.len() <= MAX_BUCKETS, "{}", shard.full_at.len());
+        assert!(shard.full_at.contains_key(&waiting));
+        shard.sweep(start() + TimeDelta::seconds(2));
+        assert_eq!(shard.full_at.len(), 1, "what is full again is forgotten");
+        assert_eq!(shard.sweep_at, SWEEP_AT);
     }
 }

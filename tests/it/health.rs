@@ -119,3 +119,23 @@ async fn a_made_up_address_makes_no_series_of_its_own() {
             .contains("made-up-address-of-this-test")
     );
 }
+
+#[tokio::test]
+async fn made_up_methods_share_one_series() {
+    let service = TestApp::start().await;
+    for number in 0..50 {
+        let method = Method::from_bytes(format!("ODD{number}").as_bytes()).expect("a token");
+        service.send(method, "/api/me", None, None).await.expect(405);
+    }
+
+    let metrics = get(&service, "/metrics").await.expect(200).text;
+
+    let odd: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("frontdesk_http_requests_total{"))
+        .filter(|line| line.contains("route=\"/api/me\"") && line.contains("status=\"405\""))
+        .collect();
+    assert_eq!(odd.len(), 1, "{odd:?}");
+    assert!(odd[0].contains("method=\"OTHER\""), "{odd:?}");
+    assert!(!metrics.contains("ODD"));
+}

@@ -57,6 +57,12 @@ async fn a_key_has_its_requests_per_minute_and_the_headers_count_down() {
         (1..=20).contains(&wait),
         "a third of a minute gives back one of three: {wait}"
     );
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"key\";q=3;w=60");
+    assert_eq!(
+        header(&refused, "ratelimit"),
+        format!("\"key\";r=0;t={wait}"),
+        "a refusal says so too"
+    );
     service.clock.advance(TimeDelta::seconds(wait));
     me(&service, Some(&acme.key), None).await.expect(200);
     assert_eq!(me(&service, Some(&acme.key), None).await.status, 429);
@@ -189,7 +195,24 @@ async fn a_forwarded_address_counts_only_from_a_configured_proxy() {
             .status,
         401
     );
-    assert_eq!(me(&behind_proxy, None, Some("not an address")).await.status, 401);
+    assert_eq!(
+        me(&behind_proxy, None, Some("198.51.100.78, 203.0.113.1:4711"))
+            .await
+            .status,
+        429,
+        "an address with its port is the same address"
+    );
+    for forged in 1..=2 {
+        let hops = format!("198.51.100.{forged}, not an address");
+        assert_eq!(me(&behind_proxy, None, Some(&hops)).await.status, 401);
+    }
+    assert_eq!(
+        me(&behind_proxy, None, Some("198.51.100.3, not an address"))
+            .await
+            .status,
+        429,
+        "what cannot be read hides what stands before it"
+    );
 }
 
 #[tokio::test]
@@ -232,6 +255,16 @@ async fn logins_are_counted_by_address_before_any_work_and_tell_their_policy() {
             "{path}"
         );
         assert!((1..=900).contains(&retry_after(&reply)), "{path}");
+        assert_eq!(
+            header(&reply, "ratelimit-policy"),
+            "\"login\";q=2;w=900",
+            "{path}"
+        );
+        assert!(
+            header(&reply, "ratelimit").starts_with("\"login\";r=0;t="),
+            "{path}: {}",
+            header(&reply, "ratelimit")
+        );
     }
 }
 
