@@ -36,8 +36,9 @@ pub struct Problem {
     /// Names this request in the logs.
     #[schema(value_type = String)]
     request_id: Box<str>,
-    #[serde(skip)]
-    retry_after: Option<Duration>,
+    /// Seconds to wait before trying again, where that helps; the header `Retry-After` says the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 /// The `type` of RFC 9457.
@@ -75,7 +76,7 @@ impl Problem {
     }
 
     fn with_retry_after(mut self, retry_after: Duration) -> Self {
-        self.retry_after = Some(retry_after);
+        self.retry_after = Some(retry_after.as_secs_f64().ceil().max(1.0) as u64);
         self
     }
 }
@@ -114,24 +115,36 @@ impl From<Error> for Problem {
                 ..
             } => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with_retry_after(retry_after),
             Error::Upstream { code, message, .. } => Self::new(StatusCode::BAD_GATEWAY, code, message),
-            Error::StorageFull => Self::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "storage_full",
-                "the server has no space left to store this; tell its operator",
-            ),
-            Error::Database(error) if is_outage(&error) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "database_unavailable",
-                "the database does not answer; try again shortly",
-            )
-            .with_retry_after(Duration::from_secs(2)),
-            Error::Database(_) | Error::Internal(_) => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "something broke on our side; the request id names this failure in the logs",
-            ),
+            Error::StorageFull => storage_full(),
+            Error::Database(error) => match database_fault(&error) {
+                DatabaseFault::Full => storage_full(),
+                DatabaseFault::Outage => Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "database_unavailable",
+                    "the database does not answer; try again shortly",
+                )
+                .with_retry_after(Duration::from_secs(2)),
+                DatabaseFault::Ours => internal(),
+            },
+            Error::Internal(_) => internal(),
         }
     }
+}
+
+fn storage_full() -> Problem {
+    Problem::new(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "storage_full",
+        "the server has no space left to store this; tell its operator",
+    )
+}
+
+fn internal() -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "something broke on our side; the request id names this failure in the logs",
+    )
 }
 
 /// Failures are logged here, once, where they are answered. Causes stay in the log.
@@ -147,21 +160,47 @@ fn log(error: &Error) {
     }
 }
 
-fn is_outage(error: &sqlx::Error) -> bool {
+/// What a failure of the database means to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DatabaseFault {
+    /// It holds no more.
+    Full,
+    /// It does not answer, or not now.
+    Outage,
+    /// We asked for something wrong.
+    Ours,
+}
+
+fn database_fault(error: &sqlx::Error) -> DatabaseFault {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Tls(_) => true,
-        // SQLite: busy or locked past the wait limit. PostgreSQL: class 53 (resources), 57 (intervention), 08 (connection), deadlocks.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            matches!(code.as_ref(), "5" | "6" | "517" | "40001" | "40P01")
-                || ["08", "53", "57"]
-                    .iter()
-                    .any(|class| code.len() == 5 && code.starts_with(class))
-        }),
-        _ => false,
+        | sqlx::Error::Tls(_) => DatabaseFault::Outage,
+        sqlx::Error::Database(error) => error
+            .code()
+            .map_or(DatabaseFault::Ours, |code| fault_of_code(&code)),
+        _ => DatabaseFault::Ours,
+    }
+}
+
+/// The fault behind an engine's own code: five characters on PostgreSQL, a number of at most four digits on SQLite.
+fn fault_of_code(code: &str) -> DatabaseFault {
+    if code.len() == 5 {
+        return match (code, &code.as_bytes()[..2]) {
+            ("53100", _) => DatabaseFault::Full,
+            // A serialization failure, a deadlock; connections, resources, the operator's intervention.
+            ("40001" | "40P01", _) | (_, b"08" | b"53" | b"57") => DatabaseFault::Outage,
+            _ => DatabaseFault::Ours,
+        };
+    }
+    // The low byte is the kind, what is above it the detail.
+    match code.parse::<u32>().map(|code| code & 0xff) {
+        Ok(13) => DatabaseFault::Full,
+        // Busy or locked past the wait limit; a disk that fails; a file that cannot be opened.
+        Ok(5 | 6 | 10 | 14) => DatabaseFault::Outage,
+        _ => DatabaseFault::Ours,
     }
 }
 
@@ -172,10 +211,9 @@ impl IntoResponse for Problem {
         let mut response =
             (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some(retry_after) = self.retry_after {
-            let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                .insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
         if status == StatusCode::UNAUTHORIZED {
             response
@@ -183,5 +221,50 @@ impl IntoResponse for Problem {
                 .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_of_either_engine_tells_a_full_disk_from_an_outage_and_from_a_bug() {
+        for (code, fault) in [
+            ("13", DatabaseFault::Full),
+            ("53100", DatabaseFault::Full),
+            ("5", DatabaseFault::Outage),
+            ("517", DatabaseFault::Outage),
+            ("262", DatabaseFault::Outage),
+            ("778", DatabaseFault::Outage),
+            ("8458", DatabaseFault::Outage),
+            ("1038", DatabaseFault::Outage),
+            ("53300", DatabaseFault::Outage),
+            ("57P01", DatabaseFault::Outage),
+            ("08006", DatabaseFault::Outage),
+            ("40P01", DatabaseFault::Outage),
+            ("1", DatabaseFault::Ours),
+            ("787", DatabaseFault::Ours),
+            ("2067", DatabaseFault::Ours),
+            ("23505", DatabaseFault::Ours),
+            ("42601", DatabaseFault::Ours),
+            ("10000", DatabaseFault::Ours),
+            ("", DatabaseFault::Ours),
+        ] {
+            assert_eq!(fault_of_code(code), fault, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_507_and_a_silent_database_503() {
+        assert_eq!(Problem::from(Error::StorageFull).status, 507);
+        assert_eq!(
+            Problem::from(Error::Database(sqlx::Error::PoolTimedOut)).status,
+            503
+        );
+        assert_eq!(
+            Problem::from(Error::Database(sqlx::Error::RowNotFound)).status,
+            500
+        );
     }
 }
