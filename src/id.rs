@@ -1,12 +1,13 @@
 //! Identifiers: one newtype per kind of thing, all time-ordered (UUIDv7), shown as plain strings.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 macro_rules! id_type {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, sqlx::Type, utoipa::ToSchema)]
         #[serde(transparent)]
         #[sqlx(transparent)]
         #[schema(value_type = String, format = "uuid")]
@@ -29,8 +30,16 @@ macro_rules! id_type {
         impl std::str::FromStr for $name {
             type Err = uuid::Error;
 
+            /// Reads the one way in which ids are shown: UUIDs have other spellings, and one thing has one address.
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Uuid::try_parse(text).map(Self)
+                text.parse::<Hyphenated>().map(|id| Self(id.into_uuid()))
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     )+};
@@ -69,4 +78,31 @@ id_type! {
     ReservationId,
     /// One piece of background work.
     JobId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = "0190b5a0-1234-7000-8000-00000000abcd";
+
+        let read = serde_json::from_value::<TenantId>(id.into()).expect("as it is shown");
+        assert_eq!(read.to_string(), id);
+        assert_eq!(id.to_uppercase().parse::<TenantId>().expect("in capitals"), read);
+        for spelling in [
+            format!("{{{id}}}"),
+            format!("urn:uuid:{id}"),
+            id.replace('-', ""),
+            format!(" {id}"),
+            String::new(),
+        ] {
+            assert!(spelling.parse::<TenantId>().is_err(), "{spelling}");
+            assert!(
+                serde_json::from_value::<TenantId>(spelling.clone().into()).is_err(),
+                "{spelling}"
+            );
+        }
+    }
 }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use sqlx::FromRow;
 
 use super::access::Member;
-use super::input::read_body;
+use super::input::{is_json, read_body};
 use super::problem::Problem;
 use super::request_id;
 use crate::app::App;
@@ -61,13 +61,8 @@ struct Slot {
 
 pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     // Uploads are idempotent by their content, and too large to hold; logging in is no creation.
-    let is_json = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("application/json"));
     let applies = request.method() == Method::POST
-        && is_json
+        && is_json(request.headers())
         && request.headers().contains_key(KEY)
         && !request.uri().path().starts_with("/api/auth/");
     if !applies {

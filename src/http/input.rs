@@ -64,13 +64,18 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// Whether the body is announced as JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_json(headers) {
         return Ok(());
     }
     Err(Error::UnsupportedType {

@@ -406,3 +406,23 @@ async fn a_refused_request_stays_refused_under_its_key() {
     );
     assert!(replayed(&again) && again.headers["content-type"] == "application/problem+json");
 }
+
+#[tokio::test]
+async fn a_content_type_in_capitals_is_the_same_content_type() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    for is_repeat in [false, true] {
+        let request = service
+            .request(Method::POST, "/api/chatbots", Some(&acme.key))
+            .header("idempotency-key", "k1")
+            .header("content-type", "Application/JSON ; charset=utf-8")
+            .body(json!({ "name": "Desk" }).to_string());
+
+        let reply = Reply::read(request.send().await.expect("an answer"))
+            .await
+            .expect(201);
+
+        assert_eq!(replayed(&reply), is_repeat);
+    }
+    assert_eq!(count(&service, "chatbot").await, 1);
+}

@@ -301,3 +301,24 @@ async fn no_odd_text_is_a_failure_of_ours() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_id_spelled_in_another_way_names_nothing() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    acme.get(&format!("/api/chatbots/{}", desk.id)).await.expect(200);
+
+    for spelling in [
+        desk.id.replace('-', ""),
+        format!("%7B{}%7D", desk.id),
+        format!("urn:uuid:{}", desk.id),
+    ] {
+        let reply = acme.get(&format!("/api/chatbots/{spelling}")).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.code().as_str()),
+            (404, "not_found"),
+            "{spelling}"
+        );
+    }
+}
