@@ -4,14 +4,13 @@
 //! may do is a role that the token names, or the configured default.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use super::role::Role;
 use crate::app::App;
@@ -56,6 +55,8 @@ pub struct ForeignTokens {
     algorithm: Algorithm,
     fixed_key: Option<DecodingKey>,
     key_set: Mutex<KeySet>,
+    /// Held by the one caller that fetches the set.
+    fetching: tokio::sync::Mutex<()>,
     client: reqwest::Client,
 }
 
@@ -71,6 +72,12 @@ struct KeySet {
 impl KeySet {
     fn is_younger_than(&self, age: TimeDelta, now: DateTime<Utc>) -> bool {
         self.fetched_at.is_some_and(|fetched_at| now - fetched_at <= age)
+    }
+
+    /// The key with this id, unless the set is older than `age`.
+    fn find(&self, key_id: &str, age: TimeDelta, now: DateTime<Utc>) -> Option<Arc<DecodingKey>> {
+        let key = self.keys.get(key_id)?;
+        self.is_younger_than(age, now).then(|| key.clone())
     }
 }
 
@@ -88,6 +95,7 @@ impl ForeignTokens {
             algorithm,
             fixed_key,
             key_set: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             client,
         }
     }
@@ -97,7 +105,8 @@ impl ForeignTokens {
         let config = &app.config.auth.jwt;
         let now = app.clock.now();
         let header = jsonwebtoken::decode_header(token).map_err(|_| access::wrong())?;
-        if header.alg != self.algorithm {
+        // We understand no extension, and a critical one must not be passed over (RFC 7515, 4.1.11).
+        if header.alg != self.algorithm || header.crit.is_some() {
             return Err(access::wrong());
         }
         let key = match &self.fixed_key {
@@ -154,37 +163,63 @@ impl ForeignTokens {
 
     /// The key with this id. An issuer that does not answer for a while locks nobody out: its last key set holds on.
     async fn find_key(&self, config: &Jwt, key_id: &str, now: DateTime<Utc>) -> Result<Arc<DecodingKey>> {
-        let mut key_set = self.key_set.lock().await;
-        if key_set.is_younger_than(KEY_SET_AGE, now)
-            && let Some(key) = key_set.keys.get(key_id)
-        {
-            return Ok(key.clone());
+        if let Some(key) = self.key_set().find(key_id, KEY_SET_AGE, now) {
+            return Ok(key);
         }
-        if key_set
-            .tried_at
-            .is_none_or(|tried_at| now - tried_at > REFETCH_AFTER)
-        {
-            // Noted before the attempt, so that an issuer that is down is not asked at each request.
-            key_set.tried_at = Some(now);
-            match self.fetch(config).await {
-                Ok(keys) => {
-                    key_set.keys = keys;
-                    key_set.fetched_at = Some(now);
-                }
-                Err(error) => {
-                    tracing::error!(error = %error, "cannot fetch the key set of auth.jwt.jwks_url")
-                }
+        let is_first = match self.fetching.try_lock() {
+            Ok(turn) => {
+                self.refresh(config, now).await;
+                drop(turn);
+                true
             }
+            Err(_) => false,
+        };
+        // While another caller waits for the issuer, a key that still holds is good enough for the rest.
+        if let Some(key) = self.key_set().find(key_id, KEY_SET_LIMIT, now) {
+            return Ok(key);
         }
-        match key_set.keys.get(key_id) {
-            Some(key) if key_set.is_younger_than(KEY_SET_LIMIT, now) => Ok(key.clone()),
+        if !is_first {
+            let _fetched = self.fetching.lock().await;
+        }
+        let key_set = self.key_set();
+        match key_set.find(key_id, KEY_SET_LIMIT, now) {
+            Some(key) => Ok(key),
             None if key_set.is_younger_than(KEY_SET_AGE, now) => Err(access::wrong()),
-            _ => Err(Error::Unavailable {
+            None => Err(Error::Unavailable {
                 code: "issuer_unavailable",
                 message: "the keys of the token's issuer cannot be fetched; try again shortly".into(),
                 retry_after: Duration::from_secs(30),
                 source: None,
             }),
+        }
+    }
+
+    fn key_set(&self) -> MutexGuard<'_, KeySet> {
+        self.key_set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetches the set, unless that was tried a moment ago.
+    async fn refresh(&self, config: &Jwt, now: DateTime<Utc>) {
+        {
+            let mut key_set = self.key_set();
+            if key_set
+                .tried_at
+                .is_some_and(|tried_at| now - tried_at <= REFETCH_AFTER)
+            {
+                return;
+            }
+            // Noted before the attempt, so that an issuer that is down is not asked at each request.
+            key_set.tried_at = Some(now);
+        }
+        match self.fetch(config).await {
+            Ok(keys) => {
+                let mut key_set = self.key_set();
+                key_set.keys = keys;
+                key_set.fetched_at = Some(now);
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "cannot fetch the key set of auth.jwt.jwks_url")
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Passwords: argon2id hashes, made and checked off the async threads, a few at a time.
 
+use std::time::Duration;
+
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -10,7 +12,10 @@ use crate::error::{Error, Result};
 /// Hashes at once: each takes 19 MiB and a core for some tens of milliseconds.
 const PARALLEL_HASHES: usize = 2;
 
-static HASHING: Semaphore = Semaphore::const_new(PARALLEL_HASHES);
+/// Requests that wait for their hash; newcomers past this are told to come back.
+const MAX_WAITING: usize = 64;
+
+static HASHING: Line = Line::new(PARALLEL_HASHES, MAX_WAITING);
 
 /// Shortest and longest password, in characters.
 const LENGTHS: std::ops::RangeInclusive<usize> = 10..=200;
@@ -57,6 +62,81 @@ pub async fn verify(password: String, hash: Option<String>) -> Result<bool> {
 }
 
 async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let _turn = HASHING.acquire().await.map_err(Error::internal)?;
-    tokio::task::spawn_blocking(work).await.map_err(Error::internal)
+    HASHING.run(work).await
+}
+
+/// Work off the async threads, a few at a time, behind a line that does not grow for ever.
+struct Line {
+    turns: Semaphore,
+    waiting: Semaphore,
+}
+
+impl Line {
+    const fn new(parallel: usize, waiting: usize) -> Self {
+        Self {
+            turns: Semaphore::const_new(parallel),
+            waiting: Semaphore::const_new(waiting),
+        }
+    }
+
+    async fn run<T: Send + 'static>(&'static self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let place = self.waiting.try_acquire().map_err(|_| Error::Unavailable {
+            code: "busy",
+            message: "too many passwords are being checked at once; try again shortly".into(),
+            retry_after: Duration::from_secs(2),
+            source: None,
+        })?;
+        let turn = self.turns.acquire().await.map_err(Error::internal)?;
+        drop(place);
+        // A client that leaves ends this future and not the work: the turn goes with the work.
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        })
+        .await
+        .map_err(Error::internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_whose_client_left_keeps_its_turn_until_it_is_done() {
+        static LINE: Line = Line::new(1, 8);
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (finish, finished) = mpsc::channel::<()>();
+        let request = tokio::spawn(LINE.run(move || {
+            let _ = started.send(());
+            finished.recv()
+        }));
+        has_started.await.expect("it runs");
+
+        request.abort();
+        assert!(request.await.expect_err("the client left").is_cancelled());
+
+        assert_eq!(LINE.turns.available_permits(), 0);
+        finish.send(()).expect("it still runs");
+        assert_eq!(LINE.run(|| 7).await.expect("the turn is free again"), 7);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_full_turns_newcomers_away() {
+        static LINE: Line = Line::new(1, 1);
+        let turn = LINE.turns.acquire().await.expect("a turn");
+        let first = tokio::spawn(LINE.run(|| 7));
+        while LINE.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+
+        let refused = LINE.run(|| 8).await;
+
+        assert!(matches!(refused, Err(Error::Unavailable { code: "busy", .. })));
+        drop(turn);
+        assert_eq!(first.await.expect("it ran").expect("in its turn"), 7);
+    }
 }

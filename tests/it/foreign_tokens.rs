@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Reply, Tenant, TestApp, TestOptions};
-use crate::harness::issuer::{AUDIENCE, ISSUER, SECRET, Signer, encode};
+use crate::harness::issuer::{AUDIENCE, ISSUER, SECRET, Signer, encode, encode_with};
 
 /// Claims as Supabase writes them, for an admin of the tenant.
 pub fn claims(service: &TestApp, tenant: &Tenant<'_>) -> Value {
@@ -335,5 +335,21 @@ async fn without_a_configured_issuer_no_foreign_token_opens_anything() {
             &me(&service, &encode(&Signer::hs256(""), &claims)).await,
             "an empty secret",
         );
+    }
+}
+
+#[tokio::test]
+async fn a_token_with_a_critical_extension_is_refused() {
+    let service = start_hs256().await;
+    let acme = service.tenant("acme").await;
+    let good = claims(&service, &acme);
+    let signer = Signer::hs256(SECRET);
+    me(&service, &encode_with(&signer, &json!({ "extra": 1 }), &good))
+        .await
+        .expect(200);
+
+    for critical in [json!(["exp"]), json!(["extra"]), json!([])] {
+        let token = encode_with(&signer, &json!({ "crit": critical, "extra": 1 }), &good);
+        assert_refused(&me(&service, &token).await, &critical.to_string());
     }
 }

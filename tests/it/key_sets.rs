@@ -179,3 +179,35 @@ async fn an_absurd_key_set_is_no_key_set() {
         service.clock.advance(chrono::TimeDelta::seconds(31));
     }
 }
+
+#[tokio::test]
+async fn a_known_key_opens_while_the_issuer_keeps_another_caller_waiting() {
+    let signer = Signer::generate("ES256", "one");
+    let issuer = Issuer::start(&[&signer]).await;
+    let service = options()
+        .set("auth.jwt.algorithm", "ES256")
+        .set("auth.jwt.jwks_url", issuer.url())
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let good = changed(&claims(&service, &acme), |claims| claims["exp"] = json!(i64::MAX));
+    let known = encode(&signer, &good);
+    let unknown = encode(&Signer::generate("ES256", "two"), &good);
+    me(&service, &known).await.expect(200);
+
+    for age in [chrono::TimeDelta::seconds(31), chrono::TimeDelta::minutes(11)] {
+        service.clock.advance(age);
+        let fetches = issuer.fetches();
+        let held_up = issuer.hold_up().await;
+        let waiting = me(&service, &unknown);
+        let answered_meanwhile = async {
+            while issuer.fetches() == fetches {
+                tokio::task::yield_now().await;
+            }
+            me(&service, &known).await.expect(200);
+            drop(held_up);
+        };
+        let (refused, ()) = tokio::join!(waiting, answered_meanwhile);
+        assert_refused(&refused, "not published");
+    }
+}

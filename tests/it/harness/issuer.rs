@@ -148,9 +148,17 @@ impl Signer {
 
 /// A token with these claims.
 pub fn encode(signer: &Signer, claims: &Value) -> String {
+    encode_with(signer, &json!({}), claims)
+}
+
+/// The same, with more in its header.
+pub fn encode_with(signer: &Signer, more: &Value, claims: &Value) -> String {
     let mut header = json!({ "alg": signer.algorithm, "typ": "JWT" });
     if let Some(key_id) = &signer.key_id {
         header["kid"] = json!(key_id);
+    }
+    for (name, value) in more.as_object().expect("an object") {
+        header[name] = value.clone();
     }
     let message = format!(
         "{}.{}",
@@ -173,6 +181,8 @@ struct Shared {
     /// None: it answers with an error.
     answer: Mutex<Option<String>>,
     fetches: AtomicUsize,
+    /// Whoever holds it holds up the answers.
+    answering: tokio::sync::Mutex<()>,
 }
 
 impl Issuer {
@@ -223,6 +233,11 @@ impl Issuer {
         *self.shared.answer.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Answers nobody for as long as the guard lives.
+    pub async fn hold_up(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.shared.answering.lock().await
+    }
+
     /// How often the key set was asked for.
     pub fn fetches(&self) -> usize {
         self.shared.fetches.load(Ordering::Relaxed)
@@ -231,6 +246,7 @@ impl Issuer {
 
 async fn serve(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     shared.fetches.fetch_add(1, Ordering::Relaxed);
+    let _answering = shared.answering.lock().await;
     match shared
         .answer
         .lock()
