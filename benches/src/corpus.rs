@@ -24,6 +24,9 @@ const PLACES: &[&str] = &[
     "Glenrock",
 ];
 
+/// What a section of ten sentences is cut into.
+const CHUNKS_PER_SECTION: usize = 2;
+
 /// One short document of a single chunk, of about 60 words.
 pub fn short_document(number: usize) -> (String, String) {
     let (subject, product, place) = names(number);
@@ -44,7 +47,7 @@ pub fn short_document(number: usize) -> (String, String) {
 /// A document of about `chunks` chunks under headings.
 pub fn long_document(number: usize, chunks: usize) -> (String, String) {
     let mut text = format!("# Handbook {number}\n\n");
-    for section in 0..chunks {
+    for section in 0..chunks / CHUNKS_PER_SECTION {
         let (subject, product, place) = names(number * 1_000 + section);
         text.push_str(&format!("## {product} in {place}\n\n"));
         for sentence in 0..10 {
