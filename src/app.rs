@@ -25,7 +25,7 @@ use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
 use crate::usage::price_book::PriceBook;
-use crate::{jobs, knowledge};
+use crate::{chat, jobs, knowledge};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -168,7 +168,25 @@ impl App {
                     "cannot compare documents with the embedding model: {error}"
                 ))
             })?;
+        chat::operator::fail_all_interrupted(&app)
+            .await
+            .map_err(|error| StartError::Failed(format!("cannot end interrupted answers: {error}")))?;
+        app.warn_of_unpriced_models();
         Ok(app)
+    }
+
+    /// A model without a price costs nothing in our books, and no money limit could hold it.
+    fn warn_of_unpriced_models(&self) {
+        let chat = self.model.is_some().then_some(self.config.llm.model.as_str());
+        let embedding = self.embedding_model().filter(|_| self.embeds_remotely());
+        for model in chat.into_iter().chain(embedding) {
+            if !self.prices.is_priced(model) {
+                tracing::warn!(
+                    model,
+                    "the price book has no price for this model: its calls are booked at no cost, and are refused where a cost limit is set; llm.price_book names a book of your own"
+                );
+            }
+        }
     }
 
     /// Tells this process' workers that there is something to do. Others find it when they poll.

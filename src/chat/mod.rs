@@ -2,6 +2,8 @@
 
 mod citation;
 mod extractive;
+mod given;
+pub mod operator;
 mod prompt;
 mod relevance;
 pub mod routes;

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::store::HistoryMessage;
+use super::given::Said;
 use super::turn::{RunningTurn, Thread, TurnRequest};
 use super::{Answer, Citation, Conversation, Message, TurnUsage, sse, turn};
 use crate::app::App;
@@ -19,7 +19,7 @@ use crate::http::cors::ORIGIN_REFUSED;
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, MessageId};
-use crate::llm::{PromptRole, tokens};
+use crate::llm::PromptRole;
 
 /// What the ledger and conversations name as the way in.
 const CHANNEL: &str = "api";
@@ -138,16 +138,35 @@ fn split_inline(mut messages: Vec<InlineMessage>) -> Result<(Thread, String)> {
             "the last message must be the user's question",
         )
     })?;
-    let history = messages.into_iter().map(|message| HistoryMessage {
+    let earlier = messages.into_iter().map(|message| Said {
         role: if message.role == InlineRole::User {
             PromptRole::User
         } else {
             PromptRole::Assistant
         },
-        tokens: tokens::count(&message.content),
         content: message.content,
     });
-    Ok((Thread::Stateless(history.collect()), question.content))
+    Ok((Thread::Stateless(earlier.collect()), question.content))
+}
+
+/// Whether `Accept` names event streams, and not with the quality 0, which means never.
+fn accepts_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let named = parts
+                .next()
+                .is_some_and(|media_type| media_type.eq_ignore_ascii_case("text/event-stream"));
+            let mut qualities = parts.filter_map(|parameter| {
+                let (name, value) = parameter.split_once('=')?;
+                name.trim().eq_ignore_ascii_case("q").then_some(value.trim())
+            });
+            named && qualities.all(|quality| quality.parse::<f32>().is_ok_and(|quality| quality > 0.0))
+        })
 }
 
 struct Asked {
@@ -164,12 +183,7 @@ async fn answer(
     headers: &HeaderMap,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let accepts_stream = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("text/event-stream"));
-    let streamed = asked.stream.unwrap_or(accepts_stream);
+    let streamed = asked.stream.unwrap_or_else(|| accepts_stream(headers));
     let origin = headers
         .get(header::ORIGIN)
         .map(|value| value.to_str().unwrap_or("invalid").to_owned());
@@ -254,7 +268,8 @@ struct MessageResponse {
     /// `user` or `assistant`.
     role: String,
     content: String,
-    /// `complete`, `incomplete` (the client left before the end) or `failed`.
+    /// `writing` (an answer on its way, its content still empty), `complete`, `incomplete` (the client left before the
+    /// end) or `failed`.
     state: String,
     /// Where an answer comes from.
     #[serde(skip_serializing_if = "Option::is_none")]

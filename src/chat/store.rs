@@ -34,7 +34,7 @@ pub struct Message {
     /// `user` or `assistant`.
     pub role: String,
     pub content: String,
-    /// `complete`, `incomplete` (the client left) or `failed`.
+    /// `writing`, `complete`, `incomplete` (the client left) or `failed`.
     pub state: String,
     pub answer_source: Option<String>,
     pub model: Option<String>,
@@ -56,9 +56,11 @@ pub struct HistoryMessage {
     pub tokens: usize,
 }
 
-/// How an assistant's message ended.
+/// How far an assistant's message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageState {
+    /// A turn is at it. When its process dies, upkeep finds the message by this state.
+    Writing,
     Complete,
     /// The client left before the end.
     Incomplete,
@@ -68,13 +70,28 @@ pub(super) enum MessageState {
 }
 
 impl MessageState {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Writing => "writing",
             Self::Complete => "complete",
             Self::Incomplete => "incomplete",
             Self::Failed { .. } => "failed",
         }
     }
+
+    fn error_code(self) -> Option<&'static str> {
+        match self {
+            Self::Failed { code } => Some(code),
+            Self::Writing | Self::Complete | Self::Incomplete => None,
+        }
+    }
+}
+
+/// A user's message to store.
+pub(super) struct NewQuestion<'a> {
+    pub id: MessageId,
+    pub text: &'a str,
+    pub text_tokens: i64,
 }
 
 /// An assistant's message to store.
@@ -89,6 +106,7 @@ pub(super) struct NewAnswer<'a> {
     pub usage: TurnUsage,
 }
 
+/// Begins a conversation with the two messages that its first turn adds.
 pub(super) async fn insert_conversation(
     write: &mut Write,
     tenant_id: TenantId,
@@ -99,34 +117,16 @@ pub(super) async fn insert_conversation(
 ) -> Result<()> {
     on!(write, c => sqlx::query(
         "insert into conversation (id, tenant_id, chatbot_id, channel, message_count, created_at, updated_at)
-         values ($1, $2, $3, $4, 0, $5, $5)",
+         values ($1, $2, $3, $4, 2, $5, $5)",
     ).bind(id).bind(tenant_id).bind(chatbot_id).bind(channel).bind(now).execute(c).await.map(drop))?;
     Ok(())
 }
 
-pub(super) async fn insert_question(
+/// Counts the two messages that a turn adds. False when the conversation was deleted meanwhile.
+pub(super) async fn count_turn(
     write: &mut Write,
     tenant_id: TenantId,
-    conversation_id: ConversationId,
-    id: MessageId,
-    text: &str,
-    text_tokens: i64,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    on!(write, c => sqlx::query(
-        "insert into message (id, tenant_id, conversation_id, role, content, state, citations, content_tokens,
-                              prompt_tokens, completion_tokens, embedding_tokens, cost_micro_usd, created_at)
-         values ($1, $2, $3, 'user', $4, 'complete', '[]', $5, 0, 0, 0, 0, $6)",
-    ).bind(id).bind(tenant_id).bind(conversation_id).bind(text).bind(text_tokens).bind(now).execute(c).await.map(drop))?;
-    Ok(())
-}
-
-/// Stores an assistant's message and counts the turn's two messages. False when the conversation was deleted meanwhile.
-pub(super) async fn insert_answer(
-    write: &mut Write,
-    tenant_id: TenantId,
-    conversation_id: ConversationId,
-    answer: NewAnswer<'_>,
+    id: ConversationId,
     now: DateTime<Utc>,
 ) -> Result<bool> {
     let counted: Option<ConversationId> = on!(write, c => sqlx::query_scalar(
@@ -134,23 +134,49 @@ pub(super) async fn insert_answer(
             set message_count = message_count + 2, updated_at = $3
           where tenant_id = $1 and id = $2
          returning id",
-    ).bind(tenant_id).bind(conversation_id).bind(now).fetch_optional(c).await)?;
-    if counted.is_none() {
-        return Ok(false);
-    }
-    let error_code = match answer.state {
-        MessageState::Failed { code } => Some(code),
-        _ => None,
-    };
+    ).bind(tenant_id).bind(id).bind(now).fetch_optional(c).await)?;
+    Ok(counted.is_some())
+}
+
+/// Stores the two messages of a turn.
+pub(super) async fn insert_turn(
+    write: &mut Write,
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+    question: NewQuestion<'_>,
+    answer: NewAnswer<'_>,
+    now: DateTime<Utc>,
+) -> Result<()> {
     on!(write, c => sqlx::query(
         "insert into message (id, tenant_id, conversation_id, role, content, state, answer_source, model, error_code, citations,
                               content_tokens, prompt_tokens, completion_tokens, embedding_tokens, cost_micro_usd, created_at)
-         values ($1, $2, $3, 'assistant', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-    ).bind(answer.id).bind(tenant_id).bind(conversation_id).bind(answer.text).bind(answer.state.name()).bind(answer.source.name())
-     .bind(answer.model).bind(error_code).bind(Json(answer.citations)).bind(answer.text_tokens).bind(answer.usage.prompt_tokens)
-     .bind(answer.usage.completion_tokens).bind(answer.usage.embedding_tokens).bind(answer.usage.cost_micro_usd).bind(now)
+         values ($1, $2, $3, 'user', $4, 'complete', null, null, null, '[]', $5, 0, 0, 0, 0, $6),
+                ($7, $2, $3, 'assistant', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $6)",
+    ).bind(question.id).bind(tenant_id).bind(conversation_id).bind(question.text).bind(question.text_tokens).bind(now)
+     .bind(answer.id).bind(answer.text).bind(answer.state.name()).bind(answer.source.name()).bind(answer.model)
+     .bind(answer.state.error_code()).bind(Json(answer.citations)).bind(answer.text_tokens).bind(answer.usage.prompt_tokens)
+     .bind(answer.usage.completion_tokens).bind(answer.usage.embedding_tokens).bind(answer.usage.cost_micro_usd)
      .execute(c).await.map(drop))?;
-    Ok(true)
+    Ok(())
+}
+
+/// Stores what came of an answer that was being written. Nothing happens when it was deleted meanwhile.
+pub(super) async fn finish_answer(
+    write: &mut Write,
+    tenant_id: TenantId,
+    answer: NewAnswer<'_>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update message
+            set content = $3, state = $4, answer_source = $5, model = $6, error_code = $7, citations = $8, content_tokens = $9,
+                prompt_tokens = $10, completion_tokens = $11, embedding_tokens = $12, cost_micro_usd = $13
+          where tenant_id = $1
+            and id = $2",
+    ).bind(tenant_id).bind(answer.id).bind(answer.text).bind(answer.state.name()).bind(answer.source.name()).bind(answer.model)
+     .bind(answer.state.error_code()).bind(Json(answer.citations)).bind(answer.text_tokens).bind(answer.usage.prompt_tokens)
+     .bind(answer.usage.completion_tokens).bind(answer.usage.embedding_tokens).bind(answer.usage.cost_micro_usd)
+     .execute(c).await.map(drop))?;
+    Ok(())
 }
 
 pub(super) async fn find(conn: &mut Conn, reach: Reach, id: ConversationId) -> Result<Option<Conversation>> {
@@ -199,7 +225,8 @@ pub(super) async fn list_messages(
     ).bind(tenant_id).bind(conversation_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?)
 }
 
-/// The latest messages that a prompt may take, in order. Failed answers are left out.
+/// The latest messages that a prompt may take, in order. Answers that failed or are still being
+/// written are left out.
 pub(super) async fn list_history(
     conn: &mut Conn,
     tenant_id: TenantId,
@@ -210,7 +237,7 @@ pub(super) async fn list_history(
            from message
           where tenant_id = $1
             and conversation_id = $2
-            and state <> 'failed'
+            and state not in ('failed', 'writing')
           order by id desc
           limit $3",
     ).bind(tenant_id).bind(conversation_id).bind(HISTORY_MESSAGES).fetch_all(c).await)?;

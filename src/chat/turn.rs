@@ -8,7 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::citation::Citation;
-use super::store::{self, HistoryMessage, MessageState, NewAnswer};
+use super::given::{self, Said};
+use super::store::{self, MessageState, NewAnswer, NewQuestion};
 use super::{Answer, AnswerSource, TurnUsage, extractive, relevance, writing};
 use crate::app::App;
 use crate::chatbots::{self, Chatbot};
@@ -41,7 +42,7 @@ pub enum Thread {
     /// A stored conversation, or a new one.
     Stored(Option<ConversationId>),
     /// Nothing is stored; these messages came before.
-    Stateless(Vec<HistoryMessage>),
+    Stateless(Vec<Said>),
 }
 
 /// What a client learns before the answer.
@@ -148,15 +149,19 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let chatbot = chatbots::find(&mut conn, reach, request.chatbot_id).await?;
     check_origin(app, &chatbot, request.origin.as_deref())?;
     let question_id = MessageId::new();
-    let (history, opening, is_new) = match request.thread {
-        Thread::Stateless(history) => (
-            history,
-            Opening {
-                conversation_id: None,
-                message_id: None,
-            },
-            false,
-        ),
+    let mut said = Vec::new();
+    let (mut history, opening, is_new) = match request.thread {
+        Thread::Stateless(given) => {
+            said = given;
+            (
+                Vec::new(),
+                Opening {
+                    conversation_id: None,
+                    message_id: None,
+                },
+                false,
+            )
+        }
         Thread::Stored(None) => (
             Vec::new(),
             Opening {
@@ -184,8 +189,16 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot.id).await?;
     usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot.id, app.clock.now()).await?;
     drop(conn);
-
     let settings = &chatbot.settings;
+    if app.model.is_some() {
+        let model = settings.model.as_ref().unwrap_or(&app.config.llm.model);
+        usage::check_priced(app, &limits, model)?;
+    }
+    usage::check_embedding_priced(app, &limits)?;
+    if app.model.is_some() && !said.is_empty() {
+        history = given::count_latest(said, app.config.chat.history_tokens).await?;
+    }
+
     let limit = usize::try_from(settings.max_passages).unwrap_or(1);
     let mut found =
         knowledge::search(app, reach, chatbot.id, &question, limit, SearchFilter::default()).await?;
@@ -244,8 +257,7 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     let embedding = turn.embedding_event();
     let answer = turn.answer(text, citations, source, turn_usage(embedding.as_ref(), None));
     let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
-    turn.save_question(&mut write).await?;
-    turn.save_answer(&mut write, &answer, MessageState::Complete, None)
+    turn.save(&mut write, &answer, MessageState::Complete, None)
         .await?;
     let events: Vec<UsageEvent> = embedding.into_iter().collect();
     usage::settle(
@@ -270,22 +282,22 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
 }
 
 impl Turn {
-    pub(super) async fn save_question(&self, write: &mut Write) -> Result<()> {
-        let Some(conversation_id) = self.opening.conversation_id else {
+    /// Saves the question and the answer as far as it is. Not found when the chatbot or the conversation is gone.
+    pub(super) async fn save(
+        &self,
+        write: &mut Write,
+        answer: &Answer,
+        state: MessageState,
+        model: Option<&str>,
+    ) -> Result<()> {
+        let (Some(conversation_id), Some(new)) = (
+            self.opening.conversation_id,
+            self.new_answer(answer, state, model),
+        ) else {
             return Ok(());
         };
         let now = self.app.clock.now();
         let tenant_id = self.reach.tenant_id;
-        // What the question belongs to may have been deleted since it was looked up.
-        let absent = |what| {
-            move |error: Error| {
-                if error.is_missing_reference() {
-                    Error::NotFound(what)
-                } else {
-                    error
-                }
-            }
-        };
         if self.is_new {
             let inserted = store::insert_conversation(
                 write,
@@ -296,35 +308,48 @@ impl Turn {
                 now,
             )
             .await;
-            inserted.map_err(absent("chatbot"))?;
+            // The chatbot may have been deleted since it was looked up.
+            inserted.map_err(|error| {
+                if error.is_missing_reference() {
+                    Error::NotFound("chatbot")
+                } else {
+                    error
+                }
+            })?;
+        } else if !store::count_turn(write, tenant_id, conversation_id, now).await? {
+            return Err(Error::NotFound("conversation"));
         }
-        let question_tokens = self.count_text(&self.question);
-        let inserted = store::insert_question(
-            write,
-            tenant_id,
-            conversation_id,
-            self.question_id,
-            &self.question,
-            question_tokens,
-            now,
-        )
-        .await;
-        inserted.map_err(absent("conversation"))
+        let question = NewQuestion {
+            id: self.question_id,
+            text: &self.question,
+            text_tokens: self.count_text(&self.question),
+        };
+        store::insert_turn(write, tenant_id, conversation_id, question, new, now).await
     }
 
-    pub(super) async fn save_answer(
+    /// Saves the end of an answer that [`Turn::save`] saved as being written.
+    pub(super) async fn save_end(
         &self,
         write: &mut Write,
         answer: &Answer,
         state: MessageState,
         model: Option<&str>,
     ) -> Result<()> {
-        let (Some(conversation_id), Some(id)) = (self.opening.conversation_id, self.opening.message_id)
-        else {
-            return Ok(());
-        };
-        let new = NewAnswer {
-            id,
+        match self.new_answer(answer, state, model) {
+            Some(new) => store::finish_answer(write, self.reach.tenant_id, new).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The answer as it is stored; none in a stateless turn.
+    fn new_answer<'a>(
+        &self,
+        answer: &'a Answer,
+        state: MessageState,
+        model: Option<&'a str>,
+    ) -> Option<NewAnswer<'a>> {
+        Some(NewAnswer {
+            id: self.opening.message_id?,
             text: &answer.answer,
             state,
             source: answer.source,
@@ -336,16 +361,7 @@ impl Turn {
                 self.count_text(&answer.answer)
             },
             usage: answer.usage,
-        };
-        store::insert_answer(
-            write,
-            self.reach.tenant_id,
-            conversation_id,
-            new,
-            self.app.clock.now(),
-        )
-        .await
-        .map(drop)
+        })
     }
 
     /// Tokens of a text in later prompts; 0 while no model is configured that could read them.

@@ -16,7 +16,7 @@ use super::citation::{Citation, MarkerFilter, Piece};
 use super::prompt::{self, Packed, Window};
 use super::store::{HistoryMessage, MessageState};
 use super::turn::{RunningTurn, Turn, TurnEvent, answer_at_once, count_turn, turn_usage};
-use super::{Answer, AnswerSource};
+use super::{Answer, AnswerSource, TurnUsage};
 use crate::error::{Error, Result};
 use crate::llm::{ChatModel, ChatRequest, ModelEvent, ProviderError, TokenUsage, tokens};
 use crate::usage::{self, Limits, Reservation, Spend, UsageEvent, UsageKind};
@@ -104,7 +104,7 @@ pub(super) async fn begin(
     Ok(RunningTurn::new(opening, events, cancel))
 }
 
-/// Reserves what the turn may cost and saves the question, together or not at all. Says how long the answer may be.
+/// Reserves what the turn may cost and saves the question with an answer still to be written, together or not at all. Says how long the answer may be.
 async fn accept(
     turn: &Turn,
     model: &str,
@@ -138,7 +138,14 @@ async fn accept(
         now,
     )
     .await?;
-    turn.save_question(&mut write).await?;
+    let begun = turn.answer(
+        String::new(),
+        Vec::new(),
+        AnswerSource::Model,
+        TurnUsage::default(),
+    );
+    turn.save(&mut write, &begun, MessageState::Writing, Some(model))
+        .await?;
     write.commit().await?;
     let answer_tokens =
         LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
@@ -197,14 +204,7 @@ impl Running {
             .answer(produced.text, produced.citations, AnswerSource::Model, usage);
         let events: Vec<UsageEvent> = embedding.into_iter().chain(chat).collect();
         let saved = self.save(&answer, state, &events).await;
-        count_turn(
-            AnswerSource::Model,
-            match state {
-                MessageState::Complete => "complete",
-                MessageState::Incomplete => "incomplete",
-                MessageState::Failed { .. } => "failed",
-            },
-        );
+        count_turn(AnswerSource::Model, state.name());
         let last = match (saved, failure) {
             (Err(error), _) => {
                 tracing::error!(error = ?error, "cannot save the answer");
@@ -369,7 +369,7 @@ impl Running {
     async fn save(&mut self, answer: &Answer, state: MessageState, events: &[UsageEvent]) -> Result<()> {
         let turn = &self.turn;
         let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
-        turn.save_answer(&mut write, answer, state, Some(&self.request.model))
+        turn.save_end(&mut write, answer, state, Some(&self.request.model))
             .await?;
         usage::settle(
             &mut write,

@@ -10,7 +10,7 @@ use super::{Job, JobContext, Outcome, Priority, enqueue_upkeep, store};
 use crate::app::App;
 use crate::db::{Scope, Write};
 use crate::error::Result;
-use crate::{http, knowledge, on, usage};
+use crate::{chat, http, knowledge, on, usage};
 
 /// A recurring job.
 pub(super) struct Schedule {
@@ -28,7 +28,8 @@ pub(super) const SCHEDULES: &[Schedule] = &[Schedule {
     },
 }];
 
-/// Clears away what has ended: jobs, reservations of dead turns, spent idempotency keys, files that nothing names.
+/// Clears away what has ended: jobs, reservations and unfinished answers of dead turns, spent idempotency keys, files
+/// that nothing names.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Upkeep {}
 
@@ -45,6 +46,7 @@ impl Job for Upkeep {
 async fn clear(app: &App) -> Result<()> {
     let now = app.clock.now();
     usage::release_expired(app).await?;
+    chat::operator::fail_interrupted(app).await?;
     let mut write = app.db.write(Scope::Operator).await?;
     store::delete_finished(
         &mut write,

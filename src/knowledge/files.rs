@@ -111,27 +111,36 @@ fn list_old(root: &Path) -> Result<Vec<String>> {
         let Ok(name) = folder.file_name().into_string() else {
             continue;
         };
-        for file in std::fs::read_dir(folder.path())? {
+        let Some(files) = unless_gone(std::fs::read_dir(folder.path()))? else {
+            continue;
+        };
+        for file in files {
             let file = file?;
-            let is_old = file
-                .metadata()?
-                .modified()?
-                .elapsed()
-                .is_ok_and(|age| age > ORPHAN_AGE);
             let Ok(file_name) = file.file_name().into_string() else {
                 continue;
             };
-            if !is_old {
+            let Some(metadata) = unless_gone(file.metadata())? else {
+                continue;
+            };
+            if !metadata.modified()?.elapsed().is_ok_and(|age| age > ORPHAN_AGE) {
                 continue;
             }
             if name == "incoming" {
-                std::fs::remove_file(file.path())?;
+                unless_gone(std::fs::remove_file(file.path()))?;
             } else {
                 keys.push(format!("{name}/{file_name}"));
             }
         }
     }
     Ok(keys)
+}
+
+/// None for what requests removed while the folder was being read.
+fn unless_gone<T>(outcome: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
 
 impl IncomingFile {

@@ -305,6 +305,7 @@ async fn embed_group(
     };
     let mut write = app.db.write(tenant_id).await?;
     let limits = usage::load_limits(&mut write, tenant_id, document.chatbot_id).await?;
+    usage::check_embedding_priced(app, &limits)?;
     let reservation = usage::reserve(
         &mut write,
         &limits,

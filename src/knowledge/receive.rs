@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::multipart::{Field, Multipart, MultipartError};
+use http::header;
 
 use super::NewFile;
 use super::files::clean_name;
@@ -48,6 +49,13 @@ pub(super) async fn files(app: &App, mut multipart: Multipart) -> Result<Vec<New
 /// Receives one file, counting the bytes as they come.
 async fn one_file(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
     let Some(file_name) = field.file_name().map(clean_name) else {
+        if names_a_file(&field) {
+            return Err(Error::invalid(
+                "unreadable_file_name",
+                "file",
+                "the file name of a part cannot be read: send it as UTF-8 without line breaks",
+            ));
+        }
         let name = field
             .name()
             .unwrap_or_default()
@@ -83,6 +91,17 @@ async fn one_file(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Resul
         file_name,
         staged: incoming.finish().await?,
     })
+}
+
+/// Whether the part's header has a file name, readable or not.
+fn names_a_file(field: &Field<'_>) -> bool {
+    field
+        .headers()
+        .get(header::CONTENT_DISPOSITION)
+        .is_some_and(|value| {
+            let value = value.as_bytes().to_ascii_lowercase();
+            value.windows(b"filename".len()).any(|part| part == b"filename")
+        })
 }
 
 async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartError>>) -> Result<T> {

@@ -141,6 +141,7 @@ pub async fn search_and_book(
     )
     .await?;
     if app.embeds_remotely() {
+        usage::check_embedding_priced(app, &limits)?;
         usage::check_open(
             &mut app.db.read(reach.tenant_id).await?,
             &limits,

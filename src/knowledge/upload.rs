@@ -1,5 +1,7 @@
 //! Taking in uploaded files: the same bytes again do no work, a changed file becomes a new version of its document.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use ingest::{ExtractError, Format};
 use serde_json::json;
@@ -49,6 +51,7 @@ pub async fn upload(
     chatbots::find(&mut conn, reach, chatbot_id).await?;
     drop(conn);
 
+    check_names(&files)?;
     let judged = judge(files).await?;
     if let Some(refusal) = refuse_all(&judged) {
         return Err(refusal);
@@ -153,6 +156,26 @@ async fn record(
     Ok((documents, superfluous))
 }
 
+/// Two files of one name would be two versions of one document, and the first would be lost without a word.
+fn check_names(files: &[NewFile]) -> Result<()> {
+    let mut hashes = HashMap::with_capacity(files.len());
+    for file in files {
+        let hash = file.staged.content_hash.as_str();
+        let known = hashes.insert(file.file_name.as_str(), hash);
+        if known.is_some_and(|known| known != hash) {
+            return Err(Error::invalid(
+                "duplicate_file_name",
+                "file",
+                format!(
+                    "two different files of this upload are called {}: rename one, or send them in two uploads",
+                    file.file_name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Reads each file's type from its bytes, off the async threads.
 async fn judge(files: Vec<NewFile>) -> Result<Vec<Judged>> {
     tokio::task::spawn_blocking(move || {
@@ -228,6 +251,8 @@ async fn store_one(
             Effect::Nothing,
         ),
     };
+    let keeps_old =
+        file.format.is_err() && same_name.as_ref().is_some_and(|named| named.indexed_at.is_some());
     let format = file.format.map_or("unknown", Format::as_str);
     let mut document = same_name.unwrap_or_else(|| Document {
         id: DocumentId::new(),
@@ -248,13 +273,18 @@ async fn store_one(
         updated_at: now,
         indexed_at: None,
     });
-    if !document.file_key.is_empty() {
-        superfluous.push(std::mem::take(&mut document.file_key));
+    if keeps_old {
+        // The old version still answers, so its original stays what citations open.
+        superfluous.push(file.file_key);
+    } else {
+        if !document.file_key.is_empty() {
+            superfluous.push(std::mem::take(&mut document.file_key));
+        }
+        document.format = format.to_owned();
+        document.size_bytes = i64::try_from(file.size_bytes).unwrap_or(i64::MAX);
+        document.content_hash = file.content_hash;
+        document.file_key = file.file_key;
     }
-    document.format = format.to_owned();
-    document.size_bytes = i64::try_from(file.size_bytes).unwrap_or(i64::MAX);
-    document.content_hash = file.content_hash;
-    document.file_key = file.file_key;
     document.state = state;
     document.updated_at = now;
     store::upsert(write, tenant_id, &document).await?;

@@ -24,6 +24,19 @@ pub fn count(text: &str) -> usize {
         .sum()
 }
 
+/// How many tokens `text` has; none when it has more than `limit`. Ends the count there.
+pub fn count_within(text: &str, limit: usize) -> Option<usize> {
+    let mut parts = Parts::default();
+    let mut counted = 0;
+    for word in vocabulary().words(text) {
+        counted += vocabulary().count_word(word, &mut parts);
+        if counted > limit {
+            return None;
+        }
+    }
+    Some(counted)
+}
+
 /// Whether `text` has at most `limit` tokens. Does not count when its length alone says so.
 pub fn fits(text: &str, limit: usize) -> bool {
     // A token has at least one byte.

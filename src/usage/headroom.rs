@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{Balance, Limit, Limits, Reservation, Spend, balance, exceeded_by, reserve};
+use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, TenantId};
@@ -36,6 +37,27 @@ pub async fn check_open(
         }
     }
     Ok(())
+}
+
+/// Refuses a model without a price where money is limited, before anything is spent: its calls would count nothing.
+pub fn check_priced(app: &App, limits: &Limits, model: &str) -> Result<()> {
+    let is_limited = limits.tenant.micro_usd.or(limits.chatbot.micro_usd).is_some();
+    if !is_limited || app.prices.is_priced(model) {
+        return Ok(());
+    }
+    Err(Error::BudgetExceeded {
+        code: "model_not_priced",
+        message: "a cost limit is set, but the price book has no price for this model: add one, or use another model"
+            .into(),
+    })
+}
+
+/// Like [`check_priced`], for the embedding model, where embeddings are bought.
+pub fn check_embedding_priced(app: &App, limits: &Limits) -> Result<()> {
+    match app.embedding_model() {
+        Some(model) if app.embeds_remotely() => check_priced(app, limits, model),
+        _ => Ok(()),
+    }
 }
 
 /// Reserves `most`, or as much of the way from `least` to `most` as the budgets allow; the share of that way is in the

@@ -23,7 +23,7 @@ use crate::db::{Conn, Db, Write};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
 
-pub use headroom::{check_open, reserve_within};
+pub use headroom::{check_embedding_priced, check_open, check_priced, reserve_within};
 pub use operator::{release_expired, release_expired_before};
 pub use price_book::PriceBook;
 

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::harness::app::{Reply, engine};
 use crate::harness::databases::{create_postgres_database, postgres_server};
+use crate::harness::openai::{Script, ScriptedModel};
 use crate::harness::work::until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,6 +31,8 @@ struct Mortal {
     _folder: TempDir,
     data: std::path::PathBuf,
     database_url: Option<String>,
+    /// More settings of its own.
+    settings: Vec<String>,
     http: reqwest::Client,
     child: Child,
     address: String,
@@ -37,23 +40,28 @@ struct Mortal {
 }
 
 impl Mortal {
+    async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "a test talks to its own server on loopback"
     )]
-    async fn start() -> Self {
+    async fn start_with(settings: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data = folder.path().join("data");
         let database_url = match engine().as_str() {
             "postgres" => Some(create_postgres_database(&postgres_server().expect("a server")).await),
             _ => None,
         };
-        let (child, address, key) = spawn(&data, database_url.as_deref()).await;
+        let (child, address, key) = spawn(&data, database_url.as_deref(), &settings).await;
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         Self {
             _folder: folder,
             data,
             database_url,
+            settings,
             http,
             child,
             address,
@@ -64,7 +72,7 @@ impl Mortal {
     /// Ends the server as a power cut would end it, and starts it again.
     async fn die_and_rise(&mut self) {
         self.die().await;
-        let (child, address, _) = spawn(&self.data, self.database_url.as_deref()).await;
+        let (child, address, _) = spawn(&self.data, self.database_url.as_deref(), &self.settings).await;
         (self.child, self.address) = (child, address);
     }
 
@@ -134,7 +142,11 @@ impl Mortal {
     }
 }
 
-async fn spawn(data: &Path, database_url: Option<&str>) -> (Child, String, Option<String>) {
+async fn spawn(
+    data: &Path,
+    database_url: Option<&str>,
+    settings: &[String],
+) -> (Child, String, Option<String>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
     command
         .env_clear()
@@ -147,6 +159,9 @@ async fn spawn(data: &Path, database_url: Option<&str>) -> (Child, String, Optio
         "jobs.workers=3",
         "index.shards=1",
     ] {
+        command.args(["--set", setting]);
+    }
+    for setting in settings {
         command.args(["--set", setting]);
     }
     if let Some(url) = database_url {
@@ -364,4 +379,48 @@ async fn what_was_answered_with_success_survives_a_kill_right_after() {
         .expect(200)
         .json();
     assert_eq!(found["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_answer_that_a_kill_cut_off_is_kept_and_told_apart_from_a_whole_one() {
+    let model = ScriptedModel::start().await;
+    let mut server = Mortal::start_with(vec![
+        format!("llm.base_url={}", model.base_url()),
+        "llm.model=scripted".to_owned(),
+    ])
+    .await;
+    let chatbot = server.chatbot().await;
+    let oak = (
+        "oak.md".to_owned(),
+        "Oak tables are oiled twice a year.".to_owned(),
+    );
+    let taken = server.upload(&chatbot, vec![oak]).await;
+    let id = taken["items"][0]["id"].as_str().expect("an id");
+    until("it is indexed", async || {
+        server.get(&format!("/api/documents/{id}")).await["state"] == "indexed"
+    })
+    .await;
+    model.push(Script::HangAfter("Twice a"));
+    let question = json!({ "chatbot_id": chatbot, "message": "When are oak tables oiled?", "stream": true });
+    let mut response = server
+        .request(Method::POST, "/api/chat/message")
+        .json(&question)
+        .send()
+        .await
+        .expect("an answer");
+    response.chunk().await.expect("the stream begins");
+
+    server.die_and_rise().await;
+
+    let listed = server.get("/api/conversations").await["items"][0].clone();
+    assert_eq!(listed["message_count"], 2);
+    let path = format!("/api/conversations/{}", listed["id"].as_str().expect("an id"));
+    let answer = server.get(&path).await["messages"][1].clone();
+    // Several processes may share a PostgreSQL database, so that only time tells there who is dead.
+    let expected = if engine() == "postgres" {
+        (json!("writing"), Value::Null)
+    } else {
+        (json!("failed"), json!("interrupted"))
+    };
+    assert_eq!((answer["state"].clone(), answer["error_code"].clone()), expected);
 }

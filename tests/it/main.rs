@@ -1,6 +1,9 @@
 //! Behaviour tests of the service: one file per behaviour.
 
-#![allow(unreachable_pub, reason = "nothing leaves a test binary: pub marks what a test may use")]
+#![allow(
+    unreachable_pub,
+    reason = "nothing leaves a test binary: pub marks what a test may use"
+)]
 
 mod addresses;
 mod answers;
@@ -44,6 +47,9 @@ mod schedules;
 mod schema;
 mod search;
 mod streams;
+mod unfinished;
+mod unpriced;
+mod upload_names;
 mod uploads;
 mod usage_api;
 mod usage_ledger;

@@ -76,7 +76,7 @@ async fn assert_ends(tenant: &Tenant<'_>, stream: reqwest::Response, begun: Stri
     let saved = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             let id: uuid::Uuid = conversation.parse().expect("an id");
-            let text = "select state from message where conversation_id = $1 and role = 'assistant'";
+            let text = "select state from message where conversation_id = $1 and role = 'assistant' and state <> 'writing'";
             let state: Option<String> =
                 frontdesk::on!(conn, c => sqlx::query_scalar(text).bind(id).fetch_optional(c).await)
                     .expect("read");

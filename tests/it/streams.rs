@@ -133,6 +133,9 @@ async fn a_stream_is_asked_for_by_header_or_field_and_the_field_wins() {
         ("*/*", Value::Null, false),
         ("text/event-stream", Value::Null, true),
         ("application/json, text/event-stream;q=0.9", Value::Null, true),
+        ("Text/Event-Stream", Value::Null, true),
+        ("application/json, text/event-stream;q=0", Value::Null, false),
+        ("text/event-stream-like", Value::Null, false),
         ("application/json", json!(true), true),
         ("text/event-stream", json!(false), false),
     ] {
