@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             "server.upload_limit_bytes",
             server.upload_limit_bytes.into(),
             1,
-            10 * GIB,
+            2 * GIB,
         ),
         (
             "server.upload_files_limit",
