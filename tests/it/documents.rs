@@ -231,6 +231,7 @@ async fn the_chunks_of_a_long_document_come_in_pages() {
     let id = desk.publish("long.md", &text).await;
 
     let first = desk.document(&id).await;
+    assert_eq!(first["state"], "indexed", "{}", first["error"]);
     let next = first["next_chunk"].as_i64().expect("more chunks");
     let second = acme
         .get(&format!("/api/documents/{id}?from_chunk={next}"))

@@ -1,5 +1,7 @@
 //! New versions of a document: they replace old ones whole, in whatever order uploads, workers and cleaning come.
 
+use frontdesk::jobs::{self, Job as _};
+use frontdesk::knowledge::jobs::RemoveDocuments;
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, TestOptions};
@@ -221,4 +223,33 @@ async fn a_given_up_job_of_an_old_version_does_not_fail_the_new_one() {
         (&document["state"], &document["text"]),
         (&json!("indexed"), &json!("The new words."))
     );
+}
+
+#[tokio::test]
+async fn a_removal_that_is_repeated_late_takes_nothing_that_came_back_since() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let (first, second) = (page_about(&["Oak", "Teak"]), page_about(&["Oak", "Rope"]));
+    desk.publish("manual.md", &first).await;
+    desk.publish("manual.md", &second).await;
+    let jobs = acme.get("/api/jobs?state=done").await.expect(200).json();
+    let removal = jobs["items"]
+        .as_array()
+        .and_then(|jobs| jobs.iter().find(|job| job["kind"] == RemoveDocuments::KIND))
+        .expect("what only the first version had was removed");
+    let removal: RemoveDocuments = serde_json::from_value(removal["payload"].clone()).expect("its payload");
+    assert_eq!(removal.chunk_ids.len(), 1);
+    desk.publish("manual.md", &first).await;
+
+    // The worker died before it could say that it was done.
+    let mut write = service.app.db.write(acme.id).await.expect("a transaction");
+    jobs::enqueue(&service.app, &mut write, acme.id, &removal)
+        .await
+        .expect("queued");
+    write.commit().await.expect("stored");
+    service.drain_jobs().await;
+
+    acme.check_stores_agree().await;
+    assert_eq!(desk.search("Teak").await[0]["heading"], "About Teak");
 }

@@ -172,6 +172,9 @@ async fn build_app(
     embedder: Option<Arc<dyn Embedder>>,
     more_jobs: JobKinds,
 ) -> Result<App, StartError> {
+    // A failed test shows what the service had to say; RUST_LOG=warn shows more. Only the first app can install it.
+    let log = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+    let _ = log.with_test_writer().try_init();
     let extractor_program = Some(PathBuf::from(env!("CARGO_BIN_EXE_frontdesk")));
     App::build_with(
         config,
