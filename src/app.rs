@@ -210,12 +210,15 @@ impl App {
             tracing::error!(error = ?error, "cannot close the index");
         }
         self.db.close().await;
-        drop(
-            self.data_lock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let lock = self
+            .data_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // In so many words: a child that was just forked shares the file, and would keep a lock that falls by closing.
+        if let Some(Err(error)) = lock.map(|lock| lock.unlock()) {
+            tracing::warn!(%error, "cannot give the data folder back; the end of this process will");
+        }
     }
 }
 

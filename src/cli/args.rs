@@ -128,6 +128,16 @@ pub(super) enum TenantCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Close a customer account to all its keys and members, at once; nothing is deleted
+    Suspend {
+        /// The tenant's id, as `tenant list` shows it
+        id: TenantId,
+    },
+    /// Open a suspended customer account again
+    Resume {
+        /// The tenant's id, as `tenant list` shows it
+        id: TenantId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

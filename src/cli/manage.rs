@@ -9,8 +9,9 @@ use crate::app::open_database;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::db::Db;
+use crate::id::TenantId;
 use crate::tenancy::keys::NewApiKey;
-use crate::tenancy::operator;
+use crate::tenancy::{TenantState, operator};
 
 /// Brings the schema up to date and tells what that took.
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
@@ -36,6 +37,8 @@ pub(super) async fn tenant(config: &Config, command: TenantCommand) -> Result<()
     let done = match command {
         TenantCommand::Create { name, json } => create_tenant(&db, &name, json).await,
         TenantCommand::List { json } => list_tenants(&db, json).await,
+        TenantCommand::Suspend { id } => set_state(&db, id, TenantState::Suspended).await,
+        TenantCommand::Resume { id } => set_state(&db, id, TenantState::Active).await,
     };
     db.close().await;
     done
@@ -71,6 +74,13 @@ async fn list_tenants(db: &Db, as_json: bool) -> Result<(), Failure> {
             tenant.name
         ));
     }
+    Ok(())
+}
+
+async fn set_state(db: &Db, id: TenantId, state: TenantState) -> Result<(), Failure> {
+    let changed = operator::set_state(db, &SystemClock, id, state).await?;
+    let already = if changed { "" } else { "already " };
+    print_line(&format!("tenant {id} is {already}{}", state.name()));
     Ok(())
 }
 

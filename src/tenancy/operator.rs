@@ -110,6 +110,31 @@ pub async fn revoke_key(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<bool
     Ok(changed)
 }
 
+/// Suspends a tenant, which closes it to all its credentials at once, or opens it again. False when it was so already.
+pub async fn set_state(db: &Db, clock: &dyn Clock, id: TenantId, state: TenantState) -> Result<bool> {
+    let now = clock.now();
+    let mut write = db.write(id).await?;
+    let mut tenant = store::find_tenant(&mut write, id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))?;
+    if tenant.state == state {
+        return Ok(false);
+    }
+    let before = json!({ "state": tenant.state.name() });
+    tenant.state = state;
+    store::update_tenant(&mut write, &tenant, now).await?;
+    let change = Change {
+        action: "tenant.set_state",
+        object_kind: "tenant",
+        object_id: id.to_string(),
+        before: Some(before),
+        after: Some(json!({ "state": state.name() })),
+    };
+    audit::record_as(&mut write, id, ACTOR, &Origin::default(), change, now).await?;
+    write.commit().await?;
+    Ok(true)
+}
+
 /// Whether this installation has any tenant.
 pub async fn has_tenants(db: &Db) -> Result<bool> {
     let mut conn = db.read(Scope::Operator).await?;

@@ -125,6 +125,30 @@ async fn scripts_make_tenants_and_keys_with_and_without_a_server() {
 }
 
 #[tokio::test]
+async fn a_tenant_is_closed_and_opened_again_while_the_server_runs() {
+    let (_folder, data) = data_dir();
+    let acme = run_for_json(&data, &["tenant", "create", "--name", "acme", "--json"]).await;
+    let (id, key) = (
+        acme["tenant_id"].as_str().expect("an id"),
+        acme["api_key"].as_str().expect("a key"),
+    );
+    let server = Server::start(&data, &[]).await;
+
+    let closed = run_well(&data, &["tenant", "suspend", id]).await;
+    assert_eq!(closed, format!("tenant {id} is suspended\n"));
+    let answer = server.get("/api/chatbots", key).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let closed = run_well(&data, &["tenant", "suspend", id]).await;
+    assert_eq!(closed, format!("tenant {id} is already suspended\n"));
+
+    run_well(&data, &["tenant", "resume", id]).await;
+    let answer = server.get("/api/audit", key).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("tenant.set_state"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn exit_codes_tell_what_kind_of_failure_it_was() {
     let (_folder, data) = data_dir();
     let nobody = uuid::Uuid::nil().to_string();
