@@ -21,7 +21,14 @@ const LOCK_FILE: &str = "lock";
 pub(super) struct Collection {
     dir: PathBuf,
     manifest: Manifest,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Collection {
+    fn drop(&mut self) {
+        // In so many words: a child that was just forked shares the file, and would keep a lock that falls by closing.
+        let _ = self.lock.unlock();
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,11 +63,7 @@ impl Collection {
             }
             Err(error) => return Err(unavailable("cannot read the index manifest", error)),
         };
-        Ok(Self {
-            dir,
-            manifest,
-            _lock: lock,
-        })
+        Ok(Self { dir, manifest, lock })
     }
 
     pub(super) fn dimension(&self) -> Option<usize> {

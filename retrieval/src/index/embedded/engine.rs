@@ -2,9 +2,11 @@
 //! engine's operations; it is synchronous and knows no threads.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use qdrant_edge::{
     CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeSparseVectorParams,
@@ -23,6 +25,9 @@ use crate::{DocumentId, TenantId};
 /// The engine's own log: it numbers operations by it and writes every operation there, but never reads one back. Small
 /// files, so that little is preallocated and what is no longer needed can go.
 const ENGINE_LOG_FILE_BYTES: usize = 2 << 20;
+
+/// A child that was forked begins its program within milliseconds, on a machine that has time for it.
+const LOG_LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Links per point, in the graph over all points and in those of single tenants. No search spans tenants, yet the first
 /// one is needed: a tenant's own graph has a single entry, and is lost to searches when that point is deleted.
@@ -92,6 +97,7 @@ impl Engine {
             fs::remove_dir_all(&interrupted_builds)?;
         }
         trim_engine_log(path)?;
+        await_log_lock(path)?;
         let shard = EdgeShard::load(path, Some(config(layout)))?;
         Ok(Self {
             shard,
@@ -336,6 +342,24 @@ fn config(layout: Layout) -> EdgeConfig {
     }
 }
 
+/// Waits until nobody holds the lock on the engine's log. The index is ours alone, so who holds it can only be a child of
+/// this process that was forked while the log was open and has not begun its program yet: until then it shares our lock.
+fn await_log_lock(path: &Path) -> Result<(), OperationError> {
+    let log = File::open(path.join("wal"))?;
+    let started = Instant::now();
+    loop {
+        match log.try_lock() {
+            // Given back in so many words: by closing the file, such a child would keep it.
+            Ok(()) => return Ok(log.unlock()?),
+            Err(TryLockError::WouldBlock) if started.elapsed() < LOG_LOCK_PATIENCE => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // The engine says what is wrong better than we can.
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
 /// Deletes the closed files of the engine's log but the last, which carries the numbering on. The shard must not be open.
 fn trim_engine_log(path: &Path) -> Result<(), OperationError> {
     let mut closed = Vec::new();
@@ -373,6 +397,26 @@ mod tests {
             terms: keyword::weigh_document(text),
             vector,
         }
+    }
+
+    #[test]
+    fn a_lock_that_a_starting_child_still_shares_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("engine");
+        let layout = Layout {
+            dimension: None,
+            tuning: Tuning::default(),
+        };
+        drop(Engine::create(&path, layout).expect("a new shard"));
+        let shared = File::open(path.join("wal")).expect("the engine's log");
+        shared.try_lock().expect("nobody holds it");
+        let child = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(shared);
+        });
+
+        Engine::open(&path, layout).expect("it opens once the lock is free");
+        child.join().expect("the thread ends well");
     }
 
     #[test]
