@@ -397,6 +397,19 @@ mod tests {
     }
 
     #[test]
+    fn a_question_in_the_text_is_quoted_only_where_nothing_else_is_there() {
+        let faq = passage("How long may goods be returned?\nUp to 30 days, unused.");
+        let alone = passage("How long may goods be returned?");
+        let question = "How long may goods be returned?";
+
+        assert_eq!(
+            cite(&faq, 1, "Goods may be returned for long.", question).quote,
+            "Up to 30 days, unused."
+        );
+        assert_eq!(cite(&alone, 1, "Long.", question).quote, question);
+    }
+
+    #[test]
     fn the_quote_is_the_sentence_that_supports_the_claim() {
         let passages = [passage(
             "We ship on Mondays. Goods may be returned within 30 days. Call us.",
