@@ -120,6 +120,7 @@ create table audit_event (
     created_at timestamptz not null
 );
 create index audit_event_tenant on audit_event (tenant_id, id);
+create index audit_event_object on audit_event (tenant_id, object_id);
 
 create table idempotency (
     tenant_id uuid not null references tenant (id) on delete cascade,

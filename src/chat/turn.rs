@@ -133,6 +133,14 @@ pub(super) struct Turn {
 
 /// Begins a turn. An error means that nothing was saved and nothing is owed.
 pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
+    let (tenant_id, chatbot_id) = (request.reach.tenant_id, request.chatbot_id);
+    match begin(app, request).await {
+        Err(error) => Err(usage::tell_owner_of_refusal(app, tenant_id, chatbot_id, error).await),
+        running => running,
+    }
+}
+
+async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let question = check_question(app, request.question)?;
     let place = app
         .turns

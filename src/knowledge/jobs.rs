@@ -163,7 +163,10 @@ async fn index(app: &App, context: &JobContext, id: DocumentId, file_key: &str) 
             let mut write = app.db.write(tenant_id).await?;
             remove_chunks_later(app, &mut write, tenant_id, in_vain).await?;
             write.commit().await?;
-            fail(app, tenant_id, &document, code, &message).await
+            fail(app, tenant_id, &document, code, &message).await?;
+            let refusal = Error::BudgetExceeded { code, message };
+            usage::tell_owner_of_refusal(app, tenant_id, document.chatbot_id, refusal).await;
+            Ok(())
         }
         Err(error) => Err(error),
     }

@@ -10,6 +10,7 @@
 
 mod export;
 mod headroom;
+mod notice;
 mod operator;
 pub mod price_book;
 pub mod report;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
 
 pub use headroom::{check_embedding_priced, check_open, check_priced, reserve_within};
+pub use notice::tell_owner_of_refusal;
 pub use operator::{release_expired, release_expired_before};
 pub use price_book::PriceBook;
 

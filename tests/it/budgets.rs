@@ -367,3 +367,34 @@ async fn a_budget_shows_limits_and_what_is_spent_of_them() {
         .await
         .expect(404);
 }
+
+#[tokio::test]
+async fn the_owner_is_told_once_a_month_that_a_limit_was_reached() {
+    let model = ScriptedModel::start().await;
+    let (service, _prices) = priced(&model).await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", RETURNS).await;
+    set_limits(&desk, false, json!({ "monthly_token_limit": 0 })).await;
+
+    let refusals = futures::future::join_all((0..4).map(|_| desk.ask(QUESTION))).await;
+    for refusal in refusals {
+        assert_eq!(refusal.expect(402).code(), "token_budget_exceeded");
+    }
+    assert_eq!(lines_about_limits(&desk).await.len(), 1);
+
+    service.clock.advance(TimeDelta::days(31));
+    desk.ask(QUESTION).await.expect(402);
+    let lines = lines_about_limits(&desk).await;
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[0]["after"]["chatbot_id"], json!(desk.id));
+}
+
+async fn lines_about_limits(desk: &Chatbot<'_, '_>) -> Vec<Value> {
+    let log = desk.tenant.get("/api/audit").await.expect(200).json();
+    let lines = log["items"].as_array().expect("lines").iter();
+    lines
+        .filter(|line| line["action"] == "budget.reached")
+        .cloned()
+        .collect()
+}
