@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::work::{Work, Workers, scripted_jobs, until};
 
-const CROWD: usize = 1000;
+const CROWD: usize = 10_000;
 
 async fn start() -> TestApp {
     TestOptions::default().jobs(scripted_jobs()).start().await
