@@ -64,6 +64,8 @@ id_type! {
     ChatbotId,
     /// What documents come from.
     SourceId,
+    /// One run over a source.
+    SyncRunId,
     /// One page or file of a source.
     DocumentId,
     /// One retrievable span of a document.

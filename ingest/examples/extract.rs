@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ingest::{ChunkOptions, ExtractedDocument, Format, Limits, chunk, extract};
+use ingest::{ChunkOptions, ExtractedDocument, Format, Hints, Limits, chunk, extract};
 
 #[expect(clippy::print_stdout, reason = "printing is what the example is for")]
 fn main() -> ExitCode {
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         .map_err(|error| error.to_string())
         .and_then(|bytes| {
             let format = Format::detect(&bytes, &path).map_err(|error| error.to_string())?;
-            extract(&bytes, format, &path, &Limits::default())
+            extract(&bytes, format, &Hints::named(&path), &Limits::default())
                 .map_err(|error| format!("{}: {error}", error.code()))
         });
     let document = match outcome {

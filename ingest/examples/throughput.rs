@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ingest::sandbox::ExtractorPool;
-use ingest::{Format, Limits};
+use ingest::{Format, Hints, Limits};
 
 #[expect(clippy::print_stdout, reason = "printing is what the example is for")]
 #[tokio::main]
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Limits::default(),
     ));
     let begin = Instant::now();
-    pool.extract(&file, format, "a").await?;
+    pool.extract(&file, format, &Hints::default()).await?;
     println!(
         "first document, with the start of its process: {:?}",
         begin.elapsed()
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         readers.push(tokio::spawn(async move {
             let mut count = 0_u32;
             while begin.elapsed() < Duration::from_secs(3) {
-                if pool.extract(&file, format, "a").await.is_ok() {
+                if pool.extract(&file, format, &Hints::default()).await.is_ok() {
                     count += 1;
                 }
             }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-use crate::{ExtractError, Limits};
+use crate::{ExtractError, Limits, Metadata, WebPage};
 
 /// Blocks of one document. More of them than this is a file made to hurt, or one that should be split.
 const MAX_BLOCKS: usize = 1_000_000;
@@ -25,6 +25,11 @@ pub struct ExtractedDocument {
     pub blocks: Vec<Block>,
     /// For paged formats only.
     pub page_count: Option<u32>,
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// For web pages only.
+    #[serde(default)]
+    pub web: Option<WebPage>,
 }
 
 /// One paragraph, heading, list item, table row or code listing.
@@ -71,6 +76,8 @@ pub(crate) struct DocumentBuilder {
     overflow: Option<&'static str>,
     pub(crate) title: Option<String>,
     pub(crate) page_count: Option<u32>,
+    pub(crate) metadata: Metadata,
+    pub(crate) web: Option<WebPage>,
 }
 
 impl DocumentBuilder {
@@ -85,6 +92,8 @@ impl DocumentBuilder {
             overflow: None,
             title: None,
             page_count: None,
+            metadata: Metadata::default(),
+            web: None,
         }
     }
 
@@ -154,6 +163,8 @@ impl DocumentBuilder {
             text: self.text,
             blocks: self.blocks,
             page_count: self.page_count,
+            metadata: self.metadata,
+            web: self.web,
         })
     }
 

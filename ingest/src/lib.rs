@@ -7,7 +7,9 @@
 
 mod error;
 mod format;
+mod hints;
 mod limits;
+mod metadata;
 
 mod document;
 mod extract;
@@ -21,4 +23,6 @@ pub use document::{Block, BlockKind, ExtractedDocument};
 pub use error::ExtractError;
 pub use extract::extract;
 pub use format::Format;
+pub use hints::Hints;
 pub use limits::Limits;
+pub use metadata::{Metadata, WebPage};

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use ingest::{ExtractError, ExtractedDocument, Format, Limits};
+use ingest::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 fn main() -> ExitCode {
     ingest::sandbox::child_main_with(extract)
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 fn extract(
     bytes: &[u8],
     format: Format,
-    file_name: &str,
+    hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
     match bytes {
@@ -35,9 +35,9 @@ fn extract(
         }
         b"please open a file" => match std::fs::File::open("/etc/hostname") {
             Ok(_) => Err(ExtractError::Crashed),
-            Err(_) => ingest::extract(b"it is forbidden", format, file_name, limits),
+            Err(_) => ingest::extract(b"it is forbidden", format, hints, limits),
         },
-        _ => ingest::extract(bytes, format, file_name, limits),
+        _ => ingest::extract(bytes, format, hints, limits),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ingest::sandbox::ExtractorPool;
-use ingest::{ChunkOptions, ExtractedDocument, Format, Limits, chunk, extract};
+use ingest::{ChunkOptions, ExtractedDocument, Format, Hints, Limits, chunk, extract};
 use proptest::prelude::*;
 
 /// What each file of `fixtures/broken` must give: text, or a reason.
@@ -63,7 +63,7 @@ fn every_broken_file_gives_its_text_or_its_reason_in_time() {
         let begin = Instant::now();
 
         let outcome = Format::detect(&bytes, name)
-            .and_then(|format| extract(&bytes, format, name, &Limits::default()))
+            .and_then(|format| extract(&bytes, format, &Hints::named(name), &Limits::default()))
             .map_err(|error| error.code());
 
         assert_outcome(name, outcome, expected);
@@ -88,7 +88,7 @@ async fn broken_files_cost_the_sandbox_nothing_but_themselves() {
         };
 
         let outcome = pool
-            .extract(&path, format, name)
+            .extract(&path, format, &Hints::named(name))
             .await
             .map_err(|error| error.code());
 
@@ -103,7 +103,7 @@ fn a_refusal_is_a_sentence_that_says_what_to_do() {
         let bytes = std::fs::read(fixtures("broken").join(name)).expect("the file is there");
 
         let error = Format::detect(&bytes, name)
-            .and_then(|format| extract(&bytes, format, name, &Limits::default()))
+            .and_then(|format| extract(&bytes, format, &Hints::named(name), &Limits::default()))
             .expect_err(code);
 
         let message = error.to_string();
@@ -164,7 +164,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
         let _ = Format::detect(&bytes, "a.csv");
         for (format, _) in samples() {
-            check(extract(&bytes, format, "a", &small_limits()))?;
+            check(extract(&bytes, format, &Hints::default(), &small_limits()))?;
         }
     }
 
@@ -188,7 +188,7 @@ proptest! {
                 bytes.truncate(cut.index(bytes.len()) + 1);
             }
             let _ = Format::detect(&bytes, "a.md");
-            check(extract(&bytes, format, "a", &small_limits()))?;
+            check(extract(&bytes, format, &Hints::default(), &small_limits()))?;
         }
     }
 
@@ -202,7 +202,7 @@ proptest! {
         ];
         let source: String = parts.iter().map(|part| PARTS[*part]).collect();
         for format in [Format::Html, Format::Markdown, Format::Text, Format::Csv] {
-            check(extract(source.as_bytes(), format, "a", &small_limits()))?;
+            check(extract(source.as_bytes(), format, &Hints::default(), &small_limits()))?;
         }
     }
 
@@ -225,7 +225,7 @@ proptest! {
              trailer\n<</Root 1 0 R/Size 6>>\nstartxref\n0\n%%EOF",
             content.len()
         );
-        let outcome = extract(file.as_bytes(), Format::Pdf, "a", &small_limits());
+        let outcome = extract(file.as_bytes(), Format::Pdf, &Hints::default(), &small_limits());
         prop_assert!(outcome.is_ok(), "{outcome:?}");
         check(outcome)?;
     }

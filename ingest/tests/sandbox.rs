@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ingest::sandbox::ExtractorPool;
-use ingest::{ExtractedDocument, Format, Limits};
+use ingest::{ExtractedDocument, Format, Hints, Limits};
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -37,7 +37,7 @@ impl Bench {
 }
 
 async fn read(pool: &ExtractorPool, path: &Path) -> Result<ExtractedDocument, &'static str> {
-    pool.extract(path, Format::Text, "a.txt")
+    pool.extract(path, Format::Text, &Hints::named("a.txt"))
         .await
         .map_err(|error| error.code())
 }

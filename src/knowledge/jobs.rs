@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use ingest::{ExtractError, ExtractedDocument, Format};
+use ingest::{ExtractError, ExtractedDocument, Format, Hints};
 use retrieval::embed::{Embedder, estimate_tokens};
 use retrieval::index::Point;
 use serde::{Deserialize, Serialize};
@@ -217,7 +217,9 @@ async fn read(app: &App, document: &Document) -> std::result::Result<ExtractedDo
         .files
         .path(&document.file_key)
         .map_err(|_| ExtractError::Crashed)?;
-    app.extractor.extract(&path, format, &document.file_name).await
+    app.extractor
+        .extract(&path, format, &Hints::named(&document.file_name))
+        .await
 }
 
 async fn fail(app: &App, tenant_id: TenantId, document: &Document, code: &str, message: &str) -> Result<()> {

@@ -8,15 +8,15 @@ mod pdf;
 mod table;
 pub(crate) mod text;
 
-use crate::{ExtractError, ExtractedDocument, Format, Limits};
+use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
-/// Reads `bytes` as `format`, in this process. The name is for formats that need a hint; none does so far, and it is never a path.
+/// Reads `bytes` as `format`, in this process.
 ///
 /// Sizes, counts and nesting of `limits` hold here; time and memory need the [`sandbox`](crate::sandbox).
 pub fn extract(
     bytes: &[u8],
     format: Format,
-    _file_name: &str,
+    _hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
     match format {

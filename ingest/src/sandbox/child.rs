@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process,
 use rustix::time::{ClockId, clock_gettime};
 
 use super::protocol::{Reply, encode_reply, read_request};
-use crate::{ExtractError, ExtractedDocument, Format, Limits};
+use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// Standard input, output and error; with this many allowed, no further file or socket can be opened.
 const OPEN_FILES: u64 = 3;
@@ -23,7 +23,7 @@ pub fn child_main() -> ExitCode {
 /// [`child_main`] with another reader in place of [`extract`](crate::extract).
 pub fn child_main_with<F>(extract: F) -> ExitCode
 where
-    F: Fn(&[u8], Format, &str, &Limits) -> Result<ExtractedDocument, ExtractError>,
+    F: Fn(&[u8], Format, &Hints, &Limits) -> Result<ExtractedDocument, ExtractError>,
 {
     std::panic::set_hook(Box::new(|panic| {
         // The message may quote the document, the place never does.
@@ -42,7 +42,7 @@ where
 
 fn serve<F>(extract: F) -> io::Result<()>
 where
-    F: Fn(&[u8], Format, &str, &Limits) -> Result<ExtractedDocument, ExtractError>,
+    F: Fn(&[u8], Format, &Hints, &Limits) -> Result<ExtractedDocument, ExtractError>,
 {
     die_with_the_parent()?;
     let mut input = io::BufReader::with_capacity(64 << 10, io::stdin().lock());
@@ -54,7 +54,7 @@ where
             limited = true;
         }
         limit_cpu(head.limits.timeout)?;
-        let read = || extract(&body, head.format, &head.file_name, &head.limits);
+        let read = || extract(&body, head.format, &head.hints, &head.limits);
         let reply: Reply = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
         output.write_all(&encode_reply(&reply)?)?;
         output.flush()?;

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::protocol::{Reply, RequestHead, encode_head, max_reply_bytes};
-use crate::{ExtractError, ExtractedDocument, Format, Limits};
+use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// Documents after which a process is replaced, so that leaks stay small.
 const DOCUMENTS_PER_PROCESS: u32 = 500;
@@ -103,7 +103,7 @@ impl ExtractorPool {
         &self,
         path: &Path,
         format: Format,
-        file_name: &str,
+        hints: &Hints,
     ) -> Result<ExtractedDocument, ExtractError> {
         let _slot = self
             .shared
@@ -115,13 +115,29 @@ impl ExtractorPool {
             tracing::error!(%error, "a stored document cannot be opened");
             ExtractError::Crashed
         })?;
-        self.extract_bytes(&body, format, file_name).await
+        self.read_bytes(&body, format, hints).await
     }
 
-    async fn extract_bytes(&self, body: &[u8], format: Format, file_name: &str) -> Reply {
+    /// Like [`ExtractorPool::extract`], for a file that is in memory anyway.
+    pub async fn extract_bytes(
+        &self,
+        bytes: &[u8],
+        format: Format,
+        hints: &Hints,
+    ) -> Result<ExtractedDocument, ExtractError> {
+        let _slot = self
+            .shared
+            .slots
+            .acquire()
+            .await
+            .map_err(|_| ExtractError::Crashed)?;
+        self.read_bytes(bytes, format, hints).await
+    }
+
+    async fn read_bytes(&self, body: &[u8], format: Format, hints: &Hints) -> Reply {
         let head = RequestHead {
             format,
-            file_name: file_name.chars().take(255).collect(),
+            hints: hints.clone(),
             limits: self.shared.limits.clone(),
             body_bytes: body.len() as u64,
         };

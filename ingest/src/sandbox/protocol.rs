@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExtractError, ExtractedDocument, Format, Limits};
+use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// A head is a few hundred bytes; more is not from us.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
@@ -16,7 +16,7 @@ const MAX_REPLY_BYTES_PER_TEXT_BYTE: u64 = 8;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RequestHead {
     pub(super) format: Format,
-    pub(super) file_name: String,
+    pub(super) hints: Hints,
     pub(super) limits: Limits,
     pub(super) body_bytes: u64,
 }

@@ -1,0 +1,96 @@
+-- Sources that are read again and again: websites, folders elsewhere, and what programs push.
+
+-- What the owner set for a source, by its kind; what is secret in it is in `sealed`.
+alter table source add column settings text not null default '{}';
+alter table source add column sealed text;
+alter table source add column state text not null default 'idle';
+-- How a chatbot's documents of this source are cut; null: as everywhere.
+alter table source add column chunking text;
+-- An interval or a cron expression with a time zone; null: on request only.
+alter table source add column schedule text;
+alter table source add column next_run_at text;
+alter table source add column updated_at text;
+create index source_due on source (next_run_at);
+
+-- One run over a source: what it found, and why it ended as it did.
+create table sync_run (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    source_id blob not null references source (id) on delete cascade,
+    cause text not null,
+    state text not null,
+    -- Where a running one stands: reading, then indexing, then removing.
+    phase text not null,
+    -- Read as if nothing were known of the pages.
+    is_full boolean not null,
+    cancel_requested boolean not null,
+    new_count integer not null,
+    changed_count integer not null,
+    unchanged_count integer not null,
+    removed_count integer not null,
+    failed_count integer not null,
+    -- Documents that vanished but are kept, because too many did at once.
+    held_count integer not null,
+    bytes integer not null,
+    embedding_calls integer not null,
+    -- Where the other side's list of changes starts for the next run.
+    next_change_token text,
+    error_code text,
+    error_message text,
+    started_at text not null,
+    updated_at text not null,
+    ended_at text
+);
+create index sync_run_source on sync_run (tenant_id, source_id, id);
+create unique index sync_run_open on sync_run (source_id) where state = 'running';
+
+-- What a run could not read, and why.
+create table sync_failure (
+    id blob primary key,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    run_id blob not null references sync_run (id) on delete cascade,
+    url text not null,
+    code text not null,
+    message text not null,
+    created_at text not null
+);
+create index sync_failure_run on sync_failure (tenant_id, run_id, id);
+
+-- What is known of each page or file of a source, and where the run stands that listed it last: the checkpoint.
+create table source_item (
+    source_id blob not null references source (id) on delete cascade,
+    -- The normalised address, or the file's id elsewhere.
+    item_key text not null,
+    tenant_id blob not null references tenant (id) on delete cascade,
+    url text not null,
+    run_id blob not null,
+    state text not null,
+    depth integer not null,
+    attempts integer not null,
+    document_id blob references document (id) on delete set null,
+    etag text,
+    last_modified text,
+    -- What the other side's list says of the version: a sitemap's lastmod, a file's version.
+    listed_version text,
+    body_hash text,
+    -- Which version of our reader made the document.
+    reader_version integer,
+    -- Addresses on the page that belong to the source, one a line.
+    links text,
+    updated_at text not null,
+    primary key (source_id, item_key)
+);
+create index source_item_frontier on source_item (source_id, run_id, state, depth, item_key);
+create index source_item_document on source_item (document_id);
+create index source_item_tenant on source_item (tenant_id, source_id);
+
+-- Where a document is for a reader, and what it says of itself.
+alter table document add column url text;
+-- What is kept of it: the original file, or for a web page what was read from it.
+alter table document add column kept_as text not null default 'original';
+alter table document add column language text;
+alter table document add column description text;
+alter table document add column published_at text;
+-- The run that made this version.
+alter table document add column run_id blob;
+create index document_run on document (tenant_id, run_id);
