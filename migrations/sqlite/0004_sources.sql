@@ -23,7 +23,18 @@ create table sync_run (
     phase text not null,
     -- Read as if nothing were known of the pages.
     is_full boolean not null,
-    cancel_requested boolean not null,
+    -- Removals held back by an earlier run go through.
+    accepts_removals boolean not null,
+    -- Counts the slices of work done on it; only the job of the present one goes on.
+    slice integer not null,
+    -- Who works on it now; whoever lost this writes nothing more.
+    holder blob,
+    -- It ends at this time, whatever is left to do; a pause moves it.
+    deadline text not null,
+    -- Where listing stands; null: at its beginning.
+    list_cursor text,
+    -- The other side told what changed only: what it did not name is still there.
+    lists_changes boolean not null,
     new_count integer not null,
     changed_count integer not null,
     unchanged_count integer not null,
@@ -35,6 +46,8 @@ create table sync_run (
     embedding_calls integer not null,
     -- Where the other side's list of changes starts for the next run.
     next_change_token text,
+    -- What kept it from seeing everything, or from removing, by code, one a line.
+    notes text not null,
     error_code text,
     error_message text,
     started_at text not null,
@@ -67,12 +80,24 @@ create table source_item (
     state text not null,
     depth integer not null,
     attempts integer not null,
+    -- Not before this time, after a failed attempt.
+    retry_at text,
+    -- Its content was had at this time, or known to be as before.
+    read_at text,
     document_id blob references document (id) on delete set null,
     etag text,
     last_modified text,
     -- What the other side's list says of the version: a sitemap's lastmod, a file's version.
     listed_version text,
+    -- What it said when the item was read last.
+    read_version text,
+    -- What the item was when it was read last: a page, one that names another address, one that is not to be kept.
+    known_as text,
+    -- The item that this one names as itself.
+    moved_to text,
     body_hash text,
+    -- Of title and text: pages that agree in it are one document.
+    text_hash text,
     -- Which version of our reader made the document.
     reader_version integer,
     -- Addresses on the page that belong to the source, one a line.
@@ -81,6 +106,7 @@ create table source_item (
     primary key (source_id, item_key)
 );
 create index source_item_frontier on source_item (source_id, run_id, state, depth, item_key);
+create index source_item_text on source_item (source_id, text_hash);
 create index source_item_document on source_item (document_id);
 create index source_item_tenant on source_item (tenant_id, source_id);
 

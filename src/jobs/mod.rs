@@ -209,6 +209,27 @@ pub async fn enqueue_at<J: Job>(
     enqueue_with(app, write, Some(tenant_id), job, None, priority, app.clock.now()).await
 }
 
+/// Like [`enqueue`], not before `run_at`, unless one with the same `unique_key` waits already.
+pub async fn enqueue_once<J: Job>(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    job: &J,
+    unique_key: &str,
+    run_at: DateTime<Utc>,
+) -> Result<()> {
+    enqueue_with(
+        app,
+        write,
+        Some(tenant_id),
+        job,
+        Some(unique_key),
+        J::PRIORITY,
+        run_at,
+    )
+    .await
+}
+
 /// Queues upkeep that belongs to no tenant, unless one with the same `unique_key` waits already.
 pub async fn enqueue_upkeep<J: Job>(
     app: &App,

@@ -11,6 +11,7 @@ mod receive;
 pub mod routes;
 mod search;
 mod store;
+pub mod sync;
 mod upload;
 
 use chrono::{DateTime, Utc};

@@ -1,0 +1,231 @@
+//! SQL of runs and their failures.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::{Cause, Failure, Note, Phase, RunState, SyncRun};
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::http::input::PageRequest;
+use crate::id::{SourceId, SyncRunId, TenantId};
+use crate::on;
+
+#[derive(FromRow)]
+struct RunRow {
+    id: SyncRunId,
+    source_id: SourceId,
+    cause: String,
+    state: String,
+    phase: String,
+    is_full: bool,
+    accepts_removals: bool,
+    slice: i64,
+    deadline: DateTime<Utc>,
+    list_cursor: Option<String>,
+    lists_changes: bool,
+    new_count: i64,
+    changed_count: i64,
+    unchanged_count: i64,
+    removed_count: i64,
+    failed_count: i64,
+    held_count: i64,
+    bytes: i64,
+    embedding_calls: i64,
+    next_change_token: Option<String>,
+    notes: String,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    started_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<RunRow> for SyncRun {
+    type Error = Error;
+
+    fn try_from(row: RunRow) -> Result<Self> {
+        let unknown = |what: &str, name: &str| Error::internal(format!("unknown {what} {name:?} of a run"));
+        let cause = Cause::ALL.into_iter().find(|cause| cause.name() == row.cause);
+        let state = RunState::ALL.into_iter().find(|state| state.name() == row.state);
+        let phase = Phase::ALL.into_iter().find(|phase| phase.name() == row.phase);
+        Ok(Self {
+            cause: cause.ok_or_else(|| unknown("cause", &row.cause))?,
+            state: state.ok_or_else(|| unknown("state", &row.state))?,
+            phase: phase.ok_or_else(|| unknown("phase", &row.phase))?,
+            notes: read_notes(&row.notes),
+            error: row
+                .error_code
+                .map(|code| (code, row.error_message.unwrap_or_default())),
+            id: row.id,
+            source_id: row.source_id,
+            is_full: row.is_full,
+            accepts_removals: row.accepts_removals,
+            slice: row.slice,
+            deadline: row.deadline,
+            list_cursor: row.list_cursor,
+            lists_changes: row.lists_changes,
+            new_count: row.new_count,
+            changed_count: row.changed_count,
+            unchanged_count: row.unchanged_count,
+            removed_count: row.removed_count,
+            failed_count: row.failed_count,
+            held_count: row.held_count,
+            bytes: row.bytes,
+            embedding_calls: row.embedding_calls,
+            next_change_token: row.next_change_token,
+            started_at: row.started_at,
+            updated_at: row.updated_at,
+            ended_at: row.ended_at,
+        })
+    }
+}
+
+/// Notes are kept as their codes, one a line. A code of another version is left out.
+fn read_notes(lines: &str) -> Vec<Note> {
+    lines
+        .lines()
+        .filter_map(|code| Note::ALL.into_iter().find(|note| note.code() == code))
+        .collect()
+}
+
+/// The columns of a run, in every statement that reads whole ones.
+macro_rules! select_run {
+    ($rest:literal) => {
+        concat!(
+            "select id, source_id, cause, state, phase, is_full, accepts_removals, slice, deadline, list_cursor, lists_changes, new_count,
+                    changed_count, unchanged_count, removed_count, failed_count, held_count, bytes, embedding_calls,
+                    next_change_token, notes, error_code, error_message, started_at, updated_at, ended_at
+               from sync_run ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn insert(write: &mut Write, tenant_id: TenantId, run: &SyncRun) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "insert into sync_run (id, tenant_id, source_id, cause, state, phase, is_full, accepts_removals, slice, lists_changes,
+                               new_count, changed_count, unchanged_count, removed_count, failed_count, held_count, bytes,
+                               embedding_calls, notes, deadline, started_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, 0, 0, 0, 0, 0, 0, '', $12, $11, $11)",
+    ).bind(run.id).bind(tenant_id).bind(run.source_id).bind(run.cause.name()).bind(run.state.name()).bind(run.phase.name())
+     .bind(run.is_full).bind(run.accepts_removals).bind(run.slice).bind(run.lists_changes).bind(run.started_at).bind(run.deadline)
+     .execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn find(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    id: SyncRunId,
+) -> Result<Option<SyncRun>> {
+    let row: Option<RunRow> = on!(conn, c => sqlx::query_as(select_run!("where tenant_id = $1 and source_id = $2 and id = $3"))
+        .bind(tenant_id).bind(source_id).bind(id).fetch_optional(c).await)?;
+    row.map(SyncRun::try_from).transpose()
+}
+
+/// The run of a source that has not ended.
+pub(super) async fn find_open(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<Option<SyncRun>> {
+    let row: Option<RunRow> = on!(conn, c => sqlx::query_as(select_run!("where tenant_id = $1 and source_id = $2 and state = 'running'"))
+        .bind(tenant_id).bind(source_id).fetch_optional(c).await)?;
+    row.map(SyncRun::try_from).transpose()
+}
+
+/// Newest first, one more than the page holds.
+pub(super) async fn list(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    page: PageRequest,
+) -> Result<Vec<SyncRun>> {
+    let rows: Vec<RunRow> = on!(conn, c => sqlx::query_as(select_run!("where tenant_id = $1 and source_id = $2 and id < $3 order by id desc limit $4"))
+        .bind(tenant_id).bind(source_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
+    rows.into_iter().map(SyncRun::try_from).collect()
+}
+
+pub(super) async fn list_failures(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    run_id: SyncRunId,
+    page: PageRequest,
+) -> Result<Vec<Failure>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select id, url, code, message, created_at
+           from sync_failure
+          where tenant_id = $1
+            and run_id = $2
+            and id < $3
+          order by id desc
+          limit $4",
+    ).bind(tenant_id).bind(run_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?)
+}
+
+/// The source's state; until the transaction ends, nobody else starts or ends a run of it.
+pub(super) async fn hold_source(
+    write: &mut Write,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<Option<String>> {
+    let lock = if write.is_postgres() {
+        "for no key update"
+    } else {
+        ""
+    };
+    let statement = format!("select state from source where tenant_id = $1 and id = $2 {lock}");
+    Ok(
+        on!(write, c => sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_optional(c).await)?,
+    )
+}
+
+pub(super) async fn set_source_state(
+    write: &mut Write,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    state: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update source set state = $3, updated_at = $4 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(source_id).bind(state).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Whoever works on the run writes nothing more.
+pub(super) async fn take_from_holder(write: &mut Write, tenant_id: TenantId, id: SyncRunId) -> Result<()> {
+    on!(write, c => sqlx::query("update sync_run set holder = null where tenant_id = $1 and id = $2 and state = 'running'")
+        .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Ends a run that is open; false when it had ended.
+pub(super) async fn end(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: SyncRunId,
+    state: RunState,
+    error: Option<(&str, &str)>,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    let (code, message) = error.unzip();
+    let ended: Option<SyncRunId> = on!(write, c => sqlx::query_scalar(
+        "update sync_run
+            set state = $3, error_code = $4, error_message = $5, holder = null, updated_at = $6, ended_at = $6
+          where tenant_id = $1 and id = $2 and state = 'running'
+         returning id",
+    ).bind(tenant_id).bind(id).bind(state.name()).bind(code).bind(message).bind(now).fetch_optional(c).await)?;
+    Ok(ended.is_some())
+}
+
+pub(super) async fn set_deadline(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: SyncRunId,
+    deadline: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update sync_run set deadline = $3 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).bind(deadline).execute(c).await.map(drop))?;
+    Ok(())
+}
