@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use outbound::Guard;
 use retrieval::embed::{self, Embedder};
 use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError};
 use tokio::sync::{Notify, Semaphore};
@@ -42,6 +43,10 @@ pub struct Parts {
     pub config: Config,
     pub db: Db,
     pub clock: SharedClock,
+    /// Seals what tenants entrust to us.
+    pub keyring: Keyring,
+    /// Where requests that a tenant named may go.
+    pub guard: Guard,
     pub token_keys: TokenKeys,
     pub foreign_tokens: ForeignTokens,
     pub rate_limits: RateLimits,
@@ -140,6 +145,8 @@ impl App {
         let app = Self(Arc::new(Parts {
             token_keys: TokenKeys::new(&keyring),
             foreign_tokens: ForeignTokens::new(&config.auth.jwt, client),
+            guard: guard(&config),
+            keyring,
             rate_limits: RateLimits::default(),
             job_kinds: replacements
                 .more_jobs
@@ -355,6 +362,16 @@ async fn open_index(config: &Config, embedder: Option<&dyn Embedder>) -> Result<
         IndexError::InUse { dir } => StartError::InUse { dir },
         error => StartError::Failed(format!("the index cannot be opened: {error}")),
     })?))
+}
+
+/// Public addresses, and what the operator listed.
+fn guard(config: &Config) -> Guard {
+    let listed = config.outbound.allow.iter();
+    Guard::new(
+        listed
+            .map(|entry| entry.parse().expect("the list was checked when it was loaded"))
+            .collect(),
+    )
 }
 
 fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool, StartError> {

@@ -69,6 +69,8 @@ section!(
         llm: Llm,
         chat: Chat,
         extract: Extract,
+        crawl: Crawl,
+        google: Google,
         jobs: Jobs,
         limits: Limits,
         outbound: Outbound,
@@ -140,6 +142,25 @@ section!(
     Extract { memory_mb: u64, timeout_s: u64, max_pages: u32, max_unpacked_mb: u64 }
 );
 section!(
+    /// How websites are read.
+    Crawl {
+        user_agent: String,
+        max_pages: u32,
+        max_depth: u32,
+        per_host_concurrency: usize,
+        delay_ms: u64,
+        page_limit_bytes: usize,
+        page_timeout_s: u64,
+        run_limit_hours: u32,
+        shrink_limit_percent: u8,
+        chromium: String,
+    }
+);
+section!(
+    /// Google's servers, and who we are to them.
+    Google { client_id: String, client_secret: Secret, auth_url: String, token_url: String, drive_base_url: String }
+);
+section!(
     /// Background work.
     Jobs { workers: usize, lease_s: u64, max_attempts: u32, poll_ms: u64, keep_finished_days: u32 }
 );
@@ -153,6 +174,8 @@ section!(
         login_window_s: u64,
         chatbots_per_tenant: i64,
         documents_per_chatbot: i64,
+        sources_per_chatbot: i64,
+        source_streams: usize,
     }
 );
 section!(

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,6 +13,9 @@ use crate::config::Secret;
 
 /// Random bytes in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
+
+/// What begins a sealed text, so that another way of sealing can follow this one.
+const SEALED_PREFIX: &str = "v1.";
 
 /// The file in the data folder that keeps a generated key.
 const KEY_FILE: &str = "secrets.key";
@@ -99,6 +103,35 @@ impl Keyring {
         );
         tag.as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
     }
+
+    /// Seals `plain` with the key for `purpose` (AES-256-GCM, random nonce). It opens only for the same `place`, which
+    /// names where the text is kept: moved elsewhere, it is worthless.
+    pub fn seal(&self, purpose: &str, place: &[u8], plain: &[u8]) -> String {
+        let mut bytes = plain.to_vec();
+        let nonce = self
+            .sealing_key(purpose)
+            .seal_in_place_append_tag(Aad::from(place), &mut bytes)
+            .expect("AES-256-GCM seals whatever fits into memory");
+        bytes.splice(..0, nonce.as_ref().iter().copied());
+        format!("{SEALED_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// What was sealed for this purpose and place; none when it was not, was changed, or sealed under another key.
+    pub fn open_sealed(&self, purpose: &str, place: &[u8], sealed: &str) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed.strip_prefix(SEALED_PREFIX)?).ok()?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let plain = self
+            .sealing_key(purpose)
+            .open_in_place(nonce, Aad::from(place), &mut sealed)
+            .ok()?;
+        Some(plain.to_vec())
+    }
+
+    fn sealing_key(&self, purpose: &str) -> RandomizedNonceKey {
+        RandomizedNonceKey::new(&AES_256_GCM, &self.derive(purpose)).expect("the derived key has 256 bits")
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +153,44 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_sealed_text_opens_for_its_purpose_and_place_only_and_never_changed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let keyring = Keyring::open(&Secret::default(), folder.path()).expect("a key");
+        let elsewhere = tempfile::tempdir().expect("a temporary folder");
+        let other_keyring = Keyring::open(&Secret::default(), elsewhere.path()).expect("a key");
+
+        let sealed = keyring.seal("x", b"row 1", b"open sesame");
+
+        assert_eq!(
+            keyring.open_sealed("x", b"row 1", &sealed).as_deref(),
+            Some(b"open sesame".as_slice())
+        );
+        assert_ne!(
+            keyring.seal("x", b"row 1", b"open sesame"),
+            sealed,
+            "nonces differ"
+        );
+        assert_eq!(keyring.open_sealed("x", b"row 2", &sealed), None);
+        assert_eq!(keyring.open_sealed("y", b"row 1", &sealed), None);
+        assert_eq!(other_keyring.open_sealed("x", b"row 1", &sealed), None);
+        for position in SEALED_PREFIX.len()..sealed.len() {
+            let mut changed = sealed.clone().into_bytes();
+            changed[position] = if changed[position] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("base64 is text");
+            // The last character may carry bits that mean nothing; then it is refused as no base64.
+            assert_eq!(keyring.open_sealed("x", b"row 1", &changed), None, "{position}");
+        }
+        for broken in [
+            "",
+            "v1.",
+            "v1.AAAA",
+            "v2.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
+            assert_eq!(keyring.open_sealed("x", b"row 1", broken), None, "{broken:?}");
+        }
     }
 
     #[test]

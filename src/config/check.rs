@@ -1,5 +1,7 @@
 //! What cannot be told from one value's type alone: ranges, formats, settings that need each other.
 
+use std::path::Path;
+
 use super::{Config, EmbeddingBackend, IndexBackend, is_origin, ranges};
 use crate::db::DatabaseUrl;
 use crate::telemetry;
@@ -71,6 +73,31 @@ impl Config {
         require(
             self.server.public_url.is_empty() || is_http_url(&self.server.public_url),
             "server.public_url: must be an http or https URL",
+        );
+        for (path, text) in [
+            ("google.auth_url", &self.google.auth_url),
+            ("google.token_url", &self.google.token_url),
+            ("google.drive_base_url", &self.google.drive_base_url),
+        ] {
+            require(
+                is_http_url(text),
+                &format!("{path}: must be an http or https URL"),
+            );
+        }
+        require(
+            self.google.client_id.is_empty() || !self.google.client_secret.is_empty(),
+            "google.client_secret: must be set when google.client_id is",
+        );
+        require(
+            self.crawl
+                .user_agent
+                .bytes()
+                .all(|byte| matches!(byte, b' '..=b'~')),
+            "crawl.user_agent: must be printable ASCII",
+        );
+        require(
+            self.crawl.chromium.is_empty() || Path::new(&self.crawl.chromium).is_absolute(),
+            "crawl.chromium: must be the whole path of a program",
         );
         if let Err(problem) = telemetry::check_level(&self.log.level) {
             require(false, &problem);

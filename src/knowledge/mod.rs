@@ -10,6 +10,7 @@ pub mod operator;
 mod receive;
 pub mod routes;
 mod search;
+pub mod sources;
 mod store;
 pub mod sync;
 mod upload;

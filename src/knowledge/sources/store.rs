@@ -1,0 +1,96 @@
+//! SQL of sources.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::FromRow;
+use sqlx::types::Json;
+
+use super::{Schedule, Settings, Source, SourceKind, SourceState};
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::http::access::Reach;
+use crate::http::input::PageRequest;
+use crate::id::{ChatbotId, SourceId, TenantId};
+use crate::on;
+
+#[derive(FromRow)]
+struct SourceRow {
+    id: SourceId,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    kind: String,
+    name: String,
+    settings: Json<Value>,
+    sealed: Option<String>,
+    state: String,
+    chunking: Option<Json<Value>>,
+    schedule: Option<Json<Schedule>>,
+    next_run_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<SourceRow> for Source {
+    type Error = Error;
+
+    fn try_from(row: SourceRow) -> Result<Self> {
+        let unknown =
+            |what: &str, name: &str| Error::internal(format!("unknown {what} of a source: {name:?}"));
+        let kind = SourceKind::parse(&row.kind).ok_or_else(|| unknown("kind", &row.kind))?;
+        Ok(Self {
+            id: row.id,
+            tenant_id: row.tenant_id,
+            chatbot_id: row.chatbot_id,
+            name: row.name,
+            settings: Settings::from_json(kind, row.settings.0)?,
+            state: SourceState::parse(&row.state).ok_or_else(|| unknown("state", &row.state))?,
+            chunking: row.chunking.map(|chunking| chunking.0),
+            schedule: row.schedule.map(|schedule| schedule.0),
+            next_run_at: row.next_run_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at.unwrap_or(row.created_at),
+            sealed: row.sealed,
+        })
+    }
+}
+
+/// The columns of a source, in every statement that reads whole ones.
+macro_rules! select_source {
+    ($rest:literal) => {
+        concat!(
+            "select id, tenant_id, chatbot_id, kind, name, settings, sealed, state, chunking, schedule, next_run_at, created_at, updated_at
+               from source ",
+            $rest
+        )
+    };
+}
+
+/// The source with this id, if it is within reach.
+pub async fn find(conn: &mut Conn, reach: Reach, id: SourceId) -> Result<Option<Source>> {
+    let row: Option<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3)"))
+        .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?;
+    row.map(Source::try_from).transpose()
+}
+
+/// Like [`find`]; until the transaction ends, nobody else changes the source.
+pub async fn hold(write: &mut Write, reach: Reach, id: SourceId) -> Result<Option<Source>> {
+    let row: Option<SourceRow> = if write.is_postgres() {
+        on!(write, c => sqlx::query_as(select_source!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3) for no key update"))
+            .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?
+    } else {
+        return find(write, reach, id).await;
+    };
+    row.map(Source::try_from).transpose()
+}
+
+/// A page of a chatbot's sources, newest first, with one more than the page when there is a next one.
+pub async fn list(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    page: PageRequest,
+) -> Result<Vec<Source>> {
+    let rows: Vec<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
+        .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
+    rows.into_iter().map(Source::try_from).collect()
+}
