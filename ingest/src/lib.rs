@@ -16,6 +16,7 @@ mod extract;
 
 mod chunk;
 
+pub mod loader;
 pub mod sandbox;
 
 pub use chunk::{Chunk, ChunkOptions, chunk};

@@ -80,6 +80,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
     content_types: Vec<String>,
+    unnamed: bool,
 }
 
 impl Accept {
@@ -92,6 +93,15 @@ impl Accept {
     pub fn only<T: Into<String>>(content_types: impl IntoIterator<Item = T>) -> Self {
         Self {
             content_types: content_types.into_iter().map(Into::into).collect(),
+            unnamed: false,
+        }
+    }
+
+    /// Answers that name no type at all as well; the caller looks at their bytes.
+    pub fn or_unnamed(self) -> Self {
+        Self {
+            unnamed: true,
+            ..self
         }
     }
 
@@ -100,7 +110,9 @@ impl Accept {
             Some(family) => media_type.starts_with(family),
             None => media_type == accepted,
         };
-        self.content_types.is_empty() || self.content_types.iter().any(fits)
+        self.content_types.is_empty()
+            || (self.unnamed && media_type.is_empty())
+            || self.content_types.iter().any(fits)
     }
 
     fn header(&self) -> Option<HeaderValue> {
@@ -119,7 +131,10 @@ pub struct Request {
     pub body: Option<Bytes>,
 }
 
-/// An answer, with any status that is not a redirect.
+/// Whether a redirect to this address is to be followed, asked before the guard judges the address.
+pub type MayFollow<'a> = &'a (dyn Fn(&Url) -> bool + Send + Sync);
+
+/// An answer. Its status is that of a redirect only if it named no target, or one that the caller would not follow.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     pub status: StatusCode,
@@ -134,6 +149,12 @@ impl Fetched {
     /// The media type in lower case, without parameters.
     pub fn media_type(&self) -> Option<String> {
         media_type(&self.headers)
+    }
+
+    /// Where a redirect that was not followed leads.
+    pub fn redirect_target(&self) -> Option<Url> {
+        let target = redirect_target(self.status, &self.headers)?;
+        self.final_url.join(&target).ok()
     }
 }
 
@@ -227,14 +248,30 @@ impl GuardedClient {
 
     /// Sends `request` and follows its redirects. A request that changes something never follows one to another server.
     pub async fn send(&self, request: Request, accept: &Accept) -> Result<Fetched, OutboundError> {
+        self.send_following(request, accept, &|_| true).await
+    }
+
+    /// Sends `request` and follows its redirects as long as `may_follow` agrees. The redirect that it declines is the
+    /// answer, without a body.
+    pub async fn send_following(
+        &self,
+        request: Request,
+        accept: &Accept,
+        may_follow: MayFollow<'_>,
+    ) -> Result<Fetched, OutboundError> {
         let timed_out = OutboundError::TimedOut {
             seconds: self.limits.total.as_secs(),
         };
-        let answer = tokio::time::timeout(self.limits.total, self.follow(request, accept)).await;
+        let answer = tokio::time::timeout(self.limits.total, self.follow(request, accept, may_follow)).await;
         answer.unwrap_or(Err(timed_out))
     }
 
-    async fn follow(&self, mut request: Request, accept: &Accept) -> Result<Fetched, OutboundError> {
+    async fn follow(
+        &self,
+        mut request: Request,
+        accept: &Accept,
+        may_follow: MayFollow<'_>,
+    ) -> Result<Fetched, OutboundError> {
         if let Some(name) = request.headers.keys().find(|name| is_transport_header(name)) {
             return Err(OutboundError::HeaderNotAllowed {
                 name: name.to_string(),
@@ -246,9 +283,18 @@ impl GuardedClient {
         let mut redirects = 0;
         loop {
             let response = self.send_once(&request).await?;
-            let Some(location) = redirect_target(&response) else {
+            let Some(location) = redirect_target(response.status(), response.headers()) else {
                 return self.read(request.url, response, accept).await;
             };
+            let target = request.url.join(&location);
+            if target.is_ok_and(|target| !may_follow(&target)) {
+                return Ok(Fetched {
+                    status: response.status(),
+                    final_url: request.url,
+                    headers: response.headers().clone(),
+                    body: Bytes::new(),
+                });
+            }
             if redirects == self.limits.max_redirects {
                 return Err(OutboundError::TooManyRedirects {
                     limit: self.limits.max_redirects,
@@ -334,14 +380,15 @@ fn http_client(connecting: Connecting, connect: Duration, tls: rustls::ClientCon
         .expect("the TLS settings are complete and the user agent is a valid header")
 }
 
-fn is_transport_header(name: &HeaderName) -> bool {
+/// Whether `name` says how bytes travel, so that no caller may set it.
+pub fn is_transport_header(name: &HeaderName) -> bool {
     TRANSPORT_HEADERS.contains(name) || name.as_str().starts_with("proxy-") || name.as_str() == "keep-alive"
 }
 
 /// Where a redirect points, as its header says it. An answer with a redirect status but no target is an answer.
-fn redirect_target(response: &reqwest::Response) -> Option<String> {
-    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    let location = response.headers().get(LOCATION).filter(|_| is_redirect)?;
+fn redirect_target(status: StatusCode, headers: &HeaderMap) -> Option<String> {
+    let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = headers.get(LOCATION).filter(|_| is_redirect)?;
     Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
 }
 

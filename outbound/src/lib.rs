@@ -14,7 +14,7 @@ mod resolve;
 mod tls;
 
 pub use address::AddressClass;
-pub use client::{Accept, Fetched, GuardedClient, Limits, Request};
+pub use client::{Accept, Fetched, GuardedClient, Limits, MayFollow, Request, is_transport_header};
 pub use error::OutboundError;
 pub use guard::{Guard, HostPort, HostPortError, Refusal};
 pub use resolve::{Resolver, SystemResolver};

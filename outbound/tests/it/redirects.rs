@@ -219,3 +219,36 @@ async fn a_redirect_without_a_usable_target_is_an_answer_or_an_error() {
         .expect_err("no URL");
     assert_eq!(error.code(), "bad_redirect");
 }
+
+#[tokio::test]
+async fn a_redirect_that_the_caller_declines_is_the_answer_and_is_not_requested() {
+    let other = Server::always(ok("text/plain", b"other")).await;
+    let elsewhere = other.url("/page");
+    let server = Server::start(move |path| match path {
+        "/start" => redirect(302, "/middle"),
+        _ => redirect(308, &elsewhere),
+    })
+    .await;
+    let start = server.url("/start");
+    let own = start.origin();
+    let request = Request {
+        method: Method::GET,
+        url: start,
+        headers: HeaderMap::new(),
+        body: None,
+    };
+
+    let fetched = client_for(&[&server, &other])
+        .send_following(request, &Accept::only(["text/html"]), &|target| {
+            target.origin() == own
+        })
+        .await
+        .expect("the redirect itself");
+
+    assert_eq!(
+        (fetched.status.as_u16(), fetched.final_url.path()),
+        (308, "/middle")
+    );
+    assert_eq!(fetched.redirect_target(), Some(other.url("/page")));
+    assert_eq!(other.seen(), Vec::<String>::new());
+}

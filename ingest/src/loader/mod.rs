@@ -1,0 +1,3 @@
+//! Fetches what a source is made of. One module per kind of source; none of them knows the service's database.
+
+pub mod web;

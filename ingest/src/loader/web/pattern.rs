@@ -1,0 +1,227 @@
+//! Path patterns by which an owner says what of a site belongs to a source.
+//!
+//! `*` stands for anything within one path segment, `**` for anything; every other character means itself. A pattern
+//! that starts with `/` begins at the root (`/docs/**`, which is also the page `/docs`), one with `://` is a whole
+//! address, any other may begin at each segment (`*.pdf`, `archive/*`). A final `/` means everything below. The query
+//! is looked at only by patterns that hold a `?`.
+
+use regex_automata::meta::{BuildError, Regex};
+use regex_automata::util::syntax;
+use url::Url;
+
+use super::percent;
+
+/// Patterns in one list.
+const MAX_PATTERNS: usize = 100;
+const MAX_PATTERN_BYTES: usize = 500;
+
+/// Of the compiled list.
+const MAX_AUTOMATON_BYTES: usize = 4 << 20;
+
+/// Why a list of patterns cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("there are more than {MAX_PATTERNS} patterns: combine some with * or **")]
+    TooMany,
+    #[error("a pattern is empty: write a path such as /docs/** or leave it out")]
+    Empty,
+    #[error("the pattern {0:?} is longer than {MAX_PATTERN_BYTES} bytes")]
+    TooLong(String),
+    #[error("the pattern {0:?} holds a line break or another control character")]
+    ControlCharacter(String),
+    #[error("the patterns are too complex together: use fewer of them")]
+    TooComplex,
+}
+
+/// A list of patterns; matching takes time linear in the address.
+#[derive(Clone, Debug)]
+pub struct Patterns {
+    paths: Option<Regex>,
+    whole: Option<Regex>,
+}
+
+impl Patterns {
+    pub fn parse<T: AsRef<str>>(patterns: &[T]) -> Result<Self, PatternError> {
+        if patterns.len() > MAX_PATTERNS {
+            return Err(PatternError::TooMany);
+        }
+        let (mut paths, mut whole) = (Vec::new(), Vec::new());
+        for pattern in patterns {
+            let pattern = checked(pattern.as_ref())?;
+            if pattern.contains("://") {
+                whole.push(to_regex(&pattern));
+            } else {
+                paths.push(to_regex(&pattern));
+            }
+        }
+        Ok(Self {
+            paths: compile(&paths)?,
+            whole: compile(&whole)?,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_none() && self.whole.is_none()
+    }
+
+    /// Whether any pattern describes `url`, an address in normal form.
+    pub fn matches(&self, url: &Url) -> bool {
+        let is_match = |regex: &Option<Regex>, text: &str| {
+            regex
+                .as_ref()
+                .is_some_and(|regex| regex.is_match(text.as_bytes()))
+        };
+        let path_and_query = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        is_match(&self.paths, path_and_query) || is_match(&self.whole, &url[..url::Position::AfterQuery])
+    }
+}
+
+fn checked(pattern: &str) -> Result<String, PatternError> {
+    let pattern = pattern.trim();
+    if pattern.is_empty() {
+        return Err(PatternError::Empty);
+    }
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(PatternError::TooLong(pattern.chars().take(60).collect()));
+    }
+    if pattern.chars().any(char::is_control) {
+        return Err(PatternError::ControlCharacter(pattern.to_owned()));
+    }
+    Ok(percent::normalize(pattern))
+}
+
+fn to_regex(pattern: &str) -> String {
+    let mut regex = String::from("^");
+    let is_anchored = pattern.starts_with('/') || pattern.contains("://");
+    if !is_anchored && !pattern.starts_with("**") {
+        regex.push_str("(?:.*/)?");
+    }
+    // A folder with everything in it, and the folder's own page.
+    let (stem, folder) = match pattern.strip_suffix("/**") {
+        Some(stem) => (stem, "(?:/.*)?"),
+        None if pattern.ends_with('/') => (pattern, ".*"),
+        None => (pattern, ""),
+    };
+    let mut rest = stem;
+    while let Some(c) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix("**") {
+            regex.push_str(".*");
+            rest = after.trim_start_matches('*');
+        } else if c == '*' {
+            regex.push_str("[^/?]*");
+            rest = &rest[1..];
+        } else {
+            regex.push_str(&format!("\\x{{{:x}}}", u32::from(c)));
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    regex.push_str(folder);
+    if !pattern.contains('?') {
+        regex.push_str("(?:\\?.*)?");
+    }
+    regex.push('$');
+    regex
+}
+
+fn compile(regexes: &[String]) -> Result<Option<Regex>, PatternError> {
+    if regexes.is_empty() {
+        return Ok(None);
+    }
+    let build = || -> Result<Regex, Box<BuildError>> {
+        Regex::builder()
+            .configure(Regex::config().nfa_size_limit(Some(MAX_AUTOMATON_BYTES)))
+            .syntax(
+                syntax::Config::new()
+                    .unicode(false)
+                    .utf8(false)
+                    .dot_matches_new_line(true),
+            )
+            .build_many(regexes)
+            .map_err(Box::new)
+    };
+    build().map(Some).map_err(|_| PatternError::TooComplex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, url: &str) -> bool {
+        let url = Url::parse(url).expect("the test names a URL");
+        Patterns::parse(&[pattern]).expect("a pattern").matches(&url)
+    }
+
+    fn matches_path(pattern: &str, path: &str) -> bool {
+        matches(pattern, &format!("https://example.org{path}"))
+    }
+
+    #[test]
+    fn patterns_describe_paths() {
+        for (pattern, path, expected) in [
+            ("/docs/**", "/docs/a/b", true),
+            ("/docs/**", "/docs", true),
+            ("/docs/**", "/docs?page=2", true),
+            ("/docs/**", "/docsets", false),
+            ("/docs/**", "/en/docs/a", false),
+            ("/docs/*", "/docs/a", true),
+            ("/docs/*", "/docs/a/b", false),
+            ("/docs/", "/docs/a/b", true),
+            ("/docs", "/docs", true),
+            ("/docs", "/docs/a", false),
+            ("*.pdf", "/files/a.pdf", true),
+            ("*.pdf", "/a.pdf?v=1", true),
+            ("*.pdf", "/a.pdfx", false),
+            ("archive/*", "/en/archive/2020", true),
+            ("archive/*", "/en/myarchive/2020", false),
+            ("**/print/**", "/en/print/a", true),
+            ("/**/print", "/en/de/print", true),
+            ("/a?page=*", "/a?page=2", true),
+            ("/a?page=*", "/a", false),
+            ("/a.c", "/abc", false),
+            ("/über/*", "/%C3%BCber/uns", true),
+            ("/", "/anything/at/all", true),
+            ("/**", "/", true),
+            ("**", "/a/b", true),
+            ("/a*b", "/a/b", false),
+        ] {
+            assert_eq!(matches_path(pattern, path), expected, "{pattern} {path}");
+        }
+        assert!(matches("https://example.org/a/**", "https://example.org/a/b"));
+        assert!(!matches("https://example.org/a/**", "https://other.org/a/b"));
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_used_is_refused_with_its_reason() {
+        let refusal = |patterns: &[&str]| Patterns::parse(patterns).expect_err("refused");
+        assert_eq!(refusal(&[" "]), PatternError::Empty);
+        assert_eq!(refusal(&["/a"; 101]), PatternError::TooMany);
+        assert!(matches!(refusal(&[&"a".repeat(501)]), PatternError::TooLong(_)));
+        assert!(matches!(refusal(&["/a\n/b"]), PatternError::ControlCharacter(_)));
+    }
+
+    #[test]
+    fn the_largest_list_compiles_and_answers_fast() {
+        let pattern = "*a".repeat(250);
+        let patterns = Patterns::parse(&vec![pattern; 100]).expect("within the limits");
+        let url = Url::parse(&format!("https://example.org/{}", "a".repeat(1_900))).expect("a URL");
+
+        let started = std::time::Instant::now();
+        let _ = patterns.matches(&url);
+
+        assert!(started.elapsed() < std::time::Duration::from_secs(2));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_pattern_or_a_reason(text in "\\PC{0,80}") {
+            if let Ok(patterns) = Patterns::parse(&[&text]) {
+                let _ = patterns.matches(&Url::parse("https://example.org/a/b?c=d").expect("a URL"));
+            }
+        }
+
+        #[test]
+        fn a_path_without_stars_matches_itself(path in "/[a-z0-9._~-]{1,20}") {
+            proptest::prop_assert!(matches_path(&path, &path));
+        }
+    }
+}
