@@ -1,9 +1,9 @@
 //! Tables as text: every row is one block that can be found and cited alone.
 
 use super::table::CELL_SEPARATOR;
-use super::text::decode;
+use super::text::{decode, hinted_encoding};
 use crate::document::{DocumentBuilder, one_line, shorten};
-use crate::{BlockKind, ExtractError, ExtractedDocument, Limits};
+use crate::{BlockKind, ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Delimiters in use, most common first.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -46,8 +46,12 @@ const ANSWER_NAMES: [&str; 12] = [
 ];
 
 /// Reads a table: questions with answers where it has them, else rows of named values.
-pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
-    let text = decode(bytes, None, limits)?;
+pub(crate) fn extract(
+    bytes: &[u8],
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    let text = decode(bytes, hinted_encoding(hints), limits)?;
     let (delimiter, table) = split_off_declaration(&text);
     let delimiter = delimiter
         .or_else(|| sniff_delimiter(head_of(table.as_bytes())))
@@ -270,7 +274,7 @@ mod tests {
     use super::*;
 
     fn read(table: &str) -> ExtractedDocument {
-        extract(table.as_bytes(), &Limits::default()).expect("the table has text")
+        extract(table.as_bytes(), &Hints::default(), &Limits::default()).expect("the table has text")
     }
 
     #[test]
@@ -306,7 +310,7 @@ mod tests {
             .collect();
         assert!(is_plausible(&utf16));
         assert_eq!(
-            extract(&utf16, &Limits::default()).map(|document| document.text),
+            extract(&utf16, &Hints::default(), &Limits::default()).map(|document| document.text),
             Ok("a: 1\nb: 2".to_owned())
         );
     }

@@ -3,19 +3,23 @@
 
 use pulldown_cmark::{Event, MetadataBlockKind, Options, Parser, Tag, TagEnd, html};
 
-use super::html::read_page;
-use super::text::decode;
+use super::html::read_fragment;
+use super::text::{decode, hinted_encoding};
 use crate::document::DocumentBuilder;
-use crate::{ExtractError, ExtractedDocument, Limits};
+use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Reads Markdown with the extensions of GitHub and of common site generators.
-pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
-    let source = decode(bytes, None, limits)?;
+pub(crate) fn extract(
+    bytes: &[u8],
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    let source = decode(bytes, hinted_encoding(hints), limits)?;
     let mut front_matter = String::new();
     let page = render(&source, &mut front_matter);
     let mut builder = DocumentBuilder::new(limits);
     builder.title = title_in(&front_matter);
-    read_page(&page, builder, limits)?.finish()
+    read_fragment(&page, builder, limits)?.finish()
 }
 
 fn render(source: &str, front_matter: &mut String) -> String {
@@ -71,7 +75,7 @@ mod tests {
     use crate::BlockKind;
 
     fn read(source: &str) -> ExtractedDocument {
-        extract(source.as_bytes(), &Limits::default()).expect("the source has text")
+        extract(source.as_bytes(), &Hints::default(), &Limits::default()).expect("the source has text")
     }
 
     #[test]
@@ -127,7 +131,7 @@ mod tests {
             let begin = Instant::now();
             let source = format!("start {}\n\nend", unit.repeat(times));
 
-            let outcome = extract(source.as_bytes(), &Limits::default());
+            let outcome = extract(source.as_bytes(), &Hints::default(), &Limits::default());
 
             assert!(
                 outcome.is_ok_and(|document| document.text.starts_with("start")),

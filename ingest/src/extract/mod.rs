@@ -16,15 +16,15 @@ use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 pub fn extract(
     bytes: &[u8],
     format: Format,
-    _hints: &Hints,
+    hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
     match format {
-        Format::Text => text::extract(bytes, limits),
-        Format::Markdown => markdown::extract(bytes, limits),
-        Format::Html => html::extract(bytes, limits),
+        Format::Text => text::extract(bytes, hints, limits),
+        Format::Markdown => markdown::extract(bytes, hints, limits),
+        Format::Html => html::extract(bytes, hints, limits),
         Format::Docx => docx::extract(bytes, limits),
-        Format::Csv => csv::extract(bytes, limits),
+        Format::Csv => csv::extract(bytes, hints, limits),
         Format::Pdf => pdf::extract(bytes, limits),
     }
 }

@@ -4,7 +4,7 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 use crate::document::DocumentBuilder;
-use crate::{BlockKind, ExtractError, ExtractedDocument, Limits};
+use crate::{BlockKind, ExtractError, ExtractedDocument, Hints, Limits};
 
 /// How much of a file is looked at to tell text from binary data and to guess its encoding.
 const DETECT_WINDOW: usize = 64 << 10;
@@ -12,9 +12,16 @@ const DETECT_WINDOW: usize = 64 << 10;
 /// Text has hardly any control characters, random bytes have one in nine.
 const MAX_CONTROL_SHARE: f32 = 0.01;
 
+/// Whole characters beyond ASCII for each broken one in UTF-8 that was cut or glued carelessly.
+const WHOLE_PER_BROKEN: usize = 10;
+
 /// Reads plain text: a blank line ends a paragraph.
-pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
-    let text = decode(bytes, None, limits)?;
+pub(crate) fn extract(
+    bytes: &[u8],
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    let text = decode(bytes, hinted_encoding(hints), limits)?;
     let mut builder = DocumentBuilder::new(limits);
     for paragraph in paragraphs(&text) {
         if builder.is_full() {
@@ -25,8 +32,13 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
     builder.finish()
 }
 
-/// Decodes a whole file. `declared` is what the file says of itself; a byte order mark wins over it, and
-/// valid UTF-8 wins over a declaration of anything else.
+/// The encoding that the server named.
+pub(crate) fn hinted_encoding(hints: &Hints) -> Option<&'static Encoding> {
+    Encoding::for_label(hints.charset.as_ref()?.as_bytes())
+}
+
+/// Decodes a whole file. `declared` is what is said of it; a byte order mark wins over that, and so does
+/// valid UTF-8, which no other text of more than a few letters is by chance.
 pub(crate) fn decode(
     bytes: &[u8],
     declared: Option<&'static Encoding>,
@@ -80,6 +92,9 @@ fn encoding_of(bytes: &[u8], declared: Option<&'static Encoding>) -> &'static En
     if let Some(encoding) = declared.filter(|declared| *declared != UTF_8) {
         return encoding;
     }
+    if is_damaged_utf8(head) {
+        return UTF_8;
+    }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     detector.feed(&first_non_ascii_window(bytes), true);
     detector.guess(None, Utf8Detection::Allow)
@@ -98,6 +113,18 @@ fn first_non_ascii_window(bytes: &[u8]) -> Vec<u8> {
 /// Whether `head` is valid UTF-8 apart from a character cut at its end.
 fn is_utf8_so_far(head: &[u8]) -> bool {
     std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true)
+}
+
+/// Whether a few broken characters stand among many whole ones beyond ASCII. Other encodings are invalid as
+/// UTF-8 nearly everywhere.
+fn is_damaged_utf8(head: &[u8]) -> bool {
+    let mut whole = 0_usize;
+    let mut broken = 0_usize;
+    for part in head.utf8_chunks() {
+        whole += part.valid().chars().filter(|c| !c.is_ascii()).count();
+        broken += usize::from(!part.invalid().is_empty());
+    }
+    whole > 0 && whole >= WHOLE_PER_BROKEN * broken
 }
 
 /// UTF-16 of mostly Latin text has a zero in every other byte, which no other text has.
@@ -154,14 +181,19 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> String {
-        extract(bytes, &Limits::default())
+        extract(bytes, &Hints::default(), &Limits::default())
             .expect("the sample is text")
             .text
     }
 
     #[test]
     fn blank_lines_separate_paragraphs() {
-        let document = extract(b"one\ntwo\r\n \r\nthree\n\n\n\nfour", &Limits::default()).expect("text");
+        let document = extract(
+            b"one\ntwo\r\n \r\nthree\n\n\n\nfour",
+            &Hints::default(),
+            &Limits::default(),
+        )
+        .expect("text");
 
         assert_eq!(document.text, "one\ntwo\n\nthree\n\nfour");
         assert_eq!(document.blocks.len(), 3);
@@ -186,7 +218,7 @@ mod tests {
     #[test]
     fn text_of_white_space_has_no_text() {
         assert_eq!(
-            extract("\u{200b} \n".as_bytes(), &Limits::default()),
+            extract("\u{200b} \n".as_bytes(), &Hints::default(), &Limits::default()),
             Err(ExtractError::NoText { scanned: false })
         );
     }

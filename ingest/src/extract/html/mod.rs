@@ -1,20 +1,30 @@
 //! HTML as a reader sees it: headings, paragraphs, lists, table rows and code, without scripts, styles,
-//! navigation, comments and hidden elements.
+//! navigation, comments and hidden elements; of a web page, its main content only.
 //!
-//! The page is read token by token and never becomes a tree, so that work is linear in its size whatever
-//! its nesting: tree construction as browsers do it multiplies misnested elements.
+//! The page is read token by token into pieces of text and the elements around them, so that work is linear
+//! in its size whatever its nesting: tree construction as browsers do it multiplies misnested elements.
 
+mod breadcrumbs;
+mod date;
+mod elements;
+mod facts;
 mod hidden;
+mod landmarks;
+mod main_content;
+mod page;
+mod structured;
+mod tag;
+mod title;
 mod walker;
 
 use encoding_rs::Encoding;
 use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::{BufferQueue, Tokenizer, TokenizerOpts};
 
-use self::walker::Walker;
-use super::text::decode;
+use self::walker::{Reading, Walker};
+use super::text::{decode, hinted_encoding};
 use crate::document::DocumentBuilder;
-use crate::{ExtractError, ExtractedDocument, Limits};
+use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Where a page declares its encoding, as browsers look for it.
 const CHARSET_WINDOW: usize = 4_096;
@@ -26,23 +36,47 @@ const MAX_ATTRIBUTES: usize = 2_000;
 /// Text given to the tokenizer at once.
 const FEED_BYTES: usize = 256 << 10;
 
-/// Reads a page in the encoding that it declares.
-pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
-    let page = decode(bytes, declared_encoding(bytes), limits)?;
-    let builder = read_page(&page, DocumentBuilder::new(limits), limits)?;
+/// Reads the main content of a page, and what the page says about itself. The encoding is the one that the
+/// server named, else the one that the page declares.
+pub(crate) fn extract(
+    bytes: &[u8],
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    let encoding = hinted_encoding(hints).or_else(|| declared_encoding(bytes));
+    let source = decode(bytes, encoding, limits)?;
+    let Reading { page, facts, title } = read(&source, limits)?;
+    drop(source);
+    let names = title::Names::new(title, &facts);
+    let kept = main_content::choose(&page, names.longest());
+    let title = names.choose(&page, &kept);
+    let (metadata, web) = facts.finish(title.as_deref());
+    let mut builder = DocumentBuilder::new(limits);
+    builder.title = title;
+    builder.metadata = metadata;
+    builder.web = Some(web);
+    page.write(&mut builder, |place| kept[place]);
     builder.finish()
 }
 
-/// Adds the blocks of `page` to `builder`.
-pub(super) fn read_page(
-    page: &str,
-    builder: DocumentBuilder,
+/// Adds all blocks of a page, or of a part of one, to `builder`: for documents that are written in HTML and
+/// have nothing around their content.
+pub(super) fn read_fragment(
+    source: &str,
+    mut builder: DocumentBuilder,
     limits: &Limits,
 ) -> Result<DocumentBuilder, ExtractError> {
-    refuse_endless_tags(page)?;
-    let tokenizer = Tokenizer::new(Walker::new(builder, limits), TokenizerOpts::default());
+    let Reading { page, title, .. } = read(source, limits)?;
+    builder.title = builder.title.or(title);
+    page.write(&mut builder, |_| true);
+    Ok(builder)
+}
+
+fn read(source: &str, limits: &Limits) -> Result<Reading, ExtractError> {
+    refuse_endless_tags(source)?;
+    let tokenizer = Tokenizer::new(Walker::new(limits), TokenizerOpts::default());
     let queue = BufferQueue::default();
-    let mut rest = page;
+    let mut rest = source;
     while !rest.is_empty() && !tokenizer.sink.is_full() {
         let mut cut = rest.len().min(FEED_BYTES);
         while !rest.is_char_boundary(cut) {
@@ -57,7 +91,7 @@ pub(super) fn read_page(
         }
     }
     tokenizer.end();
-    Ok(tokenizer.sink.into_builder())
+    Ok(tokenizer.sink.finish())
 }
 
 /// The encoding named in a `meta` element, or in the XML declaration of XHTML.
@@ -71,7 +105,8 @@ fn declared_encoding(bytes: &[u8]) -> Option<&'static Encoding> {
             .chars()
             .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'))
             .collect();
-        Encoding::for_label(label.as_bytes())
+        // Who can read this declaration does not read UTF-16.
+        Encoding::for_label(label.as_bytes()).filter(|encoding| encoding.is_ascii_compatible())
     })
 }
 
@@ -129,3 +164,6 @@ fn after_quote(bytes: &[u8], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod facts_tests;

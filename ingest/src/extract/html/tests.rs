@@ -2,7 +2,7 @@ use super::*;
 use crate::{Block, BlockKind};
 
 fn read(page: &str) -> ExtractedDocument {
-    extract(page.as_bytes(), &Limits::default()).expect("the page has text")
+    extract(page.as_bytes(), &Hints::default(), &Limits::default()).expect("the page has text")
 }
 
 fn kinds(document: &ExtractedDocument) -> Vec<&BlockKind> {
@@ -102,11 +102,11 @@ fn declared_encodings_are_obeyed() {
     let wrong = "<meta charset=iso-8859-1><p>größer".as_bytes();
 
     assert_eq!(
-        extract(page, &Limits::default()).map(|document| document.text),
+        extract(page, &Hints::default(), &Limits::default()).map(|document| document.text),
         Ok("Привет".to_owned())
     );
     assert_eq!(
-        extract(wrong, &Limits::default()).map(|document| document.text),
+        extract(wrong, &Hints::default(), &Limits::default()).map(|document| document.text),
         Ok("größer".to_owned())
     );
 }
@@ -136,7 +136,8 @@ fn absurd_nesting_and_attributes_end_soon() {
 
     assert_eq!(read(&deep).text, "bottom");
     assert_eq!(read(&tables).text, "cell");
-    let refused = extract(attributes.as_bytes(), &Limits::default()).map_err(|error| error.code());
+    let refused =
+        extract(attributes.as_bytes(), &Hints::default(), &Limits::default()).map_err(|error| error.code());
     assert_eq!(refused, Err("too_large"));
     assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
 }

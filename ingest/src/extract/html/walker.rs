@@ -1,83 +1,48 @@
-//! Takes the tokens of a page and writes blocks: knows which elements are open, as far as that matters.
+//! Takes the tokens of a page and makes pieces of text: knows which elements are open, as far as that matters.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use html5ever::LocalName;
-use html5ever::tokenizer::states::RawKind;
 use html5ever::tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult};
 
+use super::elements::{
+    CAPTION, CELL, ITEM, LIST, PAGE, PARAGRAPH, PLAIN, ROW, ROW_GROUP, Role, SCOPE, SKIPPED, TABLE, TERM,
+    TERM_LIST, heading_level, is_block, is_void, raw_kind, role_of,
+};
+use super::facts::Facts;
 use super::hidden::HidingRules;
-use crate::document::DocumentBuilder;
+use super::landmarks::Marks;
+use super::page::{ElementId, Page, weight};
+use super::tag::attribute;
 use crate::extract::table::Table;
 use crate::{BlockKind, Limits};
 
-/// Elements whose content is no text of the page, or repeats on every page of the site.
-const SKIPPED: [&str; 17] = [
-    "template", "noscript", "nav", "footer", "object", "svg", "canvas", "audio", "video", "select",
-    "datalist", "map", "applet", "frameset", "noframes", "menu", "dialog",
-];
-
-/// Elements without content and end tag.
-const VOID: [&str; 16] = [
-    "area", "base", "basefont", "br", "col", "embed", "frame", "hr", "img", "input", "link", "meta", "param",
-    "source", "track", "wbr",
-];
-
-/// What an open element means for those that come after it: which end tags may be left out, and how far back
-/// the search for an element to close may go.
-type Role = u16;
-
-const PLAIN: Role = 0;
-const PARAGRAPH: Role = 1;
-const ITEM: Role = 1 << 1;
-const LIST: Role = 1 << 2;
-const TERM: Role = 1 << 3;
-const TERM_LIST: Role = 1 << 4;
-const CELL: Role = 1 << 5;
-const ROW: Role = 1 << 6;
-const ROW_GROUP: Role = 1 << 7;
-const CAPTION: Role = 1 << 8;
-const TABLE: Role = 1 << 9;
-const PAGE: Role = 1 << 10;
-
-/// Elements that bound the search for an open paragraph.
-const SCOPE: Role = TABLE | CELL | CAPTION | PAGE | LIST;
-
-/// The role of an element that stands apart from the text around it; inline elements have none.
-fn role_of(name: &str) -> Option<Role> {
-    Some(match name {
-        "p" => PARAGRAPH,
-        "li" => ITEM,
-        "ul" | "ol" => LIST,
-        "dt" | "dd" => TERM,
-        "dl" => TERM_LIST,
-        "td" | "th" => CELL,
-        "tr" => ROW,
-        "tbody" | "thead" | "tfoot" => ROW_GROUP,
-        "caption" => CAPTION,
-        "table" => TABLE,
-        "html" | "body" => PAGE,
-        "address" | "article" | "aside" | "blockquote" | "center" | "details" | "dir" | "div"
-        | "fieldset" | "figcaption" | "figure" | "form" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6"
-        | "head" | "header" | "hgroup" | "legend" | "main" | "optgroup" | "pre" | "search" | "section"
-        | "summary" => PLAIN,
-        _ => return None,
-    })
+/// What was read of a page.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) page: Page,
+    pub(super) facts: Facts,
+    /// The text of the `title` element.
+    pub(super) title: Option<String>,
 }
 
-/// Receives tokens; its builder has the blocks at the end.
+/// Receives tokens; it has the reading at the end.
 #[derive(Debug)]
 pub(super) struct Walker(RefCell<State>);
 
 impl Walker {
-    pub(super) fn new(builder: DocumentBuilder, limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self(RefCell::new(State {
-            builder,
+            page: Page::new(limits),
+            facts: Facts::default(),
+            title: None,
             open: Vec::new(),
             max_depth: limits.max_depth as usize,
             overflow: 0,
             text: String::new(),
+            link: None,
+            link_letters: 0,
             tables: Vec::new(),
             raw: None,
             skip: None,
@@ -86,13 +51,17 @@ impl Walker {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.0.borrow().builder.is_full()
+        self.0.borrow().page.is_full()
     }
 
-    pub(super) fn into_builder(self) -> DocumentBuilder {
+    pub(super) fn finish(self) -> Reading {
         let mut state = self.0.into_inner();
         state.finish();
-        state.builder
+        Reading {
+            page: state.page,
+            facts: state.facts,
+            title: state.title,
+        }
     }
 }
 
@@ -116,6 +85,8 @@ impl TokenSink for Walker {
 #[derive(Debug)]
 struct Raw {
     name: LocalName,
+    /// A script that holds data about the page.
+    is_structured: bool,
     text: String,
 }
 
@@ -131,17 +102,24 @@ struct Skip {
 struct Open {
     name: LocalName,
     role: Role,
+    element: ElementId,
 }
 
 #[derive(Debug)]
 struct State {
-    builder: DocumentBuilder,
+    page: Page,
+    facts: Facts,
+    title: Option<String>,
     /// Block elements only: inline ones have no effect on the text, and pages forget to close them.
     open: Vec<Open>,
     max_depth: usize,
     /// Elements beyond the depth that is tracked.
     overflow: usize,
     text: String,
+    /// The number of blocks open around a link that is open.
+    link: Option<usize>,
+    /// What of the text, or of the open row, stands in links.
+    link_letters: usize,
     tables: Vec<Table>,
     raw: Option<Raw>,
     skip: Option<Skip>,
@@ -151,9 +129,14 @@ struct State {
 impl State {
     fn start(&mut self, tag: &Tag) -> TokenSinkResult<()> {
         let name: &str = &tag.name;
+        self.facts.see(tag);
+        self.facts.trail.open(tag);
         if let Some(kind) = raw_kind(name) {
             self.raw = Some(Raw {
                 name: tag.name.clone(),
+                is_structured: name == "script"
+                    && attribute(tag, "type")
+                        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/ld+json")),
                 text: String::new(),
             });
             return TokenSinkResult::RawData(kind);
@@ -187,6 +170,7 @@ impl State {
             "br" => self.text.push('\n'),
             "hr" => self.flush(),
             "img" => self.add_alternative(tag),
+            "a" => self.link = attribute(tag, "href").map(|_| self.open.len()),
             _ if is_block(name) => self.open_block(tag),
             _ => {}
         }
@@ -195,9 +179,8 @@ impl State {
 
     fn is_skipped(&self, tag: &Tag) -> bool {
         let name: &str = &tag.name;
-        let has = |attribute: &str| tag.attrs.iter().any(|found| &*found.name.local == attribute);
         match name {
-            "dialog" => !has("open"),
+            "dialog" => attribute(tag, "open").is_none(),
             // The body is never dropped whole: pages hide it until their script has run.
             "body" | "html" | "main" => false,
             _ => SKIPPED.contains(&name) || self.rules.hide(tag),
@@ -228,6 +211,7 @@ impl State {
             self.finish_raw(raw);
             return;
         }
+        self.facts.trail.close(name);
         if let Some(skip) = &mut self.skip {
             if let Some(open) = skip.inside.get_mut(name).filter(|open| **open > 0) {
                 *open -= 1;
@@ -242,6 +226,9 @@ impl State {
             }
         }
         if !is_block(name) {
+            if &**name == "a" {
+                self.link = None;
+            }
             return;
         }
         if self.overflow > 0 {
@@ -255,13 +242,17 @@ impl State {
     fn characters(&mut self, text: &str) {
         if let Some(raw) = &mut self.raw {
             // Scripts are long and thrown away; style sheets and titles are read up to a limit of their own.
-            if matches!(&*raw.name, "style" | "title" | "plaintext") {
+            if raw.is_structured || matches!(&*raw.name, "style" | "title" | "plaintext") {
                 raw.text.push_str(text);
             }
             return;
         }
+        self.facts.trail.characters(text);
         if self.skip.is_some() {
             return;
+        }
+        if self.link.is_some() {
+            self.link_letters += weight(text);
         }
         if self.is_open("pre") {
             self.text.push_str(text);
@@ -280,18 +271,20 @@ impl State {
     fn finish_raw(&mut self, raw: Raw) {
         match &*raw.name {
             "style" => self.rules.read(&raw.text),
-            "title" if self.builder.title.is_none() && self.skip.is_none() => {
-                self.builder.title = Some(raw.text)
-            }
+            "title" if self.title.is_none() && self.skip.is_none() => self.title = Some(raw.text),
+            _ if raw.is_structured => self.facts.see_structured(&raw.text),
             _ => {}
         }
     }
 
     fn add_alternative(&mut self, tag: &Tag) {
-        let alternative = tag.attrs.iter().find(|attribute| &*attribute.name.local == "alt");
-        if let Some(alternative) = alternative.filter(|alternative| !alternative.value.trim().is_empty()) {
+        let alternative = attribute(tag, "alt").map(str::trim);
+        if let Some(alternative) = alternative.filter(|alternative| !alternative.is_empty()) {
+            if self.link.is_some() {
+                self.link_letters += weight(alternative);
+            }
             self.text.push(' ');
-            self.text.push_str(&alternative.value);
+            self.text.push_str(alternative);
             self.text.push(' ');
         }
     }
@@ -302,9 +295,7 @@ impl State {
         match name {
             "table" => {
                 self.turn_into_layout();
-                let is_layout = tag.attrs.iter().any(|attribute| {
-                    &*attribute.name.local == "role" && matches!(&*attribute.value, "presentation" | "none")
-                });
+                let is_layout = matches!(attribute(tag, "role"), Some("presentation" | "none"));
                 self.tables.push(Table::new(is_layout));
             }
             "tr" => {
@@ -313,13 +304,7 @@ impl State {
                 }
             }
             "td" | "th" => {
-                let span = |name: &str| {
-                    let attribute = tag
-                        .attrs
-                        .iter()
-                        .find(|attribute| &*attribute.name.local == name)?;
-                    attribute.value.trim().parse::<u16>().ok()
-                };
+                let span = |name: &str| attribute(tag, name)?.trim().parse::<u16>().ok();
                 let (rows, columns) = (span("rowspan").unwrap_or(1), span("colspan").unwrap_or(1));
                 if let Some(table) = self.tables.last_mut() {
                     table.open_cell(name == "th", u32::from(rows), usize::from(columns));
@@ -329,10 +314,11 @@ impl State {
             _ => {}
         }
         if self.open.len() < self.max_depth {
-            let role = role_of(name).unwrap_or(PLAIN);
+            let element = self.page.open(&tag.name, self.element(), Marks::of(tag));
             self.open.push(Open {
                 name: tag.name.clone(),
-                role,
+                role: role_of(name).unwrap_or(PLAIN),
+                element,
             });
         } else {
             self.overflow += 1;
@@ -342,8 +328,11 @@ impl State {
     /// A cell with a table or a heading in it holds a part of the page, not a value.
     fn turn_into_layout(&mut self) {
         if let Some(table) = self.tables.last_mut().filter(|table| table.is_in_cell()) {
-            for cell in table.become_layout() {
-                self.builder.push(BlockKind::Paragraph, &cell, None);
+            let cells = table.become_layout();
+            let element = self.element();
+            for cell in cells {
+                let links = std::mem::take(&mut self.link_letters);
+                self.page.add(BlockKind::Paragraph, &cell, element, links);
             }
         }
     }
@@ -392,16 +381,21 @@ impl State {
     fn close_down_to(&mut self, depth: usize) {
         while self.open.len() > depth {
             self.flush();
+            let element = self.element();
             let Some(open) = self.open.pop() else { break };
+            // A link that nobody closed ends with the block that it stands in.
+            if self.link.is_some_and(|around| around > self.open.len()) {
+                self.link = None;
+            }
             match &*open.name {
                 "td" | "th" => {
                     if let Some(table) = self.tables.last_mut() {
                         table.close_cell();
                     }
                 }
-                "tr" => self.close_row(),
+                "tr" => self.close_row(element),
                 "table" => {
-                    self.close_row();
+                    self.close_row(element);
                     self.tables.pop();
                 }
                 _ => {}
@@ -409,10 +403,11 @@ impl State {
         }
     }
 
-    fn close_row(&mut self) {
+    fn close_row(&mut self, element: ElementId) {
         if let Some(row) = self.tables.last_mut().and_then(Table::close_row) {
-            self.builder
-                .push(BlockKind::TableRow { header: row.header }, &row.text, None);
+            let links = std::mem::take(&mut self.link_letters);
+            let kind = BlockKind::TableRow { header: row.header };
+            self.page.add(kind, &row.text, element, links);
         }
     }
 
@@ -427,8 +422,13 @@ impl State {
             table.add(&text);
             return;
         }
-        let kind = self.kind();
-        self.builder.push(kind, &text, None);
+        let links = std::mem::take(&mut self.link_letters);
+        self.page.add(self.kind(), &text, self.element(), links);
+    }
+
+    /// The innermost open element.
+    fn element(&self) -> ElementId {
+        self.open.last().map_or(0, |open| open.element)
     }
 
     fn kind(&self) -> BlockKind {
@@ -457,30 +457,5 @@ impl State {
         }
         self.close_down_to(0);
         self.flush();
-    }
-}
-
-fn heading_level(name: &str) -> Option<u8> {
-    match name.as_bytes() {
-        [b'h', digit @ b'1'..=b'6'] => Some(digit - b'0'),
-        _ => None,
-    }
-}
-
-fn is_block(name: &str) -> bool {
-    role_of(name).is_some()
-}
-
-fn is_void(tag: &Tag) -> bool {
-    // A slash closes nothing in HTML, but the names that are closed by it in SVG and MathML are skipped anyway.
-    VOID.contains(&&*tag.name) || tag.self_closing
-}
-
-fn raw_kind(name: &str) -> Option<RawKind> {
-    match name {
-        "script" => Some(RawKind::ScriptData),
-        "style" | "xmp" | "iframe" | "noembed" => Some(RawKind::Rawtext),
-        "title" | "textarea" => Some(RawKind::Rcdata),
-        _ => None,
     }
 }
