@@ -25,6 +25,9 @@ pub struct ExtractedDocument {
     pub blocks: Vec<Block>,
     /// For paged formats only.
     pub page_count: Option<u32>,
+    /// Pages that are pictures without text, counted from 1, in order.
+    #[serde(default)]
+    pub scanned_pages: Vec<u32>,
     #[serde(default)]
     pub metadata: Metadata,
     /// For web pages only.
@@ -76,6 +79,7 @@ pub(crate) struct DocumentBuilder {
     overflow: Option<&'static str>,
     pub(crate) title: Option<String>,
     pub(crate) page_count: Option<u32>,
+    pub(crate) scanned_pages: Vec<u32>,
     pub(crate) metadata: Metadata,
     pub(crate) web: Option<WebPage>,
 }
@@ -92,6 +96,7 @@ impl DocumentBuilder {
             overflow: None,
             title: None,
             page_count: None,
+            scanned_pages: Vec::new(),
             metadata: Metadata::default(),
             web: None,
         }
@@ -163,6 +168,7 @@ impl DocumentBuilder {
             text: self.text,
             blocks: self.blocks,
             page_count: self.page_count,
+            scanned_pages: self.scanned_pages,
             metadata: self.metadata,
             web: self.web,
         })

@@ -25,6 +25,6 @@ pub fn extract(
         Format::Html => html::extract(bytes, hints, limits),
         Format::Docx => docx::extract(bytes, limits),
         Format::Csv => csv::extract(bytes, hints, limits),
-        Format::Pdf => pdf::extract(bytes, limits),
+        Format::Pdf => pdf::extract(bytes, hints, limits),
     }
 }

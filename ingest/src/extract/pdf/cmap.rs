@@ -4,12 +4,17 @@ use std::collections::HashMap;
 
 use super::lexer::{Lexer, Token};
 
+/// Ranges that tell the lengths of codes; real maps have a handful, and each code is looked up in all of them.
+const MAX_CODE_SPACES: usize = 100;
+
 /// Codes of one map; two-byte fonts have at most this many.
 const MAX_CODES: usize = 70_000;
 
 #[derive(Debug, Default)]
 pub(super) struct CMap {
     texts: HashMap<u32, String>,
+    /// First code, last code, glyph of the first.
+    glyphs: Vec<(u32, u32, u32)>,
     /// Length in bytes, first and last code.
     code_spaces: Vec<(usize, u32, u32)>,
 }
@@ -24,21 +29,36 @@ impl CMap {
             match token {
                 Token::ArrayStart => array = Some(Vec::new()),
                 Token::ArrayEnd => operands.extend(array.take().map(Operand::Array)),
+                Token::Number(number) if array.is_none() => operands.push(Operand::Number(number as u32)),
                 Token::Text(text) => match &mut array {
-                    Some(texts) => texts.push(text),
-                    None => operands.push(Operand::Text(text)),
+                    Some(texts) => texts.push(text.into_owned()),
+                    None => operands.push(Operand::Text(text.into_owned())),
                 },
                 Token::Operator(operator) => {
-                    map.apply(&operator, &operands);
+                    map.apply(operator, &operands);
                     operands.clear();
                 }
                 _ => {}
             }
-            if map.texts.len() > MAX_CODES || operands.len() > 3 * MAX_CODES {
+            if map.texts.len() > MAX_CODES || map.glyphs.len() > MAX_CODES || operands.len() > 3 * MAX_CODES {
                 break;
             }
         }
+        map.glyphs.sort_unstable();
         map
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The number that selects the glyph of this code; the code itself where the map does not say.
+    pub(super) fn glyph(&self, code: u32) -> u32 {
+        let after = self.glyphs.partition_point(|(first, ..)| *first <= code);
+        match after.checked_sub(1).and_then(|at| self.glyphs.get(at)) {
+            Some((first, last, glyph)) if code <= *last => glyph.saturating_add(code - first),
+            _ => code,
+        }
     }
 
     pub(super) fn text(&self, code: u32) -> Option<&str> {
@@ -59,7 +79,9 @@ impl CMap {
         match operator {
             b"endcodespacerange" => {
                 for pair in operands.chunks_exact(2) {
-                    if let [Operand::Text(first), Operand::Text(last)] = pair {
+                    if let [Operand::Text(first), Operand::Text(last)] = pair
+                        && self.code_spaces.len() < MAX_CODE_SPACES
+                    {
                         self.code_spaces
                             .push((first.len(), code_of(first), code_of(last)));
                     }
@@ -69,6 +91,20 @@ impl CMap {
                 for pair in operands.chunks_exact(2) {
                     if let [Operand::Text(code), Operand::Text(text)] = pair {
                         self.texts.insert(code_of(code), utf16(text));
+                    }
+                }
+            }
+            b"endcidchar" => {
+                for pair in operands.chunks_exact(2) {
+                    if let [Operand::Text(code), Operand::Number(glyph)] = pair {
+                        self.glyphs.push((code_of(code), code_of(code), *glyph));
+                    }
+                }
+            }
+            b"endcidrange" => {
+                for range in operands.chunks_exact(3) {
+                    if let [Operand::Text(first), Operand::Text(last), Operand::Number(glyph)] = range {
+                        self.glyphs.push((code_of(first), code_of(last), *glyph));
                     }
                 }
             }
@@ -101,12 +137,14 @@ impl CMap {
                     units.pop();
                 }
             }
+            Operand::Number(_) => {}
         }
     }
 }
 
 #[derive(Debug)]
 enum Operand {
+    Number(u32),
     Text(Vec<u8>),
     Array(Vec<Vec<u8>>),
 }

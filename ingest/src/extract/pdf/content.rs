@@ -1,12 +1,14 @@
 //! Runs the content streams of a page and notes every visible character with its place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use lopdf::{DecompressError, Dictionary, Document, Error, Object, ObjectId, Stream};
+use lopdf::{Dictionary, Document, Object, ObjectId, Stream};
 
-use super::font::{Font, array_in, dict_in, number_of, resolve};
 use super::lexer::{Lexer, Token};
+use super::objects::{dict_in, dict_of, numbers_in, resolve, text_in};
+use super::page::PageReader;
 use super::text_state::{Glyph, IDENTITY, Machine, Matrix, concat};
 use crate::ExtractError;
 
@@ -20,165 +22,82 @@ const MAX_GLYPHS_PER_PAGE: usize = 500_000;
 /// Operands kept for one operator.
 const MAX_OPERANDS: usize = 10_000;
 
-/// Ancestors of a page.
-const MAX_PAGE_TREE_DEPTH: usize = 64;
+/// Marked parts inside marked parts.
+const MAX_MARKS: usize = 1_000;
+
+/// A text that stands for what is drawn is about as long as that; more per character is no replacement.
+const MAX_REPLACEMENT_FACTOR: usize = 20;
 
 /// The text rendering mode that draws nothing, as under the image of a scanned page.
 const INVISIBLE_MODE: i32 = 3;
 
-/// What a page shows.
-#[derive(Debug, Default)]
-pub(super) struct PageContent {
-    pub(super) glyphs: Vec<Glyph>,
-    pub(super) has_image: bool,
-}
-
-/// Reads pages of one document, within one allowance for unpacked data.
-pub(super) struct PageReader<'a> {
-    document: &'a Document,
-    fonts: HashMap<ObjectId, Rc<Font>>,
-    /// Forms that showed no text when they were drawn.
-    silent_forms: HashSet<ObjectId>,
-    unpacked_left: usize,
-}
-
-impl<'a> PageReader<'a> {
-    pub(super) fn new(document: &'a Document, max_unpacked: u64) -> Self {
-        Self {
-            document,
-            fonts: HashMap::new(),
-            silent_forms: HashSet::new(),
-            unpacked_left: usize::try_from(max_unpacked).unwrap_or(usize::MAX),
-        }
-    }
-
-    /// What the page shows. Invisible text counts only where it lies over a scanned image.
-    pub(super) fn read(&mut self, page: ObjectId) -> Result<PageContent, ExtractError> {
-        let Ok(dict) = self.document.get_dictionary(page) else {
-            return Ok(PageContent::default());
-        };
-        let resources = self
-            .inherited(dict, b"Resources")
-            .and_then(|found| found.as_dict().ok());
-        let page_box = self.page_box(dict);
-        let mut content = Vec::new();
-        for stream in self.document.get_page_contents(page) {
-            if let Ok(stream) = self.document.get_object(stream).and_then(Object::as_stream) {
-                content.extend(self.unpack(stream)?);
-                content.push(b'\n');
-            }
-        }
-        let mut run = Run {
-            reader: self,
-            page_box,
-            visible: Vec::new(),
-            invisible: Vec::new(),
-            seen: HashSet::new(),
-            has_image: false,
-            forms_drawn: 0,
-        };
-        run.execute(&content, resources, IDENTITY, 0)?;
-        let glyphs = if run.visible.is_empty() && run.has_image {
-            run.invisible
-        } else {
-            run.visible
-        };
-        Ok(PageContent {
-            glyphs,
-            has_image: run.has_image,
-        })
-    }
-
-    fn unpack(&mut self, stream: &Stream) -> Result<Vec<u8>, ExtractError> {
-        match stream.get_plain_content_with_limit(self.unpacked_left) {
-            Ok(bytes) => {
-                self.unpacked_left -= bytes.len().min(self.unpacked_left);
-                Ok(bytes)
-            }
-            Err(Error::Decompress(DecompressError::MemoryLimitExceeded { .. })) => {
-                Err(ExtractError::too_large("it unpacks to too much data"))
-            }
-            // A broken stream costs its part of the page.
-            Err(_) => Ok(Vec::new()),
-        }
-    }
-
-    /// A property that pages take over from the tree above them.
-    fn inherited(&self, page: &'a Dictionary, key: &[u8]) -> Option<&'a Object> {
-        let mut node = page;
-        for _ in 0..MAX_PAGE_TREE_DEPTH {
-            if let Some(found) = node
-                .get(key)
-                .ok()
-                .and_then(|object| resolve(self.document, object))
-            {
-                return Some(found);
-            }
-            node = dict_in(self.document, node, b"Parent")?;
-        }
-        None
-    }
-
-    /// The visible part of the page: left, bottom, right, top.
-    fn page_box(&self, page: &'a Dictionary) -> Option<[f32; 4]> {
-        let found = self
-            .inherited(page, b"CropBox")
-            .or_else(|| self.inherited(page, b"MediaBox"))?;
-        let numbers: Vec<f32> = found
-            .as_array()
-            .ok()?
-            .iter()
-            .filter_map(|entry| number_of(self.document, entry))
-            .collect();
-        let [x0, y0, x1, y1] = numbers[..] else {
-            return None;
-        };
-        let (width, height) = ((x1 - x0).abs(), (y1 - y0).abs());
-        (width > 1.0 && height > 1.0).then(|| [x0.min(x1), y0.min(y1), x0.max(x1), y0.max(y1)])
-    }
-
-    fn font(&mut self, resources: Option<&'a Dictionary>, name: &[u8]) -> Option<Rc<Font>> {
-        let entry = dict_in(self.document, resources?, b"Font")?.get(name).ok()?;
-        let Object::Reference(id) = entry else {
-            return Some(Rc::new(Font::load(self.document, entry.as_dict().ok()?)));
-        };
-        if let Some(font) = self.fonts.get(id) {
-            return Some(Rc::clone(font));
-        }
-        let font = Rc::new(Font::load(self.document, self.document.get_dictionary(*id).ok()?));
-        self.fonts.insert(*id, Rc::clone(&font));
-        Some(font)
-    }
-}
-
 #[derive(Debug, Clone)]
-enum Operand {
+enum Operand<'c> {
     Number(f32),
-    Name(Vec<u8>),
-    Text(Vec<u8>),
-    Array(Vec<Operand>),
+    Name(std::borrow::Cow<'c, [u8]>),
+    Text(std::borrow::Cow<'c, [u8]>),
+    Array(Vec<Operand<'c>>),
+}
+
+/// A part of the content between a mark and its end.
+#[derive(Debug)]
+struct Mark {
+    /// Characters before it.
+    visible: usize,
+    invisible: usize,
+    /// What the author says it reads.
+    replacement: Option<String>,
+    /// It belongs to a layer that is switched off.
+    is_hidden: bool,
 }
 
 /// One page while it is drawn.
-struct Run<'r, 'a> {
+pub(super) struct Run<'r, 'a> {
     reader: &'r mut PageReader<'a>,
     page_box: Option<[f32; 4]>,
-    visible: Vec<Glyph>,
-    invisible: Vec<Glyph>,
+    pub(super) visible: Vec<Glyph>,
+    pub(super) invisible: Vec<Glyph>,
+    pub(super) has_image: bool,
+    /// Of the page, in square points; images that overlap count twice.
+    pub(super) image_area: f32,
     /// Characters by place: some programs draw bold text twice.
-    seen: HashSet<(i32, i32, String)>,
-    has_image: bool,
+    seen: HashSet<u64, BuildHasherDefault<PlaceHasher>>,
+    marks: Vec<Mark>,
+    /// Marks open beyond those that are kept.
+    further_marks: usize,
+    hidden_marks: usize,
     forms_drawn: usize,
 }
 
-impl<'a> Run<'_, 'a> {
-    fn execute(
+impl<'r, 'a> Run<'r, 'a> {
+    pub(super) fn new(reader: &'r mut PageReader<'a>, page_box: Option<[f32; 4]>) -> Self {
+        Self {
+            reader,
+            page_box,
+            visible: Vec::new(),
+            invisible: Vec::new(),
+            has_image: false,
+            image_area: 0.0,
+            seen: HashSet::default(),
+            marks: Vec::new(),
+            further_marks: 0,
+            hidden_marks: 0,
+            forms_drawn: 0,
+        }
+    }
+
+    pub(super) fn document(&self) -> &'a Document {
+        self.reader.document
+    }
+
+    pub(super) fn execute(
         &mut self,
         content: &[u8],
         resources: Option<&'a Dictionary>,
         matrix: Matrix,
         depth: usize,
     ) -> Result<(), ExtractError> {
+        let marks_before = self.marks.len();
         let mut machine = Machine::new(matrix);
         let mut operands: Vec<Operand> = Vec::new();
         let mut array: Option<Vec<Operand>> = None;
@@ -198,15 +117,22 @@ impl<'a> Run<'_, 'a> {
                 },
                 Token::DictStart | Token::DictEnd => continue,
                 Token::Operator(operator) => {
-                    if operator == b"ID" {
-                        lexer.skip_inline_image();
-                        self.has_image = true;
-                    } else if operator == b"Do" {
-                        if let Some(Operand::Name(name)) = operands.last() {
-                            self.draw(name, resources, machine.state.matrix, depth)?;
+                    match operator {
+                        b"ID" => {
+                            lexer.skip_inline_image();
+                            self.note_image(machine.state.matrix);
                         }
-                    } else {
-                        self.apply(&mut machine, &operator, &operands, resources)?;
+                        b"Do" => {
+                            if let Some(Operand::Name(name)) = operands.last() {
+                                self.draw(name, resources, machine.state.matrix, depth)?;
+                            }
+                        }
+                        b"BDC" => self.open_mark(&operands, resources),
+                        b"BMC" => self.open_mark(&[], None),
+                        b"EMC" if self.marks.len() > marks_before || self.further_marks > 0 => {
+                            self.close_mark()
+                        }
+                        _ => self.apply(&mut machine, operator, &operands, resources)?,
                     }
                     operands.clear();
                     array = None;
@@ -217,6 +143,9 @@ impl<'a> Run<'_, 'a> {
             if list.len() < MAX_OPERANDS {
                 list.push(operand);
             }
+        }
+        while self.marks.len() > marks_before {
+            self.close_mark();
         }
         Ok(())
     }
@@ -229,7 +158,7 @@ impl<'a> Run<'_, 'a> {
         matrix: Matrix,
         depth: usize,
     ) -> Result<(), ExtractError> {
-        let document = self.reader.document;
+        let document = self.document();
         let entry = resources
             .and_then(|resources| dict_in(document, resources, b"XObject"))
             .and_then(|objects| objects.get(name).ok());
@@ -240,38 +169,113 @@ impl<'a> Run<'_, 'a> {
         };
         if stream
             .dict
+            .get(b"OC")
+            .is_ok_and(|layer| self.reader.is_hidden_layer(layer))
+        {
+            return Ok(());
+        }
+        if stream
+            .dict
             .get(b"Subtype")
             .and_then(Object::as_name)
             .is_ok_and(|kind| kind == b"Image")
         {
-            self.has_image = true;
+            self.note_image(matrix);
             return Ok(());
         }
+        self.draw_form(stream, id, resources, matrix, depth)
+    }
+
+    pub(super) fn draw_form(
+        &mut self,
+        form: &'a Stream,
+        id: Option<ObjectId>,
+        resources: Option<&'a Dictionary>,
+        matrix: Matrix,
+        depth: usize,
+    ) -> Result<(), ExtractError> {
+        let document = self.document();
         self.forms_drawn += 1;
         let is_silent = id.is_some_and(|id| self.reader.silent_forms.contains(&id));
         if is_silent || depth >= MAX_FORM_DEPTH || self.forms_drawn > MAX_FORMS_PER_PAGE {
             return Ok(());
         }
-        let own = array_in(document, &stream.dict, b"Matrix").and_then(|entries| {
-            let numbers: Vec<f32> = entries
-                .iter()
-                .filter_map(|entry| number_of(document, entry))
-                .collect();
-            Matrix::try_from(numbers).ok()
-        });
-        let form_resources = dict_in(document, &stream.dict, b"Resources").or(resources);
+        let own = numbers_in(document, &form.dict, b"Matrix")
+            .and_then(|numbers| Matrix::try_from(numbers).ok())
+            .unwrap_or(IDENTITY);
+        let form_resources = dict_in(document, &form.dict, b"Resources").or(resources);
         let before = (self.visible.len(), self.invisible.len(), self.has_image);
-        let content = self.reader.unpack(stream)?;
-        self.execute(
-            &content,
-            form_resources,
-            concat(own.unwrap_or(IDENTITY), matrix),
-            depth + 1,
-        )?;
-        if before == (self.visible.len(), self.invisible.len(), self.has_image) {
+        let content = self.reader.unpack(form)?;
+        self.execute(&content, form_resources, concat(own, matrix), depth + 1)?;
+        // What a switched-off layer hides here may be seen elsewhere.
+        if self.hidden_marks == 0 && before == (self.visible.len(), self.invisible.len(), self.has_image) {
             self.reader.silent_forms.extend(id);
         }
         Ok(())
+    }
+
+    fn note_image(&mut self, matrix: Matrix) {
+        if self.hidden_marks > 0 {
+            return;
+        }
+        self.has_image = true;
+        let [a, b, c, d, ..] = matrix;
+        let area = (a * d - b * c).abs();
+        if area.is_finite() {
+            self.image_area += area;
+        }
+    }
+
+    fn open_mark(&mut self, operands: &[Operand], resources: Option<&'a Dictionary>) {
+        if self.marks.len() >= MAX_MARKS {
+            self.further_marks += 1;
+            return;
+        }
+        let document = self.document();
+        let mut mark = Mark {
+            visible: self.visible.len(),
+            invisible: self.invisible.len(),
+            replacement: None,
+            is_hidden: false,
+        };
+        match operands {
+            [Operand::Name(tag), Operand::Name(list)] => {
+                let entry = resources
+                    .and_then(|resources| dict_in(document, resources, b"Properties"))
+                    .and_then(|lists| lists.get(list).ok());
+                if **tag == *b"OC" {
+                    mark.is_hidden = entry.is_some_and(|layer| self.reader.is_hidden_layer(layer));
+                } else {
+                    mark.replacement = entry
+                        .and_then(|entry| dict_of(document, entry))
+                        .and_then(|list| text_in(document, list, b"ActualText"));
+                }
+            }
+            [Operand::Name(_), list @ ..] => {
+                mark.replacement = list.windows(2).find_map(|pair| match pair {
+                    [Operand::Name(key), Operand::Text(text)] if **key == *b"ActualText" => {
+                        lopdf::decode_text_string(&Object::string_literal(text.to_vec())).ok()
+                    }
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+        self.hidden_marks += usize::from(mark.is_hidden);
+        self.marks.push(mark);
+    }
+
+    fn close_mark(&mut self) {
+        if self.further_marks > 0 {
+            self.further_marks -= 1;
+            return;
+        }
+        let Some(mark) = self.marks.pop() else { return };
+        self.hidden_marks -= usize::from(mark.is_hidden);
+        if let Some(text) = mark.replacement {
+            replace(&mut self.visible, mark.visible, &text);
+            replace(&mut self.invisible, mark.invisible, &text);
+        }
     }
 
     fn apply(
@@ -327,11 +331,11 @@ impl<'a> Run<'_, 'a> {
             return Ok(());
         };
         let is_invisible = machine.state.mode == INVISIBLE_MODE;
-        for char in font.decode(bytes) {
+        font.decode(bytes, |char| {
             if let Some((glyph, x, y)) = machine.show(char, &font) {
                 self.note(glyph, is_invisible, x, y);
             }
-        }
+        });
         if self.visible.len() + self.invisible.len() > MAX_GLYPHS_PER_PAGE {
             return Err(ExtractError::too_large("a page with too much text"));
         }
@@ -339,14 +343,15 @@ impl<'a> Run<'_, 'a> {
     }
 
     fn note(&mut self, glyph: Glyph, is_invisible: bool, x: f32, y: f32) {
+        if self.hidden_marks > 0 {
+            return;
+        }
         if let Some([left, bottom, right, top]) = self.page_box
             && !(x >= left - glyph.size && x <= right && y >= bottom - glyph.size && y <= top)
         {
             return;
         }
-        // Half a point is less than any two characters lie apart.
-        let key = ((x * 2.0) as i32, (y * 2.0) as i32, glyph.text.clone());
-        if !glyph.text.trim().is_empty() && !self.seen.insert(key) {
+        if !glyph.text.trim().is_empty() && !self.seen.insert(place_key(&glyph, x, y)) {
             return;
         }
         if is_invisible {
@@ -354,5 +359,56 @@ impl<'a> Run<'_, 'a> {
         } else {
             self.visible.push(glyph)
         }
+    }
+}
+
+/// Character and place in one number; half a point is less than any two characters lie apart.
+fn place_key(glyph: &Glyph, x: f32, y: f32) -> u64 {
+    let first = glyph.text.chars().next().map_or(0, u64::from);
+    let (x, y) = (
+        (x * 2.0) as i32 as u64 & 0x1f_ffff,
+        (y * 2.0) as i32 as u64 & 0x1f_ffff,
+    );
+    first << 42 | x << 21 | y
+}
+
+/// Spreads place keys over the table; who makes them collide spends his own time limit.
+#[derive(Debug, Default)]
+struct PlaceHasher(u64);
+
+impl Hasher for PlaceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 29;
+    }
+}
+
+/// Puts one character with `text` in place of those from `start` on.
+fn replace(glyphs: &mut Vec<Glyph>, start: usize, text: &str) {
+    let Some(drawn) = glyphs.get(start..).filter(|drawn| !drawn.is_empty()) else {
+        return;
+    };
+    if text.chars().count() > MAX_REPLACEMENT_FACTOR * drawn.len() {
+        return;
+    }
+    let mut whole = drawn[0].clone();
+    // Only what stands on one line is one piece; a replaced paragraph keeps the place of its first line.
+    for glyph in drawn.iter().filter(|glyph| glyph.baseline == whole.baseline) {
+        (whole.start, whole.end) = (whole.start.min(glyph.start), whole.end.max(glyph.end));
+    }
+    whole.text = Rc::from(text);
+    glyphs.truncate(start);
+    if !text.is_empty() {
+        glyphs.push(whole);
     }
 }

@@ -1,11 +1,18 @@
 //! Fonts as far as text needs them: codes to characters, and how far each character advances.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use encoding_rs::Encoding as Charset;
 use lopdf::{Dictionary, Document, Object};
 
 use super::cmap::{CMap, code_of};
+use super::encoding::{ByteTexts, Names};
+use super::objects::{
+    array_in, dict_in, dict_of, integer_in, name_in, number_in, number_of, numbers_in, resolve, resolve_in,
+};
+use super::program::{Program, glyph_of_code};
 
 /// Character maps and widths of one font unpack to less than this.
 const MAX_FONT_STREAM_BYTES: usize = 8 << 20;
@@ -17,9 +24,11 @@ const UNITS_PER_EM: f32 = 1_000.0;
 const FLAG_FIXED_PITCH: i64 = 1;
 const FLAG_FORCE_BOLD: i64 = 1 << 18;
 
-/// The Symbol font's letters, from `A` and `a` on.
-const SYMBOL_UPPER: &str = "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ";
-const SYMBOL_LOWER: &str = "αβχδεφγηιϕκλμνοπθρστυϖωξψζ";
+/// Characters of one font that are remembered; more are looked up anew each time.
+const MAX_KNOWN_CHARS: usize = 70_000;
+
+/// Drawn letters that the font does not lift or lower are about this wide and high, in ems.
+const DRAWN_MIN_EM: f32 = 0.2;
 
 #[derive(Debug)]
 pub(super) struct Font {
@@ -29,8 +38,11 @@ pub(super) struct Font {
     default_width: Option<f32>,
     /// Text space units per glyph unit; only drawn fonts differ from a thousandth.
     scale: f32,
+    /// How much larger the letters look than the size says; only drawn fonts differ from 1.
+    size_factor: f32,
     /// Its characters are little pictures, which stand in front of list items.
     is_pictorial: bool,
+    known: RefCell<HashMap<(u32, u8), Char>>,
     pub(super) is_bold: bool,
     pub(super) is_mono: bool,
 }
@@ -38,19 +50,21 @@ pub(super) struct Font {
 #[derive(Debug)]
 enum Codes {
     /// One byte each, with the text of each byte.
-    Bytes(Vec<Option<String>>),
-    /// As long as the embedded map says, else two bytes.
-    Mapped(CMap),
+    Bytes(ByteTexts),
+    /// As long as the embedded map says, else two bytes; the font file may know the text of a glyph.
+    Mapped(CMap, GlyphTexts),
     /// Two bytes that are UTF-16 themselves.
     Utf16,
     /// One or two bytes of an older Asian encoding.
     Legacy(&'static Charset),
 }
 
+type GlyphTexts = HashMap<u32, Rc<str>>;
+
 /// A character of a shown string.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Char {
-    pub(super) text: String,
+    pub(super) text: Rc<str>,
     /// Advance in ems.
     pub(super) width: f32,
     /// The single byte 32, on which word spacing acts.
@@ -58,8 +72,9 @@ pub(super) struct Char {
 }
 
 impl Font {
-    pub(super) fn load(document: &Document, dict: &Dictionary) -> Self {
-        let is_composite = name_in(document, dict, b"Subtype") == Some(b"Type0".as_slice());
+    pub(super) fn load(document: &Document, dict: &Dictionary, names: &mut Names) -> Self {
+        let subtype = name_in(document, dict, b"Subtype");
+        let is_composite = subtype == Some(b"Type0".as_slice());
         let descendant = is_composite.then(|| descendant_of(document, dict)).flatten();
         let described = descendant.unwrap_or(dict);
         let base_name = name_in(document, dict, b"BaseFont")
@@ -72,24 +87,35 @@ impl Font {
         let weight = descriptor
             .and_then(|found| number_in(document, found, b"FontWeight"))
             .unwrap_or(400.0);
-        let to_unicode = stream_in(document, dict, b"ToUnicode").map(|source| CMap::parse(&source));
+        let to_unicode = stream_in(document, dict, b"ToUnicode")
+            .map(|source| CMap::parse(&source))
+            .filter(|map| !map.is_empty());
         let is_mono = flags & FLAG_FIXED_PITCH != 0
-            || ["mono", "courier", "consolas", "menlo"]
+            || ["mono", "courier", "consolas", "menlo", "cmtt", "typewriter", "inconsolata"]
                 .iter()
                 .any(|name| base_name.contains(name));
+        // Reading the font file is slow and only needed where nothing else tells the characters.
+        let program = descriptor
+            .filter(|found| to_unicode.is_none() && Program::is_embedded(found))
+            .filter(|_| is_composite || !has_full_encoding(document, dict))
+            .map(|found| Program::of(document, found))
+            .unwrap_or_default();
+        let codes = if is_composite {
+            composite_codes(document, dict, described, &program, names)
+        } else {
+            Codes::Bytes(names.of_font(document, dict, &base_name, &program))
+        };
         let mut font = Self {
             to_unicode,
-            codes: if is_composite {
-                composite_codes(document, dict)
-            } else {
-                simple_codes(document, dict, &base_name)
-            },
+            codes,
             widths: HashMap::new(),
             default_width: None,
             scale: 1.0 / UNITS_PER_EM,
+            size_factor: 1.0,
             is_pictorial: ["wingding", "dingbat", "webding"]
                 .iter()
                 .any(|name| base_name.contains(name)),
+            known: RefCell::default(),
             is_bold: flags & FLAG_FORCE_BOLD != 0
                 || weight >= 600.0
                 || ["bold", "black", "heavy"]
@@ -101,6 +127,9 @@ impl Font {
             font.read_composite_widths(document, described);
         } else {
             font.read_simple_widths(document, dict, descriptor);
+            if subtype == Some(b"Type3") {
+                font.read_drawn_scale(document, dict);
+            }
         }
         if is_mono && font.default_width.is_none() && font.widths.is_empty() {
             font.default_width = Some(600.0);
@@ -108,66 +137,87 @@ impl Font {
         font
     }
 
-    /// The characters of a shown string.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Vec<Char> {
-        let mut chars = Vec::with_capacity(bytes.len());
+    /// How large its letters look at this size.
+    pub(super) fn looks(&self, size: f32) -> f32 {
+        size * self.size_factor
+    }
+
+    /// Calls `show` for each character of a shown string.
+    pub(super) fn decode(&self, bytes: &[u8], mut show: impl FnMut(Char)) {
         let mut at = 0;
+        let mut known = self.known.borrow_mut();
         while at < bytes.len() {
             let rest = &bytes[at..];
             let length = self.code_length(rest);
             let raw = &rest[..length];
-            let code = code_of(raw);
-            let text = self.text_of(code, raw);
-            chars.push(Char {
-                width: self.width_of(code, &text),
-                text,
-                is_word_space: length == 1 && raw[0] == b' ',
-            });
+            let key = (code_of(raw), length as u8);
             at += length;
+            if let Some(char) = known.get(&key) {
+                show(char.clone());
+                continue;
+            }
+            let text = self.text_of(key.0, raw);
+            let char = Char {
+                width: self.width_of(key.0, &text),
+                text,
+                is_word_space: raw == b" ",
+            };
+            if known.len() < MAX_KNOWN_CHARS {
+                known.insert(key, char.clone());
+            }
+            show(char);
         }
-        chars
     }
 
     fn code_length(&self, rest: &[u8]) -> usize {
         let length = match &self.codes {
             Codes::Bytes(_) => 1,
-            Codes::Mapped(map) => map.code_length(rest).unwrap_or(2),
+            Codes::Mapped(map, _) => map.code_length(rest).unwrap_or(2),
             Codes::Utf16 => 2,
             Codes::Legacy(_) => 1 + usize::from(rest[0] >= 0x81),
         };
         length.min(rest.len())
     }
 
-    fn text_of(&self, code: u32, raw: &[u8]) -> String {
+    fn text_of(&self, code: u32, raw: &[u8]) -> Rc<str> {
         let text = self.mapped_text(code, raw);
         let mut chars = text.chars();
         match (chars.next(), chars.next()) {
-            (_, None) if self.is_pictorial && !text.chars().all(char::is_whitespace) => "•".to_owned(),
-            (None, None) if self.is_pictorial => "•".to_owned(),
+            (_, None) if self.is_pictorial && !text.chars().all(char::is_whitespace) => "•".into(),
+            (None, None) if self.is_pictorial => "•".into(),
             // Symbolic fonts shift their characters to here.
             (Some(c @ '\u{f020}'..='\u{f07e}'), None) => char::from_u32(u32::from(c) - 0xf000)
                 .map(String::from)
-                .unwrap_or_default(),
+                .unwrap_or_default()
+                .into(),
             _ => text,
         }
     }
 
-    fn mapped_text(&self, code: u32, raw: &[u8]) -> String {
-        if let Some(text) = self.to_unicode.as_ref().and_then(|map| map.text(code)) {
-            return text.to_owned();
+    fn mapped_text(&self, code: u32, raw: &[u8]) -> Rc<str> {
+        // A map to nothing but zeros, as some programs write it, tells nothing.
+        if let Some(text) = self.to_unicode.as_ref().and_then(|map| map.text(code))
+            && !text.chars().all(|c| matches!(c, '\0' | '\u{fffd}'))
+        {
+            return text.into();
         }
         match &self.codes {
             Codes::Bytes(texts) => texts.get(code as usize).cloned().flatten().unwrap_or_default(),
-            Codes::Mapped(map) => map.text(code).unwrap_or_default().to_owned(),
-            Codes::Utf16 => encoding_rs::UTF_16BE
-                .decode_without_bom_handling(raw)
-                .0
-                .into_owned(),
-            Codes::Legacy(charset) => charset.decode_without_bom_handling(raw).0.into_owned(),
+            Codes::Mapped(map, glyphs) => map
+                .text(code)
+                .map(Rc::from)
+                .or_else(|| glyphs.get(&map.glyph(code)).cloned())
+                .unwrap_or_default(),
+            Codes::Utf16 => encoding_rs::UTF_16BE.decode_without_bom_handling(raw).0.into(),
+            Codes::Legacy(charset) => charset.decode_without_bom_handling(raw).0.into(),
         }
     }
 
     fn width_of(&self, code: u32, text: &str) -> f32 {
+        let code = match &self.codes {
+            Codes::Mapped(map, _) => map.glyph(code),
+            _ => code,
+        };
         let units = self
             .widths
             .get(&code)
@@ -194,12 +244,18 @@ impl Font {
             }
             self.default_width = descriptor.and_then(|found| number_in(document, found, b"MissingWidth"));
         }
-        // Drawn fonts have their own unit.
-        if name_in(document, dict, b"Subtype") == Some(b"Type3".as_slice())
-            && let Some(matrix) = array_in(document, dict, b"FontMatrix")
-            && let Some(scale) = matrix.first().and_then(|scale| number_of(document, scale))
-        {
-            self.scale = scale.abs().clamp(1e-6, 10.0);
+    }
+
+    /// Drawn fonts have a unit of their own, and often the size 1 with letters as large as they come.
+    fn read_drawn_scale(&mut self, document: &Document, dict: &Dictionary) {
+        let matrix = numbers_in(document, dict, b"FontMatrix").unwrap_or_default();
+        let [a, b, _, d, ..] = matrix[..] else { return };
+        self.scale = a.hypot(b).clamp(1e-6, 10.0);
+        let letters = numbers_in(document, dict, b"FontBBox").unwrap_or_default();
+        let [_, bottom, _, top] = letters[..] else { return };
+        let height = ((top - bottom) * d).abs();
+        if height > 0.0 && !(DRAWN_MIN_EM..2.0).contains(&height) {
+            self.size_factor = height.clamp(1e-3, 1e3);
         }
     }
 
@@ -250,9 +306,25 @@ fn usual_width(text: &str) -> f32 {
     }
 }
 
-fn composite_codes(document: &Document, dict: &Dictionary) -> Codes {
+/// Whether the dictionary names the text of every code by itself.
+fn has_full_encoding(document: &Document, dict: &Dictionary) -> bool {
+    match resolve_in(document, dict, b"Encoding") {
+        Some(Object::Name(_)) => true,
+        Some(Object::Dictionary(found)) => found.has(b"BaseEncoding"),
+        _ => false,
+    }
+}
+
+fn composite_codes(
+    document: &Document,
+    dict: &Dictionary,
+    descendant: &Dictionary,
+    program: &Program,
+    names: &mut Names,
+) -> Codes {
     if let Some(source) = stream_in(document, dict, b"Encoding") {
-        return Codes::Mapped(CMap::parse(&source));
+        let glyphs = glyph_texts(document, descendant, program, names);
+        return Codes::Mapped(CMap::parse(&source), glyphs);
     }
     let name = name_in(document, dict, b"Encoding").unwrap_or_default();
     let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
@@ -270,174 +342,45 @@ fn composite_codes(document: &Document, dict: &Dictionary) -> Codes {
             return Codes::Legacy(charset);
         }
     }
-    Codes::Mapped(CMap::default())
+    Codes::Mapped(CMap::default(), glyph_texts(document, descendant, program, names))
 }
 
-fn simple_codes(document: &Document, dict: &Dictionary, base_name: &str) -> Codes {
-    if base_name.contains("symbol") && !dict.has(b"Encoding") {
-        return Codes::Bytes((0..=255).map(symbol_text).collect());
+/// The text of each glyph that the font file knows, by the number that selects it.
+fn glyph_texts(
+    document: &Document,
+    descendant: &Dictionary,
+    program: &Program,
+    names: &mut Names,
+) -> GlyphTexts {
+    let mut texts: HashMap<u16, Rc<str>> = program
+        .chars_by_glyph
+        .iter()
+        .map(|(glyph, char)| (*glyph, Rc::from(char.encode_utf8(&mut [0; 4]) as &str)))
+        .collect();
+    for (glyph, name) in &program.names_by_glyph {
+        texts.extend(names.glyph(name).map(|text| (*glyph, text)));
     }
-    let encoding = resolve_in(document, dict, b"Encoding");
-    let base = match encoding {
-        Some(Object::Name(name)) => Some(name.clone()),
-        Some(Object::Dictionary(found)) => found
-            .get(b"BaseEncoding")
-            .and_then(Object::as_name)
-            .ok()
-            .map(<[u8]>::to_vec),
-        _ => None,
-    };
-    // TrueType fonts without an encoding are nearly always written in the Windows one.
-    let base = base.unwrap_or_else(|| match name_in(document, dict, b"Subtype") {
-        Some(b"TrueType") => b"WinAnsiEncoding".to_vec(),
-        _ => b"StandardEncoding".to_vec(),
-    });
-    let mut texts = base_encoding(&base);
-    if let Some(Object::Dictionary(found)) = encoding
-        && let Some(differences) = array_in(document, found, b"Differences")
-    {
-        let mut code = 0_usize;
-        for entry in differences {
-            match entry {
-                Object::Integer(next) => code = usize::try_from(*next).unwrap_or(256),
-                Object::Name(name) => {
-                    if let Some(slot) = texts.get_mut(code) {
-                        *slot = glyph_text(name);
-                    }
-                    code += 1;
-                }
-                _ => {}
-            }
-        }
+    if texts.is_empty() {
+        return HashMap::new();
     }
-    Codes::Bytes(texts)
-}
-
-fn symbol_text(code: u8) -> Option<String> {
-    let letter = match code {
-        b'A'..=b'Z' => SYMBOL_UPPER.chars().nth(usize::from(code - b'A')),
-        b'a'..=b'z' => SYMBOL_LOWER.chars().nth(usize::from(code - b'a')),
-        0xb7 => Some('•'),
-        b' '..=b'?' => Some(char::from(code)),
-        _ => None,
-    };
-    letter.map(String::from)
-}
-
-/// The text of each byte in one of the standard encodings, from the library's tables.
-fn base_encoding(name: &[u8]) -> Vec<Option<String>> {
-    let mut dict = Dictionary::new();
-    dict.set("Type", Object::Name(b"Font".to_vec()));
-    dict.set("Encoding", Object::Name(name.to_vec()));
-    let document = Document::new();
-    let Ok(encoding) = dict.get_font_encoding(&document) else {
-        return vec![None; 256];
-    };
-    (0..=255_u8)
-        .map(|byte| {
-            encoding
-                .bytes_to_string(&[byte])
-                .ok()
-                .filter(|text| !text.is_empty())
-        })
-        .collect()
-}
-
-/// The text that a glyph name stands for (Adobe Glyph List Specification, section 2).
-fn glyph_text(name: &[u8]) -> Option<String> {
-    let name = std::str::from_utf8(name).ok()?;
-    let name = name.split('.').next().filter(|stem| !stem.is_empty())?;
-    if name.contains('_') {
-        return name.split('_').map(component_text).collect();
+    match glyph_of_code(document, descendant) {
+        Some(map) => (0_u32..)
+            .zip(map.chunks_exact(2))
+            .filter_map(|(code, pair)| {
+                let text = texts.get(&u16::from_be_bytes([pair[0], pair[1]]))?;
+                Some((code, Rc::clone(text)))
+            })
+            .collect(),
+        None => texts
+            .into_iter()
+            .map(|(glyph, text)| (u32::from(glyph), text))
+            .collect(),
     }
-    component_text(name)
-}
-
-fn component_text(name: &str) -> Option<String> {
-    let hex = |digits: &str| {
-        u32::from_str_radix(digits, 16)
-            .ok()
-            .and_then(char::from_u32)
-            .map(String::from)
-    };
-    if let Some(text) = name
-        .strip_prefix("uni")
-        .filter(|digits| digits.len() == 4)
-        .and_then(hex)
-    {
-        return Some(text);
-    }
-    if let Some(text) = name
-        .strip_prefix('u')
-        .filter(|digits| (4..=6).contains(&digits.len()))
-        .and_then(hex)
-    {
-        return Some(text);
-    }
-    // The library knows the list, but gives access to it only through an encoding.
-    let mut differences = Dictionary::new();
-    differences.set(
-        "Differences",
-        vec![Object::Integer(1), Object::Name(name.as_bytes().to_vec())],
-    );
-    let mut dict = Dictionary::new();
-    dict.set("Type", Object::Name(b"Font".to_vec()));
-    dict.set("Encoding", differences);
-    let document = Document::new();
-    let encoding = dict.get_font_encoding(&document).ok()?;
-    encoding
-        .bytes_to_string(&[1])
-        .ok()
-        .filter(|text| !text.is_empty())
 }
 
 fn descendant_of<'a>(document: &'a Document, dict: &'a Dictionary) -> Option<&'a Dictionary> {
     let descendants = array_in(document, dict, b"DescendantFonts")?;
-    resolve(document, descendants.first()?)?.as_dict().ok()
-}
-
-pub(super) fn resolve<'a>(document: &'a Document, object: &'a Object) -> Option<&'a Object> {
-    document.dereference(object).ok().map(|(_, object)| object)
-}
-
-fn resolve_in<'a>(document: &'a Document, dict: &'a Dictionary, key: &[u8]) -> Option<&'a Object> {
-    resolve(document, dict.get(key).ok()?)
-}
-
-fn name_in<'a>(document: &'a Document, dict: &'a Dictionary, key: &[u8]) -> Option<&'a [u8]> {
-    resolve_in(document, dict, key)?.as_name().ok()
-}
-
-pub(super) fn dict_in<'a>(
-    document: &'a Document,
-    dict: &'a Dictionary,
-    key: &[u8],
-) -> Option<&'a Dictionary> {
-    resolve_in(document, dict, key)?.as_dict().ok()
-}
-
-pub(super) fn array_in<'a>(
-    document: &'a Document,
-    dict: &'a Dictionary,
-    key: &[u8],
-) -> Option<&'a Vec<Object>> {
-    resolve_in(document, dict, key)?.as_array().ok()
-}
-
-fn integer_in(document: &Document, dict: &Dictionary, key: &[u8]) -> Option<i64> {
-    resolve_in(document, dict, key)?.as_i64().ok()
-}
-
-fn number_in(document: &Document, dict: &Dictionary, key: &[u8]) -> Option<f32> {
-    number_of(document, dict.get(key).ok()?)
-}
-
-pub(super) fn number_of(document: &Document, object: &Object) -> Option<f32> {
-    match resolve(document, object)? {
-        Object::Integer(value) => Some(*value as f32),
-        Object::Real(value) => Some(*value),
-        _ => None,
-    }
+    dict_of(document, descendants.first()?)
 }
 
 fn stream_in(document: &Document, dict: &Dictionary, key: &[u8]) -> Option<Vec<u8>> {
@@ -450,32 +393,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn glyph_names_of_all_kinds_have_their_text() {
-        for (name, text) in [
-            ("a", Some("a")),
-            ("Adieresis", Some("Ä")),
-            ("Euro", Some("€")),
-            ("uni20AC", Some("€")),
-            ("u1F600", Some("😀")),
-            ("f_f_i", Some("ffi")),
-            ("a.alt", Some("a")),
-            (".notdef", None),
-            ("g123", None),
-        ] {
-            assert_eq!(glyph_text(name.as_bytes()).as_deref(), text, "{name}");
-        }
-    }
-
-    #[test]
     fn a_font_without_anything_reads_latin_text() {
         let mut dict = Dictionary::new();
         dict.set("Type", Object::Name(b"Font".to_vec()));
         dict.set("Subtype", Object::Name(b"Type1".to_vec()));
         dict.set("Encoding", Object::Name(b"WinAnsiEncoding".to_vec()));
+        let mut chars = Vec::new();
 
-        let chars = Font::load(&Document::new(), &dict).decode(b"M \xe4\x80");
+        Font::load(&Document::new(), &dict, &mut Names::default())
+            .decode(b"M \xe4\x80", |char| chars.push(char));
 
-        let text: String = chars.iter().map(|char| char.text.as_str()).collect();
+        let text: String = chars.iter().map(|char| &*char.text).collect();
         assert_eq!(text, "M ä€");
         assert!(chars[1].is_word_space && chars[0].width > chars[1].width);
     }

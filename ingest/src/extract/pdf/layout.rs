@@ -1,8 +1,10 @@
-//! Characters to lines: joins what stands on one baseline, finds the spaces between words, and turns
-//! right-to-left writing, which pages hold in the order of the eye, into the order of reading.
+//! Characters to lines: joins what stands on one baseline and finds the spaces between words.
+
+use std::rc::Rc;
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::bidi::{has_ltr_letter, has_rtl, in_reading_order, is_mark, is_rtl};
 use super::text_state::Glyph;
 
 /// Gaps between words, in ems. Fonts with real spaces leave smaller gaps than these between letters.
@@ -33,16 +35,16 @@ pub(super) struct Line {
 }
 
 /// The lines of a page, in the order in which it was written.
-pub(super) fn lines_of(mut glyphs: Vec<Glyph>) -> Vec<Line> {
+pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
     if is_mostly_rtl(glyphs.iter()) {
-        glyphs = by_place_within_baselines(glyphs);
+        return lines_from_the_right(glyphs);
     }
     let mut lines: Vec<Line> = Vec::new();
     let mut open: Vec<Glyph> = Vec::new();
     let mut reach = Reach::default();
     for glyph in glyphs {
         if !open.is_empty() && !reach.takes(&glyph) {
-            lines.extend(finish(std::mem::take(&mut open)));
+            lines.extend(finish(std::mem::take(&mut open), false));
         }
         if open.is_empty() {
             reach = Reach::of(&glyph);
@@ -51,26 +53,43 @@ pub(super) fn lines_of(mut glyphs: Vec<Glyph>) -> Vec<Line> {
         }
         open.push(glyph);
     }
-    lines.extend(finish(open));
+    lines.extend(finish(open, false));
     lines
 }
 
-/// Right-to-left pages draw the parts of a line in any order: each baseline is put in order from the right.
-fn by_place_within_baselines(glyphs: Vec<Glyph>) -> Vec<Glyph> {
-    let mut ordered: Vec<Glyph> = Vec::with_capacity(glyphs.len());
-    let mut begin = 0;
+/// Right-to-left pages draw the parts of a line in any order: what stands on one baseline is put in order, parted
+/// where gaps are wide, and its parts are taken from the right.
+fn lines_from_the_right(glyphs: Vec<Glyph>) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut open: Vec<Glyph> = Vec::new();
     for glyph in glyphs {
-        let is_same_line = ordered[begin..].first().is_some_and(|first| {
+        let is_same_line = open.first().is_none_or(|first| {
             first.direction == glyph.direction && (first.baseline - glyph.baseline).abs() < 0.3 * first.size
         });
         if !is_same_line {
-            ordered[begin..].sort_by(|a, b| b.start.total_cmp(&a.start));
-            begin = ordered.len();
+            part_from_the_right(std::mem::take(&mut open), &mut lines);
         }
-        ordered.push(glyph);
+        open.push(glyph);
     }
-    ordered[begin..].sort_by(|a, b| b.start.total_cmp(&a.start));
-    ordered
+    part_from_the_right(open, &mut lines);
+    lines
+}
+
+fn part_from_the_right(mut glyphs: Vec<Glyph>, lines: &mut Vec<Line>) {
+    glyphs.sort_by(|a, b| a.start.total_cmp(&b.start));
+    let mut parts: Vec<Vec<Glyph>> = Vec::new();
+    let mut reach = f32::MIN;
+    for glyph in glyphs {
+        match parts.last_mut() {
+            Some(part) if glyph.start - reach < COLUMN_GAP * glyph.size => part.push(glyph.clone()),
+            _ => parts.push(vec![glyph.clone()]),
+        }
+        // A space may span the gap between two columns.
+        if !glyph.text.trim().is_empty() {
+            reach = reach.max(glyph.end);
+        }
+    }
+    lines.extend(parts.into_iter().rev().filter_map(|part| finish(part, true)));
 }
 
 /// Where the open line lies.
@@ -95,7 +114,7 @@ impl Reach {
             baseline: glyph.baseline,
             size: glyph.size,
             direction: glyph.direction,
-            is_rtl: glyph.text.chars().any(is_rtl),
+            is_rtl: has_rtl(&glyph.text),
         }
     }
 
@@ -125,7 +144,7 @@ impl Reach {
         self.start = self.start.min(glyph.start);
         self.end = self.end.max(glyph.end);
         self.last_end = glyph.end;
-        self.is_rtl |= glyph.text.chars().any(is_rtl);
+        self.is_rtl |= has_rtl(&glyph.text);
         if glyph.size > self.size {
             self.size = glyph.size;
             self.baseline = glyph.baseline;
@@ -133,7 +152,8 @@ impl Reach {
     }
 }
 
-fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
+/// The line of these characters. On a page from the right, a line with any such writing is read from there.
+fn finish(mut glyphs: Vec<Glyph>, page_is_rtl: bool) -> Option<Line> {
     let inked: Vec<&Glyph> = glyphs
         .iter()
         .filter(|glyph| !glyph.text.trim().is_empty())
@@ -147,12 +167,16 @@ fn finish(mut glyphs: Vec<Glyph>) -> Option<Line> {
     let start = inked.iter().map(|glyph| glyph.start).fold(f32::MAX, f32::min);
     let end = inked.iter().map(|glyph| glyph.end).fold(f32::MIN, f32::max);
     let (baseline, direction) = (main.baseline, main.direction);
-    let right_to_left = is_mostly_rtl(inked.iter().copied());
+    let has_rtl_part = inked.iter().any(|glyph| has_rtl(&glyph.text));
+    let base_is_rtl = has_rtl_part && (page_is_rtl || is_mostly_rtl(inked.iter().copied()));
     // Without Latin letters to tell, numbers may have been drawn from either side too.
-    if right_to_left || !glyphs.iter().any(|glyph| has_ltr_letter(&glyph.text)) {
+    if has_rtl_part || !glyphs.iter().any(|glyph| has_ltr_letter(&glyph.text)) {
         glyphs.sort_by(|a, b| a.start.total_cmp(&b.start));
     }
-    let text = spaced_text(&glyphs, size, right_to_left);
+    if has_rtl_part {
+        glyphs = with_marks_on_letters(glyphs);
+    }
+    let text = spaced_text(&glyphs, size, has_rtl_part.then_some(base_is_rtl));
     let text = if text.chars().any(is_compatibility_form) {
         expand_forms(&text)
     } else {
@@ -178,7 +202,8 @@ fn usual_size(glyphs: &[&Glyph]) -> Option<f32> {
     sizes.get(sizes.len() / 2).copied()
 }
 
-fn spaced_text(glyphs: &[Glyph], size: f32, right_to_left: bool) -> String {
+/// The text with spaces where gaps are; `base_is_rtl` where some of it is written from the right.
+fn spaced_text(glyphs: &[Glyph], size: f32, base_is_rtl: Option<bool>) -> String {
     let has_spaces = glyphs.iter().any(|glyph| glyph.text.trim().is_empty());
     let threshold = size
         * if has_spaces {
@@ -195,52 +220,30 @@ fn spaced_text(glyphs: &[Glyph], size: f32, right_to_left: bool) -> String {
         previous_end = Some(glyph.end);
         pieces.push(&glyph.text);
     }
-    if right_to_left {
-        in_reading_order(&pieces)
-    } else {
-        pieces.concat()
+    match base_is_rtl {
+        Some(base_is_rtl) => in_reading_order(&pieces, base_is_rtl),
+        None => pieces.concat(),
     }
 }
 
-/// Pieces from left to right, put in the order of right-to-left reading: the line turned round, with numbers
-/// and foreign words kept as they are.
-fn in_reading_order(pieces: &[&str]) -> String {
-    let mut out = String::new();
-    let mut foreign: Vec<&str> = Vec::new();
-    for piece in pieces.iter().rev() {
-        let is_foreign = piece.chars().any(|c| c.is_alphanumeric() && !is_rtl(c));
-        let stays_inside = !foreign.is_empty()
-            && piece
-                .chars()
-                .all(|c| matches!(c, '.' | ',' | ':' | '/' | '-' | '@' | '_' | '%'));
-        if is_foreign || stays_inside {
-            foreign.push(piece);
-            continue;
-        }
-        out.extend(foreign.drain(..).rev());
-        if piece.chars().all(|c| !c.is_alphanumeric()) {
-            out.extend(piece.chars().map(mirrored));
-        } else {
-            out.push_str(piece);
-        }
+/// Puts vowel signs, which are drawn at their letters, behind them.
+fn with_marks_on_letters(glyphs: Vec<Glyph>) -> Vec<Glyph> {
+    let is_sign = |glyph: &Glyph| !glyph.text.is_empty() && glyph.text.chars().all(is_mark);
+    if !glyphs.iter().any(is_sign) {
+        return glyphs;
     }
-    out.extend(foreign.drain(..).rev());
-    out
-}
-
-/// Brackets open towards the text that follows them.
-fn mirrored(c: char) -> char {
-    match c {
-        '(' => ')',
-        ')' => '(',
-        '[' => ']',
-        ']' => '[',
-        '{' => '}',
-        '}' => '{',
-        '«' => '»',
-        '»' => '«',
-        other => other,
+    let (signs, mut letters): (Vec<Glyph>, Vec<Glyph>) = glyphs.into_iter().partition(is_sign);
+    if letters.is_empty() {
+        return signs;
     }
+    for sign in signs {
+        let middle = (sign.start + sign.end) / 2.0;
+        let after = letters.partition_point(|letter| letter.start <= middle);
+        let at = after.saturating_sub(1);
+        let letter = &mut letters[at];
+        letter.text = Rc::from(format!("{}{}", letter.text, sign.text));
+    }
+    letters
 }
 
 fn is_mostly_rtl<'a>(glyphs: impl Iterator<Item = &'a Glyph>) -> bool {
@@ -253,15 +256,6 @@ fn is_mostly_rtl<'a>(glyphs: impl Iterator<Item = &'a Glyph>) -> bool {
         rtl += usize::from(is_rtl(letter));
     }
     rtl * 2 > all
-}
-
-fn has_ltr_letter(text: &str) -> bool {
-    text.chars().any(|c| c.is_alphabetic() && !is_rtl(c))
-}
-
-/// Hebrew, Arabic and their presentation forms.
-fn is_rtl(c: char) -> bool {
-    matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}')
 }
 
 /// Ligatures and shaped letters that stand for others.

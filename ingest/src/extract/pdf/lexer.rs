@@ -1,20 +1,22 @@
 //! Tokens of a content stream. Lenient, as viewers are: whatever cannot be understood is skipped, and nesting
 //! costs no recursion.
 
+use std::borrow::Cow;
+
 /// Names and operators are short; strings may be as long as the stream.
 const MAX_WORD_BYTES: usize = 128;
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Token {
+pub(super) enum Token<'a> {
     Number(f32),
-    Name(Vec<u8>),
+    Name(Cow<'a, [u8]>),
     /// The bytes of a literal or hexadecimal string.
-    Text(Vec<u8>),
+    Text(Cow<'a, [u8]>),
     ArrayStart,
     ArrayEnd,
     DictStart,
     DictEnd,
-    Operator(Vec<u8>),
+    Operator(&'a [u8]),
 }
 
 pub(super) struct Lexer<'a> {
@@ -77,8 +79,11 @@ impl<'a> Lexer<'a> {
         &self.bytes[start..self.at]
     }
 
-    fn name(&mut self) -> Token {
+    fn name(&mut self) -> Token<'a> {
         let raw = self.word();
+        if !raw.contains(&b'#') {
+            return Token::Name(Cow::Borrowed(&raw[..raw.len().min(MAX_WORD_BYTES)]));
+        }
         let mut name = Vec::with_capacity(raw.len().min(MAX_WORD_BYTES));
         let mut at = 0;
         while at < raw.len() && name.len() < MAX_WORD_BYTES {
@@ -96,10 +101,17 @@ impl<'a> Lexer<'a> {
                 }
             }
         }
-        Token::Name(name)
+        Token::Name(Cow::Owned(name))
     }
 
-    fn literal(&mut self) -> Token {
+    fn literal(&mut self) -> Token<'a> {
+        // Nearly all strings stand as they are meant.
+        let rest = &self.bytes[self.at..];
+        let plain = rest.iter().position(|byte| matches!(byte, b'(' | b')' | b'\\'));
+        if let Some(end) = plain.filter(|end| rest[*end] == b')') {
+            self.at += end + 1;
+            return Token::Text(Cow::Borrowed(&rest[..end]));
+        }
         let mut text = Vec::new();
         let mut depth = 1_usize;
         while let Some(byte) = self.peek() {
@@ -120,7 +132,7 @@ impl<'a> Lexer<'a> {
             }
             text.push(byte);
         }
-        Token::Text(text)
+        Token::Text(Cow::Owned(text))
     }
 
     fn escape(&mut self, text: &mut Vec<u8>) {
@@ -153,28 +165,29 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn hexadecimal(&mut self) -> Token {
-        let mut digits = Vec::new();
+    fn hexadecimal(&mut self) -> Token<'a> {
+        let mut text = Vec::new();
+        let mut high: Option<u8> = None;
         while let Some(byte) = self.peek() {
             self.at += 1;
             if byte == b'>' {
                 break;
             }
-            if byte.is_ascii_hexdigit() {
-                digits.push(byte);
+            let Some(digit) = hex_digit(byte) else { continue };
+            match high.take() {
+                Some(high) => text.push(high << 4 | digit),
+                None => high = Some(digit),
             }
         }
-        if digits.len() % 2 == 1 {
-            digits.push(b'0');
-        }
-        Token::Text(digits.chunks_exact(2).filter_map(hex_pair).collect())
+        text.extend(high.map(|high| high << 4));
+        Token::Text(Cow::Owned(text))
     }
 }
 
-impl Iterator for Lexer<'_> {
-    type Item = Token;
+impl<'a> Iterator for Lexer<'a> {
+    type Item = Token<'a>;
 
-    fn next(&mut self) -> Option<Token> {
+    fn next(&mut self) -> Option<Token<'a>> {
         loop {
             self.skip_space();
             let byte = self.peek()?;
@@ -213,7 +226,7 @@ impl Iterator for Lexer<'_> {
                     if let Some(number) = number(word) {
                         return Some(Token::Number(number));
                     }
-                    return Some(Token::Operator(word[..word.len().min(MAX_WORD_BYTES)].to_vec()));
+                    return Some(Token::Operator(&word[..word.len().min(MAX_WORD_BYTES)]));
                 }
             }
         }
@@ -232,20 +245,36 @@ fn number(word: &[u8]) -> Option<f32> {
         .iter()
         .position(|byte| !byte.is_ascii_digit() && *byte != b'.')
         .unwrap_or(body.len());
-    let mut points = 0;
-    let valid = body[..end].iter().take_while(|byte| {
-        points += usize::from(**byte == b'.');
-        points < 2
-    });
-    let text: String = valid.map(|byte| char::from(*byte)).collect();
-    let value: f32 = if text == "." { 0.0 } else { text.parse().ok()? };
+    let (mut whole, mut scale, mut behind_point) = (0.0_f64, 1.0_f64, false);
+    for byte in &body[..end] {
+        match byte {
+            b'.' if behind_point => break,
+            b'.' => behind_point = true,
+            digit => {
+                whole = whole * 10.0 + f64::from(digit - b'0');
+                scale *= if behind_point { 10.0 } else { 1.0 };
+            }
+        }
+    }
+    if end == 0 || !whole.is_finite() || !scale.is_finite() {
+        return None;
+    }
+    let value = (whole / scale) as f32;
     Some(if is_negative { -value } else { value })
 }
 
 fn hex_pair(pair: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
     let [high, low] = pair else { return None };
-    u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+    Some(hex_digit(*high)? << 4 | hex_digit(*low)?)
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
 
 fn is_space(byte: u8) -> bool {
@@ -263,7 +292,7 @@ fn is_delimiter(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn tokens(source: &[u8]) -> Vec<Token> {
+    fn tokens(source: &[u8]) -> Vec<Token<'_>> {
         Lexer::new(source).collect()
     }
 
@@ -272,15 +301,15 @@ mod tests {
         assert_eq!(
             tokens(b"/F#31 12.5 Tf % note\n[(a\\)\\101(b)) -.5 <4142 4>] TJ --3 .5.1"),
             [
-                Token::Name(b"F1".to_vec()),
+                Token::Name(Cow::Borrowed(b"F1")),
                 Token::Number(12.5),
-                Token::Operator(b"Tf".to_vec()),
+                Token::Operator(b"Tf"),
                 Token::ArrayStart,
-                Token::Text(b"a)A(b)".to_vec()),
+                Token::Text(Cow::Borrowed(b"a)A(b)")),
                 Token::Number(-0.5),
-                Token::Text(b"AB@".to_vec()),
+                Token::Text(Cow::Borrowed(b"AB@")),
                 Token::ArrayEnd,
-                Token::Operator(b"TJ".to_vec()),
+                Token::Operator(b"TJ"),
                 Token::Number(-3.0),
                 Token::Number(0.5),
             ]
@@ -291,12 +320,10 @@ mod tests {
     fn image_data_is_jumped_over() {
         let source = b"BI /W 1 ID \x00EI\xff\x01 EI Q (x) Tj";
         let mut lexer = Lexer::new(source);
-        lexer
-            .by_ref()
-            .find(|token| *token == Token::Operator(b"ID".to_vec()));
+        lexer.by_ref().find(|token| *token == Token::Operator(b"ID"));
 
         lexer.skip_inline_image();
 
-        assert_eq!(lexer.next(), Some(Token::Operator(b"Q".to_vec())));
+        assert_eq!(lexer.next(), Some(Token::Operator(b"Q")));
     }
 }

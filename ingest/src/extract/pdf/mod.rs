@@ -1,10 +1,18 @@
 //! PDF: pages of placed characters, put together to lines, paragraphs and headings, with page numbers.
 
+mod about;
+mod bidi;
 mod cmap;
 mod content;
+mod edges;
+mod encoding;
 mod font;
 mod layout;
 mod lexer;
+mod objects;
+mod outline;
+mod page;
+mod program;
 mod structure;
 mod table;
 #[cfg(test)]
@@ -12,28 +20,54 @@ mod tests;
 mod text_state;
 mod words;
 
+use std::collections::HashSet;
+
 use lopdf::{DecompressError, Document, Error, LoadOptions, Object, ObjectId};
 
-use self::content::PageReader;
-use self::font::dict_in;
+use self::about::about;
 use self::layout::lines_of;
+use self::outline::Outline;
+use self::page::PageReader;
 use self::structure::write_blocks;
 use crate::document::DocumentBuilder;
-use crate::{ExtractError, ExtractedDocument, Limits};
-
-/// Titles that programs write when nobody gave one.
-const EMPTY_TITLES: [&str; 4] = [
-    "untitled",
-    "microsoft word",
-    "powerpoint presentation",
-    "document",
-];
+use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Reads the text of all pages. Restrictions on printing or editing do not matter; a password for opening
-/// does.
-pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
+/// does, and is tried where the hints have one.
+pub(crate) fn extract(
+    bytes: &[u8],
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
     let max_unpacked = limits.max_unpacked(bytes.len() as u64);
+    let document = load(bytes, hints, max_unpacked)?;
+    let pages = pages_of(&document, limits)?;
+
+    let mut reader = PageReader::new(&document, max_unpacked);
+    let mut lines = Vec::with_capacity(pages.len());
+    let mut has_images = false;
+    let mut scanned_pages = Vec::new();
+    for (page, number) in pages.iter().zip(1_u32..) {
+        let content = reader.read(*page)?;
+        has_images |= content.has_image;
+        scanned_pages.extend(content.is_scanned.then_some(number));
+        lines.push(lines_of(content.glyphs));
+    }
+
+    let mut builder = DocumentBuilder::new(limits);
+    builder.page_count = u32::try_from(pages.len()).ok();
+    builder.scanned_pages = scanned_pages;
+    (builder.title, builder.metadata) = about(&document);
+    write_blocks(lines, &Outline::of(&document, &pages), &mut builder);
+    builder.finish().map_err(|error| match error {
+        ExtractError::NoText { .. } => ExtractError::NoText { scanned: has_images },
+        error => error,
+    })
+}
+
+fn load(bytes: &[u8], hints: &Hints, max_unpacked: u64) -> Result<Document, ExtractError> {
     let options = LoadOptions {
+        password: hints.password.clone(),
         max_decompressed_size: Some(usize::try_from(max_unpacked).unwrap_or(usize::MAX)),
         ..LoadOptions::default()
     };
@@ -41,34 +75,36 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
     if document.trailer.has(b"Encrypt") {
         return Err(ExtractError::PasswordProtected);
     }
+    Ok(document)
+}
+
+/// The pages in order, each once: a broken tree may hold one many times. Where the tree is lost, all pages that
+/// the file holds.
+fn pages_of(document: &Document, limits: &Limits) -> Result<Vec<ObjectId>, ExtractError> {
     let max_pages = limits.max_pages as usize;
-    let pages: Vec<ObjectId> = document.page_iter().take(max_pages + 1).collect();
+    let mut seen = HashSet::new();
+    let mut pages: Vec<ObjectId> = document
+        .page_iter()
+        .filter(|page| seen.insert(*page))
+        .take(max_pages + 1)
+        .collect();
+    if pages.is_empty() {
+        let is_page = |object: &Object| object.as_dict().is_ok_and(|dict| dict.has_type(b"Page"));
+        pages = document
+            .objects
+            .iter()
+            .filter(|(_, object)| is_page(object))
+            .map(|(id, _)| *id)
+            .take(max_pages + 1)
+            .collect();
+    }
     if pages.is_empty() {
         return Err(ExtractError::damaged("it has no pages"));
     }
     if pages.len() > max_pages {
         return Err(ExtractError::too_large(format!("more than {max_pages} pages")));
     }
-
-    let mut reader = PageReader::new(&document, max_unpacked);
-    let mut lines = Vec::with_capacity(pages.len());
-    let mut pages_with_images = 0;
-    for page in &pages {
-        let content = reader.read(*page)?;
-        pages_with_images += usize::from(content.has_image);
-        lines.push(lines_of(content.glyphs));
-    }
-
-    let mut builder = DocumentBuilder::new(limits);
-    builder.page_count = u32::try_from(pages.len()).ok();
-    builder.title = title_of(&document);
-    write_blocks(lines, &mut builder);
-    builder.finish().map_err(|error| match error {
-        ExtractError::NoText { .. } => ExtractError::NoText {
-            scanned: pages_with_images > 0,
-        },
-        error => error,
-    })
+    Ok(pages)
 }
 
 fn judge(error: &Error) -> ExtractError {
@@ -80,23 +116,4 @@ fn judge(error: &Error) -> ExtractError {
         Error::Decryption(_) => ExtractError::damaged("its encryption is broken or of an unknown kind"),
         _ => ExtractError::damaged("its structure is broken"),
     }
-}
-
-/// The title in the document's properties, if a person gave it.
-fn title_of(document: &Document) -> Option<String> {
-    let info = dict_in(document, &document.trailer, b"Info")?;
-    let title = info
-        .get(b"Title")
-        .ok()
-        .map(|title| document.dereference(title))
-        .and_then(Result::ok)?
-        .1;
-    let Object::String(..) = title else { return None };
-    let title = lopdf::decode_text_string(title).ok()?;
-    let lower = title.trim().to_lowercase();
-    let is_file_name = lower.rsplit_once('.').is_some_and(|(_, end)| {
-        (2..=5).contains(&end.len()) && end.chars().all(|c| c.is_ascii_alphanumeric())
-    });
-    let is_empty = EMPTY_TITLES.iter().any(|empty| lower.starts_with(empty));
-    (lower.chars().count() > 2 && !is_file_name && !is_empty).then_some(title)
 }

@@ -3,19 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::edges::drop_repeated_edges;
 use super::layout::Line;
+use super::outline::Outline;
 use super::table::{Part, parts_of};
 use super::words::{joined, words_of};
 use crate::BlockKind;
 use crate::document::DocumentBuilder;
 use crate::extract::table::Table;
-
-/// Lines at the top and bottom of a page that may be header or footer.
-const EDGE_LINES: usize = 3;
-
-/// A line that stands at the edge of this share of pages is a header or footer.
-const REPEATED_SHARE_PERCENT: usize = 40;
-const REPEATED_MIN_PAGES: usize = 3;
 
 /// A heading is larger than the text by this factor.
 const HEADING_FACTOR: f32 = 1.12;
@@ -39,13 +34,13 @@ const BULLETS: [char; 16] = [
 ];
 
 /// Writes the pages as blocks.
-pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, builder: &mut DocumentBuilder) {
+pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, outline: &Outline, builder: &mut DocumentBuilder) {
     drop_repeated_edges(&mut pages);
     let page_count = pages.len();
     pages
         .iter_mut()
         .for_each(|lines| drop_contents(lines, page_count));
-    let style = Style::of(&pages);
+    let style = Style::of(&pages, outline);
     let words = words_of(&pages);
     for (lines, number) in pages.into_iter().zip(1_u32..) {
         let mut writer = Writer {
@@ -60,7 +55,7 @@ pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, builder: &mut DocumentBuil
                 Part::Line(line) => {
                     if paragraph
                         .last()
-                        .is_some_and(|last| !style.continues(&paragraph, last, &line))
+                        .is_some_and(|last| !style.continues(&paragraph, last, &line, number))
                     {
                         writer.write_paragraph(&paragraph);
                         paragraph.clear();
@@ -86,7 +81,10 @@ pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, builder: &mut DocumentBuil
 
 /// What is usual in the document.
 #[derive(Debug)]
-struct Style {
+struct Style<'a> {
+    outline: &'a Outline,
+    /// Levels of the headings of a size, where the outline tells them.
+    level_of_size: Vec<(f32, u8)>,
     body_size: f32,
     /// Distance of baselines within a paragraph, in ems.
     leading: f32,
@@ -95,8 +93,8 @@ struct Style {
     bold_is_heading: bool,
 }
 
-impl Style {
-    fn of(pages: &[Vec<Line>]) -> Self {
+impl<'a> Style<'a> {
+    fn of(pages: &[Vec<Line>], outline: &'a Outline) -> Self {
         let mut by_size: HashMap<i32, usize> = HashMap::new();
         let mut by_leading: HashMap<i32, usize> = HashMap::new();
         let (mut bold_chars, mut chars) = (0_usize, 0_usize);
@@ -124,6 +122,8 @@ impl Style {
             .collect();
         heading_sizes.sort_unstable_by(|a, b| b.cmp(a));
         Self {
+            outline,
+            level_of_size: levels_by_size(pages, outline),
             body_size,
             leading,
             heading_sizes: heading_sizes.into_iter().map(|size| size as f32 / 2.0).collect(),
@@ -132,7 +132,7 @@ impl Style {
     }
 
     /// Whether `line` goes on with the paragraph that ends in `last`.
-    fn continues(&self, paragraph: &[Line], last: &Line, line: &Line) -> bool {
+    fn continues(&self, paragraph: &[Line], last: &Line, line: &Line, page: u32) -> bool {
         if last.direction != line.direction || last.is_mono != line.is_mono {
             return false;
         }
@@ -155,6 +155,9 @@ impl Style {
         if starts_item(&line.text) {
             return false;
         }
+        if self.outline.level(page, &last.text).is_some() || self.outline.level(page, &line.text).is_some() {
+            return false;
+        }
         // A sentence that ends well before the margin ends its paragraph.
         let margin = paragraph.iter().map(|line| line.end).fold(line.end, f32::max);
         let width = margin - paragraph.iter().map(|line| line.start).fold(line.start, f32::min);
@@ -162,9 +165,12 @@ impl Style {
         !(ends_early && last.text.ends_with(['.', '!', '?', ':', '。']))
     }
 
-    fn heading_level(&self, paragraph: &[Line], text: &str) -> Option<u8> {
+    fn heading_level(&self, paragraph: &[Line], text: &str, page: u32) -> Option<u8> {
         let first = paragraph.first()?;
         let length = text.chars().count();
+        if let Some(level) = self.outline.level(page, text) {
+            return Some(level);
+        }
         if first.is_mono
             || length > MAX_HEADING_CHARS
             || paragraph.len() > 4
@@ -177,7 +183,7 @@ impl Style {
             .iter()
             .position(|size| (size - first.size).abs() < 0.3);
         if let Some(rank) = larger {
-            return Some(rank.min(5) as u8 + 1);
+            return Some(self.outlined_level(first.size).unwrap_or(rank.min(5) as u8 + 1));
         }
         let is_bold_heading = self.bold_is_heading
             && paragraph.iter().all(|line| line.is_bold)
@@ -186,8 +192,45 @@ impl Style {
             && first.size >= self.body_size * 0.98
             && !text.ends_with(['.', ',', ';', ':'])
             && !starts_bulleted(text);
-        is_bold_heading.then(|| self.heading_sizes.len().min(5) as u8 + 1)
+        is_bold_heading.then(|| {
+            self.outlined_level(first.size)
+                .unwrap_or(self.heading_sizes.len().min(5) as u8 + 1)
+        })
     }
+
+    /// The level of a heading that the outline lacks: that of others of its size, or one below larger ones.
+    fn outlined_level(&self, size: f32) -> Option<u8> {
+        let not_smaller = self
+            .level_of_size
+            .iter()
+            .filter(|(known, _)| *known > size - 0.3)
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        match not_smaller {
+            Some((known, level)) if (known - size).abs() < 0.3 => Some(*level),
+            Some((_, level)) => Some((level + 1).min(6)),
+            None => (!self.level_of_size.is_empty()).then_some(1),
+        }
+    }
+}
+
+/// Which level the lines that the outline names have, by their size.
+fn levels_by_size(pages: &[Vec<Line>], outline: &Outline) -> Vec<(f32, u8)> {
+    if outline.is_empty() {
+        return Vec::new();
+    }
+    let mut counts: HashMap<i32, HashMap<i32, usize>> = HashMap::new();
+    for (lines, number) in pages.iter().zip(1_u32..) {
+        for line in lines {
+            if let Some(level) = outline.level(number, &line.text) {
+                let of_size = counts.entry(rounded(line.size)).or_default();
+                *of_size.entry(i32::from(level)).or_default() += 1;
+            }
+        }
+    }
+    counts
+        .into_iter()
+        .filter_map(|(size, levels)| Some((size as f32 / 2.0, most_frequent(&levels)? as u8)))
+        .collect()
 }
 
 fn rounded(size: f32) -> i32 {
@@ -203,7 +246,7 @@ fn most_frequent(counts: &HashMap<i32, usize>) -> Option<i32> {
 
 /// Writes the parts of one page.
 struct Writer<'a> {
-    style: &'a Style,
+    style: &'a Style<'a>,
     words: &'a HashSet<String>,
     page: u32,
     builder: &'a mut DocumentBuilder,
@@ -218,7 +261,7 @@ impl Writer<'_> {
             return;
         }
         let text = joined(paragraph, self.words);
-        if let Some(level) = self.style.heading_level(paragraph, &text) {
+        if let Some(level) = self.style.heading_level(paragraph, &text, self.page) {
             self.builder.push(BlockKind::Heading { level }, &text, page);
             return;
         }
@@ -322,65 +365,4 @@ fn starts_item(text: &str) -> bool {
     let is_number = !stem.is_empty() && stem.len() <= 2 && stem.bytes().all(|byte| byte.is_ascii_digit());
     let is_letter = stem.len() == 1 && stem.bytes().all(|byte| byte.is_ascii_lowercase());
     is_number || is_letter
-}
-
-/// Removes page headers and footers: lines at the edge of a page that stand, digits aside, on many pages.
-fn drop_repeated_edges(pages: &mut [Vec<Line>]) {
-    let mut pages_with: HashMap<String, usize> = HashMap::new();
-    for lines in pages.iter() {
-        let mut keys: Vec<String> = edges_of(lines)
-            .into_iter()
-            .map(|at| edge_key(&lines[at]))
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys {
-            *pages_with.entry(key).or_default() += 1;
-        }
-    }
-    let needed = (pages.len() * REPEATED_SHARE_PERCENT / 100).max(REPEATED_MIN_PAGES);
-    for lines in pages.iter_mut() {
-        let mut repeated = edges_of(lines);
-        repeated.retain(|at| {
-            pages_with
-                .get(&edge_key(&lines[*at]))
-                .is_some_and(|count| *count >= needed)
-        });
-        let mut at = 0;
-        lines.retain(|_| {
-            at += 1;
-            !repeated.contains(&(at - 1))
-        });
-    }
-}
-
-/// The uppermost and lowest lines of a page, wherever they come in its order.
-fn edges_of(lines: &[Line]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..lines.len()).collect();
-    order.sort_by(|a, b| lines[*b].baseline.total_cmp(&lines[*a].baseline));
-    let bottom = order.len().saturating_sub(EDGE_LINES);
-    let mut edges: Vec<usize> = order
-        .iter()
-        .take(EDGE_LINES)
-        .chain(order.iter().skip(bottom))
-        .copied()
-        .collect();
-    edges.sort_unstable();
-    edges.dedup();
-    edges
-}
-
-fn edge_key(line: &Line) -> String {
-    let digits_aside: String = line
-        .text
-        .chars()
-        .map(|c| if c.is_numeric() { '0' } else { c })
-        .collect();
-    let mut key = String::with_capacity(digits_aside.len());
-    for c in digits_aside.chars() {
-        if !(c == '0' && key.ends_with('0')) {
-            key.push(c);
-        }
-    }
-    format!("{key} {}", (line.baseline / 4.0).round())
 }

@@ -48,7 +48,7 @@ fn save(mut document: Document) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Result<ExtractedDocument, &'static str> {
-    extract(bytes, &Limits::default()).map_err(|error| error.code())
+    extract(bytes, &Hints::default(), &Limits::default()).map_err(|error| error.code())
 }
 
 fn text_of(bytes: &[u8]) -> Result<String, &'static str> {
@@ -193,7 +193,7 @@ fn page_headers_and_numbers_are_left_out() {
 
     assert_eq!(
         text,
-        "Content one.\n\nContent two.\n\nContent three.\n\nContent four.\n\nContent five."
+        "Acme handbook\n\nContent one.\n\nContent two.\n\nContent three.\n\nContent four.\n\nContent five."
     );
 }
 
@@ -220,12 +220,13 @@ fn text_under_a_scanned_page_is_its_text() {
 fn pages_of_pictures_have_no_text_and_look_scanned() {
     let outcome = extract(
         &pdf_of(&["BI /W 1 /H 1 /BPC 8 /CS /G ID x EI"]),
+        &Hints::default(),
         &Limits::default(),
     );
 
     assert_eq!(outcome, Err(ExtractError::NoText { scanned: true }));
     assert_eq!(
-        extract(&pdf_of(&[""]), &Limits::default()),
+        extract(&pdf_of(&[""]), &Hints::default(), &Limits::default()),
         Err(ExtractError::NoText { scanned: false })
     );
 }
@@ -312,7 +313,7 @@ fn more_pages_than_allowed_and_none_are_refused() {
     let three = pdf_of(&["", "", ""]);
 
     assert_eq!(
-        extract(&three, &limits).map_err(|error| error.code()),
+        extract(&three, &Hints::default(), &limits).map_err(|error| error.code()),
         Err("too_large")
     );
     assert_eq!(text_of(&pdf_of(&[])), Err("damaged"));

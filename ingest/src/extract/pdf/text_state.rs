@@ -13,7 +13,7 @@ const MIN_SIZE: f32 = 1.0;
 /// A character on a page. Positions are along and across the direction of writing, in points.
 #[derive(Debug, Clone)]
 pub(super) struct Glyph {
-    pub(super) text: String,
+    pub(super) text: Rc<str>,
     pub(super) start: f32,
     pub(super) end: f32,
     /// Position of the baseline, upwards.
@@ -150,10 +150,10 @@ impl Machine {
 }
 
 /// The glyph drawn with `place`, unless it is too small to be seen.
-fn glyph_at(place: Matrix, text: String, width: f32, size: f32, font: &Font) -> Option<Glyph> {
+fn glyph_at(place: Matrix, text: Rc<str>, width: f32, size: f32, font: &Font) -> Option<Glyph> {
     let [a, b, c, d, x, y] = place;
     let along = a.hypot(b);
-    let drawn_size = size.abs() * c.hypot(d);
+    let drawn_size = font.looks(size.abs() * c.hypot(d));
     if text.is_empty() || !along.is_finite() || along == 0.0 || !(MIN_SIZE..10_000.0).contains(&drawn_size) {
         return None;
     }
@@ -166,10 +166,21 @@ fn glyph_at(place: Matrix, text: String, width: f32, size: f32, font: &Font) -> 
         end: start + width.abs() * along,
         baseline: y * dx - x * dy,
         size: drawn_size,
-        direction: dy.atan2(dx).to_degrees().round() as i16,
+        direction: degrees(dx, dy),
         is_bold: font.is_bold,
         is_mono: font.is_mono,
     })
+}
+
+/// A direction in whole degrees over -180.
+fn degrees(dx: f32, dy: f32) -> i16 {
+    if dy == 0.0 && dx > 0.0 {
+        return 0;
+    }
+    match dy.atan2(dx).to_degrees().round() as i16 {
+        -180 => 180,
+        other => other,
+    }
 }
 
 fn matrix_of(number: &impl Fn(usize) -> f32) -> Matrix {
