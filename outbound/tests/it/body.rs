@@ -138,6 +138,22 @@ async fn an_answer_of_another_type_is_refused_before_its_body() {
 }
 
 #[tokio::test]
+async fn an_answer_that_names_no_type_is_read_if_the_caller_looks_for_itself() {
+    let accept = Accept::only(["text/html"]).or_unnamed();
+    let untyped = Server::always(Reply::Raw(
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello".to_vec(),
+    ))
+    .await;
+    let image = Server::always(ok("image/png", b"x")).await;
+    let client = client_for(&[&untyped, &image]);
+
+    let fetched = client.get(&untyped.url("/"), &accept, HeaderMap::new()).await;
+    assert_eq!(fetched.expect("any type").body, "hello");
+    let refused = client.get(&image.url("/"), &accept, HeaderMap::new()).await;
+    assert_eq!(refused.expect_err("another type").code(), "content_type");
+}
+
+#[tokio::test]
 async fn a_refusal_or_an_unchanged_page_is_an_answer_of_any_type() {
     let accept = Accept::only(["text/html"]);
     for (head, status, body) in [

@@ -90,7 +90,7 @@ pub struct Validators {
 /// What a server said about a page.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    Page(Page),
+    Page(Box<Page>),
     /// The copy that the validators belong to still holds.
     NotModified,
     /// The page is elsewhere: at another origin, or where `may_follow` or robots.txt says no. To be judged and queued
@@ -215,7 +215,7 @@ impl Fetcher {
         }
         let has_validators = *request.validators != Validators::default();
         match fetched.status.as_u16() {
-            200..=299 => Ok(Answer::Page(Page::new(fetched, &self.product))),
+            200..=299 => Ok(Answer::Page(Box::new(Page::new(fetched, &self.product)))),
             304 if has_validators => Ok(Answer::NotModified),
             status @ (404 | 410) => Ok(Answer::Gone { status }),
             status => Err(FetchFailure::of_status(status, retry_after(&fetched.headers))),

@@ -58,6 +58,8 @@ struct Pace {
 #[derive(Debug)]
 pub struct Permit {
     _slot: OwnedSemaphorePermit,
+    /// A host in use is not forgotten.
+    _host: Arc<Host>,
 }
 
 impl Politeness {
@@ -97,7 +99,10 @@ impl Politeness {
             sleep_until(start).await;
             start = start.max(host.pace().blocked_until);
         }
-        Permit { _slot: slot }
+        Permit {
+            _slot: slot,
+            _host: host,
+        }
     }
 
     /// Leaves the host of `url` alone for `pause`, up to [`MAX_BACK_OFF`].

@@ -181,9 +181,8 @@ fn parse_xml(text: &str, location: &Url) -> Result<Sitemap, SitemapError> {
     let mut root: Option<String> = None;
     let mut depth = 0usize;
     let mut open: Option<Open> = None;
-    loop {
-        // A list that breaks in the middle still names what stands before.
-        let Ok(event) = reader.read_event() else { break };
+    // A list that breaks in the middle still names what stands before.
+    while let Ok(event) = reader.read_event() {
         match event {
             Event::Start(tag) => {
                 depth += 1;
