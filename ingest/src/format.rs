@@ -1,11 +1,12 @@
 //! Decides what a file is from its content; the name only chooses among kinds of plain text.
 
-use std::io::Cursor;
+mod container;
+mod plain;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ExtractError;
-use crate::extract::{csv, text};
+use crate::extract::text;
 
 /// Readers of PDF accept junk before the header up to here.
 const PDF_HEADER_WINDOW: usize = 1_024;
@@ -17,19 +18,31 @@ const SNIFF_WINDOW: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    Text,
-    Markdown,
-    Html,
     Pdf,
+    /// Word, with and without macros, and its templates.
     Docx,
+    Pptx,
+    Xlsx,
+    Odt,
+    Odp,
+    Ods,
+    Html,
+    Markdown,
+    /// Values between commas, semicolons, tabs or bars.
     Csv,
+    Text,
 }
 
 impl Format {
     /// Every format, in the order they are shown to people.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Pdf,
         Self::Docx,
+        Self::Pptx,
+        Self::Xlsx,
+        Self::Odt,
+        Self::Odp,
+        Self::Ods,
         Self::Html,
         Self::Markdown,
         Self::Csv,
@@ -39,48 +52,59 @@ impl Format {
     /// The name used in stored rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Text => "text",
-            Self::Markdown => "markdown",
-            Self::Html => "html",
             Self::Pdf => "pdf",
             Self::Docx => "docx",
+            Self::Pptx => "pptx",
+            Self::Xlsx => "xlsx",
+            Self::Odt => "odt",
+            Self::Odp => "odp",
+            Self::Ods => "ods",
+            Self::Html => "html",
+            Self::Markdown => "markdown",
             Self::Csv => "csv",
+            Self::Text => "text",
         }
     }
 
     /// The media type to serve the original with.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::Text => "text/plain",
-            Self::Markdown => "text/markdown",
-            Self::Html => "text/html",
             Self::Pdf => "application/pdf",
             Self::Docx => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            Self::Pptx => "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+            Self::Xlsx => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            Self::Odt => "application/vnd.oasis.opendocument.text",
+            Self::Odp => "application/vnd.oasis.opendocument.presentation",
+            Self::Ods => "application/vnd.oasis.opendocument.spreadsheet",
+            Self::Html => "text/html",
+            Self::Markdown => "text/markdown",
             Self::Csv => "text/csv",
+            Self::Text => "text/plain",
         }
     }
 
     /// The accepted formats as a list for a person.
     pub fn accepted_names() -> &'static str {
-        "PDF, Word (.docx), HTML, Markdown, CSV, plain text"
+        "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), OpenDocument (.odt, .odp, .ods), HTML, \
+         Markdown, CSV, TSV, plain text"
     }
 
-    /// What `bytes` are. `file_name` chooses between text, Markdown and CSV, where the content allows it.
+    /// What `bytes` are. `file_name` chooses among the kinds of text, where the content allows it.
     pub fn detect(bytes: &[u8], file_name: &str) -> Result<Self, ExtractError> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(ExtractError::EmptyFile);
         }
-        if contains(&bytes[..bytes.len().min(PDF_HEADER_WINDOW)], b"%PDF-") {
-            return Ok(Self::Pdf);
-        }
         if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
-            return detect_in_zip(bytes);
+            return container::detect_in_zip(bytes);
         }
-        if bytes.starts_with(&[0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1]) {
-            return Err(judge_compound_file(bytes));
+        if bytes.starts_with(&container::COMPOUND_FILE) {
+            return container::detect_in_compound_file(bytes);
         }
         if bytes.starts_with(b"{\\rtf") {
             return Err(unsupported("RTF"));
+        }
+        if contains(&bytes[..bytes.len().min(PDF_HEADER_WINDOW)], b"%PDF-") {
+            return Ok(Self::Pdf);
         }
         let Some(sample) = text::decode_sample(bytes, SNIFF_WINDOW) else {
             return Err(ExtractError::UnsupportedType {
@@ -90,126 +114,34 @@ impl Format {
         if sample.trim().is_empty() && bytes.len() <= SNIFF_WINDOW {
             return Err(ExtractError::EmptyFile);
         }
-        Ok(detect_in_text(&sample, bytes, file_name))
+        Ok(plain::detect(&sample, bytes, file_name))
     }
+}
+
+/// Names content that is none of the formats, with what it would need where that helps.
+fn name_of_binary(bytes: &[u8]) -> Option<String> {
+    let kind = infer::get(bytes)?;
+    Some(match kind.matcher_type() {
+        infer::MatcherType::Image => {
+            format!(
+                "{}, a picture: reading it needs a text recognition (OCR) endpoint",
+                kind.mime_type()
+            )
+        }
+        infer::MatcherType::Audio | infer::MatcherType::Video => {
+            format!(
+                "{}, a recording: reading it needs a transcription endpoint",
+                kind.mime_type()
+            )
+        }
+        _ => kind.mime_type().to_owned(),
+    })
 }
 
 fn unsupported(found: &str) -> ExtractError {
     ExtractError::UnsupportedType {
         found: Some(found.to_owned()),
     }
-}
-
-/// A `.docx` is a zip archive with a Word body; every other archive is named for what it is.
-fn detect_in_zip(bytes: &[u8]) -> Result<Format, ExtractError> {
-    let Ok(archive) = zip::ZipArchive::new(Cursor::new(bytes)) else {
-        return Err(ExtractError::damaged("the archive cannot be opened"));
-    };
-    let has = |prefix: &str| {
-        archive
-            .file_names()
-            .any(|name| name.is_ok_and(|name| name.starts_with(prefix)))
-    };
-    if has("word/document") {
-        return Ok(Format::Docx);
-    }
-    Err(if has("xl/") {
-        unsupported("Excel workbook")
-    } else if has("ppt/") {
-        unsupported("PowerPoint presentation")
-    } else {
-        unsupported("zip archive")
-    })
-}
-
-/// The old Office container also wraps new documents that are locked with a password.
-fn judge_compound_file(bytes: &[u8]) -> ExtractError {
-    let utf16 = |name: &str| -> Vec<u8> { name.encode_utf16().flat_map(u16::to_le_bytes).collect() };
-    if contains(bytes, &utf16("EncryptedPackage")) {
-        return ExtractError::PasswordProtected;
-    }
-    if contains(bytes, &utf16("WordDocument")) {
-        return unsupported("old Word document, save it as .docx");
-    }
-    unsupported("old Office document")
-}
-
-fn name_of_binary(bytes: &[u8]) -> Option<String> {
-    infer::get(bytes).map(|kind| kind.mime_type().to_owned())
-}
-
-fn detect_in_text(sample: &str, bytes: &[u8], file_name: &str) -> Format {
-    let extension = file_name
-        .rsplit_once('.')
-        .map(|(_, end)| end.to_ascii_lowercase())
-        .unwrap_or_default();
-    match sniff_markup(sample) {
-        Markup::Page => return Format::Html,
-        // Markdown and text files may open with a few tags; only their names tell.
-        Markup::Fragment if !matches!(extension.as_str(), "md" | "markdown" | "mdx" | "txt") => {
-            return Format::Html;
-        }
-        _ => {}
-    }
-    match extension.as_str() {
-        "md" | "markdown" | "mdx" => Format::Markdown,
-        "csv" | "tsv" if csv::is_plausible(bytes) => Format::Csv,
-        "html" | "htm" | "xhtml" if sample.contains("</") => Format::Html,
-        _ => Format::Text,
-    }
-}
-
-enum Markup {
-    /// Says that it is an HTML page.
-    Page,
-    /// Starts with an HTML tag.
-    Fragment,
-    None,
-}
-
-/// Tags at the start of a text that make it HTML (WHATWG MIME sniffing, section 7.1, with common blocks added).
-const OPENING_TAGS: [&str; 20] = [
-    "script", "iframe", "h1", "h2", "h3", "div", "font", "table", "a", "style", "title", "b", "br", "p",
-    "ul", "ol", "section", "article", "main", "meta",
-];
-
-fn sniff_markup(sample: &str) -> Markup {
-    let mut rest = sample.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n', '\u{c}']);
-    let mut starts_with_comment = false;
-    // Comments and the XML declaration may stand before the first tag.
-    loop {
-        let skipped = if let Some(after) = rest.strip_prefix("<!--") {
-            starts_with_comment = true;
-            after.split_once("-->").map(|(_, after)| after)
-        } else if let Some(after) = rest.strip_prefix("<?xml") {
-            after.split_once('>').map(|(_, after)| after)
-        } else {
-            break;
-        };
-        let Some(after) = skipped else { break };
-        rest = after.trim_start();
-    }
-    let head: String = rest.chars().take(16).collect::<String>().to_ascii_lowercase();
-    if ["<!doctype html", "<html", "<head", "<body"]
-        .iter()
-        .any(|tag| starts_with_tag(&head, tag))
-    {
-        return Markup::Page;
-    }
-    let is_tag = |name: &&str| {
-        head.strip_prefix('<')
-            .is_some_and(|tag| starts_with_tag(tag, name))
-    };
-    if OPENING_TAGS.iter().any(is_tag) || (starts_with_comment && rest.starts_with('<')) {
-        return Markup::Fragment;
-    }
-    Markup::None
-}
-
-fn starts_with_tag(text: &str, tag: &str) -> bool {
-    text.strip_prefix(tag).is_some_and(|after| {
-        after.is_empty() || after.starts_with(|c: char| c.is_whitespace() || c == '>' || c == '/')
-    })
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -1,49 +1,15 @@
 //! Tables as text: every row is one block that can be found and cited alone.
 
-use super::table::CELL_SEPARATOR;
+use super::records::{HEAD_ROWS, Layout};
 use super::text::{decode, hinted_encoding};
-use crate::document::{DocumentBuilder, one_line, shorten};
-use crate::{BlockKind, ExtractError, ExtractedDocument, Hints, Limits};
+use crate::document::DocumentBuilder;
+use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Delimiters in use, most common first.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// What is looked at to find the delimiter.
 const SNIFF_BYTES: usize = 16 << 10;
-
-/// Column names stand in every row, so they must not be long.
-const MAX_NAME_CHARS: usize = 60;
-
-/// Rows of a table without a header that must read as a question for the first column to be one.
-const QUESTION_SHARE_PERCENT: usize = 60;
-
-const QUESTION_NAMES: [&str; 11] = [
-    "question",
-    "questions",
-    "q",
-    "frage",
-    "fragen",
-    "pregunta",
-    "domanda",
-    "pergunta",
-    "vraag",
-    "вопрос",
-    "问题",
-];
-const ANSWER_NAMES: [&str; 12] = [
-    "answer",
-    "answers",
-    "a",
-    "antwort",
-    "antworten",
-    "réponse",
-    "reponse",
-    "respuesta",
-    "risposta",
-    "resposta",
-    "antwoord",
-    "ответ",
-];
 
 /// Reads a table: questions with answers where it has them, else rows of named values.
 pub(crate) fn extract(
@@ -65,19 +31,26 @@ pub(crate) fn extract(
         .flexible(true)
         .from_reader(table.as_bytes());
     let mut rows = reader.records().map_while(Result::ok);
-    let first: Vec<csv::StringRecord> = rows.by_ref().take(20).collect();
-    let layout = Layout::of(&first);
+    let first: Vec<csv::StringRecord> = rows.by_ref().take(HEAD_ROWS).collect();
+    let layout = {
+        let cells: Vec<Vec<(usize, &str)>> = first.iter().map(cells_of).collect();
+        Layout::of(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    };
     let data = first
         .into_iter()
         .skip(usize::from(layout.has_header()))
         .chain(rows);
     for row in data {
-        layout.write(&row, &mut builder);
+        layout.write(&cells_of(&row), 1, &mut builder);
         if builder.is_full() {
             break;
         }
     }
     builder.finish()
+}
+
+fn cells_of(row: &csv::StringRecord) -> Vec<(usize, &str)> {
+    row.iter().enumerate().collect()
 }
 
 /// Whether `bytes` parse as a table of at least two columns.
@@ -136,137 +109,6 @@ fn sniff_delimiter(head: &[u8]) -> Option<u8> {
         })
         .max_by_key(|(alike, columns, _)| (*alike, *columns))
         .map(|(_, _, delimiter)| delimiter)
-}
-
-/// What the columns mean.
-#[derive(Debug)]
-enum Layout {
-    /// `names` is empty when the table has no header.
-    Questions {
-        question: usize,
-        answer: usize,
-        names: Vec<String>,
-    },
-    Records {
-        names: Vec<String>,
-    },
-    Rows,
-}
-
-impl Layout {
-    fn of(first: &[csv::StringRecord]) -> Self {
-        let Some(header) = first.first() else {
-            return Self::Rows;
-        };
-        let names: Vec<String> = header
-            .iter()
-            .map(|name| shorten(&one_line(name), MAX_NAME_CHARS))
-            .collect();
-        let find = |known: &[&str]| {
-            names
-                .iter()
-                .position(|name| known.contains(&name.to_lowercase().as_str()))
-        };
-        if let (Some(question), Some(answer)) = (find(&QUESTION_NAMES), find(&ANSWER_NAMES)) {
-            return Self::Questions {
-                question,
-                answer,
-                names,
-            };
-        }
-        let questions = first.iter().filter(|row| {
-            row.get(0)
-                .is_some_and(|cell| cell.trim_end().ends_with(['?', '？']))
-        });
-        let count = questions.count();
-        let has_two_columns = first.iter().all(|row| row.len() == 2);
-        if has_two_columns && count > 0 && count * 100 >= first.len() * QUESTION_SHARE_PERCENT {
-            let is_header = first.len() > count && !header[0].trim_end().ends_with(['?', '？']);
-            let names = if is_header { names } else { Vec::new() };
-            return Self::Questions {
-                question: 0,
-                answer: 1,
-                names,
-            };
-        }
-        if first.len() > 1 && names.len() > 1 && header.iter().all(is_name) {
-            return Self::Records { names };
-        }
-        Self::Rows
-    }
-
-    fn has_header(&self) -> bool {
-        match self {
-            Self::Questions { names, .. } => !names.is_empty(),
-            Self::Records { .. } => true,
-            Self::Rows => false,
-        }
-    }
-
-    fn write(&self, row: &csv::StringRecord, builder: &mut DocumentBuilder) {
-        match self {
-            Self::Questions {
-                question,
-                answer,
-                names,
-            } => {
-                builder.push(
-                    BlockKind::Heading { level: 1 },
-                    row.get(*question).unwrap_or_default(),
-                    None,
-                );
-                builder.push(BlockKind::Paragraph, row.get(*answer).unwrap_or_default(), None);
-                let others = (0..row.len()).filter(|column| column != question && column != answer);
-                builder.push(BlockKind::Paragraph, &named_values(row, others, names), None);
-            }
-            Self::Records { names } => {
-                builder.push(
-                    BlockKind::TableRow { header: None },
-                    &named_values(row, 0..row.len(), names),
-                    None,
-                );
-            }
-            Self::Rows => {
-                let cells: Vec<&str> = row
-                    .iter()
-                    .map(str::trim)
-                    .filter(|cell| !cell.is_empty())
-                    .collect();
-                builder.push(
-                    BlockKind::TableRow { header: None },
-                    &cells.join(CELL_SEPARATOR),
-                    None,
-                );
-            }
-        }
-    }
-}
-
-/// `name: value` lines of the columns that have a value.
-fn named_values(row: &csv::StringRecord, columns: impl Iterator<Item = usize>, names: &[String]) -> String {
-    let mut lines = Vec::new();
-    for column in columns {
-        let value = row.get(column).map(one_line).unwrap_or_default();
-        if value.is_empty() {
-            continue;
-        }
-        match names.get(column).filter(|name| !name.is_empty()) {
-            Some(name) => lines.push(format!("{name}: {value}")),
-            None => lines.push(value),
-        }
-    }
-    lines.join("\n")
-}
-
-/// Whether a cell of the first row may be the name of its column.
-fn is_name(cell: &str) -> bool {
-    let cell = cell.trim();
-    cell.is_empty()
-        || (cell.chars().count() <= MAX_NAME_CHARS
-            && cell.chars().any(char::is_alphabetic)
-            && !cell.ends_with(['.', '?', '!'])
-            && !cell.contains('@')
-            && !cell.contains("://"))
 }
 
 #[cfg(test)]

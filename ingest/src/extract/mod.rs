@@ -2,12 +2,24 @@
 
 pub(crate) mod csv;
 mod docx;
+mod drawing;
 mod html;
 mod markdown;
+mod odf;
+pub(crate) mod package;
 mod pdf;
+mod pptx;
+mod records;
+pub(crate) mod scope;
+mod sheet;
 mod table;
 pub(crate) mod text;
+mod xlsx;
+mod xml;
 
+use std::cell::Cell;
+
+use self::scope::Scope;
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// Reads `bytes` as `format`, in this process.
@@ -19,12 +31,24 @@ pub fn extract(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
+    let unpack = Cell::new(0);
+    let scope = Scope::of_file(bytes, hints, limits, &unpack);
+    read(bytes, format, &scope)
+}
+
+/// Reads a file, or a document inside one.
+fn read(bytes: &[u8], format: Format, scope: &Scope<'_>) -> Result<ExtractedDocument, ExtractError> {
     match format {
-        Format::Text => text::extract(bytes, hints, limits),
-        Format::Markdown => markdown::extract(bytes, hints, limits),
-        Format::Html => html::extract(bytes, hints, limits),
-        Format::Docx => docx::extract(bytes, limits),
-        Format::Csv => csv::extract(bytes, hints, limits),
-        Format::Pdf => pdf::extract(bytes, hints, limits),
+        Format::Text => text::extract(bytes, scope.hints, scope.limits),
+        Format::Markdown => markdown::extract(bytes, scope.hints, scope.limits),
+        Format::Html => html::extract(bytes, scope.hints, scope.limits),
+        Format::Pdf => pdf::extract(bytes, scope.hints, scope.limits),
+        Format::Csv => csv::extract(bytes, scope.hints, scope.limits),
+        Format::Docx => docx::extract(bytes, scope),
+        Format::Pptx => pptx::extract(bytes, scope),
+        Format::Xlsx => xlsx::extract(bytes, scope),
+        Format::Odt => odf::extract_text(bytes, scope),
+        Format::Odp => odf::extract_presentation(bytes, scope),
+        Format::Ods => odf::extract_spreadsheet(bytes, scope),
     }
 }

@@ -52,6 +52,19 @@ pub(crate) fn decode(
     Ok(text.into_owned())
 }
 
+/// Decodes a part that says nothing of its encoding. UTF-8 is taken as it is, without a copy.
+pub(crate) fn decode_owned(bytes: Vec<u8>, limits: &Limits) -> Result<String, ExtractError> {
+    if bytes.len() as u64 > limits.max_unpacked_bytes {
+        return Err(ExtractError::too_large("too much text"));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if text.starts_with('\u{feff}') => Ok(text['\u{feff}'.len_utf8()..].to_owned()),
+        Ok(text) if !text.contains('\0') => Ok(text),
+        Ok(text) => decode(text.as_bytes(), None, limits),
+        Err(error) => decode(error.as_bytes(), None, limits),
+    }
+}
+
 /// The first `window` bytes as text, or `None` if these are not the bytes of a text.
 pub(crate) fn decode_sample(bytes: &[u8], window: usize) -> Option<String> {
     let head = &bytes[..bytes.len().min(DETECT_WINDOW)];

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use super::math::Equation;
 use super::numbering::Numbering;
 use super::styles::{Styles, heading_of_outline};
-use super::xml::{Element, XmlEvent, XmlReader};
 use crate::document::DocumentBuilder;
 use crate::extract::table::Table;
+use crate::extract::xml::{Element, XmlEvent, XmlReader};
 use crate::{BlockKind, ExtractError};
 
 /// Elements that hold no text of the document: deleted and moved text, field codes, the old spelling of what
@@ -96,7 +96,7 @@ pub(super) fn read_notes(
             XmlEvent::End(_) if skip > 0 => skip -= 1,
             XmlEvent::Start(element) => {
                 let name = element.name();
-                match name.as_str() {
+                match name {
                     // Separators are lines, not notes.
                     "footnote" | "endnote"
                         if element.attribute("type").is_none_or(|kind| kind == "normal") =>
@@ -136,8 +136,8 @@ struct Run {
 }
 
 impl Run {
-    fn start(&mut self, element: &Element<'_>, styles: &Styles) {
-        match element.name().as_str() {
+    fn start(&mut self, element: &Element, styles: &Styles) {
+        match element.name() {
             "r" => {
                 self.depth += 1;
                 self.is_hidden = false;
@@ -200,14 +200,14 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    fn start(&mut self, element: &Element<'_>) {
+    fn start(&mut self, element: &Element) {
         let name = element.name();
-        if self.skip > 0 || SKIPPED.contains(&name.as_str()) {
+        if self.skip > 0 || SKIPPED.contains(&name) {
             self.skip += 1;
             return;
         }
         self.run.start(element, self.styles);
-        match name.as_str() {
+        match name {
             "p" => self.paragraphs.push(Paragraph::default()),
             "oMath" => self.equation = Some(Equation::begin()),
             "tbl" => self.open_table(),
@@ -227,8 +227,8 @@ impl Body<'_> {
             "tab" | "ptab" if self.run.takes_marks() => self.add("\t"),
             "br" | "cr" if self.run.takes_marks() => self.add("\n"),
             "noBreakHyphen" if self.run.takes_marks() => self.add("-"),
-            "footnoteReference" | "endnoteReference" => self.add_note(&name, element),
-            "pStyle" | "outlineLvl" | "numId" | "ilvl" => self.take_property(&name, element),
+            "footnoteReference" | "endnoteReference" => self.add_note(name, element),
+            "pStyle" | "outlineLvl" | "numId" | "ilvl" => self.take_property(name, element),
             _ => {}
         }
     }
@@ -269,7 +269,7 @@ impl Body<'_> {
         }
     }
 
-    fn add_note(&mut self, name: &str, element: &Element<'_>) {
+    fn add_note(&mut self, name: &str, element: &Element) {
         let notes = if name == "footnoteReference" {
             &self.notes.footnotes
         } else {
@@ -281,7 +281,7 @@ impl Body<'_> {
         }
     }
 
-    fn take_property(&mut self, name: &str, element: &Element<'_>) {
+    fn take_property(&mut self, name: &str, element: &Element) {
         let Some(paragraph) = self.paragraphs.last_mut() else {
             return;
         };

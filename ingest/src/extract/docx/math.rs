@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::xml::{Element, XmlEvent};
+use crate::extract::xml::{Element, XmlEvent};
 
 /// Characters with a name in LaTeX.
 const NAMED: [(char, &str); 66] = [
@@ -116,7 +116,7 @@ impl Equation {
     }
 
     /// Takes the next event inside the equation; gives the finished LaTeX at its end.
-    pub(super) fn take(&mut self, event: XmlEvent<'_>) -> Option<String> {
+    pub(super) fn take(&mut self, event: XmlEvent) -> Option<String> {
         match event {
             XmlEvent::Start(element) => self.start(&element),
             XmlEvent::Text(text) if self.in_text => {
@@ -130,8 +130,8 @@ impl Equation {
         None
     }
 
-    fn start(&mut self, element: &Element<'_>) {
-        let name = element.name();
+    fn start(&mut self, element: &Element) {
+        let name = element.name().to_owned();
         self.in_text = name == "t";
         // Settings stand in an element of their own: `nary` > `naryPr` > `chr`.
         if let Some(at) = self

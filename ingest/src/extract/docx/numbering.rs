@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::xml::{Element, XmlEvent, XmlReader};
 use crate::ExtractError;
+use crate::extract::xml::{Element, XmlEvent, XmlReader};
 
 /// Levels of a list; the format has no more.
 const LEVELS: usize = 9;
@@ -52,9 +52,9 @@ impl Numbering {
         Ok(numbering)
     }
 
-    fn take(&mut self, element: &Element<'_>, place: &mut Place) {
+    fn take(&mut self, element: &Element, place: &mut Place) {
         let name = element.name();
-        match name.as_str() {
+        match name {
             "abstractNum" => {
                 let id = element.attribute("abstractNumId").unwrap_or_default();
                 self.looks.insert(id.clone(), vec![Level::default(); LEVELS]);
@@ -75,7 +75,7 @@ impl Numbering {
             _ => {}
         }
         if let Some(list) = place.list.as_ref().and_then(|id| self.lists.get_mut(id)) {
-            match name.as_str() {
+            match name {
                 "abstractNumId" => list.look = element.value().unwrap_or_default(),
                 "startOverride" => {
                     let start = element.value().and_then(|start| start.parse().ok()).unwrap_or(1);
@@ -89,7 +89,7 @@ impl Numbering {
             return;
         };
         let level = &mut levels[place.level];
-        match name.as_str() {
+        match name {
             "numFmt" => level.format = element.value().unwrap_or_default(),
             "lvlText" => level.pattern = element.value().unwrap_or_default(),
             "start" => level.start = element.value().and_then(|start| start.parse().ok()).unwrap_or(1),
@@ -180,14 +180,14 @@ fn number(count: u32, format: &str) -> String {
 }
 
 /// A to Z, then AA, BB and so on, as Word counts.
-fn letters(count: u32) -> String {
+pub(in crate::extract) fn letters(count: u32) -> String {
     let index = count.saturating_sub(1);
     let letter = char::from(b'A' + u8::try_from(index % 26).expect("a remainder of 26 fits"));
     let repeats = (index / 26 + 1).min(4) as usize;
     std::iter::repeat_n(letter, repeats).collect()
 }
 
-fn roman(count: u32) -> String {
+pub(in crate::extract) fn roman(count: u32) -> String {
     const SIGNS: [(u32, &str); 13] = [
         (1000, "M"),
         (900, "CM"),

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::xml::{Element, XmlEvent, XmlReader};
 use crate::ExtractError;
+use crate::extract::xml::{Element, XmlEvent, XmlReader};
 
 /// Styles inherit a few steps; longer chains are cycles.
 const MAX_INHERITANCE: usize = 20;
@@ -120,8 +120,8 @@ impl Styles {
 }
 
 impl Style {
-    fn take(&mut self, element: &Element<'_>) {
-        match element.name().as_str() {
+    fn take(&mut self, element: &Element) {
+        match element.name() {
             "name" => self.name = element.value().unwrap_or_default().to_lowercase(),
             "basedOn" => self.based_on = element.value(),
             "outlineLvl" => self.outline_level = element.value().and_then(|value| value.parse().ok()),

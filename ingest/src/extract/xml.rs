@@ -1,5 +1,7 @@
-//! A bounded view of XML: elements by local name, text with its references resolved, nothing else. Document
-//! types are refused, so no entity is ever defined, let alone fetched or expanded.
+//! A bounded view of XML: elements by local name, text with its references resolved, nothing else. No entity
+//! is ever defined, let alone fetched or expanded: document types are refused.
+
+use std::io::{BufRead, ErrorKind};
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
@@ -10,8 +12,8 @@ use crate::ExtractError;
 const MAX_ATTRIBUTES: usize = 256;
 
 #[derive(Debug)]
-pub(super) enum XmlEvent<'a> {
-    Start(Element<'a>),
+pub(super) enum XmlEvent {
+    Start(Element),
     /// The local name of the element that ends. Empty elements end too.
     End(String),
     Text(String),
@@ -19,12 +21,12 @@ pub(super) enum XmlEvent<'a> {
 
 /// A start tag.
 #[derive(Debug)]
-pub(super) struct Element<'a>(BytesStart<'a>);
+pub(super) struct Element(BytesStart<'static>);
 
-impl Element<'_> {
+impl Element {
     /// The name without its prefix.
-    pub(super) fn name(&self) -> String {
-        self.0.local_name().as_ref().to_owned()
+    pub(super) fn name(&self) -> &str {
+        self.0.local_name().into_inner()
     }
 
     /// The value of the attribute with this local name.
@@ -41,6 +43,17 @@ impl Element<'_> {
             })
     }
 
+    /// The value of the attribute with this local name that has a prefix, as references to other parts have.
+    pub(super) fn reference(&self, name: &str) -> Option<String> {
+        self.0
+            .attributes()
+            .with_checks(false)
+            .take(MAX_ATTRIBUTES)
+            .filter_map(Result::ok)
+            .find(|attribute| attribute.key.prefix().is_some() && attribute.key.local_name().as_ref() == name)
+            .map(|attribute| attribute.value.into_owned())
+    }
+
     /// The attribute `val`, where most properties keep their value.
     pub(super) fn value(&self) -> Option<String> {
         self.attribute("val")
@@ -52,41 +65,54 @@ impl Element<'_> {
             .value()
             .is_some_and(|value| matches!(value.as_str(), "0" | "false" | "off" | "none"))
     }
+
+    /// Whether an attribute is there and says yes.
+    pub(super) fn has_flag(&self, name: &str) -> bool {
+        self.attribute(name)
+            .is_some_and(|value| matches!(value.as_str(), "1" | "true" | "on"))
+    }
 }
 
-pub(super) struct XmlReader<'a> {
-    reader: Reader<&'a [u8]>,
+pub(super) struct XmlReader<R> {
+    reader: Reader<R>,
+    buffer: Vec<u8>,
     depth: usize,
     max_depth: usize,
 }
 
-impl<'a> XmlReader<'a> {
+impl<'a> XmlReader<&'a [u8]> {
     pub(super) fn new(source: &'a str, max_depth: u32) -> Self {
-        let mut reader = Reader::from_str(source);
+        Self::of(source.as_bytes(), max_depth)
+    }
+}
+
+impl<R: BufRead> XmlReader<R> {
+    /// Reads UTF-8 as it comes, so that a part need not be in memory.
+    pub(super) fn of(source: R, max_depth: u32) -> Self {
+        let mut reader = Reader::from_reader(source);
         let config = reader.config_mut();
         config.expand_empty_elements = true;
         config.allow_dangling_amp = true;
         Self {
             reader,
+            buffer: Vec::new(),
             depth: 0,
             max_depth: max_depth as usize,
         }
     }
 
     /// The next event, or `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<XmlEvent<'a>>, ExtractError> {
+    pub(super) fn next(&mut self) -> Result<Option<XmlEvent>, ExtractError> {
         loop {
-            let event = self
-                .reader
-                .read_event()
-                .map_err(|_| ExtractError::damaged("its XML is broken"))?;
+            self.buffer.clear();
+            let event = self.reader.read_event_into(&mut self.buffer).map_err(judge)?;
             match event {
                 Event::Start(tag) => {
                     self.depth += 1;
                     if self.depth > self.max_depth {
                         return Err(ExtractError::too_large("elements are nested too deeply"));
                     }
-                    return Ok(Some(XmlEvent::Start(Element(tag))));
+                    return Ok(Some(XmlEvent::Start(Element(tag.into_owned()))));
                 }
                 Event::End(tag) => {
                     self.depth = self.depth.saturating_sub(1);
@@ -105,6 +131,45 @@ impl<'a> XmlReader<'a> {
                 Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
             }
         }
+    }
+
+    /// Passes over the rest of the element that was just begun.
+    pub(super) fn skip_element(&mut self) -> Result<(), ExtractError> {
+        let mut open = 1_usize;
+        while open > 0 {
+            match self.next()? {
+                Some(XmlEvent::Start(_)) => open += 1,
+                Some(XmlEvent::End(_)) => open -= 1,
+                Some(XmlEvent::Text(_)) => {}
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// All text within the element that was just begun.
+    pub(super) fn text_of_element(&mut self) -> Result<String, ExtractError> {
+        let mut open = 1_usize;
+        let mut content = String::new();
+        while open > 0 {
+            match self.next()? {
+                Some(XmlEvent::Start(_)) => open += 1,
+                Some(XmlEvent::End(_)) => open -= 1,
+                Some(XmlEvent::Text(text)) => content.push_str(&text),
+                None => break,
+            }
+        }
+        Ok(content)
+    }
+}
+
+fn judge(error: quick_xml::Error) -> ExtractError {
+    match error {
+        quick_xml::Error::Io(error) if error.kind() == ErrorKind::FileTooLarge => {
+            ExtractError::too_large("it unpacks to too much data")
+        }
+        quick_xml::Error::Io(_) => ExtractError::damaged("its archive is broken"),
+        _ => ExtractError::damaged("its XML is broken"),
     }
 }
 
