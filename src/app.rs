@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ingest::loader::web::{WebLoader, WebSettings};
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use outbound::Guard;
+use outbound::{Guard, GuardedClient};
 use retrieval::embed::{self, Embedder};
 use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError};
 use tokio::sync::{Notify, Semaphore};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub embedder: Option<Arc<dyn Embedder>>,
     pub extractor: ExtractorPool,
     pub files: FileStore,
+    /// Reads websites, for all tenants.
+    pub web: WebLoader,
     /// None: no model is configured, and answers are extracts.
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
@@ -145,13 +148,16 @@ impl App {
         let app = Self(Arc::new(Parts {
             token_keys: TokenKeys::new(&keyring),
             foreign_tokens: ForeignTokens::new(&config.auth.jwt, client),
+            web: web_loader(&config)?,
             guard: guard(&config),
             keyring,
             rate_limits: RateLimits::default(),
             job_kinds: replacements
                 .more_jobs
+                .with::<knowledge::jobs::IndexDocuments>()
                 .with::<knowledge::jobs::IndexDocument>()
                 .with::<knowledge::jobs::RemoveDocuments>()
+                .with::<knowledge::sync::SyncSource>()
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
             clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
@@ -372,6 +378,29 @@ fn guard(config: &Config) -> Guard {
             .map(|entry| entry.parse().expect("the list was checked when it was loaded"))
             .collect(),
     )
+}
+
+/// Reads websites through the one client for addresses that others name.
+fn web_loader(config: &Config) -> Result<WebLoader, StartError> {
+    let settings = &config.crawl;
+    let user_agent = if settings.user_agent.is_empty() {
+        concat!("frontdesk/", env!("CARGO_PKG_VERSION")).to_owned()
+    } else {
+        settings.user_agent.clone()
+    };
+    let limits = outbound::Limits {
+        total: Duration::from_secs(settings.page_timeout_s),
+        max_bytes: settings.page_limit_bytes,
+        ..outbound::Limits::default()
+    };
+    let web = WebSettings {
+        user_agent,
+        per_host_concurrency: settings.per_host_concurrency,
+        min_delay: Duration::from_millis(settings.delay_ms),
+        limits,
+    };
+    WebLoader::new(&GuardedClient::new(guard(config), limits), &web)
+        .map_err(|error| StartError::Setting(format!("crawl.user_agent: {error}")))
 }
 
 fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool, StartError> {

@@ -155,7 +155,8 @@ impl DocumentBuilder {
         if let Some(reason) = self.overflow {
             return Err(ExtractError::too_large(reason));
         }
-        if self.blocks.is_empty() {
+        // A web page without text may still lead on to others.
+        if self.blocks.is_empty() && self.web.is_none() {
             return Err(ExtractError::NoText { scanned: false });
         }
         let title = self

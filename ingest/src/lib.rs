@@ -5,6 +5,10 @@
 //! Hostile files are expected, so every format is bounded by [`Limits`], and [`sandbox`] runs extraction
 //! in child processes whose death costs one document only.
 
+/// Counts changes of the readers that make other text of the same bytes: what was read by an earlier version is worth
+/// reading again.
+pub const READER_VERSION: u32 = 1;
+
 mod error;
 mod format;
 mod hints;

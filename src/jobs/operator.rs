@@ -61,5 +61,6 @@ async fn clear(app: &App) -> Result<()> {
         on!(write, c => sqlx::query(statement).bind(now).execute(c).await.map(drop))?;
     }
     write.commit().await?;
+    knowledge::sync::operator::take_up_silent(app).await?;
     knowledge::operator::sweep(app).await
 }

@@ -3,10 +3,12 @@
 //! Rows are the truth: a hit in the index counts only while its chunk's row exists, so what is deleted is out of
 //! answers with the commit of its rows, whatever the index still holds.
 
-mod chunks;
+mod cut;
 pub mod files;
+pub mod indexing;
 pub mod jobs;
 pub mod operator;
+pub mod reading;
 mod receive;
 pub mod routes;
 mod search;
@@ -136,6 +138,11 @@ pub async fn document_text(app: &App, reach: Reach, id: DocumentId) -> Result<St
     Ok(store::find_text(&mut conn, reach.tenant_id, id)
         .await?
         .unwrap_or_default())
+}
+
+/// What the file of a document within reach holds.
+pub async fn kept_as(app: &App, reach: Reach, id: DocumentId) -> Result<reading::KeptAs> {
+    store::find_kept_as(&mut app.db.read(reach.tenant_id).await?, reach.tenant_id, id).await
 }
 
 /// A document's chunks from position `from` on, at most `limit`.

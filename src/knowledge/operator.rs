@@ -1,15 +1,15 @@
 //! Upkeep of all tenants' knowledge: re-indexing after a change of the embedding model, and orphaned files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::app::App;
 use crate::db::Scope;
 use crate::error::Result;
 use crate::id::{DocumentId, TenantId};
-use crate::jobs::{self, Priority};
+use crate::jobs::Priority;
 use crate::on;
 
-use super::jobs::IndexDocument;
+use super::indexing;
 
 /// What a document's row says when it was indexed without an embedding model.
 pub(super) const NO_MODEL: &str = "none";
@@ -34,18 +34,15 @@ pub async fn queue_stale_documents(app: &App) -> Result<()> {
             break;
         }
         total += stale.len();
+        let mut stale_of: HashMap<TenantId, Vec<(DocumentId, String)>> = HashMap::new();
         for (tenant_id, document_id, file_key) in stale {
-            jobs::enqueue_at(
-                app,
-                &mut write,
-                tenant_id,
-                &IndexDocument {
-                    document_id,
-                    file_key,
-                },
-                Priority::Bulk,
-            )
-            .await?;
+            stale_of
+                .entry(tenant_id)
+                .or_default()
+                .push((document_id, file_key));
+        }
+        for (tenant_id, documents) in stale_of {
+            indexing::enqueue(app, &mut write, tenant_id, &documents, Priority::Bulk).await?;
         }
         write.commit().await?;
     }

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::reading::{self, KeptAs};
 use super::{Chunk, Document, DocumentState, Passage, SearchFilter, receive};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -254,7 +255,7 @@ async fn delete_document(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The original file, as an attachment.
+/// The original file, as an attachment; of a web page, of which no file is kept, the text that was read from it.
 #[utoipa::path(get, path = "/api/documents/{id}/file", tag = "knowledge", params(("id" = String, Path, description = "The document")),
     responses((status = 200, description = "The file's bytes", content_type = "application/octet-stream"), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn get_document_file(
@@ -263,6 +264,14 @@ async fn get_document_file(
     Path(id): Path<DocumentId>,
 ) -> Result<Response, Problem> {
     let document = super::get_document(&app, access.reach(), id).await?;
+    if super::kept_as(&app, access.reach(), id).await? == KeptAs::Reading {
+        let text = reading::load(&app, &document.file_key).await?.text;
+        return Ok(as_attachment(
+            Body::from(text),
+            "text/plain; charset=utf-8",
+            &format!("{}.txt", document.file_name),
+        ));
+    }
     let file = match tokio::fs::File::open(app.files.path(&document.file_key)?).await {
         Ok(file) => file,
         // A newer version took its place between the look-up and now.
@@ -275,12 +284,19 @@ async fn get_document_file(
         .into_iter()
         .find(|format| format.as_str() == document.format)
         .map_or("application/octet-stream", Format::media_type);
-    let mut response = Body::from_stream(ReaderStream::new(file)).into_response();
+    let body = Body::from_stream(ReaderStream::new(file));
+    let mut response = as_attachment(body, media_type, &document.file_name);
+    let length = HeaderValue::from(document.size_bytes);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    Ok(response)
+}
+
+fn as_attachment(body: Body, media_type: &'static str, file_name: &str) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(document.size_bytes));
-    headers.insert(header::CONTENT_DISPOSITION, attachment(&document.file_name));
-    Ok(response)
+    headers.insert(header::CONTENT_DISPOSITION, attachment(file_name));
+    response
 }
 
 /// `attachment` with the name in plain ASCII and, for clients that can, in UTF-8 (RFC 6266).

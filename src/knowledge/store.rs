@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, QueryBuilder};
 
+use super::reading::KeptAs;
 use super::{Chunk, Document, DocumentState};
 use crate::db::{Conn, Engine, Write};
 use crate::error::Result;
@@ -234,15 +235,11 @@ pub(super) async fn set_indexed(
     Ok(changed.is_some())
 }
 
-/// The model that the document's indexed version was embedded with.
-pub(super) async fn find_embedding_model(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    id: DocumentId,
-) -> Result<Option<String>> {
-    let model: Option<Option<String>> = on!(conn, c => sqlx::query_scalar("select embedding_model from document where tenant_id = $1 and id = $2")
+/// What the document's file holds.
+pub(super) async fn find_kept_as(conn: &mut Conn, tenant_id: TenantId, id: DocumentId) -> Result<KeptAs> {
+    let name: Option<String> = on!(conn, c => sqlx::query_scalar("select kept_as from document where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).fetch_optional(c).await)?;
-    Ok(model.flatten())
+    Ok(KeptAs::parse(&name.unwrap_or_default()))
 }
 
 pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
@@ -357,7 +354,7 @@ pub(super) async fn replace_chunks(
     tenant_id: TenantId,
     document_id: DocumentId,
     source_id: SourceId,
-    chunks: &[ChunkRow],
+    chunks: &[&ChunkRow],
 ) -> Result<()> {
     on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(document_id).execute(c).await.map(drop))?;
     for group in chunks.chunks(ROWS_AT_ONCE) {

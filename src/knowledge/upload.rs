@@ -7,15 +7,14 @@ use ingest::{ExtractError, Format};
 use serde_json::json;
 
 use super::files::StagedFile;
-use super::jobs::IndexDocument;
-use super::{Document, DocumentState, store};
+use super::{Document, DocumentState, indexing, store};
 use crate::app::App;
 use crate::chatbots;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::id::{ChatbotId, DocumentId, SourceId};
-use crate::jobs::{self, Priority};
+use crate::jobs::Priority;
 use crate::tenancy::audit::{self, Change, Origin};
 
 /// From this many files on, an upload is a bulk import that waits behind single files.
@@ -115,6 +114,7 @@ async fn record(
         .ok_or(Error::NotFound("chatbot"))?;
     let mut documents = Vec::with_capacity(placed.len());
     let mut superfluous = Vec::new();
+    let mut queued = Vec::new();
     for file in placed {
         let (document, effect) = store_one(
             &mut write,
@@ -127,14 +127,11 @@ async fn record(
         )
         .await?;
         if effect == Effect::Index {
-            let job = IndexDocument {
-                document_id: document.id,
-                file_key: document.file_key.clone(),
-            };
-            jobs::enqueue_at(app, &mut write, reach.tenant_id, &job, priority).await?;
+            queued.push((document.id, document.file_key.clone()));
         }
         documents.push(document);
     }
+    indexing::enqueue(app, &mut write, reach.tenant_id, &queued, priority).await?;
     if store::count_of_chatbot(&mut write, reach.tenant_id, chatbot_id).await?
         > app.config.limits.documents_per_chatbot
     {

@@ -21,6 +21,7 @@ mod foreign_tokens;
 mod harness;
 mod health;
 mod idempotency;
+mod indexing;
 mod ingestion;
 mod injection;
 mod input;

@@ -5,7 +5,17 @@
 //! results is one transaction that also counts them: a run that dies at any point goes on from its last batch. Nothing
 //! is removed before everything was read, and never much of it at once unless the owner agrees.
 
+mod batch;
+mod documents;
+mod driver;
+mod ending;
+mod items;
+pub mod operator;
+mod reading;
+mod slice;
 mod store;
+mod text;
+mod website;
 
 use std::time::Duration;
 
@@ -20,9 +30,6 @@ use crate::error::{Error, Result};
 use crate::http::input::PageRequest;
 use crate::id::{SourceId, SyncRunId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
-
-/// A run that takes longer ends as failed, with what it has read kept.
-const LONGEST_RUN: TimeDelta = TimeDelta::hours(24);
 
 /// Why a run began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,12 +263,8 @@ impl Job for SyncSource {
     const PRIORITY: Priority = Priority::Bulk;
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-    async fn run(self, _: App, _: JobContext) -> Outcome {
-        // Not among the kinds of jobs that this build carries out.
-        Outcome::Outage {
-            reason: "this version reads no sources".to_owned(),
-            delay: Duration::from_secs(60),
-        }
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        slice::work(&app, &context, &self).await
     }
 
     fn on_failed<'a>(
@@ -334,7 +337,7 @@ pub async fn request(
         ended_at: None,
         next_change_token: None,
         slice: 0,
-        deadline: now + LONGEST_RUN,
+        deadline: now + longest(app),
         list_cursor: None,
         lists_changes: false,
     };
@@ -369,7 +372,7 @@ pub async fn resume(app: &App, write: &mut Write, tenant_id: TenantId, source_id
     match store::find_open(write, tenant_id, source_id).await? {
         Some(run) => {
             store::set_source_state(write, tenant_id, source_id, "queued", now).await?;
-            store::set_deadline(write, tenant_id, run.id, now + LONGEST_RUN).await?;
+            store::set_deadline(write, tenant_id, run.id, now + longest(app)).await?;
             enqueue_slice(app, write, tenant_id, &run, now).await
         }
         None => store::set_source_state(write, tenant_id, source_id, "idle", now).await,
@@ -458,4 +461,9 @@ async fn enqueue_slice(
     };
     let unique_key = format!("{}:{}:{}", SyncSource::KIND, run.id, run.slice);
     jobs::enqueue_once(app, write, tenant_id, &job, &unique_key, run_at).await
+}
+
+/// How long a run may take.
+fn longest(app: &App) -> TimeDelta {
+    TimeDelta::hours(app.config.crawl.run_limit_hours.into())
 }

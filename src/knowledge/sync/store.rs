@@ -2,12 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
+use uuid::Uuid;
 
+use super::items::Place;
+use super::slice::Progress;
 use super::{Cause, Failure, Note, Phase, RunState, SyncRun};
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::http::input::PageRequest;
-use crate::id::{SourceId, SyncRunId, TenantId};
+use crate::id::{ChatbotId, SourceId, SyncRunId, TenantId};
 use crate::on;
 
 #[derive(FromRow)]
@@ -228,4 +231,124 @@ pub(super) async fn set_deadline(
     on!(write, c => sqlx::query("update sync_run set deadline = $3 where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).bind(deadline).execute(c).await.map(drop))?;
     Ok(())
+}
+
+/// Makes `holder` the one who works on the run.
+pub(super) async fn take_over(
+    write: &mut Write,
+    place: Place,
+    holder: Uuid,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update sync_run set holder = $3, updated_at = $4 where tenant_id = $1 and id = $2 and state = 'running'")
+        .bind(place.tenant_id).bind(place.run_id).bind(holder).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Adds to a run's counts, for the one who works on it; false for anybody else.
+pub(super) async fn advance(
+    write: &mut Write,
+    place: Place,
+    holder: Uuid,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    let held: Option<SyncRunId> = on!(write, c => sqlx::query_scalar(
+        "update sync_run
+            set new_count = new_count + $4, changed_count = changed_count + $5, unchanged_count = unchanged_count + $6,
+                removed_count = removed_count + $7, failed_count = failed_count + $8, bytes = bytes + $9, updated_at = $10
+          where tenant_id = $1 and id = $2 and holder = $3 and state = 'running'
+         returning id",
+    ).bind(place.tenant_id).bind(place.run_id).bind(holder).bind(progress.new).bind(progress.changed).bind(progress.unchanged)
+     .bind(progress.removed).bind(progress.failed).bind(progress.bytes).bind(now).fetch_optional(c).await)?;
+    Ok(held.is_some())
+}
+
+pub(super) async fn add_note(write: &mut Write, place: Place, note: Note) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update sync_run set notes = notes || $3 || $4 where tenant_id = $1 and id = $2 and notes not like '%' || $3 || '%'",
+    ).bind(place.tenant_id).bind(place.run_id).bind(note.code()).bind("\n").execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn set_phase(write: &mut Write, place: Place, phase: Phase) -> Result<()> {
+    on!(write, c => sqlx::query("update sync_run set phase = $3 where tenant_id = $1 and id = $2")
+        .bind(place.tenant_id).bind(place.run_id).bind(phase.name()).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn set_listing(
+    write: &mut Write,
+    place: Place,
+    cursor: Option<&str>,
+    is_changes: bool,
+    change_token: Option<&str>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update sync_run
+            set list_cursor = $3, lists_changes = lists_changes or $4, next_change_token = coalesce($5, next_change_token)
+          where tenant_id = $1 and id = $2",
+    ).bind(place.tenant_id).bind(place.run_id).bind(cursor).bind(is_changes).bind(change_token).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// What the last run that came to its end left for the next one.
+pub(super) async fn find_change_token(conn: &mut Conn, place: Place) -> Result<Option<String>> {
+    let token: Option<Option<String>> = on!(conn, c => sqlx::query_scalar(
+        "select next_change_token
+           from sync_run
+          where tenant_id = $1
+            and source_id = $2
+            and id <> $3
+            and state in ('done', 'partial')
+          order by id desc
+          limit 1",
+    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).fetch_optional(c).await)?;
+    Ok(token.flatten())
+}
+
+/// Counts the run's next slice; nobody works on it until its job does.
+pub(super) async fn begin_next_slice(write: &mut Write, place: Place) -> Result<i64> {
+    Ok(on!(write, c => sqlx::query_scalar(
+        "update sync_run set slice = slice + 1, holder = null where tenant_id = $1 and id = $2 returning slice",
+    ).bind(place.tenant_id).bind(place.run_id).fetch_one(c).await)?)
+}
+
+pub(super) async fn find_chatbot(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<Option<ChatbotId>> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select chatbot_id from source where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(source_id).fetch_optional(c).await)?,
+    )
+}
+
+/// Counts that are known at the end only.
+#[derive(Debug, Default)]
+pub(super) struct FinalCounts {
+    pub new: i64,
+    pub changed: i64,
+    pub unchanged: i64,
+    pub held: i64,
+}
+
+/// Sets the counts of a run by what its items are; failures by their rows.
+pub(super) async fn set_counts(write: &mut Write, place: Place, counts: &FinalCounts) -> Result<i64> {
+    Ok(on!(write, c => sqlx::query_scalar(
+        "update sync_run
+            set new_count = $3, changed_count = $4, unchanged_count = $5, held_count = $6,
+                failed_count = (select count(*) from sync_failure where tenant_id = $1 and run_id = $2)
+          where tenant_id = $1 and id = $2
+         returning failed_count",
+    ).bind(place.tenant_id).bind(place.run_id).bind(counts.new).bind(counts.changed).bind(counts.unchanged).bind(counts.held)
+     .fetch_one(c).await)?)
+}
+
+/// The first failure of a run.
+pub(super) async fn find_first_failure(conn: &mut Conn, place: Place) -> Result<Option<(String, String)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select code, message from sync_failure where tenant_id = $1 and run_id = $2 order by id limit 1",
+    ).bind(place.tenant_id).bind(place.run_id).fetch_optional(c).await)?)
 }

@@ -91,9 +91,17 @@ impl Font {
             .map(|source| CMap::parse(&source))
             .filter(|map| !map.is_empty());
         let is_mono = flags & FLAG_FIXED_PITCH != 0
-            || ["mono", "courier", "consolas", "menlo", "cmtt", "typewriter", "inconsolata"]
-                .iter()
-                .any(|name| base_name.contains(name));
+            || [
+                "mono",
+                "courier",
+                "consolas",
+                "menlo",
+                "cmtt",
+                "typewriter",
+                "inconsolata",
+            ]
+            .iter()
+            .any(|name| base_name.contains(name));
         // Reading the font file is slow and only needed where nothing else tells the characters.
         let program = descriptor
             .filter(|found| to_unicode.is_none() && Program::is_embedded(found))

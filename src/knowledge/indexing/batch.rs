@@ -1,0 +1,240 @@
+//! Documents that are embedded together and swapped in with one transaction.
+
+use std::collections::HashSet;
+
+use ingest::{ExtractError, ExtractedDocument};
+
+use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::{Work, concerns_one_document, enqueue_alone, remove_chunks_later};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, TenantId};
+use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
+use crate::knowledge::store::{self, ChunkRow, Indexed};
+use crate::knowledge::{DocumentState, operator};
+use crate::usage;
+
+/// Documents that are swapped in with one transaction.
+const DOCUMENTS_AT_ONCE: usize = 32;
+
+/// Documents on their way into the index, of one chatbot and run.
+pub(super) struct Batch<'a> {
+    app: &'a App,
+    tenant_id: TenantId,
+    /// The job has no other document, so its failure is the document's.
+    is_single: bool,
+    payer: Option<Payer>,
+    cut: Vec<Cut>,
+    failed: Vec<(Work, String, String)>,
+    new_chunks: usize,
+    /// Chunks that this job has put into the index.
+    added: HashSet<ChunkId>,
+}
+
+/// A document that was read and cut.
+struct Cut {
+    work: Work,
+    title: String,
+    text: String,
+    page_count: Option<u32>,
+    chunks: Vec<CutChunk>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(app: &'a App, tenant_id: TenantId, is_single: bool) -> Self {
+        Self {
+            app,
+            tenant_id,
+            is_single,
+            payer: None,
+            cut: Vec::new(),
+            failed: Vec::new(),
+            new_chunks: 0,
+            added: HashSet::new(),
+        }
+    }
+
+    /// Cuts a document and takes it in; carries out what has gathered when it is enough.
+    pub(super) async fn add(&mut self, work: Work, extracted: ExtractedDocument) -> Result<()> {
+        let payer = Payer {
+            tenant_id: self.tenant_id,
+            chatbot_id: work.chatbot_id,
+            run_id: work.run_id,
+        };
+        if self.payer.is_some_and(|own| own != payer) {
+            self.flush().await?;
+        }
+        let title = title_of(&work, &extracted);
+        let present = PresentChunks::load(self.app, self.tenant_id, &work).await?;
+        let cutter = Cutter::new(self.app, &work, &title, present);
+        let (_, extracted, chunks) = cutter.cut(extracted).await?;
+        if chunks.is_empty() {
+            return self.fail(work, &ExtractError::NoText { scanned: false }).await;
+        }
+        self.payer = Some(payer);
+        self.new_chunks += chunks.iter().filter(|chunk| !chunk.is_indexed).count();
+        self.cut.push(Cut {
+            work,
+            title,
+            text: extracted.text,
+            page_count: extracted.page_count,
+            chunks,
+        });
+        self.flush_if_full().await
+    }
+
+    /// The document cannot be read.
+    pub(super) async fn fail(&mut self, work: Work, error: &ExtractError) -> Result<()> {
+        self.failed
+            .push((work, error.code().to_owned(), error.to_string()));
+        self.flush_if_full().await
+    }
+
+    async fn flush_if_full(&mut self) -> Result<()> {
+        if self.new_chunks >= EMBEDDED_AT_ONCE || self.cut.len() + self.failed.len() >= DOCUMENTS_AT_ONCE {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Carries out what has gathered.
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        let cut = std::mem::take(&mut self.cut);
+        self.new_chunks = 0;
+        let Some(payer) = self.payer.take() else {
+            return self.commit(&[]).await;
+        };
+        match self.embed(payer, &cut).await {
+            Ok(()) => self.commit(&cut).await,
+            Err(error) if !concerns_one_document(&error) => Err(error),
+            Err(error) => match <[Cut; 1]>::try_from(cut) {
+                Ok([document]) => {
+                    self.set_aside(payer, document, error).await?;
+                    self.commit(&[]).await
+                }
+                Err(several) => self.flush_one_by_one(payer, several).await,
+            },
+        }
+    }
+
+    /// One of these documents cannot be embedded: the others must not wait for it.
+    async fn flush_one_by_one(&mut self, payer: Payer, cut: Vec<Cut>) -> Result<()> {
+        let mut whole = Vec::with_capacity(cut.len());
+        for document in cut {
+            let document = [document];
+            match self.embed(payer, &document).await {
+                Ok(()) => whole.extend(document),
+                Err(error) if concerns_one_document(&error) => {
+                    let [document] = document;
+                    self.set_aside(payer, document, error).await?;
+                }
+                Err(error) => {
+                    self.commit(&whole).await?;
+                    return Err(error);
+                }
+            }
+        }
+        self.commit(&whole).await
+    }
+
+    /// The document cannot be embedded: it fails for want of a budget, else gets a job of its own if this is not one.
+    async fn set_aside(&mut self, payer: Payer, document: Cut, error: Error) -> Result<()> {
+        match error {
+            Error::BudgetExceeded { code, message } => {
+                self.forget(&document).await?;
+                self.failed
+                    .push((document.work, code.to_owned(), message.to_string()));
+                let refusal = Error::BudgetExceeded { code, message };
+                usage::tell_owner_of_refusal(self.app, self.tenant_id, payer.chatbot_id, refusal).await;
+                Ok(())
+            }
+            error if self.is_single => Err(error),
+            error => {
+                tracing::warn!(error = ?error, document.id = %document.work.id, "a document is tried again by itself");
+                let mut write = self.app.db.write(self.tenant_id).await?;
+                enqueue_alone(self.app, &mut write, self.tenant_id, &document.work).await?;
+                write.commit().await
+            }
+        }
+    }
+
+    async fn embed(&mut self, payer: Payer, cut: &[Cut]) -> Result<()> {
+        let new: Vec<(&Work, &CutChunk)> = cut
+            .iter()
+            .flat_map(|document| document.chunks.iter().map(|chunk| (&document.work, chunk)))
+            .filter(|(_, chunk)| !chunk.is_indexed && !self.added.contains(&chunk.row.id))
+            .collect();
+        for group in new.chunks(EMBEDDED_AT_ONCE) {
+            add_to_index(self.app, payer, group).await?;
+            self.added.extend(group.iter().map(|(_, chunk)| chunk.row.id));
+        }
+        Ok(())
+    }
+
+    /// What was put into the index for a document in vain is removed.
+    async fn forget(&self, document: &Cut) -> Result<()> {
+        let in_vain: Vec<ChunkId> = document.chunks.iter().map(|chunk| chunk.row.id).collect();
+        let mut write = self.app.db.write(self.tenant_id).await?;
+        remove_chunks_later(self.app, &mut write, self.tenant_id, &in_vain).await?;
+        write.commit().await
+    }
+
+    /// Swaps the new versions in and queues the removal of what only the old ones had; fails what failed.
+    async fn commit(&mut self, cut: &[Cut]) -> Result<()> {
+        let failed = std::mem::take(&mut self.failed);
+        if cut.is_empty() && failed.is_empty() {
+            return Ok(());
+        }
+        let (app, tenant_id, now) = (self.app, self.tenant_id, self.app.clock.now());
+        let mut write = app.db.write(tenant_id).await?;
+        let mut given_up: Vec<ChunkId> = Vec::new();
+        for Cut {
+            work,
+            title,
+            text,
+            page_count,
+            chunks,
+        } in cut
+        {
+            let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
+            let indexed = Indexed {
+                title,
+                chunk_count: as_i64(rows.len()),
+                token_count: rows.iter().map(|row| row.token_count).sum(),
+                page_count: page_count.map(i64::from),
+                embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
+            };
+            let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, work.id)
+                .await?
+                .into_iter()
+                .map(|(id, _)| id)
+                .collect();
+            let after: HashSet<ChunkId> = rows.iter().map(|row| row.id).collect();
+            if store::set_indexed(&mut write, tenant_id, work.id, &work.file_key, indexed, now).await? {
+                store::replace_chunks(&mut write, tenant_id, work.id, work.source_id, &rows).await?;
+                store::upsert_text(&mut write, tenant_id, work.id, &work.content_hash, text).await?;
+                given_up.extend(before.difference(&after));
+            } else {
+                // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
+                given_up.extend(after.difference(&before));
+            }
+        }
+        for (work, code, message) in failed {
+            let state = DocumentState::Failed { code, message };
+            store::set_state(&mut write, tenant_id, work.id, &work.file_key, &state, now).await?;
+        }
+        remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+        write.commit().await?;
+        app.wake_workers();
+        Ok(())
+    }
+}
+
+/// What the document is called: by itself, else by its file.
+fn title_of(work: &Work, extracted: &ExtractedDocument) -> String {
+    extracted
+        .title
+        .clone()
+        .filter(|title| !title.trim().is_empty())
+        .unwrap_or_else(|| work.file_name.clone())
+}

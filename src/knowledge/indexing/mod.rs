@@ -1,0 +1,226 @@
+//! Indexing: documents are read, cut and embedded, and each is swapped in whole when all of it is in the index.
+//!
+//! Several documents share a job, a call of the embedding model and a transaction, because crawls bring thousands of
+//! small ones. They share nothing else: what fails one document fails that one, and a job that is tried again does only
+//! what is not done yet.
+
+mod batch;
+mod embedding;
+mod store;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use ingest::{ExtractError, ExtractedDocument, Format, Hints};
+
+use self::batch::Batch;
+pub(super) use self::store::fail_unfinished;
+use super::jobs::{IndexDocuments, RemoveDocuments};
+use super::reading::{self, KeptAs};
+use super::search::index_error;
+use crate::app::App;
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::jobs::{self, JobContext, Priority};
+
+/// What a document failed with when its job was given up; trying the job again tries the document again.
+pub(super) const INDEXING_FAILED: &str = "indexing_failed";
+
+/// Documents of one bulk job.
+const DOCUMENTS_PER_JOB: usize = 32;
+
+/// After so many attempts the documents of a job get jobs of their own: one of them may be what ends it.
+const SHARED_ATTEMPTS: i64 = 2;
+
+/// A job that took so long lets others have their turn.
+const SLICE: Duration = Duration::from_secs(5 * 60);
+
+/// Chunk ids that one removal job names.
+const REMOVED_CHUNKS_AT_ONCE: usize = 5_000;
+
+/// One version of a document that is to be indexed.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub id: DocumentId,
+    pub chatbot_id: ChatbotId,
+    pub source_id: SourceId,
+    pub file_name: String,
+    pub format: String,
+    pub content_hash: String,
+    pub file_key: String,
+    pub kept_as: KeptAs,
+    /// The run that made this version.
+    pub run_id: Option<SyncRunId>,
+    /// What the indexed version was embedded with.
+    pub embedding_model: Option<String>,
+    /// There is an indexed version: this one or an older one.
+    pub was_indexed: bool,
+}
+
+/// How far a job came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Done,
+    /// It had its turn, and there is more to do.
+    Unfinished,
+}
+
+/// Queues versions of documents, each with the key of its file, in the caller's transaction.
+///
+/// At [`Priority::Bulk`] several share a job; otherwise somebody waits, and they may be worked on side by side.
+pub async fn enqueue(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    documents: &[(DocumentId, String)],
+    priority: Priority,
+) -> Result<()> {
+    let per_job = if priority == Priority::Bulk {
+        DOCUMENTS_PER_JOB
+    } else {
+        1
+    };
+    for group in documents.chunks(per_job) {
+        let job = IndexDocuments {
+            documents: group.to_vec(),
+        };
+        jobs::enqueue_at(app, write, tenant_id, &job, priority).await?;
+    }
+    Ok(())
+}
+
+/// Indexes those of `documents` that still need it.
+pub(super) async fn run(
+    app: &App,
+    context: &JobContext,
+    documents: &[(DocumentId, String)],
+) -> Result<Progress> {
+    let tenant_id = context.tenant()?;
+    let started = Instant::now();
+    let work = begin(app, tenant_id, documents).await?;
+    if work.len() > 1 && context.attempt > SHARED_ATTEMPTS {
+        let mut write = app.db.write(tenant_id).await?;
+        for work in &work {
+            enqueue_alone(app, &mut write, tenant_id, work).await?;
+        }
+        write.commit().await?;
+        app.wake_workers();
+        return Ok(Progress::Done);
+    }
+    let mut batch = Batch::new(app, tenant_id, work.len() == 1);
+    let mut unread = Vec::new();
+    for work in work {
+        if started.elapsed() > SLICE {
+            batch.flush().await?;
+            return Ok(Progress::Unfinished);
+        }
+        match read(app, &work).await {
+            Ok(extracted) => batch.add(work, extracted).await?,
+            // A reader that died on a document gets one more try: it may have been the machine.
+            Err(ExtractError::Crashed) => unread.push(work),
+            Err(error) => batch.fail(work, &error).await?,
+        }
+    }
+    for work in unread {
+        match read(app, &work).await {
+            Ok(extracted) => batch.add(work, extracted).await?,
+            Err(error) => batch.fail(work, &error).await?,
+        }
+    }
+    batch.flush().await?;
+    Ok(Progress::Done)
+}
+
+/// Marks as being worked on those documents that are still of the given version and need work.
+async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)]) -> Result<Vec<Work>> {
+    let ids: Vec<DocumentId> = documents.iter().map(|(id, _)| *id).collect();
+    let mut write = app.db.write(tenant_id).await?;
+    let found = store::list(&mut write, tenant_id, &ids).await?;
+    let mut found: HashMap<DocumentId, store::Found> =
+        found.into_iter().map(|found| (found.work.id, found)).collect();
+    let (mut work, mut gone) = (Vec::new(), Vec::new());
+    for (id, file_key) in documents {
+        let Some(found) = found.remove(id) else {
+            gone.push(retrieval::DocumentId(id.0));
+            continue;
+        };
+        let needs_work = match found.state.as_str() {
+            "queued" | "processing" => true,
+            "failed" => found.error_code.as_deref() == Some(INDEXING_FAILED),
+            _ => false,
+        };
+        if needs_work && found.work.file_key == *file_key {
+            work.push(found.work);
+        }
+    }
+    if work.is_empty() {
+        drop(write);
+    } else {
+        store::set_processing(&mut write, tenant_id, &work, app.clock.now()).await?;
+        write.commit().await?;
+    }
+    if !gone.is_empty() {
+        // An attempt that died after a document was deleted may have left chunks in the index.
+        app.index
+            .delete_documents(retrieval::TenantId(tenant_id.0), gone)
+            .await
+            .map_err(index_error)?;
+    }
+    Ok(work)
+}
+
+/// What the document's file says.
+async fn read(app: &App, work: &Work) -> std::result::Result<ExtractedDocument, ExtractError> {
+    if work.kept_as == KeptAs::Reading {
+        return reading::load(app, &work.file_key).await.map_err(|error| {
+            tracing::error!(error = ?error, document.id = %work.id, "what was read of a document is unreadable");
+            ExtractError::Crashed
+        });
+    }
+    let format = Format::ALL
+        .into_iter()
+        .find(|format| format.as_str() == work.format)
+        .ok_or(ExtractError::UnsupportedType { found: None })?;
+    let path = app
+        .files
+        .path(&work.file_key)
+        .map_err(|_| ExtractError::Crashed)?;
+    app.extractor
+        .extract(&path, format, &Hints::named(&work.file_name))
+        .await
+}
+
+/// Gives a document a job of its own.
+async fn enqueue_alone(app: &App, write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
+    let job = IndexDocuments {
+        documents: vec![(work.id, work.file_key.clone())],
+    };
+    jobs::enqueue_at(app, write, tenant_id, &job, Priority::Bulk).await
+}
+
+/// Queues the removal of those of `chunk_ids` from the index that have no rows by then.
+async fn remove_chunks_later(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    chunk_ids: &[ChunkId],
+) -> Result<()> {
+    for group in chunk_ids.chunks(REMOVED_CHUNKS_AT_ONCE) {
+        let cleaning = RemoveDocuments {
+            document_ids: Vec::new(),
+            chunk_ids: group.to_vec(),
+            file_keys: Vec::new(),
+        };
+        jobs::enqueue(app, write, tenant_id, &cleaning).await?;
+    }
+    Ok(())
+}
+
+/// Whether the error is about the document at hand rather than about something that all documents need.
+fn concerns_one_document(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::Unavailable { .. } | Error::StorageFull | Error::Database(_) | Error::NotFound(_)
+    )
+}

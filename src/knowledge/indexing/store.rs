@@ -1,0 +1,121 @@
+//! SQL of indexing.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, QueryBuilder};
+
+use super::Work;
+use crate::db::{Conn, Write};
+use crate::error::Result;
+use crate::id::{ChatbotId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::knowledge::reading::KeptAs;
+use crate::on;
+
+#[derive(FromRow)]
+struct WorkRow {
+    id: DocumentId,
+    chatbot_id: ChatbotId,
+    source_id: SourceId,
+    file_name: String,
+    format: String,
+    content_hash: String,
+    file_key: String,
+    kept_as: String,
+    run_id: Option<SyncRunId>,
+    embedding_model: Option<String>,
+    state: String,
+    error_code: Option<String>,
+    indexed_at: Option<DateTime<Utc>>,
+}
+
+/// A document as an indexing job finds it.
+pub(super) struct Found {
+    pub work: Work,
+    pub state: String,
+    pub error_code: Option<String>,
+}
+
+/// Those of these documents that there are.
+pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Found>> {
+    let rows: Vec<WorkRow> = on!(conn, c => {
+        let mut query = QueryBuilder::new(
+            "select id, chatbot_id, source_id, file_name, format, content_hash, file_key, kept_as, run_id, embedding_model, state, error_code, indexed_at
+               from document
+              where tenant_id = ",
+        );
+        query.push_bind(tenant_id).push(" and id in (");
+        let mut list = query.separated(", ");
+        ids.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(")");
+        query.build_query_as().fetch_all(c).await
+    })?;
+    let found = rows.into_iter().map(|row| Found {
+        work: Work {
+            id: row.id,
+            chatbot_id: row.chatbot_id,
+            source_id: row.source_id,
+            file_name: row.file_name,
+            format: row.format,
+            content_hash: row.content_hash,
+            file_key: row.file_key,
+            kept_as: KeptAs::parse(&row.kept_as),
+            run_id: row.run_id,
+            embedding_model: row.embedding_model,
+            was_indexed: row.indexed_at.is_some(),
+        },
+        state: row.state,
+        error_code: row.error_code,
+    });
+    Ok(found.collect())
+}
+
+/// Marks documents as being worked on.
+pub(super) async fn set_processing(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &[Work],
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => {
+        let mut query = QueryBuilder::new("update document set state = 'processing', error_code = null, error_message = null, updated_at = ");
+        query.push_bind(now).push(" where tenant_id = ").push_bind(tenant_id).push(" and state <> 'indexed' and id in (");
+        let mut list = query.separated(", ");
+        work.iter().for_each(|work| {
+            list.push_bind(work.id);
+        });
+        query.push(")");
+        query.build().execute(c).await.map(drop)
+    })?;
+    Ok(())
+}
+
+/// Fails this version of a document, if it is waiting or being worked on.
+pub(in crate::knowledge) async fn fail_unfinished(
+    write: &mut Write,
+    tenant_id: TenantId,
+    (id, file_key): (DocumentId, &str),
+    (code, message): (&str, &str),
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update document
+            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6
+          where tenant_id = $1
+            and id = $2
+            and file_key = $3
+            and state in ('queued', 'processing')",
+    ).bind(tenant_id).bind(id).bind(file_key).bind(code).bind(message).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Counts a batch of texts that was sent to the embedding model for documents of a run.
+pub(super) async fn count_embedding_call(
+    write: &mut Write,
+    tenant_id: TenantId,
+    run_id: SyncRunId,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update sync_run set embedding_calls = embedding_calls + 1 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(run_id).execute(c).await.map(drop))?;
+    Ok(())
+}

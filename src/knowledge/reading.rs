@@ -1,0 +1,78 @@
+//! Documents that were read before they came here: a crawler reads each page anyway, so what it read is kept in place
+//! of the page, as the JSON of an [`ExtractedDocument`].
+
+use ingest::ExtractedDocument;
+
+use super::files::StagedFile;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+
+/// What the file of a document holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptAs {
+    /// The file as it came.
+    Original,
+    /// What was read from it.
+    Reading,
+}
+
+impl KeptAs {
+    /// The name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Reading => "reading",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Self {
+        if name == Self::Reading.name() {
+            Self::Reading
+        } else {
+            Self::Original
+        }
+    }
+}
+
+/// A reading that lies in the file store; until a row names it, the sweep may remove it.
+pub struct KeptReading {
+    pub file_key: String,
+    /// Of the reading, in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of the reading, in hexadecimal: equal for pages that differ in nothing that is kept.
+    pub content_hash: String,
+}
+
+/// Stores a reading; the document that names its key has `kept_as` [`KeptAs::Reading`].
+pub async fn keep(app: &App, tenant_id: TenantId, reading: &ExtractedDocument) -> Result<KeptReading> {
+    let mut incoming = app.files.receive().await?;
+    incoming.write(&serde_json::to_vec(reading)?).await?;
+    let staged: StagedFile = incoming.finish().await?;
+    let (content_hash, size_bytes) = (staged.content_hash.clone(), staged.size_bytes);
+    Ok(KeptReading {
+        file_key: app.files.keep(tenant_id, staged).await?,
+        size_bytes,
+        content_hash,
+    })
+}
+
+/// The reading that is kept under `file_key`.
+pub async fn load(app: &App, file_key: &str) -> Result<ExtractedDocument> {
+    let bytes = match tokio::fs::read(app.files.path(file_key)?).await {
+        Ok(bytes) => bytes,
+        // A newer version took its place.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NotFound("document"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    /// Readings from this size on take milliseconds to decode, which must not hold up the other tasks.
+    const DECODE_ASIDE_FROM_BYTES: usize = 256 << 10;
+    if bytes.len() < DECODE_ASIDE_FROM_BYTES {
+        return Ok(serde_json::from_slice(&bytes)?);
+    }
+    let decoded = tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes)).await;
+    Ok(decoded.map_err(Error::internal)??)
+}

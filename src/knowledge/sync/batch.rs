@@ -1,0 +1,499 @@
+//! What was read becomes documents: one transaction per batch, which also moves the items on and counts them.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::driver::{Content, Found, Outcome, Reading, Retry};
+use super::items::{self, Change, Item, ItemState, KnownAs, Place, Read, Validators};
+use super::slice::{Hold, Progress};
+use super::{Note, documents, ending};
+use crate::app::App;
+use crate::db::Write;
+use crate::error::Result;
+use crate::id::DocumentId;
+use crate::jobs::Priority;
+use crate::knowledge::{indexing, store as knowledge_store};
+
+/// Attempts at an item within one run.
+const ATTEMPTS: i64 = 3;
+
+/// The pause after an item's first failed attempt; four times as long after each further one.
+const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(5);
+
+/// The longest pause that a site may ask for.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
+
+/// An item with what came of reading it.
+#[derive(Debug)]
+pub(super) struct ReadItem {
+    pub item: Item,
+    pub reading: Reading,
+    /// Where the content was put, if it is not what is known already.
+    pub file_key: Option<String>,
+}
+
+/// What a transaction over a batch needs and gathers.
+struct Commit<'a> {
+    app: &'a App,
+    hold: &'a Hold,
+    now: DateTime<Utc>,
+    write: Write,
+    progress: Progress,
+    /// Documents to index, with their files.
+    to_index: Vec<(DocumentId, String)>,
+    /// Files that nothing names once the transaction is through.
+    superfluous: Vec<String>,
+    /// Documents that gave way to others of the same text.
+    removed: Vec<DocumentId>,
+    /// Documents that the chatbot may still get; counted when the first new one comes.
+    room: Option<i64>,
+}
+
+/// What a batch may add to what the run has listed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Items that the run may list in all.
+    pub most_listed: usize,
+    /// Whether items that pages name are taken up.
+    pub follows: bool,
+}
+
+/// Stores a batch; false when the run is no longer ours to work on, and then nothing is stored. `listed` holds the keys
+/// that the run has listed, and gets those that the batch found.
+pub(super) async fn store(
+    app: &App,
+    hold: &mut Hold,
+    mut batch: Vec<ReadItem>,
+    listed: &mut HashSet<String>,
+    limits: Limits,
+) -> Result<bool> {
+    let now = app.clock.now();
+    let mut notes: Vec<Note> = batch
+        .iter()
+        .flat_map(|read| read.reading.notes.iter().copied())
+        .collect();
+    let found = new_among(&batch, listed, limits, &mut notes);
+    let bytes: u64 = batch.iter().map(|read| read.reading.bytes).sum();
+    let files: Vec<String> = batch.iter().filter_map(|read| read.file_key.clone()).collect();
+    let mut write = app.db.write(hold.place.tenant_id).await?;
+    let begun = Progress {
+        bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        notes: notes.clone(),
+        ..Progress::default()
+    };
+    if !hold.advance(&mut write, &begun, now).await? {
+        drop(write);
+        remove_files(app, &files).await;
+        return Ok(false);
+    }
+    items::list_found(&mut write, hold.place, &found, now).await?;
+    let mut commit = Commit {
+        app,
+        hold,
+        now,
+        write,
+        progress: Progress::default(),
+        to_index: Vec::new(),
+        superfluous: Vec::new(),
+        removed: Vec::new(),
+        room: None,
+    };
+    for read in &mut batch {
+        if let Err(error) = commit.settle(read).await {
+            drop(commit);
+            remove_files(app, &files).await;
+            return Err(error);
+        }
+    }
+    match commit.finish().await {
+        Ok(superfluous) => {
+            listed.extend(found.into_iter().map(|found| found.key));
+            hold.run.notes.extend(notes);
+            remove_files(app, &superfluous).await;
+            Ok(true)
+        }
+        // The commit may have gone through all the same: files that are not named the sweep removes.
+        Err(error) => Err(error),
+    }
+}
+
+/// What the batch found that the run has not listed yet, each once, as long as there is room.
+fn new_among(
+    batch: &[ReadItem],
+    listed: &HashSet<String>,
+    limits: Limits,
+    notes: &mut Vec<Note>,
+) -> Vec<Found> {
+    let mut keys: HashSet<&str> = HashSet::new();
+    let mut found: Vec<Found> = Vec::new();
+    for read in batch {
+        if will_retry(read) || matches!(read.reading.outcome, Outcome::NotBegun) {
+            continue;
+        }
+        // Where an item has moved to is no further item.
+        let target = match &read.reading.outcome {
+            Outcome::Moved { to, .. } => Some(to),
+            _ => None,
+        };
+        for item in &read.reading.found {
+            if !limits.follows && Some(&item.key) != target {
+                continue;
+            }
+            if listed.contains(&item.key) || !keys.insert(&item.key) {
+                continue;
+            }
+            if listed.len() + found.len() >= limits.most_listed {
+                notes.push(Note::PageLimit);
+                return found;
+            }
+            found.push(item.clone());
+        }
+    }
+    found
+}
+
+pub(super) fn will_retry(read: &ReadItem) -> bool {
+    matches!(&read.reading.outcome, Outcome::Failed { retry, .. } if *retry != Retry::Never)
+        && read.item.attempts + 1 < ATTEMPTS
+}
+
+async fn remove_files(app: &App, keys: &[String]) {
+    for key in keys {
+        if let Err(error) = app.files.remove(key).await {
+            tracing::warn!(error = ?error, "cannot remove a file that nothing needs; the sweep will");
+        }
+    }
+}
+
+impl Commit<'_> {
+    fn place(&self) -> Place {
+        self.hold.place
+    }
+
+    async fn finish(mut self) -> Result<Vec<String>> {
+        self.hold
+            .advance(&mut self.write, &self.progress, self.now)
+            .await?;
+        indexing::enqueue(
+            self.app,
+            &mut self.write,
+            self.hold.place.tenant_id,
+            &self.to_index,
+            Priority::Bulk,
+        )
+        .await?;
+        ending::remove_from_index(self.app, &mut self.write, self.hold.place.tenant_id, self.removed).await?;
+        self.write.commit().await?;
+        Ok(self.superfluous)
+    }
+
+    async fn settle(&mut self, read: &mut ReadItem) -> Result<()> {
+        // Another item may have taken over its document since it was looked up.
+        let known = items::find_known(&mut self.write, self.hold.place, &read.item.key).await?;
+        (read.item.document_id, read.item.text_hash) = known.unwrap_or_default();
+        let (read, item) = (&*read, &read.item);
+        match &read.reading.outcome {
+            Outcome::NotBegun => Ok(()),
+            Outcome::Same { validators } => self.settle_same(item, validators.as_ref()).await,
+            Outcome::Content(content) => self.settle_content(read, content).await,
+            Outcome::Moved { to, validators } => self.settle_moved(read, to, validators).await,
+            Outcome::Gone => self.settle_as(item, ItemState::Gone).await,
+            Outcome::Skipped => self.settle_as(item, ItemState::Skipped).await,
+            Outcome::NotKept { validators } => {
+                let known = Read {
+                    known_as: Some(KnownAs::NotKept),
+                    moved_to: None,
+                    document_id: item.document_id,
+                    validators,
+                    body_hash: None,
+                    text_hash: None,
+                    reader_version: Some(reader_version()),
+                    links: &lines(&read.reading.found),
+                };
+                self.settle_read(item, ItemState::Skipped, known).await
+            }
+            Outcome::Failed { code, message, retry } => {
+                if will_retry(read) {
+                    return self.put_off(item, *retry).await;
+                }
+                self.settle_as(item, ItemState::Failed).await?;
+                self.progress.failed += 1;
+                documents::insert_failure(
+                    &mut self.write,
+                    self.hold.place,
+                    &item.url,
+                    code,
+                    message,
+                    self.now,
+                )
+                .await
+            }
+        }
+    }
+
+    async fn settle_same(&mut self, item: &Item, validators: Option<&Validators>) -> Result<()> {
+        let state = match (item.known_as(), item.document_id) {
+            (Some(KnownAs::Moved), _) => ItemState::Moved,
+            (Some(KnownAs::NotKept), _) => ItemState::Skipped,
+            (_, None) => ItemState::Duplicate,
+            (_, Some(_)) => ItemState::Unchanged,
+        };
+        self.count(state);
+        let change = Change {
+            is_same: true,
+            validators,
+            ..Change::default()
+        };
+        let place = self.place();
+        items::settle(&mut self.write, place, &item.key, state, &change, self.now)
+            .await
+            .map(drop)
+    }
+
+    async fn settle_as(&mut self, item: &Item, state: ItemState) -> Result<()> {
+        let place = self.place();
+        items::settle(
+            &mut self.write,
+            place,
+            &item.key,
+            state,
+            &Change::default(),
+            self.now,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn settle_read(&mut self, item: &Item, state: ItemState, known: Read<'_>) -> Result<()> {
+        self.count(state);
+        let change = Change {
+            read: Some(known),
+            ..Change::default()
+        };
+        let place = self.place();
+        items::settle(&mut self.write, place, &item.key, state, &change, self.now)
+            .await
+            .map(drop)
+    }
+
+    /// Leaves an item waiting for another attempt.
+    async fn put_off(&mut self, item: &Item, retry: Retry) -> Result<()> {
+        let exponent = u32::try_from(item.attempts).unwrap_or_default().min(8);
+        let own = FIRST_PAUSE * 4_i32.pow(exponent);
+        let pause = match retry {
+            Retry::After(asked) => TimeDelta::from_std(asked).unwrap_or(LONGEST_PAUSE).max(own),
+            _ => own,
+        };
+        let change = Change {
+            attempts: Some(item.attempts + 1),
+            retry_at: Some(self.now + pause.min(LONGEST_PAUSE)),
+            ..Change::default()
+        };
+        let place = self.place();
+        items::settle(
+            &mut self.write,
+            place,
+            &item.key,
+            ItemState::Waiting,
+            &change,
+            self.now,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// The item that another one names as itself takes over its document, so that what hangs on the document stays.
+    async fn settle_moved(&mut self, read: &ReadItem, to: &str, validators: &Validators) -> Result<()> {
+        let (item, place) = (&read.item, self.place());
+        let mut document_id = item.document_id;
+        let target = read.reading.found.iter().find(|found| found.key == to);
+        if let (Some(id), Some(target)) = (document_id, target)
+            && items::hand_over(&mut self.write, place, to, id, item.text_hash.as_deref()).await?
+        {
+            documents::rename(&mut self.write, place, id, to, &target.url, self.now).await?;
+            document_id = None;
+        }
+        let known = Read {
+            known_as: Some(KnownAs::Moved),
+            moved_to: Some(to),
+            document_id,
+            validators,
+            body_hash: None,
+            text_hash: None,
+            reader_version: Some(reader_version()),
+            links: "",
+        };
+        self.settle_read(item, ItemState::Moved, known).await
+    }
+
+    /// A text that is there already is no new version of anything. Of several items with one text, the first in the
+    /// order of reading has the document, whichever was read first.
+    async fn settle_content(&mut self, read: &ReadItem, content: &Content) -> Result<()> {
+        let (item, place) = (&read.item, self.place());
+        let file_key = read.file_key.as_deref();
+        let is_same_text = item.text_hash.as_deref() == Some(content.text_hash.as_str());
+        let (state, document_id) = if is_same_text && item.document_id.is_some() {
+            self.superfluous.extend(read.file_key.clone());
+            (ItemState::Unchanged, item.document_id)
+        } else {
+            let owner = items::find_owner(&mut self.write, place, &item.key, &content.text_hash).await?;
+            match owner {
+                Some(owner) if (owner.depth, owner.key.as_str()) < (item.depth, item.key.as_str()) => {
+                    self.superfluous.extend(read.file_key.clone());
+                    self.give_way(item.document_id).await?;
+                    (ItemState::Duplicate, None)
+                }
+                Some(owner) if item.document_id.is_none() => {
+                    self.superfluous.extend(read.file_key.clone());
+                    items::release_document(&mut self.write, place, &owner.key).await?;
+                    documents::rename(
+                        &mut self.write,
+                        place,
+                        owner.document_id,
+                        &item.key,
+                        &item.url,
+                        self.now,
+                    )
+                    .await?;
+                    (owner.state_to_inherit(), Some(owner.document_id))
+                }
+                Some(owner) => {
+                    items::release_document(&mut self.write, place, &owner.key).await?;
+                    self.give_way(Some(owner.document_id)).await?;
+                    match self.make_version(item, content, file_key).await? {
+                        Some(made) => made,
+                        None => return self.refuse_for_room(item).await,
+                    }
+                }
+                None => match self.make_version(item, content, file_key).await? {
+                    Some(made) => made,
+                    None => return self.refuse_for_room(item).await,
+                },
+            }
+        };
+        let known = Read {
+            known_as: Some(KnownAs::Page),
+            moved_to: None,
+            document_id,
+            validators: &content.validators,
+            body_hash: Some(&content.body_hash),
+            text_hash: Some(&content.text_hash),
+            reader_version: Some(reader_version()),
+            links: &lines(&read.reading.found),
+        };
+        self.settle_read(item, state, known).await
+    }
+
+    /// The item's document in its new version; none when the chatbot may have no more documents.
+    async fn make_version(
+        &mut self,
+        item: &Item,
+        content: &Content,
+        file_key: Option<&str>,
+    ) -> Result<Option<(ItemState, Option<DocumentId>)>> {
+        let place = self.place();
+        let file_key = file_key.ok_or_else(|| crate::error::Error::internal("new content has no file"))?;
+        if let Some(id) = item.document_id
+            && let Some(old) =
+                documents::update(&mut self.write, place, id, item, content, file_key, self.now).await?
+        {
+            self.superfluous.push(old);
+            self.to_index.push((id, file_key.to_owned()));
+            return Ok(Some((ItemState::Changed, Some(id))));
+        }
+        if self.room().await? < 1 {
+            self.superfluous.push(file_key.to_owned());
+            return Ok(None);
+        }
+        let chatbot_id = self.hold.chatbot_id;
+        let id = documents::insert(
+            &mut self.write,
+            place,
+            chatbot_id,
+            item,
+            content,
+            file_key,
+            self.now,
+        )
+        .await?;
+        self.room = self.room.map(|room| room - 1);
+        self.to_index.push((id, file_key.to_owned()));
+        Ok(Some((ItemState::New, Some(id))))
+    }
+
+    /// A document whose text another one has goes.
+    async fn give_way(&mut self, document_id: Option<DocumentId>) -> Result<()> {
+        let Some(id) = document_id else { return Ok(()) };
+        let place = self.place();
+        self.superfluous
+            .extend(documents::list_files(&mut self.write, place, &[id]).await?);
+        self.progress.removed += documents::delete(&mut self.write, place, &[id]).await?;
+        self.removed.push(id);
+        Ok(())
+    }
+
+    async fn refuse_for_room(&mut self, item: &Item) -> Result<()> {
+        self.settle_as(item, ItemState::Failed).await?;
+        self.progress.failed += 1;
+        let place = self.place();
+        let message = "This chatbot has as many documents as it may have. Delete some, or narrow the source, and sync again.";
+        documents::insert_failure(
+            &mut self.write,
+            place,
+            &item.url,
+            "too_many_documents",
+            message,
+            self.now,
+        )
+        .await
+    }
+
+    /// How many documents more the chatbot may have.
+    async fn room(&mut self) -> Result<i64> {
+        if let Some(room) = self.room {
+            return Ok(room);
+        }
+        let count = knowledge_store::count_of_chatbot(
+            &mut self.write,
+            self.hold.place.tenant_id,
+            self.hold.chatbot_id,
+        )
+        .await?;
+        let room = self.app.config.limits.documents_per_chatbot - count;
+        self.room = Some(room);
+        Ok(room)
+    }
+
+    fn count(&mut self, state: ItemState) {
+        match state {
+            ItemState::New => self.progress.new += 1,
+            ItemState::Changed => self.progress.changed += 1,
+            ItemState::Unchanged => self.progress.unchanged += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Which version of our readers made what is stored: after a change of them, pages are read again although they are the
+/// same.
+pub(super) fn reader_version() -> i64 {
+    i64::from(ingest::READER_VERSION)
+}
+
+/// Keys, one a line, as they are stored.
+fn lines(found: &[Found]) -> String {
+    /// Of a page with more links than fit, the rest is found again whenever the page is read.
+    const MOST_BYTES: usize = 256 << 10;
+    let mut lines = String::new();
+    for found in found {
+        if lines.len() + found.key.len() > MOST_BYTES {
+            break;
+        }
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(&found.key);
+    }
+    lines
+}

@@ -1,0 +1,222 @@
+//! What a kind of source has to be able to do to be synced.
+//!
+//! A driver knows one source. It tells what the source lists, page by page, and reads one item at a time; it keeps
+//! nothing in the database. The engine decides what a reading means for the documents, and in which order things are
+//! read.
+//!
+//! - A source that is found out by its links lists its start pages and reports the links of each page in
+//!   [`Reading::found`].
+//! - A source that can list itself (a folder elsewhere) lists everything, or only what changed since the run before when
+//!   [`Known::change_token`] is there: then [`Listing::is_changes`] is true, what it does not name is still there, and what
+//!   is gone is named in [`Listing::gone`]. The token for the next run belongs into [`Listing::change_token`] of the first
+//!   page.
+//! - An item whose [`Item::listed_version`] equals its `read_version` need not be read: the driver answers
+//!   [`Outcome::Same`] without asking anyone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use ingest::ExtractedDocument;
+use tokio::time::Instant;
+
+use super::Note;
+use super::items::{Item, Validators};
+use super::website::WebDriver;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::knowledge::reading::KeptAs;
+use crate::knowledge::sources::Source;
+
+/// One source, as the engine reads it. Dropped and made again with every slice of a run.
+pub(super) trait Driver: Send + Sync {
+    /// What there is, from `cursor` on; `None` is the beginning.
+    fn list<'a>(&'a self, known: &'a Known)
+    -> BoxFuture<'a, Result<std::result::Result<Listing, ListError>>>;
+
+    /// Whether the owner's settings let this item be part of the source at all.
+    fn admits(&self, item: &Item) -> bool;
+
+    /// Counts an item that is read for the first time in this run, and says whether its family of addresses is still
+    /// within bounds. Called in the order of reading, so that a run that was interrupted draws the line where an
+    /// undisturbed one does.
+    fn admits_another(&self, _url: &str) -> bool {
+        true
+    }
+
+    /// Reads one item. Must end in bounded time, and must not begin after `begin_until`.
+    fn read<'a>(&'a self, item: &'a Item, begin_until: Instant) -> BoxFuture<'a, Result<Reading>>;
+
+    /// How many items may be read at once.
+    fn concurrency(&self) -> usize {
+        16
+    }
+
+    /// Items in a run, at most; what is beyond is noted.
+    fn max_items(&self) -> i64;
+
+    /// A run that would remove a larger share, in percent, holds it back.
+    fn shrink_limit_percent(&self) -> i64;
+}
+
+/// What is known when a source is asked for its list.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// [`Listing::next_cursor`] of the page before.
+    pub cursor: Option<String>,
+    /// What the last complete run left for this one; none when everything is to be listed.
+    #[expect(dead_code, reason = "sites have no lists of changes")]
+    pub change_token: Option<String>,
+}
+
+/// One page of what a source lists.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub items: Vec<Found>,
+    /// Keys of items that are there no more, as the source itself says.
+    pub gone: Vec<String>,
+    /// Where the next page starts; `None` after the last one.
+    pub next_cursor: Option<String>,
+    /// Only what changed is listed.
+    pub is_changes: bool,
+    /// Where changes from now on are found by the next run.
+    pub change_token: Option<String>,
+    pub notes: Vec<Note>,
+}
+
+/// An item that a list or a page names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The normalised address, or the file's id elsewhere.
+    pub key: String,
+    /// For a person to open.
+    pub url: String,
+    /// Links away from a start page. Items of lesser depth are read first; those of depth 0 are what the owner named,
+    /// and when one of them cannot be read, the run has not seen the whole source.
+    pub depth: i64,
+    pub version: Option<String>,
+}
+
+/// Why a list could not be had.
+#[derive(Debug)]
+pub(super) enum ListError {
+    /// The same call may work later.
+    Later {
+        message: String,
+        retry_after: Option<Duration>,
+    },
+    /// The run fails, and nothing is removed.
+    Failed { code: String, message: String },
+}
+
+/// What came of reading an item.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub outcome: Outcome,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Items that it names.
+    pub found: Vec<Found>,
+    pub notes: Vec<Note>,
+}
+
+impl From<Outcome> for Reading {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            bytes: 0,
+            found: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// What an item turned out to be.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// As it was when it was read last; with other validators from now on, where they are given.
+    Same {
+        validators: Option<Validators>,
+    },
+    Content(Box<Content>),
+    /// Known by another address, which is in [`Reading::found`].
+    Moved {
+        to: String,
+        validators: Validators,
+    },
+    /// Not there, by a clear answer.
+    Gone,
+    /// There, but not to be kept.
+    NotKept {
+        validators: Validators,
+    },
+    /// Not to be read, by the site's rules or the source's.
+    Skipped,
+    /// It could not be read. Its document stays.
+    Failed {
+        code: String,
+        message: String,
+        retry: Retry,
+    },
+    /// There was no time to begin: it waits for the next slice.
+    NotBegun,
+}
+
+/// Whether the same attempt may work later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    Never,
+    Later,
+    After(Duration),
+}
+
+/// What was read, with its file in place.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub title: String,
+    pub file_name: String,
+    /// One of [`ingest::Format`]'s names.
+    pub format: String,
+    pub size_bytes: i64,
+    /// Of what a reader sees. Equal hashes are one document.
+    pub text_hash: String,
+    /// Of the bytes as they were received.
+    pub body_hash: String,
+    pub file: File,
+    pub language: Option<String>,
+    pub description: Option<String>,
+    pub published_at: Option<DateTime<Utc>>,
+    pub validators: Validators,
+}
+
+/// What will be kept of an item if it is new or changed.
+#[derive(Debug)]
+pub(super) enum File {
+    /// The file as it was received; it is read when it is indexed.
+    Original(Bytes),
+    /// What was read already.
+    Reading(Box<ExtractedDocument>),
+}
+
+impl File {
+    /// What the document's row says of it.
+    pub(super) fn kept_as(&self) -> KeptAs {
+        match self {
+            Self::Original(_) => KeptAs::Original,
+            Self::Reading(_) => KeptAs::Reading,
+        }
+    }
+}
+
+/// Opens a source for reading. Refused with a conflict when its settings or secrets cannot be used.
+pub(super) async fn open(app: &App, source: &Source) -> Result<Arc<dyn Driver>> {
+    match WebDriver::open(app, source)? {
+        Some(driver) => Ok(Arc::new(driver)),
+        None => Err(Error::conflict(
+            "not_synced",
+            "Nothing is read for this kind of source: documents are put there.",
+        )),
+    }
+}

@@ -1,0 +1,253 @@
+//! The end of a run: waits until what it read is indexed, removes what has vanished, and says how it went.
+
+use chrono::TimeDelta;
+
+use super::documents::{self, Missing};
+use super::driver::Driver;
+use super::items::{self, Item, ItemState};
+use super::slice::{Hold, Next, Progress};
+use super::store::{self, FinalCounts};
+use super::{Note, Phase, RunState};
+use crate::app::App;
+use crate::db::Write;
+use crate::error::Result;
+use crate::id::{DocumentId, TenantId};
+use crate::jobs;
+use crate::knowledge::jobs::RemoveDocuments;
+
+/// How often a run looks whether its documents are indexed.
+const INDEX_LOOK: TimeDelta = TimeDelta::seconds(1);
+
+/// Documents that one transaction removes.
+const REMOVED_AT_ONCE: usize = 100;
+
+/// So few documents may always vanish: they are a share of nothing.
+const FEW_DOCUMENTS: usize = 5;
+
+/// With a larger share of failures, in percent, what the run has not seen may be behind what it could not read.
+const MOST_FAILURES_PERCENT: i64 = 10;
+
+/// Waits, slice by slice, until every document of the source is indexed or has failed.
+pub(super) async fn wait_for_index(app: &App, hold: &Hold) -> Result<Next> {
+    let mut conn = app.db.read(hold.place.tenant_id).await?;
+    Ok(if documents::count_unfinished(&mut conn, hold.place).await? > 0 {
+        Next::Again(app.clock.now() + INDEX_LOOK)
+    } else {
+        Next::Phase(Phase::Removing)
+    })
+}
+
+/// Removes what has vanished, as far as the run can tell, and ends the run.
+pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> Result<Next> {
+    let place = hold.place;
+    let mut conn = app.db.read(place.tenant_id).await?;
+    let tally = Tally::of(items::count_states(&mut conn, place).await?);
+    let is_start_unread = items::is_start_unread(&mut conn, place).await?;
+    let total = documents::count(&mut conn, place).await?;
+    let missing = documents::list_missing(&mut conn, place).await?;
+    drop(conn);
+    let mut notes = Vec::new();
+    if is_start_unread {
+        notes.push(Note::StartUnreadable);
+    }
+    let many = tally.failed * 100 > (tally.failed + tally.read()) * MOST_FAILURES_PERCENT;
+    if many && tally.failed > 1 {
+        notes.push(Note::ManyFailures);
+    }
+    hold.run.notes.extend(notes.iter().copied());
+
+    let Sorted { certain, vanished } = sort(hold, driver, missing);
+    let share = i64::try_from(vanished.len())
+        .unwrap_or(i64::MAX)
+        .saturating_mul(100);
+    let is_held = vanished.len() > FEW_DOCUMENTS
+        && share > total.saturating_mul(driver.shrink_limit_percent())
+        && !hold.run.accepts_removals;
+    let mut gone = certain;
+    let mut held = 0;
+    if is_held {
+        notes.push(Note::RemovalsHeld);
+        held = i64::try_from(vanished.len()).unwrap_or(i64::MAX);
+    } else {
+        gone.extend(vanished);
+    }
+    for group in gone.chunks(REMOVED_AT_ONCE) {
+        let now = app.clock.now();
+        let mut write = app.db.write(place.tenant_id).await?;
+        if !hold.advance(&mut write, &Progress::default(), now).await? {
+            return Ok(Next::Over);
+        }
+        let ids: Vec<DocumentId> = group.iter().map(|missing| missing.id).collect();
+        let progress = Progress {
+            removed: documents::delete(&mut write, place, &ids).await?,
+            ..Progress::default()
+        };
+        hold.advance(&mut write, &progress, now).await?;
+        let files = group.iter().map(|missing| missing.file_key.clone()).collect();
+        queue_removal(app, &mut write, place.tenant_id, ids, files).await?;
+        write.commit().await?;
+        app.wake_workers();
+    }
+    finish(app, hold, &tally, notes, held).await?;
+    Ok(Next::Over)
+}
+
+/// What is not there any more.
+#[derive(Default)]
+struct Sorted {
+    /// By the source's own word or the owner's settings.
+    certain: Vec<Missing>,
+    /// By its silence, or by an answer that a broken site may give for all of its pages.
+    vanished: Vec<Missing>,
+}
+
+fn sort(hold: &Hold, driver: &dyn Driver, missing: Vec<Missing>) -> Sorted {
+    let doubts = [
+        Note::StartUnreadable,
+        Note::RobotsUnavailable,
+        Note::SitemapUnreadable,
+        Note::ManyFailures,
+        Note::PageLimit,
+    ];
+    let has_seen_all = !hold.run.lists_changes && !doubts.into_iter().any(|note| hold.has(note));
+    let mut sorted = Sorted::default();
+    for document in missing {
+        let is_in_scope = driver.admits(&Item::named(&document.key, &document.url, document.depth));
+        match document.state.as_deref() {
+            Some("moved" | "duplicate") => sorted.certain.push(document),
+            Some("gone" | "skipped") if is_in_scope => sorted.vanished.push(document),
+            Some("gone" | "skipped") => sorted.certain.push(document),
+            Some(_) => {}
+            None if hold.run.lists_changes => {}
+            None if !is_in_scope => sorted.certain.push(document),
+            None if has_seen_all => sorted.vanished.push(document),
+            None => {}
+        }
+    }
+    sorted
+}
+
+/// How many items of a run ended in which way.
+#[derive(Debug, Default)]
+struct Tally {
+    new: i64,
+    changed: i64,
+    unchanged: i64,
+    /// Read, but not with a document of its own.
+    other: i64,
+    failed: i64,
+}
+
+impl Tally {
+    fn of(states: Vec<(String, i64)>) -> Self {
+        let mut tally = Self::default();
+        for (state, count) in states {
+            let place = match state.as_str() {
+                state if state == ItemState::New.name() => &mut tally.new,
+                state if state == ItemState::Changed.name() => &mut tally.changed,
+                state if state == ItemState::Unchanged.name() => &mut tally.unchanged,
+                state if state == ItemState::Failed.name() => &mut tally.failed,
+                _ => &mut tally.other,
+            };
+            *place += count;
+        }
+        tally
+    }
+
+    fn read(&self) -> i64 {
+        self.new + self.changed + self.unchanged + self.other
+    }
+
+    fn has_read_documents(&self) -> bool {
+        self.new + self.changed + self.unchanged > 0
+    }
+}
+
+/// Ends the run, with what it came to.
+async fn finish(app: &App, hold: &Hold, tally: &Tally, notes: Vec<Note>, held: i64) -> Result<()> {
+    let (place, now) = (hold.place, app.clock.now());
+    let mut write = app.db.write(place.tenant_id).await?;
+    let progress = Progress {
+        notes: notes.clone(),
+        ..Progress::default()
+    };
+    if !hold.advance(&mut write, &progress, now).await? {
+        return Ok(());
+    }
+    for (url, code, message) in documents::list_unindexed(&mut write, place).await? {
+        documents::insert_failure(&mut write, place, &url, &code, &message, now).await?;
+    }
+    let mut counts = FinalCounts {
+        new: tally.new,
+        changed: tally.changed,
+        unchanged: tally.unchanged,
+        held,
+    };
+    if hold.run.lists_changes {
+        // What the list of changes did not name is as it was.
+        counts.unchanged += documents::count_unseen(&mut write, place).await?;
+    }
+    let failed = store::set_counts(&mut write, place, &counts).await?;
+    let is_limited_only = |note: &Note| *note == Note::PageLimit;
+    let has_doubts = hold
+        .run
+        .notes
+        .iter()
+        .chain(&notes)
+        .any(|note| !is_limited_only(note));
+    let first = store::find_first_failure(&mut write, place).await?;
+    let has_read_nothing =
+        failed > 0 && !tally.has_read_documents() && (!hold.run.lists_changes || tally.other == 0);
+    let (state, error) = if has_read_nothing {
+        (RunState::Failed, first)
+    } else if failed > 0 || has_doubts {
+        (RunState::Partial, None)
+    } else {
+        (RunState::Done, None)
+    };
+    let error = error
+        .as_ref()
+        .map(|(code, message)| (code.as_str(), message.as_str()));
+    if store::end(&mut write, place.tenant_id, place.run_id, state, error, now).await? {
+        let source_state = if state == RunState::Failed {
+            "failed"
+        } else {
+            "idle"
+        };
+        store::set_source_state(&mut write, place.tenant_id, place.source_id, source_state, now).await?;
+    }
+    if !hold.run.lists_changes {
+        items::delete_unseen(&mut write, place).await?;
+    }
+    write.commit().await?;
+    tracing::info!(source.id = %place.source_id, run.id = %place.run_id, state = state.name(), "a sync has ended");
+    Ok(())
+}
+
+/// Queues the removal of deleted documents from the index.
+pub(super) async fn remove_from_index(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: Vec<DocumentId>,
+) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    queue_removal(app, write, tenant_id, ids, Vec::new()).await
+}
+
+async fn queue_removal(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    document_ids: Vec<DocumentId>,
+    file_keys: Vec<String>,
+) -> Result<()> {
+    let cleaning = RemoveDocuments {
+        document_ids,
+        chunk_ids: Vec::new(),
+        file_keys,
+    };
+    jobs::enqueue(app, write, tenant_id, &cleaning).await
+}

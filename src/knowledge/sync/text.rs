@@ -1,0 +1,93 @@
+//! What makes two versions of an item the same: hashes of what was received, and of what a reader sees in it.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use ingest::{BlockKind, ExtractedDocument};
+
+use crate::secrets::hex;
+
+/// What the headers of an answer say about its content.
+pub(super) struct Directives {
+    pub noindex: bool,
+    pub nofollow: bool,
+}
+
+impl Directives {
+    /// The hash of a body together with what the headers say: either may change alone.
+    pub(super) fn folded_into(&self, body_hash: &str) -> String {
+        match (self.noindex, self.nofollow) {
+            (false, false) => body_hash.to_owned(),
+            (noindex, nofollow) => {
+                format!("{body_hash}:{}{}", u8::from(noindex), u8::from(nofollow))
+            }
+        }
+    }
+}
+
+/// Of bytes as they were received, in hexadecimal.
+pub(super) fn hash_bytes(bytes: &[u8]) -> String {
+    let mut hash = Context::new(&SHA256);
+    hash.update(bytes);
+    hex(hash.finish().as_ref())
+}
+
+/// Of title, text and structure, in hexadecimal: documents with the same hash make the same chunks.
+pub(super) fn hash_reading(document: &ExtractedDocument) -> String {
+    let mut hash = Context::new(&SHA256);
+    let title = document.title.as_deref().unwrap_or_default();
+    hash.update(&(title.len() as u64).to_le_bytes());
+    hash.update(title.as_bytes());
+    hash.update(&(document.text.len() as u64).to_le_bytes());
+    hash.update(document.text.as_bytes());
+    for block in &document.blocks {
+        let kind = match &block.kind {
+            BlockKind::Heading { level } => *level,
+            BlockKind::Paragraph => 16,
+            BlockKind::ListItem => 17,
+            BlockKind::TableRow { .. } => 18,
+            BlockKind::Code => 19,
+        };
+        hash.update(&[kind]);
+        hash.update(&(block.start as u64).to_le_bytes());
+        hash.update(&(block.end as u64).to_le_bytes());
+    }
+    hex(hash.finish().as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use ingest::Block;
+
+    use super::*;
+
+    fn document(title: &str, text: &str, kind: BlockKind) -> ExtractedDocument {
+        ExtractedDocument {
+            title: Some(title.to_owned()),
+            text: text.to_owned(),
+            blocks: vec![Block {
+                kind,
+                start: 0,
+                end: text.chars().count(),
+                page: None,
+                heading_path: Vec::new(),
+            }],
+            ..ExtractedDocument::default()
+        }
+    }
+
+    #[test]
+    fn readings_with_one_hash_make_the_same_chunks() {
+        let paragraph = hash_reading(&document("Title", "text", BlockKind::Paragraph));
+
+        assert_eq!(
+            paragraph,
+            hash_reading(&document("Title", "text", BlockKind::Paragraph))
+        );
+        for other in [
+            document("Titlet", "ext", BlockKind::Paragraph),
+            document("Title", "text", BlockKind::Heading { level: 1 }),
+            document("Title", "text!", BlockKind::Paragraph),
+        ] {
+            assert_ne!(paragraph, hash_reading(&other), "{other:?}");
+        }
+    }
+}
