@@ -10,6 +10,7 @@ mod body;
 mod client;
 mod error;
 mod guard;
+mod proxy;
 mod resolve;
 mod tls;
 
@@ -17,6 +18,7 @@ pub use address::AddressClass;
 pub use client::{Accept, Fetched, GuardedClient, Limits, MayFollow, Request, is_transport_header};
 pub use error::OutboundError;
 pub use guard::{Guard, HostPort, HostPortError, Refusal};
+pub use proxy::GuardedProxy;
 pub use resolve::{Resolver, SystemResolver};
 pub use tls::tls_config;
 

@@ -64,7 +64,7 @@ impl Resolve for Connecting {
 }
 
 /// One address that is not public spoils the whole answer: a mixed answer is how names are rebound.
-fn judge_answer(
+pub(crate) fn judge_answer(
     host: &str,
     answer: io::Result<Vec<IpAddr>>,
     judged: bool,

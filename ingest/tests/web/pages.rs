@@ -144,6 +144,7 @@ async fn a_redirect_out_of_scope_or_into_what_robots_forbids_is_not_followed() {
                 validators: &Validators::default(),
                 credentials: &Credentials::none(),
                 delay: Duration::ZERO,
+                render: false,
                 may_follow: &|target| target.path() != "/outside",
             })
             .await;

@@ -189,6 +189,7 @@ pub async fn fetch_with(
             validators,
             credentials,
             delay: Duration::ZERO,
+            render: false,
             may_follow: &|_| true,
         })
         .await

@@ -7,6 +7,7 @@
 
 mod body;
 mod destinations;
+mod proxy;
 mod redirects;
 mod server;
 mod transport;

@@ -56,6 +56,15 @@ impl FetchFailure {
         )
     }
 
+    /// The source wants its pages rendered and no browser is configured.
+    pub(super) fn render_unavailable() -> Self {
+        Self::new(
+            "render_unavailable",
+            "This service has no browser to run the page's scripts. Turn rendering off for this source, or ask the operator.",
+            Retry::Never,
+        )
+    }
+
     /// An answer with a status that brings no page. `pause` is what the server asked for.
     pub(super) fn of_status(status: u16, pause: Option<Duration>) -> Self {
         let pause = pause.map(|pause| pause.min(MAX_PAUSE));

@@ -76,6 +76,9 @@ pub struct PageRequest<'a> {
     pub credentials: &'a Credentials,
     /// The pause between requests that the owner of the source wishes for.
     pub delay: Duration,
+    /// Whether the page's scripts are run. It is then always fetched: a copy of a page that scripts fill says nothing
+    /// about what they fill it with.
+    pub render: bool,
     /// Whether a redirect to this address, of the same origin, stays within the source.
     pub may_follow: MayFollow<'a>,
 }
@@ -198,7 +201,10 @@ impl Fetcher {
     /// Fetches a page, following redirects within its origin as far as `may_follow` agrees.
     pub(super) async fn fetch(&self, request: &PageRequest<'_>) -> Result<Answer, FetchFailure> {
         let mut headers = request.credentials.for_url(request.url);
-        request.validators.write_to(&mut headers);
+        let has_validators = !request.render && *request.validators != Validators::default();
+        if has_validators {
+            request.validators.write_to(&mut headers);
+        }
         headers.insert(http::header::ACCEPT, ACCEPT);
         let origin = request.url.origin();
         let may_follow = |target: &Url| target.origin() == origin && (request.may_follow)(target);
@@ -213,7 +219,6 @@ impl Fetcher {
             })?;
             return Ok(Answer::Redirected { to });
         }
-        let has_validators = *request.validators != Validators::default();
         match fetched.status.as_u16() {
             200..=299 => Ok(Answer::Page(Box::new(Page::new(fetched, &self.product)))),
             304 if has_validators => Ok(Answer::NotModified),

@@ -14,6 +14,7 @@ mod missing;
 mod pattern;
 mod percent;
 mod politeness;
+mod render;
 mod robots;
 mod robots_cache;
 mod scope;
@@ -26,6 +27,8 @@ use std::time::Duration;
 use outbound::{GuardedClient, Limits};
 use url::Url;
 
+use crate::Format;
+
 pub use address::{AddressError, MAX_ADDRESS_BYTES, PageLinks, normalize};
 pub use credentials::{Credentials, CredentialsError};
 pub use failure::{FetchFailure, Retry};
@@ -34,6 +37,7 @@ pub use listing::Listing;
 pub use missing::{looks_missing, probe_address};
 pub use pattern::{PatternError, Patterns};
 pub use politeness::{MAX_BACK_OFF, MAX_CRAWL_DELAY, Permit, Politeness};
+pub use render::{RenderSettings, Renderer};
 pub use robots::Robots;
 pub use scope::{Hosts, OutOfScope, Scope, ScopeError, TrapGuard, TrapLimits};
 pub use sitemap::{Entry, Sitemap, SitemapError};
@@ -64,6 +68,7 @@ pub struct WebLoader {
     sitemap_fetcher: Fetcher,
     politeness: Politeness,
     robots: RobotsCache,
+    renderer: Option<Renderer>,
 }
 
 impl WebLoader {
@@ -82,7 +87,16 @@ impl WebLoader {
             robots: RobotsCache::new(robots_fetcher, politeness.clone()),
             politeness,
             fetcher,
+            renderer: None,
         })
+    }
+
+    /// Renders the pages of requests that ask for it.
+    pub fn with_renderer(self, renderer: Renderer) -> Self {
+        Self {
+            renderer: Some(renderer),
+            ..self
+        }
     }
 
     /// Fetches one page: asks robots.txt, waits for the host, sends the request, and leaves the host alone for a while
@@ -104,7 +118,33 @@ impl WebLoader {
         if let Err(failure) = &answer {
             self.note(request.url, failure);
         }
-        answer
+        match answer? {
+            Answer::Page(page) if request.render && page.format() == Ok(Format::Html) => {
+                Ok(Answer::Page(Box::new(self.render(*page).await?)))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    async fn render(&self, page: Page) -> Result<Page, FetchFailure> {
+        let renderer = self
+            .renderer
+            .as_ref()
+            .ok_or_else(FetchFailure::render_unavailable)?;
+        let charset = page.charset.as_deref();
+        let content_type = match charset {
+            Some(charset) => format!("text/html; charset={charset}"),
+            None => "text/html".to_owned(),
+        };
+        Ok(Page {
+            bytes: renderer
+                .render(&page.final_url, &content_type, &page.bytes)
+                .await?,
+            charset: Some("utf-8".to_owned()),
+            // They belong to the bytes before the scripts ran.
+            validators: Validators::default(),
+            ..page
+        })
     }
 
     /// What robots.txt says about the origin of `url`, from a copy that is at most an hour old, or a day if the site

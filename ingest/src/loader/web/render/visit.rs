@@ -1,0 +1,224 @@
+//! One page in a browser: gives it the bytes, lets its scripts run until they are quiet, and reads what they made.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use super::browser::{Browser, BrowserError, Event};
+
+/// What the scripts of one page may ask for.
+const MAX_REQUESTS: u32 = 150;
+
+/// A page that never comes to rest is read as it is after this share of its time.
+const SETTLE_SHARE: f64 = 0.6;
+
+/// A page to render.
+pub(super) struct Visit<'a> {
+    pub(super) url: &'a Url,
+    pub(super) content_type: &'a str,
+    pub(super) html: &'a Bytes,
+    pub(super) max_bytes: usize,
+    pub(super) timeout: Duration,
+}
+
+/// What becomes of a request that the browser wants to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The page itself: answered with the bytes we have.
+    Page,
+    /// Answered with nothing, because scripts wait for it and no text comes of it.
+    Nothing,
+    /// Sent through the proxy.
+    Send,
+    /// The document stays the one it is.
+    Stay,
+    Block,
+}
+
+impl Visit<'_> {
+    /// The page after its scripts ran. On an error the browser is in an unknown state.
+    pub(super) async fn run(&self, browser: &mut Browser) -> Result<Bytes, BrowserError> {
+        browser.forget_events();
+        let settle_by = Instant::now() + self.timeout.mul_f64(SETTLE_SHARE);
+        let context = browser
+            .call(None, "Target.createBrowserContext", json!({}))
+            .await?;
+        let context_id = text(&context["browserContextId"]);
+        let target = json!({"url": "about:blank", "browserContextId": context_id});
+        let target = browser.call(None, "Target.createTarget", target).await?;
+        let target_id = text(&target["targetId"]);
+        let attach = json!({"targetId": target_id, "flatten": true});
+        let session = browser.call(None, "Target.attachToTarget", attach).await?;
+        let session = text(&session["sessionId"]);
+        let in_page = Some(session.as_str());
+        for (method, params) in [
+            ("Page.enable", json!({})),
+            ("Page.setLifecycleEventsEnabled", json!({"enabled": true})),
+            ("Network.enable", json!({})),
+            ("Network.setBypassServiceWorker", json!({"bypass": true})),
+            ("Fetch.enable", json!({"patterns": [{"urlPattern": "*"}]})),
+        ] {
+            browser.call(in_page, method, params).await?;
+        }
+        browser.forget_events();
+        browser
+            .tell(in_page, "Page.navigate", json!({"url": self.url.as_str()}))
+            .await?;
+        self.settle(browser, &session, &target_id, settle_by).await?;
+        let root = browser
+            .call(in_page, "DOM.getDocument", json!({"depth": 0}))
+            .await?;
+        let node = json!({"nodeId": root["root"]["nodeId"]});
+        let rendered = browser.call(in_page, "DOM.getOuterHTML", node).await?;
+        let context = json!({"browserContextId": context_id});
+        browser
+            .call(None, "Target.disposeBrowserContext", context)
+            .await?;
+        let html = text(&rendered["outerHTML"]);
+        if html.len() > self.max_bytes {
+            return Err(BrowserError::TooLarge);
+        }
+        Ok(html.into())
+    }
+
+    /// Serves the page's requests until none is left for a while, or until `settle_by`.
+    async fn settle(
+        &self,
+        browser: &mut Browser,
+        session: &str,
+        main_frame: &str,
+        settle_by: Instant,
+    ) -> Result<(), BrowserError> {
+        let mut requests = 0;
+        let mut is_served = false;
+        loop {
+            let event = match timeout_at(settle_by, browser.next_event()).await {
+                Ok(event) => event?,
+                Err(_) if is_served => return Ok(()),
+                Err(_) => return Err(BrowserError::Ended),
+            };
+            match event.method.as_str() {
+                "Fetch.requestPaused" => {
+                    requests += 1;
+                    let verdict = judge(&event, main_frame, is_served, requests);
+                    is_served |= verdict == Verdict::Page;
+                    self.answer(browser, session, &event.params["requestId"], verdict)
+                        .await?;
+                }
+                "Page.lifecycleEvent"
+                    if is_served
+                        && event.params["name"] == "networkIdle"
+                        && event.params["frameId"] == *main_frame =>
+                {
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        browser: &mut Browser,
+        session: &str,
+        request_id: &Value,
+        verdict: Verdict,
+    ) -> Result<(), BrowserError> {
+        let fulfil = |content_type: &str, body: &[u8]| {
+            json!({
+                "requestId": request_id,
+                "responseCode": 200,
+                "responseHeaders": [
+                    {"name": "Content-Type", "value": content_type},
+                    {"name": "Access-Control-Allow-Origin", "value": "*"},
+                ],
+                "body": STANDARD.encode(body),
+            })
+        };
+        let fail = |reason: &str| json!({"requestId": request_id, "errorReason": reason});
+        let (method, params) = match verdict {
+            Verdict::Page => ("Fetch.fulfillRequest", fulfil(self.content_type, self.html)),
+            Verdict::Nothing => ("Fetch.fulfillRequest", fulfil("text/css", b"")),
+            Verdict::Send => ("Fetch.continueRequest", json!({"requestId": request_id})),
+            Verdict::Stay => ("Fetch.failRequest", fail("Aborted")),
+            Verdict::Block => ("Fetch.failRequest", fail("BlockedByClient")),
+        };
+        browser.tell(Some(session), method, params).await?;
+        Ok(())
+    }
+}
+
+/// `is_served` says whether the page itself was given already, `requests` counts this one.
+fn judge(event: &Event, main_frame: &str, is_served: bool, requests: u32) -> Verdict {
+    let request = &event.params["request"];
+    let is_web = request["url"]
+        .as_str()
+        .is_some_and(|url| url.starts_with("http://") || url.starts_with("https://"));
+    let method = request["method"].as_str().unwrap_or_default();
+    match event.params["resourceType"].as_str().unwrap_or_default() {
+        "Document" if event.params["frameId"] == *main_frame && !is_served => Verdict::Page,
+        "Document" if event.params["frameId"] == *main_frame => Verdict::Stay,
+        "Stylesheet" => Verdict::Nothing,
+        _ if requests > MAX_REQUESTS || !is_web => Verdict::Block,
+        "Script" if method == "GET" => Verdict::Send,
+        // Pages also read by POST.
+        "XHR" | "Fetch" if matches!(method, "GET" | "HEAD" | "POST" | "OPTIONS") => Verdict::Send,
+        "Preflight" => Verdict::Send,
+        _ => Verdict::Block,
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(kind: &str, method: &str, url: &str, frame: &str) -> Event {
+        Event {
+            method: "Fetch.requestPaused".into(),
+            params: json!({"resourceType": kind, "frameId": frame, "request": {"method": method, "url": url}}),
+        }
+    }
+
+    #[test]
+    fn the_page_is_given_once_and_cannot_leave() {
+        let document = request("Document", "GET", "https://example.org/", "main");
+        assert_eq!(judge(&document, "main", false, 1), Verdict::Page);
+        assert_eq!(judge(&document, "main", true, 2), Verdict::Stay);
+        let frame = request("Document", "GET", "https://example.org/", "other");
+        assert_eq!(judge(&frame, "main", true, 2), Verdict::Block);
+    }
+
+    #[test]
+    fn only_what_makes_text_is_sent() {
+        for (kind, method, url, expected) in [
+            ("Script", "GET", "https://example.org/a.js", Verdict::Send),
+            ("XHR", "GET", "https://example.org/a", Verdict::Send),
+            ("Fetch", "POST", "https://example.org/graphql", Verdict::Send),
+            ("Fetch", "DELETE", "https://example.org/a", Verdict::Block),
+            ("Fetch", "GET", "file:///etc/passwd", Verdict::Block),
+            ("Stylesheet", "GET", "https://example.org/a.css", Verdict::Nothing),
+            ("Image", "GET", "https://example.org/a.png", Verdict::Block),
+            ("Ping", "POST", "https://example.org/a", Verdict::Block),
+            ("Media", "GET", "https://example.org/a.mp4", Verdict::Block),
+        ] {
+            let event = request(kind, method, url, "main");
+            assert_eq!(judge(&event, "main", true, 2), expected, "{kind} {method}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_asks_without_end_is_stopped() {
+        let script = request("Script", "GET", "https://example.org/a.js", "main");
+        assert_eq!(judge(&script, "main", true, MAX_REQUESTS), Verdict::Send);
+        assert_eq!(judge(&script, "main", true, MAX_REQUESTS + 1), Verdict::Block);
+    }
+}

@@ -1,0 +1,217 @@
+//! Pages that scripts fill, on machines that have a Chromium; elsewhere these tests have nothing to run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ingest::loader::web::{
+    Answer, Credentials, FetchFailure, PageRequest, RenderSettings, Renderer, Validators,
+};
+use outbound::Guard;
+
+use crate::site::{Reply, Site, loader_for};
+
+fn chromium() -> Option<PathBuf> {
+    let places = [
+        "/usr/bin/chromium",
+        "/usr/bin/chromium-browser",
+        "/usr/bin/google-chrome",
+    ];
+    let found = places.iter().map(PathBuf::from).find(|place| place.exists());
+    if found.is_none() {
+        eprintln!("no Chromium on this machine: the page is not rendered");
+    }
+    found
+}
+
+struct Rendering {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Rendering {
+    fn on_this_machine() -> Option<Self> {
+        Some(Self {
+            program: chromium()?,
+            folder: tempfile::tempdir().expect("a folder"),
+        })
+    }
+
+    async fn page(&self, site: &Site, path: &str, timeout: Duration) -> Result<String, FetchFailure> {
+        self.page_with(site, path, timeout, &[site], &Credentials::none())
+            .await
+    }
+
+    async fn page_with(
+        &self,
+        site: &Site,
+        path: &str,
+        timeout: Duration,
+        listed: &[&Site],
+        credentials: &Credentials,
+    ) -> Result<String, FetchFailure> {
+        let guard = Guard::new(
+            listed
+                .iter()
+                .map(|site| site.address.to_string().parse().expect("host:port"))
+                .collect(),
+        );
+        let renderer = Renderer::new(
+            guard,
+            RenderSettings {
+                program: self.program.clone(),
+                work_dir: self.folder.path().to_owned(),
+                user_agent: "Frontdesk/1.0".to_owned(),
+                // Tests may run as root, where Chromium has no sandbox.
+                sandbox: false,
+                timeout,
+                browsers: 1,
+                max_bytes: 1 << 20,
+            },
+        );
+        let answer = loader_for(listed)
+            .with_renderer(renderer)
+            .fetch(&PageRequest {
+                url: &site.url(path),
+                validators: &Validators::default(),
+                credentials,
+                delay: Duration::ZERO,
+                render: true,
+                may_follow: &|_| true,
+            })
+            .await?;
+        match answer {
+            Answer::Page(page) => Ok(String::from_utf8(page.bytes.to_vec()).expect("UTF-8")),
+            other => panic!("not a page: {other:?}"),
+        }
+    }
+}
+
+const TIME: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn what_scripts_write_is_part_of_the_page() {
+    let Some(rendering) = Rendering::on_this_machine() else {
+        return;
+    };
+    let page = "<!doctype html><title>Shop</title><div id=app>Loading</div><script src=/app.js></script>";
+    let script = "fetch('/data.json').then(r => r.json()).then(d => { document.title = 'Ready'; app.textContent = d.text; });";
+    let site = Site::of(&[
+        ("/", Reply::html(page)),
+        (
+            "/app.js",
+            Reply::new(200, script).header("content-type", "text/javascript"),
+        ),
+        (
+            "/data.json",
+            Reply::new(200, r#"{"text":"Goods may be returned – within 30 days."}"#)
+                .header("content-type", "application/json"),
+        ),
+    ])
+    .await;
+
+    let html = rendering.page(&site, "/", TIME).await.expect("rendered");
+
+    assert!(html.contains("Goods may be returned – within 30 days."), "{html}");
+    assert!(!html.contains("Loading"), "{html}");
+    assert_eq!(site.count("/"), 1, "the page itself is fetched by us alone");
+}
+
+#[tokio::test]
+async fn scripts_reach_no_private_place_and_carry_no_credential() {
+    let Some(rendering) = Rendering::on_this_machine() else {
+        return;
+    };
+    let inside = Site::of(&[("/secret", Reply::text("internal"))]).await;
+    let secret = inside.url("/secret");
+    let port = inside.address.port();
+    let page = format!(
+        "<!doctype html><div id=out></div><script>\
+         const tries = ['{secret}', 'http://localhost:{port}/secret', 'http://169.254.169.254/', 'file:///etc/passwd', '/api'];\
+         Promise.all(tries.map(t => fetch(t, {{mode: 'no-cors'}}).then(() => 'reached', () => 'refused')))\
+           .then(r => out.textContent = 'done ' + r.length);\
+         const image = new Image(); image.src = '{secret}';\
+         const frame = document.createElement('iframe'); frame.src = '{secret}'; document.body.append(frame);\
+         try {{ new WebSocket('ws://127.0.0.1:{port}/socket'); }} catch {{}}\
+         navigator.sendBeacon('{secret}');\
+         </script>"
+    );
+    let site = Site::of(&[("/", Reply::html(&page)), ("/api", Reply::text("own"))]).await;
+    let headers = [("x-key".to_owned(), "secret".to_owned())];
+    let credentials = Credentials::new(&site.url("/"), &headers, None).expect("valid");
+
+    let html = rendering
+        .page_with(&site, "/", TIME, &[&site], &credentials)
+        .await
+        .expect("rendered");
+
+    assert!(html.contains("done 5"), "{html}");
+    assert_eq!(inside.asked(), Vec::<String>::new());
+    assert!(site.head_of("/").contains("x-key: secret"));
+    assert!(
+        !site.head_of("/api").contains("x-key"),
+        "{}",
+        site.head_of("/api")
+    );
+}
+
+#[tokio::test]
+async fn a_page_that_wants_to_leave_stays_the_page_it_is() {
+    let Some(rendering) = Rendering::on_this_machine() else {
+        return;
+    };
+    let page = "<!doctype html><p>here</p><script>setTimeout(() => location = '/elsewhere', 0)</script>";
+    let site = Site::of(&[("/", Reply::html(page)), ("/elsewhere", Reply::html("<p>there"))]).await;
+
+    let html = rendering.page(&site, "/", TIME).await.expect("rendered");
+
+    assert!(html.contains("<p>here</p>"), "{html}");
+    assert_eq!(site.count("/elsewhere"), 0);
+}
+
+#[tokio::test]
+async fn a_page_whose_scripts_never_end_fails_alone() {
+    let Some(rendering) = Rendering::on_this_machine() else {
+        return;
+    };
+    let page = "<!doctype html><p>x<script>for (;;) {}</script>";
+    let site = Site::of(&[("/", Reply::html(page))]).await;
+
+    let failure = rendering
+        .page(&site, "/", Duration::from_secs(5))
+        .await
+        .expect_err("endless");
+
+    assert_eq!(failure.code, "render_timed_out");
+}
+
+#[tokio::test]
+async fn a_page_that_grows_without_end_fails_alone() {
+    let Some(rendering) = Rendering::on_this_machine() else {
+        return;
+    };
+    let page = "<!doctype html><p id=p>x<script>p.textContent = 'a'.repeat(30 << 20)</script>";
+    let site = Site::of(&[("/", Reply::html(page))]).await;
+
+    let failure = rendering.page(&site, "/", TIME).await.expect_err("too large");
+
+    assert_eq!(failure.code, "too_large");
+}
+
+#[tokio::test]
+async fn without_a_browser_a_page_to_be_rendered_fails_with_its_reason() {
+    let site = Site::of(&[("/", Reply::html("<p>x"))]).await;
+
+    let failure = loader_for(&[&site])
+        .fetch(&PageRequest {
+            url: &site.url("/"),
+            validators: &Validators::default(),
+            credentials: &Credentials::none(),
+            delay: Duration::ZERO,
+            render: true,
+            may_follow: &|_| true,
+        })
+        .await
+        .expect_err("no browser");
+
+    assert_eq!(failure.code, "render_unavailable");
+}
