@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ingest::loader::web::{WebLoader, WebSettings};
+use ingest::loader::web::{RenderSettings, Renderer, WebLoader, WebSettings};
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use outbound::{Guard, GuardedClient};
@@ -31,6 +31,9 @@ use crate::{chat, jobs, knowledge};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
+
+/// Browsers at once, where pages are rendered.
+const BROWSERS: usize = 2;
 
 /// The file in the data folder that the one process working in it holds locked.
 const LOCK_FILE: &str = "lock";
@@ -394,13 +397,29 @@ fn web_loader(config: &Config) -> Result<WebLoader, StartError> {
         ..outbound::Limits::default()
     };
     let web = WebSettings {
-        user_agent,
+        user_agent: user_agent.clone(),
         per_host_concurrency: settings.per_host_concurrency,
         min_delay: Duration::from_millis(settings.delay_ms),
         limits,
     };
-    WebLoader::new(&GuardedClient::new(guard(config), limits), &web)
-        .map_err(|error| StartError::Setting(format!("crawl.user_agent: {error}")))
+    let loader = WebLoader::new(&GuardedClient::new(guard(config), limits), &web)
+        .map_err(|error| StartError::Setting(format!("crawl.user_agent: {error}")))?;
+    if settings.chromium.is_empty() {
+        return Ok(loader);
+    }
+    let work_dir = config.data_dir.join("browser");
+    // What browsers of a process that was killed left behind.
+    let _ = std::fs::remove_dir_all(&work_dir);
+    let rendering = RenderSettings {
+        program: PathBuf::from(&settings.chromium),
+        work_dir,
+        user_agent,
+        sandbox: settings.chromium_sandbox,
+        timeout: limits.total,
+        browsers: BROWSERS,
+        max_bytes: limits.max_bytes,
+    };
+    Ok(loader.with_renderer(Renderer::new(guard(config), rendering)))
 }
 
 fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool, StartError> {

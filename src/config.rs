@@ -154,6 +154,7 @@ section!(
         run_limit_hours: u32,
         shrink_limit_percent: u8,
         chromium: String,
+        chromium_sandbox: bool,
     }
 );
 section!(

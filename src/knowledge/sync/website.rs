@@ -42,6 +42,7 @@ pub(super) struct WebDriver {
     web: WebLoader,
     credentials: HashMap<String, Credentials>,
     delay: Duration,
+    render: bool,
     shrink_limit_percent: u8,
     traps: Mutex<TrapGuard>,
 }
@@ -81,6 +82,7 @@ impl WebDriver {
             web: app.web.clone(),
             credentials: credentials(source, &fetching, &source.secrets(app)?)?,
             delay: Duration::from_millis(fetching.delay_ms.unwrap_or_default()),
+            render: fetching.render,
             shrink_limit_percent: source.settings.shrink_limit_percent().unwrap_or(100),
             traps: Mutex::default(),
         }))
@@ -186,6 +188,7 @@ impl WebDriver {
             validators: &validators,
             credentials: &self.credentials_for(&url),
             delay: self.delay,
+            render: self.render,
             may_follow: &is_itself,
         };
         let page_time = Duration::from_secs(self.app.config.crawl.page_timeout_s);
