@@ -16,7 +16,11 @@ impl<'a> Scope<'a> {
     /// The scope of a whole file; `unpack` is set to what it may spend.
     pub(super) fn of_file(bytes: &[u8], hints: &'a Hints, limits: &'a Limits, unpack: &'a Cell<u64>) -> Self {
         unpack.set(limits.max_unpacked(bytes.len() as u64));
-        Self { limits, hints, unpack }
+        Self {
+            limits,
+            hints,
+            unpack,
+        }
     }
 
     /// Takes `bytes` from what may be unpacked. `false` when there were fewer left.

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::{HeaderName, HeaderValue, header};
+use http::header;
+use ingest::loader::web::{Credentials, Patterns};
 use outbound::Refusal;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,9 +20,6 @@ use crate::http::input::present;
 /// Longest address in characters.
 const MAX_URL_CHARS: usize = 2_000;
 
-const MAX_HEADERS: usize = 20;
-const MAX_HEADER_VALUE_BYTES: usize = 4_096;
-
 const MAX_USER_CHARS: usize = 255;
 const MAX_PASSWORD_CHARS: usize = 1_024;
 
@@ -34,25 +32,6 @@ const MAX_DELAY_MS: u64 = 60_000;
 const MAX_DRIVE_FILES: usize = 1_000;
 const MAX_DRIVE_ID_CHARS: usize = 200;
 const MAX_CREDENTIALS_BYTES: usize = 32 * 1024;
-
-/// Headers that are ours to set: how bytes travel, who we are, and what we have already.
-const OUR_HEADERS: &[HeaderName] = &[
-    header::ACCEPT,
-    header::ACCEPT_ENCODING,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::EXPECT,
-    header::HOST,
-    header::IF_MODIFIED_SINCE,
-    header::IF_NONE_MATCH,
-    header::RANGE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::USER_AGENT,
-];
 
 macro_rules! page_settings {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -474,7 +453,9 @@ fn check(app: &App, settings: &Settings, secrets: &Secrets) -> Result<()> {
                 "this installation has no browser to render pages with: leave render out",
             ));
         }
-        check_headers(&secrets.headers, kind)?;
+        if let Some(site) = settings.addresses().first() {
+            check_headers(&secrets.headers, site, kind)?;
+        }
         check_basic_auth(fetching, secrets, kind)?;
     }
     Ok(())
@@ -489,34 +470,30 @@ fn check_patterns(patterns: &[String], field: &str) -> Result<()> {
         ));
     }
     for (position, pattern) in patterns.iter().enumerate() {
+        let field = format!("{field}[{position}]");
         if pattern.trim().is_empty() || pattern.chars().count() > MAX_PATTERN_CHARS {
-            let field = format!("{field}[{position}]");
             let message = format!("a pattern must have 1 to {MAX_PATTERN_CHARS} characters");
             return Err(Error::invalid("invalid_pattern", &field, message));
+        }
+        if let Err(error) = Patterns::parse(&[pattern]) {
+            return Err(Error::invalid("invalid_pattern", &field, error.to_string()));
         }
     }
     Ok(())
 }
 
-fn check_headers(headers: &BTreeMap<String, String>, kind: &str) -> Result<()> {
-    let refuse = |message: String| Error::invalid("invalid_headers", &format!("{kind}.headers"), message);
-    if headers.len() > MAX_HEADERS {
-        return Err(refuse(format!("at most {MAX_HEADERS} headers")));
+/// What the reader itself would refuse to send.
+fn check_headers(headers: &BTreeMap<String, String>, site: &Url, kind: &str) -> Result<()> {
+    let headers: Vec<(String, String)> = headers.clone().into_iter().collect();
+    match Credentials::new(site, &headers, None) {
+        Ok(_) => Ok(()),
+        // The error names the header, never its value: that is a secret.
+        Err(error) => Err(Error::invalid(
+            "invalid_headers",
+            &format!("{kind}.headers"),
+            error.to_string(),
+        )),
     }
-    for (name, value) in headers {
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| refuse(format!("{name:?} is no name of a header")))?;
-        if OUR_HEADERS.contains(&parsed) || parsed == "keep-alive" || parsed.as_str().starts_with("proxy-") {
-            return Err(refuse(format!("the header {name} cannot be set")));
-        }
-        // The value is a secret: it is not shown.
-        if value.len() > MAX_HEADER_VALUE_BYTES || HeaderValue::from_str(value).is_err() {
-            return Err(refuse(format!(
-                "the value of {name} must be one line of at most {MAX_HEADER_VALUE_BYTES} visible ASCII characters"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn check_basic_auth(fetching: &Fetching, secrets: &Secrets, kind: &str) -> Result<()> {
