@@ -47,8 +47,6 @@ mod row_security;
 mod schedules;
 mod schema;
 mod search;
-mod source_secrets;
-mod sources;
 mod streams;
 mod unfinished;
 mod unpriced;

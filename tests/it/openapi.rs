@@ -244,17 +244,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         .as_str()
         .expect("a job")
         .to_owned();
-    let (source, run) = desk.aborted_source("https://www.example.com/").await;
-    let ids = Ids([
-        desk.id.clone(),
-        published,
-        conversation,
-        key,
-        member,
-        job,
-        source,
-        run,
-    ]);
+    let ids = Ids([desk.id.clone(), published, conversation, key, member, job]);
 
     // Reads first, deletions last: each finds what it needs.
     let mut operations = operations();

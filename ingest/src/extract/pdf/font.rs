@@ -193,6 +193,7 @@ impl Font {
         match (chars.next(), chars.next()) {
             (_, None) if self.is_pictorial && !text.chars().all(char::is_whitespace) => "•".into(),
             (None, None) if self.is_pictorial => "•".into(),
+            (Some('\0'..='\u{8}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{9f}'), None) => Rc::default(),
             // Symbolic fonts shift their characters to here.
             (Some(c @ '\u{f020}'..='\u{f07e}'), None) => char::from_u32(u32::from(c) - 0xf000)
                 .map(String::from)

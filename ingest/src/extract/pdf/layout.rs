@@ -5,6 +5,7 @@ use std::rc::Rc;
 use unicode_normalization::UnicodeNormalization;
 
 use super::bidi::{has_ltr_letter, has_rtl, in_reading_order, is_mark, is_rtl};
+use super::order::ordered;
 use super::text_state::Glyph;
 
 /// Gaps between words, in ems. Fonts with real spaces leave smaller gaps than these between letters.
@@ -34,7 +35,7 @@ pub(super) struct Line {
     pub(super) is_mono: bool,
 }
 
-/// The lines of a page, in the order in which it was written.
+/// The lines of a page, in the order in which it is to be read.
 pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
     if is_mostly_rtl(glyphs.iter()) {
         return lines_from_the_right(glyphs);
@@ -54,7 +55,7 @@ pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
         open.push(glyph);
     }
     lines.extend(finish(open, false));
-    lines
+    ordered(lines, false)
 }
 
 /// Right-to-left pages draw the parts of a line in any order: what stands on one baseline is put in order, parted
@@ -72,7 +73,7 @@ fn lines_from_the_right(glyphs: Vec<Glyph>) -> Vec<Line> {
         open.push(glyph);
     }
     part_from_the_right(open, &mut lines);
-    lines
+    ordered(lines, true)
 }
 
 fn part_from_the_right(mut glyphs: Vec<Glyph>, lines: &mut Vec<Line>) {

@@ -10,6 +10,7 @@ mod font;
 mod layout;
 mod lexer;
 mod objects;
+mod order;
 mod outline;
 mod page;
 mod program;

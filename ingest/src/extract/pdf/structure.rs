@@ -7,7 +7,7 @@ use super::edges::drop_repeated_edges;
 use super::layout::Line;
 use super::outline::Outline;
 use super::table::{Part, parts_of};
-use super::words::{joined, words_of};
+use super::words::{join_over_pages, joined, words_of};
 use crate::BlockKind;
 use crate::document::DocumentBuilder;
 use crate::extract::table::Table;
@@ -42,6 +42,7 @@ pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, outline: &Outline, builder
         .for_each(|lines| drop_contents(lines, page_count));
     let style = Style::of(&pages, outline);
     let words = words_of(&pages);
+    join_over_pages(&mut pages);
     for (lines, number) in pages.into_iter().zip(1_u32..) {
         let mut writer = Writer {
             style: &style,
@@ -140,6 +141,9 @@ impl<'a> Style<'a> {
             return false;
         }
         let gap = last.baseline - line.baseline;
+        if goes_on_in_next_column(last, line) {
+            return true;
+        }
         if gap <= 0.0 || gap > self.leading * PARAGRAPH_GAP_FACTOR * line.size {
             return false;
         }
@@ -211,6 +215,20 @@ impl<'a> Style<'a> {
             None => (!self.level_of_size.is_empty()).then_some(1),
         }
     }
+}
+
+/// Whether a sentence goes on at the top of the next column.
+fn goes_on_in_next_column(last: &Line, line: &Line) -> bool {
+    let is_next_column = line.baseline > last.baseline + 2.0 * line.size && line.start > last.end - line.size;
+    is_next_column
+        && !line.is_mono
+        && last.is_bold == line.is_bold
+        && last.end - last.start > 10.0 * last.size
+        && line.text.starts_with(char::is_lowercase)
+        && last
+            .text
+            .ends_with(|c: char| c.is_lowercase() || matches!(c, ',' | '-' | '\u{2010}' | '\u{ad}'))
+        && !starts_item(&line.text)
 }
 
 /// Which level the lines that the outline names have, by their size.

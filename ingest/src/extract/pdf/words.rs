@@ -30,6 +30,38 @@ pub(super) fn joined(lines: &[Line], words: &HashSet<String>) -> String {
     collapse_leaders(&out)
 }
 
+/// Brings words together that were parted at the end of a page: their rest moves to the page where they start.
+pub(super) fn join_over_pages(pages: &mut [Vec<Line>]) {
+    for at in 1..pages.len() {
+        let (before, after) = pages.split_at_mut(at);
+        let (Some(last), Some(next)) = (before[at - 1].last(), after[0].first_mut()) else {
+            continue;
+        };
+        let is_parted = last
+            .text
+            .strip_suffix(['-', '\u{2010}', '\u{ad}'])
+            .is_some_and(|stem| stem.ends_with(char::is_alphabetic));
+        let goes_on = next.text.starts_with(char::is_lowercase)
+            && next.direction == last.direction
+            && (next.size - last.size).abs() < 0.1 * last.size;
+        if !is_parted || !goes_on {
+            continue;
+        }
+        let (rest, text) = next.text.split_once(' ').unwrap_or((&next.text, ""));
+        let moved = Line {
+            text: rest.to_owned(),
+            baseline: last.baseline - last.size * 1.1,
+            end: last.start + last.size * rest.len() as f32 / 2.0,
+            ..last.clone()
+        };
+        next.text = text.to_owned();
+        if next.text.is_empty() {
+            after[0].remove(0);
+        }
+        before[at - 1].push(moved);
+    }
+}
+
 /// What a hyphen at the end of a line is.
 #[derive(Debug, PartialEq, Eq)]
 enum Hyphen {

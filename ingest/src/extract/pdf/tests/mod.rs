@@ -1,3 +1,6 @@
+mod drawing;
+mod whole;
+
 use lopdf::{Dictionary, Object, Stream, dictionary};
 
 use super::*;
@@ -39,6 +42,20 @@ fn document_of(pages: &[&str]) -> Document {
     let catalog = document.add_object(dictionary! { "Type" => "Catalog", "Pages" => tree });
     document.trailer.set("Root", catalog);
     document
+}
+
+/// The dictionary of the first page.
+fn first_page(document: &mut Document) -> &mut Dictionary {
+    let page = document.page_iter().next().expect("a page");
+    document
+        .get_object_mut(page)
+        .and_then(Object::as_dict_mut)
+        .expect("the page")
+}
+
+/// The dictionary at the root of all.
+fn catalog(document: &mut Document) -> &mut Dictionary {
+    document.catalog_mut().expect("the catalog")
 }
 
 fn save(mut document: Document) -> Vec<u8> {
@@ -217,21 +234,6 @@ fn text_under_a_scanned_page_is_its_text() {
 }
 
 #[test]
-fn pages_of_pictures_have_no_text_and_look_scanned() {
-    let outcome = extract(
-        &pdf_of(&["BI /W 1 /H 1 /BPC 8 /CS /G ID x EI"]),
-        &Hints::default(),
-        &Limits::default(),
-    );
-
-    assert_eq!(outcome, Err(ExtractError::NoText { scanned: true }));
-    assert_eq!(
-        extract(&pdf_of(&[""]), &Hints::default(), &Limits::default()),
-        Err(ExtractError::NoText { scanned: false })
-    );
-}
-
-#[test]
 fn forms_are_drawn_and_cycles_and_multiplication_end() {
     let mut document = document_of(&["/X Do"]);
     let page = document.page_iter().next().expect("a page");
@@ -305,45 +307,6 @@ fn ten_thousand_nested_arrays_cost_nothing() {
 }
 
 #[test]
-fn more_pages_than_allowed_and_none_are_refused() {
-    let limits = Limits {
-        max_pages: 2,
-        ..Limits::default()
-    };
-    let three = pdf_of(&["", "", ""]);
-
-    assert_eq!(
-        extract(&three, &Hints::default(), &limits).map_err(|error| error.code()),
-        Err("too_large")
-    );
-    assert_eq!(text_of(&pdf_of(&[])), Err("damaged"));
-    assert_eq!(text_of(b"%PDF-1.7\nnothing of the kind"), Err("damaged"));
-    assert_eq!(Format::detect(b"%PDF-1.7\nnothing", "a.pdf"), Ok(Format::Pdf));
-}
-
-#[test]
-fn a_password_for_opening_refuses_and_one_for_editing_does_not() {
-    let lock = |user: &str| {
-        let mut document = document_of(&["BT /F1 11 Tf 72 700 Td (locked words) Tj ET"]);
-        let id = Object::string_literal("0123456789abcdef");
-        document.trailer.set("ID", vec![id.clone(), id]);
-        let version = lopdf::EncryptionVersion::V2 {
-            document: &document,
-            owner_password: "owner",
-            user_password: user,
-            key_length: 128,
-            permissions: lopdf::Permissions::empty(),
-        };
-        let state = lopdf::EncryptionState::try_from(version).expect("a key");
-        document.encrypt(&state).expect("encrypted");
-        save(document)
-    };
-
-    assert_eq!(text_of(&lock("secret")), Err("password_protected"));
-    assert_eq!(text_of(&lock("")), Ok("locked words".to_owned()));
-}
-
-#[test]
 fn right_to_left_writing_comes_out_in_the_order_of_reading() {
     let mut document = document_of(&[""]);
     // The letters of the words for "hello" and "to you" as codes A to H.
@@ -371,24 +334,4 @@ fn right_to_left_writing_comes_out_in_the_order_of_reading() {
     );
 
     assert_eq!(text_of(&save(document)), Ok("مرحبا (2024) بكم".to_owned()));
-}
-
-#[test]
-fn titles_that_programs_made_up_are_no_titles() {
-    for (title, expected) in [
-        ("Product guide 2026", Some("Product guide 2026")),
-        ("Microsoft Word - guide", None),
-        ("guide_final.docx", None),
-        ("", None),
-    ] {
-        let mut document = document_of(&["BT /F1 11 Tf 72 700 Td (Just a text of one line.) Tj ET"]);
-        let info = document.add_object(dictionary! { "Title" => Object::string_literal(title) });
-        document.trailer.set("Info", info);
-
-        assert_eq!(
-            read(&save(document)).expect("text").title.as_deref(),
-            expected,
-            "{title}"
-        );
-    }
 }
