@@ -26,16 +26,30 @@ pub enum Format {
     Odt,
     Odp,
     Ods,
+    Rtf,
+    Epub,
     Html,
     Markdown,
+    /// reStructuredText.
+    Rst,
+    Asciidoc,
     /// Values between commas, semicolons, tabs or bars.
     Csv,
+    Json,
+    /// A JSON value on every line.
+    Jsonl,
+    /// A mail as it is sent.
+    Eml,
+    /// A mail as Outlook stores it.
+    Msg,
+    /// An archive of files in any of these formats.
+    Zip,
     Text,
 }
 
 impl Format {
     /// Every format, in the order they are shown to people.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 20] = [
         Self::Pdf,
         Self::Docx,
         Self::Pptx,
@@ -43,9 +57,18 @@ impl Format {
         Self::Odt,
         Self::Odp,
         Self::Ods,
+        Self::Rtf,
+        Self::Epub,
         Self::Html,
         Self::Markdown,
+        Self::Rst,
+        Self::Asciidoc,
         Self::Csv,
+        Self::Json,
+        Self::Jsonl,
+        Self::Eml,
+        Self::Msg,
+        Self::Zip,
         Self::Text,
     ];
 
@@ -59,9 +82,18 @@ impl Format {
             Self::Odt => "odt",
             Self::Odp => "odp",
             Self::Ods => "ods",
+            Self::Rtf => "rtf",
+            Self::Epub => "epub",
             Self::Html => "html",
             Self::Markdown => "markdown",
+            Self::Rst => "rst",
+            Self::Asciidoc => "asciidoc",
             Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Eml => "eml",
+            Self::Msg => "msg",
+            Self::Zip => "zip",
             Self::Text => "text",
         }
     }
@@ -76,17 +108,27 @@ impl Format {
             Self::Odt => "application/vnd.oasis.opendocument.text",
             Self::Odp => "application/vnd.oasis.opendocument.presentation",
             Self::Ods => "application/vnd.oasis.opendocument.spreadsheet",
+            Self::Rtf => "application/rtf",
+            Self::Epub => "application/epub+zip",
             Self::Html => "text/html",
             Self::Markdown => "text/markdown",
+            Self::Rst => "text/x-rst",
+            Self::Asciidoc => "text/asciidoc",
             Self::Csv => "text/csv",
+            Self::Json => "application/json",
+            Self::Jsonl => "application/jsonl",
+            Self::Eml => "message/rfc822",
+            Self::Msg => "application/vnd.ms-outlook",
+            Self::Zip => "application/zip",
             Self::Text => "text/plain",
         }
     }
 
     /// The accepted formats as a list for a person.
     pub fn accepted_names() -> &'static str {
-        "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), OpenDocument (.odt, .odp, .ods), HTML, \
-         Markdown, CSV, TSV, plain text"
+        "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), OpenDocument (.odt, .odp, .ods), RTF, EPUB, HTML, \
+         Markdown, reStructuredText, AsciiDoc, CSV, TSV, JSON, JSON Lines, e-mail (.eml, .msg), ZIP archives of \
+         these, plain text"
     }
 
     /// What `bytes` are. `file_name` chooses among the kinds of text, where the content allows it.
@@ -101,7 +143,7 @@ impl Format {
             return container::detect_in_compound_file(bytes);
         }
         if bytes.starts_with(b"{\\rtf") {
-            return Err(unsupported("RTF"));
+            return Ok(Self::Rtf);
         }
         if contains(&bytes[..bytes.len().min(PDF_HEADER_WINDOW)], b"%PDF-") {
             return Ok(Self::Pdf);
@@ -183,7 +225,10 @@ mod tests {
             detect(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0], "a.md"),
             Err("unsupported_type")
         );
-        assert_eq!(detect(b"{\\rtf1 hello}", "a.txt"), Err("unsupported_type"));
+        assert_eq!(
+            detect(b"\xff\xfb\x90\x64\0\0\0\0\0\0\0\0", "a.mp3"),
+            Err("unsupported_type")
+        );
         assert_eq!(detect(b"PK\x03\x04 cut off", "a.docx"), Err("damaged"));
     }
 

@@ -1,12 +1,20 @@
 //! No byte sequence panics, hangs or goes over the limits: the files of `fixtures/broken`, and random and
 //! mutated bytes in every format.
 
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ingest::sandbox::ExtractorPool;
-use ingest::{ChunkOptions, ExtractedDocument, Format, Hints, Limits, chunk, extract};
+use ingest::{ExtractedDocument, Format, Hints, Limits, extract};
 use proptest::prelude::*;
+
+#[path = "../fuzz/src/lib.rs"]
+mod properties;
+mod samples;
+
+use properties::{check, detect_and_extract, extract_as, small_limits};
+use samples::{archive, samples};
 
 /// What each file of `fixtures/broken` must give: text, or a reason.
 const BROKEN: [(&str, Result<&str, &str>); 12] = [
@@ -117,44 +125,60 @@ fn a_refusal_is_a_sentence_that_says_what_to_do() {
     }
 }
 
-/// Whole files of every format, to be mutated.
-fn samples() -> Vec<(Format, Vec<u8>)> {
-    let demo = |name: &str| std::fs::read(fixtures("demo").join(name)).expect("the demo file is there");
-    vec![
-        (Format::Text, demo("company.md")),
-        (Format::Markdown, demo("company.md")),
-        (Format::Html, demo("delivery-and-returns.html")),
-        (Format::Pdf, demo("product-guide.pdf")),
-        (Format::Docx, demo("warranty-terms.docx")),
-        (Format::Csv, demo("faq.csv")),
-    ]
-}
+#[test]
+fn a_sample_of_every_format_is_recognised_and_read() {
+    for (format, bytes) in samples() {
+        let name = format!("sample.{}", format.as_str());
+        let name = match format {
+            Format::Markdown => "sample.md",
+            _ => &name,
+        };
 
-/// Small limits keep the test quick; what they refuse is refused the same way with larger ones.
-fn small_limits() -> Limits {
-    Limits {
-        max_unpacked_bytes: 4 << 20,
-        max_pages: 50,
-        max_entries: 100,
-        ..Limits::default()
+        let document = Format::detect(&bytes, name).and_then(|found| {
+            assert_eq!(found, format, "{name}");
+            extract(&bytes, format, &Hints::named(name), &Limits::default())
+        });
+
+        assert!(document.is_ok_and(|document| document.text.len() > 20), "{name}");
     }
 }
 
-/// What holds for every outcome.
-fn check(outcome: Result<ExtractedDocument, ingest::ExtractError>) -> Result<(), TestCaseError> {
-    let Ok(document) = outcome else { return Ok(()) };
-    let length = document.text.chars().count();
-    let mut end = 0;
-    for block in &document.blocks {
-        prop_assert!(end <= block.start && block.start < block.end && block.end <= length);
-        end = block.end;
+type Place = prop::sample::Index;
+
+fn mutate(
+    bytes: &mut Vec<u8>,
+    changes: &[(Place, u8)],
+    cut: Option<&Place>,
+    doubled: Option<&(Place, Place)>,
+) {
+    if bytes.is_empty() {
+        return;
     }
-    prop_assert!(!document.text.trim().is_empty());
-    let chunks = chunk(&document, &ChunkOptions::default(), &|text| {
-        text.split_whitespace().count()
+    for (place, byte) in changes {
+        let at = place.index(bytes.len());
+        bytes[at] = *byte;
+    }
+    if let Some((from, to)) = doubled {
+        let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
+        let part = bytes[from.min(to)..from.max(to)].to_vec();
+        bytes.splice(from..from, part);
+    }
+    if let Some(cut) = cut {
+        bytes.truncate(cut.index(bytes.len()) + 1);
+    }
+}
+
+/// The names and contents of an archive's entries, or `None` if it is none.
+fn unpacked(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).ok()?;
+    let entries = (0..archive.len()).map(|index| {
+        let mut entry = archive.by_index(index).expect("an entry");
+        let name = entry.name().expect("a name").into_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).expect("unpacked");
+        (name, content)
     });
-    prop_assert!(!chunks.is_empty());
-    Ok(())
+    Some(entries.collect())
 }
 
 proptest! {
@@ -162,9 +186,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-        let _ = Format::detect(&bytes, "a.csv");
-        for (format, _) in samples() {
-            check(extract(&bytes, format, &Hints::default(), &small_limits()))?;
+        detect_and_extract(&bytes, "a.csv");
+        for format in Format::ALL {
+            extract_as(format, &bytes);
         }
     }
 
@@ -175,20 +199,27 @@ proptest! {
         doubled in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())),
     ) {
         for (format, mut bytes) in samples() {
-            for (place, byte) in &changes {
-                let at = place.index(bytes.len());
-                bytes[at] = *byte;
-            }
-            if let Some((from, to)) = &doubled {
-                let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
-                let part = bytes[from.min(to)..from.max(to)].to_vec();
-                bytes.splice(from..from, part);
-            }
-            if let Some(cut) = &cut {
-                bytes.truncate(cut.index(bytes.len()) + 1);
-            }
-            let _ = Format::detect(&bytes, "a.md");
-            check(extract(&bytes, format, &Hints::default(), &small_limits()))?;
+            mutate(&mut bytes, &changes, cut.as_ref(), doubled.as_ref());
+            detect_and_extract(&bytes, "a.md");
+            extract_as(format, &bytes);
+        }
+    }
+
+    /// In an archive a changed byte is found by its checksum, so the parts are changed before they are packed.
+    #[test]
+    fn archives_of_mutated_parts_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..24),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        doubled in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())),
+        part in any::<prop::sample::Index>(),
+    ) {
+        for (format, bytes) in samples() {
+            let Some(mut parts) = unpacked(&bytes) else { continue };
+            let at = part.index(parts.len());
+            mutate(&mut parts[at].1, &changes, cut.as_ref(), doubled.as_ref());
+            let parts: Vec<(&str, &[u8])> =
+                parts.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+            extract_as(format, &archive(&parts));
         }
     }
 
@@ -201,8 +232,15 @@ proptest! {
             "|---|---|\n", "```\n", "> ", "\u{0}", "\u{202e}", "&amp;", "&#0;", "<plaintext>",
         ];
         let source: String = parts.iter().map(|part| PARTS[*part]).collect();
-        for format in [Format::Html, Format::Markdown, Format::Text, Format::Csv] {
-            check(extract(source.as_bytes(), format, &Hints::default(), &small_limits()))?;
+        for format in [
+            Format::Html,
+            Format::Markdown,
+            Format::Text,
+            Format::Csv,
+            Format::Rst,
+            Format::Asciidoc,
+        ] {
+            extract_as(format, source.as_bytes());
         }
     }
 
@@ -227,6 +265,6 @@ proptest! {
         );
         let outcome = extract(file.as_bytes(), Format::Pdf, &Hints::default(), &small_limits());
         prop_assert!(outcome.is_ok(), "{outcome:?}");
-        check(outcome)?;
+        check(outcome);
     }
 }

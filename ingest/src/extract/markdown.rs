@@ -3,6 +3,7 @@
 
 use pulldown_cmark::{Event, MetadataBlockKind, Options, Parser, Tag, TagEnd, html};
 
+use super::front_matter;
 use super::html::read_fragment;
 use super::text::{decode, hinted_encoding};
 use crate::document::DocumentBuilder;
@@ -18,7 +19,7 @@ pub(crate) fn extract(
     let mut front_matter = String::new();
     let page = render(&source, &mut front_matter);
     let mut builder = DocumentBuilder::new(limits);
-    builder.title = title_in(&front_matter);
+    front_matter::describe(&front_matter, &mut builder);
     read_fragment(&page, builder, limits)?.finish()
 }
 
@@ -52,19 +53,6 @@ fn render(source: &str, front_matter: &mut String) -> String {
     let mut page = String::with_capacity(source.len() + source.len() / 2);
     html::push_html(&mut page, events);
     page
-}
-
-/// The value of `title:` (YAML) or `title =` (TOML).
-fn title_in(front_matter: &str) -> Option<String> {
-    front_matter.lines().find_map(|line| {
-        let value = line.strip_prefix("title")?.trim_start();
-        let value = value
-            .strip_prefix(':')
-            .or_else(|| value.strip_prefix('='))?
-            .trim();
-        let value = value.trim_matches(['"', '\'']);
-        (!value.is_empty()).then(|| value.to_owned())
-    })
 }
 
 #[cfg(test)]

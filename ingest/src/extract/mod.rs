@@ -1,15 +1,23 @@
 //! One reader per format, all bounded by [`Limits`] and all writing through the document builder.
 
+mod archive;
 pub(crate) mod csv;
 mod docx;
 mod drawing;
+mod epub;
+mod front_matter;
 mod html;
+mod inside;
+mod json;
+mod mail;
 mod markdown;
+mod markup;
 mod odf;
 pub(crate) mod package;
 mod pdf;
 mod pptx;
 mod records;
+mod rtf;
 pub(crate) mod scope;
 mod sheet;
 mod table;
@@ -31,8 +39,8 @@ pub fn extract(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
-    let unpack = Cell::new(0);
-    let scope = Scope::of_file(bytes, hints, limits, &unpack);
+    let (unpack, documents) = (Cell::new(0), Cell::new(0));
+    let scope = Scope::of_file(bytes, hints, limits, &unpack, &documents);
     read(bytes, format, &scope)
 }
 
@@ -47,6 +55,15 @@ fn read(bytes: &[u8], format: Format, scope: &Scope<'_>) -> Result<ExtractedDocu
         Format::Docx => docx::extract(bytes, scope),
         Format::Pptx => pptx::extract(bytes, scope),
         Format::Xlsx => xlsx::extract(bytes, scope),
+        Format::Rst => markup::extract_rst(bytes, scope.hints, scope.limits),
+        Format::Asciidoc => markup::extract_asciidoc(bytes, scope.hints, scope.limits),
+        Format::Json => json::extract(bytes, scope.limits),
+        Format::Jsonl => json::extract_lines(bytes, scope.limits),
+        Format::Rtf => rtf::extract(bytes, scope.limits),
+        Format::Epub => epub::extract(bytes, scope),
+        Format::Eml => mail::extract_eml(bytes, scope),
+        Format::Msg => mail::extract_msg(bytes, scope),
+        Format::Zip => archive::extract(bytes, scope),
         Format::Odt => odf::extract_text(bytes, scope),
         Format::Odp => odf::extract_presentation(bytes, scope),
         Format::Ods => odf::extract_spreadsheet(bytes, scope),

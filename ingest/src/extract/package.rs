@@ -57,6 +57,14 @@ impl<'a> Package<'a> {
         })
     }
 
+    /// The names of all entries with their index, as far as they are text.
+    pub(super) fn entries(&self) -> Vec<(String, usize)> {
+        let names = self.archive.file_names().enumerate();
+        names
+            .filter_map(|(index, name)| Some((name.ok()?.into_owned(), index)))
+            .collect()
+    }
+
     /// The bytes of a part, or `None` if there is none of this name.
     pub(super) fn read_bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>, ExtractError> {
         let Some(index) = self.archive.index_for_name(name) else {

@@ -23,13 +23,18 @@ pub(crate) fn extract(
 ) -> Result<ExtractedDocument, ExtractError> {
     let text = decode(bytes, hinted_encoding(hints), limits)?;
     let mut builder = DocumentBuilder::new(limits);
-    for paragraph in paragraphs(&text) {
+    write_paragraphs(&text, &mut builder);
+    builder.finish()
+}
+
+/// Adds the paragraphs of a plain text.
+pub(crate) fn write_paragraphs(text: &str, builder: &mut DocumentBuilder) {
+    for paragraph in paragraphs(text) {
         if builder.is_full() {
             break;
         }
         builder.push(BlockKind::Paragraph, paragraph, None);
     }
-    builder.finish()
 }
 
 /// The encoding that the server named.

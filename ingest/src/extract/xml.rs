@@ -1,5 +1,5 @@
 //! A bounded view of XML: elements by local name, text with its references resolved, nothing else. No entity
-//! is ever defined, let alone fetched or expanded: document types are refused.
+//! is ever defined, let alone fetched or expanded: document types are refused or passed over.
 
 use std::io::{BufRead, ErrorKind};
 
@@ -78,6 +78,7 @@ pub(super) struct XmlReader<R> {
     buffer: Vec<u8>,
     depth: usize,
     max_depth: usize,
+    passes_over_types: bool,
 }
 
 impl<'a> XmlReader<&'a [u8]> {
@@ -98,7 +99,14 @@ impl<R: BufRead> XmlReader<R> {
             buffer: Vec::new(),
             depth: 0,
             max_depth: max_depth as usize,
+            passes_over_types: false,
         }
+    }
+
+    /// Formats that predate the rule against document types still begin with one; what it defines stays undefined.
+    pub(super) fn passing_over_types(mut self) -> Self {
+        self.passes_over_types = true;
+        self
     }
 
     /// The next event, or `None` at the end.
@@ -125,6 +133,7 @@ impl<R: BufRead> XmlReader<R> {
                         return Ok(Some(XmlEvent::Text(text)));
                     }
                 }
+                Event::DocType(_) if self.passes_over_types => {}
                 Event::DocType(_) => return Err(ExtractError::damaged("it declares a document type")),
                 Event::Eof if self.depth > 0 => return Err(ExtractError::damaged("its XML ends too early")),
                 Event::Eof => return Ok(None),

@@ -23,7 +23,8 @@ const OFFICE_TYPES: [(&str, Format); 5] = [
 ];
 
 /// Media types of the entry `mimetype`, without the `-template` that may follow.
-const DECLARED_TYPES: [(&str, Format); 5] = [
+const DECLARED_TYPES: [(&str, Format); 6] = [
+    ("application/epub+zip", Format::Epub),
     ("application/vnd.oasis.opendocument.text", Format::Odt),
     ("application/vnd.oasis.opendocument.presentation", Format::Odp),
     ("application/vnd.oasis.opendocument.graphics", Format::Odp),
@@ -69,9 +70,9 @@ pub(super) fn detect_in_zip(bytes: &[u8]) -> Result<Format, ExtractError> {
         return Ok(*format);
     }
     if has("META-INF/container.xml") {
-        return Err(unsupported("EPUB"));
+        return Ok(Format::Epub);
     }
-    Err(unsupported("zip archive"))
+    Ok(Format::Zip)
 }
 
 fn read_entry(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str) -> Option<String> {
@@ -91,7 +92,7 @@ pub(super) fn detect_in_compound_file(bytes: &[u8]) -> Result<Format, ExtractErr
         return Err(ExtractError::PasswordProtected);
     }
     if has("__properties_version1.0") {
-        return Err(unsupported("Outlook message"));
+        return Ok(Format::Msg);
     }
     Err(unsupported(if has("WordDocument") {
         "old Word document, save it as .docx"

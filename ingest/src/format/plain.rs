@@ -1,7 +1,28 @@
 //! Tells kinds of text apart: by their content where it shows, else by the extension of the file's name.
 
+use serde::de::IgnoredAny;
+
 use super::Format;
 use crate::extract::csv;
+
+/// Larger files without a telling name are not tried as JSON.
+const MAX_JSON_TRIAL_BYTES: usize = 1 << 20;
+
+/// Header fields that every mail has some of.
+const MAIL_FIELDS: [&str; 12] = [
+    "from",
+    "to",
+    "subject",
+    "date",
+    "received",
+    "return-path",
+    "message-id",
+    "mime-version",
+    "delivered-to",
+    "content-type",
+    "x-mailer",
+    "reply-to",
+];
 
 /// What `sample`, the head of `bytes`, is.
 pub(super) fn detect(sample: &str, bytes: &[u8], file_name: &str) -> Format {
@@ -23,11 +44,58 @@ pub(super) fn detect(sample: &str, bytes: &[u8], file_name: &str) -> Format {
         }
         _ => {}
     }
+    if is_mail(sample, extension) {
+        return Format::Eml;
+    }
     match extension {
         "md" | "markdown" | "mdx" => Format::Markdown,
+        "rst" | "rest" => Format::Rst,
+        "adoc" | "asciidoc" => Format::Asciidoc,
         "csv" | "tsv" | "tab" if csv::is_plausible(bytes) => Format::Csv,
         "html" | "htm" | "xhtml" if sample.contains("</") => Format::Html,
+        "jsonl" | "ndjson" if opens_json(sample) => Format::Jsonl,
+        "json" | "geojson" if opens_json(sample) => Format::Json,
+        "" | "json" if opens_json(sample) && is_json(bytes) => Format::Json,
         _ => Format::Text,
+    }
+}
+
+fn opens_json(sample: &str) -> bool {
+    sample
+        .trim_start_matches('\u{feff}')
+        .trim_start()
+        .starts_with(['{', '['])
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    bytes.len() <= MAX_JSON_TRIAL_BYTES && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
+/// A mail begins with header fields; a text that happens to do so is one only by its name.
+fn is_mail(sample: &str, extension: &str) -> bool {
+    let mut known = Vec::new();
+    for line in sample.trim_start_matches('\u{feff}').lines() {
+        if line.is_empty() {
+            break;
+        }
+        // A long field goes on in lines that begin with a space; mailboxes begin with a line of their own.
+        if line.starts_with([' ', '\t']) || (known.is_empty() && line.starts_with("From ")) {
+            continue;
+        }
+        let Some((name, _)) = line.split_once(':') else {
+            return false;
+        };
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return false;
+        }
+        let name = name.to_ascii_lowercase();
+        known.extend(MAIL_FIELDS.iter().find(|field| **field == name));
+    }
+    let has = |field: &str| known.contains(&field);
+    let is_transported = has("received") || has("message-id") || has("mime-version") || has("return-path");
+    match extension {
+        "eml" | "mbox" => known.len() > 1,
+        _ => is_transported && has("from") && known.len() > 2,
     }
 }
 
