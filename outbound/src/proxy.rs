@@ -247,3 +247,24 @@ impl Judge {
         Err(UNREACHABLE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_head_makes_it_panic_or_smuggles_a_line(
+            line in "(GET|HEAD|CONNECT|POST) \\PC{0,60} HTTP/1.1",
+            name in "[a-zA-Z-]{1,12}",
+            value in "\\PC{0,30}",
+        ) {
+            let head = format!("{line}\r\n{name}: {value}\r\n\r\n");
+            if let Ok(Wish::Plain { method, url }) = parse(&head) {
+                let request = String::from_utf8(rewritten(&method, &url, &head)).expect("text");
+                proptest::prop_assert!(request.lines().count() <= 5, "{request}");
+                proptest::prop_assert!(request.ends_with("\r\n\r\n"), "{request}");
+            }
+        }
+    }
+}

@@ -155,6 +155,26 @@ async fn scripts_reach_no_private_place_and_carry_no_credential() {
 }
 
 #[tokio::test]
+async fn scripts_do_not_ask_for_what_robots_forbids() {
+    let Some(rendering) = Rendering::on_this_machine() else {
+        return;
+    };
+    let page = "<!doctype html><p id=out></p><script>\
+                fetch('/private/a').then(() => out.textContent = 'got', () => out.textContent = 'refused')</script>";
+    let site = Site::of(&[
+        ("/robots.txt", Reply::text("User-agent: *\nDisallow: /private/")),
+        ("/", Reply::html(page)),
+        ("/private/a", Reply::text("private")),
+    ])
+    .await;
+
+    let html = rendering.page(&site, "/", TIME).await.expect("rendered");
+
+    assert!(html.contains("refused"), "{html}");
+    assert_eq!(site.count("/private/a"), 0);
+}
+
+#[tokio::test]
 async fn a_page_that_wants_to_leave_stays_the_page_it_is() {
     let Some(rendering) = Rendering::on_this_machine() else {
         return;

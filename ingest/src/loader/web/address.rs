@@ -387,6 +387,20 @@ mod tests {
         }
 
         #[test]
+        fn no_link_makes_it_panic(link in "\\PC{0,60}", base in "\\PC{0,60}") {
+            let page = WebPage {
+                base: Some(base),
+                canonical: Some(link.clone()),
+                links: vec![link],
+                ..WebPage::default()
+            };
+            let resolved = PageLinks::resolve(&Url::parse("https://example.org/a/").expect("a URL"), &page);
+            for link in resolved.links {
+                proptest::prop_assert!(matches!(link.scheme(), "http" | "https"));
+            }
+        }
+
+        #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,200}") {
             if let Ok(url) = Url::parse(&text).or_else(|_| Url::parse(&format!("http://{text}"))) {
                 let _ = normalize(&url);

@@ -120,13 +120,13 @@ impl WebLoader {
         }
         match answer? {
             Answer::Page(page) if request.render && page.format() == Ok(Format::Html) => {
-                Ok(Answer::Page(Box::new(self.render(*page).await?)))
+                Ok(Answer::Page(Box::new(self.render(*page, &robots).await?)))
             }
             answer => Ok(answer),
         }
     }
 
-    async fn render(&self, page: Page) -> Result<Page, FetchFailure> {
+    async fn render(&self, page: Page, robots: &Robots) -> Result<Page, FetchFailure> {
         let renderer = self
             .renderer
             .as_ref()
@@ -136,9 +136,11 @@ impl WebLoader {
             Some(charset) => format!("text/html; charset={charset}"),
             None => "text/html".to_owned(),
         };
+        let origin = page.final_url.origin();
+        let may_ask = |url: &Url| url.origin() != origin || robots.allows(url);
         Ok(Page {
             bytes: renderer
-                .render(&page.final_url, &content_type, &page.bytes)
+                .render(&page.final_url, &content_type, &page.bytes, &may_ask)
                 .await?,
             charset: Some("utf-8".to_owned()),
             // They belong to the bytes before the scripts ran.

@@ -18,6 +18,7 @@ use url::Url;
 
 use super::failure::{FetchFailure, Retry};
 use browser::{Browser, BrowserError};
+pub(super) use visit::MayAsk;
 use visit::Visit;
 
 /// A browser is replaced after this many pages: what leaks, leaks this often.
@@ -80,12 +81,14 @@ impl Renderer {
         }
     }
 
-    /// The page at `url`, whose bytes are `html`, after its scripts ran, in UTF-8.
+    /// The page at `url`, whose bytes are `html`, after its scripts ran, in UTF-8. They get what `may_ask` and the guard
+    /// allow.
     pub(super) async fn render(
         &self,
         url: &Url,
         content_type: &str,
         html: &Bytes,
+        may_ask: MayAsk<'_>,
     ) -> Result<Bytes, FetchFailure> {
         let shared = &self.shared;
         let _slot = shared
@@ -97,6 +100,7 @@ impl Renderer {
             url,
             content_type,
             html,
+            may_ask,
             max_bytes: shared.settings.max_bytes,
             timeout: shared.settings.timeout,
         };

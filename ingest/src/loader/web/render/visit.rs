@@ -17,11 +17,16 @@ const MAX_REQUESTS: u32 = 150;
 /// A page that never comes to rest is read as it is after this share of its time.
 const SETTLE_SHARE: f64 = 0.6;
 
+/// Says of an address whether scripts of a page may ask for it.
+pub(in super::super) type MayAsk<'a> = &'a (dyn Fn(&Url) -> bool + Send + Sync);
+
 /// A page to render.
 pub(super) struct Visit<'a> {
     pub(super) url: &'a Url,
     pub(super) content_type: &'a str,
     pub(super) html: &'a Bytes,
+    /// Whether scripts may ask for this address.
+    pub(super) may_ask: MayAsk<'a>,
     pub(super) max_bytes: usize,
     pub(super) timeout: Duration,
 }
@@ -105,7 +110,7 @@ impl Visit<'_> {
             match event.method.as_str() {
                 "Fetch.requestPaused" => {
                     requests += 1;
-                    let verdict = judge(&event, main_frame, is_served, requests);
+                    let verdict = judge(&event, main_frame, is_served, requests, self.may_ask);
                     is_served |= verdict == Verdict::Page;
                     self.answer(browser, session, &event.params["requestId"], verdict)
                         .await?;
@@ -154,17 +159,19 @@ impl Visit<'_> {
 }
 
 /// `is_served` says whether the page itself was given already, `requests` counts this one.
-fn judge(event: &Event, main_frame: &str, is_served: bool, requests: u32) -> Verdict {
+fn judge(event: &Event, main_frame: &str, is_served: bool, requests: u32, may_ask: MayAsk<'_>) -> Verdict {
     let request = &event.params["request"];
-    let is_web = request["url"]
-        .as_str()
-        .is_some_and(|url| url.starts_with("http://") || url.starts_with("https://"));
+    let may_be_sent = || {
+        let url = request["url"].as_str().and_then(|url| Url::parse(url).ok());
+        requests <= MAX_REQUESTS
+            && url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && may_ask(&url))
+    };
     let method = request["method"].as_str().unwrap_or_default();
     match event.params["resourceType"].as_str().unwrap_or_default() {
         "Document" if event.params["frameId"] == *main_frame && !is_served => Verdict::Page,
         "Document" if event.params["frameId"] == *main_frame => Verdict::Stay,
         "Stylesheet" => Verdict::Nothing,
-        _ if requests > MAX_REQUESTS || !is_web => Verdict::Block,
+        _ if !may_be_sent() => Verdict::Block,
         "Script" if method == "GET" => Verdict::Send,
         // Pages also read by POST.
         "XHR" | "Fetch" if matches!(method, "GET" | "HEAD" | "POST" | "OPTIONS") => Verdict::Send,
@@ -191,10 +198,10 @@ mod tests {
     #[test]
     fn the_page_is_given_once_and_cannot_leave() {
         let document = request("Document", "GET", "https://example.org/", "main");
-        assert_eq!(judge(&document, "main", false, 1), Verdict::Page);
-        assert_eq!(judge(&document, "main", true, 2), Verdict::Stay);
+        assert_eq!(judge(&document, "main", false, 1, &|_| true), Verdict::Page);
+        assert_eq!(judge(&document, "main", true, 2, &|_| true), Verdict::Stay);
         let frame = request("Document", "GET", "https://example.org/", "other");
-        assert_eq!(judge(&frame, "main", true, 2), Verdict::Block);
+        assert_eq!(judge(&frame, "main", true, 2, &|_| true), Verdict::Block);
     }
 
     #[test]
@@ -211,14 +218,31 @@ mod tests {
             ("Media", "GET", "https://example.org/a.mp4", Verdict::Block),
         ] {
             let event = request(kind, method, url, "main");
-            assert_eq!(judge(&event, "main", true, 2), expected, "{kind} {method}");
+            assert_eq!(
+                judge(&event, "main", true, 2, &|_| true),
+                expected,
+                "{kind} {method}"
+            );
         }
+    }
+
+    #[test]
+    fn what_robots_forbids_is_not_sent() {
+        let script = request("Script", "GET", "https://example.org/private/a.js", "main");
+        let may_ask = |url: &Url| !url.path().starts_with("/private/");
+        assert_eq!(judge(&script, "main", true, 2, &may_ask), Verdict::Block);
     }
 
     #[test]
     fn a_page_that_asks_without_end_is_stopped() {
         let script = request("Script", "GET", "https://example.org/a.js", "main");
-        assert_eq!(judge(&script, "main", true, MAX_REQUESTS), Verdict::Send);
-        assert_eq!(judge(&script, "main", true, MAX_REQUESTS + 1), Verdict::Block);
+        assert_eq!(
+            judge(&script, "main", true, MAX_REQUESTS, &|_| true),
+            Verdict::Send
+        );
+        assert_eq!(
+            judge(&script, "main", true, MAX_REQUESTS + 1, &|_| true),
+            Verdict::Block
+        );
     }
 }
