@@ -48,6 +48,7 @@ mod schedules;
 mod schema;
 mod search;
 mod streams;
+mod sync;
 mod unfinished;
 mod unpriced;
 mod upload_names;

@@ -80,6 +80,7 @@ pub(super) async fn store(
     let begun = Progress {
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         notes: notes.clone(),
+        is_step: true,
         ..Progress::default()
     };
     if !hold.advance(&mut write, &begun, now).await? {

@@ -80,6 +80,7 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
         let ids: Vec<DocumentId> = group.iter().map(|missing| missing.id).collect();
         let progress = Progress {
             removed: documents::delete(&mut write, place, &ids).await?,
+            is_step: true,
             ..Progress::default()
         };
         hold.advance(&mut write, &progress, now).await?;
@@ -115,6 +116,8 @@ fn sort(hold: &Hold, driver: &dyn Driver, missing: Vec<Missing>) -> Sorted {
         let is_in_scope = driver.admits(&Item::named(&document.key, &document.url, document.depth));
         match document.state.as_deref() {
             Some("moved" | "duplicate") => sorted.certain.push(document),
+            // A site that shuts even its start page says nothing about the others.
+            Some("skipped") if is_in_scope && hold.has(Note::StartUnreadable) => {}
             Some("gone" | "skipped") if is_in_scope => sorted.vanished.push(document),
             Some("gone" | "skipped") => sorted.certain.push(document),
             Some(_) => {}

@@ -212,6 +212,7 @@ pub struct SyncRun {
     /// Where the other side's list of changes starts for the next run.
     pub next_change_token: Option<String>,
     slice: i64,
+    is_held: bool,
     deadline: DateTime<Utc>,
     /// Where listing stands; none: at its beginning.
     pub list_cursor: Option<String>,
@@ -337,6 +338,7 @@ pub async fn request(
         ended_at: None,
         next_change_token: None,
         slice: 0,
+        is_held: false,
         deadline: now + longest(app),
         list_cursor: None,
         lists_changes: false,

@@ -240,7 +240,18 @@ impl Reader<'_> {
         if !self.hold.advance(&mut write, &Progress::default(), now).await? {
             return Ok(false);
         }
-        let mut more = items::reopen_orphans(&mut write, self.hold.place, now).await?;
+        let mut more = 0;
+        for orphan in items::list_orphans(&mut write, self.hold.place).await? {
+            match items::adopt(&mut write, self.hold.place, &orphan, now).await? {
+                Some(id) => {
+                    documents::rename(&mut write, self.hold.place, id, &orphan.key, &orphan.url, now).await?;
+                }
+                None => {
+                    items::reopen(&mut write, self.hold.place, &orphan.key, now).await?;
+                    more += 1;
+                }
+            }
+        }
         // The limit cut the reading short, so silence about a document means nothing: it is asked for by its address.
         if self.hold.has(Note::PageLimit) {
             more += items::list_unseen(&mut write, self.hold.place, now).await?;

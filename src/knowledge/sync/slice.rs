@@ -44,6 +44,8 @@ pub(super) struct Progress {
     pub failed: i64,
     pub bytes: i64,
     pub notes: Vec<Note>,
+    /// What is done is done: if the worker dies now, that does not count against the run.
+    pub is_step: bool,
 }
 
 /// How a phase goes on.
@@ -91,7 +93,7 @@ pub(super) async fn work(app: &App, context: &JobContext, job: &SyncSource) -> O
                 delay: SUSPENDED_PAUSE,
             });
         }
-        let Some(mut hold) = begin(app, tenant_id, job).await? else {
+        let Some(mut hold) = begin(app, context, tenant_id, job).await? else {
             return Ok(Outcome::Done);
         };
         go_on(app, &mut hold).await
@@ -101,7 +103,12 @@ pub(super) async fn work(app: &App, context: &JobContext, job: &SyncSource) -> O
 }
 
 /// Takes the run over; none when there is nothing to do for this job.
-async fn begin(app: &App, tenant_id: TenantId, job: &SyncSource) -> Result<Option<Hold>> {
+async fn begin(
+    app: &App,
+    context: &JobContext,
+    tenant_id: TenantId,
+    job: &SyncSource,
+) -> Result<Option<Hold>> {
     let now = app.clock.now();
     let place = Place {
         tenant_id,
@@ -116,8 +123,17 @@ async fn begin(app: &App, tenant_id: TenantId, job: &SyncSource) -> Result<Optio
     }
     let run = store::find_open(&mut write, tenant_id, job.source_id)
         .await?
-        .filter(|run| run.id == job.run_id && run.slice == job.slice);
+        .filter(|run| run.id == job.run_id);
     let Some(run) = run else { return Ok(None) };
+    if run.slice != job.slice {
+        // An earlier attempt at this job died after it had brought the run on: what is left has all its attempts.
+        if context.attempt > 1 && run.is_held {
+            enqueue_slice(app, &mut write, tenant_id, &run, now).await?;
+            write.commit().await?;
+            app.wake_workers();
+        }
+        return Ok(None);
+    }
     if run.deadline <= now {
         let message = "The run took too long and was ended; what it read is kept. Narrow the source, or raise the site's pace, and sync again.";
         store::end(
@@ -227,6 +243,7 @@ async fn list(
     let mut write = app.db.write(place.tenant_id).await?;
     let progress = Progress {
         notes: listing.notes.clone(),
+        is_step: true,
         ..Progress::default()
     };
     if !hold.advance(&mut write, &progress, now).await? {

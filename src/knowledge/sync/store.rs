@@ -23,6 +23,7 @@ struct RunRow {
     is_full: bool,
     accepts_removals: bool,
     slice: i64,
+    is_held: bool,
     deadline: DateTime<Utc>,
     list_cursor: Option<String>,
     lists_changes: bool,
@@ -64,6 +65,7 @@ impl TryFrom<RunRow> for SyncRun {
             is_full: row.is_full,
             accepts_removals: row.accepts_removals,
             slice: row.slice,
+            is_held: row.is_held,
             deadline: row.deadline,
             list_cursor: row.list_cursor,
             lists_changes: row.lists_changes,
@@ -95,7 +97,7 @@ fn read_notes(lines: &str) -> Vec<Note> {
 macro_rules! select_run {
     ($rest:literal) => {
         concat!(
-            "select id, source_id, cause, state, phase, is_full, accepts_removals, slice, deadline, list_cursor, lists_changes, new_count,
+            "select id, source_id, cause, state, phase, is_full, accepts_removals, slice, holder is not null as is_held, deadline, list_cursor, lists_changes, new_count,
                     changed_count, unchanged_count, removed_count, failed_count, held_count, bytes, embedding_calls,
                     next_change_token, notes, error_code, error_message, started_at, updated_at, ended_at
                from sync_run ",
@@ -256,11 +258,11 @@ pub(super) async fn advance(
     let held: Option<SyncRunId> = on!(write, c => sqlx::query_scalar(
         "update sync_run
             set new_count = new_count + $4, changed_count = changed_count + $5, unchanged_count = unchanged_count + $6,
-                removed_count = removed_count + $7, failed_count = failed_count + $8, bytes = bytes + $9, updated_at = $10
+                removed_count = removed_count + $7, failed_count = failed_count + $8, bytes = bytes + $9, updated_at = $10, slice = slice + $11
           where tenant_id = $1 and id = $2 and holder = $3 and state = 'running'
          returning id",
     ).bind(place.tenant_id).bind(place.run_id).bind(holder).bind(progress.new).bind(progress.changed).bind(progress.unchanged)
-     .bind(progress.removed).bind(progress.failed).bind(progress.bytes).bind(now).fetch_optional(c).await)?;
+     .bind(progress.removed).bind(progress.failed).bind(progress.bytes).bind(now).bind(i64::from(progress.is_step)).fetch_optional(c).await)?;
     Ok(held.is_some())
 }
 

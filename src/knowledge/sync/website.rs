@@ -251,7 +251,9 @@ impl WebDriver {
             return Outcome::Gone.into();
         }
         let message = "There is no page at the start address. Correct the address of the source.";
-        failed(item, "start_missing", message, Retry::Never)
+        let mut reading = failed(item, "start_missing", message, Retry::Never);
+        reading.found = self.known_links(item);
+        reading
     }
 
     /// The page is known by the address `to`, if that is part of the source.

@@ -1,0 +1,8 @@
+//! Runs over a source: what changes there changes here, and nothing else.
+
+mod desk;
+mod diff;
+mod interruptions;
+mod removals;
+mod scope;
+pub mod site;

@@ -1,0 +1,264 @@
+//! What vanished goes, after everything was read; what could not be read stays, and so does what vanished in heaps.
+
+use frontdesk::knowledge::sync::{Cause, Note, RunState, Wanted};
+use serde_json::json;
+
+use super::desk::{Desk, counts, service_for, website};
+use super::site::{Answer, Site};
+
+/// A start page and `count` pages that it links to.
+async fn wide_site(count: usize) -> Site {
+    let links: Vec<String> = (0..count).map(|page| format!("/page-{page}")).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let site = Site::start(&[("/", Answer::page("Acme", "Everything we sell.", &links))]).await;
+    for page in 0..count {
+        let text = format!("Article number {page} is made of wood kind {}.", page * 7);
+        site.put(
+            &format!("/page-{page}"),
+            Answer::page(&format!("Article {page}"), &text, &["/"]),
+        );
+    }
+    site
+}
+
+fn link_to(pages: &[usize]) -> Answer {
+    let links: Vec<String> = pages.iter().map(|page| format!("/page-{page}")).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    Answer::page("Acme", "Everything we sell.", &links)
+}
+
+#[tokio::test]
+async fn a_removed_page_is_in_no_answer_after_the_run() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    assert!(
+        desk.found("Article number 3")
+            .await
+            .contains("Article number 3 is")
+    );
+
+    site.remove("/page-3");
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, counts(&run)), (RunState::Done, [0, 0, 8, 1, 0]));
+    assert!(
+        !desk
+            .found("Article number 3")
+            .await
+            .contains("Article number 3 is")
+    );
+}
+
+#[tokio::test]
+async fn a_page_that_nothing_leads_to_any_more_goes() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+
+    site.put("/", link_to(&[0, 1, 2, 4, 5, 6, 7]));
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, counts(&run)), (RunState::Done, [0, 0, 8, 1, 0]));
+}
+
+#[tokio::test]
+async fn a_spell_of_server_errors_removes_nothing() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    for page in [1, 2, 3] {
+        site.put(&format!("/page-{page}"), Answer::status(503));
+    }
+
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, counts(&run)), (RunState::Partial, [0, 0, 6, 0, 3]));
+    let failures = desk.failures(&run).await;
+    assert!(
+        failures.iter().all(|(_, code)| code == "server_error"),
+        "{failures:?}"
+    );
+    assert!(
+        desk.found("Article number 3")
+            .await
+            .contains("Article number 3 is")
+    );
+
+    site.fail_with(Some(Answer::status(503)));
+    let run = desk.sync().await;
+    assert_eq!((run.state, run.removed_count), (RunState::Failed, 0), "{run:?}");
+    assert!(run.error.is_some());
+    assert_eq!(desk.source_state().await, "failed");
+    assert_eq!(desk.paths().await.len(), 9);
+
+    site.fail_with(None);
+    for page in [1, 2, 3] {
+        let text = format!("Article number {page} is made of wood kind {}.", page * 7);
+        site.put(
+            &format!("/page-{page}"),
+            Answer::page(&format!("Article {page}"), &text, &["/"]),
+        );
+    }
+    let run = desk.sync().await;
+    assert_eq!((run.state, counts(&run)), (RunState::Done, [0, 0, 9, 0, 0]));
+    assert_eq!(desk.source_state().await, "idle");
+}
+
+#[tokio::test]
+async fn a_failure_that_passes_is_tried_again_within_the_run() {
+    let site = wide_site(2).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    site.put("/page-1", Answer::status(503).header("retry-after", "30"));
+    let run = desk.request(Cause::Request).await;
+    service.drain_jobs().await;
+
+    site.put("/page-1", Answer::page("Article 1", "Here it is after all.", &[]));
+    let run = desk.finish(run).await;
+
+    assert_eq!((run.state, counts(&run)), (RunState::Done, [3, 0, 0, 0, 0]));
+}
+
+#[tokio::test]
+async fn a_sudden_shrinking_is_held_back_until_the_owner_agrees() {
+    let site = wide_site(12).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    site.put("/", link_to(&[0, 1]));
+
+    let run = desk.sync().await;
+    assert_eq!(
+        (run.state, run.removed_count, run.held_count),
+        (RunState::Partial, 0, 10)
+    );
+    assert!(run.notes.contains(&Note::RemovalsHeld));
+    assert_eq!(desk.paths().await.len(), 13);
+
+    let run = desk.sync().await;
+    assert_eq!(
+        (run.removed_count, run.held_count),
+        (0, 10),
+        "and stays held back"
+    );
+
+    let run = desk
+        .sync_as(Wanted {
+            accepts_removals: true,
+            ..Wanted::from(Cause::Request)
+        })
+        .await;
+    assert_eq!((run.state, run.removed_count), (RunState::Done, 10));
+    assert_eq!(desk.paths().await, ["/", "/page-0", "/page-1"]);
+}
+
+#[tokio::test]
+async fn pages_that_are_gone_in_heaps_are_held_back_too() {
+    let site = wide_site(12).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    for page in 0..12 {
+        site.remove(&format!("/page-{page}"));
+    }
+
+    let run = desk.sync().await;
+
+    assert_eq!(
+        (run.state, run.removed_count, run.held_count),
+        (RunState::Partial, 0, 12)
+    );
+    assert_eq!(desk.paths().await.len(), 13);
+}
+
+#[tokio::test]
+async fn what_the_owner_excludes_goes_however_much_it_is() {
+    let site = wide_site(12).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    let mut settings = website(&site);
+    settings["exclude"] = json!(["/page-*"]);
+    desk.change_settings(settings).await;
+
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, run.removed_count), (RunState::Done, 12), "{run:?}");
+    assert_eq!(desk.paths().await, ["/"]);
+}
+
+#[tokio::test]
+async fn a_start_page_that_is_missing_empties_nothing() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    site.remove("/");
+
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, run.removed_count), (RunState::Partial, 0), "{run:?}");
+    assert_eq!(
+        desk.failures(&run).await,
+        [("/".to_owned(), "start_missing".to_owned())]
+    );
+    assert_eq!(desk.paths().await.len(), 9);
+}
+
+#[tokio::test]
+async fn a_site_that_cannot_say_what_it_allows_is_left_alone() {
+    let site = wide_site(8).await;
+    site.put("/robots.txt", Answer::status(500));
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+
+    let run = desk.sync().await;
+
+    assert_eq!(run.state, RunState::Failed, "{run:?}");
+    assert_eq!(run.error.expect("a reason").0, "robots_unavailable");
+    assert!(site.take_asked().is_empty());
+}
+
+#[tokio::test]
+async fn behind_the_page_limit_nothing_is_taken_for_gone() {
+    let site = wide_site(12).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    let mut settings = website(&site);
+    settings["max_pages"] = json!(5);
+    desk.change_settings(settings).await;
+    site.remove("/page-9");
+
+    let run = desk.sync().await;
+
+    // The pages that are known are looked at all the same: what is gone among them goes.
+    assert_eq!(
+        (run.state, counts(&run)),
+        (RunState::Done, [0, 0, 12, 1, 0]),
+        "{run:?}"
+    );
+    assert_eq!(desk.paths().await.len(), 12);
+}
+
+#[tokio::test]
+async fn a_new_source_stops_at_its_page_limit_and_says_so() {
+    let site = wide_site(12).await;
+    let service = service_for(&site).await;
+    let mut settings = website(&site);
+    settings["max_pages"] = json!(5);
+    let desk = Desk::with(&service, "website", settings).await;
+
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, counts(&run)), (RunState::Done, [5, 0, 0, 0, 0]));
+    assert_eq!(run.notes, [Note::PageLimit]);
+    assert_eq!(
+        desk.paths().await,
+        ["/", "/page-0", "/page-1", "/page-10", "/page-11"]
+    );
+}
