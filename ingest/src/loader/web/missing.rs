@@ -1,10 +1,7 @@
 //! Pages that say "not found" with a status that says "here it is".
 //!
-//! A false alarm would drop a page that exists, so only short pages that lead with the phrase count. For sites with
-//! words of their own there is a stronger test: whatever the site answers at an address that nobody ever made
-//! ([`probe_address`]) is what it says about missing pages.
-
-use url::Url;
+//! A false alarm would drop a page that exists, so only short pages that lead with the phrase count. Sites with words of
+//! their own say the same at every address, and are caught as copies of each other.
 
 /// A page that only says that there is none holds little besides.
 const MAX_TEXT_CHARS: usize = 1_500;
@@ -64,15 +61,6 @@ pub fn looks_missing(title: Option<&str>, text: &str) -> bool {
     [title, first_line].into_iter().flatten().any(says_missing)
 }
 
-/// An address of the site of `site` that cannot exist: `nonce` is random.
-pub fn probe_address(site: &Url, nonce: u64) -> Url {
-    let mut address = site.clone();
-    address.set_query(None);
-    address.set_fragment(None);
-    address.set_path(&format!("/no-such-page-{nonce:016x}"));
-    address
-}
-
 fn says_missing(line: &str) -> bool {
     if line.chars().nth(MAX_TITLE_CHARS).is_some() {
         return false;
@@ -124,14 +112,5 @@ mod tests {
         ] {
             assert!(!looks_missing(title, text), "{title:?}");
         }
-    }
-
-    #[test]
-    fn a_probe_is_an_address_of_the_same_site() {
-        let site = Url::parse("https://example.org:8443/docs?a=1").expect("a URL");
-        assert_eq!(
-            probe_address(&site, 7).as_str(),
-            "https://example.org:8443/no-such-page-0000000000000007"
-        );
     }
 }

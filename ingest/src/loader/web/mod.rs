@@ -34,7 +34,7 @@ pub use credentials::{Credentials, CredentialsError};
 pub use failure::{FetchFailure, Retry};
 pub use fetch::{Answer, BadUserAgent, Directives, Page, PageRequest, Validators};
 pub use listing::Listing;
-pub use missing::{looks_missing, probe_address};
+pub use missing::looks_missing;
 pub use pattern::{PatternError, Patterns};
 pub use politeness::{MAX_BACK_OFF, MAX_CRAWL_DELAY, Permit, Politeness};
 pub use render::{RenderSettings, Renderer};
