@@ -21,6 +21,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(tenancy::routes::routes())
         .merge(chatbots::routes::routes())
         .merge(knowledge::routes::routes())
+        .merge(knowledge::sources::routes::routes())
         .merge(chat::routes::routes())
         .merge(usage::routes::routes())
         .merge(jobs::routes::routes())

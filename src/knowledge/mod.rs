@@ -206,19 +206,35 @@ pub async fn remove_all_of_chatbot(
     chatbot_id: ChatbotId,
 ) -> Result<()> {
     let documents = store::list_files_of_chatbot(write, tenant_id, chatbot_id).await?;
+    remove_later(app, write, tenant_id, &documents).await
+}
+
+/// Like [`remove_all_of_chatbot`], for one source of it.
+async fn remove_all_of_source(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<()> {
+    let documents = store::list_files_of_source(write, tenant_id, source_id).await?;
+    remove_later(app, write, tenant_id, &documents).await
+}
+
+/// Queues the removal of these documents, each with its file, from index and files.
+async fn remove_later(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    documents: &[(DocumentId, String)],
+) -> Result<()> {
     for group in documents.chunks(jobs::REMOVED_AT_ONCE) {
         let (document_ids, file_keys) = group.iter().cloned().unzip();
-        crate::jobs::enqueue(
-            app,
-            write,
-            tenant_id,
-            &jobs::RemoveDocuments {
-                document_ids,
-                chunk_ids: Vec::new(),
-                file_keys,
-            },
-        )
-        .await?;
+        let cleaning = jobs::RemoveDocuments {
+            document_ids,
+            chunk_ids: Vec::new(),
+            file_keys,
+        };
+        crate::jobs::enqueue(app, write, tenant_id, &cleaning).await?;
     }
     Ok(())
 }

@@ -258,6 +258,17 @@ pub(super) async fn list_files_of_chatbot(
     )
 }
 
+pub(super) async fn list_files_of_source(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<Vec<(DocumentId, String)>> {
+    Ok(
+        on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and source_id = $2 order by id")
+        .bind(tenant_id).bind(source_id).fetch_all(c).await)?,
+    )
+}
+
 pub(super) async fn upsert_text(
     write: &mut Write,
     tenant_id: TenantId,

@@ -23,6 +23,14 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/chatbots", "chatbot.create"),
     ("PATCH /api/chatbots/{id}", "chatbot.update"),
     ("POST /api/chatbots/{id}/documents", "document.upload"),
+    ("POST /api/chatbots/{id}/sources", "source.create"),
+    ("POST /api/chatbots/crawl", "source.create"),
+    ("PATCH /api/sources/{id}", "source.update"),
+    ("POST /api/sources/{id}/sync", "source.sync"),
+    ("POST /api/sources/{id}/pause", "source.pause"),
+    ("POST /api/sources/{id}/resume", "source.resume"),
+    ("POST /api/sources/{id}/cancel", "source.cancel"),
+    ("DELETE /api/sources/{id}", "source.delete"),
     ("POST /api/jobs/{id}/retry", "job.retry"),
     ("DELETE /api/documents/{id}", "document.delete"),
     ("DELETE /api/conversations/{id}", "conversation.delete"),
@@ -80,8 +88,9 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         .as_str()
         .expect("a job")
         .to_owned();
+    let (source, run) = desk.aborted_source("https://shop.example/").await;
     let chatbot = desk.id.clone();
-    Ids([chatbot, document, conversation, key, member, job])
+    Ids([chatbot, document, conversation, key, member, job, source, run])
 }
 
 #[tokio::test]

@@ -56,8 +56,9 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         .as_str()
         .expect("the upload queued a job")
         .to_owned();
+    let (source, run) = desk.aborted_source(&format!("https://{name}.example/")).await;
     let chatbot = desk.id.clone();
-    Ids([chatbot, document, conversation, key, member, job])
+    Ids([chatbot, document, conversation, key, member, job, source, run])
 }
 
 /// All that the tenant's admins can see of it, but for when keys were last used.
@@ -67,6 +68,9 @@ async fn everything_of(tenant: &Tenant<'_>, ids: &Ids) -> Vec<(String, String)> 
     paths.push(format!("/api/documents/{}", ids.of(Kind::Document)));
     paths.push(format!("/api/documents/{}/file", ids.of(Kind::Document)));
     paths.push(format!("/api/conversations/{}", ids.of(Kind::Conversation)));
+    paths.push(format!("/api/chatbots/{}/sources", ids.of(Kind::Chatbot)));
+    paths.push(format!("/api/sources/{}", ids.of(Kind::Source)));
+    paths.push(format!("/api/sources/{}/runs", ids.of(Kind::Source)));
     let mut seen = Vec::new();
     for path in paths {
         let reply = tenant.get(&path).await.expect(200);

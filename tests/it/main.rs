@@ -47,6 +47,8 @@ mod row_security;
 mod schedules;
 mod schema;
 mod search;
+mod source_secrets;
+mod sources;
 mod streams;
 mod sync;
 mod unfinished;

@@ -244,7 +244,17 @@ async fn what_operations_answer_is_what_the_document_says() {
         .as_str()
         .expect("a job")
         .to_owned();
-    let ids = Ids([desk.id.clone(), published, conversation, key, member, job]);
+    let (source, run) = desk.aborted_source("https://www.example.com/").await;
+    let ids = Ids([
+        desk.id.clone(),
+        published,
+        conversation,
+        key,
+        member,
+        job,
+        source,
+        run,
+    ]);
 
     // Reads first, deletions last: each finds what it needs.
     let mut operations = operations();

@@ -2,19 +2,29 @@
 //!
 //! The reading itself is [`super::sync`]'s.
 
+mod input;
+pub mod routes;
 pub mod schedule;
 pub mod secrets;
 pub mod settings;
 pub mod store;
+mod view;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use self::input::{SettingsInput, WebsiteInput};
+use super::sync::{self, Cause, SyncRun, Wanted};
 use crate::app::App;
-use crate::error::Result;
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, SourceId, TenantId};
+use crate::tenancy::audit::{self, Change, Origin};
+use crate::{chatbots, tenancy};
 
 pub use schedule::Schedule;
 pub use secrets::Secrets;
@@ -49,6 +59,17 @@ impl Source {
     /// Its secrets, opened. They go to the source's own origins and nowhere else.
     pub fn secrets(&self, app: &App) -> Result<Secrets> {
         Secrets::open(&app.keyring, self.tenant_id, self.id, self.sealed.as_deref())
+    }
+
+    /// What the audit log says of it.
+    fn describe(&self) -> Result<Value> {
+        Ok(json!({
+            "chatbot_id": self.chatbot_id,
+            "kind": self.kind(),
+            "name": self.name,
+            "settings": self.settings.to_json()?,
+            "schedule": self.schedule,
+        }))
     }
 }
 
@@ -141,4 +162,402 @@ impl SourceState {
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
+}
+
+/// What an owner wants of a new source.
+struct NewSource {
+    kind: SourceKind,
+    name: Option<String>,
+    schedule: Option<Schedule>,
+    settings: SettingsInput,
+}
+
+/// What an owner changes of a source; what is left out stays.
+struct SourceChange {
+    name: Option<String>,
+    /// `Some(None)`: it is read on request only from now on.
+    schedule: Option<Option<Schedule>>,
+    settings: SettingsInput,
+}
+
+/// Makes a source, and queues its first run where it is read by runs.
+async fn create(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    new: NewSource,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Source> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    chatbots::find(&mut write, reach, chatbot_id).await?;
+    let (source, _) = create_in(app, &mut write, reach, chatbot_id, new, actor, origin).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(source)
+}
+
+/// The short way in: the chatbot's source of this website, made where there is none, with a run over it. Where one is
+/// under way, that one.
+async fn crawl(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    website: WebsiteInput,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<(Source, SyncRun)> {
+    let address = website.url.as_deref().unwrap_or_default();
+    let url = input::read_url(app, address, "url")?;
+    let settings = SettingsInput {
+        website: Some(website),
+        ..SettingsInput::default()
+    };
+    let mut write = app.db.write(reach.tenant_id).await?;
+    chatbots::find(&mut write, reach, chatbot_id).await?;
+    // Asked twice at once, it makes one source.
+    super::store::hold_upload_source(&mut write, reach.tenant_id, chatbot_id).await?;
+    let known = store::find_website(&mut write, reach.tenant_id, chatbot_id, &url).await?;
+    let (source, run) = match known {
+        None => {
+            let new = NewSource {
+                kind: SourceKind::Website,
+                name: None,
+                schedule: None,
+                settings,
+            };
+            create_in(app, &mut write, reach, chatbot_id, new, actor, origin).await?
+        }
+        Some(known) => {
+            let change = SourceChange {
+                name: None,
+                schedule: None,
+                settings,
+            };
+            let source = change_in(app, &mut write, reach, known, change, actor, origin).await?;
+            (source, None)
+        }
+    };
+    let run = match run {
+        Some(run) => run,
+        None => match sync::find_last_run(&mut write, reach.tenant_id, source.id).await? {
+            Some(run) if run.ended_at.is_none() => run,
+            _ => begin_run(app, &mut write, &source, Cause::Request.into(), actor, origin).await?,
+        },
+    };
+    // Read again: the request changed the source's state.
+    let source = find(&mut write, reach, source.id).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok((source, run))
+}
+
+async fn create_in(
+    app: &App,
+    write: &mut Write,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    new: NewSource,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<(Source, Option<SyncRun>)> {
+    let now = app.clock.now();
+    let (settings, secrets) = new.settings.make(app, new.kind)?;
+    let name = new.name.unwrap_or_else(|| settings.usual_name());
+    tenancy::check_name(&name, "name")?;
+    let id = SourceId::new();
+    let next_run_at = next_run_at(new.kind, new.schedule.as_ref(), id, now)?;
+    // Until the transaction ends, nobody else makes a source of this chatbot.
+    super::store::hold_upload_source(write, reach.tenant_id, chatbot_id).await?;
+    if store::count(write, reach.tenant_id, chatbot_id).await? >= app.config.limits.sources_per_chatbot {
+        return Err(Error::conflict(
+            "too_many_sources",
+            "this chatbot has as many sources as it may have: delete one first",
+        ));
+    }
+    let source = Source {
+        id,
+        tenant_id: reach.tenant_id,
+        chatbot_id,
+        name,
+        state: SourceState::Idle,
+        chunking: None,
+        schedule: new.schedule,
+        next_run_at,
+        created_at: now,
+        updated_at: now,
+        sealed: secrets.seal(&app.keyring, reach.tenant_id, id)?,
+        settings,
+    };
+    store::insert(write, &source).await?;
+    record(
+        app,
+        write,
+        &source,
+        "source.create",
+        (None, Some(source.describe()?)),
+        actor,
+        origin,
+    )
+    .await?;
+    if !new.kind.is_synced() {
+        return Ok((source, None));
+    }
+    let run = sync::request(app, write, reach.tenant_id, id, Cause::Created).await?;
+    // The request changed the source's state.
+    let source = find(write, reach, id).await?;
+    Ok((source, Some(run)))
+}
+
+async fn update(
+    app: &App,
+    reach: Reach,
+    id: SourceId,
+    change: SourceChange,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Source> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let source = hold(&mut write, reach, id).await?;
+    let source = change_in(app, &mut write, reach, source, change, actor, origin).await?;
+    write.commit().await?;
+    Ok(source)
+}
+
+async fn change_in(
+    app: &App,
+    write: &mut Write,
+    reach: Reach,
+    mut source: Source,
+    change: SourceChange,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Source> {
+    let now = app.clock.now();
+    let before = source.describe()?;
+    // What cannot be opened any more can still be replaced.
+    let secrets_before = source.secrets(app).unwrap_or_default();
+    let mut secrets = secrets_before.clone();
+    change.settings.change(app, &mut source.settings, &mut secrets)?;
+    if let Some(name) = change.name {
+        tenancy::check_name(&name, "name")?;
+        source.name = name;
+    }
+    if let Some(schedule) = change.schedule {
+        source.next_run_at = next_run_at(source.kind(), schedule.as_ref(), source.id, now)?;
+        source.schedule = schedule;
+    }
+    let after = source.describe()?;
+    if after == before && secrets == secrets_before {
+        return Ok(source);
+    }
+    source.sealed = secrets.seal(&app.keyring, reach.tenant_id, source.id)?;
+    source.updated_at = now;
+    store::update(write, &source).await?;
+    record(
+        app,
+        write,
+        &source,
+        "source.update",
+        (Some(before), Some(after)),
+        actor,
+        origin,
+    )
+    .await?;
+    Ok(source)
+}
+
+/// Deletes a source with its documents: out of answers at once, out of index and files soon after.
+async fn delete(app: &App, reach: Reach, id: SourceId, actor: &Actor, origin: &Origin) -> Result<()> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let source = hold(&mut write, reach, id).await?;
+    if source.kind() == SourceKind::Upload {
+        return Err(Error::conflict(
+            "upload_source_stays",
+            "every chatbot has one source for uploaded files: delete its documents instead",
+        ));
+    }
+    super::remove_all_of_source(app, &mut write, reach.tenant_id, id).await?;
+    store::delete(&mut write, reach.tenant_id, id).await?;
+    let before = source.describe()?;
+    record(
+        app,
+        &mut write,
+        &source,
+        "source.delete",
+        (Some(before), None),
+        actor,
+        origin,
+    )
+    .await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
+
+/// Starts a run over a source.
+async fn start_run(
+    app: &App,
+    reach: Reach,
+    id: SourceId,
+    wanted: Wanted,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<SyncRun> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let source = hold_synced(&mut write, reach, id).await?;
+    let run = begin_run(app, &mut write, &source, wanted, actor, origin).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(run)
+}
+
+async fn begin_run(
+    app: &App,
+    write: &mut Write,
+    source: &Source,
+    wanted: Wanted,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<SyncRun> {
+    let run = sync::request(app, write, source.tenant_id, source.id, wanted).await?;
+    let after =
+        json!({ "run_id": run.id, "full": wanted.is_full, "accept_removals": wanted.accepts_removals });
+    record(
+        app,
+        write,
+        source,
+        "source.sync",
+        (None, Some(after)),
+        actor,
+        origin,
+    )
+    .await?;
+    Ok(run)
+}
+
+/// What can be asked of a source while a run is under way, or to come.
+#[derive(Clone, Copy)]
+enum Order {
+    Pause,
+    Resume,
+    Cancel,
+}
+
+/// Pauses, resumes or cancels; an order that changes nothing is carried out already.
+async fn order(
+    app: &App,
+    reach: Reach,
+    id: SourceId,
+    order: Order,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Source> {
+    let tenant_id = reach.tenant_id;
+    let mut write = app.db.write(tenant_id).await?;
+    let source = hold_synced(&mut write, reach, id).await?;
+    let is_paused = source.state == SourceState::Paused;
+    let action = match order {
+        Order::Pause if is_paused => return Ok(source),
+        Order::Resume if !is_paused => return Ok(source),
+        Order::Pause => {
+            sync::pause(app, &mut write, tenant_id, id).await?;
+            "source.pause"
+        }
+        Order::Resume => {
+            sync::resume(app, &mut write, tenant_id, id).await?;
+            "source.resume"
+        }
+        Order::Cancel => {
+            if sync::cancel(app, &mut write, tenant_id, id).await?.is_none() {
+                return Ok(source);
+            }
+            "source.cancel"
+        }
+    };
+    let changed = find(&mut write, reach, id).await?;
+    let states = (
+        Some(json!({ "state": source.state.name() })),
+        Some(json!({ "state": changed.state.name() })),
+    );
+    record(app, &mut write, &source, action, states, actor, origin).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(changed)
+}
+
+/// A page of a chatbot's sources, newest first, with one more than the page when there is a next one.
+async fn list(app: &App, reach: Reach, chatbot_id: ChatbotId, page: PageRequest) -> Result<Vec<Source>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    chatbots::find(&mut conn, reach, chatbot_id).await?;
+    store::list(&mut conn, reach.tenant_id, chatbot_id, page).await
+}
+
+async fn find(conn: &mut Conn, reach: Reach, id: SourceId) -> Result<Source> {
+    store::find(conn, reach, id)
+        .await?
+        .ok_or(Error::NotFound("source"))
+}
+
+/// The source, which nobody else changes until the transaction ends.
+async fn hold(write: &mut Write, reach: Reach, id: SourceId) -> Result<Source> {
+    store::hold(write, reach, id)
+        .await?
+        .ok_or(Error::NotFound("source"))
+}
+
+async fn hold_synced(write: &mut Write, reach: Reach, id: SourceId) -> Result<Source> {
+    let source = hold(write, reach, id).await?;
+    if source.kind().is_synced() {
+        return Ok(source);
+    }
+    Err(Error::conflict(
+        "source_not_synced",
+        format!(
+            "a source of kind {} has nothing to read: its documents are put there",
+            source.kind().name()
+        ),
+    ))
+}
+
+/// When a schedule fires first.
+fn next_run_at(
+    kind: SourceKind,
+    schedule: Option<&Schedule>,
+    id: SourceId,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>> {
+    let Some(schedule) = schedule else { return Ok(None) };
+    if !kind.is_synced() {
+        return Err(Error::invalid(
+            "invalid_schedule",
+            "schedule",
+            format!(
+                "a source of kind {} is not read by itself: it takes no schedule",
+                kind.name()
+            ),
+        ));
+    }
+    schedule.check(now)?;
+    schedule.next_after(id, now)
+}
+
+/// Writes the audit line of a change to a source.
+async fn record(
+    app: &App,
+    write: &mut Write,
+    source: &Source,
+    action: &'static str,
+    (before, after): (Option<Value>, Option<Value>),
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<()> {
+    let change = Change {
+        action,
+        object_kind: "source",
+        object_id: source.id.to_string(),
+        before,
+        after,
+    };
+    audit::record(write, source.tenant_id, actor, origin, change, app.clock.now()).await
 }

@@ -102,6 +102,19 @@ impl Settings {
         }
     }
 
+    /// What a source is called that nobody gave a name.
+    pub(super) fn usual_name(&self) -> String {
+        let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
+        match self {
+            Self::Upload => "Uploaded files".to_owned(),
+            Self::Website(website) => host(&website.url),
+            Self::Sitemap(sitemap) => format!("Sitemap of {}", host(&sitemap.url)),
+            Self::Pages(pages) => format!("{} pages", pages.urls.len()),
+            Self::Drive(_) => "Google Drive".to_owned(),
+            Self::Push => "Pushed documents".to_owned(),
+        }
+    }
+
     /// How its pages are asked for, where it has pages.
     pub fn fetching(&self) -> Option<&Fetching> {
         match self {

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::FromRow;
 use sqlx::types::Json;
+use url::Url;
 
 use super::{Schedule, Settings, Source, SourceKind, SourceState};
 use crate::db::{Conn, Write};
@@ -93,4 +94,68 @@ pub async fn list(
     let rows: Vec<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
         .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
     rows.into_iter().map(Source::try_from).collect()
+}
+
+pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from source where tenant_id = $1 and chatbot_id = $2").bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?,
+    )
+}
+
+/// The chatbot's source that reads a website from `url` on; until the transaction ends, nobody else changes it.
+pub(super) async fn find_website(
+    write: &mut Write,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    url: &Url,
+) -> Result<Option<Source>> {
+    let lock = if write.is_postgres() {
+        "for no key update"
+    } else {
+        ""
+    };
+    let statement = format!(
+        concat!(
+            select_source!("where tenant_id = $1 and chatbot_id = $2 and kind = 'website' order by id "),
+            "{}"
+        ),
+        lock
+    );
+    let rows: Vec<SourceRow> = on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?;
+    for row in rows {
+        let source = Source::try_from(row)?;
+        if source.settings.addresses().contains(&url) {
+            return Ok(Some(source));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn insert(write: &mut Write, source: &Source) -> Result<()> {
+    let settings = Json(source.settings.to_json()?);
+    on!(write, c => sqlx::query(
+        "insert into source (id, tenant_id, chatbot_id, kind, name, settings, sealed, state, schedule, next_run_at, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+    ).bind(source.id).bind(source.tenant_id).bind(source.chatbot_id).bind(source.kind().name()).bind(&source.name)
+     .bind(settings).bind(&source.sealed).bind(source.state.name()).bind(source.schedule.as_ref().map(Json))
+     .bind(source.next_run_at).bind(source.created_at).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Stores what an owner may change.
+pub(super) async fn update(write: &mut Write, source: &Source) -> Result<()> {
+    let settings = Json(source.settings.to_json()?);
+    on!(write, c => sqlx::query(
+        "update source
+            set name = $3, settings = $4, sealed = $5, schedule = $6, next_run_at = $7, updated_at = $8
+          where tenant_id = $1 and id = $2",
+    ).bind(source.tenant_id).bind(source.id).bind(&source.name).bind(settings).bind(&source.sealed)
+     .bind(source.schedule.as_ref().map(Json)).bind(source.next_run_at).bind(source.updated_at).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Deletes the row, and with it documents, chunks and runs.
+pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<()> {
+    on!(write, c => sqlx::query("delete from source where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    Ok(())
 }

@@ -148,6 +148,27 @@ impl Chatbot<'_, '_> {
             .json()
     }
 
+    /// Makes a source of a website that nobody reads: its first run is cancelled. The ids of both.
+    pub async fn aborted_source(&self, url: &str) -> (String, String) {
+        let source = self
+            .tenant
+            .post(
+                &format!("/api/chatbots/{}/sources", self.id),
+                json!({ "kind": "website", "website": { "url": url } }),
+            )
+            .await
+            .expect(202)
+            .id();
+        let cancelled = self
+            .tenant
+            .post(&format!("/api/sources/{source}/cancel"), json!({}))
+            .await
+            .expect(200)
+            .json();
+        let run = cancelled["last_run"]["id"].as_str().expect("a run").to_owned();
+        (source, run)
+    }
+
     /// Asks in a new conversation; the whole answer.
     pub async fn ask(&self, message: &str) -> Reply {
         self.tenant

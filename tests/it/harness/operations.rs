@@ -12,6 +12,9 @@ use super::app::{Reply, TestApp};
 /// Query parameters that name no row.
 const PLAIN_QUERY: &[&str] = &["limit", "cursor", "state", "group_by", "from", "to", "from_chunk"];
 
+/// Fields that are called like ids of rows, and name things of others.
+const IDS_OF_OTHERS: &[&str] = &["folder_id", "file_ids", "shared_drive_id"];
+
 /// What a caller must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -37,16 +40,20 @@ pub enum Kind {
     Key,
     Member,
     Job,
+    Source,
+    Run,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Chatbot,
         Self::Document,
         Self::Conversation,
         Self::Key,
         Self::Member,
         Self::Job,
+        Self::Source,
+        Self::Run,
     ];
 }
 
@@ -103,7 +110,25 @@ impl Call {
                 request.multipart(reqwest::multipart::Form::new().part("file", part))
             }
         };
-        Reply::read(request.send().await.expect("the service answers")).await
+        let mut response = request.send().await.expect("the service answers");
+        let content_type = response.headers().get("content-type");
+        if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream")) {
+            return Reply::read(response).await;
+        }
+        // A stream may stay open for ever: its first event is its answer.
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut text = String::new();
+        while !text.contains("\n\n") {
+            let Some(piece) = response.chunk().await.expect("the stream goes on") else {
+                break;
+            };
+            text += std::str::from_utf8(&piece).expect("events are text");
+        }
+        Reply {
+            status,
+            headers,
+            text,
+        }
     }
 }
 
@@ -136,16 +161,19 @@ impl Operation {
 
     /// A request that fits, with these ids wherever it takes one.
     pub fn call(&self, ids: &Ids) -> Call {
-        let mut target = self.path.clone();
-        if let Some((before, rest)) = self.path.split_once('{') {
-            let (_, after) = rest.split_once('}').expect("the parameter's name ends");
-            assert!(
-                !after.contains('{'),
-                "{} has two parameters: teach this test which ids they take",
-                self.name()
-            );
-            target = format!("{before}{}{after}", ids.of(self.path_kind()));
-        }
+        let mut target = self
+            .path
+            .split('/')
+            .scan("", |above, part| {
+                let value = match part.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+                    Some(parameter) => self.parameter(above, parameter, ids),
+                    None => part.to_owned(),
+                };
+                *above = part;
+                Some(value)
+            })
+            .collect::<Vec<_>>()
+            .join("/");
         let id_queries: Vec<String> = self
             .query_names()
             .filter(|name| !PLAIN_QUERY.contains(&name.as_str()))
@@ -170,17 +198,22 @@ impl Operation {
         }
     }
 
-    /// What the id in the path is the id of.
-    fn path_kind(&self) -> Kind {
-        match self.path.split('/').nth(2).unwrap_or_default() {
-            "chatbots" => Kind::Chatbot,
-            "documents" => Kind::Document,
-            "conversations" => Kind::Conversation,
-            "keys" => Kind::Key,
-            "members" => Kind::Member,
-            "jobs" => Kind::Job,
-            other => panic!("{}: make a fixture for the ids of {other}", self.name()),
-        }
+    /// What stands for a parameter of the path, below the part `above`.
+    fn parameter(&self, above: &str, parameter: &str, ids: &Ids) -> String {
+        let kind = match (above, parameter) {
+            ("chatbots", "id") => Kind::Chatbot,
+            ("documents", "id") => Kind::Document,
+            ("conversations", "id") => Kind::Conversation,
+            ("keys", "id") => Kind::Key,
+            ("members", "id") => Kind::Member,
+            ("jobs", "id") => Kind::Job,
+            ("sources", "id") => Kind::Source,
+            ("runs", "run_id") => Kind::Run,
+            // Named by who puts it there: no id of ours.
+            ("documents", "external_id") => return "returns%2Fdomestic".to_owned(),
+            _ => panic!("{}: make a fixture for {{{parameter}}} of {above}", self.name()),
+        };
+        ids.of(kind).to_owned()
     }
 
     /// Whether it takes any query.
@@ -222,6 +255,15 @@ impl Operation {
             "PATCH /api/chatbots/{id}" => json!({ "name": "Renamed desk" }),
             "POST /api/chatbots/{id}/search" => {
                 json!({ "query": "returned goods", "filter": { "document_ids": [document] } })
+            }
+            "POST /api/chatbots/{id}/sources" => json!({ "kind": "push", "name": "Another source" }),
+            "POST /api/chatbots/crawl" => {
+                json!({ "chatbot_id": chatbot, "url": "https://another.example/" })
+            }
+            "PATCH /api/sources/{id}" => json!({ "name": "Renamed source" }),
+            "POST /api/sources/{id}/sync" => json!({ "full": true }),
+            "PUT /api/sources/{id}/documents/{external_id}" => {
+                json!({ "title": "Returns", "text": "Goods may be returned." })
             }
             "POST /api/chat/message" => {
                 json!({ "chatbot_id": chatbot, "conversation_id": conversation, "message": "May goods be returned?" })
@@ -309,7 +351,8 @@ fn collect_id_fields(document: &Value, schema: &Value, fields: &mut Vec<String>)
         );
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        if name.ends_with("_id") || name.ends_with("_ids") {
+        let is_id = name.ends_with("_id") || name.ends_with("_ids");
+        if is_id && !IDS_OF_OTHERS.contains(&name.as_str()) {
             fields.push(name.clone());
         }
         collect_id_fields(document, property, fields);
