@@ -7,7 +7,7 @@
 
 /// Counts changes of the readers that make other text of the same bytes: what was read by an earlier version is worth
 /// reading again.
-pub const READER_VERSION: u32 = 1;
+pub const READER_VERSION: u32 = 2;
 
 mod error;
 mod format;
@@ -21,6 +21,7 @@ mod extract;
 mod chunk;
 
 pub mod loader;
+mod ocr;
 pub mod sandbox;
 
 pub use chunk::{Chunk, ChunkOptions, chunk};
@@ -31,3 +32,4 @@ pub use format::Format;
 pub use hints::Hints;
 pub use limits::Limits;
 pub use metadata::{Metadata, WebPage};
+pub use ocr::OcrOptions;

@@ -195,7 +195,7 @@ fn an_extractor_ends_when_its_parent_closes_the_pipe_even_while_it_is_busy() {
     let body = b"please hang";
     let limits = serde_json::to_string(&Limits::default()).expect("limits are JSON");
     let head = format!(
-        r#"{{"format":"text","file_name":"a","limits":{limits},"body_bytes":{}}}"#,
+        r#"{{"format":"text","hints":{{"file_name":"a"}},"limits":{limits},"body_bytes":{}}}"#,
         body.len()
     );
     let mut input = child.stdin.take().expect("a pipe");

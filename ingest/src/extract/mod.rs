@@ -27,6 +27,7 @@ mod xml;
 
 use std::cell::Cell;
 
+pub(crate) use self::pdf::{PageScan, Scans};
 use self::scope::Scope;
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
@@ -42,6 +43,20 @@ pub fn extract(
     let (unpack, documents) = (Cell::new(0), Cell::new(0));
     let scope = Scope::of_file(bytes, hints, limits, &unpack, &documents);
     read(bytes, format, &scope)
+}
+
+/// The images of the next scanned pages after page `after`, for text recognition; none when there are no more.
+pub(crate) fn scans(
+    bytes: &[u8],
+    format: Format,
+    hints: &Hints,
+    limits: &Limits,
+    after: u32,
+) -> Result<Scans, ExtractError> {
+    match format {
+        Format::Pdf => pdf::scans(bytes, hints, limits, after),
+        _ => Ok(Scans::default()),
+    }
 }
 
 /// Reads a file, or a document inside one.

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::protocol::{Reply, encode_reply, read_request};
+use super::protocol::{Reply, Wanted, encode_reply, encode_scans, read_request};
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// Standard input, output and error; with this many allowed, no further file or socket can be opened.
@@ -54,9 +54,19 @@ where
             limited = true;
         }
         limit_cpu(head.limits.timeout)?;
-        let read = || extract(&body, head.format, &head.hints, &head.limits);
-        let reply: Reply = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
-        output.write_all(&encode_reply(&reply)?)?;
+        let reply = match head.wanted {
+            Wanted::Text => {
+                let read = || extract(&body, head.format, &head.hints, &head.limits);
+                let reply: Reply = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
+                encode_reply(&reply)?
+            }
+            Wanted::Scans { after } => {
+                let read = || crate::extract::scans(&body, head.format, &head.hints, &head.limits, after);
+                let scans = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
+                encode_scans(&scans)?
+            }
+        };
+        output.write_all(&reply)?;
         output.flush()?;
     }
     Ok(())

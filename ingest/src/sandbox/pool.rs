@@ -12,7 +12,11 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::protocol::{Reply, RequestHead, encode_head, max_reply_bytes};
+use super::protocol::{
+    MAX_SCANS_BYTES, Reply, RequestHead, Wanted, decode_scans, encode_head, max_reply_bytes,
+};
+use crate::extract::Scans;
+use crate::ocr::OcrOptions;
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// Documents after which a process is replaced, so that leaks stay small.
@@ -36,6 +40,9 @@ const MEMORY_WATCH: Duration = Duration::from_millis(50);
 /// What a process writes to its error output when it dies is short; the rest does not matter.
 const MAX_LAST_WORDS_BYTES: u64 = 4 << 10;
 
+/// How the reply starts after a panic.
+const PANICKED: &[u8] = br#"{"Err":{"code":"crashed""#;
+
 /// `SIGKILL` from outside is the kernel running out of memory.
 const SIGNAL_KILL: i32 = 9;
 
@@ -48,6 +55,7 @@ const SIGNAL_CPU_TIME: i32 = 24;
 #[derive(Debug)]
 pub struct ExtractorPool {
     shared: Arc<Shared>,
+    ocr: Option<OcrOptions>,
 }
 
 #[derive(Debug)]
@@ -92,7 +100,14 @@ impl ExtractorPool {
                 slots,
                 idle,
             }),
+            ocr: None,
         }
+    }
+
+    /// Scanned pages are read by text recognition, which takes seconds a page.
+    pub fn with_ocr(mut self, ocr: OcrOptions) -> Self {
+        self.ocr = Some(ocr);
+        self
     }
 
     /// Extracts the file at `path`, within the limits of the pool.
@@ -135,25 +150,67 @@ impl ExtractorPool {
     }
 
     async fn read_bytes(&self, body: &[u8], format: Format, hints: &Hints) -> Reply {
+        let json = self.ask(body, format, hints, Wanted::Text).await?;
+        let reply = if json.len() < DECODE_ASIDE_FROM_BYTES {
+            serde_json::from_slice(&json).map_err(io::Error::from)
+        } else {
+            tokio::task::spawn_blocking(move || serde_json::from_slice(&json).map_err(io::Error::from))
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+        };
+        let reply = reply.unwrap_or_else(|error| Err(broken_reply(&error)));
+        if matches!(reply, Err(ExtractError::Crashed)) {
+            tracing::warn!(format = format.as_str(), "an extractor panicked on a document");
+        }
+        let Some(ocr) = &self.ocr else { return reply };
+        let limits = &self.shared.limits;
+        ocr.complete(reply, limits, |after| self.scans(body, format, hints, after))
+            .await
+    }
+
+    /// The images of the next scanned pages after page `after`.
+    async fn scans(
+        &self,
+        body: &[u8],
+        format: Format,
+        hints: &Hints,
+        after: u32,
+    ) -> Result<Scans, ExtractError> {
+        let bytes = self.ask(body, format, hints, Wanted::Scans { after }).await?;
+        decode_scans(&bytes).unwrap_or_else(|error| Err(broken_reply(&error)))
+    }
+
+    /// The reply of a process, as it came.
+    async fn ask(
+        &self,
+        body: &[u8],
+        format: Format,
+        hints: &Hints,
+        wanted: Wanted,
+    ) -> Result<Vec<u8>, ExtractError> {
+        let limits = &self.shared.limits;
         let head = RequestHead {
+            wanted,
             format,
             hints: hints.clone(),
-            limits: self.shared.limits.clone(),
+            limits: limits.clone(),
             body_bytes: body.len() as u64,
+        };
+        let max_bytes = match wanted {
+            Wanted::Text => max_reply_bytes(limits),
+            Wanted::Scans { .. } => MAX_SCANS_BYTES,
         };
         let head = encode_head(&head).map_err(|_| ExtractError::Crashed)?;
         let mut process = self.shared.take_or_start()?;
         loop {
             let was_fresh = process.documents_read == 0;
-            match process.read_document(&head, body, &self.shared.limits).await {
+            match process.read_document(&head, body, max_bytes, limits).await {
                 Ok(reply) => {
-                    let panicked = matches!(reply, Err(ExtractError::Crashed));
-                    if panicked {
-                        tracing::warn!(format = format.as_str(), "an extractor panicked on a document");
-                    } else if process.may_be_kept(body.len()) {
+                    // A panic may leave anything behind.
+                    if !reply.starts_with(PANICKED) && process.may_be_kept(body.len()) {
                         Shared::keep(&self.shared, process);
                     }
-                    return reply;
+                    return Ok(reply);
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -273,10 +330,11 @@ impl Process {
         &mut self,
         head: &[u8],
         body: &[u8],
+        max_reply_bytes: u64,
         limits: &Limits,
-    ) -> Result<Reply, ExtractError> {
+    ) -> Result<Vec<u8>, ExtractError> {
         let pid = self.pid;
-        let exchange = self.exchange(head, body, max_reply_bytes(limits));
+        let exchange = self.exchange(head, body, max_reply_bytes);
         let outcome = tokio::select! {
             outcome = timeout(limits.timeout, exchange) => outcome,
             () = grown_beyond(pid, limits.memory_bytes) => {
@@ -297,7 +355,7 @@ impl Process {
         }
     }
 
-    async fn exchange(&mut self, head: &[u8], body: &[u8], max_reply_bytes: u64) -> io::Result<Reply> {
+    async fn exchange(&mut self, head: &[u8], body: &[u8], max_reply_bytes: u64) -> io::Result<Vec<u8>> {
         if body.len() < 64 << 10 {
             self.input.write_all(&[head, body].concat()).await?;
         } else {
@@ -309,14 +367,12 @@ impl Process {
         if length > max_reply_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "reply too long"));
         }
-        let mut json = Vec::new();
-        (&mut self.output).take(length).read_to_end(&mut json).await?;
-        if json.len() < DECODE_ASIDE_FROM_BYTES {
-            return Ok(serde_json::from_slice(&json)?);
+        let mut reply = Vec::new();
+        (&mut self.output).take(length).read_to_end(&mut reply).await?;
+        if reply.len() as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        tokio::task::spawn_blocking(move || Ok(serde_json::from_slice(&json)?))
-            .await
-            .map_err(io::Error::other)?
+        Ok(reply)
     }
 
     async fn end(&mut self) {
@@ -350,6 +406,11 @@ impl Process {
         last_document_bytes < CHECK_GROWTH_FROM_BYTES
             || resident_bytes(self.pid).is_some_and(|bytes| bytes < KEEP_BELOW_BYTES)
     }
+}
+
+fn broken_reply(error: &io::Error) -> ExtractError {
+    tracing::warn!(%error, "an extractor gave a reply that cannot be read");
+    ExtractError::Crashed
 }
 
 fn judge_death(status: ExitStatus, last_words: &str, limits: &Limits) -> ExtractError {

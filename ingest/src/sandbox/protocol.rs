@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
+use crate::extract::{PageScan, Scans};
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// A head is a few hundred bytes; more is not from us.
@@ -12,9 +13,21 @@ const MAX_HEAD_BYTES: u32 = 64 << 10;
 /// JSON escapes at most sixfold, and blocks come on top of the text.
 const MAX_REPLY_BYTES_PER_TEXT_BYTE: u64 = 8;
 
+/// What is wanted of a document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Wanted {
+    #[default]
+    Text,
+    /// The images of the next scanned pages after this one.
+    Scans { after: u32 },
+}
+
 /// What to read; `body_bytes` bytes of document follow.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RequestHead {
+    #[serde(default)]
+    pub(super) wanted: Wanted,
     pub(super) format: Format,
     pub(super) hints: Hints,
     pub(super) limits: Limits,
@@ -68,6 +81,87 @@ pub(super) fn encode_reply(reply: &Reply) -> io::Result<Vec<u8>> {
     bytes[..8].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
 }
+
+/// The first part of a reply with scanned pages; the bytes of their images follow.
+#[derive(Debug, Serialize, Deserialize)]
+struct ScansHead {
+    page_count: u32,
+    /// Page, and the length of each of its images.
+    pages: Vec<(u32, Vec<u64>)>,
+}
+
+/// The bytes of a reply with scanned pages: its length, that of the head, the head, the images.
+pub(super) fn encode_scans(scans: &Result<Scans, ExtractError>) -> io::Result<Vec<u8>> {
+    let head = scans.as_ref().map(|scans| ScansHead {
+        page_count: scans.page_count,
+        pages: scans
+            .pages
+            .iter()
+            .map(|scan| {
+                (
+                    scan.page,
+                    scan.images.iter().map(|image| image.len() as u64).collect(),
+                )
+            })
+            .collect(),
+    });
+    let json = serde_json::to_vec(&head)?;
+    let mut bytes = vec![0; 8];
+    bytes.extend((json.len() as u64).to_le_bytes());
+    bytes.extend(json);
+    for image in scans
+        .iter()
+        .flat_map(|scans| &scans.pages)
+        .flat_map(|scan| &scan.images)
+    {
+        bytes.extend(image);
+    }
+    let length = (bytes.len() - 8) as u64;
+    bytes[..8].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// The scanned pages in a reply, without its length.
+pub(super) fn decode_scans(bytes: &[u8]) -> io::Result<Result<Scans, ExtractError>> {
+    let (length, rest) = bytes
+        .split_first_chunk::<8>()
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (json, images) = usize::try_from(u64::from_le_bytes(*length))
+        .ok()
+        .and_then(|length| rest.split_at_checked(length))
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let head: Result<ScansHead, ExtractError> = serde_json::from_slice(json)?;
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut scans = Scans {
+        page_count: head.page_count,
+        pages: Vec::with_capacity(head.pages.len()),
+    };
+    let mut at = 0_usize;
+    for (page, lengths) in head.pages {
+        let mut scan = PageScan {
+            page,
+            images: Vec::with_capacity(lengths.len()),
+        };
+        for length in lengths {
+            let end = usize::try_from(length)
+                .ok()
+                .and_then(|length| at.checked_add(length));
+            let image = end
+                .and_then(|end| images.get(at..end))
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            at += image.len();
+            scan.images.push(image.to_vec());
+        }
+        scans.pages.push(scan);
+    }
+    Ok(Ok(scans))
+}
+
+/// The largest reply with scanned pages: a batch, and the page that fills it.
+pub(super) const MAX_SCANS_BYTES: u64 = 72 << 20;
 
 /// The largest reply that a sound extractor sends under `limits`.
 pub(super) fn max_reply_bytes(limits: &Limits) -> u64 {

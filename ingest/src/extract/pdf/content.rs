@@ -28,6 +28,9 @@ const MAX_MARKS: usize = 1_000;
 /// A text that stands for what is drawn is about as long as that; more per character is no replacement.
 const MAX_REPLACEMENT_FACTOR: usize = 20;
 
+/// Images of one page that are remembered; scanners cut a page into a few strips.
+const MAX_IMAGES: usize = 32;
+
 /// The text rendering mode that draws nothing, as under the image of a scanned page.
 const INVISIBLE_MODE: i32 = 3;
 
@@ -60,6 +63,7 @@ pub(super) struct Run<'r, 'a> {
     pub(super) has_image: bool,
     /// Of the page, in square points; images that overlap count twice.
     pub(super) image_area: f32,
+    pub(super) images: Vec<(&'a Stream, Matrix)>,
     /// Characters by place: some programs draw bold text twice.
     seen: HashSet<u64, BuildHasherDefault<PlaceHasher>>,
     marks: Vec<Mark>,
@@ -78,6 +82,7 @@ impl<'r, 'a> Run<'r, 'a> {
             invisible: Vec::new(),
             has_image: false,
             image_area: 0.0,
+            images: Vec::new(),
             seen: HashSet::default(),
             marks: Vec::new(),
             further_marks: 0,
@@ -120,7 +125,7 @@ impl<'r, 'a> Run<'r, 'a> {
                     match operator {
                         b"ID" => {
                             lexer.skip_inline_image();
-                            self.note_image(machine.state.matrix);
+                            self.note_image(None, machine.state.matrix);
                         }
                         b"Do" => {
                             if let Some(Operand::Name(name)) = operands.last() {
@@ -180,7 +185,7 @@ impl<'r, 'a> Run<'r, 'a> {
             .and_then(Object::as_name)
             .is_ok_and(|kind| kind == b"Image")
         {
-            self.note_image(matrix);
+            self.note_image(Some(stream), matrix);
             return Ok(());
         }
         self.draw_form(stream, id, resources, matrix, depth)
@@ -214,7 +219,7 @@ impl<'r, 'a> Run<'r, 'a> {
         Ok(())
     }
 
-    fn note_image(&mut self, matrix: Matrix) {
+    fn note_image(&mut self, image: Option<&'a Stream>, matrix: Matrix) {
         if self.hidden_marks > 0 {
             return;
         }
@@ -223,6 +228,9 @@ impl<'r, 'a> Run<'r, 'a> {
         let area = (a * d - b * c).abs();
         if area.is_finite() {
             self.image_area += area;
+            if self.images.len() < MAX_IMAGES {
+                self.images.extend(image.map(|image| (image, matrix)));
+            }
         }
     }
 

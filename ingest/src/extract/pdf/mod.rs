@@ -2,6 +2,7 @@
 
 mod about;
 mod bidi;
+mod bitmap;
 mod cmap;
 mod content;
 mod edges;
@@ -14,6 +15,7 @@ mod order;
 mod outline;
 mod page;
 mod program;
+mod scan;
 mod structure;
 mod table;
 #[cfg(test)]
@@ -24,6 +26,8 @@ mod words;
 use std::collections::HashSet;
 
 use lopdf::{DecompressError, Document, Error, LoadOptions, Object, ObjectId};
+
+pub(crate) use self::scan::{PageScan, Scans, scans};
 
 use self::about::about;
 use self::layout::lines_of;

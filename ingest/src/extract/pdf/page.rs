@@ -31,11 +31,13 @@ const ANNOTATION_UNSEEN: i64 = 1 << 1 | 1 << 5;
 
 /// What a page shows.
 #[derive(Debug, Default)]
-pub(super) struct PageContent {
+pub(super) struct PageContent<'a> {
     pub(super) glyphs: Vec<Glyph>,
     pub(super) has_image: bool,
     /// Images fill it and it has no text.
     pub(super) is_scanned: bool,
+    /// The largest ones, with how they are drawn.
+    pub(super) images: Vec<(&'a Stream, Matrix)>,
 }
 
 /// Reads pages of one document, within one allowance for unpacked data.
@@ -65,7 +67,7 @@ impl<'a> PageReader<'a> {
     }
 
     /// What the page shows. Invisible text counts only where it lies over a scanned image.
-    pub(super) fn read(&mut self, page: ObjectId) -> Result<PageContent, ExtractError> {
+    pub(super) fn read(&mut self, page: ObjectId) -> Result<PageContent<'a>, ExtractError> {
         let document = self.document;
         let Ok(dict) = document.get_dictionary(page) else {
             return Ok(PageContent::default());
@@ -87,7 +89,7 @@ impl<'a> PageReader<'a> {
             draw_annotation(&mut run, annotation, turned)?;
         }
         let (visible, invisible, image_area) = (run.visible, run.invisible, run.image_area);
-        let has_image = run.has_image;
+        let (has_image, images) = (run.has_image, run.images);
         let glyphs = if has_ink(&visible) || !has_image {
             visible
         } else {
@@ -101,6 +103,7 @@ impl<'a> PageReader<'a> {
             is_scanned: has_image && !has_ink(&glyphs) && image_area >= SCANNED_COVERAGE * area,
             glyphs,
             has_image,
+            images,
         })
     }
 
@@ -254,7 +257,7 @@ fn hidden_layers(document: &Document) -> HashSet<ObjectId> {
 }
 
 /// The stream with its filters written out, where they stand behind references that the library does not follow.
-fn resolved_filters(document: &Document, stream: &Stream) -> Option<Stream> {
+pub(super) fn resolved_filters(document: &Document, stream: &Stream) -> Option<Stream> {
     let is_behind = |key: &[u8]| {
         stream.dict.get(key).is_ok_and(|object| match object {
             Object::Reference(_) => true,
