@@ -57,7 +57,200 @@ fn files() -> Outcome<Vec<(&'static str, Vec<u8>)>> {
             "deep-elements.html",
             format!("<!doctype html>{}bottom", "<div>".repeat(20_000)).into_bytes(),
         ),
+        ("slide-bomb.pptx", presentation(&blank(48 << 20))?),
+        ("cut.pptx", cut_in_half(presentation("<p:sld/>")?)),
+        ("slides-in-a-circle.pptx", circular_slides()?),
+        ("locked.pptx", compound_file("/EncryptedPackage")?),
+        ("claims-a-million-rows.xlsx", workbook(HUGE_SHEET)?),
+        ("sheet-bomb.xlsx", workbook(&blank(48 << 20))?),
+        ("hidden-sheet.xlsx", hidden_sheet()?),
+        ("old.doc", compound_file("/WordDocument")?),
+        (
+            "repeated-cells.ods",
+            open_document("spreadsheet", REPEATED_CELLS)?,
+        ),
+        ("locked.odt", locked_odt()?),
+        ("styles-in-a-circle.odt", circular_styles()?),
+        (
+            "deep-groups.rtf",
+            format!("{{\\rtf1 {}", "{".repeat(20_000)).into_bytes(),
+        ),
+        ("no-contents.epub", zip(&[("mimetype", b"application/epub+zip")])?),
+        ("locked.epub", locked_epub()?),
+        (
+            "deep-values.json",
+            format!("{{\"a\": {}{}}}", "[".repeat(20_000), "]".repeat(20_000)).into_bytes(),
+        ),
+        ("mails-in-mails.eml", nested_mails(600).into_bytes()),
+        ("cut.msg", cut_in_half(compound_file("/__properties_version1.0")?)),
+        (
+            "names-upwards.zip",
+            zip(&[(
+                "../../etc/../terms.txt",
+                b"Goods may be returned within thirty days.",
+            )])?,
+        ),
+        ("archives-in-archives.zip", nested_archives(5)?),
+        ("bomb-in-archive.zip", zip(&[("b.txt", &[b' '; 48 << 20])])?),
+        ("claims-many-entries.zip", many_entries()?),
+        (
+            "recording.wav",
+            b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x44\xac\0\0".to_vec(),
+        ),
     ])
+}
+
+/// White space that packs a thousandfold.
+fn blank(bytes: usize) -> String {
+    format!("<x>{}</x>", " ".repeat(bytes))
+}
+
+fn cut_in_half(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() / 2);
+    bytes
+}
+
+fn zip(members: &[(&str, &[u8])]) -> Outcome<Vec<u8>> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in members {
+        writer.start_file(*name, SimpleFileOptions::default())?;
+        writer.write_all(content)?;
+    }
+    Ok(writer.finish()?.into_inner())
+}
+
+const SLIDE_TABLE: &[u8] =
+    br#"<p:presentation xmlns:p="p" xmlns:r="r"><p:sldIdLst><p:sldId r:id="a"/></p:sldIdLst></p:presentation>"#;
+const SLIDE_RELATIONSHIPS: &[u8] =
+    br#"<Relationships><Relationship Id="a" Type="x/slide" Target="slides/1.xml"/></Relationships>"#;
+
+fn presentation(slide: &str) -> Outcome<Vec<u8>> {
+    zip(&[
+        ("ppt/presentation.xml", SLIDE_TABLE),
+        ("ppt/_rels/presentation.xml.rels", SLIDE_RELATIONSHIPS),
+        ("ppt/slides/1.xml", slide.as_bytes()),
+    ])
+}
+
+/// The slide names itself as its notes, as its chart and as its diagram.
+fn circular_slides() -> Outcome<Vec<u8>> {
+    zip(&[
+        ("ppt/presentation.xml", SLIDE_TABLE),
+        ("ppt/_rels/presentation.xml.rels", SLIDE_RELATIONSHIPS),
+        (
+            "ppt/slides/1.xml",
+            br#"<p:sld xmlns:p="p" xmlns:a="a"><p:sp><a:p><a:r><a:t>Goods may be returned.</a:t></a:r></a:p></p:sp></p:sld>"#,
+        ),
+        (
+            "ppt/slides/_rels/1.xml.rels",
+            br#"<Relationships><Relationship Id="a" Type="x/notesSlide" Target="1.xml"/><Relationship Id="b" Type="x/chart" Target="1.xml"/>
+                <Relationship Id="c" Type="x/diagramData" Target="../slides/1.xml"/></Relationships>"#,
+        ),
+    ])
+}
+
+const HUGE_SHEET: &str = r#"<worksheet><dimension ref="A1:XFD1048576"/><sheetData>
+    <row r="1"><c r="A1" t="inlineStr"><is><t>Goods may be returned.</t></is></c></row>
+    <row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData><mergeCells><mergeCell ref="A1:XFD1048576"/></mergeCells></worksheet>"#;
+
+fn workbook(sheet: &str) -> Outcome<Vec<u8>> {
+    workbook_of(
+        br#"<workbook xmlns:r="r"><sheets><sheet name="Rules" r:id="a"/></sheets></workbook>"#,
+        sheet,
+    )
+}
+
+fn workbook_of(table: &[u8], sheet: &str) -> Outcome<Vec<u8>> {
+    zip(&[
+        ("xl/workbook.xml", table),
+        (
+            "xl/_rels/workbook.xml.rels",
+            br#"<Relationships><Relationship Id="a" Type="x/worksheet" Target="1.xml"/></Relationships>"#,
+        ),
+        ("xl/1.xml", sheet.as_bytes()),
+    ])
+}
+
+/// Its only sheet is hidden, as internal calculations are.
+fn hidden_sheet() -> Outcome<Vec<u8>> {
+    workbook_of(
+        br#"<workbook xmlns:r="r"><sheets><sheet name="Costs" state="veryHidden" r:id="a"/></sheets></workbook>"#,
+        HUGE_SHEET,
+    )
+}
+
+fn open_document(kind: &str, body: &str) -> Outcome<Vec<u8>> {
+    let content = format!("<content>{body}</content>");
+    zip(&[
+        (
+            "mimetype",
+            format!("application/vnd.oasis.opendocument.{kind}").as_bytes(),
+        ),
+        ("content.xml", content.as_bytes()),
+    ])
+}
+
+/// One cell that stands for all of the largest sheet there can be.
+const REPEATED_CELLS: &str = r#"<body><table name="Rules"><table-row number-rows-repeated="1048576">
+    <table-cell number-columns-repeated="16384"><p>x</p></table-cell></table-row></table></body>"#;
+
+fn locked_odt() -> Outcome<Vec<u8>> {
+    zip(&[
+        ("mimetype", b"application/vnd.oasis.opendocument.text"),
+        (
+            "META-INF/manifest.xml",
+            b"<manifest><file-entry><encryption-data/></file-entry></manifest>",
+        ),
+        ("content.xml", b"\x8f\x02\xfe\x41\x90"),
+    ])
+}
+
+fn circular_styles() -> Outcome<Vec<u8>> {
+    open_document(
+        "text",
+        r#"<automatic-styles><style family="paragraph" name="A" parent-style-name="B"/><style family="paragraph" name="B" parent-style-name="A"/></automatic-styles>
+           <body><p style-name="A">Goods may be returned.</p></body>"#,
+    )
+}
+
+fn locked_epub() -> Outcome<Vec<u8>> {
+    zip(&[
+        ("mimetype", b"application/epub+zip"),
+        (
+            "META-INF/encryption.xml",
+            br#"<encryption><EncryptedData><EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/></EncryptedData></encryption>"#,
+        ),
+    ])
+}
+
+fn nested_mails(count: usize) -> String {
+    let head = "From: a@example.com\r\nMIME-Version: 1.0\r\nMessage-ID: <1@example.com>\r\n";
+    let nesting = "Content-Type: message/rfc822\r\n\r\n";
+    format!("{head}{}", nesting.repeat(count))
+}
+
+fn nested_archives(depth: usize) -> Outcome<Vec<u8>> {
+    let mut inner = zip(&[("terms.txt", b"Goods may be returned.")])?;
+    for _ in 1..depth {
+        inner = zip(&[("inner.zip", &inner)])?;
+    }
+    Ok(inner)
+}
+
+/// One entry, and an end that claims sixty thousand.
+fn many_entries() -> Outcome<Vec<u8>> {
+    let mut bytes = zip(&[("terms.txt", b"Goods may be returned.")])?;
+    let counts = bytes.len() - 22 + 8;
+    bytes[counts..counts + 4].copy_from_slice(&[0x60, 0xea, 0x60, 0xea]);
+    Ok(bytes)
+}
+
+/// A container of old Office with one stream.
+fn compound_file(stream: &str) -> Outcome<Vec<u8>> {
+    let mut file = cfb::CompoundFile::create(Cursor::new(Vec::new()))?;
+    file.create_stream(stream)?.write_all(&[7; 6_000])?;
+    file.flush()?;
+    Ok(file.into_inner().into_inner())
 }
 
 fn pdf(content: &str) -> Document {
@@ -135,8 +328,5 @@ fn stream_bomb() -> Outcome<Vec<u8>> {
 }
 
 fn docx(body: &[u8]) -> Outcome<Vec<u8>> {
-    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-    writer.start_file("word/document.xml", SimpleFileOptions::default())?;
-    writer.write_all(body)?;
-    Ok(writer.finish()?.into_inner())
+    zip(&[("word/document.xml", body)])
 }

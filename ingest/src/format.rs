@@ -163,21 +163,16 @@ impl Format {
 /// Names content that is none of the formats, with what it would need where that helps.
 fn name_of_binary(bytes: &[u8]) -> Option<String> {
     let kind = infer::get(bytes)?;
-    Some(match kind.matcher_type() {
+    let need = match kind.matcher_type() {
         infer::MatcherType::Image => {
-            format!(
-                "{}, a picture: reading it needs a text recognition (OCR) endpoint",
-                kind.mime_type()
-            )
+            ": pictures need a text recognition (OCR) endpoint, and none is configured"
         }
         infer::MatcherType::Audio | infer::MatcherType::Video => {
-            format!(
-                "{}, a recording: reading it needs a transcription endpoint",
-                kind.mime_type()
-            )
+            ": recordings need a transcription endpoint, and none is configured"
         }
-        _ => kind.mime_type().to_owned(),
-    })
+        _ => "",
+    };
+    Some(format!("{}{need}", kind.mime_type()))
 }
 
 fn unsupported(found: &str) -> ExtractError {

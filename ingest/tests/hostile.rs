@@ -17,7 +17,7 @@ use properties::{check, detect_and_extract, extract_as, small_limits};
 use samples::{archive, samples};
 
 /// What each file of `fixtures/broken` must give: text, or a reason.
-const BROKEN: [(&str, Result<&str, &str>); 12] = [
+const BROKEN: [(&str, Result<&str, &str>); 34] = [
     ("empty.txt", Err("empty_file")),
     ("picture-named-text.txt", Err("unsupported_type")),
     ("other-charset.txt", Ok("Возврат товара")),
@@ -30,6 +30,28 @@ const BROKEN: [(&str, Result<&str, &str>); 12] = [
     ("zip-bomb.docx", Err("too_large")),
     ("external-entity.docx", Err("damaged")),
     ("deep-elements.html", Ok("bottom")),
+    ("slide-bomb.pptx", Err("too_large")),
+    ("cut.pptx", Err("damaged")),
+    ("slides-in-a-circle.pptx", Ok("Goods may be returned")),
+    ("locked.pptx", Err("password_protected")),
+    ("claims-a-million-rows.xlsx", Ok("Rules\n\nGoods may be returned")),
+    ("sheet-bomb.xlsx", Err("too_large")),
+    ("hidden-sheet.xlsx", Err("no_text")),
+    ("old.doc", Err("unsupported_type")),
+    ("repeated-cells.ods", Ok("Rules\n\nx: x")),
+    ("locked.odt", Err("password_protected")),
+    ("styles-in-a-circle.odt", Ok("Goods may be returned")),
+    ("deep-groups.rtf", Err("too_large")),
+    ("no-contents.epub", Err("damaged")),
+    ("locked.epub", Err("password_protected")),
+    ("deep-values.json", Err("too_large")),
+    ("mails-in-mails.eml", Err("too_large")),
+    ("cut.msg", Err("damaged")),
+    ("names-upwards.zip", Ok("etc/terms.txt\n\nGoods may be returned")),
+    ("archives-in-archives.zip", Err("too_large")),
+    ("bomb-in-archive.zip", Err("too_large")),
+    ("claims-many-entries.zip", Err("too_large")),
+    ("recording.wav", Err("unsupported_type")),
 ];
 
 fn fixtures(folder: &str) -> PathBuf {

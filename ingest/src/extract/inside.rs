@@ -41,6 +41,9 @@ impl Inside {
             Some(inner) => Format::detect(bytes, &name).and_then(|format| read(bytes, format, &inner)),
         };
         match outcome {
+            Ok(document) if document.blocks.is_empty() => {
+                self.skip(&name, ExtractError::NoText { scanned: false });
+            }
             Ok(document) => {
                 self.read += 1;
                 builder.push(BlockKind::Heading { level }, &name, None);
