@@ -169,3 +169,44 @@ fn without_escapes(reference: &str) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::extract::package::pack;
+    use crate::{Format, Hints, Limits};
+
+    #[test]
+    fn chapters_are_read_in_the_order_of_the_spine() {
+        let book = pack(&[
+            (
+                "META-INF/container.xml",
+                r#"<container><rootfile full-path="b/content.opf"/></container>"#,
+            ),
+            (
+                "b/content.opf",
+                r#"<!DOCTYPE package><package><metadata><title>Care</title><language>en</language><date>2024-03-01T00:00:00Z</date></metadata><manifest>
+                   <item id="one" href="z%20one.xhtml" media-type="application/xhtml+xml"/><item id="two" href="text/a.xhtml#x" media-type="application/xhtml+xml"/>
+                   <item id="nav" href="nav.xhtml" properties="scripted nav" media-type="application/xhtml+xml"/><item id="css" href="c.css" media-type="text/css"/>
+                   </manifest><spine><itemref idref="nav"/><itemref idref="one"/><itemref idref="two"/><itemref idref="css"/><itemref idref="gone"/></spine></package>"#,
+            ),
+            (
+                "b/z one.xhtml",
+                "<html><head><title>x</title></head><body><h1>One</h1><p>First.</p></body></html>",
+            ),
+            (
+                "b/text/a.xhtml",
+                "<html><body><h1>Two</h1><p>Second.</p></body></html>",
+            ),
+            ("b/nav.xhtml", "<html><body><p>Contents</p></body></html>"),
+            ("b/c.css", "p { color: red }"),
+        ]);
+
+        let document =
+            crate::extract(&book, Format::Epub, &Hints::default(), &Limits::default()).expect("it has text");
+
+        assert_eq!(document.text, "One\n\nFirst.\n\nTwo\n\nSecond.");
+        assert_eq!(document.title.as_deref(), Some("Care"));
+        assert_eq!(document.metadata.published_at.as_deref(), Some("2024-03-01"));
+        assert_eq!(document.blocks[3].heading_path, ["Two"]);
+    }
+}

@@ -249,6 +249,20 @@ fn judge(error: ZipError) -> ExtractError {
     }
 }
 
+/// An archive with these members, for the tests of what is packed so.
+#[cfg(test)]
+pub(super) fn pack(members: &[(&str, &str)]) -> Vec<u8> {
+    use std::io::Write;
+
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in members {
+        let options = zip::write::SimpleFileOptions::default();
+        writer.start_file(*name, options).expect("a new entry");
+        writer.write_all(content.as_bytes()).expect("written to memory");
+    }
+    writer.finish().expect("a whole archive").into_inner()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 mod eml;
 mod msg;
+#[cfg(test)]
+mod tests;
 
 use super::html::read_fragment;
 use super::inside::Inside;
@@ -53,7 +55,7 @@ struct Attachment {
 fn write(letter: Letter, scope: &Scope<'_>) -> Result<ExtractedDocument, ExtractError> {
     let mut builder = DocumentBuilder::new(scope.limits);
     builder.title = Some(letter.subject.clone());
-    builder.metadata.published_at = letter.date.clone();
+    builder.metadata.published_at = letter.date.as_deref().and_then(in_utc);
     let level = SUBJECT_LEVEL;
     builder.push(BlockKind::Heading { level }, &letter.subject, None);
     let head = [
@@ -96,4 +98,10 @@ fn write(letter: Letter, scope: &Scope<'_>) -> Result<ExtractedDocument, Extract
     }
     inside.name_unread(&mut builder);
     builder.finish()
+}
+
+/// The metadata of all formats is in UTC; the text shows the time of the writer.
+fn in_utc(date: &str) -> Option<String> {
+    let date = chrono::DateTime::parse_from_rfc3339(date).ok()?;
+    Some(date.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
 }

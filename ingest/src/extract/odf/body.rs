@@ -93,7 +93,13 @@ impl<'b> Body<'b> {
     pub(super) fn read<R: BufRead>(&mut self, mut reader: XmlReader<R>) -> Result<(), ExtractError> {
         while let Some(event) = reader.next()? {
             match event {
-                XmlEvent::Start(element) if self.is_skipped(&element) => reader.skip_element()?,
+                XmlEvent::Start(element) if self.is_skipped(&element) => {
+                    // A hidden slide counts too, so that pages are numbered as in the program.
+                    if self.is_paged && element.name() == "page" {
+                        self.begin_page()?;
+                    }
+                    reader.skip_element()?;
+                }
                 XmlEvent::Start(element) => self.start(&element)?,
                 XmlEvent::End(name) => self.end(&name),
                 XmlEvent::Text(text) => self.characters(&text),
@@ -124,7 +130,6 @@ impl<'b> Body<'b> {
             "frame" | "custom-shape" => element
                 .attribute("class")
                 .is_some_and(|class| REPEATED_FRAMES.contains(&class.as_str())),
-            // A slide that is hidden still counts, so pages are as in the program.
             name => SKIPPED.contains(&name),
         }
     }
@@ -156,13 +161,7 @@ impl<'b> Body<'b> {
             "note" => self.notes.push(self.paragraphs.len()),
             "list" => self.lists.begin_list(element),
             "list-item" => self.lists.begin_item(),
-            "page" if self.is_paged => {
-                let page = self.page.unwrap_or(0) + 1;
-                if page > self.max_pages {
-                    return Err(ExtractError::too_large("too many slides"));
-                }
-                self.page = Some(page);
-            }
+            "page" if self.is_paged => self.begin_page()?,
             "frame" | "custom-shape" => self.frames.push(element.attribute("class")),
             "object" => self.objects.extend(element.attribute("href")),
             "table" => self.open_table(),
@@ -171,6 +170,15 @@ impl<'b> Body<'b> {
             "table-header-rows" => self.with_table(Table::mark_header_row),
             _ => {}
         }
+        Ok(())
+    }
+
+    fn begin_page(&mut self) -> Result<(), ExtractError> {
+        let page = self.page.unwrap_or(0) + 1;
+        if page > self.max_pages {
+            return Err(ExtractError::too_large("too many slides"));
+        }
+        self.page = Some(page);
         Ok(())
     }
 

@@ -5,6 +5,8 @@ mod body;
 mod cells;
 mod lists;
 mod styles;
+#[cfg(test)]
+mod tests;
 
 use self::body::Body;
 use self::cells::read_sheets;

@@ -1,6 +1,8 @@
 //! PowerPoint presentations: every visible slide is a page with its title as heading, its notes at its end.
 
 mod slide;
+#[cfg(test)]
+mod tests;
 
 use self::slide::read_slide;
 use super::drawing::{read_chart, read_diagram};

@@ -3,6 +3,8 @@
 
 mod number;
 mod strings;
+#[cfg(test)]
+mod tests;
 mod worksheet;
 
 use self::number::Formats;
