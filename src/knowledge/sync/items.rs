@@ -34,12 +34,12 @@ pub(super) struct Item {
     pub listed_version: Option<String>,
     pub read_version: Option<String>,
     pub read_at: Option<DateTime<Utc>>,
-    known_as: Option<String>,
+    pub(super) known_as: Option<String>,
     pub moved_to: Option<String>,
     pub body_hash: Option<String>,
     pub text_hash: Option<String>,
     pub reader_version: Option<i64>,
-    links: Option<String>,
+    pub(super) links: Option<String>,
 }
 
 impl Item {
