@@ -8,6 +8,7 @@ mod breadcrumbs;
 mod date;
 mod elements;
 mod facts;
+mod guard;
 mod hidden;
 mod landmarks;
 mod main_content;
@@ -21,6 +22,7 @@ use encoding_rs::Encoding;
 use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::{BufferQueue, Tokenizer, TokenizerOpts};
 
+use self::guard::refuse_endless_tags;
 use self::walker::{Reading, Walker};
 use super::text::{decode, hinted_encoding};
 use crate::document::DocumentBuilder;
@@ -28,10 +30,6 @@ use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Where a page declares its encoding, as browsers look for it.
 const CHARSET_WINDOW: usize = 4_096;
-
-/// Attributes of one tag. The tokenizer compares each with all before it. No element has a hundredth of
-/// these, but a script may look like an endless tag, and is counted like one.
-const MAX_ATTRIBUTES: usize = 2_000;
 
 /// Text given to the tokenizer at once.
 const FEED_BYTES: usize = 256 << 10;
@@ -108,58 +106,6 @@ fn declared_encoding(bytes: &[u8]) -> Option<&'static Encoding> {
         // Who can read this declaration does not read UTF-16.
         Encoding::for_label(label.as_bytes()).filter(|encoding| encoding.is_ascii_compatible())
     })
-}
-
-/// Refuses tags with absurdly many attributes before the tokenizer sees them.
-fn refuse_endless_tags(page: &str) -> Result<(), ExtractError> {
-    let bytes = page.as_bytes();
-    let mut at = 0;
-    while let Some(offset) = bytes[at..].iter().position(|byte| *byte == b'<') {
-        at += offset + 1;
-        if !bytes.get(at).is_some_and(u8::is_ascii_alphabetic) {
-            continue;
-        }
-        let (end, attributes) = scan_tag(bytes, at);
-        if attributes > MAX_ATTRIBUTES {
-            return Err(ExtractError::too_large("an element with too many attributes"));
-        }
-        at = end.max(at);
-    }
-    Ok(())
-}
-
-/// The end of the tag that starts at `at`, and an upper bound for the number of its attributes.
-fn scan_tag(bytes: &[u8], at: usize) -> (usize, usize) {
-    let mut quote = None;
-    let mut attributes = 0;
-    let mut in_gap = false;
-    let mut after_equals = false;
-    for (offset, byte) in bytes[at..].iter().enumerate() {
-        match (quote, byte) {
-            (Some(open), byte) if open == *byte => quote = None,
-            (Some(_), _) => continue,
-            (None, b'>') => return (at + offset, attributes),
-            (None, b'"' | b'\'') if after_equals => quote = Some(*byte),
-            (None, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c' | b'/') => {
-                in_gap = true;
-                continue;
-            }
-            (None, _) => {
-                attributes += usize::from(in_gap || after_quote(bytes, at + offset));
-            }
-        }
-        in_gap = false;
-        after_equals = *byte == b'=';
-        if attributes > MAX_ATTRIBUTES {
-            break;
-        }
-    }
-    (bytes.len(), attributes)
-}
-
-/// Attributes may follow a quoted value without a gap.
-fn after_quote(bytes: &[u8], at: usize) -> bool {
-    at > 0 && matches!(bytes[at - 1], b'"' | b'\'')
 }
 
 #[cfg(test)]
