@@ -2,7 +2,7 @@
 //!
 //! A folder holds `truth.json` and `html/*.gz`. Article bodies are compared by shingles of four words, precision
 //! and recall averaged over the pages; segments to keep and to drop are looked up in the text. Files beside a
-//! `.truth.md` are compared by their words. `--pages` prints each page, the worst first.
+//! `.truth.md` are compared by their words. `--pages` prints each page, the worst first; `--speed` measures speed well.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -14,11 +14,12 @@ use flate2::read::GzDecoder;
 use ingest::{Format, Hints, Limits, extract};
 use serde_json::Value;
 
-/// Each page is read this often, and the fastest time counts.
-const ROUNDS: usize = 3;
+/// With `--speed`, each page is read this often, and the fastest time counts.
+const ROUNDS: usize = 5;
 
 #[derive(Debug, Default)]
 struct Scores {
+    rounds: usize,
     /// Precision, recall and name of each page.
     pages: Vec<(f64, f64, String)>,
     bytes: usize,
@@ -29,9 +30,13 @@ struct Scores {
 fn main() -> Result<(), Box<dyn Error>> {
     let (options, folders): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|arg| arg.starts_with("--"));
+    let has = |name: &str| options.iter().any(|option| option == name);
     for folder in folders {
         let folder = Path::new(&folder);
-        let mut scores = Scores::default();
+        let mut scores = Scores {
+            rounds: if has("--speed") { ROUNDS } else { 1 },
+            ..Scores::default()
+        };
         let (precision, recall) = match std::fs::read(folder.join("truth.json")) {
             Ok(truth) => annotated(folder, &serde_json::from_slice(&truth)?, &mut scores)?,
             Err(_) => beside_truth(folder, &mut scores)?,
@@ -45,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             scores.pages.len() as f64 / seconds,
             scores.bytes as f64 / 1e6 / seconds,
         );
-        if options.iter().any(|option| option == "--pages") {
+        if has("--pages") {
             scores.pages.sort_by(|a, b| f1(a.0, a.1).total_cmp(&f1(b.0, b.1)));
             for (precision, recall, name) in &scores.pages {
                 println!("  P {precision:.3} R {recall:.3} {name}");
@@ -124,7 +129,7 @@ impl Scores {
     fn read(&mut self, source: &[u8], name: &str) -> String {
         let mut fastest = Duration::MAX;
         let mut text = String::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..self.rounds {
             let begin = Instant::now();
             let outcome = extract(source, Format::Html, &Hints::named(name), &Limits::default());
             fastest = fastest.min(begin.elapsed());

@@ -9,16 +9,28 @@ const MAX_ATTRIBUTES: usize = 2_000;
 
 /// Checks the whole page in one pass.
 pub(super) fn refuse_endless_tags(page: &str) -> Result<(), ExtractError> {
+    match most_attributes(page) > MAX_ATTRIBUTES {
+        true => Err(ExtractError::too_large("an element with too many attributes")),
+        false => Ok(()),
+    }
+}
+
+/// The number of attributes of the tag that has most of them, or one over the limit.
+fn most_attributes(page: &str) -> usize {
     let mut scan = Scan {
         bytes: page.as_bytes(),
         at: 0,
         trusts_ends: true,
+        most: 0,
     };
     while let Some(offset) = find(&scan.bytes[scan.at..], b"<") {
         scan.at += offset + 1;
-        scan.pass_markup()?;
+        scan.pass_markup();
+        if scan.most > MAX_ATTRIBUTES {
+            break;
+        }
     }
-    Ok(())
+    scan.most
 }
 
 /// Follows the tokenizer's way through a page, or sees more tags than it does, never fewer.
@@ -28,39 +40,42 @@ struct Scan<'a> {
     /// Comments and scripts end where they seem to. No longer so after a script with a script in a comment,
     /// whose end is hard to tell: from there on everything is looked at.
     trusts_ends: bool,
+    /// Attributes of the tag that has most of them so far.
+    most: usize,
 }
 
 impl Scan<'_> {
     /// Passes what begins with the `<` just read.
-    fn pass_markup(&mut self) -> Result<(), ExtractError> {
+    fn pass_markup(&mut self) {
         let rest = &self.bytes[self.at..];
         match rest {
             [b'!', b'-', b'-', ..] if self.trusts_ends => self.at += comment_length(rest),
             [b'/', letter, ..] if letter.is_ascii_alphabetic() => {
                 self.at += 1;
-                self.pass_tag()?;
+                self.pass_tag();
             }
             [letter, ..] if letter.is_ascii_alphabetic() => {
-                let name = self.pass_tag()?;
+                let name = self.pass_tag();
                 if self.trusts_ends && raw_kind(&name).is_some() {
                     self.pass_raw(&name);
                 }
             }
+            // A declaration, or a comment by mistake.
+            [b'!' | b'?' | b'/', ..] if self.trusts_ends => {
+                self.at += find(rest, b">").unwrap_or(rest.len());
+            }
             _ => {}
         }
-        Ok(())
     }
 
     /// Passes a tag and gives its name.
-    fn pass_tag(&mut self) -> Result<String, ExtractError> {
+    fn pass_tag(&mut self) -> String {
         let (length, attributes) = scan_tag(&self.bytes[self.at..]);
-        if attributes > MAX_ATTRIBUTES {
-            return Err(ExtractError::too_large("an element with too many attributes"));
-        }
+        self.most = self.most.max(attributes);
         let tag = &self.bytes[self.at..self.at + length];
         let name_length = tag.iter().position(|byte| is_gap(*byte)).unwrap_or(length);
         self.at += length;
-        Ok(String::from_utf8_lossy(&tag[..name_length]).to_ascii_lowercase())
+        String::from_utf8_lossy(&tag[..name_length]).to_ascii_lowercase()
     }
 
     /// Passes the content of an element that holds plain characters.
@@ -190,6 +205,14 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use html5ever::tendril::StrTendril;
+    use html5ever::tokenizer::{
+        BufferQueue, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts,
+    };
+    use proptest::prelude::*;
+
     use super::*;
 
     fn bomb() -> String {
@@ -217,7 +240,6 @@ mod tests {
             "a < b <? c ?> ",
             "<p a=b=\">",
             "<p a='b'c=\"d\">",
-            "<p \" = '>",
         ] {
             let page = format!(
                 "{before}{}text",
@@ -241,6 +263,52 @@ mod tests {
             format!("<title>{}", bomb()),
         ] {
             assert_eq!(refuse_endless_tags(&page), Ok(()));
+        }
+    }
+
+    /// Counts attributes as they come, and takes the content of elements as the reader of pages does.
+    #[derive(Default)]
+    struct Counter(Cell<usize>);
+
+    impl TokenSink for Counter {
+        type Handle = ();
+
+        fn process_token(&self, token: Token, _line_number: u64) -> TokenSinkResult<()> {
+            let Token::TagToken(tag) = token else {
+                return TokenSinkResult::Continue;
+            };
+            self.0.set(self.0.get().max(tag.attrs.len()));
+            match raw_kind(&tag.name) {
+                Some(kind) if tag.kind == TagKind::StartTag => TokenSinkResult::RawData(kind),
+                _ => TokenSinkResult::Continue,
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_tag_has_more_attributes_than_were_counted(parts in prop::collection::vec(0_usize..44, 1..40)) {
+            const PARTS: [&str; 40] = [
+                "<p", "<script", "<style", "<title", "<textarea", "<!--", "-->", "--!>", "<!-->", "<!--->", "</script", "</style",
+                "</title", "</textarea", "</p", ">", " >", "/>", "=", "'", "\"", "`", " ", "/", "\t", "<", "<!", "<?", "!", "-", "</",
+                "<![CDATA[", "]]>", "<!doctype", "x", "\u{e9}", "<xmp", "</xmp", "&quot;", "<SCRIPT",
+            ];
+            let page: String = parts
+                .iter()
+                .enumerate()
+                .map(|(place, part)| PARTS.get(*part).map_or_else(|| format!(" a{place} b{place}"), |part| (*part).to_owned()))
+                .collect();
+            let tokenizer = Tokenizer::new(Counter::default(), TokenizerOpts::default());
+            let queue = BufferQueue::default();
+            queue.push_back(StrTendril::from_slice(&page));
+            while !queue.is_empty() {
+                let _ = tokenizer.feed(&queue);
+            }
+            tokenizer.end();
+
+            prop_assert!(most_attributes(&page) >= tokenizer.sink.0.get(), "{page}");
         }
     }
 }

@@ -95,7 +95,13 @@ fn of_name(name: &str) -> Marks {
     let mut marks = of_whole(&lower);
     let mut previous = "";
     for word in words(name, &lower) {
-        marks.add(of_word(word));
+        // `has-sidebar` and the like are said of what stands beside it.
+        if !matches!(
+            previous,
+            "has" | "with" | "no" | "not" | "without" | "hide" | "next"
+        ) {
+            marks.add(of_word(word));
+        }
         marks.add(of_pair(previous, word));
         previous = word;
     }
@@ -197,6 +203,7 @@ mod tests {
             ("shareholders", Marks::default()),
             ("adapter", Marks::default()),
             ("COMMENTS", Marks::COMMENTS),
+            ("o-section--has-ads", Marks::default()),
             ("größe-🙂", Marks::default()),
         ] {
             assert_eq!(of_name(name), marks, "{name}");

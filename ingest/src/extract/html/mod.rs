@@ -23,10 +23,11 @@ use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::{BufferQueue, Tokenizer, TokenizerOpts};
 
 use self::guard::refuse_endless_tags;
+use self::page::{Page, Piece};
 use self::walker::{Reading, Walker};
 use super::text::{decode, hinted_encoding};
-use crate::document::DocumentBuilder;
-use crate::{ExtractError, ExtractedDocument, Hints, Limits};
+use crate::document::{DocumentBuilder, clean_prose, one_line};
+use crate::{BlockKind, ExtractError, ExtractedDocument, Hints, Limits};
 
 /// Where a page declares its encoding, as browsers look for it.
 const CHARSET_WINDOW: usize = 4_096;
@@ -46,8 +47,9 @@ pub(crate) fn extract(
     let Reading { page, facts, title } = read(&source, limits)?;
     drop(source);
     let names = title::Names::new(title, &facts);
-    let kept = main_content::choose(&page, names.longest());
+    let mut kept = main_content::choose(&page, names.longest());
     let title = names.choose(&page, &kept);
+    leave_title_out(&page, title.as_deref(), &mut kept);
     let (metadata, web) = facts.finish(title.as_deref());
     let mut builder = DocumentBuilder::new(limits);
     builder.title = title;
@@ -55,6 +57,27 @@ pub(crate) fn extract(
     builder.web = Some(web);
     page.write(&mut builder, |place| kept[place]);
     builder.finish()
+}
+
+/// Of a page that was more than its content, the heading that is its title stands in the title alone.
+fn leave_title_out(page: &Page, title: Option<&str>, kept: &mut [bool]) {
+    if kept.iter().all(|kept| *kept) {
+        return;
+    }
+    let is_title = |piece: &Piece| {
+        matches!(piece.kind, BlockKind::Heading { level: 1 | 2 })
+            && title.is_some_and(|title| title == one_line(&clean_prose(page.text_of(piece))))
+    };
+    let titles: Vec<bool> = page.pieces.iter().map(is_title).collect();
+    let has_more = kept
+        .iter()
+        .zip(&titles)
+        .any(|(kept, is_title)| *kept && !is_title);
+    if has_more {
+        kept.iter_mut()
+            .zip(&titles)
+            .for_each(|(kept, is_title)| *kept &= !is_title);
+    }
 }
 
 /// Adds all blocks of a page, or of a part of one, to `builder`: for documents that are written in HTML and

@@ -43,6 +43,15 @@ pub(super) struct Piece {
     pub(super) letters: usize,
     /// Those of them that lead elsewhere.
     pub(super) link_letters: usize,
+    /// Those of them that stand for a picture.
+    pub(super) picture_letters: usize,
+}
+
+/// Parts of a text that are not quite text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Apart {
+    pub(super) link_letters: usize,
+    pub(super) picture_letters: usize,
 }
 
 impl Page {
@@ -73,7 +82,7 @@ impl Page {
         (self.elements.len() - 1) as ElementId
     }
 
-    pub(super) fn add(&mut self, kind: BlockKind, text: &str, element: ElementId, link_letters: usize) {
+    pub(super) fn add(&mut self, kind: BlockKind, text: &str, element: ElementId, apart: Apart) {
         if self.is_full() {
             return;
         }
@@ -88,7 +97,8 @@ impl Page {
             element,
             text: start..self.text.len(),
             letters,
-            link_letters: link_letters.min(letters),
+            link_letters: apart.link_letters.min(letters),
+            picture_letters: apart.picture_letters.min(letters),
         });
     }
 

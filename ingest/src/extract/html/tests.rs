@@ -148,3 +148,134 @@ fn scripts_that_look_like_endless_tags_are_no_reason_to_refuse() {
 
     assert_eq!(read(&script).text, "text");
 }
+
+/// A page with everything that a site puts around an article.
+fn site(content: &str) -> String {
+    let sentence = "Our readers have liked this very much for many years now.";
+    format!(
+        "<title>Brewing coffee | Site</title><body class=has-sidebar>
+         <div class=cookie-banner><p>We and our partners use cookies to measure how you use this page. {sentence}</div>
+         <header><div class=logo>Site</div><ul class=main-menu><li><a href=/a>Home</a><li><a href=/b>News</a></ul></header>
+         <div class=wrapper><div class=column>{content}</div>
+         <div class=sidebar><h3>Most read</h3><ul><li><a href=/1>One</a><li><a href=/2>Two</a></ul><p>{sentence}</div></div>
+         <div class=related-posts><h4>You may also like</h4><p>{sentence}</div>
+         <section id=comments><h3>3 comments</h3><p>First! {sentence}</section>
+         <div class=share-buttons><a href=//x.example>Share</a></div><footer>© Site</footer>"
+    )
+}
+
+/// Enough sentences for an article.
+const PROSE: &str = "Water just off the boil draws the most from the beans, and a coarse grind keeps bitterness low. \
+    Pour slowly, wait half a minute, then pour the rest in circles until the scale shows what the recipe asks for. \
+    Old beans need more time, fresh ones less; taste and change one thing at a time, for else nobody learns anything.";
+
+#[test]
+fn of_an_article_page_only_the_article_is_text() {
+    let document = read(&site(&format!(
+        "<h1>Brewing coffee</h1><p>{PROSE}<h2>Grinding</h2><p>{PROSE}<ul><li>Burr mill<li>Scale</ul>
+         <table><tr><th>Cup<th>Grams<tr><td>Small<td>12</table><dl><dt>Bloom<dd>The first pour.</dl>
+         <pre>grind --coarse</pre><p><img src=x.png alt='A kettle with a thin spout'>"
+    )));
+
+    assert_eq!(document.title.as_deref(), Some("Brewing coffee"));
+    assert_eq!(
+        document.text,
+        format!(
+            "{PROSE}\n\nGrinding\n\n{PROSE}\n\nBurr mill\nScale\n\nCup | Grams\nSmall | 12\n\nBloom\n\nThe first pour.\n\n\
+             grind --coarse\n\nA kettle with a thin spout"
+        )
+    );
+}
+
+#[test]
+fn an_element_with_most_of_the_prose_is_content_whatever_it_is_called() {
+    for name in [
+        "sidebar",
+        "modal",
+        "comments",
+        "related",
+        "cookie-policy",
+        "share",
+    ] {
+        let page = format!("<p>Welcome.<div class={name}><p>{PROSE}<p>{PROSE}<p>{PROSE}</div>");
+
+        assert!(read(&page).text.contains("Water just off"), "{name}");
+    }
+}
+
+#[test]
+fn sections_of_equal_weight_are_all_content() {
+    let section = |name: &str| format!("<section><h2>{name}</h2><p>{name}: {PROSE}</section>");
+    let page = site(&["Menu", "Rooms", "Hours"].map(section).concat());
+
+    let text = read(&page).text;
+
+    assert!(text.starts_with("Menu\n\nMenu: Water"), "{text}");
+    assert!(
+        text.contains("Rooms: Water") && text.contains("Hours: Water"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("cookies") && !text.contains("liked this"),
+        "{text}"
+    );
+}
+
+#[test]
+fn teasers_of_other_pages_are_left_out_unless_the_page_is_made_of_them() {
+    let teaser = |n: usize| {
+        format!("<div><h3><a href=/{n}>Page {n}</a></h3><p>What page {n} has to say about it.</div>")
+    };
+    let teasers: String = (0..6).map(teaser).collect();
+    let article = site(&format!(
+        "<h1>Brewing coffee</h1><p>{PROSE}<p>{PROSE}<div>{teasers}</div>"
+    ));
+
+    assert!(!read(&article).text.contains("has to say"));
+    assert_eq!(
+        read(&format!("<div>{teasers}</div>"))
+            .text
+            .matches("has to say")
+            .count(),
+        6
+    );
+}
+
+#[test]
+fn a_thread_of_comments_is_the_content_of_a_forum() {
+    let post = |n: usize| format!("<div class=comment-body><p>Answer {n}. {PROSE}</div>");
+    let page = format!("<h1>Which mill?</h1>{}", (0..5).map(post).collect::<String>());
+
+    assert_eq!(read(&page).text.matches("Answer").count(), 5);
+}
+
+#[test]
+fn headings_that_lead_to_themselves_are_no_links() {
+    let page = site(&format!(
+        "<h1>Brewing coffee</h1><h2><a href='#a'>First</a></h2><p>{PROSE}<h2><a href='#b'>Second</a></h2><p>{PROSE}"
+    ));
+
+    let document = read(&page);
+
+    assert_eq!(document.text, format!("First\n\n{PROSE}\n\nSecond\n\n{PROSE}"));
+    assert_eq!(document.blocks[1].heading_path, ["First"]);
+}
+
+#[test]
+fn a_picture_is_named_once() {
+    let page = "<p>Look: <img alt='a red kettle'> and <img alt='a red kettle'> here.";
+
+    assert_eq!(read(page).text, "Look: a red kettle and here.");
+}
+
+#[test]
+fn a_page_of_labels_loses_nothing() {
+    let page = "<h1>Prices</h1><div class=banner>Sale</div><form><p>Small: 5 €<p>Large: 7 €</form><button>Order now?</button>";
+
+    let text = read(page).text;
+
+    assert!(
+        text.contains("Small: 5 €") && text.contains("Large: 7 €"),
+        "{text}"
+    );
+}

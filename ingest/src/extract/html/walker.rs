@@ -1,7 +1,7 @@
 //! Takes the tokens of a page and makes pieces of text: knows which elements are open, as far as that matters.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use html5ever::LocalName;
 use html5ever::tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult};
@@ -13,10 +13,14 @@ use super::elements::{
 use super::facts::Facts;
 use super::hidden::HidingRules;
 use super::landmarks::Marks;
-use super::page::{ElementId, Page, weight};
+use super::page::{Apart, ElementId, Page, weight};
 use super::tag::attribute;
 use crate::extract::table::Table;
 use crate::{BlockKind, Limits};
+
+/// Texts of pictures that are remembered to be said once: their number, and the length of one.
+const MAX_REMEMBERED: usize = 2_000;
+const MAX_REMEMBERED_BYTES: usize = 300;
 
 /// What was read of a page.
 #[derive(Debug)]
@@ -42,7 +46,8 @@ impl Walker {
             overflow: 0,
             text: String::new(),
             link: None,
-            link_letters: 0,
+            apart: Apart::default(),
+            pictures: HashSet::new(),
             tables: Vec::new(),
             raw: None,
             skip: None,
@@ -90,6 +95,15 @@ struct Raw {
     text: String,
 }
 
+/// A link that is open.
+#[derive(Debug)]
+struct Link {
+    /// The number of blocks open around it.
+    around: usize,
+    /// It leads to a place on the same page.
+    is_inside_page: bool,
+}
+
 /// An element that is left out with all that is in it.
 #[derive(Debug)]
 struct Skip {
@@ -116,10 +130,11 @@ struct State {
     /// Elements beyond the depth that is tracked.
     overflow: usize,
     text: String,
-    /// The number of blocks open around a link that is open.
-    link: Option<usize>,
-    /// What of the text, or of the open row, stands in links.
-    link_letters: usize,
+    link: Option<Link>,
+    /// What of the text, or of the open row, stands in links or for pictures.
+    apart: Apart,
+    /// What was said for pictures so far.
+    pictures: HashSet<String>,
     tables: Vec<Table>,
     raw: Option<Raw>,
     skip: Option<Skip>,
@@ -170,7 +185,12 @@ impl State {
             "br" => self.text.push('\n'),
             "hr" => self.flush(),
             "img" => self.add_alternative(tag),
-            "a" => self.link = attribute(tag, "href").map(|_| self.open.len()),
+            "a" => {
+                self.link = attribute(tag, "href").map(|target| Link {
+                    around: self.open.len(),
+                    is_inside_page: target.starts_with('#'),
+                });
+            }
             _ if is_block(name) => self.open_block(tag),
             _ => {}
         }
@@ -251,9 +271,7 @@ impl State {
         if self.skip.is_some() {
             return;
         }
-        if self.link.is_some() {
-            self.link_letters += weight(text);
-        }
+        self.count_linked(text);
         if self.is_open("pre") {
             self.text.push_str(text);
             return;
@@ -268,6 +286,14 @@ impl State {
         }));
     }
 
+    fn count_linked(&mut self, text: &str) {
+        let Some(link) = &self.link else { return };
+        // Headings lead to themselves, for readers who want to point at them.
+        if !link.is_inside_page || !matches!(self.kind(), BlockKind::Heading { .. }) {
+            self.apart.link_letters += weight(text);
+        }
+    }
+
     fn finish_raw(&mut self, raw: Raw) {
         match &*raw.name {
             "style" => self.rules.read(&raw.text),
@@ -280,9 +306,16 @@ impl State {
     fn add_alternative(&mut self, tag: &Tag) {
         let alternative = attribute(tag, "alt").map(str::trim);
         if let Some(alternative) = alternative.filter(|alternative| !alternative.is_empty()) {
-            if self.link.is_some() {
-                self.link_letters += weight(alternative);
+            // Galleries and icons say the same again and again.
+            let is_remembered =
+                alternative.len() <= MAX_REMEMBERED_BYTES && self.pictures.len() < MAX_REMEMBERED;
+            if self.pictures.contains(alternative)
+                || (is_remembered && !self.pictures.insert(alternative.to_owned()))
+            {
+                return;
             }
+            self.count_linked(alternative);
+            self.apart.picture_letters += weight(alternative);
             self.text.push(' ');
             self.text.push_str(alternative);
             self.text.push(' ');
@@ -331,8 +364,8 @@ impl State {
             let cells = table.become_layout();
             let element = self.element();
             for cell in cells {
-                let links = std::mem::take(&mut self.link_letters);
-                self.page.add(BlockKind::Paragraph, &cell, element, links);
+                let apart = std::mem::take(&mut self.apart);
+                self.page.add(BlockKind::Paragraph, &cell, element, apart);
             }
         }
     }
@@ -384,7 +417,11 @@ impl State {
             let element = self.element();
             let Some(open) = self.open.pop() else { break };
             // A link that nobody closed ends with the block that it stands in.
-            if self.link.is_some_and(|around| around > self.open.len()) {
+            if self
+                .link
+                .as_ref()
+                .is_some_and(|link| link.around > self.open.len())
+            {
                 self.link = None;
             }
             match &*open.name {
@@ -405,9 +442,9 @@ impl State {
 
     fn close_row(&mut self, element: ElementId) {
         if let Some(row) = self.tables.last_mut().and_then(Table::close_row) {
-            let links = std::mem::take(&mut self.link_letters);
+            let apart = std::mem::take(&mut self.apart);
             let kind = BlockKind::TableRow { header: row.header };
-            self.page.add(kind, &row.text, element, links);
+            self.page.add(kind, &row.text, element, apart);
         }
     }
 
@@ -422,8 +459,8 @@ impl State {
             table.add(&text);
             return;
         }
-        let links = std::mem::take(&mut self.link_letters);
-        self.page.add(self.kind(), &text, self.element(), links);
+        let apart = std::mem::take(&mut self.apart);
+        self.page.add(self.kind(), &text, self.element(), apart);
     }
 
     /// The innermost open element.
