@@ -47,6 +47,13 @@ fn files() -> Outcome<Vec<(&'static str, Vec<u8>)>> {
         ("editing-restricted.pdf", locked(pdf(words), "")?),
         ("damaged.pdf", damaged),
         ("nested-arrays.pdf", nested_arrays(words)?),
+        ("page-tree-cycle.pdf", page_tree_cycle(words)?),
+        ("outline-cycle.pdf", outline_cycle(words)?),
+        ("wrong-table.pdf", wrong_table(words)?),
+        ("absurd-counts.pdf", absurd_counts(words)?),
+        ("form-cycle.pdf", form_cycle(words)?),
+        ("image-bomb.pdf", image_bomb()?),
+        ("font-of-all-codes.pdf", font_of_all_codes()?),
         ("stream-bomb.pdf", stream_bomb()?),
         (
             "zip-bomb.docx",
@@ -329,4 +336,127 @@ fn stream_bomb() -> Outcome<Vec<u8>> {
 
 fn docx(body: &[u8]) -> Outcome<Vec<u8>> {
     zip(&[("word/document.xml", body)])
+}
+
+/// The tree holds itself, thirty times.
+fn page_tree_cycle(content: &str) -> Outcome<Vec<u8>> {
+    let mut document = pdf(content);
+    let tree = document.catalog()?.get(b"Pages")?.as_reference()?;
+    let page = document.page_iter().next().ok_or("no page")?;
+    let mut kids = vec![Object::Reference(tree); 30];
+    kids.insert(0, page.into());
+    document.get_dictionary_mut(tree)?.set("Kids", kids);
+    document.get_dictionary_mut(tree)?.set("Parent", tree);
+    save(document)
+}
+
+fn outline_cycle(content: &str) -> Outcome<Vec<u8>> {
+    let mut document = pdf(content);
+    let page = document.page_iter().next().ok_or("no page")?;
+    let entry = document.new_object_id();
+    document.objects.insert(
+        entry,
+        dictionary! {
+            "Title" => Object::string_literal("Round and round"), "Next" => entry, "First" => entry,
+            "Dest" => vec![page.into(), "Fit".into()],
+        }
+        .into(),
+    );
+    let names = document.new_object_id();
+    document.objects.insert(
+        names,
+        dictionary! { "Kids" => vec![Object::Reference(names); 30] }.into(),
+    );
+    let catalog = document.catalog_mut()?;
+    catalog.set("Outlines", dictionary! { "First" => entry });
+    catalog.set("Names", dictionary! { "Dests" => names });
+    save(document)
+}
+
+/// Every place in the table of objects is wrong.
+fn wrong_table(content: &str) -> Outcome<Vec<u8>> {
+    let bytes = save(pdf(content))?;
+    let header = b"%PDF-1.5\n% a line that moves everything behind it\n";
+    let body = bytes.get(9..).ok_or("no header")?;
+    Ok([header.as_slice(), body].concat())
+}
+
+fn absurd_counts(content: &str) -> Outcome<Vec<u8>> {
+    let mut document = pdf(content);
+    let tree = document.catalog()?.get(b"Pages")?.as_reference()?;
+    document
+        .get_dictionary_mut(tree)?
+        .set("Count", i64::from(i32::MAX));
+    let page = document.page_iter().next().ok_or("no page")?;
+    let page = document.get_dictionary_mut(page)?;
+    page.set(
+        "MediaBox",
+        vec![0.into(), 0.into(), 1e38_f32.into(), 1e38_f32.into()],
+    );
+    page.set("Rotate", i64::MAX);
+    save(document)
+}
+
+/// Forms that draw each other, ten times each.
+fn form_cycle(content: &str) -> Outcome<Vec<u8>> {
+    let mut document = pdf("/A Do");
+    let (first, second) = (document.new_object_id(), document.new_object_id());
+    for (form, other) in [(first, second), (second, first)] {
+        let dict = dictionary! {
+            "Subtype" => "Form", "Resources" => dictionary! { "XObject" => dictionary! { "A" => other } },
+        };
+        document
+            .objects
+            .insert(form, Stream::new(dict, b"/A Do ".repeat(10)).into());
+    }
+    let text = document.add_object(Stream::new(Dictionary::new(), content.as_bytes().to_vec()));
+    let page = document.page_iter().next().ok_or("no page")?;
+    let page = document.get_dictionary_mut(page)?;
+    let drawn = page.get(b"Contents")?.clone();
+    page.set("Contents", vec![text.into(), drawn]);
+    page.get_mut(b"Resources")?
+        .as_dict_mut()?
+        .set("XObject", dictionary! { "A" => first });
+    save(document)
+}
+
+/// A scan that says to be three gigapixels large.
+fn image_bomb() -> Outcome<Vec<u8>> {
+    let mut document = pdf("q 595 0 0 842 0 0 cm /Im Do Q");
+    let mut image = Stream::new(
+        dictionary! {
+            "Subtype" => "Image", "Width" => 60_000, "Height" => 60_000, "BitsPerComponent" => 8,
+            "ColorSpace" => "DeviceGray",
+        },
+        vec![255; 64 << 10],
+    );
+    image.compress()?;
+    let image = document.add_object(image);
+    let page = document.page_iter().next().ok_or("no page")?;
+    document
+        .get_dictionary_mut(page)?
+        .get_mut(b"Resources")?
+        .as_dict_mut()?
+        .set("XObject", dictionary! { "Im" => image });
+    save(document)
+}
+
+/// A map of four billion codes to one letter, with as many widths.
+fn font_of_all_codes() -> Outcome<Vec<u8>> {
+    let mut document = pdf("BT /F1 11 Tf 72 700 Td <0001> Tj ET");
+    let map = "1 begincodespacerange <0000> <FFFF> endcodespacerange 1 beginbfrange <00000000> <FFFFFFFF> <0041> endbfrange";
+    let map = document.add_object(Stream::new(Dictionary::new(), map.as_bytes().to_vec()));
+    let descendant = document.add_object(dictionary! {
+        "Type" => "Font", "Subtype" => "CIDFontType2", "W" => vec![0.into(), i64::MAX.into(), 500.into()],
+    });
+    let font = document.add_object(dictionary! {
+        "Type" => "Font", "Subtype" => "Type0", "Encoding" => "Identity-H", "ToUnicode" => map,
+        "DescendantFonts" => vec![descendant.into()],
+    });
+    let page = document.page_iter().next().ok_or("no page")?;
+    document.get_dictionary_mut(page)?.set(
+        "Resources",
+        dictionary! { "Font" => dictionary! { "F1" => font } },
+    );
+    save(document)
 }

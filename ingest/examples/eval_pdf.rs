@@ -4,13 +4,16 @@
 //!   `NAME.pdf` is compared with `NAME.txt`, `NAME.pdf.truth.md` or `NAME.md` beside it.
 //! - `eval_pdf FOLDER OUTPUTS`: the same for `OUTPUTS/NAME.pdf.txt`, the text that another program gave.
 //! - `eval_pdf --generate PAGES FILE`: writes a document of that many pages.
+//! - `eval_pdf --recognise EXTRACTOR PROGRAM LANGUAGE FILE`: the text with that of scanned pages, read by PROGRAM;
+//!   EXTRACTOR runs `ingest::sandbox::child_main`.
 //! - `eval_pdf --cost FILE`: pages a second of CPU time and the peak of memory for one file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ingest::{Format, Hints, Limits, extract};
+use ingest::sandbox::ExtractorPool;
+use ingest::{Format, Hints, Limits, OcrOptions, extract};
 use lopdf::{Dictionary, Document, Object, Stream, dictionary};
 use rustix::time::{ClockId, clock_gettime};
 use unicode_normalization::UnicodeNormalization;
@@ -22,6 +25,7 @@ fn main() -> Outcome<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["--generate", pages, file] => Ok(std::fs::write(file, generate(pages.parse()?)?)?),
+        ["--recognise", extractor, program, language, file] => recognise(extractor, program, language, file),
         ["--cost", file] => print_cost(file),
         [folder] => print_quality(Path::new(folder), None),
         [folder, outputs] => print_quality(Path::new(folder), Some(Path::new(outputs))),
@@ -223,6 +227,23 @@ fn print_cost(file: &str) -> Outcome<()> {
         f64::from(pages) / seconds,
         memory_kib("VmHWM"),
     );
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the example is for")]
+#[tokio::main(flavor = "current_thread")]
+async fn recognise(extractor: &str, program: &str, language: &str, file: &str) -> Outcome<()> {
+    let ocr = OcrOptions {
+        program: PathBuf::from(program),
+        languages: vec![language.to_owned()],
+        timeout: Duration::from_secs(60),
+    };
+    let pool = ExtractorPool::new(PathBuf::from(extractor), Vec::new(), 1, Limits::default()).with_ocr(ocr);
+    let document = pool
+        .extract(Path::new(file), Format::Pdf, &Hints::default())
+        .await?;
+    println!("{}", document.text);
+    println!("--- pages without text: {:?}", document.scanned_pages);
     Ok(())
 }
 

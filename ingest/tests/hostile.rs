@@ -17,7 +17,7 @@ use properties::{check, detect_and_extract, extract_as, small_limits};
 use samples::{archive, samples};
 
 /// What each file of `fixtures/broken` must give: text, or a reason.
-const BROKEN: [(&str, Result<&str, &str>); 34] = [
+const BROKEN: [(&str, Result<&str, &str>); 41] = [
     ("empty.txt", Err("empty_file")),
     ("picture-named-text.txt", Err("unsupported_type")),
     ("other-charset.txt", Ok("Возврат товара")),
@@ -26,6 +26,13 @@ const BROKEN: [(&str, Result<&str, &str>); 34] = [
     ("editing-restricted.pdf", Ok("Goods may be returned")),
     ("damaged.pdf", Err("damaged")),
     ("nested-arrays.pdf", Ok("Goods may be returned")),
+    ("page-tree-cycle.pdf", Ok("Goods may be returned")),
+    ("outline-cycle.pdf", Ok("Goods may be returned")),
+    ("wrong-table.pdf", Ok("Goods may be returned")),
+    ("absurd-counts.pdf", Ok("Goods may be returned")),
+    ("form-cycle.pdf", Ok("Goods may be returned")),
+    ("image-bomb.pdf", Err("no_text")),
+    ("font-of-all-codes.pdf", Ok("B")),
     ("stream-bomb.pdf", Err("too_large")),
     ("zip-bomb.docx", Err("too_large")),
     ("external-entity.docx", Err("damaged")),

@@ -1,4 +1,5 @@
 mod drawing;
+mod mutated;
 mod whole;
 
 use lopdf::{Dictionary, Object, Stream, dictionary};
