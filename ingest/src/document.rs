@@ -145,6 +145,13 @@ impl DocumentBuilder {
         });
     }
 
+    /// Puts what follows under a heading that is no block of its own, such as the title of the document.
+    pub(crate) fn begin_section(&mut self, level: u8, heading: &str) {
+        let heading = one_line(&clean_prose(heading));
+        self.headings.retain(|(above, _)| *above < level);
+        self.headings.push((level, shorten(&heading, MAX_HEADING_CHARS)));
+    }
+
     /// Whether a limit was passed, so that extractors can stop early.
     pub(crate) fn is_full(&self) -> bool {
         self.overflow.is_some()

@@ -23,7 +23,7 @@ use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::{BufferQueue, Tokenizer, TokenizerOpts};
 
 use self::guard::refuse_endless_tags;
-use self::page::{Page, Piece};
+use self::page::{Page, Piece, Use};
 use self::walker::{Reading, Walker};
 use super::text::{decode, hinted_encoding};
 use crate::document::{DocumentBuilder, clean_prose, one_line};
@@ -47,36 +47,43 @@ pub(crate) fn extract(
     let Reading { page, facts, title } = read(&source, limits)?;
     drop(source);
     let names = title::Names::new(title, &facts);
-    let mut kept = main_content::choose(&page, names.longest());
+    let kept = main_content::choose(&page, names.longest());
     let title = names.choose(&page, &kept);
-    leave_title_out(&page, title.as_deref(), &mut kept);
+    let uses = uses(&page, title.as_deref(), &kept);
     let (metadata, web) = facts.finish(title.as_deref());
     let mut builder = DocumentBuilder::new(limits);
     builder.title = title;
     builder.metadata = metadata;
     builder.web = Some(web);
-    page.write(&mut builder, |place| kept[place]);
+    page.write(&mut builder, |place| uses[place]);
     builder.finish()
 }
 
-/// Of a page that was more than its content, the heading that is its title stands in the title alone.
-fn leave_title_out(page: &Page, title: Option<&str>, kept: &mut [bool]) {
-    if kept.iter().all(|kept| *kept) {
-        return;
-    }
+/// What becomes of each piece. Of a page that was more than its content, the heading that is its title stands
+/// in the title and above the text, not in it.
+fn uses(page: &Page, title: Option<&str>, kept: &[bool]) -> Vec<Use> {
+    let is_whole = kept.iter().all(|kept| *kept);
     let is_title = |piece: &Piece| {
-        matches!(piece.kind, BlockKind::Heading { level: 1 | 2 })
+        !is_whole
+            && matches!(piece.kind, BlockKind::Heading { level: 1 | 2 })
             && title.is_some_and(|title| title == one_line(&clean_prose(page.text_of(piece))))
     };
-    let titles: Vec<bool> = page.pieces.iter().map(is_title).collect();
-    let has_more = kept
+    let uses: Vec<Use> = page
+        .pieces
         .iter()
-        .zip(&titles)
-        .any(|(kept, is_title)| *kept && !is_title);
-    if has_more {
-        kept.iter_mut()
-            .zip(&titles)
-            .for_each(|(kept, is_title)| *kept &= !is_title);
+        .zip(kept)
+        .map(|(piece, kept)| match *kept {
+            true if is_title(piece) => Use::HeadingOnly,
+            true => Use::Text,
+            false => Use::Nothing,
+        })
+        .collect();
+    match uses.contains(&Use::Text) {
+        true => uses,
+        false => kept
+            .iter()
+            .map(|kept| if *kept { Use::Text } else { Use::Nothing })
+            .collect(),
     }
 }
 
@@ -89,7 +96,7 @@ pub(super) fn read_fragment(
 ) -> Result<DocumentBuilder, ExtractError> {
     let Reading { page, title, .. } = read(source, limits)?;
     builder.title = builder.title.or(title);
-    page.write(&mut builder, |_| true);
+    page.write(&mut builder, |_| Use::Text);
     Ok(builder)
 }
 

@@ -47,6 +47,15 @@ pub(super) struct Piece {
     pub(super) picture_letters: usize,
 }
 
+/// What is made of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Text,
+    /// It stands above what follows but is no text itself.
+    HeadingOnly,
+    Nothing,
+}
+
 /// Parts of a text that are not quite text.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Apart {
@@ -111,11 +120,14 @@ impl Page {
         &self.text[piece.text.clone()]
     }
 
-    /// Writes the pieces that `is_kept` says yes to, by their place.
-    pub(super) fn write(self, builder: &mut DocumentBuilder, is_kept: impl Fn(usize) -> bool) {
+    /// Writes the pieces, each as `use_of` says of its place.
+    pub(super) fn write(self, builder: &mut DocumentBuilder, use_of: impl Fn(usize) -> Use) {
         for (place, piece) in self.pieces.into_iter().enumerate() {
-            if is_kept(place) {
-                builder.push(piece.kind, &self.text[piece.text], None);
+            let text = &self.text[piece.text];
+            match (use_of(place), piece.kind) {
+                (Use::Text, kind) => builder.push(kind, text, None),
+                (Use::HeadingOnly, BlockKind::Heading { level }) => builder.begin_section(level, text),
+                _ => {}
             }
         }
     }

@@ -178,6 +178,7 @@ fn of_an_article_page_only_the_article_is_text() {
     )));
 
     assert_eq!(document.title.as_deref(), Some("Brewing coffee"));
+    assert_eq!(document.blocks[1].heading_path, ["Brewing coffee", "Grinding"]);
     assert_eq!(
         document.text,
         format!(
@@ -258,7 +259,7 @@ fn headings_that_lead_to_themselves_are_no_links() {
     let document = read(&page);
 
     assert_eq!(document.text, format!("First\n\n{PROSE}\n\nSecond\n\n{PROSE}"));
-    assert_eq!(document.blocks[1].heading_path, ["First"]);
+    assert_eq!(document.blocks[1].heading_path, ["Brewing coffee", "First"]);
 }
 
 #[test]
