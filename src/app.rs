@@ -64,6 +64,8 @@ pub struct Parts {
     pub files: FileStore,
     /// Reads websites, for all tenants.
     pub web: WebLoader,
+    /// Runs over sources that may be worked on at once, fewer than there are workers.
+    pub sync_places: Semaphore,
     /// None: no model is configured, and answers are extracts.
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
@@ -165,6 +167,7 @@ impl App {
             worker_wake: Notify::new(),
             clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
+            sync_places: Semaphore::new(config.jobs.workers.div_ceil(2)),
             stopping: CancellationToken::new(),
             metrics: metrics_handle()?,
             config,

@@ -55,7 +55,8 @@ struct Reader<'a> {
     /// Items read in this slice.
     read: usize,
     failures_in_a_row: usize,
-    last_failure: Option<(String, String)>,
+    /// Address, code and message.
+    last_failure: Option<(String, String, String)>,
 }
 
 /// Reads what waits, until it is all read or the slice is over.
@@ -99,7 +100,7 @@ pub(super) async fn read(
 impl Reader<'_> {
     async fn run(&mut self) -> Result<Next> {
         loop {
-            if self.read >= ITEMS_PER_SLICE || Instant::now() >= self.end_at {
+            if self.read >= ITEMS_PER_SLICE || self.is_over() {
                 return Ok(Next::Again(self.app.clock.now()));
             }
             if self.failures_in_a_row >= FAILURES_IN_A_ROW {
@@ -136,6 +137,11 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether nothing more is begun in this slice.
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end_at || self.app.stopping.is_cancelled()
+    }
+
     /// Reads these items side by side and stores what came of it.
     async fn read_all(&mut self, items: Vec<Item>) -> Result<Read> {
         let mut waiting = items.into_iter();
@@ -144,7 +150,7 @@ impl Reader<'_> {
         let mut batch_since = Instant::now();
         let mut outcome = Read::Nothing;
         loop {
-            while under_way.len() < self.driver.concurrency() && Instant::now() < self.end_at {
+            while under_way.len() < self.driver.concurrency() && !self.is_over() {
                 let Some(item) = waiting.next() else { break };
                 if item.attempts == 0 && !self.driver.admits_another(&item.key) {
                     batch.push(skipped(item));
@@ -192,7 +198,7 @@ impl Reader<'_> {
         match &read.reading.outcome {
             Outcome::Failed { code, message, retry } if *retry != Retry::Never => {
                 self.failures_in_a_row += 1;
-                self.last_failure = Some((code.clone(), message.clone()));
+                self.last_failure = Some((read.item.url.clone(), code.clone(), message.clone()));
             }
             _ => self.failures_in_a_row = 0,
         }
@@ -274,10 +280,10 @@ impl Reader<'_> {
             return Ok(Next::Over);
         }
         items::give_up_waiting(&mut write, place, now).await?;
-        let (code, message) = self.last_failure.clone().unwrap_or_default();
+        let (url, code, message) = self.last_failure.clone().unwrap_or_default();
         let message =
             format!("{FAILURES_IN_A_ROW} attempts in a row failed, so the rest was left. {message}");
-        documents::insert_failure(&mut write, place, "", &code, &message, now).await?;
+        documents::insert_failure(&mut write, place, &url, &code, &message, now).await?;
         write.commit().await?;
         self.hold.run.notes.extend(progress.notes);
         Ok(Next::Phase(Phase::Indexing))

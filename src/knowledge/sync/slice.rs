@@ -19,7 +19,10 @@ use crate::knowledge::{indexing, sources};
 use crate::tenancy;
 
 /// How long a slice works before others have their turn.
-const LENGTH: Duration = Duration::from_secs(30);
+const LENGTH: Duration = Duration::from_secs(15);
+
+/// A run that finds all places for runs taken looks again after this time.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A suspended tenant's runs look again after this time.
 const SUSPENDED_PAUSE: Duration = Duration::from_secs(300);
@@ -93,6 +96,13 @@ pub(super) async fn work(app: &App, context: &JobContext, job: &SyncSource) -> O
                 delay: SUSPENDED_PAUSE,
             });
         }
+        // Runs wait for other people's servers most of the time: they must not keep all workers from those who wait here.
+        let Ok(_place) = app.sync_places.try_acquire() else {
+            return Ok(Outcome::Outage {
+                reason: "other sources are being read".to_owned(),
+                delay: FULL_PAUSE,
+            });
+        };
         let Some(mut hold) = begin(app, context, tenant_id, job).await? else {
             return Ok(Outcome::Done);
         };

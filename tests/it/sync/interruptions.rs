@@ -247,6 +247,36 @@ async fn a_run_that_takes_too_long_ends_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_suspended_tenants_run_waits() {
+    let site = tree(4).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    let run = desk.request(Cause::Created).await;
+    set_tenant_state(&desk, "suspended").await;
+    service.drain_jobs().await;
+    assert!(site.take_asked().is_empty());
+
+    set_tenant_state(&desk, "active").await;
+    service.clock.advance(TimeDelta::minutes(10));
+    let run = desk.finish(run).await;
+
+    assert_eq!(outcome(&run), (RunState::Done, [4, 0, 0, 0, 0]));
+}
+
+async fn set_tenant_state(desk: &Desk<'_>, state: &str) {
+    let mut write = desk
+        .service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    on!(write, c => sqlx::query("update tenant set state = $2 where id = $1").bind(desk.tenant_id).bind(state).execute(c).await.map(drop))
+        .expect("set");
+    write.commit().await.expect("set");
+}
+
+#[tokio::test]
 async fn one_run_at_a_time() {
     let site = tree(4).await;
     let service = service_for(&site).await;

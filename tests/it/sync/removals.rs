@@ -113,7 +113,7 @@ async fn a_failure_that_passes_is_tried_again_within_the_run() {
     let site = wide_site(2).await;
     let service = service_for(&site).await;
     let desk = Desk::of_website(&service, &site).await;
-    site.put("/page-1", Answer::status(503).header("retry-after", "30"));
+    site.put("/page-1", Answer::status(503).header("retry-after", "1"));
     let run = desk.request(Cause::Request).await;
     service.drain_jobs().await;
 
