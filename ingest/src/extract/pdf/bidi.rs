@@ -16,7 +16,9 @@ enum Kind {
 
 /// The pieces of a line, given from left to right, in the order of reading.
 pub(super) fn in_reading_order(pieces: &[&str], base_is_rtl: bool) -> String {
-    let runs = merged(runs_of(pieces), pieces, base_is_rtl);
+    // Behind Arabic letters, signs and hyphens are no part of numbers (UAX 9, rules W2 to W5).
+    let is_arabic = pieces.iter().any(|piece| piece.chars().any(is_arabic_letter));
+    let runs = merged(runs_of(pieces, !is_arabic), pieces, base_is_rtl, !is_arabic);
     let mut out = String::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
     if base_is_rtl {
         let mirrors = needs_mirrors(pieces);
@@ -49,7 +51,8 @@ fn append_reversed(out: &mut String, pieces: &[&str], mirrors: bool) {
 
 type Runs = Vec<(Kind, std::ops::Range<usize>)>;
 
-fn runs_of(pieces: &[&str]) -> Runs {
+/// Runs of one direction. `signed` where signs of amounts belong to the number.
+fn runs_of(pieces: &[&str], signed: bool) -> Runs {
     let mut runs: Runs = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
         let kind = kind_of(piece);
@@ -59,10 +62,10 @@ fn runs_of(pieces: &[&str]) -> Runs {
                 range.end = at + 1;
             }
             Some((last, range)) if *last == kind => range.end = at + 1,
-            // Signs of amounts belong to the number.
-            Some((Kind::Foreign { .. }, range)) if is_sign(piece) => range.end = at + 1,
+            Some((Kind::Foreign { .. }, range)) if signed && is_sign(piece) => range.end = at + 1,
             Some((last @ Kind::Neutral, range))
-                if matches!(kind, Kind::Foreign { has_letter: false })
+                if signed
+                    && matches!(kind, Kind::Foreign { has_letter: false })
                     && range.len() == 1
                     && is_sign(pieces[range.start]) =>
             {
@@ -76,13 +79,17 @@ fn runs_of(pieces: &[&str]) -> Runs {
 }
 
 /// Joins runs over the neutral pieces between them, where those belong to both.
-fn merged(runs: Runs, pieces: &[&str], base_is_rtl: bool) -> Runs {
+fn merged(runs: Runs, pieces: &[&str], base_is_rtl: bool, hyphened: bool) -> Runs {
     let mut out: Runs = Vec::with_capacity(runs.len());
     for (kind, range) in runs {
         if let [.., (before, left), (Kind::Neutral, between)] = &mut out[..] {
             let joined = match (*before, kind) {
                 (Kind::Foreign { has_letter: a }, Kind::Foreign { has_letter: b }) => {
-                    let is_inside = a || b || pieces[between.clone()].iter().all(|piece| is_separator(piece));
+                    let is_inside = a
+                        || b
+                        || pieces[between.clone()]
+                            .iter()
+                            .all(|piece| is_separator(piece, hyphened));
                     (base_is_rtl && is_inside).then_some(Kind::Foreign { has_letter: a || b })
                 }
                 (Kind::RightToLeft, Kind::RightToLeft) if !base_is_rtl => Some(Kind::RightToLeft),
@@ -115,11 +122,17 @@ fn kind_of(piece: &str) -> Kind {
     kind
 }
 
-/// What stands between the parts of a number, an address or a date.
-fn is_separator(piece: &str) -> bool {
+/// What stands between the parts of a number or a date.
+fn is_separator(piece: &str, hyphened: bool) -> bool {
     piece
         .chars()
-        .all(|c| matches!(c, '.' | ',' | ':' | '/' | '-' | '@' | '_' | '\u{66b}' | '\u{66c}'))
+        .all(|c| matches!(c, '.' | ',' | ':' | '/' | '\u{66b}' | '\u{66c}') || (hyphened && c == '-'))
+}
+
+fn is_arabic_letter(c: char) -> bool {
+    is_rtl(c)
+        && c.is_alphabetic()
+        && !matches!(c, '\u{590}'..='\u{5ff}' | '\u{7c0}'..='\u{85f}' | '\u{fb1d}'..='\u{fb4f}')
 }
 
 fn is_sign(piece: &str) -> bool {
@@ -199,6 +212,10 @@ mod tests {
             ("1403/09/19 אב", "בא 1403/09/19"),
             ("אב two words 3.1 גד", "דג two words 3.1 בא"),
             ("٢٠٢٤ אב", "בא ٢٠٢٤"),
+            ("2024-26 אב", "בא 2024-26"),
+            ("26-2024 بت", "تب 2024-26"),
+            ("%50 بت", "تب 50%"),
+            ("1403/09/19 بت", "تب 1403/09/19"),
         ] {
             assert_eq!(read(seen, true), expected, "{seen}");
         }

@@ -409,10 +409,17 @@ fn replace(glyphs: &mut Vec<Glyph>, start: usize, text: &str) {
     if text.chars().count() > MAX_REPLACEMENT_FACTOR * drawn.len() {
         return;
     }
-    let mut whole = drawn[0].clone();
-    // Only what stands on one line is one piece; a replaced paragraph keeps the place of its first line.
-    for glyph in drawn.iter().filter(|glyph| glyph.baseline == whole.baseline) {
-        (whole.start, whole.end) = (whole.start.min(glyph.start), whole.end.max(glyph.end));
+    // A sign above a letter has no width of its own.
+    let width = |glyph: &Glyph| glyph.end - glyph.start;
+    let Some(widest) = drawn.iter().max_by(|a, b| width(a).total_cmp(&width(b))) else {
+        return;
+    };
+    let mut whole = widest.clone();
+    // Only what stands on one line is one piece; a replaced paragraph keeps the place of one of its lines.
+    for glyph in drawn {
+        if glyph.direction == whole.direction && (glyph.baseline - whole.baseline).abs() < 0.5 * whole.size {
+            (whole.start, whole.end) = (whole.start.min(glyph.start), whole.end.max(glyph.end));
+        }
     }
     whole.text = Rc::from(text);
     glyphs.truncate(start);

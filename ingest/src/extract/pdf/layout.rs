@@ -37,6 +37,7 @@ pub(super) struct Line {
 
 /// The lines of a page, in the order in which it is to be read.
 pub(super) fn lines_of(glyphs: Vec<Glyph>) -> Vec<Line> {
+    let glyphs = with_marks_on_letters(glyphs);
     if is_mostly_rtl(glyphs.iter()) {
         return lines_from_the_right(glyphs);
     }
@@ -174,9 +175,6 @@ fn finish(mut glyphs: Vec<Glyph>, page_is_rtl: bool) -> Option<Line> {
     if has_rtl_part || !glyphs.iter().any(|glyph| has_ltr_letter(&glyph.text)) {
         glyphs.sort_by(|a, b| a.start.total_cmp(&b.start));
     }
-    if has_rtl_part {
-        glyphs = with_marks_on_letters(glyphs);
-    }
     let text = spaced_text(&glyphs, size, has_rtl_part.then_some(base_is_rtl));
     let text = if text.chars().any(is_compatibility_form) {
         expand_forms(&text)
@@ -227,22 +225,57 @@ fn spaced_text(glyphs: &[Glyph], size: f32, base_is_rtl: Option<bool>) -> String
     }
 }
 
-/// Puts vowel signs, which are drawn at their letters, behind them.
+/// Puts vowel signs of right-to-left writing behind their letters. A sign is drawn next to its letter, but may stand
+/// anywhere above it: in front of it where the page is drawn as the eye goes, from the left, and behind it otherwise.
 fn with_marks_on_letters(glyphs: Vec<Glyph>) -> Vec<Glyph> {
-    let is_sign = |glyph: &Glyph| !glyph.text.is_empty() && glyph.text.chars().all(is_mark);
-    if !glyphs.iter().any(is_sign) {
+    let is_sign = |glyph: &Glyph| {
+        !glyph.text.is_empty()
+            && glyph
+                .text
+                .chars()
+                .all(|c| is_mark(c) && (is_rtl(c) || c < '\u{370}'))
+    };
+    if !glyphs.iter().any(|glyph| is_sign(glyph) && has_rtl(&glyph.text)) {
         return glyphs;
     }
-    let (signs, mut letters): (Vec<Glyph>, Vec<Glyph>) = glyphs.into_iter().partition(is_sign);
-    if letters.is_empty() {
-        return signs;
+    let (mut rightward, mut leftward) = (0_usize, 0_usize);
+    let mut before: Option<&Glyph> = None;
+    for glyph in glyphs
+        .iter()
+        .filter(|glyph| has_rtl(&glyph.text) && !is_sign(glyph))
+    {
+        if let Some(before) =
+            before.filter(|before| (before.baseline - glyph.baseline).abs() < 0.1 * glyph.size)
+        {
+            rightward += usize::from(glyph.start > before.start);
+            leftward += usize::from(glyph.start < before.start);
+        }
+        before = Some(glyph);
     }
-    for sign in signs {
-        let middle = (sign.start + sign.end) / 2.0;
-        let after = letters.partition_point(|letter| letter.start <= middle);
-        let at = after.saturating_sub(1);
-        let letter = &mut letters[at];
-        letter.text = Rc::from(format!("{}{}", letter.text, sign.text));
+    let signs_come_first = rightward >= leftward;
+    let mut letters: Vec<Glyph> = Vec::with_capacity(glyphs.len());
+    let mut waiting = String::new();
+    for glyph in glyphs {
+        if is_sign(&glyph) {
+            match letters.last_mut() {
+                Some(letter) if !signs_come_first => {
+                    letter.text = Rc::from(format!("{}{}", letter.text, glyph.text))
+                }
+                // Several signs of one letter come in reverse order too.
+                _ => waiting.insert_str(0, &glyph.text),
+            }
+            continue;
+        }
+        letters.push(glyph);
+        if !waiting.is_empty()
+            && let Some(letter) = letters.last_mut()
+        {
+            letter.text = Rc::from(format!("{}{}", letter.text, waiting));
+            waiting.clear();
+        }
+    }
+    if let Some(letter) = letters.last_mut().filter(|_| !waiting.is_empty()) {
+        letter.text = Rc::from(format!("{}{}", letter.text, waiting));
     }
     letters
 }

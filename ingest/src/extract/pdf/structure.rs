@@ -1,13 +1,13 @@
 //! Lines to blocks: paragraphs by gaps, headings by size and weight, lists by their marks, and page headers
 //! and footers left out because they repeat.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::edges::drop_repeated_edges;
 use super::layout::Line;
 use super::outline::Outline;
 use super::table::{Part, parts_of};
-use super::words::{join_over_pages, joined, words_of};
+use super::words::{Words, join_over_pages, joined};
 use crate::BlockKind;
 use crate::document::DocumentBuilder;
 use crate::extract::table::Table;
@@ -41,7 +41,7 @@ pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, outline: &Outline, builder
         .iter_mut()
         .for_each(|lines| drop_contents(lines, page_count));
     let style = Style::of(&pages, outline);
-    let words = words_of(&pages);
+    let words = Words::of(&pages);
     join_over_pages(&mut pages);
     for (lines, number) in pages.into_iter().zip(1_u32..) {
         let mut writer = Writer {
@@ -265,7 +265,7 @@ fn most_frequent(counts: &HashMap<i32, usize>) -> Option<i32> {
 /// Writes the parts of one page.
 struct Writer<'a> {
     style: &'a Style<'a>,
-    words: &'a HashSet<String>,
+    words: &'a Words,
     page: u32,
     builder: &'a mut DocumentBuilder,
 }

@@ -8,8 +8,14 @@ use crate::document::is_invisible;
 /// Words that are remembered to tell hyphens apart.
 const MAX_WORDS: usize = 200_000;
 
+/// A document that parts words has hyphens at the end of this share of its lines.
+const PARTED_SHARE_PERCENT: usize = 3;
+
+/// Too few lines to tell.
+const FEW_LINES: usize = 20;
+
 /// The lines of a paragraph as running text, with words put together that were parted at a line end.
-pub(super) fn joined(lines: &[Line], words: &HashSet<String>) -> String {
+pub(super) fn joined(lines: &[Line], words: &Words) -> String {
     let mut out = String::new();
     for line in lines {
         let (Some(last), Some(next)) = (out.chars().last(), line.text.chars().next()) else {
@@ -73,7 +79,7 @@ enum Hyphen {
 }
 
 /// Decides by the words that the document uses elsewhere.
-fn hyphen_between(before: &str, after: &str, words: &HashSet<String>) -> Hyphen {
+fn hyphen_between(before: &str, after: &str, words: &Words) -> Hyphen {
     if before.ends_with('\u{ad}') {
         return Hyphen::OfParting;
     }
@@ -81,19 +87,24 @@ fn hyphen_between(before: &str, after: &str, words: &HashSet<String>) -> Hyphen 
         return Hyphen::None;
     };
     let head = stem
-        .rsplit(|c: char| !c.is_alphabetic())
+        .rsplit(|c: char| !c.is_alphanumeric())
         .next()
         .unwrap_or_default();
     let tail: String = after.chars().take_while(|c| c.is_alphabetic()).collect();
     if head.is_empty() || tail.is_empty() {
         return Hyphen::None;
     }
+    // "3rd-and-9": figures are not parted.
+    if head.contains(char::is_numeric) {
+        return Hyphen::OfCompound;
+    }
     let (head, tail) = (head.to_lowercase(), tail.to_lowercase());
-    if words.contains(&format!("{head}{tail}")) {
+    let knows = |word: &str| words.known.contains(word);
+    if knows(&format!("{head}{tail}")) {
         return Hyphen::OfParting;
     }
     let is_lowercase = after.starts_with(char::is_lowercase);
-    if (words.contains(&head) && words.contains(&tail)) || !is_lowercase {
+    if (knows(&head) && knows(&tail)) || !is_lowercase {
         // "Vor- und Nachteile": the hyphen stands for a part left out, and the word ends.
         let is_elliptic = is_lowercase
             && matches!(
@@ -106,30 +117,48 @@ fn hyphen_between(before: &str, after: &str, words: &HashSet<String>) -> Hyphen 
             Hyphen::OfCompound
         };
     }
-    Hyphen::OfParting
+    if words.are_parted {
+        Hyphen::OfParting
+    } else {
+        Hyphen::OfCompound
+    }
 }
 
-/// The words of the document in lower case, those at line ends left out because they may be parts.
-pub(super) fn words_of(pages: &[Vec<Line>]) -> HashSet<String> {
-    let mut words = HashSet::new();
-    for line in pages.iter().flatten() {
-        let text = line
-            .text
-            .strip_suffix(['-', '\u{2010}', '\u{ad}'])
-            .map_or(line.text.as_str(), |stem| {
+/// What the document tells about its words.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// In lower case, those at line ends left out because they may be parts.
+    known: HashSet<String>,
+    /// Words are parted at line ends, rather than only broken at a hyphen they have.
+    are_parted: bool,
+}
+
+impl Words {
+    pub(super) fn of(pages: &[Vec<Line>]) -> Self {
+        let mut known = HashSet::new();
+        let (mut lines, mut hyphens) = (0_usize, 0_usize);
+        for line in pages.iter().flatten() {
+            lines += 1;
+            let stem = line.text.strip_suffix(['-', '\u{2010}', '\u{ad}']);
+            hyphens += usize::from(stem.is_some_and(|stem| stem.ends_with(char::is_alphabetic)));
+            if known.len() > MAX_WORDS {
+                continue;
+            }
+            let text = stem.map_or(line.text.as_str(), |stem| {
                 stem.rfind(|c: char| !c.is_alphabetic())
                     .map_or("", |at| &stem[..at])
             });
-        words.extend(
-            text.split(|c: char| !c.is_alphabetic())
-                .filter(|word| !word.is_empty())
-                .map(str::to_lowercase),
-        );
-        if words.len() > MAX_WORDS {
-            break;
+            known.extend(
+                text.split(|c: char| !c.is_alphabetic())
+                    .filter(|word| !word.is_empty())
+                    .map(str::to_lowercase),
+            );
+        }
+        Self {
+            known,
+            are_parted: lines < FEW_LINES || hyphens * 100 >= lines * PARTED_SHARE_PERCENT,
         }
     }
-    words
 }
 
 /// Rows of dots that lead the eye are no text.

@@ -152,3 +152,27 @@ fn letters_that_the_page_draws_itself_are_as_large_as_they_look() {
 
     assert_eq!(text_of(&bytes), Ok("ab".to_owned()));
 }
+
+#[test]
+fn vowel_signs_stand_behind_their_letters_whichever_way_they_were_drawn() {
+    let font = |_: &mut Document| {
+        let names = ["uni0628", "uni0627", "uni064B"].map(|name| Object::Name(name.as_bytes().to_vec()));
+        let mut differences = vec![Object::Integer(65)];
+        differences.extend(names);
+        dictionary! {
+            "Type" => "Font", "Subtype" => "Type1", "BaseFont" => "Arabic", "FirstChar" => 65,
+            "Widths" => vec![500.into(), 300.into(), 0.into()],
+            "Encoding" => dictionary! { "Differences" => differences },
+        }
+    };
+    // From the left the sign comes before its letter, from the right behind it.
+    let from_the_left = with_font(b"BT /F1 10 Tf 72 700 Td (CBA) Tj ET", font);
+    let from_the_right = with_font(
+        b"BT /F1 10 Tf 1 0 0 1 75 700 Tm (A) Tj 1 0 0 1 72 700 Tm (BC) Tj ET",
+        font,
+    );
+
+    for bytes in [from_the_left, from_the_right] {
+        assert_eq!(text_of(&bytes), Ok("ب\u{627}\u{64b}".to_owned()));
+    }
+}

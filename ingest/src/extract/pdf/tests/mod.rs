@@ -336,3 +336,30 @@ fn right_to_left_writing_comes_out_in_the_order_of_reading() {
 
     assert_eq!(text_of(&save(document)), Ok("مرحبا (2024) بكم".to_owned()));
 }
+
+#[test]
+fn a_hyphen_at_a_line_end_stays_where_the_document_parts_no_words() {
+    let lines: String = (0..55)
+        .map(|number| {
+            line(
+                "F1",
+                11,
+                72,
+                780 - number * 13,
+                "the words of this page stand whole on lines",
+            )
+        })
+        .collect();
+    let last = [
+        line("F1", 11, 72, 390, "it has become a free-"),
+        line("F1", 11, 72, 377, "market matter for all, third and 3rd-"),
+        line("F1", 11, 72, 364, "and-last"),
+    ];
+
+    let text = text_of(&pdf_of(&[&lines, &lines, &last.concat()])).expect("text");
+
+    assert!(
+        text.ends_with("a free-market matter for all, third and 3rd-and-last"),
+        "{text}"
+    );
+}
