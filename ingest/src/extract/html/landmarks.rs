@@ -129,10 +129,23 @@ fn words<'a>(name: &'a str, lower: &'a str) -> impl Iterator<Item = &'a str> {
 
 fn of_whole(name: &str) -> Marks {
     match name {
-        "widget" | "hidden-print" | "noprint" | "no-print" | "print-only" | "sr-only" | "visually-hidden"
-        | "screen-reader-text" | "meta" | "bottom" | "tags" | "tag-list" | "teaser" | "teasers" => {
-            Marks::BESIDE
-        }
+        "widget"
+        | "hidden-print"
+        | "noprint"
+        | "no-print"
+        | "print-only"
+        | "d-print-block"
+        | "visible-print"
+        | "visible-print-block"
+        | "sr-only"
+        | "visually-hidden"
+        | "screen-reader-text"
+        | "meta"
+        | "bottom"
+        | "tags"
+        | "tag-list"
+        | "teaser"
+        | "teasers" => Marks::BESIDE,
         "content" | "entry" | "post" | "story" | "article" => Marks::CONTENT,
         _ if name.starts_with("widget_") => Marks::BESIDE,
         _ => Marks::default(),

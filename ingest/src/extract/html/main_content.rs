@@ -83,6 +83,7 @@ struct Sums {
     prose_pieces: usize,
     pieces: usize,
     main_headings: usize,
+    headings: usize,
     linked_headings: usize,
 }
 
@@ -98,6 +99,7 @@ impl Sums {
             sum.prose_pieces += usize::from(prose > 0);
             sum.pieces += 1;
             let is_heading = matches!(piece.kind, BlockKind::Heading { .. });
+            sum.headings += usize::from(is_heading);
             sum.linked_headings += usize::from(is_heading && piece.link_letters * 10 > piece.letters * 9);
             sum.main_headings += usize::from(piece.kind == BlockKind::Heading { level: 1 });
         }
@@ -115,6 +117,7 @@ impl Sums {
         self.prose_pieces += other.prose_pieces;
         self.pieces += other.pieces;
         self.main_headings += other.main_headings;
+        self.headings += other.headings;
         self.linked_headings += other.linked_headings;
     }
 
@@ -220,8 +223,15 @@ fn is_beside(marks: Marks, name: &str, sums: &Sums, page: &Sums, in_article: boo
     if marks.has(Marks::HEADER) && !in_article && sums.main_headings == 0 && !has_share(BESIDE_SHARE) {
         return true;
     }
+    // Questions of a list often stand on the buttons that open their answers.
+    if name == "button" {
+        return sums.prose == 0 && sums.headings == 0;
+    }
     if marks.has(Marks::CONTROL) && !has_share(BESIDE_SHARE) {
         return true;
+    }
+    if name == "p" {
+        return sums.link_letters * 10 > sums.letters * 9 && sums.pieces == 1;
     }
     let is_group = matches!(
         name,

@@ -22,9 +22,10 @@ use encoding_rs::Encoding;
 use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::{BufferQueue, Tokenizer, TokenizerOpts};
 
+use self::facts::Facts;
 use self::guard::refuse_endless_tags;
 use self::page::{Page, Piece, Use};
-use self::walker::{Reading, Walker};
+use self::walker::Walker;
 use super::text::{decode, hinted_encoding};
 use crate::document::{DocumentBuilder, clean_prose, one_line};
 use crate::{BlockKind, ExtractError, ExtractedDocument, Hints, Limits};
@@ -98,6 +99,15 @@ pub(super) fn read_fragment(
     builder.title = builder.title.or(title);
     page.write(&mut builder, |_| Use::Text);
     Ok(builder)
+}
+
+/// What was read of a page.
+#[derive(Debug)]
+struct Reading {
+    page: Page,
+    facts: Facts,
+    /// The text of the `title` element.
+    title: Option<String>,
 }
 
 fn read(source: &str, limits: &Limits) -> Result<Reading, ExtractError> {

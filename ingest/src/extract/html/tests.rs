@@ -280,3 +280,16 @@ fn a_page_of_labels_loses_nothing() {
         "{text}"
     );
 }
+
+#[test]
+fn questions_on_buttons_and_addresses_to_write_to_are_text() {
+    let page = site(&format!(
+        "<h1>Brewing coffee</h1><p>{PROSE}<button>How long does it take?</button><div><p>{PROSE}</div>
+         <button>Show</button><h3><button>Costs</button></h3><p>{PROSE}<p><a href='mailto:desk@a.example'>desk@a.example</a><p><a href=/more>Read the next one</a>"
+    ));
+
+    assert_eq!(
+        read(&page).text,
+        format!("{PROSE}\n\nHow long does it take?\n\n{PROSE}\n\nCosts\n\n{PROSE}\n\ndesk@a.example")
+    );
+}

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use html5ever::LocalName;
 use html5ever::tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult};
 
+use super::Reading;
 use super::elements::{
     CAPTION, CELL, ITEM, LIST, PAGE, PARAGRAPH, PLAIN, ROW, ROW_GROUP, Role, SCOPE, SKIPPED, TABLE, TERM,
     TERM_LIST, heading_level, is_block, is_void, raw_kind, role_of,
@@ -21,15 +22,6 @@ use crate::{BlockKind, Limits};
 /// Texts of pictures that are remembered to be said once: their number, and the length of one.
 const MAX_REMEMBERED: usize = 2_000;
 const MAX_REMEMBERED_BYTES: usize = 300;
-
-/// What was read of a page.
-#[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) page: Page,
-    pub(super) facts: Facts,
-    /// The text of the `title` element.
-    pub(super) title: Option<String>,
-}
 
 /// Receives tokens; it has the reading at the end.
 #[derive(Debug)]
@@ -186,7 +178,10 @@ impl State {
             "hr" => self.flush(),
             "img" => self.add_alternative(tag),
             "a" => {
-                self.link = attribute(tag, "href").map(|target| Link {
+                // An address to write to or a number to call is text of its own.
+                let leads_to_page =
+                    |target: &&str| !(target.starts_with("mailto:") || target.starts_with("tel:"));
+                self.link = attribute(tag, "href").filter(leads_to_page).map(|target| Link {
                     around: self.open.len(),
                     is_inside_page: target.starts_with('#'),
                 });
