@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::driver::{Content, Found, Outcome, Reading, Retry};
 use super::items::{self, Change, Item, ItemState, KnownAs, Place, Read, Validators};
 use super::slice::{Hold, Progress};
-use super::{Note, documents, ending};
+use super::{Note, documents, ending, text};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
@@ -209,8 +209,8 @@ impl Commit<'_> {
                     validators,
                     body_hash: None,
                     text_hash: None,
-                    reader_version: Some(reader_version()),
-                    links: &lines(&read.reading.found),
+                    reader_version: Some(text::reader_version()),
+                    links: &text::lines(&read.reading.found),
                 };
                 self.settle_read(item, ItemState::Skipped, known).await
             }
@@ -322,7 +322,7 @@ impl Commit<'_> {
             validators,
             body_hash: None,
             text_hash: None,
-            reader_version: Some(reader_version()),
+            reader_version: Some(text::reader_version()),
             links: "",
         };
         self.settle_read(item, ItemState::Moved, known).await
@@ -380,8 +380,8 @@ impl Commit<'_> {
             validators: &content.validators,
             body_hash: Some(&content.body_hash),
             text_hash: Some(&content.text_hash),
-            reader_version: Some(reader_version()),
-            links: &lines(&read.reading.found),
+            reader_version: Some(text::reader_version()),
+            links: &text::lines(&read.reading.found),
         };
         self.settle_read(item, state, known).await
     }
@@ -474,27 +474,4 @@ impl Commit<'_> {
             _ => {}
         }
     }
-}
-
-/// Which version of our readers made what is stored: after a change of them, pages are read again although they are the
-/// same.
-pub(super) fn reader_version() -> i64 {
-    i64::from(ingest::READER_VERSION)
-}
-
-/// Keys, one a line, as they are stored.
-fn lines(found: &[Found]) -> String {
-    /// Of a page with more links than fit, the rest is found again whenever the page is read.
-    const MOST_BYTES: usize = 256 << 10;
-    let mut lines = String::new();
-    for found in found {
-        if lines.len() + found.key.len() > MOST_BYTES {
-            break;
-        }
-        if !lines.is_empty() {
-            lines.push('\n');
-        }
-        lines.push_str(&found.key);
-    }
-    lines
 }

@@ -15,8 +15,10 @@ use crate::id::{DocumentId, TenantId};
 use crate::jobs;
 use crate::knowledge::jobs::RemoveDocuments;
 
-/// How often a run looks whether its documents are indexed.
-const INDEX_LOOK: TimeDelta = TimeDelta::seconds(1);
+/// How often a run looks whether its documents are indexed: after a second, and a second more for each
+/// [`DOCUMENTS_PER_SECOND`] that are left, up to [`LONGEST_LOOK_S`].
+const DOCUMENTS_PER_SECOND: i64 = 100;
+const LONGEST_LOOK_S: i64 = 15;
 
 /// Documents that one transaction removes.
 const REMOVED_AT_ONCE: usize = 100;
@@ -30,11 +32,12 @@ const MOST_FAILURES_PERCENT: i64 = 10;
 /// Waits, slice by slice, until every document of the source is indexed or has failed.
 pub(super) async fn wait_for_index(app: &App, hold: &Hold) -> Result<Next> {
     let mut conn = app.db.read(hold.place.tenant_id).await?;
-    Ok(if documents::count_unfinished(&mut conn, hold.place).await? > 0 {
-        Next::Again(app.clock.now() + INDEX_LOOK)
-    } else {
-        Next::Phase(Phase::Removing)
-    })
+    let left = documents::count_unfinished(&mut conn, hold.place).await?;
+    if left == 0 {
+        return Ok(Next::Phase(Phase::Removing));
+    }
+    let pause = (1 + left / DOCUMENTS_PER_SECOND).min(LONGEST_LOOK_S);
+    Ok(Next::Again(app.clock.now() + TimeDelta::seconds(pause)))
 }
 
 /// Removes what has vanished, as far as the run can tell, and ends the run.

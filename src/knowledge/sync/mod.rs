@@ -11,6 +11,7 @@ mod driver;
 mod ending;
 mod items;
 pub mod operator;
+mod orphans;
 mod reading;
 mod slice;
 mod store;

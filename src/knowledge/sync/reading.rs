@@ -17,7 +17,7 @@ use super::batch::{self, ReadItem};
 use super::driver::{Content, Driver, File, Outcome, Reading, Retry};
 use super::items::{self, Item};
 use super::slice::{Hold, Next, Progress};
-use super::{Note, Phase, documents};
+use super::{Note, Phase, documents, orphans, text};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
@@ -247,13 +247,13 @@ impl Reader<'_> {
             return Ok(false);
         }
         let mut more = 0;
-        for orphan in items::list_orphans(&mut write, self.hold.place).await? {
-            match items::adopt(&mut write, self.hold.place, &orphan, now).await? {
+        for orphan in orphans::list_orphans(&mut write, self.hold.place).await? {
+            match orphans::adopt(&mut write, self.hold.place, &orphan, now).await? {
                 Some(id) => {
                     documents::rename(&mut write, self.hold.place, id, &orphan.key, &orphan.url, now).await?;
                 }
                 None => {
-                    items::reopen(&mut write, self.hold.place, &orphan.key, now).await?;
+                    orphans::reopen(&mut write, self.hold.place, &orphan.key, now).await?;
                     more += 1;
                 }
             }
@@ -316,7 +316,7 @@ async fn read_item(
     is_full: bool,
     begin_until: Instant,
 ) -> Result<ReadItem> {
-    let is_outdated = item.reader_version != Some(batch::reader_version());
+    let is_outdated = item.reader_version != Some(text::reader_version());
     if is_full || is_outdated {
         item.forget();
     }

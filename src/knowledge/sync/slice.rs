@@ -1,12 +1,13 @@
 //! One slice of a run: takes the run over, works on its phase for a while, and queues the next slice.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::driver::{self, Driver, Known, ListError};
+use super::driver::{self, Driver, Found, Known, ListError};
 use super::items::{self, Place};
 use super::{Note, Phase, RunState, SyncRun, SyncSource, documents, ending, enqueue_slice, reading, store};
 use crate::app::App;
@@ -259,7 +260,7 @@ async fn list(
     if !hold.advance(&mut write, &progress, now).await? {
         return Ok(Ok(Next::Over));
     }
-    items::list_found(&mut write, place, &listing.items, now).await?;
+    items::list_found(&mut write, place, &each_once(&listing.items), now).await?;
     items::mark_gone(&mut write, place, &listing.gone, now).await?;
     if listing.is_changes && known.cursor.is_none() {
         // The other side tells of changes once. What could not be read then has not changed since, but is still unread.
@@ -282,6 +283,21 @@ async fn list(
     } else {
         Next::Phase(Phase::Reading)
     }))
+}
+
+/// A list may name an item twice; the last word counts.
+fn each_once(listed: &[Found]) -> Vec<Found> {
+    let mut last: HashMap<&str, usize> = HashMap::with_capacity(listed.len());
+    for (index, found) in listed.iter().enumerate() {
+        last.insert(&found.key, index);
+    }
+    let is_last = |index: &usize, found: &Found| last.get(found.key.as_str()) == Some(index);
+    listed
+        .iter()
+        .enumerate()
+        .filter(|(index, found)| is_last(index, found))
+        .map(|(_, found)| found.clone())
+        .collect()
 }
 
 /// Enters a phase; false when the run is no longer ours.

@@ -1,8 +1,10 @@
-//! What makes two versions of an item the same: hashes of what was received, and of what a reader sees in it.
+//! What makes two versions of an item the same: hashes of what was received and of what a reader sees in it, and what
+//! else is stored of a reading.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use ingest::{BlockKind, ExtractedDocument};
 
+use super::driver::Found;
 use crate::secrets::hex;
 
 /// What the headers of an answer say about its content.
@@ -51,6 +53,29 @@ pub(super) fn hash_reading(document: &ExtractedDocument) -> String {
         hash.update(&(block.end as u64).to_le_bytes());
     }
     hex(hash.finish().as_ref())
+}
+
+/// Which version of our readers made what is stored: after a change of them, pages are read again although they are the
+/// same.
+pub(super) fn reader_version() -> i64 {
+    i64::from(ingest::READER_VERSION)
+}
+
+/// Keys, one a line, as they are stored.
+pub(super) fn lines(found: &[Found]) -> String {
+    /// Of a page with more links than fit, the rest is found again whenever the page is read.
+    const MOST_BYTES: usize = 256 << 10;
+    let mut lines = String::new();
+    for found in found {
+        if lines.len() + found.key.len() > MOST_BYTES {
+            break;
+        }
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(&found.key);
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -1,0 +1,307 @@
+//! One page: asked for, judged, and turned into what the engine stores.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use ingest::loader::web::{
+    Answer, FetchFailure, Page, PageLinks, PageRequest, Retry as WebRetry, Validators as WebValidators,
+    looks_missing, normalize,
+};
+use ingest::{ExtractError, ExtractedDocument, Format};
+use tokio::time::Instant;
+use url::Url;
+
+use super::WebDriver;
+use super::vouching::is_vouched_for;
+use crate::error::Result;
+use crate::knowledge::files::clean_name;
+use crate::knowledge::sync::driver::{Content, File, Found, Outcome, Reading, Retry};
+use crate::knowledge::sync::items::{Item, Validators};
+use crate::knowledge::sync::{Note, text};
+
+/// What a slice that is over grants to requests under way, beyond the time that one page may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl WebDriver {
+    pub(super) async fn read_page(&self, item: &Item, begin_until: Instant) -> Result<Reading> {
+        let Ok(url) = Url::parse(&item.url) else {
+            return Ok(failed(
+                item,
+                "bad_address",
+                "The address cannot be read.",
+                Retry::Never,
+            ));
+        };
+        if is_vouched_for(item, self.app.clock.now()) {
+            return Ok(self.same(item, None));
+        }
+        let validators = WebValidators {
+            etag: item.etag.clone().filter(|_| item.known_as().is_some()),
+            last_modified: item.last_modified.clone().filter(|_| item.known_as().is_some()),
+        };
+        // A site that sends each new visitor to the same page with a cookie or a parameter means that page.
+        let is_itself = |target: &Url| {
+            normalize(target).is_ok_and(|target| self.kind.distinct(&target).as_str() == item.key)
+        };
+        let request = PageRequest {
+            url: &url,
+            validators: &validators,
+            credentials: &self.credentials_for(&url),
+            delay: self.delay,
+            render: self.render,
+            may_follow: &is_itself,
+        };
+        let page_time = Duration::from_secs(self.app.config.crawl.page_timeout_s);
+        let patience = begin_until + page_time + GRACE;
+        let Ok(answer) = tokio::time::timeout_at(patience, self.web.fetch(&request)).await else {
+            // Others of the host went first.
+            return Ok(Outcome::NotBegun.into());
+        };
+        match answer {
+            Err(failure) => Ok(self.unread(item, &failure)),
+            Ok(Answer::NotModified) => Ok(self.same(item, None)),
+            Ok(Answer::Gone { .. }) => Ok(self.gone(item)),
+            Ok(Answer::Redirected { to }) => Ok(self.moved(item, &to, Validators::default(), 0)),
+            Ok(Answer::Page(page)) => self.take_page(item, *page).await,
+        }
+    }
+
+    /// The item is as it was, and so are its links.
+    fn same(&self, item: &Item, validators: Option<Validators>) -> Reading {
+        let mut reading = Reading::from(Outcome::Same { validators });
+        reading.found = self.known_links(item);
+        if let Some(target) = item.moved_to.as_deref().and_then(|to| Url::parse(to).ok()) {
+            reading
+                .found
+                .extend(self.find(&target, self.kind.target_depth(item), None));
+        }
+        reading
+    }
+
+    fn known_links(&self, item: &Item) -> Vec<Found> {
+        if !self.kind.follows_links() {
+            return Vec::new();
+        }
+        item.links()
+            .filter_map(|link| self.find(&Url::parse(link).ok()?, item.depth + 1, None))
+            .collect()
+    }
+
+    fn unread(&self, item: &Item, failure: &FetchFailure) -> Reading {
+        if failure.code == "robots_disallowed" && item.depth > 0 && self.kind.follows_links() {
+            return Outcome::Skipped.into();
+        }
+        let retry = match failure.retry {
+            WebRetry::Never => Retry::Never,
+            WebRetry::After(None) => Retry::Later,
+            WebRetry::After(Some(pause)) => Retry::After(pause),
+        };
+        let mut reading = failed(item, failure.code, &failure.message, retry);
+        if failure.code == "robots_unavailable" {
+            reading.notes.push(Note::RobotsUnavailable);
+        }
+        // What it linked to when it could be read is still there.
+        reading.found = self.known_links(item);
+        reading
+    }
+
+    fn gone(&self, item: &Item) -> Reading {
+        if item.depth > 0 {
+            return Outcome::Gone.into();
+        }
+        let message = "There is no page at the start address. Correct the address of the source.";
+        let mut reading = failed(item, "start_missing", message, Retry::Never);
+        reading.found = self.known_links(item);
+        reading
+    }
+
+    /// The page is known by the address `to`, if that is part of the source.
+    fn moved(&self, item: &Item, to: &Url, validators: Validators, bytes: u64) -> Reading {
+        let Some(target) = self.find(to, self.kind.target_depth(item), None) else {
+            if item.depth > 0 && self.kind.follows_links() {
+                return Outcome::Skipped.into();
+            }
+            let message = "The page leads on to an address outside the source. Use that address instead, if it is meant.";
+            return failed(item, "redirected_away", message, Retry::Never);
+        };
+        if target.key == item.key {
+            let message = "The page leads on to itself.";
+            return failed(item, "redirect_loop", message, Retry::Never);
+        }
+        Reading {
+            outcome: Outcome::Moved {
+                to: target.key.clone(),
+                validators,
+            },
+            bytes,
+            found: vec![target],
+            notes: Vec::new(),
+        }
+    }
+
+    async fn take_page(&self, item: &Item, page: Page) -> Result<Reading> {
+        let bytes = page.bytes.len() as u64;
+        let body_hash = text::hash_bytes(&page.bytes);
+        let validators = Validators {
+            etag: page.validators.etag.clone(),
+            last_modified: page.validators.last_modified.clone(),
+        };
+        let directives = text::Directives {
+            noindex: page.directives.noindex,
+            nofollow: page.directives.nofollow,
+        }
+        .folded_into(&body_hash);
+        if item.known_as().is_some() && item.body_hash.as_deref() == Some(directives.as_str()) {
+            let mut reading = self.same(item, Some(validators));
+            reading.bytes = bytes;
+            return Ok(reading);
+        }
+        let body_hash = directives;
+        let mut reading = match page.format() {
+            Ok(Format::Html) => self.take_html(item, &page, body_hash, validators).await?,
+            Ok(_) if page.directives.noindex => Outcome::NotKept { validators }.into(),
+            Ok(format) => take_file(&page, format, body_hash, validators),
+            Err(error) => failed(item, error.code(), &error.to_string(), Retry::Never),
+        };
+        reading.bytes = bytes;
+        Ok(reading)
+    }
+
+    async fn take_html(
+        &self,
+        item: &Item,
+        page: &Page,
+        body_hash: String,
+        validators: Validators,
+    ) -> Result<Reading> {
+        let extracted = self
+            .app
+            .extractor
+            .extract_bytes(&page.bytes, Format::Html, &page.hints())
+            .await;
+        let mut extracted = match extracted {
+            Ok(extracted) => extracted,
+            Err(error) => {
+                let retry = match error {
+                    ExtractError::Crashed => Retry::Later,
+                    _ => Retry::Never,
+                };
+                let mut reading = failed(item, error.code(), &error.to_string(), retry);
+                reading.found = self.known_links(item);
+                return Ok(reading);
+            }
+        };
+        let mut web = extracted.web.take().unwrap_or_default();
+        web.nofollow |= page.directives.nofollow;
+        let links = PageLinks::resolve(&page.final_url, &web);
+        if let Some(target) = &links.refresh
+            && self.find(target, self.kind.target_depth(item), None).is_some()
+        {
+            return Ok(self.moved(item, target, validators, 0));
+        }
+        let canonical = links.canonical.as_ref().or(page.directives.canonical.as_ref());
+        if let Some(target) = canonical.filter(|target| self.is_meant(item, &page.final_url, target)) {
+            return Ok(self.moved(item, target, validators, 0));
+        }
+        let found: Vec<Found> = if self.kind.follows_links() {
+            links
+                .links
+                .iter()
+                .filter_map(|link| self.find(link, item.depth + 1, None))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let is_empty = extracted.text.trim().is_empty();
+        let outcome = if web.noindex || page.directives.noindex {
+            Outcome::NotKept { validators }
+        } else if is_empty && item.depth == 0 && found.is_empty() {
+            let error = ExtractError::NoText { scanned: false };
+            let message = "The start page has no text and no links. Pages that are made by JavaScript have to be rendered.";
+            return Ok(failed(item, error.code(), message, Retry::Never));
+        } else if is_empty {
+            Outcome::NotKept { validators }
+        } else if looks_missing(extracted.title.as_deref(), &extracted.text) {
+            return Ok(self.gone(item));
+        } else {
+            Outcome::Content(Box::new(self.content(page, extracted, body_hash, validators)))
+        };
+        Ok(Reading {
+            found,
+            ..Reading::from(outcome)
+        })
+    }
+
+    fn content(
+        &self,
+        page: &Page,
+        extracted: ExtractedDocument,
+        body_hash: String,
+        validators: Validators,
+    ) -> Content {
+        let file_name = clean_name(&page.hints().file_name);
+        let metadata = &extracted.metadata;
+        Content {
+            title: extracted
+                .title
+                .clone()
+                .filter(|title| !title.trim().is_empty())
+                .unwrap_or_else(|| file_name.clone()),
+            file_name,
+            format: Format::Html.as_str().to_owned(),
+            size_bytes: i64::try_from(page.bytes.len()).unwrap_or(i64::MAX),
+            text_hash: text::hash_reading(&extracted),
+            body_hash,
+            language: metadata.language.clone(),
+            description: metadata.description.clone(),
+            published_at: metadata.published_at.as_deref().and_then(read_time),
+            validators,
+            file: File::Reading(Box::new(extracted)),
+        }
+    }
+
+    /// Whether a page means it when it names another address as its own. Some sites name their front page on every page,
+    /// by mistake: taken at their word they would consist of it alone.
+    fn is_meant(&self, item: &Item, own: &Url, canonical: &Url) -> bool {
+        let is_front = canonical.path() == "/" && canonical.query().is_none();
+        let is_mistake = is_front && own.path() != "/";
+        !is_mistake && canonical != own && self.find(canonical, item.depth, None).is_some()
+    }
+}
+
+fn failed(item: &Item, code: &str, message: &str, retry: Retry) -> Reading {
+    tracing::debug!(url = item.url, code, "a page could not be read");
+    Outcome::Failed {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        retry,
+    }
+    .into()
+}
+
+/// A file that is no page: it is kept as it came, and read when it is indexed.
+fn take_file(page: &Page, format: Format, body_hash: String, validators: Validators) -> Reading {
+    let file_name = clean_name(&page.hints().file_name);
+    Outcome::Content(Box::new(Content {
+        title: file_name.clone(),
+        file_name,
+        format: format.as_str().to_owned(),
+        size_bytes: i64::try_from(page.bytes.len()).unwrap_or(i64::MAX),
+        text_hash: body_hash.clone(),
+        body_hash,
+        file: File::Original(page.bytes.clone()),
+        language: None,
+        description: None,
+        published_at: None,
+        validators,
+    }))
+    .into()
+}
+
+fn read_time(text: &str) -> Option<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.to_utc());
+    }
+    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    Some(day.and_time(NaiveTime::MIN).and_utc())
+}
