@@ -1,7 +1,7 @@
 //! Tables as text: every row is one block that can be found and cited alone.
 
 use super::records::{HEAD_ROWS, Layout};
-use super::text::{decode, hinted_encoding};
+use super::text::{decode_in_place, hinted_encoding};
 use crate::document::DocumentBuilder;
 use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
@@ -11,13 +11,16 @@ const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// What is looked at to find the delimiter.
 const SNIFF_BYTES: usize = 16 << 10;
 
+/// Larger tables do not repeat the names of their columns in every row, which would multiply them.
+const MAX_NAMED_BYTES: usize = 64 << 20;
+
 /// Reads a table: questions with answers where it has them, else rows of named values.
 pub(crate) fn extract(
     bytes: &[u8],
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
-    let text = decode(bytes, hinted_encoding(hints), limits)?;
+    let text = decode_in_place(bytes, hinted_encoding(hints), limits)?;
     let (delimiter, table) = split_off_declaration(&text);
     let delimiter = delimiter
         .or_else(|| sniff_delimiter(head_of(table.as_bytes())))
@@ -34,7 +37,11 @@ pub(crate) fn extract(
     let first: Vec<csv::StringRecord> = rows.by_ref().take(HEAD_ROWS).collect();
     let layout = {
         let cells: Vec<Vec<(usize, &str)>> = first.iter().map(cells_of).collect();
-        Layout::of(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        let layout = Layout::of(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        match table.len() > MAX_NAMED_BYTES {
+            true => layout.unnamed(),
+            false => layout,
+        }
     };
     let data = first
         .into_iter()

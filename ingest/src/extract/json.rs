@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::text::decode;
+use super::text::decode_in_place;
 use crate::document::{DocumentBuilder, one_line, shorten};
 use crate::{BlockKind, ExtractError, ExtractedDocument, Limits};
 
@@ -23,7 +23,7 @@ const MAX_RECORD_BYTES: usize = 16 << 10;
 
 /// Reads one JSON value.
 pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
-    let source = decode(bytes, None, limits)?;
+    let source = decode_in_place(bytes, None, limits)?;
     let mut writer = Writer::new(DocumentBuilder::new(limits));
     // The first pass writes what describes the whole, the second the records.
     for pass in [Pass::Around, Pass::Records] {
@@ -43,7 +43,7 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
 
 /// Reads a JSON value from every line, each as a record. Lines that are none are passed over, unless all are.
 pub(crate) fn extract_lines(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
-    let source = decode(bytes, None, limits)?;
+    let source = decode_in_place(bytes, None, limits)?;
     let mut writer = Writer::new(DocumentBuilder::new(limits));
     writer.pass = Pass::Records;
     writer.in_record = true;

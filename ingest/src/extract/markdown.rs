@@ -5,7 +5,7 @@ use pulldown_cmark::{Event, MetadataBlockKind, Options, Parser, Tag, TagEnd, htm
 
 use super::front_matter;
 use super::html::read_fragment;
-use super::text::{decode, hinted_encoding};
+use super::text::{decode_in_place, hinted_encoding};
 use crate::document::DocumentBuilder;
 use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
@@ -15,7 +15,7 @@ pub(crate) fn extract(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
-    let source = decode(bytes, hinted_encoding(hints), limits)?;
+    let source = decode_in_place(bytes, hinted_encoding(hints), limits)?;
     let mut front_matter = String::new();
     let page = render(&source, &mut front_matter);
     let mut builder = DocumentBuilder::new(limits);

@@ -1,7 +1,7 @@
 //! reStructuredText and AsciiDoc as text with headings, lists and listings. Directives that hold text keep it;
 //! comments, options and references to other files are no text.
 
-use super::text::{decode, hinted_encoding};
+use super::text::{decode_in_place, hinted_encoding};
 use crate::document::DocumentBuilder;
 use crate::{BlockKind, ExtractError, ExtractedDocument, Hints, Limits};
 
@@ -42,7 +42,7 @@ pub(crate) fn extract_rst(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
-    let source = decode(bytes, hinted_encoding(hints), limits)?;
+    let source = decode_in_place(bytes, hinted_encoding(hints), limits)?;
     let mut page = Page::new(limits);
     let lines: Vec<&str> = source.lines().collect();
     // The order in which kinds of underlining appear gives their levels.
@@ -93,7 +93,7 @@ pub(crate) fn extract_asciidoc(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
-    let source = decode(bytes, hinted_encoding(hints), limits)?;
+    let source = decode_in_place(bytes, hinted_encoding(hints), limits)?;
     let mut page = Page::new(limits);
     let mut lines = source.lines();
     while let Some(line) = lines.next() {

@@ -60,6 +60,10 @@ pub(super) enum Layout {
         names: HashMap<usize, String>,
     },
     Rows,
+    /// Values in the order of the columns, which `header` names once for all.
+    Columns {
+        header: String,
+    },
 }
 
 impl Layout {
@@ -99,7 +103,21 @@ impl Layout {
         match self {
             Self::Questions { names, .. } => !names.is_empty(),
             Self::Records { .. } => true,
-            Self::Rows => false,
+            // The header is a row like the others.
+            Self::Rows | Self::Columns { .. } => false,
+        }
+    }
+
+    /// The layout without names in every row.
+    pub(super) fn unnamed(self) -> Self {
+        let Self::Records { names } = self else {
+            return self;
+        };
+        let mut names: Vec<(usize, String)> = names.into_iter().collect();
+        names.sort();
+        let names: Vec<String> = names.into_iter().map(|(_, name)| name).collect();
+        Self::Columns {
+            header: names.join(CELL_SEPARATOR),
         }
     }
 
@@ -137,6 +155,13 @@ impl Layout {
                     .filter(|cell| !cell.is_empty())
                     .collect();
                 builder.push(row_kind, &cells.join(CELL_SEPARATOR), None);
+            }
+            Self::Columns { header } => {
+                let cells: Vec<&str> = row.iter().map(|(_, cell)| *cell).collect();
+                let kind = BlockKind::TableRow {
+                    header: Some(header.clone()),
+                };
+                builder.push(kind, &cells.join(CELL_SEPARATOR), None);
             }
         }
     }
@@ -202,4 +227,56 @@ fn is_name(cell: &str) -> bool {
 
 fn has_letter(cell: &str) -> bool {
     cell.chars().any(char::is_alphabetic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ExtractedDocument, Limits};
+
+    const TABLE: [&[(usize, &str)]; 3] = [
+        &[(0, "Region"), (1, "2023"), (2, "2024")],
+        &[(0, "North"), (1, "5"), (2, "6")],
+        &[(0, "South"), (2, "7")],
+    ];
+
+    fn write(layout: &Layout, rows: &[&[(usize, &str)]]) -> ExtractedDocument {
+        let mut builder = DocumentBuilder::new(&Limits::default());
+        for row in rows {
+            layout.write(row, 1, &mut builder);
+        }
+        builder.finish().expect("the table has text")
+    }
+
+    #[test]
+    fn years_name_columns_and_empty_cells_are_left_out() {
+        let layout = Layout::of(&TABLE);
+
+        assert!(layout.has_header());
+        assert_eq!(
+            write(&layout, &TABLE[1..]).text,
+            "Region: North\n2023: 5\n2024: 6\n\nRegion: South\n2024: 7"
+        );
+    }
+
+    #[test]
+    fn rows_without_names_keep_their_header_beside_them() {
+        let document = write(&Layout::of(&TABLE).unnamed(), &TABLE[..2]);
+
+        assert_eq!(document.text, "Region | 2023 | 2024\nNorth | 5 | 6");
+        assert_eq!(
+            document.blocks[1].kind,
+            BlockKind::TableRow {
+                header: Some("Region | 2023 | 2024".to_owned())
+            }
+        );
+    }
+
+    #[test]
+    fn numbers_and_sentences_name_no_columns() {
+        assert!(!is_header(&[(0, "1"), (1, "2")]));
+        assert!(!is_header(&[(0, "2023"), (1, "2024")]));
+        assert!(!is_header(&[(0, "We are open."), (1, "Daily")]));
+        assert!(is_header(&[(0, "Day"), (1, "Hours")]));
+    }
 }

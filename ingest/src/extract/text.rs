@@ -1,5 +1,7 @@
 //! Plain text in any of the usual encodings, and the decoding that the other text formats share.
 
+use std::borrow::Cow;
+
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
@@ -21,7 +23,7 @@ pub(crate) fn extract(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
-    let text = decode(bytes, hinted_encoding(hints), limits)?;
+    let text = decode_in_place(bytes, hinted_encoding(hints), limits)?;
     let mut builder = DocumentBuilder::new(limits);
     write_paragraphs(&text, &mut builder);
     builder.finish()
@@ -49,12 +51,20 @@ pub(crate) fn decode(
     declared: Option<&'static Encoding>,
     limits: &Limits,
 ) -> Result<String, ExtractError> {
+    decode_in_place(bytes, declared, limits).map(Cow::into_owned)
+}
+
+/// As [`decode`], without a copy of what is UTF-8 already.
+pub(crate) fn decode_in_place<'a>(
+    bytes: &'a [u8],
+    declared: Option<&'static Encoding>,
+    limits: &Limits,
+) -> Result<Cow<'a, str>, ExtractError> {
     if bytes.len() as u64 > limits.max_unpacked_bytes {
         return Err(ExtractError::too_large("too much text"));
     }
-    let encoding = encoding_of(bytes, declared);
-    let (text, _, _) = encoding.decode(bytes);
-    Ok(text.into_owned())
+    let (text, _, _) = encoding_of(bytes, declared).decode(bytes);
+    Ok(text)
 }
 
 /// Decodes a part that says nothing of its encoding. UTF-8 is taken as it is, without a copy.
