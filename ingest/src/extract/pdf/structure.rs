@@ -28,6 +28,9 @@ const USUAL_LEADING: f32 = 1.2;
 /// Entries on one page that make a table of contents.
 const MIN_CONTENTS_LINES: usize = 5;
 
+/// Width of the strips in which lines of one column start.
+const COLUMN_POINTS: f32 = 24.0;
+
 /// Marks of list items.
 const BULLETS: [char; 16] = [
     '•', '◦', '▪', '▫', '●', '○', '■', '□', '‣', '⁃', '∙', '·', '–', '—', '➢', '✓',
@@ -51,13 +54,14 @@ pub(super) fn write_blocks(mut pages: Vec<Vec<Line>>, outline: &Outline, builder
             builder: &mut *builder,
         };
         let mut paragraph: Vec<Line> = Vec::new();
+        let margins = Margins::of(&lines);
         for part in parts_of(lines, style.leading) {
             match part {
                 Part::Line(line) => {
-                    if paragraph
-                        .last()
-                        .is_some_and(|last| !style.continues(&paragraph, last, &line, number))
-                    {
+                    if paragraph.last().is_some_and(|last| {
+                        margins.is_broken_off(last, &line, style.body_size)
+                            || !style.continues(&paragraph, last, &line, number)
+                    }) {
                         writer.write_paragraph(&paragraph);
                         paragraph.clear();
                     }
@@ -147,11 +151,11 @@ impl<'a> Style<'a> {
         if gap <= 0.0 || gap > self.leading * PARAGRAPH_GAP_FACTOR * line.size {
             return false;
         }
-        if line.start > last.end || line.end < last.start {
-            return false;
-        }
         if line.is_mono {
             return true;
+        }
+        if line.start > last.end || line.end < last.start {
+            return false;
         }
         if last.is_bold != line.is_bold && paragraph.iter().all(|line| line.is_bold == last.is_bold) {
             return false;
@@ -214,6 +218,45 @@ impl<'a> Style<'a> {
             Some((_, level)) => Some((level + 1).min(6)),
             None => (!self.level_of_size.is_empty()).then_some(1),
         }
+    }
+}
+
+/// How far to the right the lines of a page reach, by where they start.
+#[derive(Debug)]
+struct Margins(HashMap<i32, f32>);
+
+impl Margins {
+    fn of(lines: &[Line]) -> Self {
+        let mut ends = HashMap::new();
+        for line in lines {
+            let end = ends.entry(Self::column(line)).or_insert(f32::MIN);
+            *end = line.end.max(*end);
+        }
+        Self(ends)
+    }
+
+    /// Lines of a column start within a few points of each other.
+    fn column(line: &Line) -> i32 {
+        (line.start / COLUMN_POINTS) as i32
+    }
+
+    /// Whether `last` ends although the first word of `line` would have had room: an item of a list whose marks are
+    /// drawn, a line of an address. Text that goes on in the middle of a sentence may run around a picture.
+    fn is_broken_off(&self, last: &Line, line: &Line, body_size: f32) -> bool {
+        let column = Self::column(last);
+        let margin = (column - 1..=column + 1)
+            .filter_map(|column| self.0.get(&column))
+            .fold(last.end, |margin, end| margin.max(*end));
+        let chars = line.text.chars().count().max(1) as f32;
+        let first_word = line.text.split(' ').next().map_or(0, |word| word.chars().count()) as f32;
+        let needed = (line.end - line.start) / chars * first_word + 2.0 * last.size;
+        last.size < body_size * HEADING_FACTOR
+            && !last.is_mono
+            && line
+                .text
+                .starts_with(|c: char| c.is_uppercase() || c.is_numeric())
+            && !last.text.ends_with([',', ';', '-', '\u{2010}', '\u{ad}'])
+            && margin - last.end > needed
     }
 }
 
