@@ -71,6 +71,8 @@ pub struct Parts {
     pub prices: PriceBook,
     /// Turns that may run at once.
     pub turns: Arc<Semaphore>,
+    /// Streams of sources' progress that may be open at once.
+    pub source_streams: Arc<Semaphore>,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     pub metrics: PrometheusHandle,
@@ -168,6 +170,7 @@ impl App {
             clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
             sync_places: Semaphore::new(config.jobs.workers.div_ceil(2)),
+            source_streams: Arc::new(Semaphore::new(config.limits.source_streams)),
             stopping: CancellationToken::new(),
             metrics: metrics_handle()?,
             config,

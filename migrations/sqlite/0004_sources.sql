@@ -112,6 +112,8 @@ create index source_item_tenant on source_item (tenant_id, source_id);
 
 -- Where a document is for a reader, and what it says of itself.
 alter table document add column url text;
+-- The title that came with it, and goes before what its content says.
+alter table document add column given_title text;
 -- What is kept of it: the original file, or for a web page what was read from it.
 alter table document add column kept_as text not null default 'original';
 alter table document add column language text;

@@ -1,12 +1,9 @@
 //! A turn as server-sent events: `message.start`, `delta`, `citation`, `message.end` or `error`.
 
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use http::header;
 use serde::Serialize;
 use serde_json::json;
 
@@ -16,12 +13,10 @@ use crate::error::Error;
 use crate::http::access::{self, Holder};
 use crate::http::problem::Problem;
 use crate::http::request_id;
+use crate::http::sse::{self, HEARTBEAT, write_event};
 
 /// Events that are sent in one write when they are ready together.
 const WRITTEN_AT_ONCE: usize = 64;
-
-/// A comment, which clients skip: keeps proxies from closing a silent stream.
-const HEARTBEAT: &[u8] = b": \n\n";
 
 /// How often a stream asks whether its credential still stands, at least.
 const HOLDER_CHECK: Duration = Duration::from_secs(30);
@@ -44,18 +39,9 @@ pub(super) fn respond(app: &App, turn: RunningTurn, holder: Holder, heartbeat: D
         checked_at: Instant::now(),
         is_over: false,
     };
-    let frames = futures::stream::unfold(state, |mut state| async move {
-        state
-            .next()
-            .await
-            .map(|frame| (Ok::<Bytes, Infallible>(frame), state))
-    });
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    (headers, Body::from_stream(frames)).into_response()
+    sse::respond(futures::stream::unfold(state, |mut state| async move {
+        state.next().await.map(|frame| (frame, state))
+    }))
 }
 
 struct State {
@@ -125,15 +111,6 @@ fn encode(frame: &mut Vec<u8>, event: TurnEvent, request_id: &str) {
             write_event(frame, "error", &Problem::from(error).with_request_id(request_id))
         }
     }
-}
-
-/// JSON has no raw line breaks, so nothing in a text can end an event or begin another.
-fn write_event(frame: &mut Vec<u8>, name: &str, data: &impl Serialize) {
-    frame.extend_from_slice(b"event: ");
-    frame.extend_from_slice(name.as_bytes());
-    frame.extend_from_slice(b"\ndata: ");
-    serde_json::to_writer(&mut *frame, data).expect("plain data can be written to memory");
-    frame.extend_from_slice(b"\n\n");
 }
 
 #[cfg(test)]

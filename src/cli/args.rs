@@ -28,6 +28,7 @@ Examples:
   frontdesk serve --config my.toml --listen 0.0.0.0:80
   frontdesk tenant create --name acme --json          a customer account and its first key
   frontdesk key create --tenant ID --scope chat       a key that can only ask
+  frontdesk ingest --chatbot ID https://www.example.com/help/ handbook/ prices.pdf
   frontdesk ask --chatbot ID \"How long may I return goods?\"
 
 Settings: config.default.toml describes all. They come from that file, then --config, then the environment
@@ -78,6 +79,12 @@ pub(super) enum Command {
     /// Asks the running server, or, where none runs, answers in this process. The answer is printed as it comes,
     /// followed by its citations.
     Ask(AskArgs),
+    /// Give a chatbot websites, folders and files to know
+    ///
+    /// Sends files to the running server, or has it read websites, and waits until the chatbot knows them. Where no
+    /// server runs, the work is done in this process. Folders are taken with all below them, but for links and hidden
+    /// files.
+    Ingest(IngestArgs),
     /// Check that the server lives: exit code 0 if it does
     Health(ServerArgs),
     /// Print the OpenAPI document of all routes
@@ -183,6 +190,36 @@ pub(super) struct AskArgs {
     /// Print the whole answer as JSON at the end, as POST /api/chat/message gives it
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IngestArgs {
+    /// Websites (https://…), folders and files
+    #[arg(required = true, value_name = "URL|FOLDER|FILE")]
+    pub targets: Vec<String>,
+    /// Whom to give them to
+    #[arg(long, value_name = "ID")]
+    pub chatbot: ChatbotId,
+    /// Pages of each website, at most
+    #[arg(long, value_name = "NUMBER")]
+    pub max_pages: Option<u32>,
+    /// Links away from each website's start page, at most
+    #[arg(long, value_name = "NUMBER")]
+    pub max_depth: Option<u32>,
+    /// Only pages whose path fits this pattern, for example /help/**; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// No pages whose path fits this pattern; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Send everything and leave the rest to the server
+    #[arg(long)]
+    pub no_wait: bool,
+    /// A key of scope ingest; without it one is made for this command, for which the database has to be in reach
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -387,6 +424,10 @@ mod tests {
             ("frontdesk --help", "Frontdesk answers a business' visitors"),
             ("frontdesk serve --help", "Run the server"),
             ("frontdesk ask --help", "Ask a chatbot one question"),
+            (
+                "frontdesk ingest --help",
+                "Give a chatbot websites, folders and files to know",
+            ),
             ("frontdesk key create --help", "Make a key, shown this once"),
         ] {
             let help = parse(line).expect_err("help ends the reading").to_string();

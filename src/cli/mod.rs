@@ -4,6 +4,8 @@ mod args;
 mod ask;
 mod client;
 mod demo;
+mod events;
+mod ingest;
 mod manage;
 mod serve;
 
@@ -96,7 +98,7 @@ pub fn main() -> ExitCode {
     };
     if matches!(cli.command, Command::ExtractChild) {
         // Nothing else may have started: this process limits itself to what reading a document needs.
-        return ingest::sandbox::child_main();
+        return ::ingest::sandbox::child_main();
     }
     // What this process writes is for its own user only: database, index, files and keys.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
@@ -145,6 +147,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Tenant(command) => manage::tenant(&config, command).await,
             Command::Key(command) => manage::key(&config, command).await,
             Command::Ask(args) => ask::ask(config, args).await,
+            Command::Ingest(args) => ingest::ingest(config, args).await,
             Command::Health(args) => client::health(&config, args).await,
             Command::Serve(_) | Command::Openapi | Command::ExtractChild => unreachable!("carried out above"),
         }

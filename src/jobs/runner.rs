@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::db::{Scope, Write};
 use crate::error::Result;
 use crate::id::TenantId;
+use crate::knowledge::sources;
 
 /// First pause after a failed attempt; doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -320,6 +321,9 @@ async fn keep_up(app: App, stop: CancellationToken) {
         }
         if let Err(error) = schedule::fire_due(&app).await {
             tracing::error!(error = ?error, "cannot fire schedules");
+        }
+        if let Err(error) = sources::operator::fire_due(&app).await {
+            tracing::error!(error = ?error, "cannot fire the schedules of sources");
         }
         if let Err(error) = report(&app).await {
             tracing::warn!(error = ?error, "cannot count jobs");

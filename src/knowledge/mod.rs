@@ -41,6 +41,11 @@ pub struct Document {
     /// How the source names it; for uploads the file name.
     pub external_id: String,
     pub title: String,
+    /// The title that came with it, and goes before what its content says.
+    pub given_title: Option<String>,
+    /// Where people find it.
+    pub url: Option<String>,
+    pub language: Option<String>,
     pub file_name: String,
     /// One of [`ingest::Format`]'s names, or `unknown`.
     pub format: String,
@@ -72,6 +77,9 @@ pub enum DocumentState {
 }
 
 impl DocumentState {
+    /// The names of all states.
+    pub const NAMES: [&'static str; 4] = ["queued", "processing", "indexed", "failed"];
+
     /// The name in JSON and in the database.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
-use crate::id::{ChatbotId, ChunkId, DocumentId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId};
 
 /// Passages of one search.
 const MAX_SEARCH_LIMIT: i64 = 50;
@@ -49,10 +49,18 @@ struct DocumentError {
 }
 
 #[derive(Serialize, ToSchema)]
-struct DocumentResponse {
+pub(super) struct DocumentResponse {
     id: DocumentId,
     chatbot_id: ChatbotId,
+    source_id: SourceId,
+    /// How the source names it: an address, a file's id or name, or what a program called it.
+    external_id: String,
     title: String,
+    /// Where people find it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<String>,
     file_name: String,
     /// `text`, `markdown`, `html`, `pdf`, `docx`, `csv` or `unknown`.
     format: String,
@@ -82,7 +90,11 @@ impl From<Document> for DocumentResponse {
         Self {
             id: document.id,
             chatbot_id: document.chatbot_id,
+            source_id: document.source_id,
+            external_id: document.external_id,
             title: document.title,
+            url: document.url,
+            language: document.language,
             file_name: document.file_name,
             format: document.format,
             size_bytes: document.size_bytes,

@@ -24,6 +24,9 @@ struct DocumentRow {
     source_id: SourceId,
     external_id: String,
     title: String,
+    given_title: Option<String>,
+    url: Option<String>,
+    language: Option<String>,
     file_name: String,
     format: String,
     size_bytes: i64,
@@ -57,6 +60,9 @@ impl From<DocumentRow> for Document {
             source_id: row.source_id,
             external_id: row.external_id,
             title: row.title,
+            given_title: row.given_title,
+            url: row.url,
+            language: row.language,
             file_name: row.file_name,
             format: row.format,
             size_bytes: row.size_bytes,
@@ -77,7 +83,7 @@ impl From<DocumentRow> for Document {
 macro_rules! select_document {
     ($rest:literal) => {
         concat!(
-            "select id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash, file_key, state,
+            "select id, chatbot_id, source_id, external_id, title, given_title, url, language, file_name, format, size_bytes, content_hash, file_key, state,
                     error_code, error_message, chunk_count, token_count, page_count, created_at, updated_at, indexed_at
                from document ",
             $rest
@@ -121,6 +127,20 @@ pub(super) async fn list(
 ) -> Result<Vec<Document>> {
     let rows: Vec<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
         .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(Document::from).collect())
+}
+
+/// A source's documents, those in `state` where one is named.
+pub(super) async fn list_of_source(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    state: Option<&str>,
+    page: PageRequest,
+) -> Result<Vec<Document>> {
+    let rows: Vec<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!(
+        "where tenant_id = $1 and source_id = $2 and ($3 is null or state = $3) and id < $4 order by id desc limit $5"))
+        .bind(tenant_id).bind(source_id).bind(state).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Document::from).collect())
 }
 
@@ -171,16 +191,18 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
     };
     on!(write, c => sqlx::query(
         "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
-                               file_key, state, error_code, error_message, chunk_count, token_count, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, $15, $16)
+                               file_key, state, error_code, error_message, chunk_count, token_count, created_at, updated_at, given_title,
+                               url, language)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, $15, $16, $17, $18, $19)
          on conflict (id) do update
-            set format = excluded.format, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash,
+            set given_title = excluded.given_title, url = excluded.url, language = excluded.language, format = excluded.format, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash,
                 file_key = excluded.file_key, state = excluded.state, error_code = excluded.error_code,
                 error_message = excluded.error_message, updated_at = excluded.updated_at",
     ).bind(document.id).bind(tenant_id).bind(document.chatbot_id).bind(document.source_id).bind(&document.external_id)
      .bind(&document.title).bind(&document.file_name).bind(&document.format).bind(document.size_bytes).bind(&document.content_hash)
      .bind(&document.file_key).bind(document.state.name()).bind(error_code).bind(error_message)
-     .bind(document.created_at).bind(document.updated_at).execute(c).await.map(drop))?;
+     .bind(document.created_at).bind(document.updated_at).bind(&document.given_title).bind(&document.url).bind(&document.language)
+     .execute(c).await.map(drop))?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::chatbots;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
-use crate::id::{ChatbotId, DocumentId, SourceId};
+use crate::id::{ChatbotId, DocumentId, SourceId, TenantId};
 use crate::jobs::Priority;
 use crate::tenancy::audit::{self, Change, Origin};
 
@@ -28,7 +28,7 @@ pub struct NewFile {
 }
 
 /// A received file with what its content turned out to be.
-struct Judged {
+pub(super) struct Judged {
     file_name: String,
     staged: StagedFile,
     format: Result<Format, ExtractError>,
@@ -51,22 +51,18 @@ pub async fn upload(
     drop(conn);
 
     check_names(&files)?;
-    let judged = judge(files).await?;
+    let judged = judge(files, None).await?;
     if let Some(refusal) = refuse_all(&judged) {
         return Err(refusal);
     }
     // Files are in place before the rows that name them; a crash in between leaves files that the sweep removes.
     let mut placed = Vec::with_capacity(judged.len());
     for file in judged {
-        let (content_hash, size_bytes) = (file.staged.content_hash.clone(), file.staged.size_bytes);
-        let file_key = app.files.keep(reach.tenant_id, file.staged).await?;
-        placed.push(Placed {
-            file_name: file.file_name,
-            format: file.format,
-            content_hash,
-            size_bytes,
-            file_key,
-        });
+        let told = Told {
+            external_id: file.file_name.clone(),
+            ..Told::default()
+        };
+        placed.push(place(app, reach.tenant_id, file, told).await?);
     }
 
     let file_keys: Vec<String> = placed.iter().map(|file| file.file_key.clone()).collect();
@@ -84,7 +80,22 @@ pub async fn upload(
     }
 }
 
-async fn remove_files(app: &App, keys: &[String]) {
+/// Moves a received file to where it is kept.
+pub(super) async fn place(app: &App, tenant_id: TenantId, file: Judged, told: Told) -> Result<Placed> {
+    let (content_hash, size_bytes) = (file.staged.content_hash.clone(), file.staged.size_bytes);
+    let file_key = app.files.keep(tenant_id, file.staged).await?;
+    Ok(Placed {
+        told,
+        file_name: file.file_name,
+        format: file.format,
+        content_hash,
+        size_bytes,
+        file_key,
+    })
+}
+
+/// Removes files that no row names any more.
+pub(super) async fn remove_files(app: &App, keys: &[String]) {
     for key in keys {
         if let Err(error) = app.files.remove(key).await {
             tracing::warn!(error = ?error, "cannot remove a file that nothing needs; the sweep will");
@@ -112,34 +123,25 @@ async fn record(
     let source_id = store::hold_upload_source(&mut write, reach.tenant_id, chatbot_id)
         .await?
         .ok_or(Error::NotFound("chatbot"))?;
+    let place = Place {
+        tenant_id: reach.tenant_id,
+        chatbot_id,
+        source_id,
+        matching: Matching::ByNameOrContent,
+        now,
+    };
     let mut documents = Vec::with_capacity(placed.len());
     let mut superfluous = Vec::new();
     let mut queued = Vec::new();
     for file in placed {
-        let (document, effect) = store_one(
-            &mut write,
-            reach,
-            chatbot_id,
-            source_id,
-            file,
-            now,
-            &mut superfluous,
-        )
-        .await?;
-        if effect == Effect::Index {
+        let (document, effect) = store_one(&mut write, &place, file, &mut superfluous).await?;
+        if effect != Effect::Nothing {
             queued.push((document.id, document.file_key.clone()));
         }
         documents.push(document);
     }
     indexing::enqueue(app, &mut write, reach.tenant_id, &queued, priority).await?;
-    if store::count_of_chatbot(&mut write, reach.tenant_id, chatbot_id).await?
-        > app.config.limits.documents_per_chatbot
-    {
-        return Err(Error::conflict(
-            "too_many_documents",
-            "this chatbot has as many documents as it may have: delete some first",
-        ));
-    }
+    check_count(app, &mut write, reach.tenant_id, chatbot_id).await?;
     let after = json!({ "chatbot_id": chatbot_id, "files": documents.iter().map(|document| json!({ "id": document.id, "file_name": document.file_name })).collect::<Vec<_>>() });
     let change = Change {
         action: "document.upload",
@@ -151,6 +153,23 @@ async fn record(
     audit::record(&mut write, reach.tenant_id, actor, origin, change, now).await?;
     write.commit().await?;
     Ok((documents, superfluous))
+}
+
+/// Refuses what makes a chatbot's documents more than there may be.
+pub(super) async fn check_count(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<()> {
+    if store::count_of_chatbot(write, tenant_id, chatbot_id).await? > app.config.limits.documents_per_chatbot
+    {
+        return Err(Error::conflict(
+            "too_many_documents",
+            "this chatbot has as many documents as it may have: delete some first",
+        ));
+    }
+    Ok(())
 }
 
 /// Two files of one name would be two versions of one document, and the first would be lost without a word.
@@ -173,13 +192,16 @@ fn check_names(files: &[NewFile]) -> Result<()> {
     Ok(())
 }
 
-/// Reads each file's type from its bytes, off the async threads.
-async fn judge(files: Vec<NewFile>) -> Result<Vec<Judged>> {
+/// Reads each file's type from its bytes, off the async threads; only whether it is empty where the type is `known`.
+pub(super) async fn judge(files: Vec<NewFile>, known: Option<Format>) -> Result<Vec<Judged>> {
     tokio::task::spawn_blocking(move || {
         let mut judged = Vec::with_capacity(files.len());
         for NewFile { file_name, staged } in files {
             let bytes = std::fs::read(staged.path())?;
-            let format = Format::detect(&bytes, &file_name);
+            let format = match (Format::detect(&bytes, &file_name), known) {
+                (Ok(_), Some(known)) => Ok(known),
+                (detected, _) => detected,
+            };
             judged.push(Judged {
                 file_name,
                 staged,
@@ -192,6 +214,23 @@ async fn judge(files: Vec<NewFile>) -> Result<Vec<Judged>> {
     .map_err(Error::internal)?
 }
 
+/// Refuses a file that cannot be read.
+pub(super) fn refuse(file: &Judged) -> Option<Error> {
+    let reason = file.format.as_ref().err()?;
+    let message = reason.to_string().into();
+    Some(match reason {
+        ExtractError::UnsupportedType { .. } => Error::UnsupportedType {
+            code: "unsupported_type",
+            message,
+        },
+        reason => Error::Invalid {
+            code: reason.code(),
+            field: None,
+            message,
+        },
+    })
+}
+
 fn refuse_all(files: &[Judged]) -> Option<Error> {
     let unsupported = |file: &Judged| matches!(file.format, Err(ExtractError::UnsupportedType { .. }));
     let first = files.first()?;
@@ -202,44 +241,95 @@ fn refuse_all(files: &[Judged]) -> Option<Error> {
     })
 }
 
-/// A received file in its final place.
-struct Placed {
-    file_name: String,
-    format: Result<Format, ExtractError>,
-    content_hash: String,
-    size_bytes: u64,
-    file_key: String,
+/// What is said of a document by who brings it.
+#[derive(Default)]
+pub(super) struct Told {
+    /// How the source names it.
+    pub external_id: String,
+    /// None: what its content says.
+    pub title: Option<String>,
+    pub url: Option<String>,
+    pub language: Option<String>,
 }
 
-#[derive(PartialEq, Eq)]
-enum Effect {
-    Index,
+/// A received file in its final place.
+pub(super) struct Placed {
+    pub told: Told,
+    pub file_name: String,
+    pub format: Result<Format, ExtractError>,
+    pub content_hash: String,
+    pub size_bytes: u64,
+    pub file_key: String,
+}
+
+/// Where documents go.
+pub(super) struct Place {
+    pub tenant_id: TenantId,
+    pub chatbot_id: ChatbotId,
+    pub source_id: SourceId,
+    pub matching: Matching,
+    pub now: DateTime<Utc>,
+}
+
+/// Which document a file is a version of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matching {
+    /// The one of its name.
+    ByName,
+    /// That, or else the one with the same content.
+    ByNameOrContent,
+}
+
+/// What came of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// A document that is to be indexed.
+    New,
+    /// A new version that is to be indexed.
+    Changed,
+    /// There is nothing to index.
     Nothing,
 }
 
-async fn store_one(
+/// Writes the row of one document; the keys of files that are not needed any more are added to `superfluous`.
+pub(super) async fn store_one(
     write: &mut Write,
-    reach: Reach,
-    chatbot_id: ChatbotId,
-    source_id: SourceId,
+    place: &Place,
     file: Placed,
-    now: DateTime<Utc>,
     superfluous: &mut Vec<String>,
 ) -> Result<(Document, Effect)> {
-    let tenant_id = reach.tenant_id;
-    let same_name = store::find_by_external_id(write, tenant_id, source_id, &file.file_name).await?;
-    let same_bytes = match &same_name {
+    let Place {
+        tenant_id,
+        source_id,
+        now,
+        ..
+    } = *place;
+    let Told {
+        external_id,
+        title,
+        url,
+        language,
+    } = file.told;
+    let same_name = store::find_by_external_id(write, tenant_id, source_id, &external_id).await?;
+    let same = match &same_name {
         Some(named) => Some(named)
-            .filter(|named| named.content_hash == file.content_hash)
+            .filter(|named| {
+                let told = (&named.given_title, &named.url, &named.language);
+                named.content_hash == file.content_hash && told == (&title, &url, &language)
+            })
             .cloned(),
-        None => store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?,
+        None if place.matching == Matching::ByNameOrContent => {
+            store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?
+        }
+        None => None,
     };
-    if let Some(known) = same_bytes.filter(|known| !matches!(known.state, DocumentState::Failed { .. })) {
+    if let Some(known) = same.filter(|known| !matches!(known.state, DocumentState::Failed { .. })) {
         superfluous.push(file.file_key);
         return Ok((known, Effect::Nothing));
     }
     let (state, effect) = match &file.format {
-        Ok(_) => (DocumentState::Queued, Effect::Index),
+        Ok(_) if same_name.is_none() => (DocumentState::Queued, Effect::New),
+        Ok(_) => (DocumentState::Queued, Effect::Changed),
         Err(error) => (
             DocumentState::Failed {
                 code: error.code().to_owned(),
@@ -253,10 +343,13 @@ async fn store_one(
     let format = file.format.map_or("unknown", Format::as_str);
     let mut document = same_name.unwrap_or_else(|| Document {
         id: DocumentId::new(),
-        chatbot_id,
+        chatbot_id: place.chatbot_id,
         source_id,
-        external_id: file.file_name.clone(),
-        title: file.file_name.clone(),
+        external_id,
+        title: title.clone().unwrap_or_else(|| file.file_name.clone()),
+        given_title: None,
+        url: None,
+        language: None,
         file_name: file.file_name.clone(),
         format: String::new(),
         size_bytes: 0,
@@ -282,6 +375,9 @@ async fn store_one(
         document.content_hash = file.content_hash;
         document.file_key = file.file_key;
     }
+    document.given_title = title;
+    document.url = url;
+    document.language = language;
     document.state = state;
     document.updated_at = now;
     store::upsert(write, tenant_id, &document).await?;

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Reply, Tenant, TestApp};
-use crate::harness::operations::{Ids, Need, operations};
+use crate::harness::operations::{Ids, Kind, Need, operations};
 use crate::harness::people::PASSWORD;
 
 /// Operations that are no administrative change: asking, searching, and what persons do with their own login.
@@ -31,6 +31,11 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/sources/{id}/resume", "source.resume"),
     ("POST /api/sources/{id}/cancel", "source.cancel"),
     ("DELETE /api/sources/{id}", "source.delete"),
+    ("PUT /api/sources/{id}/documents/{external_id}", "document.push"),
+    (
+        "DELETE /api/sources/{id}/documents/{external_id}",
+        "document.delete",
+    ),
     ("POST /api/jobs/{id}/retry", "job.retry"),
     ("DELETE /api/documents/{id}", "document.delete"),
     ("DELETE /api/conversations/{id}", "conversation.delete"),
@@ -111,13 +116,23 @@ async fn every_administrative_operation_leaves_one_line_that_names_it() {
         );
     }
 
+    // The one kind of source that takes documents.
+    let path = format!("/api/chatbots/{}/sources", ids.of(Kind::Chatbot));
+    let push = acme.post(&path, json!({ "kind": "push" })).await.expect(202).id();
+    let with_push = ids.with(Kind::Source, &push);
+
     for (name, action) in CHANGES {
         let operation = operations
             .iter()
             .find(|operation| operation.name() == *name)
             .unwrap_or_else(|| panic!("there is no {name} any more"));
         let before = log(&acme).await;
-        let reply = operation.call(&ids).send(&service, Some(&acme.key)).await;
+        let ids = if name.contains("{external_id}") {
+            &with_push
+        } else {
+            &ids
+        };
+        let reply = operation.call(ids).send(&service, Some(&acme.key)).await;
         assert!(reply.status.is_success(), "{name}: {}", reply.text);
 
         let after = log(&acme).await;

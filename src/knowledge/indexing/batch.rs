@@ -230,11 +230,11 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What the document is called: by itself, else by its file.
+/// What the document is called: by who brought it, else by itself, else by its file.
 fn title_of(work: &Work, extracted: &ExtractedDocument) -> String {
-    extracted
-        .title
+    work.given_title
         .clone()
+        .or_else(|| extracted.title.clone())
         .filter(|title| !title.trim().is_empty())
         .unwrap_or_else(|| work.file_name.clone())
 }

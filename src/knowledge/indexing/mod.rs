@@ -45,6 +45,8 @@ pub(super) struct Work {
     pub id: DocumentId,
     pub chatbot_id: ChatbotId,
     pub source_id: SourceId,
+    /// The title that came with it, and goes before what its content says.
+    pub given_title: Option<String>,
     pub file_name: String,
     pub format: String,
     pub content_hash: String,

@@ -15,6 +15,7 @@ struct WorkRow {
     id: DocumentId,
     chatbot_id: ChatbotId,
     source_id: SourceId,
+    given_title: Option<String>,
     file_name: String,
     format: String,
     content_hash: String,
@@ -38,7 +39,7 @@ pub(super) struct Found {
 pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Found>> {
     let rows: Vec<WorkRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(
-            "select id, chatbot_id, source_id, file_name, format, content_hash, file_key, kept_as, run_id, embedding_model, state, error_code, indexed_at
+            "select id, chatbot_id, source_id, given_title, file_name, format, content_hash, file_key, kept_as, run_id, embedding_model, state, error_code, indexed_at
                from document
               where tenant_id = ",
         );
@@ -55,6 +56,7 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
             id: row.id,
             chatbot_id: row.chatbot_id,
             source_id: row.source_id,
+            given_title: row.given_title,
             file_name: row.file_name,
             format: row.format,
             content_hash: row.content_hash,

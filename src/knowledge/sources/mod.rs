@@ -2,7 +2,11 @@
 //!
 //! The reading itself is [`super::sync`]'s.
 
+mod events;
 mod input;
+pub mod operator;
+mod push;
+mod push_routes;
 pub mod routes;
 pub mod schedule;
 pub mod secrets;
@@ -16,6 +20,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use self::input::{SettingsInput, WebsiteInput};
+use super::Document;
 use super::sync::{self, Cause, SyncRun, Wanted};
 use crate::app::App;
 use crate::db::{Conn, Write};
@@ -491,6 +496,19 @@ async fn list(app: &App, reach: Reach, chatbot_id: ChatbotId, page: PageRequest)
     let mut conn = app.db.read(reach.tenant_id).await?;
     chatbots::find(&mut conn, reach, chatbot_id).await?;
     store::list(&mut conn, reach.tenant_id, chatbot_id, page).await
+}
+
+/// A page of a source's documents, newest first, with one more than the page when there is a next one.
+async fn list_documents(
+    app: &App,
+    reach: Reach,
+    id: SourceId,
+    state: Option<&str>,
+    page: PageRequest,
+) -> Result<Vec<Document>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    find(&mut conn, reach, id).await?;
+    super::store::list_of_source(&mut conn, reach.tenant_id, id, state, page).await
 }
 
 async fn find(conn: &mut Conn, reach: Reach, id: SourceId) -> Result<Source> {

@@ -3,18 +3,22 @@
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::input::{DriveInput, PagesInput, SettingsInput, SitemapInput, WebsiteInput};
+use super::push_routes;
 use super::view::{RunDetail, RunResponse, SourceResponse, show};
 use super::{NewSource, Order, Schedule, SourceChange, SourceKind};
 use crate::app::App;
+use crate::error::Error;
 use crate::http::access::{IngestAccess, KnowledgeAccess};
 use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, SourceId, SyncRunId};
+use crate::knowledge::DocumentState;
+use crate::knowledge::routes::DocumentResponse;
 use crate::knowledge::sync::{self, Cause, Wanted};
 
 /// The routes of sources.
@@ -29,6 +33,9 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(cancel_sync))
         .routes(routes!(list_runs))
         .routes(routes!(get_run))
+        .routes(routes!(super::events::stream_source_events))
+        .routes(routes!(list_source_documents))
+        .merge(push_routes::routes())
 }
 
 /// What new sources can be.
@@ -391,4 +398,52 @@ async fn get_run(
     let run = sync::get_run(&mut conn, access.tenant_id, id, run_id).await?;
     let failures = sync::list_failures(&mut conn, access.tenant_id, run_id, page).await?;
     Ok(axum::Json(RunDetail::of(run, failures, page.limit)))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DocumentsQuery {
+    /// `queued`, `processing`, `indexed` or `failed`; all of them unless given.
+    #[param(value_type = Option<String>)]
+    state: Option<String>,
+    /// Items on the page, 1 to 100; 50 unless given.
+    #[param(value_type = Option<i64>)]
+    limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<String>,
+}
+
+/// A source's documents, newest first.
+#[utoipa::path(get, path = "/api/sources/{id}/documents", tag = "sources", params(("id" = String, Path, description = "The source"), DocumentsQuery),
+    responses((status = 200, body = Page<DocumentResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+async fn list_source_documents(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(id): Path<SourceId>,
+    Query(query): Query<DocumentsQuery>,
+) -> Result<axum::Json<Page<DocumentResponse>>, Problem> {
+    let page = PageQuery {
+        limit: query.limit,
+        cursor: query.cursor,
+    };
+    let page = page.check()?;
+    if let Some(state) = &query.state
+        && !DocumentState::NAMES.contains(&state.as_str())
+    {
+        return Err(Error::invalid(
+            "invalid_state",
+            "state",
+            format!("state must be one of {}", DocumentState::NAMES.join(", ")),
+        )
+        .into());
+    }
+    let documents = super::list_documents(&app, access.reach(), id, query.state.as_deref(), page).await?;
+    Ok(axum::Json(Page::of(
+        documents,
+        page.limit,
+        |document| document.id.0,
+        DocumentResponse::from,
+    )))
 }

@@ -254,6 +254,11 @@ impl RunResponse {
         Ok(Self::of(run, failures))
     }
 
+    /// The run alone, to see whether anything of it changed.
+    pub(super) fn without_failures(run: SyncRun) -> Self {
+        Self::of(run, Vec::new())
+    }
+
     fn of(run: SyncRun, failures: Vec<Failure>) -> Self {
         let until = run.ended_at.unwrap_or(run.updated_at);
         Self {

@@ -10,7 +10,18 @@ use uuid::Uuid;
 use super::app::{Reply, TestApp};
 
 /// Query parameters that name no row.
-const PLAIN_QUERY: &[&str] = &["limit", "cursor", "state", "group_by", "from", "to", "from_chunk"];
+const PLAIN_QUERY: &[&str] = &[
+    "limit",
+    "cursor",
+    "state",
+    "group_by",
+    "from",
+    "to",
+    "from_chunk",
+    "title",
+    "url",
+    "language",
+];
 
 /// Fields that are called like ids of rows, and name things of others.
 const IDS_OF_OTHERS: &[&str] = &["folder_id", "file_ids", "shared_drive_id"];
