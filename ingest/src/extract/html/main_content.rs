@@ -52,7 +52,8 @@ pub(super) fn choose(page: &Page, title: Option<&str>) -> Vec<bool> {
     let all = Sums::of_page(page, |_| true);
     let total = all[0].prose;
     let heading = title_heading(page, title);
-    let out = left_out(page, &all);
+    let is_around_heading = around(page, heading);
+    let out = left_out(page, &all, &is_around_heading);
     let is_in = |piece: &Piece| !out[piece.element as usize];
     let left = Sums::of_page(page, is_in);
     if total < MIN_PAGE_PROSE || left[0].prose * 4 < total {
@@ -62,7 +63,13 @@ pub(super) fn choose(page: &Page, title: Option<&str>) -> Vec<bool> {
             false => vec![true; page.pieces.len()],
         };
     }
-    let inside = Descent::new(page, &left, &out, heading).inside();
+    let descent = Descent {
+        page,
+        sums: &left,
+        out: &out,
+        is_around_heading: &is_around_heading,
+    };
+    let inside = descent.inside();
     let mut kept: Vec<bool> = page
         .pieces
         .iter()
@@ -152,7 +159,7 @@ fn ends_sentence(text: &str) -> bool {
 }
 
 /// For each element, whether it and all inside it is beside the content.
-fn left_out(page: &Page, sums: &[Sums]) -> Vec<bool> {
+fn left_out(page: &Page, sums: &[Sums], is_around_heading: &[bool]) -> Vec<bool> {
     let teasers = teasers(page, sums);
     let mut out = vec![false; page.elements.len()];
     let mut in_article = vec![false; page.elements.len()];
@@ -164,7 +171,7 @@ fn left_out(page: &Page, sums: &[Sums]) -> Vec<bool> {
         in_article[id] = in_article[parent] || marks.has(Marks::ARTICLE) || marks.has(Marks::MAIN);
         out[id] = out[parent]
             || teasers[id]
-            || is_beside(marks, &element.name, &sums[id], &sums[0], in_article[id]);
+            || !is_around_heading[id] && is_beside(marks, &element.name, &sums[id], &sums[0], in_article[id]);
         is_comment[id] = is_comment[parent] || marks.has(Marks::COMMENTS);
         let begins = |flags: &[bool]| flags[id] && !flags[parent];
         if (begins(&out) && !is_comment[parent]) || (begins(&is_comment) && !out[id]) {
@@ -246,25 +253,10 @@ struct Descent<'a> {
     sums: &'a [Sums],
     out: &'a [bool],
     /// For each element, whether it holds the heading that the page is named by.
-    is_around_heading: Vec<bool>,
+    is_around_heading: &'a [bool],
 }
 
 impl<'a> Descent<'a> {
-    fn new(page: &'a Page, sums: &'a [Sums], out: &'a [bool], heading: Option<usize>) -> Self {
-        let mut is_around_heading = vec![false; page.elements.len()];
-        let mut around = heading.map(|place| page.pieces[place].element);
-        while let Some(id) = around.filter(|id| *id != 0) {
-            is_around_heading[id as usize] = true;
-            around = Some(page.elements[id as usize].parent);
-        }
-        Self {
-            page,
-            sums,
-            out,
-            is_around_heading,
-        }
-    }
-
     /// For each element, whether it belongs to the content or is inside one that does.
     fn inside(&self) -> Vec<bool> {
         let best_child = self.best_children();
@@ -370,6 +362,17 @@ fn title_heading(page: &Page, title: Option<&str>) -> Option<usize> {
         }
     }
     best.map(|(place, _)| place)
+}
+
+/// For each element, whether it holds the piece at this place.
+fn around(page: &Page, place: Option<usize>) -> Vec<bool> {
+    let mut around = vec![false; page.elements.len()];
+    let mut holder = place.map(|place| page.pieces[place].element);
+    while let Some(id) = holder.filter(|id| *id != 0) {
+        around[id as usize] = true;
+        holder = Some(page.elements[id as usize].parent);
+    }
+    around
 }
 
 /// Adds the page's own heading, and the sentences that follow it, where they stand before the content.

@@ -293,3 +293,26 @@ fn questions_on_buttons_and_addresses_to_write_to_are_text() {
         format!("{PROSE}\n\nHow long does it take?\n\n{PROSE}\n\nCosts\n\n{PROSE}\n\ndesk@a.example")
     );
 }
+
+#[test]
+fn what_holds_the_heading_of_the_page_is_content_whatever_it_is_called() {
+    let section = |name: &str| format!("<section><h2>{name}</h2><p>{name}: {PROSE}</section>");
+    let hero = "<div class=hero-banner><h1>Brewing coffee</h1><p>Better in the morning, every morning.</div>";
+    let page = site(&format!("{hero}{}{}", section("Mills"), section("Beans")));
+
+    assert!(
+        read(&page).text.starts_with("Better in the morning"),
+        "{}",
+        read(&page).text
+    );
+}
+
+#[test]
+fn a_page_of_very_many_elements_ends_soon() {
+    let begin = std::time::Instant::now();
+    let page =
+        site(&"<div class='a b'><h3><a href=/x>T</a></h3><p>One sentence, no more.</div>".repeat(100_000));
+
+    assert!(read(&page).text.contains("One sentence"));
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+}
