@@ -10,10 +10,11 @@ mod tests;
 use self::body::{Notes, read_body, read_notes};
 use self::numbering::Numbering;
 use self::styles::Styles;
+use super::drawing::{read_chart, read_diagram};
 use super::package::Package;
 use super::scope::Scope;
 use crate::document::DocumentBuilder;
-use crate::{ExtractError, ExtractedDocument};
+use crate::{BlockKind, ExtractError, ExtractedDocument};
 
 /// Where nearly every document has its text.
 const USUAL_MAIN_PART: &str = "word/document.xml";
@@ -47,6 +48,31 @@ pub(crate) fn extract(bytes: &[u8], scope: &Scope<'_>) -> Result<ExtractedDocume
 
     let mut builder = DocumentBuilder::new(scope.limits);
     read_body(&source, &styles, &mut numbering, &notes, depth, &mut builder)?;
+    read_graphics(&mut package, &main, &mut builder)?;
     package.describe(&mut builder)?;
     builder.finish()
+}
+
+/// Adds the figures of charts and the entries of diagrams, which are parts of their own.
+fn read_graphics(
+    package: &mut Package<'_>,
+    main: &str,
+    builder: &mut DocumentBuilder,
+) -> Result<(), ExtractError> {
+    for part in package.relationships(main)? {
+        if !matches!(part.kind.as_str(), "chart" | "diagramData") {
+            continue;
+        }
+        let Some(reader) = package.xml(&part.target)? else {
+            continue;
+        };
+        if part.kind == "chart" {
+            read_chart(reader, builder)?;
+            continue;
+        }
+        for entry in read_diagram(reader)? {
+            builder.push(BlockKind::ListItem, &entry, None);
+        }
+    }
+    Ok(())
 }

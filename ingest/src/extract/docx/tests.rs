@@ -296,3 +296,24 @@ fn what_the_archive_is_decides_the_type() {
         Err(ExtractError::NoText { scanned: false })
     );
 }
+
+#[test]
+fn charts_and_diagrams_stand_behind_the_text() {
+    let rels = r#"<Relationships><Relationship Id="a" Type="x/chart" Target="charts/c.xml"/><Relationship Id="b" Type="x/diagramData" Target="/word/d.xml"/>
+        <Relationship Id="c" Type="x/chart" Target="http://127.0.0.1/c.xml" TargetMode="External"/></Relationships>"#;
+    let chart = r#"<c:c xmlns:c="c"><c:barChart><c:ser><c:tx><c:v>Sales</c:v></c:tx><c:cat><c:pt idx="0"><c:v>May</c:v></c:pt></c:cat><c:val><c:pt idx="0"><c:v>5</c:v></c:pt></c:val></c:ser></c:barChart></c:c>"#;
+    let diagram =
+        r#"<d:m xmlns:d="d" xmlns:a="a"><d:pt><d:t><a:p><a:t>Step one</a:t></a:p></d:t></d:pt></d:m>"#;
+
+    let document = read_with(
+        &plain("text"),
+        &[
+            ("word/_rels/document.xml.rels", rels.as_bytes()),
+            ("word/charts/c.xml", chart.as_bytes()),
+            ("word/d.xml", diagram.as_bytes()),
+        ],
+    )
+    .expect("text");
+
+    assert_eq!(document.text, "text\n\nBar chart\n\nMay\nSales: 5\n\nStep one");
+}
