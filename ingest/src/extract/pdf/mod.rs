@@ -15,6 +15,7 @@ mod order;
 mod outline;
 mod page;
 mod program;
+mod samples;
 mod scan;
 mod structure;
 mod table;
