@@ -313,6 +313,13 @@ fn a_page_of_very_many_elements_ends_soon() {
     let page =
         site(&"<div class='a b'><h3><a href=/x>T</a></h3><p>One sentence, no more.</div>".repeat(100_000));
 
+    let titled = format!(
+        "<title>{}</title>{}",
+        "x ".repeat(1_000_000),
+        "<h2>y</h2><p>One sentence.".repeat(50_000)
+    );
+
     assert!(read(&page).text.contains("One sentence"));
+    assert!(read(&titled).text.contains("One sentence"));
     assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
 }

@@ -3,10 +3,13 @@
 use super::facts::Facts;
 use super::page::{Page, Piece};
 use crate::BlockKind;
-use crate::document::{clean_prose, one_line};
+use crate::document::{clean_prose, one_line, shorten};
 
 /// Signs between the title of a page and the name of its site.
 const SEPARATORS: [&str; 9] = [" | ", " - ", " – ", " — ", " :: ", " » ", " « ", " · ", " • "];
+
+/// Every heading is looked for in the names, so these are kept short.
+const MAX_NAME_CHARS: usize = 400;
 
 /// Headings of the first level that are compared with the names.
 const MAX_HEADINGS: usize = 8;
@@ -25,7 +28,7 @@ impl Names {
     pub(super) fn new(title: Option<String>, facts: &Facts) -> Self {
         let clean = |name: &Option<String>| {
             name.as_ref()
-                .map(|name| one_line(&clean_prose(name)))
+                .map(|name| shorten(&one_line(&clean_prose(name)), MAX_NAME_CHARS))
                 .filter(|name| !name.is_empty())
         };
         Self {
