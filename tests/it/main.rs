@@ -51,6 +51,7 @@ mod source_events;
 mod source_push;
 mod source_schedules;
 mod source_secrets;
+mod source_settings;
 mod sources;
 mod streams;
 mod sync;

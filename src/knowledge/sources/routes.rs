@@ -7,10 +7,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::input::{DriveInput, PagesInput, SettingsInput, SitemapInput, WebsiteInput};
+use super::fields::{DriveInput, PagesInput, SitemapInput, WebsiteInput};
+use super::input::SettingsInput;
+use super::orders::{self, Order};
 use super::push_routes;
 use super::view::{RunDetail, RunResponse, SourceResponse, show};
-use super::{NewSource, Order, Schedule, SourceChange, SourceKind};
+use super::{NewSource, Schedule, SourceChange, SourceKind};
 use crate::app::App;
 use crate::error::Error;
 use crate::http::access::{IngestAccess, KnowledgeAccess};
@@ -309,7 +311,7 @@ async fn sync_source(
         is_full: request.full.unwrap_or_default(),
         accepts_removals: request.accept_removals.unwrap_or_default(),
     };
-    let run = super::start_run(&app, access.reach(), id, wanted, &access.actor, &access.origin).await?;
+    let run = orders::start_run(&app, access.reach(), id, wanted, &access.actor, &access.origin).await?;
     let mut conn = app.db.read(access.tenant_id).await?;
     let run = RunResponse::load(&mut conn, access.tenant_id, run).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(run)))
@@ -354,7 +356,7 @@ async fn carry_out(
     id: SourceId,
     order: Order,
 ) -> Result<axum::Json<SourceResponse>, Problem> {
-    let source = super::order(app, access.reach(), id, order, &access.actor, &access.origin).await?;
+    let source = orders::order(app, access.reach(), id, order, &access.actor, &access.origin).await?;
     let mut conn = app.db.read(access.tenant_id).await?;
     Ok(axum::Json(show(&mut conn, source).await?))
 }
