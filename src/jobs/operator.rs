@@ -63,5 +63,6 @@ async fn clear(app: &App) -> Result<()> {
     write.commit().await?;
     knowledge::sync::operator::take_up_silent(app).await?;
     knowledge::sources::operator::mend_due_times(app).await?;
+    knowledge::sync::operator::forget_old(app).await?;
     knowledge::operator::sweep(app).await
 }

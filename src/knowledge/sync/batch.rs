@@ -138,10 +138,11 @@ fn new_among(
             _ => None,
         };
         for item in &read.reading.found {
-            if !limits.follows && Some(&item.key) != target {
+            if listed.contains(&item.key) || !keys.insert(&item.key) {
                 continue;
             }
-            if listed.contains(&item.key) || !keys.insert(&item.key) {
+            if !limits.follows && Some(&item.key) != target {
+                notes.push(Note::PageLimit);
                 continue;
             }
             if listed.len() + found.len() >= limits.most_listed {

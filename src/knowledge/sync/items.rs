@@ -196,10 +196,20 @@ pub(super) async fn list_keys(conn: &mut Conn, place: Place) -> Result<Vec<(Stri
     ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).fetch_all(c).await)?)
 }
 
-/// Items of the run that may be read now, of the least depth, in the order of reading.
+/// The least depth of the run's items that may be read now; none when none may.
+pub(super) async fn find_level(conn: &mut Conn, place: Place, now: DateTime<Utc>) -> Result<Option<i64>> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select min(depth) from source_item
+          where tenant_id = $1 and source_id = $2 and run_id = $3 and state = 'waiting' and (retry_at is null or retry_at <= $4)",
+    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(now).fetch_one(c).await)?)
+}
+
+/// Items of this depth that may be read now, in the order of reading, from behind the key `after` on.
 pub(super) async fn list_waiting(
     conn: &mut Conn,
     place: Place,
+    depth: i64,
+    after: &str,
     now: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<Item>> {
@@ -212,12 +222,27 @@ pub(super) async fn list_waiting(
             and run_id = $3
             and state = 'waiting'
             and (retry_at is null or retry_at <= $4)
-            and depth = (select min(depth) from source_item
-                          where tenant_id = $1 and source_id = $2 and run_id = $3 and state = 'waiting'
-                            and (retry_at is null or retry_at <= $4))
+            and depth = $5
+            and item_key > $6
           order by item_key
-          limit $5",
-    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(now).bind(limit).fetch_all(c).await)?)
+          limit $7",
+    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(now).bind(depth).bind(after).bind(limit).fetch_all(c).await)?)
+}
+
+/// How many items wait for another attempt and were tried since the last one that could be read.
+pub(super) async fn count_failures_in_a_row(conn: &mut Conn, place: Place) -> Result<i64> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select count(*)
+           from source_item
+          where tenant_id = $1
+            and source_id = $2
+            and run_id = $3
+            and state = 'waiting'
+            and attempts > 0
+            and updated_at > coalesce((select max(updated_at) from source_item
+                                        where tenant_id = $1 and source_id = $2 and run_id = $3
+                                          and state not in ('waiting', 'failed', 'beyond')), $4)",
+    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(DateTime::UNIX_EPOCH).fetch_one(c).await)?)
 }
 
 /// When the first of the items that wait for another attempt may be read; none when none waits.

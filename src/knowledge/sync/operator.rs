@@ -1,4 +1,4 @@
-//! Upkeep of all tenants' runs: a run whose job is gone goes on, and one whose time is up ends.
+//! Upkeep of all tenants' runs: one whose job is gone goes on, and old ones are forgotten.
 
 use chrono::TimeDelta;
 
@@ -14,6 +14,17 @@ const SILENCE: TimeDelta = TimeDelta::minutes(10);
 
 /// Runs looked at by one round of upkeep.
 const RUNS_AT_ONCE: i64 = 200;
+
+/// Runs that ended so long ago are forgotten.
+const KEPT_FOR: TimeDelta = TimeDelta::days(90);
+
+/// Forgets old runs with their failures. What is known of the source's items stays.
+pub async fn forget_old(app: &App) -> Result<()> {
+    let limit = app.clock.now() - KEPT_FOR;
+    let mut write = app.db.write(Scope::Operator).await?;
+    on!(write, c => sqlx::query("delete from sync_run where ended_at < $1").bind(limit).execute(c).await.map(drop))?;
+    write.commit().await
+}
 
 /// Queues the present slice of runs that nobody works on, unless it waits already. A job too many does nothing: only
 /// one can hold a run.

@@ -3,7 +3,7 @@
 //! All of one level is read before the next begins, and within a level the order is that of the keys. So which items
 //! fall within the limits does not depend on who answered first, or on how often the run was interrupted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,11 @@ use crate::error::{Error, Result};
 use crate::id::TenantId;
 use crate::knowledge::reading;
 
-/// Items that one slice reads, at most.
-const ITEMS_PER_SLICE: usize = 400;
+/// Items that one slice reads, about.
+const ITEMS_PER_SLICE: usize = 2_000;
+
+/// Items that are looked up at once.
+const LOOKED_UP: i64 = 200;
 
 /// Items in one transaction, at most.
 const BATCH_ITEMS: usize = 32;
@@ -71,6 +74,7 @@ pub(super) async fn read(
         .await?
         .into_iter()
         .collect();
+    let failures = items::count_failures_in_a_row(&mut conn, hold.place).await?;
     let mut listed = HashSet::new();
     for (key, waits) in items::list_keys(&mut conn, hold.place).await? {
         if !waits {
@@ -91,7 +95,10 @@ pub(super) async fn read(
         end_at,
         listed,
         read: 0,
-        failures_in_a_row: 0,
+        // One more decides.
+        failures_in_a_row: usize::try_from(failures)
+            .unwrap_or_default()
+            .min(FAILURES_IN_A_ROW - 1),
         last_failure: None,
     };
     reader.run().await
@@ -100,36 +107,31 @@ pub(super) async fn read(
 impl Reader<'_> {
     async fn run(&mut self) -> Result<Next> {
         loop {
-            if self.read >= ITEMS_PER_SLICE || self.is_over() {
-                return Ok(Next::Again(self.app.clock.now()));
-            }
             if self.failures_in_a_row >= FAILURES_IN_A_ROW {
                 return self.give_up().await;
+            }
+            if self.is_over() {
+                return Ok(Next::Again(self.app.clock.now()));
             }
             let room = self.driver.max_items() - self.done;
             if room <= 0 && !self.leave_rest_beyond().await? {
                 return Ok(Next::Over);
             }
             let now = self.app.clock.now();
-            let most = i64::try_from(ITEMS_PER_SLICE - self.read).unwrap_or(i64::MAX);
-            // Behind the limit only items with documents are left to read.
-            let limit = if room <= 0 { most } else { most.min(room) };
             let mut conn = self.app.db.read(self.hold.place.tenant_id).await?;
-            let waiting = items::list_waiting(&mut conn, self.hold.place, now, limit).await?;
-            let next_retry = if waiting.is_empty() {
-                items::find_next_retry(&mut conn, self.hold.place).await?
-            } else {
-                None
-            };
-            drop(conn);
-            if waiting.is_empty() {
+            let Some(depth) = items::find_level(&mut conn, self.hold.place, now).await? else {
+                let next_retry = items::find_next_retry(&mut conn, self.hold.place).await?;
+                drop(conn);
                 match next_retry {
                     Some(at) => return Ok(Next::Again(at)),
                     None if self.find_more(now).await? => continue,
                     None => return Ok(Next::Phase(Phase::Indexing)),
                 }
-            }
-            match self.read_all(waiting).await? {
+            };
+            drop(conn);
+            // Behind the limit only items with documents are left to read.
+            let level = Level::new(depth, if room <= 0 { i64::MAX } else { room });
+            match self.read_level(level).await? {
                 Read::Some => {}
                 Read::Nothing => return Ok(Next::Again(now + BUSY_PAUSE)),
                 Read::Lost => return Ok(Next::Over),
@@ -139,19 +141,41 @@ impl Reader<'_> {
 
     /// Whether nothing more is begun in this slice.
     fn is_over(&self) -> bool {
-        Instant::now() >= self.end_at || self.app.stopping.is_cancelled()
+        self.read >= ITEMS_PER_SLICE
+            || self.failures_in_a_row >= FAILURES_IN_A_ROW
+            || Instant::now() >= self.end_at
+            || self.app.stopping.is_cancelled()
     }
 
-    /// Reads these items side by side and stores what came of it.
-    async fn read_all(&mut self, items: Vec<Item>) -> Result<Read> {
-        let mut waiting = items.into_iter();
+    /// The next item of a level.
+    async fn next_of(&self, level: &mut Level) -> Result<Option<Item>> {
+        if level.looked_up.is_empty() && !level.is_exhausted {
+            let limit = LOOKED_UP.min(level.room);
+            let mut conn = self.app.db.read(self.hold.place.tenant_id).await?;
+            let (place, now) = (self.hold.place, self.app.clock.now());
+            let items = items::list_waiting(&mut conn, place, level.depth, &level.after, now, limit).await?;
+            level.is_exhausted =
+                i64::try_from(items.len()).unwrap_or(i64::MAX) < limit || limit == level.room;
+            level.room -= i64::try_from(items.len()).unwrap_or(i64::MAX);
+            if let Some(last) = items.last() {
+                level.after.clone_from(&last.key);
+            }
+            level.looked_up = items.into();
+        }
+        Ok(level.looked_up.pop_front())
+    }
+
+    /// Reads the items of a level side by side and stores what came of it.
+    async fn read_level(&mut self, mut level: Level) -> Result<Read> {
         let mut under_way: JoinSet<Result<ReadItem>> = JoinSet::new();
         let mut batch: Vec<ReadItem> = Vec::with_capacity(BATCH_ITEMS);
         let mut batch_since = Instant::now();
         let mut outcome = Read::Nothing;
         loop {
             while under_way.len() < self.driver.concurrency() && !self.is_over() {
-                let Some(item) = waiting.next() else { break };
+                let Some(item) = self.next_of(&mut level).await? else {
+                    break;
+                };
                 if item.attempts == 0 && !self.driver.admits_another(&item.key) {
                     batch.push(skipped(item));
                     continue;
@@ -290,7 +314,30 @@ impl Reader<'_> {
     }
 }
 
-/// What came of reading a group of items.
+/// Items of one depth, on their way to being read.
+struct Level {
+    depth: i64,
+    /// Items that may still be begun.
+    room: i64,
+    looked_up: VecDeque<Item>,
+    /// The key of the last item that was looked up.
+    after: String,
+    is_exhausted: bool,
+}
+
+impl Level {
+    fn new(depth: i64, room: i64) -> Self {
+        Self {
+            depth,
+            room,
+            looked_up: VecDeque::new(),
+            after: String::new(),
+            is_exhausted: false,
+        }
+    }
+}
+
+/// What came of reading a level.
 enum Read {
     Some,
     /// No item could be begun.

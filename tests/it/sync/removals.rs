@@ -262,3 +262,49 @@ async fn a_new_source_stops_at_its_page_limit_and_says_so() {
         ["/", "/page-0", "/page-1", "/page-10", "/page-11"]
     );
 }
+
+#[tokio::test]
+async fn a_site_that_breaks_down_on_the_way_is_not_asked_for_the_rest() {
+    let site = wide_site(120).await;
+    let service = service_for(&site).await;
+    let mut settings = website(&site);
+    settings["max_pages"] = json!(1000);
+    let desk = Desk::with(&service, "website", settings).await;
+    desk.sync().await;
+    for page in 0..120 {
+        site.put(&format!("/page-{page}"), Answer::status(502));
+    }
+    site.take_asked();
+
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, run.removed_count), (RunState::Partial, 0), "{run:?}");
+    assert!(run.notes.contains(&Note::ManyFailures));
+    assert!(!desk.failures(&run).await.is_empty());
+    let asked = site.take_asked().len();
+    assert!(asked < 120, "{asked}");
+    assert_eq!(desk.paths().await.len(), 121);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_reached_by_the_last_page_says_that_there_is_more() {
+    let site = Site::start(&[
+        ("/", Answer::page("Zero", "The start of it all.", &["/one"])),
+        ("/one", Answer::page("One", "One link away.", &["/two"])),
+        ("/two", Answer::page("Two", "Two links away.", &[])),
+    ])
+    .await;
+    let service = service_for(&site).await;
+    let mut settings = website(&site);
+    settings["max_pages"] = json!(3);
+    let desk = Desk::with(&service, "website", settings.clone()).await;
+    let run = desk.sync().await;
+    assert_eq!((run.state, run.notes), (RunState::Done, vec![]), "all of it fits");
+
+    settings["max_pages"] = json!(2);
+    desk.change_settings(settings).await;
+    let run = desk.sync().await;
+
+    assert_eq!((run.removed_count, run.notes), (0, vec![Note::PageLimit]));
+    assert_eq!(desk.paths().await, ["/", "/one", "/two"]);
+}

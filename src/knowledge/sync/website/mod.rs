@@ -100,7 +100,7 @@ impl WebDriver {
                 .web
                 .list_site(start, &robots, &self.credentials_for(start), entries)
                 .await;
-            self.take_entries(site, &mut listing);
+            self.take_entries(site, entries, &mut listing);
         }
         listing
     }
@@ -117,13 +117,18 @@ impl WebDriver {
             return Err(list_error(failure));
         }
         let mut listing = Listing::default();
-        self.take_entries(site, &mut listing);
+        self.take_entries(site, entries, &mut listing);
         Ok(listing)
     }
 
-    fn take_entries(&self, site: SiteListing, listing: &mut Listing) {
+    fn take_entries(&self, site: SiteListing, most: usize, listing: &mut Listing) {
         if !site.is_complete {
-            listing.notes.push(Note::SitemapUnreadable);
+            let is_cut = site.failures.is_empty() && site.entries.len() >= most;
+            listing.notes.push(if is_cut {
+                Note::PageLimit
+            } else {
+                Note::SitemapUnreadable
+            });
         }
         let mut known: HashSet<String> = listing.items.iter().map(|found| found.key.clone()).collect();
         for Entry { address, lastmod } in site.entries {
@@ -176,6 +181,11 @@ impl Driver for WebDriver {
 
     fn read<'a>(&'a self, item: &'a Item, begin_until: Instant) -> BoxFuture<'a, Result<Reading>> {
         Box::pin(self.read_page(item, begin_until))
+    }
+
+    /// More than one host lets in at once, so that there is work while others wait for their host.
+    fn concurrency(&self) -> usize {
+        48
     }
 
     fn max_items(&self) -> i64 {
