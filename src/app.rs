@@ -19,6 +19,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, EmbeddingBackend};
 use crate::db::Db;
 use crate::http::rate::RateLimits;
+use crate::integrations::google::Google;
 use crate::jobs::runner::JobKinds;
 use crate::knowledge::files::FileStore;
 use crate::llm::ChatModel;
@@ -53,6 +54,7 @@ pub struct Parts {
     pub guard: Guard,
     pub token_keys: TokenKeys,
     pub foreign_tokens: ForeignTokens,
+    pub google: Google,
     pub rate_limits: RateLimits,
     pub job_kinds: JobKinds,
     /// Rings when this process queued work.
@@ -150,11 +152,13 @@ impl App {
                 config.data_dir.display()
             ))
         })?;
+        let clock: SharedClock = replacements.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let client = operator_client()
             .map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
         let app = Self(Arc::new(Parts {
             token_keys: TokenKeys::new(&keyring),
-            foreign_tokens: ForeignTokens::new(&config.auth.jwt, client),
+            foreign_tokens: ForeignTokens::new(&config.auth.jwt, client.clone()),
+            google: google(&config, client, clock.clone())?,
             web: web_loader(&config)?,
             guard: guard(&config),
             keyring,
@@ -167,7 +171,7 @@ impl App {
                 .with::<knowledge::sync::SyncSource>()
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
-            clock: replacements.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            clock,
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
             sync_places: Semaphore::new(config.jobs.workers.div_ceil(2)),
             source_streams: Arc::new(Semaphore::new(config.limits.source_streams)),
@@ -448,6 +452,12 @@ fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool,
         config.jobs.workers,
         limits,
     ))
+}
+
+/// The way to the configured Google.
+fn google(config: &Config, client: reqwest::Client, clock: SharedClock) -> Result<Google, StartError> {
+    let now = Arc::new(move || clock.now().timestamp());
+    Google::new(&config.google, client, now).map_err(|error| StartError::Setting(format!("google: {error}")))
 }
 
 /// The client for addresses that the operator configured. Tenants' addresses go through `outbound`.

@@ -64,6 +64,8 @@ id_type! {
     ChatbotId,
     /// What documents come from.
     SourceId,
+    /// An account elsewhere that a tenant let us into.
+    ConnectionId,
     /// One run over a source.
     SyncRunId,
     /// One page or file of a source.

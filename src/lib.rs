@@ -15,6 +15,7 @@ pub mod jobs;
 
 pub mod chat;
 pub mod chatbots;
+pub mod integrations;
 pub mod knowledge;
 pub mod llm;
 pub mod tenancy;

@@ -13,7 +13,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::problem::Problem;
 use super::{cors, envelope, health, idempotency};
 use crate::app::App;
-use crate::{chat, chatbots, jobs, knowledge, tenancy, usage};
+use crate::{chat, chatbots, integrations, jobs, knowledge, tenancy, usage};
 
 fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(describe())
@@ -22,6 +22,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(chatbots::routes::routes())
         .merge(knowledge::routes::routes())
         .merge(knowledge::sources::routes::routes())
+        .merge(integrations::google::routes::routes())
         .merge(chat::routes::routes())
         .merge(usage::routes::routes())
         .merge(jobs::routes::routes())

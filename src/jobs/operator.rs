@@ -10,7 +10,7 @@ use super::{Job, JobContext, Outcome, Priority, enqueue_upkeep, store};
 use crate::app::App;
 use crate::db::{Scope, Write};
 use crate::error::Result;
-use crate::{chat, http, knowledge, on, usage};
+use crate::{chat, http, integrations, knowledge, on, usage};
 
 /// A recurring job.
 pub(super) struct Schedule {
@@ -61,6 +61,7 @@ async fn clear(app: &App) -> Result<()> {
         on!(write, c => sqlx::query(statement).bind(now).execute(c).await.map(drop))?;
     }
     write.commit().await?;
+    integrations::google::operator::forget_stale_attempts(app).await?;
     knowledge::sync::operator::take_up_silent(app).await?;
     knowledge::sources::operator::mend_due_times(app).await?;
     knowledge::sync::operator::forget_old(app).await?;

@@ -178,6 +178,16 @@ impl Drop for IncomingFile {
     }
 }
 
+impl std::fmt::Debug for StagedFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("StagedFile")
+            .field("content_hash", &self.content_hash)
+            .field("size_bytes", &self.size_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 impl StagedFile {
     /// Where the bytes are until the store takes them over.
     pub fn path(&self) -> &Path {

@@ -18,6 +18,9 @@ const NO_CHANGES: &[&str] = &[
     "PUT /api/auth/password",
 ];
 
+/// Operations that need something outside the service; the tests beside their counterpart look at their lines.
+const LOOKED_AT_ELSEWHERE: &[&str] = &["DELETE /api/integrations/google"];
+
 /// The line that each of the other operations leaves. In this order they do not stand in each other's way.
 const CHANGES: &[(&str, &str)] = &[
     ("POST /api/chatbots", "chatbot.create"),
@@ -108,6 +111,7 @@ async fn every_administrative_operation_leaves_one_line_that_names_it() {
     for operation in operations
         .iter()
         .filter(|operation| operation.need != Need::Nothing && operation.method != "GET")
+        .filter(|operation| !LOOKED_AT_ELSEWHERE.contains(&operation.name().as_str()))
     {
         let name = operation.name();
         assert!(

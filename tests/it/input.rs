@@ -168,7 +168,13 @@ async fn a_body_past_the_limit_is_refused_by_the_bytes_received() {
 async fn a_query_that_an_operation_does_not_know_is_refused() {
     let service = start().await;
     let acme = service.tenant("acme").await;
-    for operation in operations().iter().filter(|operation| operation.has_query()) {
+    // Google says more to the address where it sends a browser back than its manual tells.
+    let is_ours = |operation: &&Operation| operation.path != "/api/integrations/google/callback";
+    for operation in operations()
+        .iter()
+        .filter(|operation| operation.has_query())
+        .filter(is_ours)
+    {
         let ids = Ids::random();
         let plain = operation.call(&ids);
         let path = plain.target.split('?').next().expect("a path").to_owned();

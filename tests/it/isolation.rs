@@ -25,6 +25,8 @@ const LISTS: &[&str] = &[
 async fn start() -> TestApp {
     TestOptions::default()
         .set("limits.login_attempts", 1000)
+        .set("google.client_id", "an application")
+        .set("google.client_secret", "its secret")
         .start()
         .await
 }

@@ -23,45 +23,6 @@ async fn follow(drive: &Drive, tree: &mut Tree, token: &str, shared_drive: Optio
     }
 }
 
-/// Does one of the things that people do to their files.
-fn meddle(fake: &FakeDrive, random: &mut StdRng, places: &[String], root: &str) {
-    let ids: Vec<String> = fake
-        .ids()
-        .into_iter()
-        .filter(|id| id != root && !places.contains(id))
-        .collect();
-    let pick = |random: &mut StdRng, from: &[String]| from[random.random_range(0..from.len())].clone();
-    let folders: Vec<String> = ids
-        .iter()
-        .filter(|id| id.starts_with("dir"))
-        .cloned()
-        .chain(places.to_vec())
-        .collect();
-    let parent = pick(random, &folders);
-    match random.random_range(0..12) {
-        0 | 1 => drop(fake.text("file", &[&parent], &random.random::<u32>().to_string())),
-        2 => drop(fake.folder("dir", &[&parent])),
-        3 => drop(fake.document("doc", &[&parent], "words")),
-        4 => drop(fake.shortcut(
-            "link",
-            &[&parent],
-            &pick(random, &[ids, places.to_vec()].concat()),
-        )),
-        5 => {
-            let second = pick(random, &folders);
-            if fake.drive_of(&second) == fake.drive_of(&parent) && second != parent {
-                fake.text("twice", &[&parent, &second], "in two folders");
-            }
-        }
-        _ if ids.is_empty() => {}
-        6 | 7 => fake.move_to(&pick(random, &ids), &[&parent]),
-        8 => fake.trash(&pick(random, &ids)),
-        9 => fake.untrash(&pick(random, &ids)),
-        10 => fake.delete(&pick(random, &ids)),
-        _ => fake.share(&pick(random, &ids), random.random_bool(0.6)),
-    }
-}
-
 #[tokio::test]
 async fn following_changes_finds_what_a_person_finds_whatever_happened() {
     for seed in 0..24 {
@@ -82,7 +43,7 @@ async fn following_changes_finds_what_a_person_finds_whatever_happened() {
         let mut token: Option<String> = None;
         for step in 0..20 {
             for _ in 0..random.random_range(1..5) {
-                meddle(&fake, &mut random, &places, &root);
+                fake.meddle(&mut random, &places, &root);
             }
             // As a service does that was started anew each time: from what is stored.
             let mut tree = Tree::new(scope(&root), stored.values().cloned());

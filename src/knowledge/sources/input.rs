@@ -13,6 +13,7 @@ use super::settings::{Drive, Fetching, Pages, Settings, Sitemap, Website};
 use super::{Secrets, SourceKind};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::integrations::google;
 
 /// Longest address in characters.
 const MAX_URL_CHARS: usize = 2_000;
@@ -399,13 +400,16 @@ fn check_drive(drive: &Drive, secrets: &Secrets) -> Result<()> {
         }
     }
     if let Some(credentials) = &secrets.drive_credentials {
-        let is_text = |name: &str| credentials[name].as_str().is_some_and(|text| !text.is_empty());
         let is_small = credentials.to_string().len() <= MAX_CREDENTIALS_BYTES;
-        if !is_small || !is_text("client_email") || !is_text("private_key") {
+        let refusal = google::check_credentials(credentials).err();
+        if let Some(reason) = refusal
+            .map(|error| error.to_string())
+            .or((!is_small).then(|| "they are too long".to_owned()))
+        {
             return Err(Error::invalid(
                 "invalid_credentials",
                 "drive.credentials",
-                "credentials must be the JSON key of a service account, with client_email and private_key",
+                format!("credentials must be the JSON key of a service account: {reason}"),
             ));
         }
     }

@@ -23,10 +23,13 @@ use ingest::ExtractedDocument;
 use tokio::time::Instant;
 
 use super::Note;
-use super::items::{Item, Validators};
+use super::drive::DriveDriver;
+use super::items::{Item, Place, Validators};
 use super::website::WebDriver;
 use crate::app::App;
+use crate::db::Write;
 use crate::error::{Error, Result};
+use crate::knowledge::files::StagedFile;
 use crate::knowledge::reading::KeptAs;
 use crate::knowledge::sources::Source;
 
@@ -35,6 +38,16 @@ pub(super) trait Driver: Send + Sync {
     /// What there is, from `cursor` on; `None` is the beginning.
     fn list<'a>(&'a self, known: &'a Known)
     -> BoxFuture<'a, Result<std::result::Result<Listing, ListError>>>;
+
+    /// Stores what the driver itself has to know the next time, in the transaction that takes in the page it listed last.
+    fn keep<'a>(&'a self, _write: &'a mut Write, _place: Place) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What stands in the way of reading anything more. Items that met it are [`Outcome::NotBegun`].
+    fn obstacle(&self) -> Option<ListError> {
+        None
+    }
 
     /// Whether the owner's settings let this item be part of the source at all.
     fn admits(&self, item: &Item) -> bool;
@@ -67,7 +80,6 @@ pub(super) struct Known {
     /// [`Listing::next_cursor`] of the page before.
     pub cursor: Option<String>,
     /// What the last complete run left for this one; none when everything is to be listed.
-    #[expect(dead_code, reason = "sites have no lists of changes")]
     pub change_token: Option<String>,
 }
 
@@ -196,6 +208,8 @@ pub(super) struct Content {
 pub(super) enum File {
     /// The file as it was received; it is read when it is indexed.
     Original(Bytes),
+    /// Like [`File::Original`], of a file that was too large for memory. None once it is in its place.
+    Staged(Option<Box<StagedFile>>),
     /// What was read already.
     Reading(Box<ExtractedDocument>),
 }
@@ -204,7 +218,7 @@ impl File {
     /// What the document's row says of it.
     pub(super) fn kept_as(&self) -> KeptAs {
         match self {
-            Self::Original(_) => KeptAs::Original,
+            Self::Original(_) | Self::Staged(_) => KeptAs::Original,
             Self::Reading(_) => KeptAs::Reading,
         }
     }
@@ -212,6 +226,9 @@ impl File {
 
 /// Opens a source for reading. Refused with a conflict when its settings or secrets cannot be used.
 pub(super) async fn open(app: &App, source: &Source) -> Result<Arc<dyn Driver>> {
+    if let Some(driver) = DriveDriver::open(app, source).await? {
+        return Ok(Arc::new(driver));
+    }
     match WebDriver::open(app, source)? {
         Some(driver) => Ok(Arc::new(driver)),
         None => Err(Error::conflict(

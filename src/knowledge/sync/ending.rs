@@ -202,8 +202,9 @@ async fn finish(app: &App, hold: &Hold, tally: &Tally, notes: Vec<Note>, held: i
         .chain(&notes)
         .any(|note| !is_limited_only(note));
     let first = store::find_first_failure(&mut write, place).await?;
-    let has_read_nothing =
-        failed > 0 && !tally.has_read_documents() && (!hold.run.lists_changes || tally.other == 0);
+    let has_read_nothing = failed > 0
+        && !tally.has_read_documents()
+        && (!hold.run.lists_changes || tally.other + counts.unchanged == 0);
     let (state, error) = if has_read_nothing {
         (RunState::Failed, first)
     } else if failed > 0 || has_doubts {

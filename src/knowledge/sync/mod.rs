@@ -7,6 +7,7 @@
 
 mod batch;
 mod documents;
+mod drive;
 mod driver;
 mod ending;
 mod items;

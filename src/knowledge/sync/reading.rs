@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::batch::{self, ReadItem};
-use super::driver::{Content, Driver, File, Outcome, Reading, Retry};
+use super::driver::{Content, Driver, File, ListError, Outcome, Reading, Retry};
 use super::items::{self, Item};
 use super::slice::{Hold, Next, Progress};
 use super::{Note, Phase, documents, orphans, text};
@@ -131,10 +131,16 @@ impl Reader<'_> {
             drop(conn);
             // Behind the limit only items with documents are left to read.
             let level = Level::new(depth, if room <= 0 { i64::MAX } else { room });
-            match self.read_level(level).await? {
-                Read::Some => {}
-                Read::Nothing => return Ok(Next::Again(now + BUSY_PAUSE)),
-                Read::Lost => return Ok(Next::Over),
+            let read = self.read_level(level).await?;
+            match (read, self.driver.obstacle()) {
+                (Read::Lost, _) => return Ok(Next::Over),
+                (_, Some(ListError::Failed { code, message })) => return Ok(Next::Failed { code, message }),
+                (_, Some(ListError::Later { retry_after, .. })) => {
+                    let pause = retry_after.and_then(|pause| TimeDelta::from_std(pause).ok());
+                    return Ok(Next::Again(now + pause.unwrap_or(BUSY_PAUSE)));
+                }
+                (Read::Some, None) => {}
+                (Read::Nothing, None) => return Ok(Next::Again(now + BUSY_PAUSE)),
             }
         }
     }
@@ -145,6 +151,7 @@ impl Reader<'_> {
             || self.failures_in_a_row >= FAILURES_IN_A_ROW
             || Instant::now() >= self.end_at
             || self.app.stopping.is_cancelled()
+            || self.driver.obstacle().is_some()
     }
 
     /// The next item of a level.
@@ -393,6 +400,10 @@ async fn keep(app: &App, tenant_id: TenantId, item: &Item, content: &mut Content
             **extracted = ExtractedDocument::default();
             Ok(Some(kept.file_key))
         }
+        File::Staged(staged) => match staged.take() {
+            Some(staged) => Ok(Some(app.files.keep(tenant_id, *staged).await?)),
+            None => Err(Error::internal("a file was put in place twice")),
+        },
         File::Original(bytes) => {
             let mut incoming = app.files.receive().await?;
             incoming.write(bytes).await?;

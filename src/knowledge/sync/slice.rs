@@ -58,6 +58,11 @@ pub(super) enum Next {
     Phase(Phase),
     /// The same phase, in the next slice, not before this time.
     Again(DateTime<Utc>),
+    /// The run fails, with nothing removed.
+    Failed {
+        code: String,
+        message: String,
+    },
     /// The run is no longer ours, or it has ended.
     Over,
 }
@@ -211,6 +216,10 @@ async fn go_on(app: &App, hold: &mut Hold) -> Result<Outcome> {
         };
         match next {
             Next::Over => return Ok(Outcome::Done),
+            Next::Failed { code, message } => {
+                fail(app, hold, &code, &message).await?;
+                return Ok(Outcome::Done);
+            }
             Next::Again(run_at) => {
                 queue_next(app, hold, run_at).await?;
                 return Ok(Outcome::Done);
@@ -262,6 +271,7 @@ async fn list(
     }
     items::list_found(&mut write, place, &each_once(&listing.items), now).await?;
     items::mark_gone(&mut write, place, &listing.gone, now).await?;
+    driver.keep(&mut write, place).await?;
     if listing.is_changes && known.cursor.is_none() {
         // The other side tells of changes once. What could not be read then has not changed since, but is still unread.
         items::list_failed_again(&mut write, place, now).await?;

@@ -5,6 +5,7 @@
 pub mod app;
 pub mod client;
 pub mod databases;
+pub mod drive;
 pub mod embedders;
 pub mod issuer;
 pub mod openai;

@@ -21,6 +21,8 @@ const PLAIN_QUERY: &[&str] = &[
     "title",
     "url",
     "language",
+    "code",
+    "error",
 ];
 
 /// Fields that are called like ids of rows, and name things of others.

@@ -65,6 +65,14 @@ struct Inner {
     held_until: Mutex<Option<Instant>>,
 }
 
+/// The tries of one request so far.
+#[derive(Default)]
+struct Tries {
+    failed: u32,
+    /// Whether the access token was replaced.
+    renewed: bool,
+}
+
 /// A page of a folder's files.
 struct FilePage {
     files: Vec<File>,
@@ -273,8 +281,13 @@ impl Drive {
     pub(super) async fn media(&self, id: &str, start: u64) -> Result<Response, DriveError> {
         let query = [("alt", "media"), ("supportsAllDrives", "true")];
         let url = self.url(&file_path(id, "")?, &query);
-        self.again_and_again(async || self.ask(url.clone(), start).await)
-            .await
+        let mut tries = Tries::default();
+        loop {
+            match self.ask(&url, start).await {
+                Ok(response) => return Ok(response),
+                Err(verdict) => self.go_on(verdict, &mut tries).await?,
+            }
+        }
     }
 
     pub(super) fn options(&self) -> DriveOptions {
@@ -292,63 +305,63 @@ impl Drive {
 
     /// An answer, read whole; one that breaks off is asked for again.
     async fn get_whole(&self, url: Url, limit_bytes: usize) -> Result<Vec<u8>, DriveError> {
-        self.again_and_again(async || {
-            let response = self.ask(url.clone(), 0).await?;
-            let reading = retry::read_body(response, limit_bytes);
-            match tokio::time::timeout(self.0.options.patience, reading).await {
-                Ok(Ok(body)) => Ok(body),
-                Ok(Err(retry::BodyError::TooLong)) => Err(Verdict::End(DriveError::TooLarge {
-                    limit_bytes: limit_bytes as u64,
-                })),
-                Ok(Err(retry::BodyError::Broken(reason))) => Err(passing(&reason)),
-                Err(_) => Err(passing("it took too long")),
-            }
-        })
-        .await
-    }
-
-    /// Carries out one request with its retries.
-    async fn again_and_again<T>(
-        &self,
-        mut attempt_once: impl AsyncFnMut() -> Result<T, Verdict>,
-    ) -> Result<T, DriveError> {
-        let options = self.0.options;
-        let mut renewed = false;
-        let mut attempt = 1;
+        let mut tries = Tries::default();
         loop {
-            self.wait_while_held().await;
-            let (retry_after, error) = match attempt_once().await {
-                Ok(answer) => return Ok(answer),
-                Err(Verdict::End(error)) => return Err(error),
-                // A token may end between two looks at the clock; one that was just made and is refused is no accident.
-                Err(Verdict::NewToken) if renewed => return Err(DriveError::AccessWithdrawn),
-                Err(Verdict::NewToken) => {
-                    renewed = true;
-                    continue;
-                }
-                Err(Verdict::Again { retry_after, error }) => (retry_after, error),
-            };
-            let pause = retry::pause(options.first_pause, attempt, retry_after);
-            if attempt >= options.attempts || pause > LONGEST_PAUSE + options.first_pause {
-                return Err(error);
+            match self.ask_whole(&url, limit_bytes).await {
+                Ok(body) => return Ok(body),
+                Err(verdict) => self.go_on(verdict, &mut tries).await?,
             }
-            if matches!(error, DriveError::RateLimited { .. }) {
-                self.hold(pause);
-            }
-            tokio::time::sleep(pause).await;
-            attempt += 1;
         }
     }
 
+    async fn ask_whole(&self, url: &Url, limit_bytes: usize) -> Result<Vec<u8>, Verdict> {
+        let response = self.ask(url, 0).await?;
+        let reading = retry::read_body(response, limit_bytes);
+        match tokio::time::timeout(self.0.options.patience, reading).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(retry::BodyError::TooLong)) => Err(Verdict::End(DriveError::TooLarge {
+                limit_bytes: limit_bytes as u64,
+            })),
+            Ok(Err(retry::BodyError::Broken(reason))) => Err(passing(&reason)),
+            Err(_) => Err(passing("it took too long")),
+        }
+    }
+
+    /// Waits for the next try after one that failed; ends with why there is none.
+    async fn go_on(&self, verdict: Verdict, tries: &mut Tries) -> Result<(), DriveError> {
+        let options = self.0.options;
+        let (retry_after, error) = match verdict {
+            Verdict::End(error) => return Err(error),
+            // A token may end between two looks at the clock; one that was just made and is refused is no accident.
+            Verdict::NewToken if tries.renewed => return Err(DriveError::AccessWithdrawn),
+            Verdict::NewToken => {
+                tries.renewed = true;
+                return Ok(());
+            }
+            Verdict::Again { retry_after, error } => (retry_after, error),
+        };
+        tries.failed += 1;
+        let pause = retry::pause(options.first_pause, tries.failed, retry_after);
+        if tries.failed >= options.attempts || pause > LONGEST_PAUSE + options.first_pause {
+            return Err(error);
+        }
+        if matches!(error, DriveError::RateLimited { .. }) {
+            self.hold(pause);
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
     /// Sends one request; anything but success is a verdict.
-    async fn ask(&self, url: Url, start: u64) -> Result<Response, Verdict> {
+    async fn ask(&self, url: &Url, start: u64) -> Result<Response, Verdict> {
+        self.wait_while_held().await;
         let token = self
             .0
             .tokens
             .get()
             .await
             .map_err(|error| Verdict::End(error.into()))?;
-        let mut request = self.0.client.get(url).bearer_auth(&token);
+        let mut request = self.0.client.get(url.clone()).bearer_auth(&token);
         if start > 0 {
             request = request.header(header::RANGE, format!("bytes={start}-"));
         }

@@ -41,6 +41,9 @@ pub enum DriveError {
     /// A list that Drive itself calls incomplete, or one that does not end.
     #[error("Drive gave only a part of the list. The next sync asks again.")]
     Incomplete,
+    /// More files than one source may have.
+    #[error("The folder has more than {most} files and folders. Choose folders below it.")]
+    TooMany { most: usize },
     /// Too many requests; it goes on after a while.
     #[error("Google limits how often the account may ask. The sync goes on later.")]
     RateLimited { retry_after: Duration },
@@ -66,6 +69,7 @@ impl DriveError {
             Self::Changed => "changed_while_reading",
             Self::PageTokenExpired => "page_token_expired",
             Self::Incomplete => "incomplete_list",
+            Self::TooMany { .. } => "too_many_files",
             Self::RateLimited { .. } => "rate_limited",
             Self::Unavailable { .. } => "drive_unavailable",
             Self::Rejected { .. } => "drive_rejected",

@@ -212,6 +212,14 @@ impl Tree {
         look_ups.chain(lists).take(limit).collect()
     }
 
+    /// What is to be asked about the roots alone, before anything else.
+    pub fn root_questions(&self) -> Vec<Question> {
+        let roots: HashSet<&String> = self.scope.folders.iter().chain(&self.scope.files).collect();
+        let mut questions = self.questions(usize::MAX);
+        questions.retain(|question| matches!(question, Question::LookUp { id } if roots.contains(id)));
+        questions
+    }
+
     /// Takes in what Drive said.
     pub fn answer(&mut self, question: &Question, answer: Answer) {
         let (Question::LookUp { id } | Question::List { id, .. }) = question;

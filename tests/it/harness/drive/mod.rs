@@ -12,6 +12,7 @@
 mod accounts;
 mod mask;
 mod office;
+mod people;
 mod serve;
 mod store;
 

@@ -1,0 +1,3 @@
+//! Accounts with other services that a tenant lets us into.
+
+pub mod google;

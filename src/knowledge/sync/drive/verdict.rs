@@ -1,0 +1,74 @@
+//! What a file's version and its refusals mean.
+
+use ingest::loader::drive::DriveError;
+
+use super::store::{KnownItem, Refusal};
+use crate::knowledge::sync::driver::{ListError, Outcome, Reading, Retry};
+use crate::knowledge::sync::items::Item;
+use crate::knowledge::sync::text;
+
+/// What a document's version hangs on: a new name is something new to read.
+pub(super) fn version(name: &str, content: &str) -> String {
+    format!("{content} {name}")
+}
+
+pub(super) fn list_error(error: &DriveError) -> ListError {
+    match (error, error.retry_after()) {
+        (DriveError::NotFound, _) => ListError::Failed {
+            code: "root_missing".to_owned(),
+            message: "The folder is not there, or the account does not see it any more. Share it with the account, or correct the source; what was read is kept.".to_owned(),
+        },
+        (error, Some(retry_after)) => ListError::Later {
+            message: error.to_string(),
+            retry_after: Some(retry_after),
+        },
+        (error, None) => ListError::Failed {
+            code: error.code().to_owned(),
+            message: error.to_string(),
+        },
+    }
+}
+
+pub(super) fn failed(item: &Item, code: &str, message: &str, retry: Retry) -> Reading {
+    tracing::debug!(file.id = item.key, code, "a file could not be read");
+    Outcome::Failed {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        retry,
+    }
+    .into()
+}
+
+impl Refusal {
+    pub(super) fn new(item: &Item, code: &str, message: &str) -> Self {
+        Self {
+            version: refused_version(item),
+            code: code.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    pub(super) fn is_of(&self, item: &Item) -> bool {
+        self.version == refused_version(item)
+    }
+}
+
+/// A reader that has learned since may be able to read what an older one could not.
+fn refused_version(item: &Item) -> String {
+    let listed = item.listed_version.as_deref().unwrap_or_default();
+    format!("{} {listed}", text::reader_version())
+}
+
+impl KnownItem {
+    /// Whether the document is there and was read in this version, by the present reader.
+    pub(super) fn is_read_as(&self, version: &str) -> bool {
+        self.has_document
+            && self.read_version.as_deref() == Some(version)
+            && self.reader_version == Some(text::reader_version())
+            && matches!(self.state.as_str(), "new" | "changed" | "unchanged")
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state == "gone" && !self.has_document
+    }
+}

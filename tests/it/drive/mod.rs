@@ -1,0 +1,6 @@
+//! After a sync of a Drive the knowledge is what the Drive shows, whatever happened to it and on the way.
+
+pub mod desk;
+mod following;
+mod syncing;
+mod trouble;
