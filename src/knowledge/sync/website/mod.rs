@@ -132,7 +132,9 @@ impl WebDriver {
         }
         let mut known: HashSet<String> = listing.items.iter().map(|found| found.key.clone()).collect();
         for Entry { address, lastmod } in site.entries {
-            if let Some(found) = self.find(&address, 1, lastmod)
+            // PostgreSQL stores no such text, and no date holds it.
+            let version = lastmod.filter(|date| !date.contains('\0'));
+            if let Some(found) = self.find(&address, 1, version)
                 && known.insert(found.key.clone())
             {
                 listing.items.push(found);
@@ -183,9 +185,10 @@ impl Driver for WebDriver {
         Box::pin(self.read_page(item, begin_until))
     }
 
-    /// More than one host lets in at once, so that there is work while others wait for their host.
+    /// More than one host lets in at once, so that pages are read while others are fetched; each may be as large as a
+    /// page may be.
     fn concurrency(&self) -> usize {
-        48
+        (2 * self.app.config.crawl.per_host_concurrency).clamp(8, 64)
     }
 
     fn max_items(&self) -> i64 {
