@@ -15,10 +15,10 @@ use crate::id::{DocumentId, TenantId};
 use crate::jobs;
 use crate::knowledge::jobs::RemoveDocuments;
 
-/// How often a run looks whether its documents are indexed: after a second, and a second more for each
-/// [`DOCUMENTS_PER_SECOND`] that are left, up to [`LONGEST_LOOK_S`].
-const DOCUMENTS_PER_SECOND: i64 = 100;
-const LONGEST_LOOK_S: i64 = 15;
+/// When a run looks again whether its documents are indexed: after this time, and this much more for each that is left.
+const INDEX_LOOK_MS: i64 = 500;
+const LOOK_PER_DOCUMENT_MS: i64 = 2;
+const LONGEST_LOOK_MS: i64 = 10_000;
 
 /// Documents that one transaction removes.
 const REMOVED_AT_ONCE: usize = 100;
@@ -36,8 +36,11 @@ pub(super) async fn wait_for_index(app: &App, hold: &Hold) -> Result<Next> {
     if left == 0 {
         return Ok(Next::Phase(Phase::Removing));
     }
-    let pause = (1 + left / DOCUMENTS_PER_SECOND).min(LONGEST_LOOK_S);
-    Ok(Next::Again(app.clock.now() + TimeDelta::seconds(pause)))
+    let pause = left
+        .saturating_mul(LOOK_PER_DOCUMENT_MS)
+        .saturating_add(INDEX_LOOK_MS)
+        .min(LONGEST_LOOK_MS);
+    Ok(Next::Again(app.clock.now() + TimeDelta::milliseconds(pause)))
 }
 
 /// Removes what has vanished, as far as the run can tell, and ends the run.
