@@ -116,7 +116,7 @@ async fn a_shared_drive_and_single_files_are_scopes_too() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_reported_each_time_and_asked_for_once() {
+async fn what_cannot_be_read_is_reported_each_time_and_downloaded_once() {
     let fake = FakeDrive::start().await;
     let service = options_for(&fake).start().await;
     let root = fake.folder("Root", &[]);
@@ -150,11 +150,15 @@ async fn what_cannot_be_read_is_reported_each_time_and_asked_for_once() {
         again.0
     );
     assert_eq!(fake.transfers(), 0);
-    assert_eq!(fake.requests("get"), 1, "only the folder is looked at");
+    assert_eq!(
+        fake.requests("get"),
+        2,
+        "the folder, and whether the file may be downloaded now"
+    );
 
     fake.allow_download(&locked, true);
-    let all = desk.sync_as(json!({ "full": true })).await;
-    assert_eq!(all.counts()[4], 2, "{}", all.0);
+    let allowed = desk.sync().await;
+    assert_eq!(allowed.counts(), [1, 0, 1, 0, 2], "{}", allowed.0);
     assert!(desk.found("locked words").await.contains("Locked words."));
 }
 

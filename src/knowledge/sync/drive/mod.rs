@@ -11,7 +11,6 @@ mod verdict;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
@@ -325,9 +324,13 @@ impl DriveDriver {
                 self.meet(error).await?;
                 Ok(Outcome::NotBegun.into())
             }
+            // Neither changes without the version; whether a file may be downloaded does.
+            Err(error @ (DriveError::ExportTooLarge | DriveError::Unreadable { .. })) => {
+                self.refuse(item, error.code(), &error.to_string()).await
+            }
             Err(error) => {
-                self.refuse(item, error.code(), &error.to_string(), error.retry_after())
-                    .await
+                let retry = error.retry_after().map_or(Retry::Never, Retry::After);
+                Ok(failed(item, error.code(), &error.to_string(), retry))
             }
         }
     }
@@ -359,7 +362,7 @@ impl DriveDriver {
         let format = match format {
             Ok(format) => format,
             Err(error) => {
-                let mut reading = self.refuse(item, error.code(), &error.to_string(), None).await?;
+                let mut reading = self.refuse(item, error.code(), &error.to_string()).await?;
                 reading.bytes = bytes;
                 return Ok(Ok(reading));
             }
@@ -384,22 +387,13 @@ impl DriveDriver {
         }))
     }
 
-    /// A file that cannot be read in this version is not asked for again before there is another one.
-    async fn refuse(
-        &self,
-        item: &Item,
-        code: &str,
-        message: &str,
-        retry_after: Option<Duration>,
-    ) -> Result<Reading> {
-        let Some(pause) = retry_after else {
-            let refusal = Refusal::new(item, code, message);
-            let mut write = self.app.db.write(self.tenant_id).await?;
-            store::put_refusal(&mut write, self.place(item), &refusal).await?;
-            write.commit().await?;
-            return Ok(failed(item, code, message, Retry::Never));
-        };
-        Ok(failed(item, code, message, Retry::After(pause)))
+    /// A file whose content cannot be read in this version is not asked for again before there is another one.
+    async fn refuse(&self, item: &Item, code: &str, message: &str) -> Result<Reading> {
+        let refusal = Refusal::new(item, code, message);
+        let mut write = self.app.db.write(self.tenant_id).await?;
+        store::put_refusal(&mut write, self.place(item), &refusal).await?;
+        write.commit().await?;
+        Ok(failed(item, code, message, Retry::Never))
     }
 
     /// Notes what stands in the way of everything else too.
