@@ -92,7 +92,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Works until the newest run has ended.
-    async fn finish(&self) -> Run {
+    pub async fn finish(&self) -> Run {
         for _ in 0..60 {
             self.tenant.service.drain_jobs().await;
             let path = format!("/api/sources/{}/runs?limit=1", self.source_id);

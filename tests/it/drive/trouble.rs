@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::desk::{Desk, options_for};
+use crate::harness::app::Tenant;
 use crate::harness::drive::{FakeDrive, Fault};
 
 const LIMITED: Fault = Fault::Forbidden {
@@ -268,4 +269,59 @@ async fn without_anything_that_opens_a_drive_a_source_says_so() {
         (422, "invalid_credentials")
     );
     service.drain_jobs().await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_interrupted_goes_on_where_it_stood() {
+    let fake = FakeDrive::start().await;
+    let service = options_for(&fake).start().await;
+    let root = fake.folder("Root", &[]);
+    for n in 0..10 {
+        let folder = fake.folder(&format!("Folder {n}"), &[&root]);
+        fake.text(&format!("{n}.txt"), &[&folder], &format!("Words {n}."));
+    }
+    let tenant = service.tenant("acme").await;
+    let (id, key) = (tenant.id, tenant.key.clone());
+    let chatbot_id = tenant.chatbot("Desk").await.id;
+    let drive = json!({ "folder_id": root, "credentials": fake.service_account() });
+    let path = format!("/api/chatbots/{chatbot_id}/sources");
+    let source_id = tenant
+        .post(&path, json!({ "kind": "drive", "drive": drive }))
+        .await
+        .expect(202)
+        .id();
+    let rest = Fault::Forbidden {
+        reason: "userRateLimitExceeded",
+        retry_after: Some(600),
+    };
+    fake.fail("media", 1, rest);
+    service.drain_jobs().await;
+    let (lists, downloads) = (fake.requests("list"), fake.requests("media"));
+    assert!(downloads < 10, "the run was interrupted");
+
+    let service = service.restart(&[]).await;
+    let tenant = Tenant {
+        service: &service,
+        id,
+        key,
+    };
+    let desk = Desk {
+        tenant,
+        chatbot_id,
+        source_id,
+    };
+    // Google's clock goes on as ours does; a new process signs anew.
+    fake.advance(600);
+    let run = desk.finish().await;
+
+    assert_eq!(
+        (run.state(), run.counts()),
+        ("done", [10, 0, 0, 0, 0]),
+        "{}",
+        run.0
+    );
+    assert_eq!(desk.knowledge().await, fake.view(&[&root]));
+    assert_eq!(fake.requests("list"), lists, "nothing was listed twice");
+    // One that was refused, and at most those that were under way beside it.
+    assert!(fake.requests("media") <= 10 + 4, "{}", fake.requests("media"));
 }
