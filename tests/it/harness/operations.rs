@@ -229,6 +229,11 @@ impl Operation {
         ids.of(kind).to_owned()
     }
 
+    /// Whether its body may be a file of any type.
+    pub fn takes_files(&self) -> bool {
+        !self.document["requestBody"]["content"]["application/octet-stream"].is_null()
+    }
+
     /// Whether it takes any query.
     pub fn has_query(&self) -> bool {
         self.query_names().next().is_some()
