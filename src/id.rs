@@ -72,6 +72,8 @@ id_type! {
     DocumentId,
     /// One retrievable span of a document.
     ChunkId,
+    /// What an owner changed in the chunks of a document.
+    ChunkEditId,
     /// A thread of messages.
     ConversationId,
     /// One utterance in a conversation.

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
+use crate::part::{PartOutlet, is_part};
 use crate::{ExtractError, Limits, Metadata, WebPage};
 
 /// Blocks of one document. More of them than this is a file made to hurt, or one that should be split.
@@ -76,6 +77,11 @@ pub(crate) struct DocumentBuilder {
     /// The last block spans several lines.
     last_has_lines: bool,
     max_bytes: usize,
+    /// Takes parts of the document as soon as they are large enough.
+    outlet: Option<PartOutlet>,
+    /// Bytes of the parts that are gone, and the title that the first of them gave.
+    gone_bytes: usize,
+    gone_title: Option<Option<String>>,
     overflow: Option<&'static str>,
     pub(crate) title: Option<String>,
     pub(crate) page_count: Option<u32>,
@@ -93,6 +99,9 @@ impl DocumentBuilder {
             headings: Vec::new(),
             last_has_lines: false,
             max_bytes: usize::try_from(limits.max_unpacked_bytes).unwrap_or(usize::MAX),
+            outlet: PartOutlet::take(),
+            gone_bytes: 0,
+            gone_title: None,
             overflow: None,
             title: None,
             page_count: None,
@@ -120,7 +129,7 @@ impl DocumentBuilder {
             self.overflow = Some("too many paragraphs");
             return;
         }
-        if self.text.len() + cleaned.len() > self.max_bytes {
+        if self.gone_bytes + self.text.len() + cleaned.len() > self.max_bytes {
             self.overflow = Some("too much text");
             return;
         }
@@ -129,6 +138,7 @@ impl DocumentBuilder {
         self.last_has_lines = has_lines;
         self.text.push_str(separator);
         self.chars += separator.len();
+        self.let_part_go();
         let start = self.chars;
         self.chars += cleaned.chars().count();
         self.text.push_str(&cleaned);
@@ -157,7 +167,28 @@ impl DocumentBuilder {
         self.overflow.is_some()
     }
 
-    /// The document, or why there is none.
+    /// Hands over what there is, when that is a part. The block to come begins the next one.
+    fn let_part_go(&mut self) {
+        let Some(outlet) = &mut self.outlet else { return };
+        if !is_part(&self.text, &self.blocks) {
+            return;
+        }
+        let title = match &self.gone_title {
+            Some(title) => title.clone(),
+            None => title_of(self.title.clone(), &self.text, &self.blocks),
+        };
+        self.gone_bytes += self.text.len();
+        self.gone_title = Some(title.clone());
+        self.chars = 0;
+        outlet.send(ExtractedDocument {
+            title,
+            text: std::mem::take(&mut self.text),
+            blocks: std::mem::take(&mut self.blocks),
+            ..ExtractedDocument::default()
+        });
+    }
+
+    /// The document, or the last part of it where others are gone, or why there is none.
     pub(crate) fn finish(self) -> Result<ExtractedDocument, ExtractError> {
         if let Some(reason) = self.overflow {
             return Err(ExtractError::too_large(reason));
@@ -166,11 +197,10 @@ impl DocumentBuilder {
         if self.blocks.is_empty() && self.web.is_none() {
             return Err(ExtractError::NoText { scanned: false });
         }
-        let title = self
-            .title
-            .or_else(|| first_heading(&self.text, &self.blocks))
-            .map(|title| shorten(&one_line(&clean_prose(&title)), MAX_HEADING_CHARS))
-            .filter(|title| !title.is_empty());
+        let title = match self.gone_title {
+            Some(title) => title,
+            None => title_of(self.title, &self.text, &self.blocks),
+        };
         Ok(ExtractedDocument {
             title,
             text: self.text,
@@ -256,6 +286,13 @@ pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
         Some(space) if space > cut / 2 => head[..space].trim_end().to_owned(),
         _ => head.to_owned(),
     }
+}
+
+/// The title that the document gives itself, else the heading that opens it.
+fn title_of(own: Option<String>, text: &str, blocks: &[Block]) -> Option<String> {
+    own.or_else(|| first_heading(text, blocks))
+        .map(|title| shorten(&one_line(&clean_prose(&title)), MAX_HEADING_CHARS))
+        .filter(|title| !title.is_empty())
 }
 
 /// The heading that opens the document, if one does: some formats have no other title.

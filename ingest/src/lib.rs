@@ -17,6 +17,7 @@ mod metadata;
 
 mod document;
 mod extract;
+mod part;
 
 mod chunk;
 
@@ -24,7 +25,7 @@ pub mod loader;
 mod ocr;
 pub mod sandbox;
 
-pub use chunk::{Chunk, ChunkOptions, chunk};
+pub use chunk::{Chunk, ChunkOptions, Chunker, chunk};
 pub use document::{Block, BlockKind, ExtractedDocument};
 pub use error::ExtractError;
 pub use extract::extract;

@@ -1,17 +1,18 @@
-//! Cutting a document into chunks, and telling which of them are there already.
+//! Cutting a document into chunks, with what its owner changed, and telling which of them are there already.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use ingest::{ChunkOptions, ExtractedDocument};
+use ingest::{Chunker, ExtractedDocument};
 use retrieval::embed::{Embedder, estimate_tokens};
 
+use super::chunks::{Edit, Edits};
 use super::indexing::Work;
 use super::store::{self, ChunkRow};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, DocumentId, TenantId};
+use crate::id::{ChunkEditId, ChunkId, DocumentId, TenantId};
 use crate::llm;
 
 /// A chunk with what is embedded for it.
@@ -22,97 +23,162 @@ pub(super) struct CutChunk {
     pub is_indexed: bool,
 }
 
-/// Cuts one version of a document, and gives its chunks their ids: what was there before keeps its id, the rest gets
-/// the ids of this version. So an id that was given up never comes back, and removing it late removes nothing needed.
+/// Cuts one version of a document, part by part, and gives its chunks their ids: what was there before keeps its id, the
+/// rest gets the ids of this version. So an id that was given up never comes back, and removing it late removes nothing
+/// that is needed.
 pub(super) struct Cutter {
-    document_id: DocumentId,
-    file_key: String,
+    /// Tells the ids of this version's chunks from all others.
+    version: Vec<u8>,
     /// Stands in front of each chunk when it is embedded, unless its headings say it already.
     title: String,
-    options: ChunkOptions,
+    chunker: Chunker,
     embedder: Option<Arc<dyn Embedder>>,
     count_prompt_tokens: bool,
     present: PresentChunks,
+    edits: Edits,
     /// How often each content came so far.
     seen: HashMap<ContentKey, u32>,
     position: i64,
 }
 
 impl Cutter {
-    pub(super) fn new(app: &App, work: &Work, title: &str, present: PresentChunks) -> Self {
-        let mut options = ChunkOptions::default();
-        if let Some(embedder) = &app.embedder {
-            options.max_tokens = options.max_tokens.min(embedder.max_tokens());
-        }
+    pub(super) fn new(app: &App, work: &Work, title: &str, present: PresentChunks, edits: Edits) -> Self {
+        let reads = app.embedder.as_deref().map(Embedder::max_tokens);
         Self {
-            document_id: work.id,
-            file_key: work.file_key.clone(),
+            version: version_of(work.id, &work.file_key, work.cut_revision),
             title: title.to_owned(),
-            options,
+            chunker: Chunker::new(work.chunking.options(reads)),
             embedder: app.embedder.clone(),
             count_prompt_tokens: app.model.is_some(),
             present,
+            edits,
             seen: HashMap::new(),
             position: 0,
         }
     }
 
-    /// Cuts the document, off the async threads.
+    /// Cuts the next part, off the async threads.
     pub(super) async fn cut(
         mut self,
-        extracted: ExtractedDocument,
+        part: ExtractedDocument,
+        is_last: bool,
     ) -> Result<(Self, ExtractedDocument, Vec<CutChunk>)> {
         tokio::task::spawn_blocking(move || {
-            let chunks = self.cut_now(&extracted);
-            (self, extracted, chunks)
+            let chunks = self.cut_now(&part, is_last);
+            (self, part, chunks)
         })
         .await
         .map_err(Error::internal)
     }
 
-    fn cut_now(&mut self, extracted: &ExtractedDocument) -> Vec<CutChunk> {
-        let embedder = self.embedder.clone();
-        let count = |text: &str| {
-            embedder
-                .as_deref()
-                .map_or_else(|| estimate_tokens(text), |embedder| embedder.count_tokens(text))
-        };
-        ingest::chunk(extracted, &self.options, &count)
-            .into_iter()
-            .map(|chunk| self.name(chunk))
-            .collect()
+    /// What became of the owner's changes.
+    pub(super) fn edits(&self) -> &Edits {
+        &self.edits
     }
 
-    fn name(&mut self, chunk: ingest::Chunk) -> CutChunk {
+    fn cut_now(&mut self, part: &ExtractedDocument, is_last: bool) -> Vec<CutChunk> {
+        let embedder = self.embedder.clone();
+        let count = |text: &str| count_tokens(embedder.as_deref(), text);
+        let chunks = self.chunker.chunk(part, &count);
+        let mut cut: Vec<CutChunk> = chunks.into_iter().map(|chunk| self.name(chunk)).collect();
+        // Nothing but an owner's own chunks is no document.
+        if is_last && self.position > 0 {
+            let additions = self.edits.additions().to_vec();
+            cut.extend(additions.into_iter().map(|edit| self.add(edit)));
+        }
+        cut
+    }
+
+    /// A chunk of the document, as its owner wants it.
+    fn name(&mut self, mut chunk: ingest::Chunk) -> CutChunk {
+        let Some(edit) = self.edits.next_of(&chunk.text).cloned() else {
+            return self.finish(chunk, None, None, true);
+        };
+        let mut original = None;
+        if let Some(text) = edit.text {
+            chunk.token_count = count_tokens(self.embedder.as_deref(), &text);
+            original = Some(std::mem::replace(&mut chunk.text, text));
+        }
+        self.finish(chunk, Some(edit.id), original, edit.is_enabled)
+    }
+
+    /// A chunk of the owner's own, behind the end of the document.
+    fn add(&mut self, edit: Edit) -> CutChunk {
+        let text = edit.text.unwrap_or_default();
+        let chunk = ingest::Chunk {
+            token_count: count_tokens(self.embedder.as_deref(), &text),
+            text,
+            start: self.chunker.chars(),
+            end: self.chunker.chars(),
+            heading_path: edit.heading.into_iter().collect(),
+            ..ingest::Chunk::default()
+        };
+        self.finish(chunk, Some(edit.id), None, edit.is_enabled)
+    }
+
+    fn finish(
+        &mut self,
+        chunk: ingest::Chunk,
+        edit_id: Option<ChunkEditId>,
+        original_text: Option<String>,
+        is_enabled: bool,
+    ) -> CutChunk {
         let embedding_text = with_title(&self.title, chunk.embedding_text());
         let content_hash = crate::secrets::token_hash(&embedding_text);
         let key = content_key(&content_hash);
-        let count = self.seen.entry(key).or_default();
-        let repeat = *count;
-        *count += 1;
-        let kept = self.present.ids_of_content.get(&(key, repeat)).copied();
+        let (id, is_indexed) = match edit_id {
+            // What an owner changed keeps its id whatever it says.
+            Some(edit_id) => match self.present.ids_of_edits.get(&edit_id) {
+                Some((id, indexed)) => (*id, *indexed == key),
+                None => (self.new_id(edit_id.0.as_bytes(), 0), false),
+            },
+            None => {
+                let count = self.seen.entry(key).or_default();
+                let repeat = *count;
+                *count += 1;
+                match self.present.ids_of_content.get(&(key, repeat)) {
+                    Some(id) => (*id, true),
+                    None => (self.new_id(content_hash.as_bytes(), repeat), false),
+                }
+            }
+        };
         let row = ChunkRow {
-            id: kept.unwrap_or_else(|| chunk_id(self.document_id, &self.file_key, &content_hash, repeat)),
+            id,
             position: self.position,
             prompt_token_count: if self.count_prompt_tokens {
                 as_i64(llm::tokens::count(&chunk.text))
             } else {
                 0
             },
-            heading: (!chunk.heading_path.is_empty()).then(|| chunk.heading_path.join(" › ")),
+            heading: chunk.heading(),
             page: chunk.page.map(i64::from),
             start_char: as_i64(chunk.start),
             end_char: as_i64(chunk.end),
             token_count: as_i64(chunk.token_count),
             content_hash,
             text: chunk.text,
+            edit_id,
+            original_text,
+            is_enabled,
         };
         self.position += 1;
         CutChunk {
-            is_indexed: kept.is_some() && self.present.are_current,
+            is_indexed: is_indexed && self.present.are_current,
             row,
             embedding_text,
         }
+    }
+
+    /// A new chunk's id follows from its document's version, its content and how often that content came before, so
+    /// that doing the work twice makes the same chunks.
+    fn new_id(&self, content: &[u8], repeat: u32) -> ChunkId {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(&self.version);
+        hash.update(content);
+        hash.update(&repeat.to_be_bytes());
+        let digest = hash.finish();
+        let bytes: [u8; 16] = digest.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
+        ChunkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
 
@@ -123,6 +189,8 @@ pub(super) struct PresentChunks {
     are_current: bool,
     /// By content, and how often it came before.
     ids_of_content: HashMap<(ContentKey, u32), ChunkId>,
+    /// Chunks that their owner changed, with the content that the index holds.
+    ids_of_edits: HashMap<ChunkEditId, (ChunkId, ContentKey)>,
 }
 
 impl PresentChunks {
@@ -133,30 +201,47 @@ impl PresentChunks {
         let mut conn = app.db.read(tenant_id).await?;
         let rows = store::list_chunk_ids(&mut conn, tenant_id, work.id).await?;
         drop(conn);
+        let model = app.embedding_model().unwrap_or(super::operator::NO_MODEL);
+        let mut present = Self {
+            are_current: work.embedding_model.as_deref() == Some(model),
+            ..Self::default()
+        };
         let mut seen: HashMap<ContentKey, u32> = HashMap::new();
-        let mut ids_of_content = HashMap::with_capacity(rows.len());
-        for (id, content_hash) in rows {
+        for (id, content_hash, edit_id) in rows {
             let key = content_key(&content_hash);
+            if let Some(edit_id) = edit_id {
+                present.ids_of_edits.insert(edit_id, (id, key));
+                continue;
+            }
             let count = seen.entry(key).or_default();
-            ids_of_content.insert((key, *count), id);
+            present.ids_of_content.insert((key, *count), id);
             *count += 1;
         }
-        let model = app.embedding_model().unwrap_or(super::operator::NO_MODEL);
-        Ok(Self {
-            are_current: work.embedding_model.as_deref() == Some(model),
-            ids_of_content,
-        })
+        Ok(present)
     }
 }
 
 /// The first half of a content hash: documents may have hundreds of thousands of chunks, and no two contents share it.
-type ContentKey = u128;
+/// Zero while a chunk waits to be embedded.
+pub(super) type ContentKey = u128;
 
-fn content_key(content_hash: &str) -> ContentKey {
+pub(super) fn content_key(content_hash: &str) -> ContentKey {
     content_hash
         .get(..32)
         .and_then(|half| u128::from_str_radix(half, 16).ok())
         .unwrap_or_default()
+}
+
+/// Tokens as the embedding model counts them, or about so many without one.
+pub(super) fn count_tokens(embedder: Option<&dyn Embedder>, text: &str) -> usize {
+    embedder.map_or_else(|| estimate_tokens(text), |embedder| embedder.count_tokens(text))
+}
+
+fn version_of(id: DocumentId, file_key: &str, cut_revision: i64) -> Vec<u8> {
+    let mut version = id.0.as_bytes().to_vec();
+    version.extend(cut_revision.to_be_bytes());
+    version.extend(file_key.as_bytes());
+    version
 }
 
 /// What is embedded for a chunk names the document, unless its headings do already.
@@ -166,19 +251,6 @@ fn with_title(title: &str, text: String) -> String {
     } else {
         format!("{title}\n{text}")
     }
-}
-
-/// A new chunk's id follows from its document's version, its content and how often that content came before, so that
-/// doing the work twice makes the same chunks.
-fn chunk_id(document_id: DocumentId, file_key: &str, content_hash: &str, repeat: u32) -> ChunkId {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(document_id.0.as_bytes());
-    hash.update(file_key.as_bytes());
-    hash.update(content_hash.as_bytes());
-    hash.update(&repeat.to_be_bytes());
-    let digest = hash.finish();
-    let bytes: [u8; 16] = digest.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
-    ChunkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// A number of things as the database keeps it.
@@ -192,25 +264,47 @@ mod tests {
 
     use super::*;
 
+    fn cutter(document: u128, file_key: &str, revision: i64) -> Cutter {
+        Cutter {
+            version: version_of(DocumentId(Uuid::from_u128(document)), file_key, revision),
+            title: "Title".to_owned(),
+            chunker: Chunker::new(ingest::ChunkOptions::default()),
+            embedder: None,
+            count_prompt_tokens: false,
+            present: PresentChunks::default(),
+            edits: Edits::default(),
+            seen: HashMap::new(),
+            position: 0,
+        }
+    }
+
     #[test]
     fn doing_the_work_twice_makes_the_same_chunks() {
-        let document = DocumentId(Uuid::from_u128(7));
+        let id = |cutter: Cutter, content: &str, repeat| cutter.new_id(content.as_bytes(), repeat);
+        let first = id(cutter(7, "v1", 0), "abc", 0);
 
-        assert_eq!(
-            chunk_id(document, "v1", "abc", 0),
-            chunk_id(document, "v1", "abc", 0)
-        );
-        assert_ne!(
-            chunk_id(document, "v1", "abc", 0),
-            chunk_id(document, "v1", "abc", 1)
-        );
-        assert_ne!(
-            chunk_id(document, "v1", "abc", 0),
-            chunk_id(document, "v2", "abc", 0)
-        );
-        assert_ne!(
-            chunk_id(document, "v1", "abc", 0),
-            chunk_id(DocumentId(Uuid::from_u128(8)), "v1", "abc", 0)
-        );
+        assert_eq!(id(cutter(7, "v1", 0), "abc", 0), first);
+        assert_ne!(id(cutter(7, "v1", 0), "abc", 1), first);
+        assert_ne!(id(cutter(7, "v1", 0), "abd", 0), first);
+        assert_ne!(id(cutter(7, "v1", 1), "abc", 0), first);
+        assert_ne!(id(cutter(7, "v2", 0), "abc", 0), first);
+        assert_ne!(id(cutter(8, "v1", 0), "abc", 0), first);
+    }
+
+    #[test]
+    fn equal_chunks_of_one_document_have_ids_of_their_own() {
+        let chunk = |start: usize| ingest::Chunk {
+            text: "The same.".to_owned(),
+            start,
+            end: start + 9,
+            ..ingest::Chunk::default()
+        };
+        let mut cutter = cutter(7, "v1", 0);
+
+        let (first, second) = (cutter.name(chunk(0)), cutter.name(chunk(20)));
+
+        assert_ne!(first.row.id, second.row.id);
+        assert_eq!((first.row.position, second.row.position), (0, 1));
+        assert!(!first.is_indexed && !second.is_indexed);
     }
 }

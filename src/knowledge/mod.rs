@@ -3,6 +3,7 @@
 //! Rows are the truth: a hit in the index counts only while its chunk's row exists, so what is deleted is out of
 //! answers with the commit of its rows, whatever the index still holds.
 
+pub mod chunks;
 mod cut;
 pub mod files;
 pub mod indexing;
@@ -25,7 +26,7 @@ use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, on};
 
@@ -105,6 +106,29 @@ pub struct Chunk {
     pub end_char: i64,
     /// In tokens of the embedding model.
     pub token_count: i64,
+    /// What its owner changed.
+    pub edit_id: Option<ChunkEditId>,
+    /// What the document says where `text` is the owner's.
+    pub original_text: Option<String>,
+    /// Off: in no answer.
+    pub is_enabled: bool,
+}
+
+impl Chunk {
+    /// The owner's own, not of the document: it has no span.
+    pub fn is_added(&self) -> bool {
+        self.start_char == self.end_char
+    }
+}
+
+/// Some megabytes of a document's text.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+pub struct TextPart {
+    /// Where it begins in the document, in characters.
+    pub start_char: i64,
+    pub text: String,
+    /// The number of the part after it; none after the last one.
+    pub next_part: Option<i64>,
 }
 
 /// Makes the source that takes a chatbot's uploaded files, in the transaction that makes the chatbot.
@@ -140,10 +164,10 @@ pub async fn get_document(app: &App, reach: Reach, id: DocumentId) -> Result<Doc
         .ok_or(Error::NotFound("document"))
 }
 
-/// A document's text, empty until it is indexed.
-pub async fn document_text(app: &App, reach: Reach, id: DocumentId) -> Result<String> {
+/// A part of a document's text, counted from 0. Empty until the document is indexed; most have one part.
+pub async fn document_text(app: &App, reach: Reach, id: DocumentId, part: i64) -> Result<TextPart> {
     let mut conn = app.db.read(reach.tenant_id).await?;
-    Ok(store::find_text(&mut conn, reach.tenant_id, id)
+    Ok(store::find_text(&mut conn, reach.tenant_id, id, part)
         .await?
         .unwrap_or_default())
 }
@@ -151,18 +175,6 @@ pub async fn document_text(app: &App, reach: Reach, id: DocumentId) -> Result<St
 /// What the file of a document within reach holds.
 pub async fn kept_as(app: &App, reach: Reach, id: DocumentId) -> Result<reading::KeptAs> {
     store::find_kept_as(&mut app.db.read(reach.tenant_id).await?, reach.tenant_id, id).await
-}
-
-/// A document's chunks from position `from` on, at most `limit`.
-pub async fn list_chunks(
-    app: &App,
-    reach: Reach,
-    id: DocumentId,
-    from: i64,
-    limit: i64,
-) -> Result<Vec<Chunk>> {
-    let mut conn = app.db.read(reach.tenant_id).await?;
-    store::list_chunks(&mut conn, reach.tenant_id, id, from, limit).await
 }
 
 /// Deletes a document: out of answers at once, out of index and files soon after.
@@ -178,6 +190,8 @@ pub async fn delete_document(
         .await?
         .ok_or(Error::NotFound("document"))?;
     store::delete(&mut write, reach.tenant_id, id).await?;
+    let source_id = document.source_id;
+    chunks::delete_edits(&mut write, reach.tenant_id, source_id, &document.external_id).await?;
     let cleaning = jobs::RemoveDocuments {
         document_ids: vec![id],
         chunk_ids: Vec::new(),

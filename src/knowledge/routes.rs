@@ -12,8 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::chunks::routes::{CHUNK_PAGE, ChunkResponse};
 use super::reading::{self, KeptAs};
-use super::{Chunk, Document, DocumentState, Passage, SearchFilter, receive};
+use super::{Document, DocumentState, Passage, SearchFilter, receive};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
@@ -25,9 +26,6 @@ use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId};
 const MAX_SEARCH_LIMIT: i64 = 50;
 const DEFAULT_SEARCH_LIMIT: i64 = 10;
 
-/// Chunks of one page.
-const CHUNK_PAGE: i64 = 500;
-
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
     let uploads = OpenApiRouter::new()
@@ -37,6 +35,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(uploads)
         .routes(routes!(get_document, delete_document))
         .routes(routes!(get_document_file))
+        .merge(super::chunks::routes::routes())
         .routes(routes!(search))
 }
 
@@ -111,41 +110,16 @@ impl From<Document> for DocumentResponse {
 }
 
 #[derive(Serialize, ToSchema)]
-struct ChunkResponse {
-    id: ChunkId,
-    position: i64,
-    text: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    heading: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    page: Option<i64>,
-    /// Character offsets in the document's text, end exclusive.
-    start: i64,
-    end: i64,
-    tokens: i64,
-}
-
-impl From<Chunk> for ChunkResponse {
-    fn from(chunk: Chunk) -> Self {
-        Self {
-            id: chunk.id,
-            position: chunk.position,
-            text: chunk.text,
-            heading: chunk.heading,
-            page: chunk.page,
-            start: chunk.start_char,
-            end: chunk.end_char,
-            tokens: chunk.token_count,
-        }
-    }
-}
-
-#[derive(Serialize, ToSchema)]
 struct DocumentDetail {
     #[serde(flatten)]
     document: DocumentResponse,
-    /// What was read, as chunks and citations count it. Empty until the document is indexed.
+    /// What was read, as chunks and citations count it: all of it, or part `text_part` of a text of many megabytes.
+    /// Empty until the document is indexed.
     text: String,
+    /// Where `text` begins in the document, in characters.
+    text_start: i64,
+    /// The next `text_part`; null when this is the last.
+    next_text_part: Option<i64>,
     /// From position `from_chunk` on, at most 500.
     chunk_list: Vec<ChunkResponse>,
     /// The next `from_chunk`; null when these are the last.
@@ -159,6 +133,9 @@ struct ChunkQuery {
     /// The position of the first chunk in the answer.
     #[param(value_type = Option<i64>)]
     from_chunk: Option<i64>,
+    /// Which part of the text, from 0.
+    #[param(value_type = Option<i64>)]
+    text_part: Option<i64>,
 }
 
 /// The files of an upload.
@@ -242,16 +219,15 @@ async fn get_document(
     let reach = access.reach();
     let from = query.from_chunk.unwrap_or_default().max(0);
     let document = super::get_document(&app, reach, id).await?;
-    let text = super::document_text(&app, reach, id).await?;
-    let mut chunks = super::list_chunks(&app, reach, id, from, CHUNK_PAGE + 1).await?;
-    let next_chunk = (chunks.len() as i64 > CHUNK_PAGE).then_some(from + CHUNK_PAGE);
-    chunks.truncate(CHUNK_PAGE as usize);
-    let chunk_list = chunks.into_iter().map(ChunkResponse::from).collect();
+    let text = super::document_text(&app, reach, id, query.text_part.unwrap_or_default()).await?;
+    let list = super::chunks::list(&app, reach, id, from, CHUNK_PAGE).await?;
     Ok(axum::Json(DocumentDetail {
         document: document.into(),
-        text,
-        chunk_list,
-        next_chunk,
+        text: text.text,
+        text_start: text.start_char,
+        next_text_part: text.next_part,
+        chunk_list: list.chunks.into_iter().map(ChunkResponse::from).collect(),
+        next_chunk: list.next,
     }))
 }
 

@@ -6,12 +6,12 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, QueryBuilder};
 
 use super::reading::KeptAs;
-use super::{Chunk, Document, DocumentState};
+use super::{Chunk, Document, DocumentState, TextPart};
 use crate::db::{Conn, Engine, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::on;
 
 /// Rows in one insert statement: stays far below both engines' limits on bound values.
@@ -237,12 +237,12 @@ pub(super) struct Indexed<'a> {
     pub embedding_model: Option<&'a str>,
 }
 
-/// Marks the version in `file_key` as indexed; false when a newer version took its place.
+/// Marks the version in `file_key`, cut as `cut_revision` says, as indexed; false when a newer one took its place.
 pub(super) async fn set_indexed(
     write: &mut Write,
     tenant_id: TenantId,
     id: DocumentId,
-    file_key: &str,
+    (file_key, cut_revision): (&str, i64),
     indexed: Indexed<'_>,
     now: DateTime<Utc>,
 ) -> Result<bool> {
@@ -250,10 +250,10 @@ pub(super) async fn set_indexed(
         "update document
             set state = 'indexed', error_code = null, error_message = null, title = $4, chunk_count = $5, token_count = $6,
                 page_count = $7, embedding_model = $8, indexed_at = $9, updated_at = $9
-          where tenant_id = $1 and id = $2 and file_key = $3
+          where tenant_id = $1 and id = $2 and file_key = $3 and cut_revision = $10
          returning id",
     ).bind(tenant_id).bind(id).bind(file_key).bind(indexed.title).bind(indexed.chunk_count).bind(indexed.token_count)
-     .bind(indexed.page_count).bind(indexed.embedding_model).bind(now).fetch_optional(c).await)?;
+     .bind(indexed.page_count).bind(indexed.embedding_model).bind(now).bind(cut_revision).fetch_optional(c).await)?;
     Ok(changed.is_some())
 }
 
@@ -291,28 +291,36 @@ pub(super) async fn list_files_of_source(
     )
 }
 
-pub(super) async fn upsert_text(
+/// Replaces a document's text, which is of one part.
+pub(super) async fn replace_text(
     write: &mut Write,
     tenant_id: TenantId,
     id: DocumentId,
     content_hash: &str,
     text: &str,
 ) -> Result<()> {
+    on!(write, c => sqlx::query("delete from document_text where tenant_id = $1 and document_id = $2 and part > 0").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
-        "insert into document_text (document_id, tenant_id, content_hash, text) values ($1, $2, $3, $4)
-         on conflict (document_id) do update set content_hash = excluded.content_hash, text = excluded.text",
+        "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text) values ($1, 0, $2, $3, 0, $4)
+         on conflict (document_id, part) do update set content_hash = excluded.content_hash, start_char = 0, text = excluded.text",
     ).bind(id).bind(tenant_id).bind(content_hash).bind(text).execute(c).await.map(drop))?;
     Ok(())
 }
 
+/// One part of a document's text.
 pub(super) async fn find_text(
     conn: &mut Conn,
     tenant_id: TenantId,
     id: DocumentId,
-) -> Result<Option<String>> {
-    Ok(
-        on!(conn, c => sqlx::query_scalar("select text from document_text where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(id).fetch_optional(c).await)?,
-    )
+    part: i64,
+) -> Result<Option<TextPart>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select start_char, text, (select min(n.part) from document_text n where n.document_id = t.document_id and n.part > t.part) as next_part
+           from document_text t
+          where tenant_id = $1
+            and document_id = $2
+            and part = $3",
+    ).bind(tenant_id).bind(id).bind(part).fetch_optional(c).await)?)
 }
 
 pub(super) async fn list_chunks(
@@ -323,7 +331,7 @@ pub(super) async fn list_chunks(
     limit: i64,
 ) -> Result<Vec<Chunk>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select id, position, text, heading, page, start_char, end_char, token_count
+        "select id, position, text, heading, page, start_char, end_char, token_count, edit_id, original_text, is_enabled
            from chunk
           where tenant_id = $1
             and document_id = $2
@@ -333,14 +341,14 @@ pub(super) async fn list_chunks(
     ).bind(tenant_id).bind(document_id).bind(from).bind(limit).fetch_all(c).await)?)
 }
 
-/// The ids and content hashes of a document's chunks, in their order.
+/// The ids and content hashes of a document's chunks, in their order, and what changed them.
 pub(super) async fn list_chunk_ids(
     conn: &mut Conn,
     tenant_id: TenantId,
     document_id: DocumentId,
-) -> Result<Vec<(ChunkId, String)>> {
+) -> Result<Vec<(ChunkId, String, Option<ChunkEditId>)>> {
     Ok(
-        on!(conn, c => sqlx::query_as("select id, content_hash from chunk where tenant_id = $1 and document_id = $2 order by position").bind(tenant_id).bind(document_id).fetch_all(c).await)?,
+        on!(conn, c => sqlx::query_as("select id, content_hash, edit_id from chunk where tenant_id = $1 and document_id = $2 order by position").bind(tenant_id).bind(document_id).fetch_all(c).await)?,
     )
 }
 
@@ -379,6 +387,9 @@ pub(super) struct ChunkRow {
     pub token_count: i64,
     pub prompt_token_count: i64,
     pub content_hash: String,
+    pub edit_id: Option<ChunkEditId>,
+    pub original_text: Option<String>,
+    pub is_enabled: bool,
 }
 
 /// Replaces all chunks of a document.
@@ -393,12 +404,14 @@ pub(super) async fn replace_chunks(
     for group in chunks.chunks(ROWS_AT_ONCE) {
         on!(write, c => {
             let mut insert = QueryBuilder::new(
-                "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count, prompt_token_count, content_hash) ",
+                "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
+                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled) ",
             );
             insert.push_values(group, |mut row, chunk| {
                 row.push_bind(chunk.id).push_bind(tenant_id).push_bind(document_id).push_bind(source_id).push_bind(chunk.position)
                     .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
-                    .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash);
+                    .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
+                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled);
             });
             insert.build().execute(c).await.map(drop)
         })?;
@@ -421,7 +434,7 @@ pub(super) struct PassageRow {
     pub prompt_token_count: i64,
 }
 
-/// The chunks of these ids that this chatbot knows now. Others are left out, whatever the index said.
+/// The chunks of these ids that this chatbot knows now and may use. Others are left out, whatever the index said.
 pub(super) async fn find_passages(
     conn: &mut Conn,
     tenant_id: TenantId,
@@ -431,7 +444,8 @@ pub(super) async fn find_passages(
     const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
                             from chunk c
                             join document d on d.id = c.document_id
-                           where c.tenant_id = ";
+                           where c.is_enabled
+                             and c.tenant_id = ";
     match conn.engine() {
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
@@ -440,6 +454,7 @@ pub(super) async fn find_passages(
                           from chunk c
                           join document d on d.id = c.document_id
                          where c.tenant_id = $1
+                           and c.is_enabled
                            and d.tenant_id = $1
                            and d.chatbot_id = $2
                            and c.id = any($3)";

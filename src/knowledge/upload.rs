@@ -1,6 +1,8 @@
 //! Taking in uploaded files: the same bytes again do no work, a changed file becomes a new version of its document.
 
 use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use ingest::{ExtractError, Format};
@@ -19,6 +21,9 @@ use crate::tenancy::audit::{self, Change, Origin};
 
 /// From this many files on, an upload is a bulk import that waits behind single files.
 const BULK_FILES: usize = 10;
+
+/// The beginning of a file, which tells what most files are.
+const TELLING_BYTES: u64 = 1 << 20;
 
 /// A file that was received.
 pub struct NewFile {
@@ -197,8 +202,7 @@ pub(super) async fn judge(files: Vec<NewFile>, known: Option<Format>) -> Result<
     tokio::task::spawn_blocking(move || {
         let mut judged = Vec::with_capacity(files.len());
         for NewFile { file_name, staged } in files {
-            let bytes = std::fs::read(staged.path())?;
-            let format = match (Format::detect(&bytes, &file_name), known) {
+            let format = match (detect(staged.path(), &file_name)?, known) {
                 (Ok(_), Some(known)) => Ok(known),
                 (detected, _) => detected,
             };
@@ -229,6 +233,19 @@ pub(super) fn refuse(file: &Judged) -> Option<Error> {
             message,
         },
     })
+}
+
+/// Reads a file's type from its beginning; from all of it only where the beginning does not tell.
+fn detect(path: &Path, file_name: &str) -> std::io::Result<Result<Format, ExtractError>> {
+    let mut file = std::fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    (&mut file).take(TELLING_BYTES).read_to_end(&mut bytes)?;
+    let format = Format::detect(&bytes, file_name);
+    if format.is_ok() || (bytes.len() as u64) < TELLING_BYTES {
+        return Ok(format);
+    }
+    file.read_to_end(&mut bytes)?;
+    Ok(Format::detect(&bytes, file_name))
 }
 
 fn refuse_all(files: &[Judged]) -> Option<Error> {

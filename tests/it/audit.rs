@@ -15,6 +15,7 @@ const NO_CHANGES: &[&str] = &[
     "POST /api/chat/inline",
     "POST /api/chat/message",
     "POST /api/chatbots/{id}/search",
+    "POST /api/chunk-preview",
     "PUT /api/auth/password",
 ];
 
@@ -29,6 +30,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/chatbots/{id}/sources", "source.create"),
     ("POST /api/chatbots/crawl", "source.create"),
     ("PATCH /api/sources/{id}", "source.update"),
+    ("PUT /api/sources/{id}/chunking", "source.update"),
     ("POST /api/sources/{id}/sync", "source.sync"),
     ("POST /api/sources/{id}/pause", "source.pause"),
     ("POST /api/sources/{id}/resume", "source.resume"),
@@ -40,6 +42,9 @@ const CHANGES: &[(&str, &str)] = &[
         "document.delete",
     ),
     ("POST /api/jobs/{id}/retry", "job.retry"),
+    ("POST /api/documents/{id}/chunks", "chunk.add"),
+    ("PATCH /api/documents/{id}/chunks/{chunk_id}", "chunk.update"),
+    ("DELETE /api/documents/{id}/chunks/{chunk_id}", "chunk.restore"),
     ("DELETE /api/documents/{id}", "document.delete"),
     ("DELETE /api/conversations/{id}", "conversation.delete"),
     ("POST /api/keys", "api_key.create"),
@@ -98,7 +103,18 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         .to_owned();
     let (source, run) = desk.aborted_source("https://shop.example/").await;
     let chatbot = desk.id.clone();
-    Ids([chatbot, document, conversation, key, member, job, source, run])
+    let chunk = desk.first_chunk(&document).await;
+    Ids([
+        chatbot,
+        document,
+        conversation,
+        key,
+        member,
+        job,
+        source,
+        run,
+        chunk,
+    ])
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use frontdesk::clock::Clock as _;
 use frontdesk::id::{DocumentId, SyncRunId};
 use frontdesk::jobs::{self, Priority};
 use frontdesk::knowledge::jobs::IndexDocument;
@@ -222,12 +223,13 @@ async fn a_run_counts_the_embedding_calls_for_its_documents_and_none_for_unchang
 
 async fn open_run(acme: &Tenant<'_>, document: &str) -> SyncRunId {
     let run_id = SyncRunId(Uuid::now_v7());
-    let now = chrono::Utc::now();
+    let now = acme.service.clock.now();
     let mut write = acme.service.app.db.write(acme.id).await.expect("a transaction");
     on!(write, c => sqlx::query(
-        "insert into sync_run (id, tenant_id, source_id, cause, state, phase, is_full, cancel_requested, new_count, changed_count, unchanged_count,
-                               removed_count, failed_count, held_count, bytes, embedding_calls, started_at, updated_at)
-         select $1, tenant_id, source_id, 'request', 'running', 'indexing', false, false, 0, 0, 0, 0, 0, 0, 0, 0, $4, $4
+        "insert into sync_run (id, tenant_id, source_id, cause, state, phase, is_full, accepts_removals, slice, deadline, lists_changes, notes,
+                               new_count, changed_count, unchanged_count, removed_count, failed_count, held_count, bytes, embedding_calls,
+                               started_at, updated_at)
+         select $1, tenant_id, source_id, 'request', 'done', 'removing', false, false, 0, $4, false, '', 0, 0, 0, 0, 0, 0, 0, 0, $4, $4
            from document where tenant_id = $2 and id = $3",
     ).bind(run_id).bind(acme.id).bind(document_id(document)).bind(now).execute(c).await.map(drop))
     .expect("inserted");

@@ -59,8 +59,19 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         .expect("the upload queued a job")
         .to_owned();
     let (source, run) = desk.aborted_source(&format!("https://{name}.example/")).await;
+    let chunk = desk.first_chunk(&document).await;
     let chatbot = desk.id.clone();
-    Ids([chatbot, document, conversation, key, member, job, source, run])
+    Ids([
+        chatbot,
+        document,
+        conversation,
+        key,
+        member,
+        job,
+        source,
+        run,
+        chunk,
+    ])
 }
 
 /// All that the tenant's admins can see of it, but for when keys were last used.

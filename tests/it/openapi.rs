@@ -245,6 +245,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         .expect("a job")
         .to_owned();
     let (source, run) = desk.aborted_source("https://www.example.com/").await;
+    let chunk = desk.first_chunk(&published).await;
     let ids = Ids([
         desk.id.clone(),
         published,
@@ -254,6 +255,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         job,
         source,
         run,
+        chunk,
     ]);
 
     // Reads first, deletions last: each finds what it needs.

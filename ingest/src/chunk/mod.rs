@@ -77,6 +77,18 @@ impl Chunk {
         parts.join("\n")
     }
 
+    /// What stands above the text, for a reader: the headings, outermost first, and the header of the table whose
+    /// rows the chunk continues.
+    pub fn heading(&self) -> Option<String> {
+        let header = self
+            .table_header
+            .as_ref()
+            .filter(|header| !self.text.contains(header.as_str()));
+        let mut parts: Vec<String> = self.heading_path.clone();
+        parts.extend(header.map(|header| shorten(header, MAX_CONTEXT_CHARS)));
+        (!parts.is_empty()).then(|| parts.join(" › "))
+    }
+
     /// Headings from the innermost outwards as far as the space goes, without one that the text repeats.
     fn context_headings(&self) -> String {
         let repeated = self
@@ -116,30 +128,65 @@ pub fn chunk(
     options: &ChunkOptions,
     count_tokens: &dyn Fn(&str) -> usize,
 ) -> Vec<Chunk> {
-    let max_tokens = options.max_tokens.max(1);
-    let mut packer = Packer {
-        text: &document.text,
-        counter: TokenCounter::new(count_tokens),
-        max_tokens,
-        overlap_tokens: options.overlap_tokens.min(max_tokens / 2),
-        records_stand_alone: true,
-        open: None,
-        chunks: Vec::new(),
-    };
-    let unnamed_rows = document.blocks.iter().filter(|block| is_unnamed_row(block));
-    packer.records_stand_alone = unnamed_rows.count() <= MAX_LONE_RECORDS;
-    let mut cursor = Cursor {
-        text: &document.text,
-        byte: 0,
-        char: 0,
-    };
-    for block in &document.blocks {
-        let start = cursor.at(block.start);
-        let end = cursor.at(block.end);
-        packer.add(block, start, end);
+    Chunker::new(options.clone()).chunk(document, count_tokens)
+}
+
+/// Cuts a document that comes in parts: [`chunk`] for each, with offsets that count from the document's beginning.
+#[derive(Debug)]
+pub struct Chunker {
+    options: ChunkOptions,
+    /// Characters of the parts so far.
+    chars: usize,
+    /// Rows without a header in the parts so far.
+    records: usize,
+}
+
+impl Chunker {
+    pub fn new(options: ChunkOptions) -> Self {
+        Self {
+            options,
+            chars: 0,
+            records: 0,
+        }
     }
-    packer.close();
-    packer.chunks
+
+    /// Characters of the parts so far.
+    pub fn chars(&self) -> usize {
+        self.chars
+    }
+
+    /// Cuts the next part.
+    pub fn chunk(&mut self, part: &ExtractedDocument, count_tokens: &dyn Fn(&str) -> usize) -> Vec<Chunk> {
+        let max_tokens = self.options.max_tokens.max(1);
+        self.records += part.blocks.iter().filter(|block| is_unnamed_row(block)).count();
+        let mut packer = Packer {
+            text: &part.text,
+            counter: TokenCounter::new(count_tokens),
+            max_tokens,
+            overlap_tokens: self.options.overlap_tokens.min(max_tokens / 2),
+            records_stand_alone: self.records <= MAX_LONE_RECORDS,
+            open: None,
+            chunks: Vec::new(),
+        };
+        let mut cursor = Cursor {
+            text: &part.text,
+            byte: 0,
+            char: 0,
+        };
+        for block in &part.blocks {
+            let start = cursor.at(block.start);
+            let end = cursor.at(block.end);
+            packer.add(block, start, end);
+        }
+        packer.close();
+        let mut chunks = packer.chunks;
+        for chunk in &mut chunks {
+            chunk.start += self.chars;
+            chunk.end += self.chars;
+        }
+        self.chars += part.text.chars().count();
+        chunks
+    }
 }
 
 /// A place in the text, in both countings.

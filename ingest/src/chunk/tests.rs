@@ -99,6 +99,7 @@ fn rows_carry_the_header_of_their_table() {
     assert_eq!(chunks[0].text, "S | 5\nM | 6");
     assert_eq!(chunks[0].embedding_text(), "Size | Price\nS | 5\nM | 6");
     assert_eq!(chunks[1].table_header.as_deref(), Some("Day | Hours"));
+    assert_eq!(chunks[1].heading().as_deref(), Some("Day | Hours"));
 }
 
 #[test]
@@ -135,6 +136,36 @@ fn a_megabyte_on_one_line_is_cut_in_linear_time() {
     assert!(chunks.iter().all(|chunk| chunk.token_count <= 220));
     assert!(counted.get() < 16 << 20, "counted {} bytes", counted.get());
     assert_covered(&document, &chunks);
+}
+
+#[test]
+fn code_is_cut_between_lines_and_what_is_not_cut_is_not_repeated() {
+    let lines: Vec<String> = (0..30)
+        .map(|n| format!("let number_{n} = compute(of, {n});"))
+        .collect();
+    let document = build(&[
+        paragraph("An example of numbers."),
+        (BlockKind::Code, lines.join("\n")),
+        (BlockKind::ListItem, "First of two.".to_owned()),
+        (BlockKind::ListItem, "Second of two.".to_owned()),
+    ]);
+
+    let chunks = chunk(&document, &options(24, 0), &words);
+
+    let code: Vec<&str> = chunks
+        .iter()
+        .map(|chunk| chunk.text.as_str())
+        .filter(|text| text.starts_with("let number_"))
+        .collect();
+    assert!(code.len() > 3);
+    for text in code {
+        assert!(
+            text.lines().all(|line| lines.iter().any(|whole| whole == line)),
+            "{text:?}"
+        );
+    }
+    let last = chunks.last().map(|last| last.text.as_str());
+    assert_eq!(last, Some("First of two.\nSecond of two."));
 }
 
 fn assert_exact(document: &ExtractedDocument, chunks: &[Chunk]) {
@@ -179,6 +210,43 @@ fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Parts a document before each of the blocks at `cuts`.
+fn parts_of(document: &ExtractedDocument, cuts: &[usize]) -> Vec<ExtractedDocument> {
+    let chars: Vec<char> = document.text.chars().collect();
+    let mut bounds: Vec<usize> = cuts
+        .iter()
+        .map(|cut| cut % document.blocks.len())
+        .filter(|cut| *cut > 0)
+        .collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    bounds.push(document.blocks.len());
+    let (mut first, mut parts) = (0, Vec::new());
+    for bound in bounds {
+        let start = if first == 0 {
+            0
+        } else {
+            document.blocks[first].start
+        };
+        let end = document
+            .blocks
+            .get(bound)
+            .map_or(chars.len(), |block| block.start);
+        let mut blocks = document.blocks[first..bound].to_vec();
+        for block in &mut blocks {
+            block.start -= start;
+            block.end -= start;
+        }
+        parts.push(ExtractedDocument {
+            text: chars[start..end].iter().collect(),
+            blocks,
+            ..ExtractedDocument::default()
+        });
+        first = bound;
+    }
+    parts
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -201,5 +269,25 @@ proptest! {
             let worst = chunks.iter().map(|chunk| words(&chunk.text) - 2).max().unwrap_or(0);
             prop_assert!(worst <= max_tokens.max(1), "{worst} over {max_tokens}");
         }
+    }
+
+    #[test]
+    fn chunks_of_parts_equal_the_source_at_their_spans_and_cover_it(
+        parts in prop::collection::vec((any_kind(), any_text()), 1..12),
+        cuts in prop::collection::vec(0_usize..12, 0..4),
+        max_tokens in 1_usize..60,
+    ) {
+        let document = build(&parts);
+        prop_assume!(!document.blocks.is_empty());
+        let mut chunker = Chunker::new(options(max_tokens, 4));
+
+        let chunks: Vec<Chunk> = parts_of(&document, &cuts)
+            .iter()
+            .flat_map(|part| chunker.chunk(part, &words))
+            .collect();
+
+        assert_exact(&document, &chunks);
+        assert_covered(&document, &chunks);
+        prop_assert_eq!(chunker.chars(), document.text.chars().count());
     }
 }

@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::protocol::{Reply, Wanted, encode_reply, encode_scans, read_request};
+use super::protocol::{Part, Wanted, encode_reply, encode_scans, read_request};
+use crate::part::{self, PartOutlet};
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 /// Standard input, output and error; with this many allowed, no further file or socket can be opened.
@@ -46,7 +47,6 @@ where
 {
     die_with_the_parent()?;
     let mut input = io::BufReader::with_capacity(64 << 10, io::stdin().lock());
-    let mut output = io::stdout().lock();
     let mut limited = false;
     while let Some((head, body)) = read_request(&mut input)? {
         if !limited {
@@ -57,8 +57,13 @@ where
         let reply = match head.wanted {
             Wanted::Text => {
                 let read = || extract(&body, head.format, &head.hints, &head.limits);
-                let reply: Reply = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
-                encode_reply(&reply)?
+                // The first builder is the whole document's: what is inside of it is built later.
+                let read = || PartOutlet::during(send_part, read);
+                let outcome = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
+                encode_reply(&outcome.map(|document| Part {
+                    document: part::split(document, send_part),
+                    is_last: true,
+                }))?
             }
             Wanted::Scans { after } => {
                 let read = || crate::extract::scans(&body, head.format, &head.hints, &head.limits, after);
@@ -66,10 +71,27 @@ where
                 encode_scans(&scans)?
             }
         };
-        output.write_all(&reply)?;
-        output.flush()?;
+        send(&reply)?;
     }
     Ok(())
+}
+
+/// Sends a part that is not the last one. Nobody is left to read for when that fails.
+fn send_part(document: ExtractedDocument) {
+    let part = Part {
+        document,
+        is_last: false,
+    };
+    if let Err(error) = encode_reply(&Ok(part)).and_then(|part| send(&part)) {
+        let _ = writeln!(io::stderr(), "extractor ends: {error}");
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+}
+
+fn send(message: &[u8]) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(message)?;
+    output.flush()
 }
 
 /// Ends this process as soon as nobody holds the other end of stdin, also in the middle of a document.

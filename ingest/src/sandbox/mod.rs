@@ -6,8 +6,11 @@
 //! needs no file, and its own limits forbid it to open one.
 
 mod child;
+mod parts;
 mod pool;
+mod process;
 mod protocol;
 
 pub use child::{child_main, child_main_with};
+pub use parts::DocumentParts;
 pub use pool::ExtractorPool;

@@ -1,4 +1,5 @@
-//! What goes over the pipes: a length and a JSON head, then for requests the document's bytes.
+//! What goes over the pipes: a length and a JSON head, then for requests the document's bytes. The text of a document
+//! is one such message for each of its parts.
 
 use std::io::{self, Read};
 
@@ -34,8 +35,15 @@ pub(super) struct RequestHead {
     pub(super) body_bytes: u64,
 }
 
-/// What came of it.
-pub(super) type Reply = Result<ExtractedDocument, ExtractError>;
+/// What came of it: parts of the document up to the last one, or why there is none.
+pub(super) type Reply = Result<Part, ExtractError>;
+
+/// One part of a document. The last one has what is known of the document besides its text.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Part {
+    pub(super) document: ExtractedDocument,
+    pub(super) is_last: bool,
+}
 
 /// The bytes of a request up to its body.
 pub(super) fn encode_head(head: &RequestHead) -> io::Result<Vec<u8>> {
@@ -73,7 +81,7 @@ pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<(RequestH
     Ok(Some((head, body)))
 }
 
-/// The bytes of a reply.
+/// The bytes of one part of a reply.
 pub(super) fn encode_reply(reply: &Reply) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 8];
     serde_json::to_writer(&mut bytes, reply)?;
@@ -163,7 +171,7 @@ pub(super) fn decode_scans(bytes: &[u8]) -> io::Result<Result<Scans, ExtractErro
 /// The largest reply with scanned pages: a batch, and the page that fills it.
 pub(super) const MAX_SCANS_BYTES: u64 = 72 << 20;
 
-/// The largest reply that a sound extractor sends under `limits`.
+/// The largest reply that a sound extractor sends under `limits`, all parts together.
 pub(super) fn max_reply_bytes(limits: &Limits) -> u64 {
     limits
         .max_unpacked_bytes

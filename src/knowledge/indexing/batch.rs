@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use ingest::{ExtractError, ExtractedDocument};
 
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
-use super::{Work, concerns_one_document, enqueue_alone, remove_chunks_later};
+use super::{Work, concerns_one_document, enqueue_alone, load_edits, remove_chunks_later};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, TenantId};
+use crate::id::{ChunkEditId, ChunkId, TenantId};
+use crate::knowledge::chunks::set_stale;
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::store::{self, ChunkRow, Indexed};
 use crate::knowledge::{DocumentState, operator};
@@ -38,6 +39,8 @@ struct Cut {
     text: String,
     page_count: Option<u32>,
     chunks: Vec<CutChunk>,
+    /// The owner's changes, and whether their passages are absent.
+    verdicts: Vec<(ChunkEditId, bool)>,
 }
 
 impl<'a> Batch<'a> {
@@ -66,8 +69,9 @@ impl<'a> Batch<'a> {
         }
         let title = title_of(&work, &extracted);
         let present = PresentChunks::load(self.app, self.tenant_id, &work).await?;
-        let cutter = Cutter::new(self.app, &work, &title, present);
-        let (_, extracted, chunks) = cutter.cut(extracted).await?;
+        let edits = load_edits(self.app, self.tenant_id, &work).await?;
+        let cutter = Cutter::new(self.app, &work, &title, present, edits);
+        let (cutter, extracted, chunks) = cutter.cut(extracted, true).await?;
         if chunks.is_empty() {
             return self.fail(work, &ExtractError::NoText { scanned: false }).await;
         }
@@ -79,6 +83,7 @@ impl<'a> Batch<'a> {
             text: extracted.text,
             page_count: extracted.page_count,
             chunks,
+            verdicts: cutter.edits().verdicts(),
         });
         self.flush_if_full().await
     }
@@ -194,6 +199,7 @@ impl<'a> Batch<'a> {
             text,
             page_count,
             chunks,
+            verdicts,
         } in cut
         {
             let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
@@ -207,12 +213,14 @@ impl<'a> Batch<'a> {
             let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, work.id)
                 .await?
                 .into_iter()
-                .map(|(id, _)| id)
+                .map(|(id, ..)| id)
                 .collect();
             let after: HashSet<ChunkId> = rows.iter().map(|row| row.id).collect();
-            if store::set_indexed(&mut write, tenant_id, work.id, &work.file_key, indexed, now).await? {
+            let version = (work.file_key.as_str(), work.cut_revision);
+            if store::set_indexed(&mut write, tenant_id, work.id, version, indexed, now).await? {
                 store::replace_chunks(&mut write, tenant_id, work.id, work.source_id, &rows).await?;
-                store::upsert_text(&mut write, tenant_id, work.id, &work.content_hash, text).await?;
+                store::replace_text(&mut write, tenant_id, work.id, &work.content_hash, text).await?;
+                set_stale(&mut write, tenant_id, verdicts).await?;
                 given_up.extend(before.difference(&after));
             } else {
                 // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
@@ -231,7 +239,7 @@ impl<'a> Batch<'a> {
 }
 
 /// What the document is called: by who brought it, else by itself, else by its file.
-fn title_of(work: &Work, extracted: &ExtractedDocument) -> String {
+pub(super) fn title_of(work: &Work, extracted: &ExtractedDocument) -> String {
     work.given_title
         .clone()
         .or_else(|| extracted.title.clone())

@@ -6,15 +6,19 @@
 
 mod batch;
 mod embedding;
+mod large;
+mod staging;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use ingest::sandbox::DocumentParts;
 use ingest::{ExtractError, ExtractedDocument, Format, Hints};
 
 use self::batch::Batch;
 pub(super) use self::store::fail_unfinished;
+use super::chunks::{self, Chunking, Edits};
 use super::jobs::{IndexDocuments, RemoveDocuments};
 use super::reading::{self, KeptAs};
 use super::search::index_error;
@@ -47,6 +51,7 @@ pub(super) struct Work {
     pub source_id: SourceId,
     /// The title that came with it, and goes before what its content says.
     pub given_title: Option<String>,
+    pub external_id: String,
     pub file_name: String,
     pub format: String,
     pub content_hash: String,
@@ -58,6 +63,18 @@ pub(super) struct Work {
     pub embedding_model: Option<String>,
     /// There is an indexed version: this one or an older one.
     pub was_indexed: bool,
+    /// How often it changed how the document is to be cut.
+    pub cut_revision: i64,
+    pub chunking: Chunking,
+    /// Its owner changed chunks of it.
+    pub has_edits: bool,
+}
+
+/// What was read of a document.
+enum Reading {
+    Whole(ExtractedDocument),
+    /// The first part, and where the others come from.
+    Parts(ExtractedDocument, Box<DocumentParts>),
 }
 
 /// How far a job came.
@@ -111,22 +128,22 @@ pub(super) async fn run(
         return Ok(Progress::Done);
     }
     let mut batch = Batch::new(app, tenant_id, work.len() == 1);
-    let mut unread = Vec::new();
-    for work in work {
+    // A reader that died on a document gets one more try: it may have been the machine.
+    let mut tries: VecDeque<(Work, bool)> = work.into_iter().map(|work| (work, true)).collect();
+    while let Some((work, may_try_again)) = tries.pop_front() {
         if started.elapsed() > SLICE {
             batch.flush().await?;
             return Ok(Progress::Unfinished);
         }
         match read(app, &work).await {
-            Ok(extracted) => batch.add(work, extracted).await?,
-            // A reader that died on a document gets one more try: it may have been the machine.
-            Err(ExtractError::Crashed) => unread.push(work),
-            Err(error) => batch.fail(work, &error).await?,
-        }
-    }
-    for work in unread {
-        match read(app, &work).await {
-            Ok(extracted) => batch.add(work, extracted).await?,
+            Ok(Reading::Whole(extracted)) => batch.add(work, extracted).await?,
+            Ok(Reading::Parts(first, rest)) => {
+                batch.flush().await?;
+                if large::index(app, tenant_id, &work, first, *rest).await? == Progress::Unfinished {
+                    return Ok(Progress::Unfinished);
+                }
+            }
+            Err(ExtractError::Crashed) if may_try_again => tries.push_back((work, false)),
             Err(error) => batch.fail(work, &error).await?,
         }
     }
@@ -173,12 +190,13 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
 }
 
 /// What the document's file says.
-async fn read(app: &App, work: &Work) -> std::result::Result<ExtractedDocument, ExtractError> {
+async fn read(app: &App, work: &Work) -> std::result::Result<Reading, ExtractError> {
     if work.kept_as == KeptAs::Reading {
-        return reading::load(app, &work.file_key).await.map_err(|error| {
+        let reading = reading::load(app, &work.file_key).await.map_err(|error| {
             tracing::error!(error = ?error, document.id = %work.id, "what was read of a document is unreadable");
             ExtractError::Crashed
-        });
+        })?;
+        return Ok(Reading::Whole(reading));
     }
     let format = Format::ALL
         .into_iter()
@@ -188,9 +206,29 @@ async fn read(app: &App, work: &Work) -> std::result::Result<ExtractedDocument, 
         .files
         .path(&work.file_key)
         .map_err(|_| ExtractError::Crashed)?;
-    app.extractor
-        .extract(&path, format, &Hints::named(&work.file_name))
-        .await
+    let mut parts = app
+        .extractor
+        .extract_parts(&path, format, &Hints::named(&work.file_name))
+        .await?;
+    let first = parts
+        .next()
+        .await?
+        .ok_or(ExtractError::NoText { scanned: false })?;
+    Ok(if parts.has_more() {
+        Reading::Parts(first, Box::new(parts))
+    } else {
+        Reading::Whole(first)
+    })
+}
+
+/// What the owner changed in the document's chunks.
+async fn load_edits(app: &App, tenant_id: TenantId, work: &Work) -> Result<Edits> {
+    if !work.has_edits {
+        return Ok(Edits::default());
+    }
+    let mut conn = app.db.read(tenant_id).await?;
+    let edits = chunks::list_edits(&mut conn, tenant_id, work.source_id, &work.external_id).await?;
+    Ok(Edits::new(edits))
 }
 
 /// Gives a document a job of its own.

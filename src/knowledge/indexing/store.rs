@@ -1,12 +1,14 @@
 //! SQL of indexing.
 
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
 use super::Work;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::knowledge::chunks::Chunking;
 use crate::knowledge::reading::KeptAs;
 use crate::on;
 
@@ -16,6 +18,7 @@ struct WorkRow {
     chatbot_id: ChatbotId,
     source_id: SourceId,
     given_title: Option<String>,
+    external_id: String,
     file_name: String,
     format: String,
     content_hash: String,
@@ -26,6 +29,9 @@ struct WorkRow {
     state: String,
     error_code: Option<String>,
     indexed_at: Option<DateTime<Utc>>,
+    cut_revision: i64,
+    chunking: Option<Json<Chunking>>,
+    has_edits: bool,
 }
 
 /// A document as an indexing job finds it.
@@ -39,11 +45,18 @@ pub(super) struct Found {
 pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Found>> {
     let rows: Vec<WorkRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(
-            "select id, chatbot_id, source_id, given_title, file_name, format, content_hash, file_key, kept_as, run_id, embedding_model, state, error_code, indexed_at
-               from document
-              where tenant_id = ",
+            "select d.id, d.chatbot_id, d.source_id, d.external_id, d.given_title, d.file_name, d.format, d.content_hash, d.file_key, d.kept_as, d.run_id,
+                    d.embedding_model, d.state, d.error_code, d.indexed_at, d.cut_revision, s.chunking,
+                    exists(select 1
+                             from chunk_edit e
+                            where e.tenant_id = d.tenant_id
+                              and e.source_id = d.source_id
+                              and e.external_id = d.external_id) as has_edits
+               from document d
+               join source s on s.id = d.source_id
+              where d.tenant_id = ",
         );
-        query.push_bind(tenant_id).push(" and id in (");
+        query.push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {
             list.push_bind(*id);
@@ -57,6 +70,7 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
             chatbot_id: row.chatbot_id,
             source_id: row.source_id,
             given_title: row.given_title,
+            external_id: row.external_id,
             file_name: row.file_name,
             format: row.format,
             content_hash: row.content_hash,
@@ -65,6 +79,9 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
             run_id: row.run_id,
             embedding_model: row.embedding_model,
             was_indexed: row.indexed_at.is_some(),
+            cut_revision: row.cut_revision,
+            chunking: row.chunking.map(|Json(chunking)| chunking).unwrap_or_default(),
+            has_edits: row.has_edits,
         },
         state: row.state,
         error_code: row.error_code,

@@ -9,6 +9,7 @@ use super::items::{Item, Place};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId};
+use crate::knowledge::chunks::rename_edits;
 use crate::on;
 
 /// Rows in one statement.
@@ -55,6 +56,7 @@ pub(super) async fn update(
     let old: Option<String> = on!(write, c => sqlx::query_scalar("select file_key from document where tenant_id = $1 and id = $2")
         .bind(place.tenant_id).bind(id).fetch_optional(c).await)?;
     if old.is_some() {
+        rename_edits(write, place.tenant_id, id, &item.key).await?;
         on!(write, c => sqlx::query(
             "update document
                 set external_id = $3, file_name = $4, format = $5, size_bytes = $6, content_hash = $7, file_key = $8,
@@ -78,6 +80,7 @@ pub(super) async fn rename(
     url: &str,
     now: DateTime<Utc>,
 ) -> Result<()> {
+    rename_edits(write, place.tenant_id, id, key).await?;
     on!(write, c => sqlx::query(
         "update document
             set external_id = $3, url = $4, updated_at = $5

@@ -121,10 +121,10 @@ impl<'a> Desk<'a> {
         let mut knowledge = BTreeMap::new();
         for (file_id, id, state) in rows {
             assert_eq!(state, "indexed", "{file_id}");
-            let text = knowledge::document_text(app, Reach::whole(self.tenant.id), id)
+            let text = knowledge::document_text(app, Reach::whole(self.tenant.id), id, 0)
                 .await
                 .expect("a text");
-            knowledge.insert(file_id, text.trim().to_owned());
+            knowledge.insert(file_id, text.text.trim().to_owned());
         }
         knowledge
     }

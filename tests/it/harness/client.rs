@@ -169,6 +169,15 @@ impl Chatbot<'_, '_> {
         (source, run)
     }
 
+    /// The id of a document's first chunk.
+    pub async fn first_chunk(&self, document: &str) -> String {
+        let document = self.document(document).await;
+        document["chunk_list"][0]["id"]
+            .as_str()
+            .expect("the document has a chunk")
+            .to_owned()
+    }
+
     /// Asks in a new conversation; the whole answer.
     pub async fn ask(&self, message: &str) -> Reply {
         self.tenant

@@ -23,6 +23,7 @@ const PLAIN_QUERY: &[&str] = &[
     "language",
     "code",
     "error",
+    "text_part",
 ];
 
 /// Fields that are called like ids of rows, and name things of others.
@@ -55,10 +56,11 @@ pub enum Kind {
     Job,
     Source,
     Run,
+    Chunk,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Chatbot,
         Self::Document,
         Self::Conversation,
@@ -67,6 +69,7 @@ impl Kind {
         Self::Job,
         Self::Source,
         Self::Run,
+        Self::Chunk,
     ];
 }
 
@@ -222,6 +225,7 @@ impl Operation {
             ("jobs", "id") => Kind::Job,
             ("sources", "id") => Kind::Source,
             ("runs", "run_id") => Kind::Run,
+            ("chunks", "chunk_id") => Kind::Chunk,
             // Named by who puts it there: no id of ours.
             ("documents", "external_id") => return "returns%2Fdomestic".to_owned(),
             _ => panic!("{}: make a fixture for {{{parameter}}} of {above}", self.name()),
@@ -274,6 +278,10 @@ impl Operation {
             "POST /api/chatbots/{id}/search" => {
                 json!({ "query": "returned goods", "filter": { "document_ids": [document] } })
             }
+            "POST /api/documents/{id}/chunks" => json!({ "text": "We mend chairs too." }),
+            "PATCH /api/documents/{id}/chunks/{chunk_id}" => json!({ "enabled": false }),
+            "PUT /api/sources/{id}/chunking" => json!({ "max_tokens": 100 }),
+            "POST /api/chunk-preview" => json!({ "text": "A text to be cut." }),
             "POST /api/chatbots/{id}/sources" => json!({ "kind": "push", "name": "Another source" }),
             "POST /api/chatbots/crawl" => {
                 json!({ "chatbot_id": chatbot, "url": "https://another.example/" })

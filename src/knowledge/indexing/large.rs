@@ -1,0 +1,195 @@
+//! Documents of any size: they come in parts, each of which is cut, embedded and staged before the next one is read.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use ingest::ExtractedDocument;
+use ingest::sandbox::DocumentParts;
+
+use super::batch::title_of;
+use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::{Progress, Work, load_edits, remove_chunks_later, staging};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::id::{ChunkEditId, ChunkId, TenantId};
+use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
+use crate::knowledge::store::{self, ChunkRow, Indexed};
+use crate::knowledge::{DocumentState, chunks, operator};
+use crate::usage;
+
+/// A document that took so long lets others have their turn. What was staged stays, but the file is read again.
+const SLICE: Duration = Duration::from_secs(20 * 60);
+
+/// Why a document fails: a code, and a sentence for its owner.
+type Reason = (String, String);
+
+/// How far staging came.
+enum Staged {
+    Whole {
+        page_count: Option<u32>,
+        /// The owner's changes, and whether their passages are absent.
+        verdicts: Vec<(ChunkEditId, bool)>,
+    },
+    Unfinished,
+    Failed(Reason),
+}
+
+/// Indexes a document whose first part has come.
+pub(super) async fn index(
+    app: &App,
+    tenant_id: TenantId,
+    work: &Work,
+    first: ExtractedDocument,
+    rest: DocumentParts,
+) -> Result<Progress> {
+    let title = title_of(work, &first);
+    let reason = match stage(app, tenant_id, work, &title, first, rest).await {
+        Ok(Staged::Whole { page_count, verdicts }) => {
+            swap(app, tenant_id, work, (&title, page_count), &verdicts).await?;
+            return Ok(Progress::Done);
+        }
+        Ok(Staged::Unfinished) => return Ok(Progress::Unfinished),
+        Ok(Staged::Failed(reason)) => reason,
+        Err(Error::BudgetExceeded { code, message }) => {
+            let reason = (code.to_owned(), message.to_string());
+            let refusal = Error::BudgetExceeded { code, message };
+            usage::tell_owner_of_refusal(app, tenant_id, work.chatbot_id, refusal).await;
+            reason
+        }
+        Err(error) => return Err(error),
+    };
+    fail(app, tenant_id, work, reason).await?;
+    Ok(Progress::Done)
+}
+
+/// Brings all parts into the index and into the tables where they wait.
+async fn stage(
+    app: &App,
+    tenant_id: TenantId,
+    work: &Work,
+    title: &str,
+    first: ExtractedDocument,
+    mut rest: DocumentParts,
+) -> Result<Staged> {
+    let started = Instant::now();
+    let staged = take_up(app, tenant_id, work).await?;
+    let present = PresentChunks::load(app, tenant_id, work).await?;
+    let edits = load_edits(app, tenant_id, work).await?;
+    let mut cutter = Cutter::new(app, work, title, present, edits);
+    let (mut part, mut number, mut start_char) = (first, 0, 0);
+    loop {
+        let is_last = !rest.has_more();
+        let (back, cut_part, chunks) = cutter.cut(part, is_last).await?;
+        cutter = back;
+        add_part(app, tenant_id, work, &staged, &chunks).await?;
+        let mut write = app.db.write(tenant_id).await?;
+        let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
+        staging::insert_chunks(&mut write, tenant_id, work, &rows).await?;
+        staging::insert_text(&mut write, tenant_id, work, (number, start_char), &cut_part.text).await?;
+        write.commit().await?;
+        if is_last {
+            return Ok(Staged::Whole {
+                page_count: cut_part.page_count,
+                verdicts: cutter.edits().verdicts(),
+            });
+        }
+        if started.elapsed() > SLICE {
+            return Ok(Staged::Unfinished);
+        }
+        number += 1;
+        start_char += as_i64(cut_part.text.chars().count());
+        part = match rest.next().await {
+            Ok(Some(next)) => next,
+            Ok(None) => return Err(Error::internal("the last part of a document did not come")),
+            Err(error) => return Ok(Staged::Failed((error.code().to_owned(), error.to_string()))),
+        };
+    }
+}
+
+/// What an earlier attempt at this version staged; what is left of other versions is dropped.
+async fn take_up(app: &App, tenant_id: TenantId, work: &Work) -> Result<HashMap<ChunkId, ContentKey>> {
+    let mut write = app.db.write(tenant_id).await?;
+    let left = staging::drop_others(&mut write, tenant_id, work).await?;
+    remove_chunks_later(app, &mut write, tenant_id, &left).await?;
+    let staged = staging::list(&mut write, tenant_id, work).await?;
+    write.commit().await?;
+    Ok(staged
+        .into_iter()
+        .map(|(id, content_hash)| (id, content_key(&content_hash)))
+        .collect())
+}
+
+/// Puts those chunks of a part into the index that it does not hold yet.
+async fn add_part(
+    app: &App,
+    tenant_id: TenantId,
+    work: &Work,
+    staged: &HashMap<ChunkId, ContentKey>,
+    chunks: &[CutChunk],
+) -> Result<()> {
+    let payer = Payer {
+        tenant_id,
+        chatbot_id: work.chatbot_id,
+        run_id: work.run_id,
+    };
+    let is_staged =
+        |chunk: &CutChunk| staged.get(&chunk.row.id) == Some(&content_key(&chunk.row.content_hash));
+    let new: Vec<(&Work, &CutChunk)> = chunks
+        .iter()
+        .filter(|chunk| !chunk.is_indexed && !is_staged(chunk))
+        .map(|chunk| (work, chunk))
+        .collect();
+    for group in new.chunks(EMBEDDED_AT_ONCE) {
+        add_to_index(app, payer, group).await?;
+    }
+    Ok(())
+}
+
+/// Swaps the staged version in, in one transaction.
+async fn swap(
+    app: &App,
+    tenant_id: TenantId,
+    work: &Work,
+    (title, page_count): (&str, Option<u32>),
+    verdicts: &[(ChunkEditId, bool)],
+) -> Result<()> {
+    let mut write = app.db.write(tenant_id).await?;
+    let totals = staging::count(&mut write, tenant_id, work).await?;
+    let indexed = Indexed {
+        title,
+        chunk_count: totals.chunk_count,
+        token_count: totals.token_count,
+        page_count: page_count.map(i64::from),
+        embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
+    };
+    let version = (work.file_key.as_str(), work.cut_revision);
+    let is_wanted =
+        store::set_indexed(&mut write, tenant_id, work.id, version, indexed, app.clock.now()).await?;
+    let given_up = if is_wanted {
+        let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
+        staging::swap_in(&mut write, tenant_id, work).await?;
+        chunks::set_stale(&mut write, tenant_id, verdicts).await?;
+        staging::drop_own(&mut write, tenant_id, work).await?;
+        given_up
+    } else {
+        // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
+        staging::drop_own(&mut write, tenant_id, work).await?
+    };
+    remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
+
+/// The document fails, and what was staged for it goes.
+async fn fail(app: &App, tenant_id: TenantId, work: &Work, (code, message): Reason) -> Result<()> {
+    let mut write = app.db.write(tenant_id).await?;
+    let state = DocumentState::Failed { code, message };
+    let now = app.clock.now();
+    store::set_state(&mut write, tenant_id, work.id, &work.file_key, &state, now).await?;
+    let in_vain = staging::drop_own(&mut write, tenant_id, work).await?;
+    remove_chunks_later(app, &mut write, tenant_id, &in_vain).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
