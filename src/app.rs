@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ingest::OcrOptions;
 use ingest::loader::web::{RenderSettings, Renderer, WebLoader, WebSettings};
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -446,12 +447,16 @@ fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool,
         None => std::env::current_exe()
             .map_err(|error| StartError::Failed(format!("cannot find this program's own file: {error}")))?,
     };
-    Ok(ExtractorPool::new(
-        program,
-        vec!["extract-child".to_owned()],
-        config.jobs.workers,
-        limits,
-    ))
+    let args = vec!["extract-child".to_owned()];
+    let pool = ExtractorPool::new(program, args, config.jobs.workers, limits);
+    if settings.ocr_program.is_empty() {
+        return Ok(pool);
+    }
+    Ok(pool.with_ocr(OcrOptions {
+        program: PathBuf::from(&settings.ocr_program),
+        languages: settings.ocr_languages.clone(),
+        timeout: Duration::from_secs(settings.ocr_timeout_s),
+    }))
 }
 
 /// The way to the configured Google.

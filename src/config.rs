@@ -138,8 +138,16 @@ section!(
     Chat { message_limit_chars: usize, history_tokens: usize, passage_tokens: usize, max_streams: usize, heartbeat_s: u64 }
 );
 section!(
-    /// Limits of the child process that reads documents.
-    Extract { memory_mb: u64, timeout_s: u64, max_pages: u32, max_unpacked_mb: u64 }
+    /// Limits of the child process that reads documents, and the program that reads scanned pages.
+    Extract {
+        memory_mb: u64,
+        timeout_s: u64,
+        max_pages: u32,
+        max_unpacked_mb: u64,
+        ocr_program: String,
+        ocr_languages: Vec<String>,
+        ocr_timeout_s: u64,
+    }
 );
 section!(
     /// How websites are read.

@@ -96,6 +96,17 @@ impl Config {
             "crawl.user_agent: must be printable ASCII",
         );
         require(
+            self.extract.ocr_program.is_empty() || Path::new(&self.extract.ocr_program).is_absolute(),
+            "extract.ocr_program: must be the whole path of a program",
+        );
+        require(
+            !self.extract.ocr_languages.is_empty()
+                && self.extract.ocr_languages.iter().all(|name| {
+                    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                }),
+            "extract.ocr_languages: must name language models, such as \"eng\" or \"chi_sim\"",
+        );
+        require(
             self.crawl.chromium.is_empty() || Path::new(&self.crawl.chromium).is_absolute(),
             "crawl.chromium: must be the whole path of a program",
         );
