@@ -102,7 +102,10 @@ impl Config {
         require(
             !self.extract.ocr_languages.is_empty()
                 && self.extract.ocr_languages.iter().all(|name| {
-                    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                    !name.is_empty()
+                        && name
+                            .bytes()
+                            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
                 }),
             "extract.ocr_languages: must name language models, such as \"eng\" or \"chi_sim\"",
         );

@@ -301,3 +301,66 @@ async fn a_change_touches_what_it_names_and_nothing_else() {
     }
     assert_eq!(acme.get(&path).await.expect(200).json()["website"], expected);
 }
+
+#[tokio::test]
+async fn how_a_sources_documents_are_cut_is_set_with_the_source_and_changed_for_those_that_are_there() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let source = make(
+        &desk,
+        json!({ "kind": "push", "chunking": { "max_tokens": 200, "overlap_tokens": 0 } }),
+    )
+    .await
+    .expect(202)
+    .json();
+    assert_eq!(
+        source["chunking"],
+        json!({ "max_tokens": 200, "overlap_tokens": 0 })
+    );
+    let path = format!("/api/sources/{}", source["id"].as_str().expect("an id"));
+    let text: String = (0..20)
+        .map(|number| format!("Paragraph {number} tells of ladders, tables and chairs.\n\n"))
+        .collect();
+    let document = service
+        .send(
+            reqwest::Method::PUT,
+            &format!("{path}/documents/long"),
+            Some(&acme.key),
+            Some(json!({ "text": text })),
+        )
+        .await
+        .expect(201)
+        .id();
+    service.drain_jobs().await;
+    let before = desk.document(&document).await["chunks"]
+        .as_i64()
+        .expect("a count");
+
+    let changed = acme
+        .patch(
+            &path,
+            json!({ "chunking": { "max_tokens": 20, "overlap_tokens": 0 } }),
+        )
+        .await
+        .expect(200)
+        .json();
+    service.drain_jobs().await;
+
+    assert_eq!(changed["chunking"]["max_tokens"], 20);
+    let after = desk.document(&document).await["chunks"]
+        .as_i64()
+        .expect("a count");
+    assert!(after > before, "{before} chunks became {after}");
+    let reset = acme
+        .patch(&path, json!({ "chunking": null }))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(reset["chunking"], Value::Null);
+    let refused = acme
+        .patch(&path, json!({ "chunking": { "max_tokens": 3 } }))
+        .await
+        .expect(422);
+    assert_eq!(refused.code(), "invalid_chunking");
+}

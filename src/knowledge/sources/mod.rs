@@ -25,6 +25,7 @@ use self::fields::WebsiteInput;
 use self::input::SettingsInput;
 use self::orders::begin_run;
 use super::Document;
+use super::chunks::{self, Chunking};
 use super::sync::{self, Cause, SyncRun};
 use crate::app::App;
 use crate::db::{Conn, Write};
@@ -49,7 +50,7 @@ pub struct Source {
     pub settings: Settings,
     pub state: SourceState,
     /// How its documents are cut; none: as everywhere.
-    pub chunking: Option<Value>,
+    pub chunking: Option<Chunking>,
     /// None: read on request only.
     pub schedule: Option<Schedule>,
     pub next_run_at: Option<DateTime<Utc>>,
@@ -78,6 +79,7 @@ impl Source {
             "name": self.name,
             "settings": self.settings.to_json()?,
             "schedule": self.schedule,
+            "chunking": self.chunking,
         }))
     }
 }
@@ -178,6 +180,7 @@ struct NewSource {
     kind: SourceKind,
     name: Option<String>,
     schedule: Option<Schedule>,
+    chunking: Option<Chunking>,
     settings: SettingsInput,
 }
 
@@ -186,6 +189,8 @@ struct SourceChange {
     name: Option<String>,
     /// `Some(None)`: it is read on request only from now on.
     schedule: Option<Option<Schedule>>,
+    /// `Some(None)`: its documents are cut as everywhere from now on.
+    chunking: Option<Option<Chunking>>,
     settings: SettingsInput,
 }
 
@@ -233,6 +238,7 @@ async fn crawl(
                 kind: SourceKind::Website,
                 name: None,
                 schedule: None,
+                chunking: None,
                 settings,
             };
             create_in(app, &mut write, reach, chatbot_id, new, actor, origin).await?
@@ -241,6 +247,7 @@ async fn crawl(
             let change = SourceChange {
                 name: None,
                 schedule: None,
+                chunking: None,
                 settings,
             };
             let source = change_in(app, &mut write, reach, known, change, actor, origin).await?;
@@ -290,7 +297,7 @@ async fn create_in(
         chatbot_id,
         name,
         state: SourceState::Idle,
-        chunking: None,
+        chunking: new.chunking,
         schedule: new.schedule,
         next_run_at,
         created_at: now,
@@ -299,6 +306,9 @@ async fn create_in(
         settings,
     };
     store::insert(write, &source).await?;
+    if let Some(chunking) = &source.chunking {
+        chunks::set_chunking(app, write, reach.tenant_id, id, chunking).await?;
+    }
     record(
         app,
         write,
@@ -330,6 +340,7 @@ async fn update(
     let source = hold(&mut write, reach, id).await?;
     let source = change_in(app, &mut write, reach, source, change, actor, origin).await?;
     write.commit().await?;
+    app.wake_workers();
     Ok(source)
 }
 
@@ -355,6 +366,11 @@ async fn change_in(
     if let Some(schedule) = change.schedule {
         source.next_run_at = next_run_at(source.kind(), schedule.as_ref(), source.id, now)?;
         source.schedule = schedule;
+    }
+    if let Some(chunking) = change.chunking {
+        let wanted = chunking.clone().unwrap_or_default();
+        chunks::set_chunking(app, write, reach.tenant_id, source.id, &wanted).await?;
+        source.chunking = chunking;
     }
     let after = source.describe()?;
     if after == before && secrets == secrets_before {

@@ -20,6 +20,7 @@ use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, SourceId, SyncRunId};
 use crate::knowledge::DocumentState;
+use crate::knowledge::chunks::Chunking;
 use crate::knowledge::routes::DocumentResponse;
 use crate::knowledge::sync::{self, Cause, Wanted};
 
@@ -73,6 +74,8 @@ struct CreateSourceRequest {
     name: Option<String>,
     /// Read on request only unless given.
     schedule: Option<Schedule>,
+    /// How its documents are cut; as everywhere unless given.
+    chunking: Option<Chunking>,
     website: Option<WebsiteInput>,
     sitemap: Option<SitemapInput>,
     pages: Option<PagesInput>,
@@ -85,6 +88,7 @@ impl From<CreateSourceRequest> for NewSource {
             kind: request.kind.into(),
             name: request.name,
             schedule: request.schedule,
+            chunking: request.chunking,
             settings: SettingsInput {
                 website: request.website,
                 sitemap: request.sitemap,
@@ -106,6 +110,11 @@ struct UpdateSourceRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Schedule>)]
     schedule: Option<Option<Schedule>>,
+    /// How its documents are cut: those that are there are cut anew, and answer as they are until then. Null: as
+    /// everywhere.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Chunking>)]
+    chunking: Option<Option<Chunking>>,
     website: Option<WebsiteInput>,
     sitemap: Option<SitemapInput>,
     pages: Option<PagesInput>,
@@ -117,6 +126,7 @@ impl From<UpdateSourceRequest> for SourceChange {
         Self {
             name: request.name,
             schedule: request.schedule,
+            chunking: request.chunking,
             settings: SettingsInput {
                 website: request.website,
                 sitemap: request.sitemap,

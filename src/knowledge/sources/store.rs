@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, SourceId, TenantId};
+use crate::knowledge::chunks::Chunking;
 use crate::on;
 
 #[derive(FromRow)]
@@ -24,7 +25,7 @@ struct SourceRow {
     settings: Json<Value>,
     sealed: Option<String>,
     state: String,
-    chunking: Option<Json<Value>>,
+    chunking: Option<Json<Chunking>>,
     schedule: Option<Json<Schedule>>,
     next_run_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -45,7 +46,10 @@ impl TryFrom<SourceRow> for Source {
             name: row.name,
             settings: Settings::from_json(kind, row.settings.0)?,
             state: SourceState::parse(&row.state).ok_or_else(|| unknown("state", &row.state))?,
-            chunking: row.chunking.map(|chunking| chunking.0),
+            chunking: row
+                .chunking
+                .map(|chunking| chunking.0)
+                .filter(|chunking| *chunking != Chunking::default()),
             schedule: row.schedule.map(|schedule| schedule.0),
             next_run_at: row.next_run_at,
             created_at: row.created_at,

@@ -10,6 +10,7 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::http::input::{Page, PageRequest};
 use crate::id::{ChatbotId, SourceId, SyncRunId, TenantId};
+use crate::knowledge::chunks::Chunking;
 use crate::knowledge::sync::{self, Failure, Note, SyncRun};
 
 /// Failures that a run shows in a list; the run by itself pages through all.
@@ -102,6 +103,8 @@ pub(super) struct SourceResponse {
     /// Null: read on request only.
     schedule: Option<Schedule>,
     next_run_at: Option<DateTime<Utc>>,
+    /// How its documents are cut; null: as everywhere.
+    chunking: Option<Chunking>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +167,7 @@ impl SourceResponse {
             drive,
             schedule: source.schedule,
             next_run_at: source.next_run_at,
+            chunking: source.chunking,
             created_at: source.created_at,
             updated_at: source.updated_at,
             last_run,
