@@ -34,7 +34,8 @@ const PASSAGES: usize = 5;
 /// Measures answers and streams of the ceiling.
 pub async fn measure(scale: &Scale, model: &ScriptedModel, report: &mut Report) -> anyhow::Result<()> {
     let arguments = [COMMAND.to_owned(), model.base_url(), scale.documents.to_string()].map(Into::into);
-    let server = Server::start(&std::env::current_exe()?, &arguments, setup::server_core()).await?;
+    let core = setup::server_core().map(|core| core.to_string());
+    let server = Server::start(&std::env::current_exe()?, &arguments, core).await?;
     let documents = scale.documents;
     for streamed in [false, true] {
         let request = move |number: usize| {

@@ -10,6 +10,8 @@
 mod ceiling;
 mod client;
 mod corpus;
+mod crawl;
+mod files;
 mod ingest;
 mod load;
 mod memory;
@@ -49,6 +51,12 @@ pub struct Scale {
     pub starts: usize,
     /// Tokens of each of the 500 live streams.
     pub live_tokens: usize,
+    /// Pages of the site that is crawled.
+    pub crawled: usize,
+    /// Pages of the long PDF.
+    pub pdf_pages: usize,
+    /// Size of the large table.
+    pub csv_mb: usize,
 }
 
 const FULL: Scale = Scale {
@@ -62,6 +70,9 @@ const FULL: Scale = Scale {
     tenants: 1_000,
     starts: 7,
     live_tokens: 500,
+    crawled: 5_000,
+    pdf_pages: 1_000,
+    csv_mb: 200,
 };
 
 const QUICK: Scale = Scale {
@@ -75,10 +86,15 @@ const QUICK: Scale = Scale {
     tenants: 60,
     starts: 3,
     live_tokens: 150,
+    crawled: 600,
+    pdf_pages: 200,
+    csv_mb: 20,
 };
 
 /// The parts that can be chosen by name, in the order in which they run.
-const PARTS: &[&str] = &["start", "ceiling", "remote", "live", "local", "ingest", "memory"];
+const PARTS: &[&str] = &[
+    "start", "ceiling", "remote", "live", "local", "ingest", "crawl", "files", "memory",
+];
 
 /// What was asked for on the command line.
 pub struct Plan {
@@ -177,6 +193,12 @@ async fn measure_parts(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     }
     if plan.wants("ingest") {
         ingest::measure(scale, &model, report).await?;
+    }
+    if plan.wants("crawl") {
+        crawl::measure(scale, &model, report).await?;
+    }
+    if plan.wants("files") {
+        files::measure(scale, &model, report).await?;
     }
     if plan.wants("memory") {
         memory::after_chunks(scale, &model, report).await?;

@@ -33,12 +33,12 @@ pub struct Memory {
     pub proportional: f64,
 }
 
-/// A command line that runs `program` on the core set aside for it.
-pub fn pinned(program: &Path, core: Option<usize>) -> Command {
-    match core {
-        Some(core) => {
+/// A command line that runs `program` on these cores, as `taskset` names them.
+pub fn pinned(program: &Path, cores: Option<String>) -> Command {
+    match cores {
+        Some(cores) => {
             let mut command = Command::new("taskset");
-            command.arg("--cpu-list").arg(core.to_string()).arg(program);
+            command.arg("--cpu-list").arg(cores).arg(program);
             command
         }
         None => Command::new(program),
@@ -47,9 +47,13 @@ pub fn pinned(program: &Path, core: Option<usize>) -> Command {
 
 impl Server {
     /// Starts the program and waits until it prints `listening on http://…`.
-    pub async fn start(program: &Path, arguments: &[OsString], core: Option<usize>) -> anyhow::Result<Self> {
+    pub async fn start(
+        program: &Path,
+        arguments: &[OsString],
+        cores: Option<String>,
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let mut child = pinned(program, core)
+        let mut child = pinned(program, cores)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

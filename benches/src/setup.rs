@@ -68,6 +68,15 @@ pub fn server_core() -> Option<usize> {
     (!own.is_empty() && !own.starts_with('0')).then_some(SERVER_CORE)
 }
 
+/// Every core of the machine, as `taskset` names them.
+fn all_cores() -> String {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    match online.trim() {
+        "" => "0".to_owned(),
+        cores => cores.to_owned(),
+    }
+}
+
 /// The embedding model's folder, if it was fetched.
 pub fn local_model_dir() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/all-MiniLM-L6-v2");
@@ -115,6 +124,7 @@ pub fn data_root() -> PathBuf {
 pub struct Installation {
     folder: PathBuf,
     settings: Vec<String>,
+    has_all_cores: bool,
 }
 
 impl Installation {
@@ -140,7 +150,23 @@ impl Installation {
                 format!("embedding.dimension={DIMENSION}"),
             ]),
         }
-        Ok(Self { folder, settings })
+        Ok(Self {
+            folder,
+            settings,
+            has_all_cores: false,
+        })
+    }
+
+    /// The same with more settings.
+    pub fn set<T: Into<String>>(mut self, settings: impl IntoIterator<Item = T>) -> Self {
+        self.settings.extend(settings.into_iter().map(Into::into));
+        self
+    }
+
+    /// The server may use every core, whatever this process keeps to.
+    pub fn on_all_cores(mut self) -> Self {
+        self.has_all_cores = true;
+        self
     }
 
     fn arguments(&self, command: &[&str]) -> Vec<OsString> {
@@ -155,10 +181,14 @@ impl Installation {
     }
 
     pub async fn start(&self) -> anyhow::Result<Server> {
+        let cores = match server_core() {
+            Some(_) if self.has_all_cores => Some(all_cores()),
+            core => core.map(|core| core.to_string()),
+        };
         Server::start(
             &program()?,
             &self.arguments(&["serve", "--listen", "127.0.0.1:0"]),
-            server_core(),
+            cores,
         )
         .await
     }
@@ -195,7 +225,11 @@ pub struct Service {
 impl Service {
     /// A server whose chatbot knows nothing yet.
     pub async fn empty(embedding: Embedding, model: &ScriptedModel) -> anyhow::Result<Self> {
-        let installation = Installation::new(&embedding, model)?;
+        Self::on(Installation::new(&embedding, model)?).await
+    }
+
+    /// The same, on an installation of its own kind.
+    pub async fn on(installation: Installation) -> anyhow::Result<Self> {
         let api_key = installation.create_tenant("bench").await?;
         let server = installation.start().await?;
         let mut client = Client::connect(server.address).await?;

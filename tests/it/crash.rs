@@ -1,194 +1,15 @@
 //! `kill -9` of the real server: what was answered with success is there, and what was begun is finished, once.
 
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
-
-use frontdesk::db::{DatabaseUrl, Db, Scope};
-use frontdesk::on;
 use reqwest::Method;
-use reqwest::multipart::{Form, Part};
-use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index as _};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
-use uuid::Uuid;
 
-use crate::harness::app::{Reply, engine};
-use crate::harness::databases::{create_postgres_database, postgres_server};
+use crate::harness::app::engine;
+use crate::harness::mortal::Mortal;
 use crate::harness::openai::{Script, ScriptedModel};
 use crate::harness::work::until;
 
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Documents of one import.
 const DOCUMENTS: usize = 60;
-
-/// A server that may die at any time, on data that stays.
-struct Mortal {
-    _folder: TempDir,
-    data: std::path::PathBuf,
-    database_url: Option<String>,
-    /// More settings of its own.
-    settings: Vec<String>,
-    http: reqwest::Client,
-    child: Child,
-    address: String,
-    key: String,
-}
-
-impl Mortal {
-    async fn start() -> Self {
-        Self::start_with(Vec::new()).await
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test talks to its own server on loopback"
-    )]
-    async fn start_with(settings: Vec<String>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = folder.path().join("data");
-        let database_url = match engine().as_str() {
-            "postgres" => Some(create_postgres_database(&postgres_server().expect("a server")).await),
-            _ => None,
-        };
-        let (child, address, key) = spawn(&data, database_url.as_deref(), &settings).await;
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self {
-            _folder: folder,
-            data,
-            database_url,
-            settings,
-            http,
-            child,
-            address,
-            key: key.expect("the first start shows a key"),
-        }
-    }
-
-    /// Ends the server as a power cut would end it, and starts it again.
-    async fn die_and_rise(&mut self) {
-        self.die().await;
-        let (child, address, _) = spawn(&self.data, self.database_url.as_deref(), &self.settings).await;
-        (self.child, self.address) = (child, address);
-    }
-
-    async fn die(&mut self) {
-        self.child.kill().await.expect("ours to kill");
-    }
-
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, format!("http://{}{path}", self.address))
-            .bearer_auth(&self.key)
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        Reply::read(self.request(Method::GET, path).send().await.expect("an answer"))
-            .await
-            .expect(200)
-            .json()
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Reply {
-        Reply::read(
-            self.request(Method::POST, path)
-                .json(&body)
-                .send()
-                .await
-                .expect("an answer"),
-        )
-        .await
-    }
-
-    async fn chatbot(&self) -> String {
-        self.post("/api/chatbots", json!({ "name": "Desk" }))
-            .await
-            .expect(201)
-            .id()
-    }
-
-    async fn upload(&self, chatbot: &str, files: Vec<(String, String)>) -> Value {
-        let form = files.into_iter().fold(Form::new(), |form, (name, text)| {
-            form.part("file", Part::text(text).file_name(name))
-        });
-        let request = self
-            .request(Method::POST, &format!("/api/chatbots/{chatbot}/documents"))
-            .multipart(form);
-        Reply::read(request.send().await.expect("an answer"))
-            .await
-            .expect(202)
-            .json()
-    }
-
-    /// All documents of a chatbot.
-    async fn documents(&self, chatbot: &str) -> Vec<Value> {
-        self.get(&format!("/api/chatbots/{chatbot}/documents?limit=100"))
-            .await["items"]
-            .as_array()
-            .expect("items")
-            .clone()
-    }
-
-    async fn count(&self, chatbot: &str, state: &str) -> usize {
-        self.documents(chatbot)
-            .await
-            .iter()
-            .filter(|document| document["state"] == state)
-            .count()
-    }
-}
-
-async fn spawn(
-    data: &Path,
-    database_url: Option<&str>,
-    settings: &[String],
-) -> (Child, String, Option<String>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
-    command
-        .env_clear()
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data);
-    for setting in [
-        "embedding.model_dir=/nonexistent",
-        "jobs.lease_s=1",
-        "jobs.poll_ms=50",
-        "jobs.workers=3",
-        "index.shards=1",
-    ] {
-        command.args(["--set", setting]);
-    }
-    for setting in settings {
-        command.args(["--set", setting]);
-    }
-    if let Some(url) = database_url {
-        command.args(["--set", &format!("database.url={url}")]);
-    }
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the program starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut key = None;
-    loop {
-        let line = timeout(PATIENCE, lines.next_line())
-            .await
-            .expect("a line comes")
-            .expect("readable")
-            .expect("the server lives");
-        if let Some(shown) = line.strip_prefix("first API key (shown once): ") {
-            key = Some(shown.to_owned());
-        } else if let Some(address) = line.strip_prefix("listening on http://") {
-            return (child, address.to_owned(), key);
-        }
-    }
-}
 
 fn page(number: usize) -> (String, String) {
     let sections: String = (0..6)
@@ -271,44 +92,11 @@ async fn an_import_that_is_killed_again_and_again_ends_with_every_document_index
     assert_eq!(original.text().await.expect("text"), page(DOCUMENTS - 1).1);
 
     server.die().await;
-    check_stores(
-        &server,
-        documents
-            .iter()
-            .map(|document| document["chunks"].as_i64().expect("a count"))
-            .sum(),
-    )
-    .await;
-}
-
-/// Opens what the dead server left: rows and index hold the same chunks, and as many as the documents said.
-async fn check_stores(server: &Mortal, expected: i64) {
-    let url = server.database_url.clone().map_or_else(
-        || DatabaseUrl::Sqlite(server.data.join("frontdesk.db")),
-        DatabaseUrl::Postgres,
-    );
-    let db = Db::open(&url, 2).await.expect("the database opens");
-    let mut conn = db.read(Scope::Operator).await.expect("a connection");
-    let rows: i64 =
-        on!(conn, c => sqlx::query_scalar("select count(*) from chunk").fetch_one(c).await).expect("a count");
-    let tenant: Uuid =
-        on!(conn, c => sqlx::query_scalar("select id from tenant").fetch_one(c).await).expect("one tenant");
-    let options = EmbeddedOptions {
-        dir: server.data.join("index"),
-        model_id: None,
-        dimension: None,
-        shards: 1,
-    };
-    let index = EmbeddedIndex::open(options).expect("the index opens");
-    let indexed = index
-        .count(retrieval::TenantId(tenant))
-        .await
-        .expect("the index answers");
-    assert_eq!(
-        (rows, i64::try_from(indexed).expect("a small number")),
-        (expected, expected)
-    );
-    index.close().await.expect("it closes");
+    let chunks = documents
+        .iter()
+        .map(|document| document["chunks"].as_i64().expect("a count"))
+        .sum();
+    server.check_stores(chunks).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod citations;
 mod conversations;
 mod cors;
 mod crash;
+mod crawl_proof;
 mod deletion;
 mod disconnects;
 mod documents;

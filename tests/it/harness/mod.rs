@@ -8,6 +8,7 @@ pub mod databases;
 pub mod drive;
 pub mod embedders;
 pub mod issuer;
+pub mod mortal;
 pub mod openai;
 pub mod operations;
 pub mod people;

@@ -1,6 +1,6 @@
 //! Runs over a source: what changes there changes here, and nothing else.
 
-mod desk;
+pub mod desk;
 mod diff;
 mod interruptions;
 mod removals;
