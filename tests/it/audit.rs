@@ -30,7 +30,6 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/chatbots/{id}/sources", "source.create"),
     ("POST /api/chatbots/crawl", "source.create"),
     ("PATCH /api/sources/{id}", "source.update"),
-    ("PUT /api/sources/{id}/chunking", "source.update"),
     ("POST /api/sources/{id}/sync", "source.sync"),
     ("POST /api/sources/{id}/pause", "source.pause"),
     ("POST /api/sources/{id}/resume", "source.resume"),

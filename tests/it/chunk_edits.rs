@@ -458,8 +458,13 @@ async fn cut_otherwise(acme: &Tenant<'_>, chunking: Value) -> Reply {
     let source: SourceId = on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1").bind(acme.id).fetch_one(c).await)
         .expect("a source");
     drop(conn);
-    let path = format!("/api/sources/{source}/chunking");
+    let path = format!("/api/sources/{source}");
     acme.service
-        .send(Method::PUT, &path, Some(&acme.key), Some(chunking))
+        .send(
+            Method::PATCH,
+            &path,
+            Some(&acme.key),
+            Some(json!({ "chunking": chunking })),
+        )
         .await
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::edits::{Edit, EditKind, Edits};
 pub use self::preview::{MAX_TEXT_CHARS, PreviewText, preview};
-pub use self::settings::{Chunking, change_chunking, find_chunking, get_chunking, set_chunking};
+pub use self::settings::{Chunking, set_chunking};
 pub(super) use self::store::{delete_edits, list_edits, rename_edits, set_stale};
 
 use super::cut::as_i64;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::http::access::{IngestAccess, KnowledgeAccess};
 use crate::http::input::{Json, Path, Query, present};
 use crate::http::problem::Problem;
-use crate::id::{ChunkEditId, ChunkId, DocumentId, SourceId};
+use crate::id::{ChunkEditId, ChunkId, DocumentId};
 use crate::knowledge::Chunk;
 
 /// Chunks of one page.
@@ -27,7 +27,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_chunks, add_chunk))
         .routes(routes!(update_chunk, delete_chunk))
         .routes(routes!(preview_chunks))
-        .routes(routes!(get_chunking, change_chunking))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -274,30 +273,4 @@ async fn preview_chunks(
         items: items.collect(),
         tokens,
     }))
-}
-
-/// How a source's documents are cut.
-#[utoipa::path(get, path = "/api/sources/{id}/chunking", tag = "knowledge", params(("id" = String, Path, description = "The source")),
-    responses((status = 200, body = Chunking), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
-async fn get_chunking(
-    access: KnowledgeAccess,
-    State(app): State<App>,
-    Path(id): Path<SourceId>,
-) -> Result<axum::Json<Chunking>, Problem> {
-    Ok(axum::Json(super::get_chunking(&app, access.reach(), id).await?))
-}
-
-/// Changes how a source's documents are cut. Those that are there are cut anew in the background; their old chunks answer
-/// until the new ones are whole.
-#[utoipa::path(put, path = "/api/sources/{id}/chunking", tag = "knowledge", params(("id" = String, Path, description = "The source")), request_body = Chunking,
-    responses((status = 200, body = Chunking), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["ingest"])))]
-async fn change_chunking(
-    access: IngestAccess,
-    State(app): State<App>,
-    Path(id): Path<SourceId>,
-    Json(chunking): Json<Chunking>,
-) -> Result<axum::Json<Chunking>, Problem> {
-    let chunking =
-        super::change_chunking(&app, access.reach(), id, chunking, &access.actor, &access.origin).await?;
-    Ok(axum::Json(chunking))
 }

@@ -1,7 +1,6 @@
 //! How a source's documents are cut, where its owner wants it otherwise.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
@@ -9,11 +8,9 @@ use super::store;
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
-use crate::http::access::{Actor, Reach};
 use crate::id::{SourceId, TenantId};
 use crate::jobs::Priority;
 use crate::knowledge::indexing;
-use crate::tenancy::audit::{self, Change, Origin};
 
 /// Smaller chunks say too little to be found; larger ones no embedding model reads.
 const MAX_TOKENS_RANGE: std::ops::RangeInclusive<u32> = 16..=4_096;
@@ -77,54 +74,8 @@ impl Chunking {
     }
 }
 
-/// How the documents of a source within reach are cut.
-pub async fn get_chunking(app: &App, reach: Reach, source_id: SourceId) -> Result<Chunking> {
-    let mut conn = app.db.read(reach.tenant_id).await?;
-    let stored = store::find_chunking_within(&mut conn, reach, source_id)
-        .await?
-        .ok_or(Error::NotFound("source"))?;
-    Ok(stored.map(|Json(chunking)| chunking).unwrap_or_default())
-}
-
-/// [`set_chunking`] for an owner.
-pub async fn change_chunking(
-    app: &App,
-    reach: Reach,
-    source_id: SourceId,
-    chunking: Chunking,
-    actor: &Actor,
-    origin: &Origin,
-) -> Result<Chunking> {
-    let mut write = app.db.write(reach.tenant_id).await?;
-    let before = store::find_chunking_within(&mut write, reach, source_id)
-        .await?
-        .ok_or(Error::NotFound("source"))?
-        .map(|Json(chunking)| chunking)
-        .unwrap_or_default();
-    set_chunking(app, &mut write, reach.tenant_id, source_id, &chunking).await?;
-    let change = Change {
-        action: "source.update",
-        object_kind: "source",
-        object_id: source_id.to_string(),
-        before: Some(json!({ "chunking": before })),
-        after: Some(json!({ "chunking": chunking })),
-    };
-    audit::record(
-        &mut write,
-        reach.tenant_id,
-        actor,
-        origin,
-        change,
-        app.clock.now(),
-    )
-    .await?;
-    write.commit().await?;
-    app.wake_workers();
-    Ok(chunking)
-}
-
 /// How a source's documents are cut.
-pub async fn find_chunking(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId) -> Result<Chunking> {
+async fn find_chunking(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId) -> Result<Chunking> {
     let stored = store::find_chunking(conn, tenant_id, source_id).await?;
     Ok(stored.map(|Json(chunking)| chunking).unwrap_or_default())
 }

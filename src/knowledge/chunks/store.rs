@@ -7,7 +7,6 @@ use sqlx::types::Json;
 use super::{Chunking, Edit, EditKind};
 use crate::db::{Conn, Write};
 use crate::error::Result;
-use crate::http::access::Reach;
 use crate::id::{ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::knowledge::{Chunk, Document};
 use crate::on;
@@ -280,18 +279,6 @@ pub(super) async fn set_queued(write: &mut Write, tenant_id: TenantId, id: Docum
     on!(write, c => sqlx::query("update document set state = 'queued' where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())
-}
-
-/// How a source within reach is cut; none when there is no such source.
-pub(super) async fn find_chunking_within(
-    conn: &mut Conn,
-    reach: Reach,
-    source_id: SourceId,
-) -> Result<Option<Option<Json<Chunking>>>> {
-    Ok(
-        on!(conn, c => sqlx::query_scalar("select chunking from source where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3)")
-        .bind(reach.tenant_id).bind(source_id).bind(reach.chatbot_id).fetch_optional(c).await)?,
-    )
 }
 
 pub(super) async fn find_chunking(

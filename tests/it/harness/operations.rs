@@ -280,7 +280,6 @@ impl Operation {
             }
             "POST /api/documents/{id}/chunks" => json!({ "text": "We mend chairs too." }),
             "PATCH /api/documents/{id}/chunks/{chunk_id}" => json!({ "enabled": false }),
-            "PUT /api/sources/{id}/chunking" => json!({ "max_tokens": 100 }),
             "POST /api/chunk-preview" => json!({ "text": "A text to be cut." }),
             "POST /api/chatbots/{id}/sources" => json!({ "kind": "push", "name": "Another source" }),
             "POST /api/chatbots/crawl" => {
