@@ -27,7 +27,7 @@ pub struct Citation {
     pub document_id: DocumentId,
     pub chunk_id: ChunkId,
     pub title: String,
-    /// Where the original can be read.
+    /// Where the original can be read: the page's own address, else the file that is kept here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -234,7 +234,12 @@ pub fn cite(passage: &Passage, marker: usize, claim: &str, question: &str) -> Ci
         document_id: passage.document_id,
         chunk_id: passage.chunk_id,
         title: passage.title.clone(),
-        url: Some(format!("/api/documents/{}/file", passage.document_id)),
+        url: Some(
+            passage
+                .url
+                .clone()
+                .unwrap_or_else(|| format!("/api/documents/{}/file", passage.document_id)),
+        ),
         page: passage.page,
         heading: passage.heading.clone(),
         quote: passage.text[start..end].to_owned(),
@@ -300,6 +305,7 @@ mod tests {
             document_id: DocumentId::new(),
             title: "Returns".to_owned(),
             file_name: "returns.md".to_owned(),
+            url: None,
             text: text.to_owned(),
             heading: None,
             page: Some(2),

@@ -164,6 +164,7 @@ mod tests {
             document_id: DocumentId::new(),
             title: "Help".to_owned(),
             file_name: "help.md".to_owned(),
+            url: None,
             text: text.to_owned(),
             heading: heading.map(str::to_owned),
             page: None,

@@ -222,6 +222,7 @@ mod tests {
             document_id: DocumentId::new(),
             title: "Title".to_owned(),
             file_name: "file.md".to_owned(),
+            url: None,
             text: text.to_owned(),
             heading: Some("Heading".to_owned()),
             page: None,

@@ -337,6 +337,9 @@ struct PassageResponse {
     chunk_id: ChunkId,
     document_id: DocumentId,
     title: String,
+    /// Where a reader finds the document, if it is elsewhere too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
     text: String,
     /// In (0, 1]; higher is nearer. 1: first by meaning and by words.
     score: f32,
@@ -358,6 +361,7 @@ impl From<Passage> for PassageResponse {
             chunk_id: passage.chunk_id,
             document_id: passage.document_id,
             title: passage.title,
+            url: passage.url,
             text: passage.text,
             score: passage.score,
             similarity: passage.similarity,

@@ -33,6 +33,8 @@ pub struct Passage {
     pub document_id: DocumentId,
     pub title: String,
     pub file_name: String,
+    /// Where a reader finds the document; none: only here.
+    pub url: Option<String>,
     pub text: String,
     pub heading: Option<String>,
     pub page: Option<i64>,
@@ -228,6 +230,7 @@ async fn attach_rows(
             document_id: row.document_id,
             title: row.title,
             file_name: row.file_name,
+            url: row.url,
             text: row.text,
             heading: row.heading,
             page: row.page,

@@ -426,6 +426,7 @@ pub(super) struct PassageRow {
     pub document_id: DocumentId,
     pub title: String,
     pub file_name: String,
+    pub url: Option<String>,
     pub text: String,
     pub heading: Option<String>,
     pub page: Option<i64>,
@@ -441,7 +442,7 @@ pub(super) async fn find_passages(
     chatbot_id: ChatbotId,
     ids: &[ChunkId],
 ) -> Result<Vec<PassageRow>> {
-    const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
+    const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
                             from chunk c
                             join document d on d.id = c.document_id
                            where c.is_enabled
@@ -450,7 +451,7 @@ pub(super) async fn find_passages(
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
             let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
-            let text = "select c.id, c.document_id, d.title, d.file_name, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
+            let text = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
                           from chunk c
                           join document d on d.id = c.document_id
                          where c.tenant_id = $1
