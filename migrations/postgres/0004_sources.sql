@@ -106,9 +106,8 @@ create table source_item (
     primary key (source_id, item_key)
 );
 create index source_item_frontier on source_item (source_id, run_id, state, depth, item_key);
-create index source_item_text on source_item (source_id, text_hash);
-create index source_item_document on source_item (document_id);
-create index source_item_tenant on source_item (tenant_id, source_id);
+create index source_item_text on source_item (tenant_id, source_id, text_hash);
+create index source_item_document on source_item (document_id, source_id, tenant_id);
 
 -- Where a document is for a reader, and what it says of itself.
 alter table document add column url text;
