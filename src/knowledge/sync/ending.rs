@@ -121,7 +121,8 @@ fn sort(hold: &Hold, driver: &dyn Driver, missing: Vec<Missing>) -> Sorted {
     for document in missing {
         let is_in_scope = driver.admits(&Item::named(&document.key, &document.url, document.depth));
         match document.state.as_deref() {
-            Some("moved" | "duplicate") => sorted.certain.push(document),
+            // Where one page moves, or shows another one's text, this is so; where all do, the site is not itself.
+            Some("moved" | "duplicate") => sorted.vanished.push(document),
             // A site that shuts even its start page says nothing about the others.
             Some("skipped") if is_in_scope && hold.has(Note::StartUnreadable) => {}
             Some("gone" | "skipped") if is_in_scope => sorted.vanished.push(document),

@@ -12,13 +12,14 @@ async fn wide_site(count: usize) -> Site {
     let links: Vec<&str> = links.iter().map(String::as_str).collect();
     let site = Site::start(&[("/", Answer::page("Acme", "Everything we sell.", &links))]).await;
     for page in 0..count {
-        let text = format!("Article number {page} is made of wood kind {}.", page * 7);
-        site.put(
-            &format!("/page-{page}"),
-            Answer::page(&format!("Article {page}"), &text, &["/"]),
-        );
+        site.put(&format!("/page-{page}"), article(page));
     }
     site
+}
+
+fn article(page: usize) -> Answer {
+    let text = format!("Article number {page} is made of wood kind {}.", page * 7);
+    Answer::page(&format!("Article {page}"), &text, &["/"])
 }
 
 fn link_to(pages: &[usize]) -> Answer {
@@ -307,4 +308,22 @@ async fn a_limit_that_is_reached_by_the_last_page_says_that_there_is_more() {
 
     assert_eq!((run.removed_count, run.notes), (0, vec![Note::PageLimit]));
     assert_eq!(desk.paths().await, ["/", "/one", "/two"]);
+}
+
+#[tokio::test]
+async fn a_site_that_sends_everyone_to_its_start_page_loses_nothing() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    let before = desk.paths().await;
+
+    for path in before.iter().filter(|path| *path != "/") {
+        site.put(path, Answer::redirect(302, "/"));
+    }
+    let run = desk.sync().await;
+
+    assert!(run.notes.contains(&Note::RemovalsHeld));
+    assert_eq!((run.removed_count, run.held_count), (0, 8));
+    assert_eq!(desk.paths().await, before);
 }
