@@ -343,7 +343,9 @@ impl Commit<'_> {
             match owner {
                 Some(owner) if (owner.depth, owner.key.as_str()) < (item.depth, item.key.as_str()) => {
                     self.superfluous.extend(read.file_key.clone());
-                    self.give_way(item.document_id).await?;
+                    if item.document_id.is_some() {
+                        return self.settle_doubtful(read).await;
+                    }
                     (ItemState::Duplicate, None)
                 }
                 Some(owner) if item.document_id.is_none() => {
@@ -385,6 +387,25 @@ impl Commit<'_> {
             links: &text::lines(&read.reading.found),
         };
         self.settle_read(item, state, known).await
+    }
+
+    /// An item whose own document says something else than what it shows now, which is another one's text. The document
+    /// stays as it is until the end of the run: where a whole site shows one text, a login perhaps, that is no reason to
+    /// forget what it said before.
+    async fn settle_doubtful(&mut self, read: &ReadItem) -> Result<()> {
+        let item = &read.item;
+        let known = Read {
+            known_as: Some(KnownAs::Page),
+            moved_to: None,
+            document_id: item.document_id,
+            // What it shows is not what the document has: the next run reads it anew.
+            validators: &Validators::default(),
+            body_hash: None,
+            text_hash: item.text_hash.as_deref(),
+            reader_version: None,
+            links: &text::lines(&read.reading.found),
+        };
+        self.settle_read(item, ItemState::Duplicate, known).await
     }
 
     /// The item's document in its new version; none when the chatbot may have no more documents.

@@ -27,6 +27,7 @@ pub(super) async fn list_orphans(conn: &mut Conn, place: Place) -> Result<Vec<Or
             and source_id = $2
             and run_id = $3
             and state = 'duplicate'
+            and document_id is null
             and not exists (select 1 from source_item owner
                              where owner.tenant_id = $1 and owner.source_id = $2 and owner.run_id = $3
                                and owner.text_hash = orphan.text_hash

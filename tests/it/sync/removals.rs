@@ -311,6 +311,42 @@ async fn a_limit_that_is_reached_by_the_last_page_says_that_there_is_more() {
 }
 
 #[tokio::test]
+async fn a_site_that_shows_one_text_everywhere_loses_nothing_and_is_itself_again_later() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    let before = desk.paths().await;
+
+    let links: Vec<String> = (0..8).map(|page| format!("/page-{page}")).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    for path in &before {
+        let closed = Answer::page("Maintenance", "We are back in an hour.", &links);
+        site.put(path, closed);
+    }
+    let run = desk.sync().await;
+
+    assert_eq!(run.state, RunState::Partial);
+    assert!(run.notes.contains(&Note::RemovalsHeld));
+    assert_eq!((run.removed_count, run.held_count), (0, 8));
+    assert_eq!(desk.paths().await, before);
+    assert!(
+        desk.found("Article number 3")
+            .await
+            .contains("Article number 3 is")
+    );
+
+    site.put("/", link_to(&[0, 1, 2, 3, 4, 5, 6, 7]));
+    for page in 0..8 {
+        site.put(&format!("/page-{page}"), article(page));
+    }
+    let run = desk.sync().await;
+
+    assert_eq!((run.state, run.removed_count), (RunState::Done, 0));
+    assert_eq!(desk.paths().await, before);
+}
+
+#[tokio::test]
 async fn a_site_that_sends_everyone_to_its_start_page_loses_nothing() {
     let site = wide_site(8).await;
     let service = service_for(&site).await;
