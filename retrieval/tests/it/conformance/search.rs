@@ -1,0 +1,100 @@
+//! Exactness, work at the same time, and the end.
+
+use std::sync::Arc;
+
+use retrieval::ChunkId;
+use retrieval::index::{Index, IndexError};
+
+use crate::samples::{by_vector, by_words, chunk, found, point, tenant, vector};
+
+pub(super) async fn nearest_is_exactly_what_brute_force_finds(index: &dyn Index) {
+    let acme = tenant(45);
+    let count = 2_000;
+    index
+        .upsert(acme, (0..count).map(|n| point(n, "")).collect())
+        .await
+        .expect("stored");
+    index
+        .delete_chunks(
+            acme,
+            (0..count)
+                .filter(|n| n % 7 == 0)
+                .map(|n| chunk(n.into()))
+                .collect(),
+        )
+        .await
+        .expect("deleted");
+
+    for question in 0..20 {
+        let asked = vector(1_000_000 + question);
+        let mut nearest: Vec<(f32, ChunkId)> = (0..count)
+            .filter(|n| n % 7 != 0)
+            .map(|n| {
+                let cosine = vector(n).iter().zip(&asked).map(|(a, b)| a * b).sum::<f32>();
+                (cosine, chunk(n.into()))
+            })
+            .collect();
+        nearest.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let expected: Vec<ChunkId> = nearest[..10].iter().map(|(_, chunk_id)| *chunk_id).collect();
+
+        assert_eq!(
+            found(index, acme, by_vector(asked)).await,
+            expected,
+            "question {question}"
+        );
+    }
+}
+
+pub(super) async fn writers_and_readers_work_at_once(index: Arc<dyn Index>) {
+    const WRITERS: u64 = 6;
+    const BATCHES: u64 = 20;
+    const BATCH: u64 = 10;
+    let mut tasks = Vec::new();
+    for writer in 0..WRITERS {
+        let index = index.clone();
+        tasks.push(tokio::spawn(async move {
+            // Two writers share each tenant.
+            let tenant_id = tenant(50 + u128::from(writer / 2));
+            let first = (writer % 2) * BATCHES * BATCH;
+            for batch in 0..BATCHES {
+                let start = first + batch * BATCH;
+                let points = (start..start + BATCH)
+                    .map(|n| point(n, "written at once"))
+                    .collect();
+                index.upsert(tenant_id, points).await.expect("stored");
+                // What was acknowledged is seen by the next search.
+                let own = found(&*index, tenant_id, by_vector(vector(start))).await;
+                assert_eq!(own[0], chunk(start.into()));
+            }
+        }));
+    }
+    for reader in 0..4 {
+        let index = index.clone();
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..50 {
+                let hits = found(&*index, tenant(50 + reader % 3), by_words("written")).await;
+                assert!(hits.len() <= 10);
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("no task panicked");
+    }
+    for tenant_id in (50..53).map(tenant) {
+        assert_eq!(
+            index.count(tenant_id).await.expect("a count"),
+            2 * BATCHES * BATCH
+        );
+    }
+}
+
+pub(super) async fn a_closed_index_says_so(index: &dyn Index) {
+    index.close().await.expect("closed");
+    index.close().await.expect("closed twice is closed");
+
+    assert!(matches!(index.check().await, Err(IndexError::Unavailable { .. })));
+    let stored = index.upsert(tenant(2), vec![point(1, "too late")]).await;
+    assert!(matches!(stored, Err(IndexError::Unavailable { .. })));
+    let asked = index.search(tenant(2), by_words("goods")).await;
+    assert!(matches!(asked, Err(IndexError::Unavailable { .. })));
+}
