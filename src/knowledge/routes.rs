@@ -61,7 +61,7 @@ pub(super) struct DocumentResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<String>,
     file_name: String,
-    /// `text`, `markdown`, `html`, `pdf`, `docx`, `csv` or `unknown`.
+    /// What the content is, such as `pdf`, `docx`, `xlsx`, `html` or `markdown`; `unknown` where it is of no accepted type.
     format: String,
     size_bytes: i64,
     /// `queued`, `processing`, `indexed` or `failed`.

@@ -250,6 +250,14 @@ async fn a_paused_source_starts_nothing_until_it_is_resumed() {
     );
     acme.post(&order("cancel"), json!({})).await.expect(200);
     acme.post(&order("sync"), json!({})).await.expect(202);
+
+    acme.post(&order("pause"), json!({})).await.expect(200);
+    let cancelled = acme.post(&order("cancel"), json!({})).await.expect(200).json();
+    assert_eq!(
+        (&cancelled["state"], &cancelled["last_run"]["state"]),
+        (&json!("paused"), &json!("aborted")),
+        "what is paused stays so"
+    );
 }
 
 #[tokio::test]

@@ -391,14 +391,17 @@ pub async fn cancel(
     source_id: SourceId,
 ) -> Result<Option<SyncRun>> {
     let now = app.clock.now();
-    store::hold_source(write, tenant_id, source_id)
+    let state = store::hold_source(write, tenant_id, source_id)
         .await?
         .ok_or(Error::NotFound("source"))?;
     let Some(run) = store::find_open(write, tenant_id, source_id).await? else {
         return Ok(None);
     };
     store::end(write, tenant_id, run.id, RunState::Aborted, None, now).await?;
-    store::set_source_state(write, tenant_id, source_id, "idle", now).await?;
+    // A paused source stays paused: only the owner lets its schedule go on.
+    if state != "paused" {
+        store::set_source_state(write, tenant_id, source_id, "idle", now).await?;
+    }
     store::find(write, tenant_id, source_id, run.id).await
 }
 
