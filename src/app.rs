@@ -1,12 +1,13 @@
 //! The composition root: builds every long-lived part, once, and hands them around as one cheap handle.
 
+mod extractor;
+
 use std::fs::{File, TryLockError};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ingest::OcrOptions;
 use ingest::loader::web::{RenderSettings, Renderer, WebLoader, WebSettings};
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -22,6 +23,7 @@ use crate::db::Db;
 use crate::http::rate::RateLimits;
 use crate::integrations::google::Google;
 use crate::jobs::runner::JobKinds;
+use crate::knowledge::chunks::Previews;
 use crate::knowledge::files::FileStore;
 use crate::llm::ChatModel;
 use crate::llm::openai::OpenAiModel;
@@ -64,6 +66,8 @@ pub struct Parts {
     /// None: no model is installed, and search goes by keywords alone.
     pub embedder: Option<Arc<dyn Embedder>>,
     pub extractor: ExtractorPool,
+    /// Texts that are cut for show.
+    pub previews: Previews,
     pub files: FileStore,
     /// Reads websites, for all tenants.
     pub web: WebLoader,
@@ -146,7 +150,7 @@ impl App {
                     .map_err(|error| StartError::Setting(format!("llm: {error}")))?,
             ))
         };
-        let extractor = extractor(&config, replacements.extractor_program)?;
+        let extractor = extractor::open(&config, replacements.extractor_program)?;
         let files = FileStore::open(&config.data_dir).map_err(|error| {
             StartError::Failed(format!(
                 "cannot use the data folder {}: {error}",
@@ -175,6 +179,7 @@ impl App {
             clock,
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
             sync_places: Semaphore::new(config.jobs.workers.div_ceil(2)),
+            previews: Previews::new(config.extract.previews),
             source_streams: Arc::new(Semaphore::new(config.limits.source_streams)),
             stopping: CancellationToken::new(),
             metrics: metrics_handle()?,
@@ -431,32 +436,6 @@ fn web_loader(config: &Config) -> Result<WebLoader, StartError> {
         max_bytes: limits.max_bytes,
     };
     Ok(loader.with_renderer(Renderer::new(guard(config), rendering)))
-}
-
-fn extractor(config: &Config, program: Option<PathBuf>) -> Result<ExtractorPool, StartError> {
-    let settings = &config.extract;
-    let limits = ingest::Limits {
-        memory_bytes: settings.memory_mb * 1024 * 1024,
-        timeout: Duration::from_secs(settings.timeout_s),
-        max_pages: settings.max_pages,
-        max_unpacked_bytes: settings.max_unpacked_mb * 1024 * 1024,
-        ..ingest::Limits::default()
-    };
-    let program = match program {
-        Some(program) => program,
-        None => std::env::current_exe()
-            .map_err(|error| StartError::Failed(format!("cannot find this program's own file: {error}")))?,
-    };
-    let args = vec!["extract-child".to_owned()];
-    let pool = ExtractorPool::new(program, args, config.jobs.workers, limits);
-    if settings.ocr_program.is_empty() {
-        return Ok(pool);
-    }
-    Ok(pool.with_ocr(OcrOptions {
-        program: PathBuf::from(&settings.ocr_program),
-        languages: settings.ocr_languages.clone(),
-        timeout: Duration::from_secs(settings.ocr_timeout_s),
-    }))
 }
 
 /// The way to the configured Google.

@@ -144,6 +144,8 @@ section!(
         timeout_s: u64,
         max_pages: u32,
         max_unpacked_mb: u64,
+        previews: usize,
+        preview_timeout_s: u64,
         ocr_program: String,
         ocr_languages: Vec<String>,
         ocr_timeout_s: u64,

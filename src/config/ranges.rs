@@ -87,6 +87,13 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         ("chat.heartbeat_s", chat.heartbeat_s.into(), 1, 60),
         ("extract.memory_mb", extract.memory_mb.into(), 128, 1_048_576),
         ("extract.timeout_s", extract.timeout_s.into(), 1, DAY_S),
+        ("extract.previews", extract.previews as i128, 1, 1000),
+        (
+            "extract.preview_timeout_s",
+            extract.preview_timeout_s.into(),
+            1,
+            DAY_S,
+        ),
         ("extract.ocr_timeout_s", extract.ocr_timeout_s.into(), 1, DAY_S),
         ("extract.max_pages", extract.max_pages.into(), 1, 10 * MANY),
         (

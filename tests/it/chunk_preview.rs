@@ -1,8 +1,13 @@
 //! A preview cuts a text as a document would be cut, and keeps nothing of it.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use retrieval::BoxFuture;
+use retrieval::embed::{EmbedError, Embedder, Embeddings};
 use serde_json::{Value, json};
 
-use crate::harness::app::TestApp;
+use crate::harness::app::{TestApp, TestOptions, WordEmbedder};
 use crate::harness::stored::{count_rows, stored_files};
 
 #[tokio::test]
@@ -102,4 +107,72 @@ async fn a_preview_takes_one_text_of_bounded_size_and_sensible_limits() {
     acme.post("/api/chunk-preview", json!({ "text": "a".repeat(2 << 20) }))
         .await
         .expect(413);
+}
+
+#[tokio::test]
+async fn previews_are_one_per_tenant_and_few_at_once_and_nobody_waits_in_a_line_without_end() {
+    let service = TestOptions::default().set("extract.previews", 1).start().await;
+    let acme = service.tenant("acme").await;
+    let globex = service.tenant("globex").await;
+    let body = json!({ "text": "A text to be cut." });
+    let running = service.app.previews.enter(acme.id).await.expect("a place");
+
+    let second = acme.post("/api/chunk-preview", body.clone()).await.expect(429);
+    let begin = Instant::now();
+    let other = globex.post("/api/chunk-preview", body.clone()).await.expect(503);
+
+    assert_eq!(
+        (second.code(), other.code()),
+        ("rate_limited".into(), "busy".into())
+    );
+    assert!(second.headers.contains_key("retry-after") && other.headers.contains_key("retry-after"));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    drop(running);
+    globex.post("/api/chunk-preview", body).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_preview_that_takes_too_long_is_given_up_and_holds_its_place_while_it_lasts() {
+    let service = TestOptions::default()
+        .set("extract.preview_timeout_s", 1)
+        .embedder(Arc::new(SlowCounter))
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let slow = json!({ "markdown": "A line.\n\n".repeat(20) });
+
+    let reply = acme.post("/api/chunk-preview", slow.clone()).await.expect(503);
+
+    assert_eq!(reply.code(), "busy");
+    acme.post("/api/chunk-preview", slow).await.expect(429);
+}
+
+/// Counts words, and takes its time.
+struct SlowCounter;
+
+impl Embedder for SlowCounter {
+    fn model_id(&self) -> &str {
+        WordEmbedder.model_id()
+    }
+
+    fn dimension(&self) -> usize {
+        WordEmbedder.dimension()
+    }
+
+    fn max_tokens(&self) -> usize {
+        WordEmbedder.max_tokens()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        std::thread::sleep(Duration::from_millis(200));
+        WordEmbedder.count_tokens(text)
+    }
+
+    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        WordEmbedder.embed_query(text)
+    }
+
+    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        WordEmbedder.embed_documents(texts)
+    }
 }

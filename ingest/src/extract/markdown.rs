@@ -1,6 +1,8 @@
 //! Markdown: rendered to HTML first, so that the HTML that people write into it, tables, and hidden parts
 //! are treated by the one reader that knows them.
 
+use std::borrow::Cow;
+
 use pulldown_cmark::{Event, MetadataBlockKind, Options, Parser, Tag, TagEnd, html};
 
 use super::front_matter;
@@ -8,6 +10,13 @@ use super::html::read_fragment;
 use super::text::{decode_in_place, hinted_encoding};
 use crate::document::DocumentBuilder;
 use crate::{ExtractError, ExtractedDocument, Hints, Limits};
+
+/// Bytes of quote marks, list marks and white space that may open a line. The parser looks at every open quote and list
+/// on every line, so that thousands of them, followed by thousands of lines, would take it hours.
+const MAX_OPENING_BYTES: usize = 1_024;
+
+/// The longest mark of a footnote that is looked for.
+const MAX_FOOTNOTE_MARK_BYTES: usize = 100;
 
 /// Reads Markdown with the extensions of GitHub and of common site generators.
 pub(crate) fn extract(
@@ -17,10 +26,67 @@ pub(crate) fn extract(
 ) -> Result<ExtractedDocument, ExtractError> {
     let source = decode_in_place(bytes, hinted_encoding(hints), limits)?;
     let mut front_matter = String::new();
-    let page = render(&source, &mut front_matter);
+    let page = render(&shorten_openings(&source), &mut front_matter);
     let mut builder = DocumentBuilder::new(limits);
     front_matter::describe(&front_matter, &mut builder);
     read_fragment(&page, builder, limits)?.finish()
+}
+
+/// The source without what is over the limit in the openings of its lines.
+fn shorten_openings(source: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let (mut kept, mut at) = (0, 0);
+    for line in source.split_inclusive('\n') {
+        let opening = opening_bytes(line);
+        if opening > MAX_OPENING_BYTES {
+            // A digit or a mark of a footnote may be parted, which leaves text of it.
+            let cut = line.floor_char_boundary(MAX_OPENING_BYTES);
+            out.push_str(&source[kept..at + cut]);
+            out.push(' ');
+            kept = at + opening;
+        }
+        at += line.len();
+    }
+    if kept == 0 {
+        return Cow::Borrowed(source);
+    }
+    out.push_str(&source[kept..]);
+    Cow::Owned(out)
+}
+
+/// The length of the marks and the white space before the text of a line.
+fn opening_bytes(line: &str) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = &line[at..];
+        let length = match rest.as_bytes() {
+            [b' ' | b'\t' | b'>' | b'-' | b'*' | b'+' | b':', ..] => 1,
+            [b'0'..=b'9', ..] => number_bytes(rest),
+            [b'[', b'^', ..] => footnote_bytes(rest),
+            _ => 0,
+        };
+        if length == 0 {
+            return at;
+        }
+        at += length;
+    }
+}
+
+/// The length of the number of a list item.
+fn number_bytes(text: &str) -> usize {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let is_mark = digits < 10 && matches!(text.as_bytes().get(digits), Some(b'.' | b')'));
+    if is_mark { digits + 1 } else { 0 }
+}
+
+/// The length of the mark of a footnote's text.
+fn footnote_bytes(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let window = &bytes[..bytes.len().min(MAX_FOOTNOTE_MARK_BYTES)];
+    window
+        .windows(2)
+        .position(|pair| pair == b"]:")
+        .map_or(0, |end| end + 2)
 }
 
 fn render(source: &str, front_matter: &mut String) -> String {

@@ -13,7 +13,7 @@ mod store;
 use serde_json::{Value, json};
 
 pub(super) use self::edits::{Edit, EditKind, Edits};
-pub use self::preview::{MAX_TEXT_CHARS, PreviewText, preview};
+pub use self::preview::{MAX_TEXT_CHARS, PreviewText, Previews, preview};
 pub use self::settings::{Chunking, set_chunking};
 pub(super) use self::store::{delete_edits, list_edits, rename_edits, set_stale};
 

@@ -239,7 +239,7 @@ struct PreviewResponse {
 #[utoipa::path(post, path = "/api/chunk-preview", tag = "knowledge", request_body = PreviewRequest,
     responses((status = 200, body = PreviewResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["ingest"])))]
 async fn preview_chunks(
-    _access: IngestAccess,
+    access: IngestAccess,
     State(app): State<App>,
     Json(request): Json<PreviewRequest>,
 ) -> Result<axum::Json<PreviewResponse>, Problem> {
@@ -260,7 +260,7 @@ async fn preview_chunks(
         max_tokens: request.max_tokens,
         overlap_tokens: request.overlap_tokens,
     };
-    let chunks = super::preview(&app, PreviewText { text, format }, &chunking).await?;
+    let chunks = super::preview(&app, access.tenant_id, PreviewText { text, format }, &chunking).await?;
     let tokens = chunks.iter().map(|chunk| chunk.token_count).sum();
     let items = chunks.into_iter().map(|chunk| PreviewChunk {
         heading: chunk.heading(),

@@ -160,7 +160,10 @@ impl State {
             return TokenSinkResult::Continue;
         }
         self.skip = None;
-        self.close_implied(name);
+        // What lies too deep to be tracked closes nothing of what is around it.
+        if self.overflow == 0 {
+            self.close_implied(name);
+        }
         if self.is_skipped(tag) {
             if !is_void(tag) {
                 if is_block(name) {
