@@ -53,6 +53,9 @@ pub enum ExtractError {
         "The document could not be read: the reader failed on it. Save it again in its program, or as another file type, and upload that."
     )]
     Crashed,
+    /// Nothing of the document's: this machine cannot read any at the moment.
+    #[error("Documents cannot be read at the moment. Try again shortly.")]
+    Unavailable,
 }
 
 impl ExtractError {
@@ -68,6 +71,7 @@ impl ExtractError {
             Self::TimedOut { .. } => "timed_out",
             Self::OutOfMemory => "out_of_memory",
             Self::Crashed => "crashed",
+            Self::Unavailable => "reader_unavailable",
         }
     }
 

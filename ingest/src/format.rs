@@ -3,6 +3,9 @@
 mod container;
 mod plain;
 
+use std::io::Read as _;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ExtractError;
@@ -13,6 +16,9 @@ const PDF_HEADER_WINDOW: usize = 1_024;
 
 /// How much of a text file is looked at for markup.
 const SNIFF_WINDOW: usize = 4_096;
+
+/// The beginning of a file, which tells what most files are.
+const TELLING_BYTES: u64 = 1 << 20;
 
 /// A format that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,6 +135,19 @@ impl Format {
         "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), OpenDocument (.odt, .odp, .ods), RTF, EPUB, HTML, \
          Markdown, reStructuredText, AsciiDoc, CSV, TSV, JSON, JSON Lines, e-mail (.eml, .msg), ZIP archives of \
          these, plain text"
+    }
+
+    /// What the file at `path` is, by its beginning; by all of it only where the beginning does not tell. Blocks.
+    pub fn detect_file(path: &Path, file_name: &str) -> std::io::Result<Result<Self, ExtractError>> {
+        let mut file = std::fs::File::open(path)?;
+        let mut bytes = Vec::new();
+        (&mut file).take(TELLING_BYTES).read_to_end(&mut bytes)?;
+        let format = Self::detect(&bytes, file_name);
+        if format.is_ok() || (bytes.len() as u64) < TELLING_BYTES {
+            return Ok(format);
+        }
+        file.read_to_end(&mut bytes)?;
+        Ok(Self::detect(&bytes, file_name))
     }
 
     /// What `bytes` are. `file_name` chooses among the kinds of text, where the content allows it.

@@ -1,12 +1,27 @@
 //! The extractor process of the sandbox tests: reads documents like the real one, but obeys a text that
 //! orders it to fail in one of the ways that parsers fail.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use ingest::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
 fn main() -> ExitCode {
+    note_start();
     ingest::sandbox::child_main_with(extract)
+}
+
+/// Adds a line to the file that the arguments name: a test counts how often a process was started.
+fn note_start() {
+    let Some(path) = std::env::args_os().nth(1) else {
+        return;
+    };
+    let mut starts = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .expect("the file of starts");
+    writeln!(starts, "started").expect("written");
 }
 
 #[expect(

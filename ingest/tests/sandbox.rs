@@ -158,7 +158,7 @@ async fn a_cancelled_document_ends_its_process_and_frees_its_place() {
 }
 
 #[tokio::test]
-async fn a_missing_program_fails_documents_but_nothing_else() {
+async fn what_the_machine_cannot_do_is_no_verdict_on_a_document() {
     let pool = ExtractorPool::new(
         PathBuf::from("/nonexistent/program"),
         Vec::new(),
@@ -166,8 +166,42 @@ async fn a_missing_program_fails_documents_but_nothing_else() {
         short_limits(),
     );
     let bench = Bench::new(1, short_limits());
+    let unavailable = Err("reader_unavailable");
 
-    assert_eq!(text_of(read(&pool, &bench.file("text")).await), Err("crashed"));
+    assert_eq!(text_of(read(&pool, &bench.file("text")).await), unavailable);
+    let absent = bench.folder.path().join("absent");
+    assert_eq!(text_of(read(&bench.pool, &absent).await), unavailable);
+    assert_eq!(text_of(bench.read("and on").await), Ok("and on".to_owned()));
+}
+
+#[tokio::test]
+async fn a_document_that_kills_its_reader_is_tried_twice_at_most() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let starts = folder.path().join("starts");
+    let arguments = vec![starts.to_str().expect("a path of text").to_owned()];
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_faulty-child"));
+    let pool = ExtractorPool::new(program, arguments, 1, short_limits());
+    let bench = Bench::new(1, short_limits());
+    let count = || {
+        let lines = std::fs::read_to_string(&starts).expect("starts were noted");
+        lines.lines().count()
+    };
+    read(&pool, &bench.file("harmless")).await.expect("text");
+    assert_eq!(count(), 1);
+
+    // By the process that has read another document, and by a fresh one.
+    assert_eq!(
+        text_of(read(&pool, &bench.file("please abort")).await),
+        Err("crashed")
+    );
+    assert_eq!(count(), 2);
+
+    // With no process at hand the first is fresh.
+    assert_eq!(
+        text_of(read(&pool, &bench.file("please abort")).await),
+        Err("crashed")
+    );
+    assert_eq!(count(), 3);
 }
 
 /// Not a benchmark, but the reason for reusing processes: one per document would take many seconds.

@@ -20,8 +20,9 @@ fn render() -> String {
          `permission_missing`; what lies in another tenant, or outside the one chatbot that a key is restricted to, is 404.\n\n\
          Nobody grants more than they hold: an admin makes no owner and changes none, and a key of scope `admin` counts as\n\
          an admin. The last owner of a tenant stays one. A chatbot's own monthly limits are part of its settings (`edit`); the\n\
-         tenant's, which bound them all, need `admin`. Logging out and changing a password are for members who logged in\n\
-         here: others get 403, since they have no session and no password.\n\n\
+         tenant's, which bound them all, need `admin`. Choosing what a source reads with the tenant's Google connection needs\n\
+         `admin` too (403 `connection_needs_admin`), since that account sees more than the chatbot should. Logging out and\n\
+         changing a password are for members who logged in here: others get 403, since they have no session and no password.\n\n\
          Routes outside the document (`/docs`, `/api/openapi.json`, `/metrics`) need nothing and hold no tenant's data.\n",
     );
     page.push_str("\n## Roles\n\n");

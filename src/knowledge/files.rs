@@ -95,6 +95,15 @@ impl FileStore {
         }
     }
 
+    /// Removes files that nothing names any more. What cannot be removed now, the sweep removes.
+    pub(super) async fn remove_all(&self, keys: &[String]) {
+        for key in keys {
+            if let Err(error) = self.remove(key).await {
+                tracing::warn!(error = ?error, "cannot remove a file that nothing needs; the sweep will");
+            }
+        }
+    }
+
     /// Keys of files that are older than [`ORPHAN_AGE`]; half-received ones of that age are removed on the way.
     pub(super) async fn list_old(&self) -> Result<Vec<String>> {
         let root = self.root.clone();

@@ -5,6 +5,7 @@
 
 pub mod chunks;
 mod cut;
+mod facts;
 pub mod files;
 pub mod indexing;
 pub mod jobs;
@@ -47,6 +48,11 @@ pub struct Document {
     /// Where people find it.
     pub url: Option<String>,
     pub language: Option<String>,
+    /// What it says of itself.
+    pub description: Option<String>,
+    pub published_at: Option<DateTime<Utc>>,
+    /// The path of sections above a page, outermost first.
+    pub breadcrumbs: Vec<String>,
     pub file_name: String,
     /// One of [`ingest::Format`]'s names, or `unknown`.
     pub format: String,
@@ -59,6 +65,8 @@ pub struct Document {
     /// In tokens of the embedding model.
     pub token_count: i64,
     pub page_count: Option<i64>,
+    /// Pages that are pictures without text; none until it is indexed.
+    pub scanned_pages: Option<i64>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub indexed_at: Option<DateTime<Utc>>,

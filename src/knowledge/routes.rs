@@ -60,6 +60,15 @@ pub(super) struct DocumentResponse {
     url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<String>,
+    /// What a page says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    /// When a page says that it was published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_at: Option<DateTime<Utc>>,
+    /// The path of sections above a page, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    breadcrumbs: Vec<String>,
     file_name: String,
     /// What the content is, such as `pdf`, `docx`, `xlsx`, `html` or `markdown`; `unknown` where it is of no accepted type.
     format: String,
@@ -74,6 +83,9 @@ pub(super) struct DocumentResponse {
     tokens: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<i64>,
+    /// How many of its pages are pictures without text: nothing is known of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scanned_pages: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
@@ -94,6 +106,9 @@ impl From<Document> for DocumentResponse {
             title: document.title,
             url: document.url,
             language: document.language,
+            description: document.description,
+            published_at: document.published_at,
+            breadcrumbs: document.breadcrumbs,
             file_name: document.file_name,
             format: document.format,
             size_bytes: document.size_bytes,
@@ -102,6 +117,7 @@ impl From<Document> for DocumentResponse {
             chunks: document.chunk_count,
             tokens: document.token_count,
             pages: document.page_count,
+            scanned_pages: document.scanned_pages.filter(|pages| *pages > 0),
             created_at: document.created_at,
             updated_at: document.updated_at,
             indexed_at: document.indexed_at,

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
+use super::facts::Facts;
 use super::reading::KeptAs;
 use super::{Chunk, Document, DocumentState, TextPart};
 use crate::db::{Conn, Engine, Write};
@@ -27,6 +29,9 @@ struct DocumentRow {
     given_title: Option<String>,
     url: Option<String>,
     language: Option<String>,
+    description: Option<String>,
+    published_at: Option<DateTime<Utc>>,
+    breadcrumbs: Option<Json<Vec<String>>>,
     file_name: String,
     format: String,
     size_bytes: i64,
@@ -38,6 +43,7 @@ struct DocumentRow {
     chunk_count: i64,
     token_count: i64,
     page_count: Option<i64>,
+    scanned_pages: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
@@ -63,6 +69,9 @@ impl From<DocumentRow> for Document {
             given_title: row.given_title,
             url: row.url,
             language: row.language,
+            description: row.description,
+            published_at: row.published_at,
+            breadcrumbs: row.breadcrumbs.map(|Json(names)| names).unwrap_or_default(),
             file_name: row.file_name,
             format: row.format,
             size_bytes: row.size_bytes,
@@ -72,6 +81,7 @@ impl From<DocumentRow> for Document {
             chunk_count: row.chunk_count,
             token_count: row.token_count,
             page_count: row.page_count,
+            scanned_pages: row.scanned_pages,
             created_at: row.created_at,
             updated_at: row.updated_at,
             indexed_at: row.indexed_at,
@@ -83,8 +93,8 @@ impl From<DocumentRow> for Document {
 macro_rules! select_document {
     ($rest:literal) => {
         concat!(
-            "select id, chatbot_id, source_id, external_id, title, given_title, url, language, file_name, format, size_bytes, content_hash, file_key, state,
-                    error_code, error_message, chunk_count, token_count, page_count, created_at, updated_at, indexed_at
+            "select id, chatbot_id, source_id, external_id, title, given_title, url, language, description, published_at, breadcrumbs, file_name, format, size_bytes,
+                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, created_at, updated_at, indexed_at
                from document ",
             $rest
         )
@@ -197,7 +207,7 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
          on conflict (id) do update
             set given_title = excluded.given_title, url = excluded.url, language = excluded.language, format = excluded.format, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash,
                 file_key = excluded.file_key, state = excluded.state, error_code = excluded.error_code,
-                error_message = excluded.error_message, updated_at = excluded.updated_at",
+                error_message = excluded.error_message, updated_at = excluded.updated_at, read_with = null",
     ).bind(document.id).bind(tenant_id).bind(document.chatbot_id).bind(document.source_id).bind(&document.external_id)
      .bind(&document.title).bind(&document.file_name).bind(&document.format).bind(document.size_bytes).bind(&document.content_hash)
      .bind(&document.file_key).bind(document.state.name()).bind(error_code).bind(error_message)
@@ -206,26 +216,21 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
     Ok(())
 }
 
-/// Moves a document on, if it still is of the version in `file_key`; false when a newer version took its place.
-pub(super) async fn set_state(
+/// Fails a document, if it still is of the version in `file_key`. `read_with` is what could not make anything of it.
+pub(super) async fn set_failed(
     write: &mut Write,
     tenant_id: TenantId,
     id: DocumentId,
-    file_key: &str,
-    state: &DocumentState,
+    (file_key, read_with): (&str, &str),
+    (code, message): (&str, &str),
     now: DateTime<Utc>,
-) -> Result<bool> {
-    let (error_code, error_message) = match state {
-        DocumentState::Failed { code, message } => (Some(code), Some(message)),
-        _ => (None, None),
-    };
-    let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
+) -> Result<()> {
+    on!(write, c => sqlx::query(
         "update document
-            set state = $4, error_code = $5, error_message = $6, updated_at = $7
-          where tenant_id = $1 and id = $2 and file_key = $3
-         returning id",
-    ).bind(tenant_id).bind(id).bind(file_key).bind(state.name()).bind(error_code).bind(error_message).bind(now).fetch_optional(c).await)?;
-    Ok(changed.is_some())
+            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6, read_with = $7
+          where tenant_id = $1 and id = $2 and file_key = $3",
+    ).bind(tenant_id).bind(id).bind(file_key).bind(code).bind(message).bind(now).bind(read_with).execute(c).await.map(drop))?;
+    Ok(())
 }
 
 /// What indexing found out about a document.
@@ -233,7 +238,9 @@ pub(super) struct Indexed<'a> {
     pub title: &'a str,
     pub chunk_count: i64,
     pub token_count: i64,
-    pub page_count: Option<i64>,
+    pub facts: &'a Facts,
+    /// What read it.
+    pub read_with: &'a str,
     pub embedding_model: Option<&'a str>,
 }
 
@@ -246,14 +253,23 @@ pub(super) async fn set_indexed(
     indexed: Indexed<'_>,
     now: DateTime<Utc>,
 ) -> Result<bool> {
+    let facts = indexed.facts;
     let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
         "update document
             set state = 'indexed', error_code = null, error_message = null, title = $4, chunk_count = $5, token_count = $6,
-                page_count = $7, embedding_model = $8, indexed_at = $9, updated_at = $9
+                page_count = $7, embedding_model = $8, indexed_at = $9, updated_at = $9, scanned_pages = $11, read_with = $12,
+                -- Read for the first time; later a page may have said something else of itself with the same text.
+                description = case when read_with is distinct from $12 then $13 else description end,
+                published_at = case when read_with is distinct from $12 then $14 else published_at end,
+                breadcrumbs = case when read_with is distinct from $12 then $15 else breadcrumbs end,
+                -- What somebody said of it goes before what it says of itself.
+                language = case when read_with is distinct from $12 and run_id is not null then $16 else language end
           where tenant_id = $1 and id = $2 and file_key = $3 and cut_revision = $10
          returning id",
     ).bind(tenant_id).bind(id).bind(file_key).bind(indexed.title).bind(indexed.chunk_count).bind(indexed.token_count)
-     .bind(indexed.page_count).bind(indexed.embedding_model).bind(now).bind(cut_revision).fetch_optional(c).await)?;
+     .bind(facts.page_count).bind(indexed.embedding_model).bind(now).bind(cut_revision).bind(facts.scanned_pages)
+     .bind(indexed.read_with).bind(&facts.description).bind(facts.published_at).bind(facts.stored_breadcrumbs())
+     .bind(&facts.language).fetch_optional(c).await)?;
     Ok(changed.is_some())
 }
 

@@ -1,8 +1,6 @@
 //! Taking in uploaded files: the same bytes again do no work, a changed file becomes a new version of its document.
 
 use std::collections::HashMap;
-use std::io::Read as _;
-use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use ingest::{ExtractError, Format};
@@ -21,9 +19,6 @@ use crate::tenancy::audit::{self, Change, Origin};
 
 /// From this many files on, an upload is a bulk import that waits behind single files.
 const BULK_FILES: usize = 10;
-
-/// The beginning of a file, which tells what most files are.
-const TELLING_BYTES: u64 = 1 << 20;
 
 /// A file that was received.
 pub struct NewFile {
@@ -71,18 +66,33 @@ pub async fn upload(
     }
 
     let file_keys: Vec<String> = placed.iter().map(|file| file.file_key.clone()).collect();
-    match record(app, reach, chatbot_id, placed, actor, origin).await {
-        Ok((documents, superfluous)) => {
-            app.wake_workers();
-            // Only now: had the transaction failed, the old files would still be needed.
-            remove_files(app, &superfluous).await;
-            Ok(documents)
-        }
+    let recorded = record(app, reach, chatbot_id, placed, actor, origin).await;
+    commit(app, recorded, &file_keys).await
+}
+
+/// Rows that are written, and not committed yet.
+pub(super) struct Recorded<T> {
+    pub write: Write,
+    pub outcome: T,
+    /// Files that nothing names once the transaction is through.
+    pub superfluous: Vec<String>,
+}
+
+/// Commits rows that name the new files `placed`, or removes these files where no rows could be written.
+pub(super) async fn commit<T>(app: &App, recorded: Result<Recorded<T>>, placed: &[String]) -> Result<T> {
+    let recorded = match recorded {
+        Ok(recorded) => recorded,
         Err(error) => {
-            remove_files(app, &file_keys).await;
-            Err(error)
+            app.files.remove_all(placed).await;
+            return Err(error);
         }
-    }
+    };
+    // A commit that fails may have gone through all the same: then rows name the files. If not, the sweep removes them.
+    recorded.write.commit().await?;
+    app.wake_workers();
+    // Only now: had the transaction failed, the old files would still be needed.
+    app.files.remove_all(&recorded.superfluous).await;
+    Ok(recorded.outcome)
 }
 
 /// Moves a received file to where it is kept.
@@ -99,17 +109,7 @@ pub(super) async fn place(app: &App, tenant_id: TenantId, file: Judged, told: To
     })
 }
 
-/// Removes files that no row names any more.
-pub(super) async fn remove_files(app: &App, keys: &[String]) {
-    for key in keys {
-        if let Err(error) = app.files.remove(key).await {
-            tracing::warn!(error = ?error, "cannot remove a file that nothing needs; the sweep will");
-        }
-    }
-}
-
-/// Writes all rows of an upload in one transaction; returns the documents, and the keys of files that are not needed
-/// any more.
+/// Writes all rows of an upload in one transaction.
 async fn record(
     app: &App,
     reach: Reach,
@@ -117,7 +117,7 @@ async fn record(
     placed: Vec<Placed>,
     actor: &Actor,
     origin: &Origin,
-) -> Result<(Vec<Document>, Vec<String>)> {
+) -> Result<Recorded<Vec<Document>>> {
     let now = app.clock.now();
     let priority = if placed.len() >= BULK_FILES {
         Priority::Bulk
@@ -156,8 +156,11 @@ async fn record(
         after: Some(after),
     };
     audit::record(&mut write, reach.tenant_id, actor, origin, change, now).await?;
-    write.commit().await?;
-    Ok((documents, superfluous))
+    Ok(Recorded {
+        write,
+        outcome: documents,
+        superfluous,
+    })
 }
 
 /// Refuses what makes a chatbot's documents more than there may be.
@@ -202,7 +205,7 @@ pub(super) async fn judge(files: Vec<NewFile>, known: Option<Format>) -> Result<
     tokio::task::spawn_blocking(move || {
         let mut judged = Vec::with_capacity(files.len());
         for NewFile { file_name, staged } in files {
-            let format = match (detect(staged.path(), &file_name)?, known) {
+            let format = match (Format::detect_file(staged.path(), &file_name)?, known) {
                 (Ok(_), Some(known)) => Ok(known),
                 (detected, _) => detected,
             };
@@ -233,19 +236,6 @@ pub(super) fn refuse(file: &Judged) -> Option<Error> {
             message,
         },
     })
-}
-
-/// Reads a file's type from its beginning; from all of it only where the beginning does not tell.
-fn detect(path: &Path, file_name: &str) -> std::io::Result<Result<Format, ExtractError>> {
-    let mut file = std::fs::File::open(path)?;
-    let mut bytes = Vec::new();
-    (&mut file).take(TELLING_BYTES).read_to_end(&mut bytes)?;
-    let format = Format::detect(&bytes, file_name);
-    if format.is_ok() || (bytes.len() as u64) < TELLING_BYTES {
-        return Ok(format);
-    }
-    file.read_to_end(&mut bytes)?;
-    Ok(Format::detect(&bytes, file_name))
 }
 
 fn refuse_all(files: &[Judged]) -> Option<Error> {
@@ -367,6 +357,9 @@ pub(super) async fn store_one(
         given_title: None,
         url: None,
         language: None,
+        description: None,
+        published_at: None,
+        breadcrumbs: Vec::new(),
         file_name: file.file_name.clone(),
         format: String::new(),
         size_bytes: 0,
@@ -376,6 +369,7 @@ pub(super) async fn store_one(
         chunk_count: 0,
         token_count: 0,
         page_count: None,
+        scanned_pages: None,
         created_at: now,
         updated_at: now,
         indexed_at: None,

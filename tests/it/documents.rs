@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::app::TestApp;
-use crate::harness::stored::fixture;
+use crate::harness::stored::{fixture, pdf};
 
 /// Fails the test unless each chunk's text is the document's text at its span, counted in characters.
 #[track_caller]
@@ -290,4 +290,31 @@ async fn a_chatbots_documents_come_in_pages_newest_first() {
     acme.get(&format!("/api/chatbots/{}/documents?cursor=x", desk.id))
         .await
         .expect(422);
+}
+
+#[tokio::test]
+async fn a_document_says_how_many_of_its_pages_are_pictures() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let mixed = pdf(&[Some("The first page has words."), None, None]);
+    let taken = desk
+        .upload(&[("mixed.pdf", &mixed), ("plain.txt", b"Words.")])
+        .await
+        .expect(202)
+        .json();
+    service.drain_jobs().await;
+
+    let shown = async |index: usize| {
+        let document = desk
+            .document(taken["items"][index]["id"].as_str().expect("an id"))
+            .await;
+        (
+            document["state"].clone(),
+            document["pages"].clone(),
+            document["scanned_pages"].clone(),
+        )
+    };
+    assert_eq!(shown(0).await, (json!("indexed"), json!(3), json!(2)));
+    assert_eq!(shown(1).await, (json!("indexed"), Value::Null, Value::Null));
 }

@@ -357,3 +357,54 @@ async fn without_a_client_at_google_nobody_is_sent_there() {
     );
     assert_eq!(connection(&acme).await["can_connect"], false);
 }
+
+#[tokio::test]
+async fn what_is_read_with_the_connected_account_is_an_admins_choice() {
+    let fake = FakeDrive::start().await;
+    let service = options_for(&fake).start().await;
+    let acme = service.tenant("acme").await;
+    connect(&service, &fake, &acme.key).await;
+    let root = fake.folder("Root", &[]);
+    fake.text("a.txt", &[&root], "Words.");
+    let (desk, _) = Desk::of(acme, json!({ "folder_id": root })).await;
+    let ingest = desk
+        .tenant
+        .make_key(json!({ "name": "loader", "scopes": ["ingest"] }))
+        .await;
+    let sources = format!("/api/chatbots/{}/sources", desk.chatbot_id);
+    let own = format!("/api/sources/{}", desk.source_id);
+    let send = async |method: Method, path: &str, body: Value| {
+        let reply = service.send(method, path, Some(&ingest), Some(body)).await;
+        (reply.status.as_u16(), reply.code())
+    };
+    let refused = (403, "connection_needs_admin".to_owned());
+
+    let anything = json!({ "kind": "drive", "drive": { "folder_id": "root" } });
+    assert_eq!(send(Method::POST, &sources, anything).await, refused);
+    for drive in [
+        json!({ "folder_id": "root" }),
+        json!({ "file_ids": ["1"] }),
+        json!({ "shared_drive_id": "1" }),
+    ] {
+        let reply = send(Method::PATCH, &own, json!({ "drive": drive })).await;
+        assert_eq!(reply, refused, "{drive}");
+    }
+
+    let with_own = json!({ "folder_id": root, "credentials": fake.service_account() });
+    let created = service
+        .send(
+            Method::POST,
+            &sources,
+            Some(&ingest),
+            Some(json!({ "kind": "drive", "drive": with_own })),
+        )
+        .await
+        .expect(202);
+    let path = format!("/api/sources/{}", created.id());
+    let without = json!({ "drive": { "credentials": null } });
+    assert_eq!(send(Method::PATCH, &path, without).await, refused);
+    let kept = json!({ "name": "Handbook", "drive": { "folder_id": root, "shrink_limit_percent": 20 } });
+    assert_eq!(send(Method::PATCH, &own, kept).await.0, 200);
+    assert_eq!(send(Method::POST, &format!("{own}/sync"), json!({})).await.0, 202);
+    service.drain_jobs().await;
+}

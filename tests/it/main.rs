@@ -38,6 +38,7 @@ mod keys;
 mod large_documents;
 mod login;
 mod login_limits;
+mod lost_files;
 mod main_job;
 mod members;
 mod model_change;

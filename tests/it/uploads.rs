@@ -1,5 +1,7 @@
 //! Taking files in: what is accepted, what is refused, and that a refused upload leaves nothing.
 
+use frontdesk::db::Scope;
+use frontdesk::on;
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -465,4 +467,41 @@ async fn a_chatbot_that_is_full_takes_new_versions_but_no_new_documents() {
     desk.upload(&[("3.txt", b"three")]).await.expect(409);
     service.drain_jobs().await;
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_may_have_gone_through_leaves_the_files_in_their_place() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    veto_commits_of_documents(&service).await;
+
+    let reply = desk.upload(&[("a.txt", b"Words.")]).await;
+
+    assert!(reply.status.is_server_error(), "{}", reply.text);
+    assert_eq!(count_rows(&service, "document").await, 0);
+    // Whether the rows are there cannot be told from an answer that was lost; the sweep looks at them.
+    assert_eq!(stored_files(&service.data_dir()).len(), 1);
+}
+
+/// From now on the statements of a transaction that makes a document succeed, and its commit does not.
+async fn veto_commits_of_documents(service: &TestApp) {
+    let mut write = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    let trigger = if write.is_postgres() {
+        "create function veto() returns trigger language plpgsql as $$ begin insert into veto values (1); return new; end $$;
+         create trigger veto after insert on document for each row execute function veto()"
+    } else {
+        "create trigger veto after insert on document begin insert into veto values (1); end"
+    };
+    let tables = "create table nobody (id bigint primary key);
+                  create table veto (n bigint references nobody (id) deferrable initially deferred)";
+    for statements in [tables, trigger] {
+        on!(write, c => sqlx::raw_sql(statements).execute(c).await.map(drop)).expect("the schema takes it");
+    }
+    write.commit().await.expect("committed");
 }

@@ -84,7 +84,8 @@ impl ExtractorPool {
     /// Extracts the file at `path`, within the limits of the pool.
     ///
     /// Waits for a free process. A process that dies costs this document only; if it had read others
-    /// before, the document gets a second try in a fresh one. Dropping the future ends the process.
+    /// before, the document gets a second try in a fresh one, and never a third: [`ExtractError::Crashed`] is final.
+    /// Dropping the future ends the process.
     pub async fn extract(
         &self,
         path: &Path,
@@ -117,8 +118,11 @@ impl ExtractorPool {
     ) -> Result<DocumentParts, ExtractError> {
         let slot = self.slot().await?;
         let cannot_open = |error: io::Error| {
-            tracing::error!(%error, "a stored document cannot be opened");
-            ExtractError::Crashed
+            // A file that is not there may have been replaced meanwhile: the caller knows.
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::error!(%error, "a stored document cannot be opened");
+            }
+            ExtractError::Unavailable
         };
         let file = tokio::fs::File::open(path).await.map_err(cannot_open)?;
         let size = file.metadata().await.map_err(cannot_open)?.len();
@@ -182,7 +186,7 @@ impl ExtractorPool {
         Arc::clone(&self.shared.slots)
             .acquire_owned()
             .await
-            .map_err(|_| ExtractError::Crashed)
+            .map_err(|_| ExtractError::Unavailable)
     }
 
     /// Sends a document and waits for the first message that comes of it.
@@ -250,7 +254,7 @@ impl Shared {
     fn start(&self) -> Result<Process, ExtractError> {
         Process::start(&self.program, &self.args).map_err(|error| {
             tracing::error!(%error, "an extractor process cannot be started");
-            ExtractError::Crashed
+            ExtractError::Unavailable
         })
     }
 

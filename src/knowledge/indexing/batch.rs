@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use ingest::{ExtractError, ExtractedDocument};
 
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
-use super::{Work, concerns_one_document, enqueue_alone, load_edits, remove_chunks_later};
+use super::store::forget_item;
+use super::{FILE_LOST, Work, concerns_one_document, enqueue_alone, load_edits, reader, remove_chunks_later};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::{ChunkEditId, ChunkId, TenantId};
 use crate::knowledge::chunks::set_stale;
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
+use crate::knowledge::facts::Facts;
+use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow, Indexed};
-use crate::knowledge::{DocumentState, operator};
 use crate::usage;
 
 /// Documents that are swapped in with one transaction.
@@ -37,7 +39,7 @@ struct Cut {
     work: Work,
     title: String,
     text: String,
-    page_count: Option<u32>,
+    facts: Facts,
     chunks: Vec<CutChunk>,
     /// The owner's changes, and whether their passages are absent.
     verdicts: Vec<(ChunkEditId, bool)>,
@@ -80,8 +82,8 @@ impl<'a> Batch<'a> {
         self.cut.push(Cut {
             work,
             title,
+            facts: Facts::of(&extracted),
             text: extracted.text,
-            page_count: extracted.page_count,
             chunks,
             verdicts: cutter.edits().verdicts(),
         });
@@ -92,6 +94,16 @@ impl<'a> Batch<'a> {
     pub(super) async fn fail(&mut self, work: Work, error: &ExtractError) -> Result<()> {
         self.failed
             .push((work, error.code().to_owned(), error.to_string()));
+        self.flush_if_full().await
+    }
+
+    /// What was stored of the document is lost: whoever brought it has to bring it again.
+    pub(super) async fn fail_for_lost_file(&mut self, work: Work) -> Result<()> {
+        let mut write = self.app.db.write(self.tenant_id).await?;
+        forget_item(&mut write, self.tenant_id, work.id).await?;
+        write.commit().await?;
+        let message = "The stored file of this document is lost. Upload it again, or synchronise its source.";
+        self.failed.push((work, FILE_LOST.to_owned(), message.to_owned()));
         self.flush_if_full().await
     }
 
@@ -193,11 +205,12 @@ impl<'a> Batch<'a> {
         let (app, tenant_id, now) = (self.app, self.tenant_id, self.app.clock.now());
         let mut write = app.db.write(tenant_id).await?;
         let mut given_up: Vec<ChunkId> = Vec::new();
+        let read_with = reader(app);
         for Cut {
             work,
             title,
             text,
-            page_count,
+            facts,
             chunks,
             verdicts,
         } in cut
@@ -207,7 +220,8 @@ impl<'a> Batch<'a> {
                 title,
                 chunk_count: as_i64(rows.len()),
                 token_count: rows.iter().map(|row| row.token_count).sum(),
-                page_count: page_count.map(i64::from),
+                facts,
+                read_with: &read_with,
                 embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
             };
             let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, work.id)
@@ -228,8 +242,8 @@ impl<'a> Batch<'a> {
             }
         }
         for (work, code, message) in failed {
-            let state = DocumentState::Failed { code, message };
-            store::set_state(&mut write, tenant_id, work.id, &work.file_key, &state, now).await?;
+            let version = (work.file_key.as_str(), read_with.as_str());
+            store::set_failed(&mut write, tenant_id, work.id, version, (&code, &message), now).await?;
         }
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
         write.commit().await?;

@@ -8,13 +8,14 @@ use ingest::sandbox::DocumentParts;
 
 use super::batch::title_of;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
-use super::{Progress, Work, load_edits, remove_chunks_later, staging};
+use super::{Progress, Work, load_edits, reader, remove_chunks_later, staging};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::{ChunkEditId, ChunkId, TenantId};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
+use crate::knowledge::facts::Facts;
 use crate::knowledge::store::{self, ChunkRow, Indexed};
-use crate::knowledge::{DocumentState, chunks, operator};
+use crate::knowledge::{chunks, operator};
 use crate::usage;
 
 /// A document that took so long lets others have their turn. What was staged stays, but the file is read again.
@@ -26,7 +27,7 @@ type Reason = (String, String);
 /// How far staging came.
 enum Staged {
     Whole {
-        page_count: Option<u32>,
+        facts: Facts,
         /// The owner's changes, and whether their passages are absent.
         verdicts: Vec<(ChunkEditId, bool)>,
     },
@@ -44,8 +45,8 @@ pub(super) async fn index(
 ) -> Result<Progress> {
     let title = title_of(work, &first);
     let reason = match stage(app, tenant_id, work, &title, first, rest).await {
-        Ok(Staged::Whole { page_count, verdicts }) => {
-            swap(app, tenant_id, work, (&title, page_count), &verdicts).await?;
+        Ok(Staged::Whole { facts, verdicts }) => {
+            swap(app, tenant_id, work, (&title, &facts), &verdicts).await?;
             return Ok(Progress::Done);
         }
         Ok(Staged::Unfinished) => return Ok(Progress::Unfinished),
@@ -89,7 +90,7 @@ async fn stage(
         write.commit().await?;
         if is_last {
             return Ok(Staged::Whole {
-                page_count: cut_part.page_count,
+                facts: Facts::of(&cut_part),
                 verdicts: cutter.edits().verdicts(),
             });
         }
@@ -150,7 +151,7 @@ async fn swap(
     app: &App,
     tenant_id: TenantId,
     work: &Work,
-    (title, page_count): (&str, Option<u32>),
+    (title, facts): (&str, &Facts),
     verdicts: &[(ChunkEditId, bool)],
 ) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
@@ -159,7 +160,8 @@ async fn swap(
         title,
         chunk_count: totals.chunk_count,
         token_count: totals.token_count,
-        page_count: page_count.map(i64::from),
+        facts,
+        read_with: &reader(app),
         embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
     };
     let version = (work.file_key.as_str(), work.cut_revision);
@@ -184,9 +186,9 @@ async fn swap(
 /// The document fails, and what was staged for it goes.
 async fn fail(app: &App, tenant_id: TenantId, work: &Work, (code, message): Reason) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
-    let state = DocumentState::Failed { code, message };
-    let now = app.clock.now();
-    store::set_state(&mut write, tenant_id, work.id, &work.file_key, &state, now).await?;
+    let read_with = reader(app);
+    let (version, now) = ((work.file_key.as_str(), read_with.as_str()), app.clock.now());
+    store::set_failed(&mut write, tenant_id, work.id, version, (&code, &message), now).await?;
     let in_vain = staging::drop_own(&mut write, tenant_id, work).await?;
     remove_chunks_later(app, &mut write, tenant_id, &in_vain).await?;
     write.commit().await?;

@@ -10,7 +10,8 @@ mod large;
 mod staging;
 mod store;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ingest::sandbox::DocumentParts;
@@ -30,6 +31,12 @@ use crate::jobs::{self, JobContext, Priority};
 
 /// What a document failed with when its job was given up; trying the job again tries the document again.
 pub(super) const INDEXING_FAILED: &str = "indexing_failed";
+
+/// What a document failed with whose file is not in its place, or not what was put there.
+const FILE_LOST: &str = "file_lost";
+
+/// When a machine that cannot read documents is tried again.
+const READER_RETRY: Duration = Duration::from_secs(30);
 
 /// Documents of one bulk job.
 const DOCUMENTS_PER_JOB: usize = 32;
@@ -68,6 +75,16 @@ pub(super) struct Work {
     pub chunking: Chunking,
     /// Its owner changed chunks of it.
     pub has_edits: bool,
+}
+
+/// Why a document was not read.
+enum Unread {
+    /// By a verdict on its content.
+    Verdict(ExtractError),
+    /// Its file is gone, or damaged.
+    FileLost,
+    /// Another version took its place meanwhile, or it was deleted.
+    Superseded,
 }
 
 /// What was read of a document.
@@ -128,14 +145,12 @@ pub(super) async fn run(
         return Ok(Progress::Done);
     }
     let mut batch = Batch::new(app, tenant_id, work.len() == 1);
-    // A reader that died on a document gets one more try: it may have been the machine.
-    let mut tries: VecDeque<(Work, bool)> = work.into_iter().map(|work| (work, true)).collect();
-    while let Some((work, may_try_again)) = tries.pop_front() {
+    for work in work {
         if started.elapsed() > SLICE {
             batch.flush().await?;
             return Ok(Progress::Unfinished);
         }
-        match read(app, &work).await {
+        match read(app, tenant_id, &work).await? {
             Ok(Reading::Whole(extracted)) => batch.add(work, extracted).await?,
             Ok(Reading::Parts(first, rest)) => {
                 batch.flush().await?;
@@ -143,8 +158,13 @@ pub(super) async fn run(
                     return Ok(Progress::Unfinished);
                 }
             }
-            Err(ExtractError::Crashed) if may_try_again => tries.push_back((work, false)),
-            Err(error) => batch.fail(work, &error).await?,
+            Err(Unread::Verdict(ExtractError::Unavailable)) => {
+                batch.flush().await?;
+                return Err(reader_unavailable());
+            }
+            Err(Unread::Verdict(error)) => batch.fail(work, &error).await?,
+            Err(Unread::FileLost) => batch.fail_for_lost_file(work).await?,
+            Err(Unread::Superseded) => {}
         }
     }
     batch.flush().await?;
@@ -190,26 +210,33 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
 }
 
 /// What the document's file says.
-async fn read(app: &App, work: &Work) -> std::result::Result<Reading, ExtractError> {
+async fn read(app: &App, tenant_id: TenantId, work: &Work) -> Result<std::result::Result<Reading, Unread>> {
     if work.kept_as == KeptAs::Reading {
-        let reading = reading::load(app, &work.file_key).await.map_err(|error| {
-            tracing::error!(error = ?error, document.id = %work.id, "what was read of a document is unreadable");
-            ExtractError::Crashed
-        })?;
-        return Ok(Reading::Whole(reading));
+        return match reading::load(app, &work.file_key).await {
+            Ok(reading) => Ok(Ok(Reading::Whole(reading))),
+            Err(Error::NotFound(_)) => judge_absent_file(app, tenant_id, work).await.map(Err),
+            Err(error) => {
+                tracing::error!(error = ?error, document.id = %work.id, "what was read of a document is unreadable");
+                Ok(Err(Unread::FileLost))
+            }
+        };
     }
+    let path = app.files.path(&work.file_key)?;
+    match read_file(app, work, &path).await {
+        Err(ExtractError::Unavailable) if !tokio::fs::try_exists(&path).await? => {
+            judge_absent_file(app, tenant_id, work).await.map(Err)
+        }
+        read => Ok(read.map_err(Unread::Verdict)),
+    }
+}
+
+async fn read_file(app: &App, work: &Work, path: &Path) -> std::result::Result<Reading, ExtractError> {
     let format = Format::ALL
         .into_iter()
         .find(|format| format.as_str() == work.format)
         .ok_or(ExtractError::UnsupportedType { found: None })?;
-    let path = app
-        .files
-        .path(&work.file_key)
-        .map_err(|_| ExtractError::Crashed)?;
-    let mut parts = app
-        .extractor
-        .extract_parts(&path, format, &Hints::named(&work.file_name))
-        .await?;
+    let hints = Hints::named(&work.file_name);
+    let mut parts = app.extractor.extract_parts(path, format, &hints).await?;
     let first = parts
         .next()
         .await?
@@ -219,6 +246,46 @@ async fn read(app: &App, work: &Work) -> std::result::Result<Reading, ExtractErr
     } else {
         Reading::Whole(first)
     })
+}
+
+/// Whether a file is not there because nothing needs it any more.
+async fn judge_absent_file(app: &App, tenant_id: TenantId, work: &Work) -> Result<Unread> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let present = store::find_file_key(&mut conn, tenant_id, work.id).await?;
+    if present.as_ref() != Some(&work.file_key) {
+        return Ok(Unread::Superseded);
+    }
+    tracing::error!(document.id = %work.id, "the file of a document is gone");
+    Ok(Unread::FileLost)
+}
+
+/// No document can be read at the moment, which says nothing about any of them.
+pub(super) fn reader_unavailable() -> Error {
+    Error::Unavailable {
+        code: "reader_unavailable",
+        message: "documents cannot be read at the moment; this is tried again by itself".into(),
+        retry_after: READER_RETRY,
+        source: None,
+    }
+}
+
+/// What documents are read with at present. Another reader may make something of what this one cannot.
+pub(super) fn reader(app: &App) -> String {
+    let recognition = if app.config.extract.ocr_program.is_empty() {
+        ""
+    } else {
+        " with text recognition"
+    };
+    format!("{}{recognition}", ingest::READER_VERSION)
+}
+
+/// Whether a document that failed with `code`, read by `read_with`, may do better now although it is the same.
+pub(super) fn is_worth_another_try(app: &App, code: &str, read_with: Option<&str>) -> bool {
+    let is_of_its_content = matches!(
+        code,
+        "empty_file" | "unsupported_type" | "no_text" | "password_protected" | "damaged" | "too_large"
+    );
+    !is_of_its_content || read_with != Some(reader(app).as_str())
 }
 
 /// What the owner changed in the document's chunks.

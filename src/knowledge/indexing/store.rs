@@ -109,6 +109,29 @@ pub(super) async fn set_processing(
     Ok(())
 }
 
+/// Which file the document has now; none when it is gone.
+pub(super) async fn find_file_key(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: DocumentId,
+) -> Result<Option<String>> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select file_key from document where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).fetch_optional(c).await)?,
+    )
+}
+
+/// Forgets what is known of the page or file that a document came from: the next run reads it as if it were new.
+pub(super) async fn forget_item(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update source_item
+            set known_as = null, etag = null, last_modified = null, read_version = null, body_hash = null, text_hash = null
+          where tenant_id = $1
+            and document_id = $2",
+    ).bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
 /// Fails this version of a document, if it is waiting or being worked on.
 pub(in crate::knowledge) async fn fail_unfinished(
     write: &mut Write,

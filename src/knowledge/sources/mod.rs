@@ -2,6 +2,7 @@
 //!
 //! The reading itself is [`super::sync`]'s.
 
+mod connection;
 mod events;
 mod fields;
 mod input;
@@ -279,6 +280,7 @@ async fn create_in(
 ) -> Result<(Source, Option<SyncRun>)> {
     let now = app.clock.now();
     let (settings, secrets) = new.settings.make(app, new.kind)?;
+    connection::check(None, &settings, actor)?;
     let name = new.name.unwrap_or_else(|| settings.usual_name());
     tenancy::check_name(&name, "name")?;
     let id = SourceId::new();
@@ -358,7 +360,9 @@ async fn change_in(
     // What cannot be opened any more can still be replaced.
     let secrets_before = source.secrets(app).unwrap_or_default();
     let mut secrets = secrets_before.clone();
+    let settings_before = source.settings.clone();
     change.settings.change(app, &mut source.settings, &mut secrets)?;
+    connection::check(Some(&settings_before), &source.settings, actor)?;
     if let Some(name) = change.name {
         tenancy::check_name(&name, "name")?;
         source.name = name;

@@ -10,7 +10,7 @@ use crate::http::access::{Actor, Reach};
 use crate::id::SourceId;
 use crate::jobs::Priority;
 use crate::knowledge::files::clean_name;
-use crate::knowledge::upload::{self, Matching, NewFile, Place, Told};
+use crate::knowledge::upload::{self, Matching, NewFile, Place, Recorded, Told};
 use crate::knowledge::{self, Document, indexing};
 use crate::tenancy::audit::{self, Change, Origin};
 use ingest::Format;
@@ -53,20 +53,11 @@ pub(super) async fn put(
     }
     let placed = upload::place(app, reach.tenant_id, file, told).await?;
     let file_key = placed.file_key.clone();
-    match record(app, reach, id, placed, actor, origin).await {
-        Ok((document, put, superfluous)) => {
-            app.wake_workers();
-            upload::remove_files(app, &superfluous).await;
-            Ok((document, put))
-        }
-        Err(error) => {
-            upload::remove_files(app, &[file_key]).await;
-            Err(error)
-        }
-    }
+    let recorded = record(app, reach, id, placed, actor, origin).await;
+    upload::commit(app, recorded, &[file_key]).await
 }
 
-/// Writes the rows; returns the document and the keys of files that are not needed any more.
+/// Writes the rows.
 async fn record(
     app: &App,
     reach: Reach,
@@ -74,7 +65,7 @@ async fn record(
     placed: upload::Placed,
     actor: &Actor,
     origin: &Origin,
-) -> Result<(Document, Put, Vec<String>)> {
+) -> Result<Recorded<(Document, Put)>> {
     let tenant_id = reach.tenant_id;
     let mut write = app.db.write(tenant_id).await?;
     // Held: two first versions of one document at once must not both think they are new.
@@ -90,7 +81,13 @@ async fn record(
     let mut superfluous = Vec::new();
     let (document, effect) = upload::store_one(&mut write, &place, placed, &mut superfluous).await?;
     let put = match effect {
-        upload::Effect::Nothing => return Ok((document, Put::Unchanged, superfluous)),
+        upload::Effect::Nothing => {
+            return Ok(Recorded {
+                write,
+                outcome: (document, Put::Unchanged),
+                superfluous,
+            });
+        }
         upload::Effect::New => Put::New,
         upload::Effect::Changed => Put::Changed,
     };
@@ -111,8 +108,11 @@ async fn record(
         after: Some(json!({ "source_id": id, "external_id": document.external_id, "title": document.title })),
     };
     audit::record(&mut write, tenant_id, actor, origin, change, place.now).await?;
-    write.commit().await?;
-    Ok((document, put, superfluous))
+    Ok(Recorded {
+        write,
+        outcome: (document, put),
+        superfluous,
+    })
 }
 
 /// Takes a document out: out of answers at once.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::driver::{Content, Found, Outcome, Reading, Retry};
+use super::driver::{Content, File, Found, Outcome, Reading, Retry};
 use super::items::{self, Change, Item, ItemState, KnownAs, Place, Read, Validators};
 use super::slice::{Hold, Progress};
 use super::{Note, documents, ending, text};
@@ -13,6 +13,7 @@ use crate::db::Write;
 use crate::error::Result;
 use crate::id::DocumentId;
 use crate::jobs::Priority;
+use crate::knowledge::facts::{self, Facts};
 use crate::knowledge::{indexing, store as knowledge_store};
 
 /// Attempts at an item within one run.
@@ -85,7 +86,7 @@ pub(super) async fn store(
     };
     if !hold.advance(&mut write, &begun, now).await? {
         drop(write);
-        remove_files(app, &files).await;
+        app.files.remove_all(&files).await;
         return Ok(false);
     }
     items::list_found(&mut write, hold.place, &found, now).await?;
@@ -103,7 +104,7 @@ pub(super) async fn store(
     for read in &mut batch {
         if let Err(error) = commit.settle(read).await {
             drop(commit);
-            remove_files(app, &files).await;
+            app.files.remove_all(&files).await;
             return Err(error);
         }
     }
@@ -111,7 +112,7 @@ pub(super) async fn store(
         Ok(superfluous) => {
             listed.extend(found.into_iter().map(|found| found.key));
             hold.run.notes.extend(notes);
-            remove_files(app, &superfluous).await;
+            app.files.remove_all(&superfluous).await;
             Ok(true)
         }
         // The commit may have gone through all the same: files that are not named the sweep removes.
@@ -158,14 +159,6 @@ fn new_among(
 pub(super) fn will_retry(read: &ReadItem) -> bool {
     matches!(&read.reading.outcome, Outcome::Failed { retry, .. } if *retry != Retry::Never)
         && read.item.attempts + 1 < ATTEMPTS
-}
-
-async fn remove_files(app: &App, keys: &[String]) {
-    for key in keys {
-        if let Err(error) = app.files.remove(key).await {
-            tracing::warn!(error = ?error, "cannot remove a file that nothing needs; the sweep will");
-        }
-    }
 }
 
 impl Commit<'_> {
@@ -337,6 +330,7 @@ impl Commit<'_> {
         let is_same_text = item.text_hash.as_deref() == Some(content.text_hash.as_str());
         let (state, document_id) = if is_same_text && item.document_id.is_some() {
             self.superfluous.extend(read.file_key.clone());
+            self.take_over_facts(item, content).await?;
             (ItemState::Unchanged, item.document_id)
         } else {
             let owner = items::find_owner(&mut self.write, place, &item.key, &content.text_hash).await?;
@@ -387,6 +381,15 @@ impl Commit<'_> {
             links: &text::lines(&read.reading.found),
         };
         self.settle_read(item, state, known).await
+    }
+
+    /// A page may say something else of itself with the same text: when it was published, what it is about.
+    async fn take_over_facts(&mut self, item: &Item, content: &Content) -> Result<()> {
+        if let (File::Reading(extracted), Some(id)) = (&content.file, item.document_id) {
+            let (facts, place) = (Facts::of(extracted), self.place());
+            facts::update(&mut self.write, place.tenant_id, id, &facts, self.now).await?;
+        }
+        Ok(())
     }
 
     /// An item whose own document says something else than what it shows now, which is another one's text. The document
@@ -477,12 +480,10 @@ impl Commit<'_> {
         if let Some(room) = self.room {
             return Ok(room);
         }
-        let count = knowledge_store::count_of_chatbot(
-            &mut self.write,
-            self.hold.place.tenant_id,
-            self.hold.chatbot_id,
-        )
-        .await?;
+        // Held: another run of the chatbot must not fill the same room.
+        let (tenant_id, chatbot_id) = (self.hold.place.tenant_id, self.hold.chatbot_id);
+        knowledge_store::hold_upload_source(&mut self.write, tenant_id, chatbot_id).await?;
+        let count = knowledge_store::count_of_chatbot(&mut self.write, tenant_id, chatbot_id).await?;
         let room = self.app.config.limits.documents_per_chatbot - count;
         self.room = Some(room);
         Ok(room)

@@ -6,10 +6,12 @@ use uuid::Uuid;
 
 use super::driver::Content;
 use super::items::{Item, Place};
+use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId};
 use crate::knowledge::chunks::rename_edits;
+use crate::knowledge::indexing;
 use crate::on;
 
 /// Rows in one statement.
@@ -27,20 +29,17 @@ pub(super) async fn insert(
 ) -> Result<DocumentId> {
     Ok(on!(write, c => sqlx::query_scalar(
         "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
-                               file_key, state, chunk_count, token_count, created_at, updated_at, url, kept_as, language,
-                               description, published_at, run_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', 0, 0, $12, $12, $13, $14, $15, $16, $17, $18)
+                               file_key, state, chunk_count, token_count, created_at, updated_at, url, kept_as, run_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', 0, 0, $12, $12, $13, $14, $15)
          on conflict (source_id, external_id) do update
             set title = excluded.title, file_name = excluded.file_name, format = excluded.format, size_bytes = excluded.size_bytes,
                 content_hash = excluded.content_hash, file_key = excluded.file_key, state = excluded.state, error_code = null,
                 error_message = null, updated_at = excluded.updated_at, url = excluded.url, kept_as = excluded.kept_as,
-                language = excluded.language, description = excluded.description, published_at = excluded.published_at,
-                run_id = excluded.run_id
+                run_id = excluded.run_id, read_with = null
          returning id",
     ).bind(DocumentId::new()).bind(place.tenant_id).bind(chatbot_id).bind(place.source_id).bind(&item.key).bind(&content.title)
      .bind(&content.file_name).bind(&content.format).bind(content.size_bytes).bind(&content.text_hash).bind(file_key).bind(now)
-     .bind(&item.url).bind(content.file.kept_as().name()).bind(&content.language).bind(&content.description)
-     .bind(content.published_at).bind(place.run_id).fetch_one(c).await)?)
+     .bind(&item.url).bind(content.file.kept_as().name()).bind(place.run_id).fetch_one(c).await)?)
 }
 
 /// Makes a new version of a document; returns the key of the old version's file. None when the document is gone.
@@ -61,11 +60,11 @@ pub(super) async fn update(
             "update document
                 set external_id = $3, file_name = $4, format = $5, size_bytes = $6, content_hash = $7, file_key = $8,
                     state = 'queued', error_code = null, error_message = null, updated_at = $9, url = $10, kept_as = $11,
-                    language = $12, description = $13, published_at = $14, run_id = $15
+                    run_id = $12, read_with = null
               where tenant_id = $1 and id = $2",
         ).bind(place.tenant_id).bind(id).bind(&item.key).bind(&content.file_name).bind(&content.format).bind(content.size_bytes)
          .bind(&content.text_hash).bind(file_key).bind(now).bind(&item.url).bind(content.file.kept_as().name())
-         .bind(&content.language).bind(&content.description).bind(content.published_at).bind(place.run_id)
+         .bind(place.run_id)
          .execute(c).await.map(drop))?;
     }
     Ok(old)
@@ -90,23 +89,55 @@ pub(super) async fn rename(
     Ok(())
 }
 
-/// Queues documents again whose indexing failed, among those that the run has seen; returns them with their files.
+/// Queues documents again whose indexing failed and may go well now, among those that the run has seen as they were;
+/// returns them with their files.
 pub(super) async fn requeue_failed(
+    app: &App,
     write: &mut Write,
     place: Place,
     now: DateTime<Utc>,
 ) -> Result<Vec<(DocumentId, String)>> {
-    Ok(on!(write, c => sqlx::query_as(
-        "update document
-            set state = 'queued', error_code = null, error_message = null, run_id = $3, updated_at = $4
+    #[derive(FromRow)]
+    struct Failed {
+        id: DocumentId,
+        error_code: Option<String>,
+        read_with: Option<String>,
+    }
+    let failed: Vec<Failed> = on!(write, c => sqlx::query_as(
+        "select id, error_code, read_with
+           from document
           where tenant_id = $1
             and source_id = $2
             and state = 'failed'
             and (run_id is null or run_id <> $3)
             and id in (select document_id from source_item
-                        where tenant_id = $1 and source_id = $2 and run_id = $3 and state = 'unchanged')
-         returning id, file_key",
-    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(now).fetch_all(c).await)?)
+                        where tenant_id = $1 and source_id = $2 and run_id = $3 and state = 'unchanged')",
+    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).fetch_all(c).await)?;
+    let is_worth_it = |failed: &&Failed| {
+        let code = failed.error_code.as_deref().unwrap_or_default();
+        indexing::is_worth_another_try(app, code, failed.read_with.as_deref())
+    };
+    let again: Vec<DocumentId> = failed
+        .iter()
+        .filter(is_worth_it)
+        .map(|failed| failed.id)
+        .collect();
+    let mut queued = Vec::with_capacity(again.len());
+    for group in again.chunks(ROWS_AT_ONCE) {
+        let rows: Vec<(DocumentId, String)> = on!(write, c => {
+            let mut update = QueryBuilder::new("update document set state = 'queued', error_code = null, error_message = null, run_id = ");
+            update.push_bind(place.run_id).push(", updated_at = ").push_bind(now);
+            update.push(" where tenant_id = ").push_bind(place.tenant_id).push(" and state = 'failed' and id in (");
+            let mut list = update.separated(", ");
+            group.iter().for_each(|id| {
+                list.push_bind(*id);
+            });
+            update.push(") returning id, file_key");
+            update.build_query_as().fetch_all(c).await
+        })?;
+        queued.extend(rows);
+    }
+    Ok(queued)
 }
 
 /// Documents of the source that are not indexed yet.
@@ -219,19 +250,30 @@ pub(super) async fn insert_failure(
     Ok(())
 }
 
-/// Documents that the run has seen and that could not be indexed: address, code and message of each.
-pub(super) async fn list_unindexed(conn: &mut Conn, place: Place) -> Result<Vec<(String, String, String)>> {
+/// A document that could not be indexed.
+#[derive(Debug, FromRow)]
+pub(super) struct Unindexed {
+    pub url: String,
+    pub code: String,
+    pub message: String,
+    /// The state of its item in this run; none when the run had no reason to look at it.
+    pub item_state: Option<String>,
+}
+
+/// Documents that could not be indexed, of those that the run has seen; `all` counts those that it left as they were too.
+pub(super) async fn list_unindexed(conn: &mut Conn, place: Place, all: bool) -> Result<Vec<Unindexed>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select coalesce(d.url, d.external_id), coalesce(d.error_code, ''), coalesce(d.error_message, '')
+        "select coalesce(d.url, d.external_id) as url, coalesce(d.error_code, '') as code, coalesce(d.error_message, '') as message,
+                case when i.run_id = $3 then i.state end as item_state
            from document d
            join source_item i on i.document_id = d.id and i.source_id = $2 and i.tenant_id = $1
           where d.tenant_id = $1
             and d.source_id = $2
             and d.state = 'failed'
-            and i.run_id = $3
+            and (i.run_id = $3 or $4)
             and i.state in ('new', 'changed', 'unchanged')
           order by i.depth, i.item_key",
-    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).fetch_all(c).await)?)
+    ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(all).fetch_all(c).await)?)
 }
 
 /// Documents of the source that the run had no reason to look at.

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use ingest::ExtractedDocument;
 use tokio::time::Instant;
@@ -197,9 +196,6 @@ pub(super) struct Content {
     /// Of the bytes as they were received.
     pub body_hash: String,
     pub file: File,
-    pub language: Option<String>,
-    pub description: Option<String>,
-    pub published_at: Option<DateTime<Utc>>,
     pub validators: Validators,
 }
 

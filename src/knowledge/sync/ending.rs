@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::documents::{self, Missing};
+use super::documents::{self, Missing, Unindexed};
 use super::driver::Driver;
 use super::items::{self, Item, ItemState};
 use super::slice::{Hold, Next, Progress};
@@ -184,15 +184,24 @@ async fn finish(app: &App, hold: &Hold, tally: &Tally, notes: Vec<Note>, held: i
     if !hold.advance(&mut write, &progress, now).await? {
         return Ok(());
     }
-    for (url, code, message) in documents::list_unindexed(&mut write, place).await? {
-        documents::insert_failure(&mut write, place, &url, &code, &message, now).await?;
-    }
     let mut counts = FinalCounts {
         new: tally.new,
         changed: tally.changed,
         unchanged: tally.unchanged,
         held,
     };
+    for unindexed in documents::list_unindexed(&mut write, place, hold.run.lists_changes).await? {
+        let Unindexed {
+            url, code, message, ..
+        } = &unindexed;
+        documents::insert_failure(&mut write, place, url, code, message, now).await?;
+        // It counts as failed, and as nothing else.
+        match unindexed.item_state.as_deref() {
+            Some("new") => counts.new -= 1,
+            Some("changed") => counts.changed -= 1,
+            _ => counts.unchanged -= 1,
+        }
+    }
     if hold.run.lists_changes {
         // What the list of changes did not name is as it was.
         counts.unchanged += documents::count_unseen(&mut write, place).await?;

@@ -322,7 +322,7 @@ async fn enter(app: &App, hold: &mut Hold, phase: Phase) -> Result<bool> {
     }
     store::set_phase(&mut write, hold.place, phase).await?;
     if phase == Phase::Indexing {
-        let again = documents::requeue_failed(&mut write, hold.place, now).await?;
+        let again = documents::requeue_failed(app, &mut write, hold.place, now).await?;
         indexing::enqueue(app, &mut write, hold.place.tenant_id, &again, Priority::Bulk).await?;
     }
     write.commit().await?;

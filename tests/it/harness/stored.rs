@@ -15,6 +15,52 @@ pub fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// A PDF file whose pages have these words; a page without any is a picture.
+pub fn pdf(pages: &[Option<&str>]) -> Vec<u8> {
+    let kids: Vec<String> = (0..pages.len())
+        .map(|number| format!("{} 0 R", 5 + 2 * number))
+        .collect();
+    let mut objects = vec![
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        format!(
+            "<< /Type /Pages /Count {} /Kids [{}] >>",
+            pages.len(),
+            kids.join(" ")
+        ),
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>".to_owned(),
+        format!(
+            "<< /Subtype /Image /Width 4 /Height 4 /BitsPerComponent 8 /ColorSpace /DeviceGray /Length 16 >>\nstream\n{}\nendstream",
+            "x".repeat(16)
+        ),
+    ];
+    for (number, words) in pages.iter().enumerate() {
+        let content = match words {
+            Some(words) => format!("BT /F1 11 Tf 72 700 Td ({words}) Tj ET"),
+            None => "q 595 0 0 842 0 0 cm /Im Do Q".to_owned(),
+        };
+        objects.push(format!(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents {} 0 R /Resources << /Font << /F1 3 0 R >> /XObject << /Im 4 0 R >> >> >>",
+            6 + 2 * number
+        ));
+        objects.push(format!(
+            "<< /Length {} >>\nstream\n{content}\nendstream",
+            content.len()
+        ));
+    }
+    let mut file = "%PDF-1.5\n".to_owned();
+    let mut table = format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1);
+    for (number, object) in objects.iter().enumerate() {
+        table += &format!("{:010} 00000 n \n", file.len());
+        file += &format!("{} 0 obj\n{object}\nendobj\n", number + 1);
+    }
+    let start = file.len();
+    file += &format!(
+        "{table}trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n",
+        objects.len() + 1
+    );
+    file.into_bytes()
+}
+
 /// A Markdown page of sections that each make a chunk of their own.
 pub fn page_about(sections: &[&str]) -> String {
     sections

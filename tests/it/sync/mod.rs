@@ -2,6 +2,7 @@
 
 pub mod desk;
 mod diff;
+mod facts;
 mod interruptions;
 mod removals;
 mod scope;

@@ -284,7 +284,9 @@ impl DriveDriver {
         };
         for node in page {
             let version = version(&node.name, &node.version);
-            let is_read = items.get(&node.id).is_some_and(|item| item.is_read_as(&version));
+            let is_read = items
+                .get(&node.id)
+                .is_some_and(|item| item.is_read_as(&self.app, &version));
             if reads_everything || !is_read {
                 listing.items.push(Found {
                     key: node.id.clone(),
@@ -379,9 +381,6 @@ impl DriveDriver {
                 file_name,
                 body_hash,
                 file: File::Staged(Some(Box::new(staged))),
-                language: None,
-                description: None,
-                published_at: None,
                 validators: Validators::default(),
             })))
         }))
@@ -487,8 +486,8 @@ async fn detect(
 ) -> Result<(Result<ingest::Format, ingest::ExtractError>, StagedFile)> {
     let file_name = file_name.to_owned();
     tokio::task::spawn_blocking(move || {
-        let bytes = std::fs::read(staged.path())?;
-        Ok((ingest::Format::detect(&bytes, &file_name), staged))
+        let format = ingest::Format::detect_file(staged.path(), &file_name)?;
+        Ok((format, staged))
     })
     .await
     .map_err(Error::internal)?

@@ -29,6 +29,8 @@ pub(super) struct KnownItem {
     pub read_version: Option<String>,
     pub reader_version: Option<i64>,
     pub has_document: bool,
+    /// Why the document could not be indexed, and what it was read with.
+    pub failed: Option<(String, Option<String>)>,
 }
 
 /// Why a version of a file cannot be read.
@@ -88,12 +90,16 @@ pub(super) async fn list_items(
         read_version: Option<String>,
         reader_version: Option<i64>,
         has_document: bool,
+        error_code: Option<String>,
+        read_with: Option<String>,
     }
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(
-        "select item_key, state, read_version, reader_version, document_id is not null as has_document
-           from source_item
-          where tenant_id = $1
-            and source_id = $2",
+        "select i.item_key, i.state, i.read_version, i.reader_version, d.id is not null as has_document,
+                case when d.state = 'failed' then coalesce(d.error_code, '') end as error_code, d.read_with
+           from source_item i
+           left join document d on d.id = i.document_id and d.tenant_id = $1
+          where i.tenant_id = $1
+            and i.source_id = $2",
     ).bind(tenant_id).bind(source_id).fetch_all(c).await)?;
     let items = rows.into_iter().map(|row| {
         let item = KnownItem {
@@ -101,6 +107,7 @@ pub(super) async fn list_items(
             read_version: row.read_version,
             reader_version: row.reader_version,
             has_document: row.has_document,
+            failed: row.error_code.map(|code| (code, row.read_with)),
         };
         (row.item_key, item)
     });

@@ -3,6 +3,8 @@
 use ingest::loader::drive::DriveError;
 
 use super::store::{KnownItem, Refusal};
+use crate::app::App;
+use crate::knowledge::indexing;
 use crate::knowledge::sync::driver::{ListError, Outcome, Reading, Retry};
 use crate::knowledge::sync::items::Item;
 use crate::knowledge::sync::text;
@@ -60,9 +62,15 @@ fn refused_version(item: &Item) -> String {
 }
 
 impl KnownItem {
-    /// Whether the document is there and was read in this version, by the present reader.
-    pub(super) fn is_read_as(&self, version: &str) -> bool {
+    /// Whether the document is there and was read in this version, by the present reader, and could be indexed if it
+    /// can be at all.
+    pub(super) fn is_read_as(&self, app: &App, version: &str) -> bool {
+        let awaits_another_try = self
+            .failed
+            .as_ref()
+            .is_some_and(|(code, read_with)| indexing::is_worth_another_try(app, code, read_with.as_deref()));
         self.has_document
+            && !awaits_another_try
             && self.read_version.as_deref() == Some(version)
             && self.reader_version == Some(text::reader_version())
             && matches!(self.state.as_str(), "new" | "changed" | "unchanged")

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use ingest::loader::web::{
     Answer, FetchFailure, Page, PageLinks, PageRequest, Retry as WebRetry, Validators as WebValidators,
     looks_missing, normalize,
@@ -15,6 +14,7 @@ use super::WebDriver;
 use super::vouching::is_vouched_for;
 use crate::error::Result;
 use crate::knowledge::files::clean_name;
+use crate::knowledge::indexing;
 use crate::knowledge::sync::driver::{Content, File, Found, Outcome, Reading, Retry};
 use crate::knowledge::sync::items::{Item, Validators};
 use crate::knowledge::sync::{Note, text};
@@ -181,6 +181,7 @@ impl WebDriver {
             .await;
         let mut extracted = match extracted {
             Ok(extracted) => extracted,
+            Err(ExtractError::Unavailable) => return Err(indexing::reader_unavailable()),
             Err(error) => {
                 let retry = match error {
                     ExtractError::Crashed => Retry::Later,
@@ -240,7 +241,6 @@ impl WebDriver {
         validators: Validators,
     ) -> Content {
         let file_name = clean_name(&page.hints().file_name);
-        let metadata = &extracted.metadata;
         Content {
             title: extracted
                 .title
@@ -252,9 +252,6 @@ impl WebDriver {
             size_bytes: i64::try_from(page.bytes.len()).unwrap_or(i64::MAX),
             text_hash: text::hash_reading(&extracted),
             body_hash,
-            language: metadata.language.clone(),
-            description: metadata.description.clone(),
-            published_at: metadata.published_at.as_deref().and_then(read_time),
             validators,
             file: File::Reading(Box::new(extracted)),
         }
@@ -290,18 +287,7 @@ fn take_file(page: &Page, format: Format, body_hash: String, validators: Validat
         text_hash: body_hash.clone(),
         body_hash,
         file: File::Original(page.bytes.clone()),
-        language: None,
-        description: None,
-        published_at: None,
         validators,
     }))
     .into()
-}
-
-fn read_time(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.to_utc());
-    }
-    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    Some(day.and_time(NaiveTime::MIN).and_utc())
 }
