@@ -237,6 +237,7 @@ async fn recognise(extractor: &str, program: &str, language: &str, file: &str) -
         program: PathBuf::from(program),
         languages: vec![language.to_owned()],
         timeout: Duration::from_secs(60),
+        document_timeout: Duration::from_secs(3_600),
     };
     let pool = ExtractorPool::new(PathBuf::from(extractor), Vec::new(), 1, Limits::default()).with_ocr(ocr);
     let document = pool

@@ -75,6 +75,22 @@ impl ExtractError {
         }
     }
 
+    /// A picture or a recording, where nobody is configured to read it.
+    pub(crate) fn unread(format: Format) -> Self {
+        let found = match format {
+            Format::Picture => {
+                "a picture, and no program for text recognition is configured: extract.ocr_program names one"
+            }
+            Format::Recording => {
+                "a recording, and no transcription server is configured: extract.transcription_base_url names one"
+            }
+            format => format.as_str(),
+        };
+        Self::UnsupportedType {
+            found: Some(found.to_owned()),
+        }
+    }
+
     pub(crate) fn damaged(reason: impl Into<String>) -> Self {
         Self::Damaged {
             reason: reason.into(),

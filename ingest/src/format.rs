@@ -51,11 +51,33 @@ pub enum Format {
     /// An archive of files in any of these formats.
     Zip,
     Text,
+    /// An image, for text recognition.
+    Picture,
+    /// Sound or film, for transcription.
+    Recording,
+}
+
+/// What can be read besides documents, as this machine is configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Media {
+    pub pictures: bool,
+    pub recordings: bool,
+}
+
+impl Media {
+    /// The format, if it can be read; else what would have to be configured.
+    pub fn accept(self, format: Format) -> Result<Format, ExtractError> {
+        match format {
+            Format::Picture if !self.pictures => Err(ExtractError::unread(format)),
+            Format::Recording if !self.recordings => Err(ExtractError::unread(format)),
+            format => Ok(format),
+        }
+    }
 }
 
 impl Format {
     /// Every format, in the order they are shown to people.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Pdf,
         Self::Docx,
         Self::Pptx,
@@ -76,6 +98,8 @@ impl Format {
         Self::Msg,
         Self::Zip,
         Self::Text,
+        Self::Picture,
+        Self::Recording,
     ];
 
     /// The name used in stored rows and JSON.
@@ -101,6 +125,8 @@ impl Format {
             Self::Msg => "msg",
             Self::Zip => "zip",
             Self::Text => "text",
+            Self::Picture => "picture",
+            Self::Recording => "recording",
         }
     }
 
@@ -127,6 +153,8 @@ impl Format {
             Self::Msg => "application/vnd.ms-outlook",
             Self::Zip => "application/zip",
             Self::Text => "text/plain",
+            // Nobody needs to know the kind to save it.
+            Self::Picture | Self::Recording => "application/octet-stream",
         }
     }
 
@@ -168,9 +196,7 @@ impl Format {
             return Ok(Self::Pdf);
         }
         let Some(sample) = text::decode_sample(bytes, SNIFF_WINDOW) else {
-            return Err(ExtractError::UnsupportedType {
-                found: name_of_binary(bytes),
-            });
+            return detect_media(bytes);
         };
         if sample.trim().is_empty() && bytes.len() <= SNIFF_WINDOW {
             return Err(ExtractError::EmptyFile);
@@ -179,19 +205,22 @@ impl Format {
     }
 }
 
-/// Names content that is none of the formats, with what it would need where that helps.
-fn name_of_binary(bytes: &[u8]) -> Option<String> {
-    let kind = infer::get(bytes)?;
-    let need = match kind.matcher_type() {
-        infer::MatcherType::Image => {
-            ": pictures need a text recognition (OCR) endpoint, and none is configured"
-        }
-        infer::MatcherType::Audio | infer::MatcherType::Video => {
-            ": recordings need a transcription endpoint, and none is configured"
-        }
-        _ => "",
+/// Tells pictures and recordings that others can read, and names what is none of the formats.
+fn detect_media(bytes: &[u8]) -> Result<Format, ExtractError> {
+    let Some(kind) = infer::get(bytes) else {
+        return Err(ExtractError::UnsupportedType { found: None });
     };
-    Some(format!("{}{need}", kind.mime_type()))
+    match (kind.matcher_type(), kind.mime_type()) {
+        (
+            infer::MatcherType::Image,
+            "image/png" | "image/jpeg" | "image/tiff" | "image/webp" | "image/gif" | "image/bmp",
+        ) => Ok(Format::Picture),
+        (infer::MatcherType::Image, name) => Err(unsupported(&format!("{name}, save it as PNG or JPEG"))),
+        // Notes for instruments, and no sound.
+        (_, name @ "audio/midi") => Err(unsupported(name)),
+        (infer::MatcherType::Audio | infer::MatcherType::Video, _) => Ok(Format::Recording),
+        (_, name) => Err(unsupported(name)),
+    }
 }
 
 fn unsupported(found: &str) -> ExtractError {
@@ -232,18 +261,36 @@ mod tests {
         assert_eq!(detect(b"", "a.txt"), Err("empty_file"));
         assert_eq!(detect(b" \r\n\t", "a.txt"), Err("empty_file"));
         assert_eq!(
-            detect(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.txt"),
-            Err("unsupported_type")
-        );
-        assert_eq!(
             detect(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0], "a.md"),
             Err("unsupported_type")
         );
-        assert_eq!(
-            detect(b"\xff\xfb\x90\x64\0\0\0\0\0\0\0\0", "a.mp3"),
-            Err("unsupported_type")
-        );
+        assert_eq!(detect(b"8BPS\0\x01\0\0\0\0", "a.png"), Err("unsupported_type"));
         assert_eq!(detect(b"PK\x03\x04 cut off", "a.docx"), Err("damaged"));
+    }
+
+    #[test]
+    fn pictures_and_recordings_are_accepted_where_somebody_reads_them() {
+        let picture = Format::detect(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.txt");
+        let recording = Format::detect(b"\xff\xfb\x90\x64\0\0\0\0\0\0\0\0", "a.txt");
+        assert_eq!(
+            (&picture, &recording),
+            (&Ok(Format::Picture), &Ok(Format::Recording))
+        );
+        let all = Media {
+            pictures: true,
+            recordings: true,
+        };
+
+        for (format, setting) in [
+            (Format::Picture, "extract.ocr_program"),
+            (Format::Recording, "extract.transcription_base_url"),
+        ] {
+            assert_eq!(all.accept(format), Ok(format));
+            let refusal = Media::default().accept(format).expect_err("nobody reads it");
+            assert_eq!(refusal.code(), "unsupported_type");
+            assert!(refusal.to_string().contains(setting), "{refusal}");
+        }
+        assert_eq!(Media::default().accept(Format::Pdf), Ok(Format::Pdf));
     }
 
     #[test]

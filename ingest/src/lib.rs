@@ -24,13 +24,15 @@ mod chunk;
 pub mod loader;
 mod ocr;
 pub mod sandbox;
+mod transcription;
 
 pub use chunk::{Chunk, ChunkOptions, Chunker, chunk};
 pub use document::{Block, BlockKind, ExtractedDocument};
 pub use error::ExtractError;
 pub use extract::extract;
-pub use format::Format;
+pub use format::{Format, Media};
 pub use hints::Hints;
 pub use limits::Limits;
 pub use metadata::{Metadata, WebPage};
 pub use ocr::OcrOptions;
+pub use transcription::{Transcriber, TranscriptionOptions};

@@ -1,8 +1,12 @@
-//! Text recognition for scanned pages, through a program on this machine that reads an image from its input and
-//! writes text to its output, as `tesseract stdin stdout` does.
+//! Text recognition for scanned pages and pictures, through a program on this machine that reads an image from its input
+//! and writes text to its output, as `tesseract stdin stdout` does.
 //!
-//! The images were unpacked by an extractor process; the program gets them through a pipe, with limits on its
-//! time, memory and output. What it cannot read stays a scanned page: recognition never makes a document fail.
+//! The images of pages were unpacked by an extractor process; the program gets them through a pipe, with limits on its
+//! time, memory and output. A page that it cannot read stays a scanned page: recognition never makes a paged document
+//! fail. What was recognised is remembered for a while, so that a document whose indexing is interrupted goes on where
+//! it was, and its time is counted once.
+
+mod progress;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use self::progress::{Attempt, Memory};
 use crate::document::DocumentBuilder;
 use crate::extract::Scans;
 use crate::{BlockKind, ExtractError, ExtractedDocument, Limits};
@@ -28,10 +33,13 @@ const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// Address space of the program, which holds its language models and the unpacked image.
 const MEMORY_BYTES: u64 = 2 << 30;
 
+/// Pixels of a picture: 4,096 by 4,096, in any shape.
+const MAX_PIXELS: usize = 4_096 * 4_096;
+
 /// Where the program is looked for if its name has no folder.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// How scanned pages are read.
+/// How scanned pages and pictures are read.
 #[derive(Debug, Clone)]
 pub struct OcrOptions {
     /// `tesseract`, or another program that takes its arguments.
@@ -40,12 +48,30 @@ pub struct OcrOptions {
     pub languages: Vec<String>,
     /// For one image.
     pub timeout: Duration,
+    /// For all scanned pages of one document; those beyond stay scanned pages.
+    pub document_timeout: Duration,
 }
 
-impl OcrOptions {
-    /// Adds the text of scanned pages to what was read of a document. `scans` gives the next of them after a page.
+/// The configured program, and what it has read lately.
+#[derive(Debug)]
+pub(crate) struct Ocr {
+    options: OcrOptions,
+    memory: Memory,
+}
+
+impl Ocr {
+    pub(crate) fn new(options: OcrOptions) -> Self {
+        Self {
+            options,
+            memory: Memory::default(),
+        }
+    }
+
+    /// Adds the text of scanned pages to what was read of the document `key`. `scans` gives the next of them after a
+    /// page.
     pub(crate) async fn complete<F, S>(
         &self,
+        key: String,
         reply: Result<ExtractedDocument, ExtractError>,
         limits: &Limits,
         scans: F,
@@ -61,36 +87,70 @@ impl OcrOptions {
         if !is_scanned {
             return reply;
         }
-        let (mut texts, mut tried, mut after, mut page_count) = (BTreeMap::new(), 0, 0, 0);
-        let mut unread = Vec::new();
-        while let Ok(batch) = scans(after).await {
-            let Some(last) = batch.pages.last() else { break };
-            after = last.page;
-            page_count = batch.page_count;
-            for scan in batch.pages {
-                tried += 1;
-                let text = if tried > MAX_PAGES {
-                    None
-                } else {
-                    self.read_page(&scan.images).await
-                };
-                match text {
-                    Some(text) => {
-                        texts.insert(scan.page, text);
-                    }
-                    None => unread.push(scan.page),
-                }
-            }
+        let mut attempt = Attempt::resume(&self.memory, key);
+        let left = self
+            .options
+            .document_timeout
+            .saturating_sub(attempt.progress.spent);
+        if !left.is_zero() {
+            // What was read by then counts.
+            let _ = timeout(left, self.read_pages(&mut attempt, scans)).await;
         }
-        if texts.is_empty() {
+        let progress = &attempt.progress;
+        if progress.pages.values().all(Option::is_none) {
             return reply;
         }
         let document = reply.unwrap_or_else(|_| ExtractedDocument {
-            page_count: Some(page_count),
-            scanned_pages: unread,
+            page_count: Some(progress.page_count),
+            scanned_pages: progress.unread_pages(),
             ..ExtractedDocument::default()
         });
-        with_texts(document, &texts, limits)
+        with_texts(document, &progress.texts(), limits)
+    }
+
+    /// Reads scanned pages after the last one that was tried.
+    async fn read_pages<F, S>(&self, attempt: &mut Attempt<'_>, scans: F)
+    where
+        F: Fn(u32) -> S,
+        S: Future<Output = Result<Scans, ExtractError>>,
+    {
+        let progress = &mut attempt.progress;
+        while progress.pages.len() < MAX_PAGES && !progress.is_complete {
+            let after = progress.pages.keys().last().copied().unwrap_or(0);
+            let Ok(batch) = scans(after).await else { return };
+            progress.is_complete = batch.pages.is_empty();
+            progress.page_count = batch.page_count.max(progress.page_count);
+            for scan in batch.pages.into_iter().take(MAX_PAGES - progress.pages.len()) {
+                let text = self.read_page(&scan.images).await;
+                progress.pages.insert(scan.page, text);
+            }
+        }
+    }
+
+    /// The text of a picture.
+    pub(crate) async fn read_picture(
+        &self,
+        picture: &[u8],
+        limits: &Limits,
+    ) -> Result<ExtractedDocument, ExtractError> {
+        let size = imagesize::blob_size(picture)
+            .map_err(|_| ExtractError::damaged("the size of the picture cannot be told"))?;
+        if size.width.saturating_mul(size.height) > MAX_PIXELS {
+            return Err(ExtractError::too_large("a picture of more than 16 megapixels"));
+        }
+        let text = self.read_image(picture).await.map_err(|error| {
+            tracing::warn!(%error, "text recognition failed on a picture");
+            match error.kind() {
+                io::ErrorKind::TimedOut => ExtractError::TimedOut {
+                    seconds: self.options.timeout.as_secs().max(1),
+                },
+                io::ErrorKind::InvalidData => ExtractError::damaged("the picture cannot be opened"),
+                _ => ExtractError::Unavailable,
+            }
+        })?;
+        let mut builder = DocumentBuilder::new(limits);
+        push_page(&mut builder, None, &text);
+        builder.finish()
     }
 
     /// The text of a page's images, if there is any.
@@ -109,10 +169,10 @@ impl OcrOptions {
     }
 
     async fn read_image(&self, image: &[u8]) -> io::Result<String> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.options.program);
         command.args(["stdin", "stdout"]);
-        if !self.languages.is_empty() {
-            command.args(["-l", &self.languages.join("+")]);
+        if !self.options.languages.is_empty() {
+            command.args(["-l", &self.options.languages.join("+")]);
         }
         let mut child = command
             .env_clear()
@@ -144,11 +204,12 @@ impl OcrOptions {
             let status = child.wait().await?;
             io::Result::Ok((text?, status))
         };
-        let (text, status): (Vec<u8>, ExitStatus) = timeout(self.timeout, exchange)
+        let (text, status): (Vec<u8>, ExitStatus) = timeout(self.options.timeout, exchange)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if !status.success() {
-            return Err(io::Error::other(format!("the program ended with {status}")));
+            let reason = format!("the program ended with {status}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -159,7 +220,7 @@ impl OcrOptions {
             maximum: Some(value),
         };
         prlimit(Some(pid), Resource::As, both(MEMORY_BYTES))?;
-        prlimit(Some(pid), Resource::Cpu, both(self.timeout.as_secs() + 2))?;
+        prlimit(Some(pid), Resource::Cpu, both(self.options.timeout.as_secs() + 2))?;
         prlimit(Some(pid), Resource::Core, both(0))?;
         Ok(())
     }
@@ -168,7 +229,7 @@ impl OcrOptions {
 /// The document with the recognised text of pages at their places.
 fn with_texts(
     document: ExtractedDocument,
-    texts: &BTreeMap<u32, String>,
+    texts: &BTreeMap<u32, &str>,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
     let mut builder = DocumentBuilder::new(limits);
@@ -177,7 +238,7 @@ fn with_texts(
     let mut at = 0;
     for block in document.blocks {
         while let Some((page, text)) = waiting.next_if(|(page, _)| block.page.is_some_and(|of| of > **page)) {
-            push_page(&mut builder, *page, text);
+            push_page(&mut builder, Some(*page), text);
         }
         let text: String = chars
             .by_ref()
@@ -188,7 +249,7 @@ fn with_texts(
         builder.push(block.kind, &text, block.page);
     }
     for (page, text) in waiting {
-        push_page(&mut builder, *page, text);
+        push_page(&mut builder, Some(*page), text);
     }
     builder.title = document.title;
     builder.page_count = document.page_count;
@@ -199,11 +260,11 @@ fn with_texts(
 }
 
 /// Paragraphs are parted by empty lines, words at line ends by hyphens.
-fn push_page(builder: &mut DocumentBuilder, page: u32, text: &str) {
+fn push_page(builder: &mut DocumentBuilder, page: Option<u32>, text: &str) {
     let mut paragraph = String::new();
     for line in text.lines().map(str::trim).chain([""]) {
         if line.is_empty() {
-            builder.push(BlockKind::Paragraph, &paragraph, Some(page));
+            builder.push(BlockKind::Paragraph, &paragraph, page);
             paragraph.clear();
             continue;
         }

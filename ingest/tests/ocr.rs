@@ -1,4 +1,4 @@
-//! Scanned pages are read by the configured program, and nothing that it does makes a document fail.
+//! Scanned pages and pictures are read by the configured program, and nothing that it does makes a paged document fail.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -66,7 +66,68 @@ fn stand_in(language: &str) -> OcrOptions {
         program: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ocr_stand_in.sh"),
         languages: vec![language.to_owned(), "deu".to_owned()],
         timeout: Duration::from_secs(2),
+        document_timeout: Duration::from_secs(60),
     }
+}
+
+/// The stand-in in a folder of its own, where it notes each of its runs.
+struct Counted {
+    folder: tempfile::TempDir,
+}
+
+impl Counted {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ocr_stand_in.sh");
+        std::fs::copy(script, folder.path().join("program")).expect("copied");
+        std::fs::write(folder.path().join("runs"), "").expect("written");
+        Self { folder }
+    }
+
+    fn options(&self, language: &str) -> OcrOptions {
+        OcrOptions {
+            program: self.folder.path().join("program"),
+            timeout: Duration::from_secs(30),
+            ..stand_in(language)
+        }
+    }
+
+    fn runs(&self) -> usize {
+        let runs = std::fs::read_to_string(self.folder.path().join("runs")).expect("it is there");
+        runs.lines().count()
+    }
+
+    async fn wait_for_runs(&self, count: usize) {
+        while self.runs() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn pool(ocr: OcrOptions) -> ExtractorPool {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_faulty-child"));
+    ExtractorPool::new(program, Vec::new(), 1, Limits::default()).with_ocr(ocr)
+}
+
+fn scans(count: usize) -> Vec<Page> {
+    (0..count).map(|_| Page::Scan("DeviceGray")).collect()
+}
+
+fn pages_of(document: &ExtractedDocument) -> Vec<u32> {
+    let mut pages: Vec<u32> = document.blocks.iter().filter_map(|block| block.page).collect();
+    pages.dedup();
+    pages
+}
+
+/// A picture of this size, as far as its head says.
+fn gif(width: u16, height: u16) -> Vec<u8> {
+    [
+        b"GIF89a".as_slice(),
+        &width.to_le_bytes(),
+        &height.to_le_bytes(),
+        &[0; 8],
+    ]
+    .concat()
 }
 
 async fn read(pages: &[Page], ocr: Option<OcrOptions>) -> Result<ExtractedDocument, ExtractError> {
@@ -153,4 +214,113 @@ async fn a_program_that_hangs_fails_floods_or_is_missing_changes_nothing() {
         assert_eq!(document.scanned_pages, [2, 4], "{ocr:?}");
         assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     }
+}
+
+#[tokio::test]
+async fn all_pages_of_a_document_share_a_time_and_what_was_read_by_then_counts() {
+    let ocr = OcrOptions {
+        timeout: Duration::from_secs(30),
+        document_timeout: Duration::from_secs(3),
+        ..stand_in("slow")
+    };
+    let begin = Instant::now();
+
+    let document = read(&scans(12), Some(ocr)).await.expect("text");
+
+    let read = pages_of(&document);
+    assert!((1..8).contains(&read.len()), "{read:?}");
+    let unread: Vec<u32> = (read.len() as u32 + 1..=12).collect();
+    assert_eq!((document.scanned_pages, document.page_count), (unread, Some(12)));
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_document_that_was_interrupted_goes_on_where_it_was() {
+    let program = Counted::new();
+    let pool = pool(program.options("slow"));
+    let bytes = pdf(&scans(4));
+    let hints = Hints::default();
+    tokio::select! {
+        _ = pool.extract_bytes(&bytes, Format::Pdf, &hints) => panic!("it cannot be that fast"),
+        () = program.wait_for_runs(3) => {}
+    }
+
+    let document = pool
+        .extract_bytes(&bytes, Format::Pdf, &hints)
+        .await
+        .expect("text");
+
+    assert_eq!(pages_of(&document), [1, 2, 3, 4]);
+    // The third page was under way and is read again.
+    assert_eq!(program.runs(), 5);
+    let again = pool.extract_bytes(&bytes, Format::Pdf, &hints).await;
+    assert_eq!(again, Ok(document));
+    assert_eq!(program.runs(), 5);
+}
+
+#[tokio::test]
+async fn other_documents_are_read_while_the_program_works() {
+    let program = Counted::new();
+    let pool = pool(program.options("hang"));
+    let bytes = pdf(&scans(1));
+    let hints = Hints::default();
+    let others = async {
+        program.wait_for_runs(1).await;
+        pool.extract_bytes(b"Quick.", Format::Text, &hints).await
+    };
+
+    let other = tokio::select! {
+        _ = pool.extract_bytes(&bytes, Format::Pdf, &hints) => panic!("the program hangs"),
+        other = others => other,
+    };
+
+    assert_eq!(other.expect("text").text, "Quick.");
+}
+
+#[tokio::test]
+async fn a_picture_is_read_as_a_page_without_a_number() {
+    let picture = gif(640, 480);
+    let pool = pool(stand_in("eng"));
+    assert_eq!(Format::detect(&picture, "scan.txt"), Ok(Format::Picture));
+    assert!(pool.media().pictures && !pool.media().recordings);
+
+    let document = pool
+        .extract_bytes(&picture, Format::Picture, &Hints::default())
+        .await
+        .expect("text");
+
+    assert_eq!(
+        document.text,
+        "A letter was recognised in GI.\n\nWith stdin stdout -l eng+deu."
+    );
+    assert!(document.blocks.iter().all(|block| block.page.is_none()));
+}
+
+#[tokio::test]
+async fn a_picture_that_cannot_be_read_says_why() {
+    let missing = OcrOptions {
+        program: PathBuf::from("/nowhere/tesseract"),
+        ..stand_in("eng")
+    };
+    for (ocr, picture, code) in [
+        (stand_in("eng"), gif(4_097, 4_097), "too_large"),
+        (stand_in("eng"), b"GIF89a".to_vec(), "damaged"),
+        (stand_in("fail"), gif(9, 9), "damaged"),
+        (stand_in("blank"), gif(9, 9), "no_text"),
+        (stand_in("hang"), gif(9, 9), "timed_out"),
+        (missing, gif(9, 9), "reader_unavailable"),
+    ] {
+        let outcome = pool(ocr)
+            .extract_bytes(&picture, Format::Picture, &Hints::default())
+            .await;
+
+        assert_eq!(outcome.map_err(|error| error.code()).err(), Some(code));
+    }
+    let outcome = ExtractorPool::new(PathBuf::from("/nowhere"), Vec::new(), 1, Limits::default())
+        .extract_bytes(&gif(9, 9), Format::Picture, &Hints::default())
+        .await;
+    assert_eq!(
+        outcome.map_err(|error| error.code()).err(),
+        Some("unsupported_type")
+    );
 }

@@ -82,5 +82,7 @@ fn read(bytes: &[u8], format: Format, scope: &Scope<'_>) -> Result<ExtractedDocu
         Format::Odt => odf::extract_text(bytes, scope),
         Format::Odp => odf::extract_presentation(bytes, scope),
         Format::Ods => odf::extract_spreadsheet(bytes, scope),
+        // Others read these, and not inside of documents.
+        Format::Picture | Format::Recording => Err(ExtractError::unread(format)),
     }
 }

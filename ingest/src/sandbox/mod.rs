@@ -10,6 +10,7 @@ mod parts;
 mod pool;
 mod process;
 mod protocol;
+mod recognition;
 
 pub use child::{child_main, child_main_with};
 pub use parts::DocumentParts;

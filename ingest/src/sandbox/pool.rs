@@ -1,6 +1,5 @@
 //! The service's side of the sandbox: keeps extractor processes, feeds them documents, buries the dead.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::parts::{DocumentParts, Exchange};
 use super::process::{Body, Process};
-use super::protocol::{MAX_SCANS_BYTES, RequestHead, Wanted, decode_scans, encode_head, max_reply_bytes};
-use crate::extract::Scans;
-use crate::ocr::OcrOptions;
+use super::protocol::{MAX_SCANS_BYTES, RequestHead, Wanted, encode_head, max_reply_bytes};
+use super::recognition::{Origin, Readers};
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
-
-/// Files from this size on are not held in memory, but passed on as they are read, to a process of their own.
-const STREAM_FROM_BYTES: u64 = 1 << 20;
 
 /// Idle processes end after this time, so that a service at rest holds no memory for them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,8 +20,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Dropping the pool ends its processes. Cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub struct ExtractorPool {
-    shared: Arc<Shared>,
-    ocr: Option<OcrOptions>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) readers: Readers,
 }
 
 #[derive(Debug)]
@@ -71,14 +66,8 @@ impl ExtractorPool {
                 slots,
                 idle,
             }),
-            ocr: None,
+            readers: Readers::default(),
         }
-    }
-
-    /// Scanned pages are read by text recognition, which takes seconds a page.
-    pub fn with_ocr(mut self, ocr: OcrOptions) -> Self {
-        self.ocr = Some(ocr);
-        self
     }
 
     /// Extracts the file at `path`, within the limits of the pool.
@@ -102,11 +91,11 @@ impl ExtractorPool {
         format: Format,
         hints: &Hints,
     ) -> Result<ExtractedDocument, ExtractError> {
-        let slot = self.slot().await?;
-        self.read_bytes(slot, bytes, format, hints).await?.join().await
+        self.read(Origin::Bytes(bytes), format, hints).await?.join().await
     }
 
-    /// Like [`ExtractorPool::extract`], for a document of any size: neither the file nor its text is ever held whole.
+    /// Like [`ExtractorPool::extract`], for a document of any size: neither the file nor its text is ever held whole,
+    /// but for what others recognise or transcribe, and the text of PDF files where text recognition is configured.
     ///
     /// The process stays occupied until the last part was taken, or the rest is dropped; the time that the caller
     /// takes between two parts does not count.
@@ -116,73 +105,28 @@ impl ExtractorPool {
         format: Format,
         hints: &Hints,
     ) -> Result<DocumentParts, ExtractError> {
-        let slot = self.slot().await?;
-        let cannot_open = |error: io::Error| {
-            // A file that is not there may have been replaced meanwhile: the caller knows.
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::error!(%error, "a stored document cannot be opened");
-            }
-            ExtractError::Unavailable
-        };
-        let file = tokio::fs::File::open(path).await.map_err(cannot_open)?;
-        let size = file.metadata().await.map_err(cannot_open)?.len();
-        // The images of scanned pages are asked for afterwards, so the file has to stay at hand.
-        let may_be_scanned = self.ocr.is_some() && format == Format::Pdf;
-        if size >= STREAM_FROM_BYTES && !may_be_scanned {
-            let body = Body::File(file, size);
-            let (exchange, message) = self.ask(body, format, hints, Wanted::Text).await?;
-            return DocumentParts::begin(exchange, message, slot).await;
-        }
-        drop(file);
-        let body = tokio::fs::read(path).await.map_err(cannot_open)?;
-        self.read_bytes(slot, &body, format, hints).await
+        self.read(Origin::File(path), format, hints).await
     }
 
-    /// Reads a document that is in memory, scanned pages too.
-    async fn read_bytes(
+    async fn read(
         &self,
-        slot: OwnedSemaphorePermit,
-        body: &[u8],
+        origin: Origin<'_>,
         format: Format,
         hints: &Hints,
     ) -> Result<DocumentParts, ExtractError> {
-        let asked = self.ask(Body::Bytes(body), format, hints, Wanted::Text).await;
-        let Some(ocr) = self.ocr.as_ref().filter(|_| format == Format::Pdf) else {
-            let (exchange, message) = asked?;
-            return DocumentParts::begin(exchange, message, slot).await;
-        };
-        let whole = match asked {
-            Ok((exchange, message)) => DocumentParts::join_all(exchange, message).await,
-            Err(error) => Err(error),
-        };
-        let scans = |after| self.scans(body, format, hints, after);
-        let document = ocr.complete(whole, &self.shared.limits, scans).await?;
-        drop(slot);
-        Ok(DocumentParts::of(document))
-    }
-
-    /// The images of the next scanned pages after page `after`.
-    async fn scans(
-        &self,
-        body: &[u8],
-        format: Format,
-        hints: &Hints,
-        after: u32,
-    ) -> Result<Scans, ExtractError> {
-        let wanted = Wanted::Scans { after };
-        let (exchange, message) = self.ask(Body::Bytes(body), format, hints, wanted).await?;
-        let scans = decode_scans(&message).unwrap_or_else(|error| {
-            tracing::warn!(%error, "an extractor gave a reply that cannot be read");
-            Err(ExtractError::Crashed)
-        });
-        // A panic may leave anything behind.
-        if !matches!(scans, Err(ExtractError::Crashed)) {
-            exchange.end();
+        match (format, &self.readers.ocr) {
+            (Format::Picture | Format::Recording, _) => self.read_media(origin, format).await,
+            (Format::Pdf, Some(ocr)) => self.read_with_scans(ocr, origin, format, hints).await,
+            _ => {
+                let slot = self.slot().await?;
+                let body = origin.body().await?;
+                let (exchange, message) = self.ask(body, format, hints, Wanted::Text).await?;
+                DocumentParts::begin(exchange, message, slot).await
+            }
         }
-        scans
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, ExtractError> {
+    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, ExtractError> {
         Arc::clone(&self.shared.slots)
             .acquire_owned()
             .await
@@ -190,7 +134,7 @@ impl ExtractorPool {
     }
 
     /// Sends a document and waits for the first message that comes of it.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         mut body: Body<'_>,
         format: Format,

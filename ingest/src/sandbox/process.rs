@@ -1,5 +1,6 @@
 //! One extractor process: starting it, talking to it, and telling what it died of.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -37,14 +38,29 @@ const SIGNAL_KILL: i32 = 9;
 /// `SIGXCPU`: the process used up its CPU time.
 const SIGNAL_CPU_TIME: i32 = 24;
 
+/// Files from this size on are not held in memory, but passed on as they are read, to a process of their own.
+const STREAM_FROM_BYTES: u64 = 1 << 20;
+
 /// The bytes of a document.
 pub(super) enum Body<'a> {
-    Bytes(&'a [u8]),
+    Bytes(Cow<'a, [u8]>),
     /// With its size. It is read once.
     File(tokio::fs::File, u64),
 }
 
 impl Body<'_> {
+    /// Of the file at `path`: a large one is passed on as it is read.
+    pub(super) async fn of_file(path: &Path) -> io::Result<Self> {
+        let mut file = tokio::fs::File::open(path).await?;
+        let size = file.metadata().await?.len();
+        if size >= STREAM_FROM_BYTES {
+            return Ok(Self::File(file, size));
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.read_to_end(&mut bytes).await?;
+        Ok(Self::Bytes(Cow::Owned(bytes)))
+    }
+
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
