@@ -150,7 +150,6 @@ impl App {
                     .map_err(|error| StartError::Setting(format!("llm: {error}")))?,
             ))
         };
-        let extractor = extractor::open(&config, replacements.extractor_program)?;
         let files = FileStore::open(&config.data_dir).map_err(|error| {
             StartError::Failed(format!(
                 "cannot use the data folder {}: {error}",
@@ -160,6 +159,7 @@ impl App {
         let clock: SharedClock = replacements.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let client = operator_client()
             .map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
+        let extractor = extractor::open(&config, replacements.extractor_program, client.clone())?;
         let app = Self(Arc::new(Parts {
             token_keys: TokenKeys::new(&keyring),
             foreign_tokens: ForeignTokens::new(&config.auth.jwt, client.clone()),

@@ -138,7 +138,7 @@ section!(
     Chat { message_limit_chars: usize, history_tokens: usize, passage_tokens: usize, max_streams: usize, heartbeat_s: u64 }
 );
 section!(
-    /// Limits of the child process that reads documents, and the program that reads scanned pages.
+    /// Limits of the child process that reads documents, and who reads scanned pages, pictures and recordings.
     Extract {
         memory_mb: u64,
         timeout_s: u64,
@@ -149,6 +149,12 @@ section!(
         ocr_program: String,
         ocr_languages: Vec<String>,
         ocr_timeout_s: u64,
+        ocr_document_timeout_s: u64,
+        transcription_base_url: String,
+        transcription_api_key: Secret,
+        transcription_model: String,
+        transcription_timeout_s: u64,
+        transcription_max_mb: u64,
     }
 );
 section!(

@@ -158,6 +158,11 @@ impl Format {
         }
     }
 
+    /// Whether it is read by others, where they are configured.
+    pub fn is_media(self) -> bool {
+        matches!(self, Self::Picture | Self::Recording)
+    }
+
     /// The accepted formats as a list for a person.
     pub fn accepted_names() -> &'static str {
         "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), OpenDocument (.odt, .odp, .ods), RTF, EPUB, HTML, \

@@ -109,6 +109,16 @@ impl Config {
                 }),
             "extract.ocr_languages: must name language models, such as \"eng\" or \"chi_sim\"",
         );
+        if !self.extract.transcription_base_url.is_empty() {
+            require(
+                is_http_url(&self.extract.transcription_base_url),
+                "extract.transcription_base_url: must be an http or https URL",
+            );
+            require(
+                !self.extract.transcription_model.is_empty(),
+                "extract.transcription_model: must be set when extract.transcription_base_url is",
+            );
+        }
         require(
             self.crawl.chromium.is_empty() || Path::new(&self.crawl.chromium).is_absolute(),
             "crawl.chromium: must be the whole path of a program",

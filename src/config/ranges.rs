@@ -95,6 +95,25 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             DAY_S,
         ),
         ("extract.ocr_timeout_s", extract.ocr_timeout_s.into(), 1, DAY_S),
+        // A job that indexes has half an hour for all that it does.
+        (
+            "extract.ocr_document_timeout_s",
+            extract.ocr_document_timeout_s.into(),
+            1,
+            1200,
+        ),
+        (
+            "extract.transcription_timeout_s",
+            extract.transcription_timeout_s.into(),
+            1,
+            1200,
+        ),
+        (
+            "extract.transcription_max_mb",
+            extract.transcription_max_mb.into(),
+            1,
+            1024,
+        ),
         ("extract.max_pages", extract.max_pages.into(), 1, 10 * MANY),
         (
             "extract.max_unpacked_mb",

@@ -51,7 +51,7 @@ pub async fn upload(
     drop(conn);
 
     check_names(&files)?;
-    let judged = judge(files, None).await?;
+    let judged = judge(app, files, None).await?;
     if let Some(refusal) = refuse_all(&judged) {
         return Err(refusal);
     }
@@ -201,13 +201,14 @@ fn check_names(files: &[NewFile]) -> Result<()> {
 }
 
 /// Reads each file's type from its bytes, off the async threads; only whether it is empty where the type is `known`.
-pub(super) async fn judge(files: Vec<NewFile>, known: Option<Format>) -> Result<Vec<Judged>> {
+pub(super) async fn judge(app: &App, files: Vec<NewFile>, known: Option<Format>) -> Result<Vec<Judged>> {
+    let media = app.extractor.media();
     tokio::task::spawn_blocking(move || {
         let mut judged = Vec::with_capacity(files.len());
         for NewFile { file_name, staged } in files {
             let format = match (Format::detect_file(staged.path(), &file_name)?, known) {
                 (Ok(_), Some(known)) => Ok(known),
-                (detected, _) => detected,
+                (detected, _) => detected.and_then(|format| media.accept(format)),
             };
             judged.push(Judged {
                 file_name,

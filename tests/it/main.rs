@@ -40,6 +40,7 @@ mod login;
 mod login_limits;
 mod lost_files;
 mod main_job;
+mod media;
 mod members;
 mod model_change;
 mod model_client;

@@ -246,7 +246,7 @@ async fn content_decides_the_type_and_not_the_name() {
     assert!(
         photo["error"]["message"]
             .as_str()
-            .is_some_and(|message| message.contains("PNG") || message.contains("png")),
+            .is_some_and(|message| message.contains("picture") && message.contains("extract.ocr_program")),
         "{photo}"
     );
 }

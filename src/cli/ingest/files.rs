@@ -52,10 +52,19 @@ pub(super) async fn upload(
             }
             step.show(done, &file.name);
             match read(&file).await {
-                Ok(bytes) => batch.push(Readable {
-                    name: file.name,
-                    bytes,
-                }),
+                Ok((bytes, format)) => {
+                    let readable = Readable {
+                        name: file.name,
+                        bytes,
+                    };
+                    if format.is_some_and(Format::is_media) {
+                        // Only the server knows whether somebody reads these for it.
+                        done += 1;
+                        send_alone(desk, args, readable, &mut sent, &mut report).await?;
+                    } else {
+                        batch.push(readable);
+                    }
+                }
                 Err(Unread::Unsupported(reason)) => {
                     done += 1;
                     report.skipped.push(format!("{}: {reason}", file.path.display()));
@@ -83,7 +92,8 @@ enum Unread {
     Broken(String),
 }
 
-async fn read(file: &FoundFile) -> Result<Vec<u8>, Unread> {
+/// The file's bytes, and what they are, if that can be told here.
+async fn read(file: &FoundFile) -> Result<(Vec<u8>, Option<Format>), Unread> {
     let bytes = tokio::fs::read(&file.path)
         .await
         .map_err(|error| Unread::Broken(error.to_string()))?;
@@ -92,7 +102,7 @@ async fn read(file: &FoundFile) -> Result<Vec<u8>, Unread> {
             Err(Unread::Unsupported(error.to_string()))
         }
         // What else is wrong with it, the server tells.
-        _ => Ok(bytes),
+        format => Ok((bytes, format.ok())),
     }
 }
 
@@ -116,14 +126,28 @@ async fn send(
         Err(_) => {}
     }
     for file in batch {
-        let name = file.name.clone();
-        match post(desk, args, &[file]).await {
-            Ok(documents) => sent.extend(documents),
-            Err(refusal) if concerns_a_file(&refusal) => {
-                report.failed.push(format!("{name}: {}", Failure::from(refusal)));
-            }
-            Err(refusal) => return Err(refusal.into()),
+        send_alone(desk, args, file, sent, report).await?;
+    }
+    Ok(())
+}
+
+async fn send_alone(
+    desk: &Desk,
+    args: &IngestArgs,
+    file: Readable,
+    sent: &mut BTreeMap<String, Value>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let name = file.name.clone();
+    match post(desk, args, &[file]).await {
+        Ok(documents) => sent.extend(documents),
+        Err(refusal) if is_unsupported(&refusal) => {
+            report.skipped.push(format!("{name}: {}", Failure::from(refusal)));
         }
+        Err(refusal) if concerns_a_file(&refusal) => {
+            report.failed.push(format!("{name}: {}", Failure::from(refusal)));
+        }
+        Err(refusal) => return Err(refusal.into()),
     }
     Ok(())
 }
@@ -131,6 +155,10 @@ async fn send(
 /// Whether another file may fare better.
 fn concerns_a_file(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Refused { status, .. } if matches!(status.as_u16(), 400 | 413 | 415 | 422))
+}
+
+fn is_unsupported(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Refused { status, .. } if status.as_u16() == 415)
 }
 
 async fn post(

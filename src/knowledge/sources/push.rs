@@ -44,7 +44,7 @@ pub(super) async fn put(
     actor: &Actor,
     origin: &Origin,
 ) -> Result<(Document, Put)> {
-    let mut judged = upload::judge(vec![file], format).await?;
+    let mut judged = upload::judge(app, vec![file], format).await?;
     let file = judged
         .pop()
         .ok_or_else(|| Error::internal("one file was judged"))?;

@@ -223,7 +223,7 @@ async fn receive_file(
     // What the sender says of the type only chooses among kinds of text: the content decides.
     let claimed = Format::ALL
         .into_iter()
-        .find(|format| format.media_type() == essence);
+        .find(|format| format.media_type() == essence && !format.is_media());
     finish(incoming, &told.external_id, claimed)
         .await
         .map(|file| (file, None))

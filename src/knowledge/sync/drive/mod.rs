@@ -361,7 +361,8 @@ impl DriveDriver {
         let staged = incoming.finish().await?;
         let bytes = staged.size_bytes;
         let (format, staged) = detect(staged, &file_name).await?;
-        let format = match format {
+        let media = self.app.extractor.media();
+        let format = match format.and_then(|format| media.accept(format)) {
             Ok(format) => format,
             Err(error) => {
                 let mut reading = self.refuse(item, error.code(), &error.to_string()).await?;

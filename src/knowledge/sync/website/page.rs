@@ -157,7 +157,10 @@ impl WebDriver {
             return Ok(reading);
         }
         let body_hash = directives;
-        let mut reading = match page.format() {
+        let mut reading = match page
+            .format()
+            .and_then(|format| self.app.extractor.media().accept(format))
+        {
             Ok(Format::Html) => self.take_html(item, &page, body_hash, validators).await?,
             Ok(_) if page.directives.noindex => Outcome::NotKept { validators }.into(),
             Ok(format) => take_file(&page, format, body_hash, validators),
