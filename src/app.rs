@@ -71,8 +71,6 @@ pub struct Parts {
     pub files: FileStore,
     /// Reads websites, for all tenants.
     pub web: WebLoader,
-    /// Runs over sources that may be worked on at once, fewer than there are workers.
-    pub sync_places: Semaphore,
     /// None: no model is configured, and answers are extracts.
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
@@ -178,7 +176,6 @@ impl App {
             worker_wake: Notify::new(),
             clock,
             turns: Arc::new(Semaphore::new(config.chat.max_streams)),
-            sync_places: Semaphore::new(config.jobs.workers.div_ceil(2)),
             previews: Previews::new(config.extract.previews),
             source_streams: Arc::new(Semaphore::new(config.limits.source_streams)),
             stopping: CancellationToken::new(),

@@ -167,6 +167,7 @@ section!(
         delay_ms: u64,
         page_limit_bytes: usize,
         page_timeout_s: u64,
+        runs: usize,
         run_limit_hours: u32,
         shrink_limit_percent: u8,
         chromium: String,

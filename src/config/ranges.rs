@@ -137,6 +137,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             GIB,
         ),
         ("crawl.page_timeout_s", crawl.page_timeout_s.into(), 1, 3600),
+        ("crawl.runs", crawl.runs as i128, 1, 1000),
         ("crawl.run_limit_hours", crawl.run_limit_hours.into(), 1, 24 * 30),
         (
             "crawl.shrink_limit_percent",

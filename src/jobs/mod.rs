@@ -8,6 +8,7 @@
 //! and never before the position up to which jobs were handed out, so tenants take turns however many jobs one of them
 //! queues.
 
+mod lane;
 mod lease;
 pub mod operator;
 pub mod routes;
@@ -43,6 +44,9 @@ pub enum Priority {
     Normal = 10,
     /// Large imports and upkeep.
     Bulk = 20,
+    /// Work that mostly waits for servers elsewhere. It has slots of its own, so that it holds up nothing that is done
+    /// here, and waits for nothing that is.
+    Remote = 30,
 }
 
 /// A kind of work. Its payload is ids; running it twice is safe.
@@ -315,6 +319,16 @@ pub async fn retry(
     write.commit().await?;
     app.wake_workers();
     Ok(job)
+}
+
+/// Takes a job that waits out of the queue again, in the caller's transaction.
+pub async fn withdraw(write: &mut Write, tenant_id: TenantId, unique_key: &str) -> Result<()> {
+    store::delete_queued(write, tenant_id, unique_key).await
+}
+
+/// The unique keys of all tenants' jobs of a kind that wait or run.
+pub async fn list_open_keys<J: Job>(app: &App) -> Result<Vec<String>> {
+    store::list_open_keys(&mut app.db.read(Scope::Operator).await?, J::KIND).await
 }
 
 /// Jobs that wait or run, for tests and shutdown.

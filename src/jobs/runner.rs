@@ -1,21 +1,21 @@
 //! Workers: claim, run under a lease, end; and take up what dead workers left.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::lane::Lane;
 use super::lease::LeaseWatch;
-use super::store::{self, ClaimedJob, Ending, HeldJob};
+use super::store::{self, Claimable, ClaimedJob, Ending, HeldJob};
 use super::{Job, JobContext, JobState, Lease, Outcome, Priority, lease, schedule};
 use crate::app::App;
 use crate::db::{Scope, Write};
@@ -83,18 +83,16 @@ pub async fn run(app: App, stop: CancellationToken, grace: Duration) {
     let running = TaskTracker::new();
     let abandon = CancellationToken::new();
     let upkeep = tokio::spawn(keep_up(app.clone(), stop.clone()));
-    tokio::join!(
-        take_work(
-            &app,
-            app.config.jobs.workers,
-            Priority::Bulk,
-            &running,
-            &abandon,
-            &stop
-        ),
+    let lanes = [
+        Lane::new(Priority::Chat..=Priority::Bulk, app.config.jobs.workers),
         // Whatever the others are busy with, nobody in a chat waits for it.
-        take_work(&app, 1, Priority::Chat, &running, &abandon, &stop),
-    );
+        Lane::new(Priority::Chat..=Priority::Chat, 1),
+        Lane::shared(Priority::Remote..=Priority::Remote, app.config.crawl.runs),
+    ];
+    let taking = lanes
+        .iter()
+        .map(|lane| take_work(&app, lane, &running, &abandon, &stop));
+    futures::future::join_all(taking).await;
     running.close();
     if tokio::time::timeout(grace, running.wait()).await.is_err() {
         tracing::warn!(jobs = running.len(), "giving unfinished jobs back to the queue");
@@ -104,30 +102,33 @@ pub async fn run(app: App, stop: CancellationToken, grace: Duration) {
     let _ = upkeep.await;
 }
 
-/// Carries out jobs of `lowest` priority or better, `slots` at once, until `stop`.
+/// Carries out the jobs of a lane until `stop`.
 async fn take_work(
     app: &App,
-    slots: usize,
-    lowest: Priority,
+    lane: &Lane,
     running: &TaskTracker,
     abandon: &CancellationToken,
     stop: &CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(slots));
     let poll = Duration::from_millis(app.config.jobs.poll_ms);
     while !stop.is_cancelled() {
         let slot = tokio::select! {
-            slot = slots.clone().acquire_owned() => match slot { Ok(slot) => slot, Err(_) => break },
+            slot = lane.free_slot() => match slot { Some(slot) => slot, None => break },
             () = stop.cancelled() => break,
         };
         // Before the look, so that what is queued during it is not slept over.
         let wake = app.worker_wake.notified();
-        match claim(app, lowest).await {
+        match claim(app, lane.priorities.clone(), lane.sated()).await {
             Ok(Some((job, lease))) => {
                 let (app, abandon) = (app.clone(), abandon.clone());
+                let slot = lane.fill(slot, job.tenant_id);
                 running.spawn(async move {
                     work(&app, job, lease, &abandon).await;
+                    let lets_in = slot.is_counted();
                     drop(slot);
+                    if lets_in {
+                        app.wake_workers();
+                    }
                 });
             }
             Ok(None) => {
@@ -150,7 +151,7 @@ pub async fn drain(app: &App) -> Result<usize> {
         let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
         let now = app.clock.now();
         take_up(app, held.into_iter().filter(|held| held.lease_until < now)).await;
-        match claim(app, Priority::Bulk).await? {
+        match claim(app, Priority::Chat..=Priority::Remote, None).await? {
             Some((job, lease)) => {
                 work(app, job, lease, &abandon).await;
                 count += 1;
@@ -160,13 +161,20 @@ pub async fn drain(app: &App) -> Result<usize> {
     }
 }
 
-async fn claim(app: &App, lowest: Priority) -> Result<Option<(ClaimedJob, Lease)>> {
+async fn claim(
+    app: &App,
+    priorities: RangeInclusive<Priority>,
+    except: Option<TenantId>,
+) -> Result<Option<(ClaimedJob, Lease)>> {
     let token = Uuid::now_v7();
     let mut write = app.db.write(Scope::Operator).await?;
     let claimed = store::claim(
         &mut write,
-        &app.job_kinds.names(),
-        lowest,
+        Claimable {
+            kinds: &app.job_kinds.names(),
+            priorities,
+            except,
+        },
         app.clock.now(),
         lease::until(app),
         token,

@@ -1,5 +1,7 @@
 //! SQL of the job queue.
 
+use std::ops::RangeInclusive;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::FromRow;
@@ -49,22 +51,31 @@ pub(super) async fn insert(write: &mut Write, job: NewJob<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Hands out the next due job of `lowest` priority or better: best priority, then the tenant whose turn it is. One
-/// statement, so that two workers never get the same one.
+/// Which jobs a worker takes.
+#[derive(Debug)]
+pub(super) struct Claimable<'a> {
+    pub kinds: &'a [&'static str],
+    pub priorities: RangeInclusive<Priority>,
+    /// Whose jobs it leaves alone.
+    pub except: Option<TenantId>,
+}
+
+/// Hands out the next due job: best priority, then the tenant whose turn it is. One statement, so that two workers never
+/// get the same one.
 pub(super) async fn claim(
     write: &mut Write,
-    kinds: &[&str],
-    lowest: Priority,
+    claimable: Claimable<'_>,
     now: DateTime<Utc>,
     lease_until: DateTime<Utc>,
     lease_token: Uuid,
 ) -> Result<Option<ClaimedJob>> {
     debug_assert!(
-        !kinds.is_empty(),
+        !claimable.kinds.is_empty(),
         "a worker that knows no kind of job has nothing to claim"
     );
     // The kinds are constants of this program, not input.
-    let known = kinds
+    let known = claimable
+        .kinds
         .iter()
         .map(|kind| format!("'{kind}'"))
         .collect::<Vec<_>>()
@@ -79,7 +90,8 @@ pub(super) async fn claim(
             set state = 'running', attempt = attempt + 1, lease_until = $1, lease_token = $2, started_at = $3
           where state = 'queued'
             and id = (select id from job
-                       where state = 'queued' and priority <= $4 and run_at <= $3 and kind in ({known})
+                       where state = 'queued' and priority between $4 and $5 and run_at <= $3 and kind in ({known})
+                         and ($6 is null or tenant_id is null or tenant_id <> $6)
                        order by priority, fair_position, id
                        limit 1 {lock})
          returning id, tenant_id, kind, payload, attempt, max_attempts, priority, fair_position"
@@ -91,8 +103,8 @@ pub(super) async fn claim(
         priority: i64,
         fair_position: i64,
     }
-    let row: Option<Row> = on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(lease_until).bind(lease_token).bind(now).bind(lowest as i64)
-        .fetch_optional(c).await)?;
+    let row: Option<Row> = on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(lease_until).bind(lease_token).bind(now)
+        .bind(*claimable.priorities.start() as i64).bind(*claimable.priorities.end() as i64).bind(claimable.except).fetch_optional(c).await)?;
     let Some(row) = row else { return Ok(None) };
     on!(write, c => sqlx::query(
         "insert into job_clock (priority, virtual_time) values ($1, $2)
@@ -217,6 +229,20 @@ pub(super) async fn requeue_failed(
          returning id",
     ).bind(tenant_id).bind(id).bind(now).fetch_optional(c).await)?;
     Ok(requeued.is_some())
+}
+
+/// Deletes the job of this key that waits, if there is one.
+pub(super) async fn delete_queued(write: &mut Write, tenant_id: TenantId, unique_key: &str) -> Result<()> {
+    on!(write, c => sqlx::query("delete from job where tenant_id = $1 and unique_key = $2 and state = 'queued'")
+        .bind(tenant_id).bind(unique_key).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// The keys of all jobs of a kind that wait or run.
+pub(super) async fn list_open_keys(conn: &mut Conn, kind: &str) -> Result<Vec<String>> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select unique_key from job where kind = $1 and state in ('queued', 'running') and unique_key is not null",
+    ).bind(kind).fetch_all(c).await)?)
 }
 
 pub(super) async fn count_open(conn: &mut Conn) -> Result<i64> {

@@ -4,7 +4,7 @@ use ingest::Format;
 use ingest::loader::web::{Answer, Credentials, Page, PageRequest, Retry, Validators};
 use std::time::Duration;
 
-use crate::site::{Reply, Site, fetch, fetch_with, loader_for};
+use crate::site::{Reply, Site, fetch, fetch_with, in_time, loader_for};
 
 fn page(answer: Answer) -> Page {
     match answer {
@@ -144,6 +144,7 @@ async fn a_redirect_out_of_scope_or_into_what_robots_forbids_is_not_followed() {
                 validators: &Validators::default(),
                 credentials: &Credentials::none(),
                 delay: Duration::ZERO,
+                begin_until: in_time(),
                 render: false,
                 may_follow: &|target| target.path() != "/outside",
             })

@@ -8,7 +8,7 @@ use ingest::loader::web::{
 };
 use outbound::Guard;
 
-use crate::site::{Reply, Site, loader_for};
+use crate::site::{Reply, Site, in_time, loader_for};
 
 fn chromium() -> Option<PathBuf> {
     let places = [
@@ -75,6 +75,7 @@ impl Rendering {
                 validators: &Validators::default(),
                 credentials,
                 delay: Duration::ZERO,
+                begin_until: in_time(),
                 render: true,
                 may_follow: &|_| true,
             })
@@ -227,6 +228,7 @@ async fn without_a_browser_a_page_to_be_rendered_fails_with_its_reason() {
             validators: &Validators::default(),
             credentials: &Credentials::none(),
             delay: Duration::ZERO,
+            begin_until: in_time(),
             render: true,
             may_follow: &|_| true,
         })

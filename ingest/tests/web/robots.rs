@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::site::{Reply, Site, fetch, loader_for};
+use crate::site::{Reply, Site, fetch, in_time, loader_for};
 
 #[tokio::test]
 async fn pages_that_robots_forbids_are_not_asked_for() {
@@ -86,11 +86,11 @@ async fn an_earlier_copy_serves_while_the_site_cannot_answer() {
     )
     .await;
     let loader = loader_for(&[&site]);
-    loader.robots(&site.url("/")).await.expect("readable");
+    loader.robots(&site.url("/"), in_time()).await.expect("readable");
     is_down.store(true, Ordering::SeqCst);
 
     let rules = loader
-        .reload_robots(&site.url("/"))
+        .reload_robots(&site.url("/"), in_time())
         .await
         .expect("the earlier copy");
 
@@ -113,7 +113,10 @@ async fn a_run_that_reloads_sees_a_change_at_once() {
     closed.store(true, Ordering::SeqCst);
     fetch(&loader, &site.url("/a")).await.expect("the copy is fresh");
 
-    loader.reload_robots(&site.url("/")).await.expect("readable");
+    loader
+        .reload_robots(&site.url("/"), in_time())
+        .await
+        .expect("readable");
 
     let failure = fetch(&loader, &site.url("/a")).await.expect_err("forbidden now");
     assert_eq!(failure.code, "robots_disallowed");
@@ -130,14 +133,14 @@ async fn redirects_of_the_file_are_followed_and_endless_ones_mean_that_there_is_
     ])
     .await;
     let rules = loader_for(&[&site])
-        .robots(&site.url("/"))
+        .robots(&site.url("/"), in_time())
         .await
         .expect("readable");
     assert!(!rules.allows(&site.url("/private")));
 
     let endless = Site::of(&[("/robots.txt", Reply::redirect(301, "/robots.txt"))]).await;
     let rules = loader_for(&[&endless])
-        .robots(&endless.url("/"))
+        .robots(&endless.url("/"), in_time())
         .await
         .expect("none");
     assert!(rules.allows(&endless.url("/private")));
@@ -150,7 +153,7 @@ async fn a_redirect_of_the_file_into_a_private_place_is_refused() {
     let site = Site::of(&[("/robots.txt", Reply::redirect(302, target))]).await;
 
     let failure = loader_for(&[&site])
-        .robots(&site.url("/"))
+        .robots(&site.url("/"), in_time())
         .await
         .expect_err("refused");
 

@@ -11,6 +11,7 @@ use ingest::loader::web::{
 use outbound::{Guard, GuardedClient, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use url::Url;
 
 /// An answer: status line, headers, body.
@@ -172,6 +173,11 @@ pub fn loader_for(sites: &[&Site]) -> WebLoader {
     WebLoader::new(&GuardedClient::new(Guard::new(listed), limits), &settings).expect("a user agent")
 }
 
+/// When the last request may begin, for a test that has time.
+pub fn in_time() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 /// Fetches as a crawl without a copy and without credentials does.
 pub async fn fetch(loader: &WebLoader, url: &Url) -> Result<Answer, FetchFailure> {
     fetch_with(loader, url, &Validators::default(), &Credentials::none()).await
@@ -189,6 +195,7 @@ pub async fn fetch_with(
             validators,
             credentials,
             delay: Duration::ZERO,
+            begin_until: in_time(),
             render: false,
             may_follow: &|_| true,
         })

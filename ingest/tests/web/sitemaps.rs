@@ -1,18 +1,30 @@
 //! Sitemaps as they are found and read: indexes, limits, and whether a listing is complete.
 
-use ingest::loader::web::{Credentials, Listing};
+use std::time::Duration;
 
-use crate::site::{Reply, Site, loader_for};
+use ingest::loader::web::{Credentials, Listing, Sitemaps};
+use tokio::time::Instant;
+
+use crate::site::{Reply, Site, in_time, loader_for};
 
 const MAX_ENTRIES: usize = 100;
 
 async fn list(site: &Site, max_entries: usize) -> Listing {
     let loader = loader_for(&[site]);
     let start = site.url("/");
-    let robots = loader.robots(&start).await.expect("readable");
-    loader
-        .list_site(&start, &robots, &Credentials::none(), max_entries)
-        .await
+    let robots = loader.robots(&start, in_time()).await.expect("readable");
+    let mut sitemaps = Sitemaps::of_site(&start, &robots);
+    let listing = loader
+        .list(
+            &mut sitemaps,
+            &Credentials::none(),
+            Duration::ZERO,
+            max_entries,
+            in_time(),
+        )
+        .await;
+    assert!(sitemaps.is_done());
+    listing
 }
 
 fn paths(listing: &Listing) -> Vec<&str> {
@@ -114,4 +126,92 @@ async fn no_more_entries_are_listed_than_asked_for() {
     let listing = list(&site, 10).await;
 
     assert_eq!((listing.entries.len(), listing.is_complete), (10, false));
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_where_it_stopped_and_reads_no_file_twice() {
+    let site = Site::of(&[
+        (
+            "/index.xml",
+            xml("<sitemapindex><sitemap><loc>/one.xml</loc></sitemap><sitemap><loc>/two.xml</loc></sitemap></sitemapindex>"),
+        ),
+        ("/one.xml", xml("<urlset><url><loc>/a</loc></url></urlset>")),
+        ("/two.xml", xml("<urlset><url><loc>/b</loc></url></urlset>")),
+    ])
+    .await;
+    let loader = loader_for(&[&site]);
+    let mut sitemaps = Sitemaps::named(&[site.url("/index.xml")]);
+    let mut found = Vec::new();
+    let mut sittings = 0;
+
+    // The owner's pause is longer than anybody waits, so that each sitting reads one file.
+    while !sitemaps.is_done() {
+        let kept = serde_json::to_string(&sitemaps).expect("kept as text");
+        sitemaps = serde_json::from_str(&kept).expect("and read again");
+        let delay = Duration::from_secs(3);
+        let listing = loader
+            .list(&mut sitemaps, &Credentials::none(), delay, MAX_ENTRIES, in_time())
+            .await;
+        assert!(listing.is_complete);
+        found.extend(paths(&listing).iter().map(ToString::to_string));
+        sittings += 1;
+        if let Some(pause) = listing.pause {
+            assert!(pause > Duration::from_secs(1), "{pause:?}");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    assert_eq!(found, ["/a", "/b"]);
+    assert!(sittings >= 3, "{sittings}");
+    for path in ["/index.xml", "/one.xml", "/two.xml"] {
+        assert_eq!(site.count(path), 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_sitemap_is_asked_for_at_the_pace_that_the_site_wishes_for() {
+    let site = Site::of(&[
+        ("/robots.txt", Reply::text("User-agent: *\nCrawl-delay: 10")),
+        ("/sitemap.xml", xml("<urlset><url><loc>/a</loc></url></urlset>")),
+    ])
+    .await;
+    let loader = loader_for(&[&site]);
+    let mut sitemaps = Sitemaps::named(&[site.url("/sitemap.xml")]);
+
+    let listing = loader
+        .list(
+            &mut sitemaps,
+            &Credentials::none(),
+            Duration::ZERO,
+            MAX_ENTRIES,
+            in_time(),
+        )
+        .await;
+
+    assert!(
+        listing.pause.is_some_and(|pause| pause > Duration::from_secs(5)),
+        "{:?}",
+        listing.pause
+    );
+    assert_eq!(site.count("/sitemap.xml"), 0);
+    assert!(!sitemaps.is_done());
+}
+
+#[tokio::test]
+async fn a_listing_ends_when_its_time_is_over_and_knows_what_is_left() {
+    let site = Site::of(&[("/sitemap.xml", xml("<urlset><url><loc>/a</loc></url></urlset>"))]).await;
+    let mut sitemaps = Sitemaps::named(&[site.url("/sitemap.xml")]);
+
+    let listing = loader_for(&[&site])
+        .list(
+            &mut sitemaps,
+            &Credentials::none(),
+            Duration::ZERO,
+            MAX_ENTRIES,
+            Instant::now(),
+        )
+        .await;
+
+    assert!(listing.entries.is_empty() && listing.is_complete && !sitemaps.is_done());
+    assert!(site.asked().is_empty());
 }

@@ -406,6 +406,7 @@ async fn delete(app: &App, reach: Reach, id: SourceId, actor: &Actor, origin: &O
             "every chatbot has one source for uploaded files: delete its documents instead",
         ));
     }
+    super::sync::cancel(app, &mut write, reach.tenant_id, id).await?;
     super::remove_all_of_source(app, &mut write, reach.tenant_id, id).await?;
     store::delete(&mut write, reach.tenant_id, id).await?;
     let before = source.describe()?;

@@ -34,6 +34,13 @@ pub(super) struct ReadItem {
     pub file_key: Option<String>,
 }
 
+impl ReadItem {
+    /// Whether it was asked for at all.
+    pub(super) fn is_begun(&self) -> bool {
+        !matches!(self.reading.outcome, Outcome::NotBegun | Outcome::Busy { .. })
+    }
+}
+
 /// What a transaction over a batch needs and gathers.
 struct Commit<'a> {
     app: &'a App,
@@ -130,7 +137,7 @@ fn new_among(
     let mut keys: HashSet<&str> = HashSet::new();
     let mut found: Vec<Found> = Vec::new();
     for read in batch {
-        if will_retry(read) || matches!(read.reading.outcome, Outcome::NotBegun) {
+        if will_retry(read) || !read.is_begun() {
             continue;
         }
         // Where an item has moved to is no further item.
@@ -189,7 +196,7 @@ impl Commit<'_> {
         (read.item.document_id, read.item.text_hash) = known.unwrap_or_default();
         let (read, item) = (&*read, &read.item);
         match &read.reading.outcome {
-            Outcome::NotBegun => Ok(()),
+            Outcome::NotBegun | Outcome::Busy { .. } => Ok(()),
             Outcome::Same { validators } => self.settle_same(item, validators.as_ref()).await,
             Outcome::Content(content) => self.settle_content(read, content).await,
             Outcome::Moved { to, validators } => self.settle_moved(read, to, validators).await,

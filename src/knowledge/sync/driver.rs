@@ -61,6 +61,11 @@ pub(super) trait Driver: Send + Sync {
     /// Reads one item. Must end in bounded time, and must not begin after `begin_until`.
     fn read<'a>(&'a self, item: &'a Item, begin_until: Instant) -> BoxFuture<'a, Result<Reading>>;
 
+    /// Whether items lie on different hosts, of which one may have time while another has not.
+    fn has_many_hosts(&self) -> bool {
+        false
+    }
+
     /// How many items may be read at once.
     fn concurrency(&self) -> usize {
         16
@@ -78,6 +83,8 @@ pub(super) trait Driver: Send + Sync {
 pub(super) struct Known {
     /// [`Listing::next_cursor`] of the page before.
     pub cursor: Option<String>,
+    /// A page that is still being read then ends there, and the next one goes on.
+    pub begin_until: Instant,
     /// What the last complete run left for this one; none when everything is to be listed.
     pub change_token: Option<String>,
 }
@@ -90,6 +97,8 @@ pub(super) struct Listing {
     pub gone: Vec<String>,
     /// Where the next page starts; `None` after the last one.
     pub next_cursor: Option<String>,
+    /// The next page is not asked for before this pause.
+    pub pause: Option<Duration>,
     /// Only what changed is listed.
     pub is_changes: bool,
     /// Where changes from now on are found by the next run.
@@ -118,6 +127,8 @@ pub(super) enum ListError {
         message: String,
         retry_after: Option<Duration>,
     },
+    /// Nothing is wrong: the other side is asked after this pause.
+    Busy { pause: Duration },
     /// The run fails, and nothing is removed.
     Failed { code: String, message: String },
 }
@@ -173,6 +184,10 @@ pub(super) enum Outcome {
     },
     /// There was no time to begin: it waits for the next slice.
     NotBegun,
+    /// Its host has no time for us before this pause is over.
+    Busy {
+        pause: Duration,
+    },
 }
 
 /// Whether the same attempt may work later.

@@ -11,6 +11,7 @@ mod drive;
 mod driver;
 mod ending;
 mod items;
+mod level;
 pub mod operator;
 mod orphans;
 mod reading;
@@ -263,7 +264,7 @@ pub struct SyncSource {
 
 impl Job for SyncSource {
     const KIND: &'static str = "sync_source";
-    const PRIORITY: Priority = Priority::Bulk;
+    const PRIORITY: Priority = Priority::Remote;
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
@@ -360,6 +361,7 @@ pub async fn pause(app: &App, write: &mut Write, tenant_id: TenantId, source_id:
     store::set_source_state(write, tenant_id, source_id, "paused", now).await?;
     if let Some(run) = store::find_open(write, tenant_id, source_id).await? {
         store::take_from_holder(write, tenant_id, run.id).await?;
+        withdraw_slice(write, tenant_id, &run).await?;
     }
     Ok(())
 }
@@ -398,6 +400,7 @@ pub async fn cancel(
         return Ok(None);
     };
     store::end(write, tenant_id, run.id, RunState::Aborted, None, now).await?;
+    withdraw_slice(write, tenant_id, &run).await?;
     // A paused source stays paused: only the owner lets its schedule go on.
     if state != "paused" {
         store::set_source_state(write, tenant_id, source_id, "idle", now).await?;
@@ -466,8 +469,22 @@ async fn enqueue_slice(
         run_id: run.id,
         slice: run.slice,
     };
-    let unique_key = format!("{}:{}:{}", SyncSource::KIND, run.id, run.slice);
-    jobs::enqueue_once(app, write, tenant_id, &job, &unique_key, run_at).await
+    jobs::enqueue_once(app, write, tenant_id, &job, &slice_key(run), run_at).await
+}
+
+/// Takes the present slice of a run out of the queue, where it may wait for hours.
+async fn withdraw_slice(write: &mut Write, tenant_id: TenantId, run: &SyncRun) -> Result<()> {
+    jobs::withdraw(write, tenant_id, &slice_key(run)).await
+}
+
+/// What makes the job of a run's present slice one of a kind.
+fn slice_key(run: &SyncRun) -> String {
+    format!("{}:{}:{}", SyncSource::KIND, run.id, run.slice)
+}
+
+/// The run that a job with this key is for.
+fn run_of(slice_key: &str) -> Option<SyncRunId> {
+    slice_key.split(':').nth(1)?.parse().ok()
 }
 
 /// How long a run may take.

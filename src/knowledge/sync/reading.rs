@@ -3,7 +3,7 @@
 //! All of one level is read before the next begins, and within a level the order is that of the keys. So which items
 //! fall within the limits does not depend on who answered first, or on how often the run was interrupted.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::batch::{self, ReadItem};
 use super::driver::{Content, Driver, File, ListError, Outcome, Reading, Retry};
 use super::items::{self, Item};
-use super::slice::{Hold, Next, Progress};
+use super::level::{BusyHosts, Level};
+use super::slice::{Hold, Next, Progress, delta};
 use super::{Note, Phase, documents, orphans, text};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -25,9 +26,6 @@ use crate::knowledge::reading;
 
 /// Items that one slice reads, about.
 const ITEMS_PER_SLICE: usize = 2_000;
-
-/// Items that are looked up at once.
-const LOOKED_UP: i64 = 200;
 
 /// Items in one transaction, at most.
 const BATCH_ITEMS: usize = 32;
@@ -53,6 +51,9 @@ struct Reader<'a> {
     end_at: Instant,
     /// Keys that the run has listed.
     listed: HashSet<String>,
+    busy: BusyHosts,
+    /// Keys that the driver let through in this slice.
+    admitted: HashSet<String>,
     /// Items that count to the source's limit.
     done: i64,
     /// Items read in this slice.
@@ -94,6 +95,8 @@ pub(super) async fn read(
         driver,
         end_at,
         listed,
+        busy: BusyHosts::new(driver.has_many_hosts()),
+        admitted: HashSet::new(),
         read: 0,
         // One more decides.
         failures_in_a_row: usize::try_from(failures)
@@ -136,11 +139,14 @@ impl Reader<'_> {
                 (Read::Lost, _) => return Ok(Next::Over),
                 (_, Some(ListError::Failed { code, message })) => return Ok(Next::Failed { code, message }),
                 (_, Some(ListError::Later { retry_after, .. })) => {
-                    let pause = retry_after.and_then(|pause| TimeDelta::from_std(pause).ok());
-                    return Ok(Next::Again(now + pause.unwrap_or(BUSY_PAUSE)));
+                    return Ok(Next::Again(now + retry_after.map_or(BUSY_PAUSE, delta)));
                 }
+                (_, Some(ListError::Busy { pause })) => return Ok(Next::Again(now + delta(pause))),
                 (Read::Some, None) => {}
-                (Read::Nothing, None) => return Ok(Next::Again(now + BUSY_PAUSE)),
+                (Read::Nothing, None) => {
+                    let pause = self.busy.pause().map_or(BUSY_PAUSE, delta);
+                    return Ok(Next::Again(self.app.clock.now() + pause));
+                }
             }
         }
     }
@@ -154,22 +160,16 @@ impl Reader<'_> {
             || self.driver.obstacle().is_some()
     }
 
-    /// The next item of a level.
-    async fn next_of(&self, level: &mut Level) -> Result<Option<Item>> {
-        if level.looked_up.is_empty() && !level.is_exhausted {
-            let limit = LOOKED_UP.min(level.room);
-            let mut conn = self.app.db.read(self.hold.place.tenant_id).await?;
-            let (place, now) = (self.hold.place, self.app.clock.now());
-            let items = items::list_waiting(&mut conn, place, level.depth, &level.after, now, limit).await?;
-            level.is_exhausted =
-                i64::try_from(items.len()).unwrap_or(i64::MAX) < limit || limit == level.room;
-            level.room -= i64::try_from(items.len()).unwrap_or(i64::MAX);
-            if let Some(last) = items.last() {
-                level.after.clone_from(&last.key);
-            }
-            level.looked_up = items.into();
+    /// Whether an item is within the bounds of its family of addresses. One whose host was busy is not counted again.
+    fn admits_another(&mut self, item: &Item) -> bool {
+        if item.attempts > 0 || self.admitted.contains(&item.key) {
+            return true;
         }
-        Ok(level.looked_up.pop_front())
+        let is_admitted = self.driver.admits_another(&item.key);
+        if is_admitted {
+            self.admitted.insert(item.key.clone());
+        }
+        is_admitted
     }
 
     /// Reads the items of a level side by side and stores what came of it.
@@ -180,10 +180,12 @@ impl Reader<'_> {
         let mut outcome = Read::Nothing;
         loop {
             while under_way.len() < self.driver.concurrency() && !self.is_over() {
-                let Some(item) = self.next_of(&mut level).await? else {
+                let now = self.app.clock.now();
+                let next = level.next(&self.app.db, self.hold.place, &self.busy, now);
+                let Some(item) = next.await? else {
                     break;
                 };
-                if item.attempts == 0 && !self.driver.admits_another(&item.key) {
+                if !self.admits_another(&item) {
                     batch.push(skipped(item));
                     continue;
                 }
@@ -203,7 +205,10 @@ impl Reader<'_> {
             let is_over = matches!(joined, Ok(None));
             if let Ok(Some(joined)) = joined {
                 let read = joined.map_err(Error::internal)??;
-                if !matches!(read.reading.outcome, Outcome::NotBegun) {
+                if let Outcome::Busy { pause } = read.reading.outcome {
+                    self.busy.note(&read.item.url, pause);
+                }
+                if read.is_begun() {
                     if batch.is_empty() {
                         batch_since = Instant::now();
                     }
@@ -237,10 +242,9 @@ impl Reader<'_> {
 
     async fn store(&mut self, batch: Vec<ReadItem>) -> Result<bool> {
         let counted = batch.iter().filter(|read| {
-            !matches!(
-                read.reading.outcome,
-                Outcome::Skipped | Outcome::NotKept { .. } | Outcome::NotBegun
-            ) && !batch::will_retry(read)
+            !matches!(read.reading.outcome, Outcome::Skipped | Outcome::NotKept { .. })
+                && read.is_begun()
+                && !batch::will_retry(read)
         });
         self.done += i64::try_from(counted.count()).unwrap_or(i64::MAX);
         let limits = batch::Limits {
@@ -318,29 +322,6 @@ impl Reader<'_> {
         write.commit().await?;
         self.hold.run.notes.extend(progress.notes);
         Ok(Next::Phase(Phase::Indexing))
-    }
-}
-
-/// Items of one depth, on their way to being read.
-struct Level {
-    depth: i64,
-    /// Items that may still be begun.
-    room: i64,
-    looked_up: VecDeque<Item>,
-    /// The key of the last item that was looked up.
-    after: String,
-    is_exhausted: bool,
-}
-
-impl Level {
-    fn new(depth: i64, room: i64) -> Self {
-        Self {
-            depth,
-            room,
-            looked_up: VecDeque::new(),
-            after: String::new(),
-            is_exhausted: false,
-        }
     }
 }
 

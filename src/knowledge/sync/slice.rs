@@ -22,8 +22,11 @@ use crate::tenancy;
 /// How long a slice works before others have their turn.
 const LENGTH: Duration = Duration::from_secs(15);
 
-/// A run that finds all places for runs taken looks again after this time.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How often a slice looks whether its run is still its own.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// A run that waits for a site looks again after this time at the latest.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
 
 /// A suspended tenant's runs look again after this time.
 const SUSPENDED_PAUSE: Duration = Duration::from_secs(300);
@@ -102,29 +105,38 @@ pub(super) async fn work(app: &App, context: &JobContext, job: &SyncSource) -> O
                 delay: SUSPENDED_PAUSE,
             });
         }
-        // Runs wait for other people's servers most of the time: they must not keep all workers from those who wait here.
-        let Ok(_place) = app.sync_places.try_acquire() else {
-            return Ok(Outcome::Outage {
-                reason: "other sources are being read".to_owned(),
-                delay: FULL_PAUSE,
-            });
-        };
-        let Some(mut hold) = begin(app, context, tenant_id, job).await? else {
+        let Some(mut hold) = begin(app, tenant_id, job).await? else {
             return Ok(Outcome::Done);
         };
-        go_on(app, &mut hold).await
+        let (place, holder) = (hold.place, hold.holder);
+        tokio::select! {
+            outcome = go_on(app, &mut hold) => outcome,
+            // An owner who ends a run does not wait for what it waits for.
+            () = lost(app, place, holder) => Ok(Outcome::Done),
+        }
     }
     .await;
     ended.unwrap_or_else(|error| Outcome::from(Err(error)))
 }
 
+/// Returns when the right to work on a run is lost.
+async fn lost(app: &App, place: Place, holder: Uuid) {
+    loop {
+        tokio::time::sleep(LOOK_PAUSE).await;
+        let held: Result<bool> = async {
+            let mut conn = app.db.read(place.tenant_id).await?;
+            store::is_held_by(&mut conn, place, holder).await
+        }
+        .await;
+        // Whoever works on the run learns of it soon, too, and knows better what to do.
+        if let Ok(false) = held {
+            return;
+        }
+    }
+}
+
 /// Takes the run over; none when there is nothing to do for this job.
-async fn begin(
-    app: &App,
-    context: &JobContext,
-    tenant_id: TenantId,
-    job: &SyncSource,
-) -> Result<Option<Hold>> {
+async fn begin(app: &App, tenant_id: TenantId, job: &SyncSource) -> Result<Option<Hold>> {
     let now = app.clock.now();
     let place = Place {
         tenant_id,
@@ -142,8 +154,9 @@ async fn begin(
         .filter(|run| run.id == job.run_id);
     let Some(run) = run else { return Ok(None) };
     if run.slice != job.slice {
-        // An earlier attempt at this job died after it had brought the run on: what is left has all its attempts.
-        if context.attempt > 1 && run.is_held {
+        // An earlier attempt at this job died, or was cut short by an outage, after it had brought the run on: what is
+        // left has all its attempts.
+        if run.is_held {
             enqueue_slice(app, &mut write, tenant_id, &run, now).await?;
             write.commit().await?;
             app.wake_workers();
@@ -197,7 +210,7 @@ async fn go_on(app: &App, hold: &mut Hold) -> Result<Outcome> {
     let end_at = Instant::now() + LENGTH;
     loop {
         let next = match hold.run.phase {
-            Phase::Listing => match list(app, hold, driver.as_ref()).await? {
+            Phase::Listing => match list(app, hold, driver.as_ref(), end_at).await? {
                 Ok(next) => next,
                 Err(ListError::Later { message, retry_after }) => {
                     return Ok(Outcome::Retry {
@@ -205,6 +218,7 @@ async fn go_on(app: &App, hold: &mut Hold) -> Result<Outcome> {
                         delay: retry_after,
                     });
                 }
+                Err(ListError::Busy { pause }) => Next::Again(app.clock.now() + delta(pause)),
                 Err(ListError::Failed { code, message }) => {
                     fail(app, hold, &code, &message).await?;
                     return Ok(Outcome::Done);
@@ -244,6 +258,7 @@ async fn list(
     app: &App,
     hold: &mut Hold,
     driver: &dyn Driver,
+    end_at: Instant,
 ) -> Result<std::result::Result<Next, ListError>> {
     let place = hold.place;
     let change_token = if hold.run.is_full {
@@ -253,6 +268,7 @@ async fn list(
     };
     let known = Known {
         cursor: hold.run.list_cursor.clone(),
+        begin_until: end_at,
         change_token,
     };
     let listing = match driver.list(&known).await? {
@@ -288,11 +304,16 @@ async fn list(
     hold.run.notes.extend(listing.notes);
     hold.run.lists_changes |= listing.is_changes;
     hold.run.list_cursor = listing.next_cursor;
-    Ok(Ok(if hold.run.list_cursor.is_some() {
-        Next::Phase(Phase::Listing)
-    } else {
-        Next::Phase(Phase::Reading)
+    Ok(Ok(match (&hold.run.list_cursor, listing.pause) {
+        (Some(_), Some(pause)) => Next::Again(now + delta(pause)),
+        (Some(_), None) => Next::Phase(Phase::Listing),
+        (None, _) => Next::Phase(Phase::Reading),
     }))
+}
+
+/// `pause` for the clock, within bounds.
+pub(super) fn delta(pause: Duration) -> TimeDelta {
+    TimeDelta::from_std(pause).map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE))
 }
 
 /// A list may name an item twice; the last word counts.

@@ -247,6 +247,14 @@ pub(super) async fn take_over(
     Ok(())
 }
 
+/// Whether `holder` is still the one who works on the run.
+pub(super) async fn is_held_by(conn: &mut Conn, place: Place, holder: Uuid) -> Result<bool> {
+    let held: i64 = on!(conn, c => sqlx::query_scalar(
+        "select count(*) from sync_run where tenant_id = $1 and id = $2 and holder = $3 and state = 'running'",
+    ).bind(place.tenant_id).bind(place.run_id).bind(holder).fetch_one(c).await)?;
+    Ok(held > 0)
+}
+
 /// Adds to a run's counts, for the one who works on it; false for anybody else.
 pub(super) async fn advance(
     write: &mut Write,

@@ -7,3 +7,4 @@ mod interruptions;
 mod removals;
 mod scope;
 pub mod site;
+mod waiting;

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use outbound::OutboundError;
 
+use super::politeness::Busy;
+
 /// Servers ask for pauses of years; a run does not wait longer than this for one page.
 const MAX_PAUSE: Duration = Duration::from_secs(3_600);
+
+/// The code of requests that were not sent.
+const HOST_BUSY: &str = "host_busy";
 
 /// Whether the same request may succeed later without anyone changing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,12 @@ impl FetchFailure {
             message: message.into(),
             retry,
         }
+    }
+
+    /// What the failure of a request is that was not sent, because its host is to be left alone: the pause that the
+    /// host needs. Nothing is wrong with the page.
+    pub fn host_pause(&self) -> Option<Duration> {
+        self.pause().filter(|_| self.code == HOST_BUSY)
     }
 
     /// The site's robots.txt forbids the page.
@@ -174,6 +185,16 @@ impl From<OutboundError> for FetchFailure {
             Retry::Never
         };
         Self::new(code, message, retry)
+    }
+}
+
+impl From<Busy> for FetchFailure {
+    fn from(busy: Busy) -> Self {
+        Self::new(
+            HOST_BUSY,
+            "The site wishes to be asked more slowly. It is asked later.",
+            Retry::After(Some(busy.pause)),
+        )
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use outbound::{
     Accept, Fetched, GuardedClient, HeaderMap, HeaderName, HeaderValue, Limits, MayFollow, Method, Request,
 };
+use tokio::time::Instant;
 use url::Url;
 
 use super::address::normalize;
@@ -76,6 +77,8 @@ pub struct PageRequest<'a> {
     pub credentials: &'a Credentials,
     /// The pause between requests that the owner of the source wishes for.
     pub delay: Duration,
+    /// No request begins later.
+    pub begin_until: Instant,
     /// Whether the page's scripts are run. It is then always fetched: a copy of a page that scripts fill says nothing
     /// about what they fill it with.
     pub render: bool,

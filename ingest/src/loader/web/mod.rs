@@ -24,7 +24,9 @@ mod trap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use outbound::{GuardedClient, Limits};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::Format;
@@ -33,10 +35,10 @@ pub use address::{AddressError, MAX_ADDRESS_BYTES, PageLinks, normalize};
 pub use credentials::{Credentials, CredentialsError};
 pub use failure::{FetchFailure, Retry};
 pub use fetch::{Answer, BadUserAgent, Directives, Page, PageRequest, Validators};
-pub use listing::Listing;
+pub use listing::{Listing, Sitemaps};
 pub use missing::looks_missing;
 pub use pattern::{PatternError, Patterns};
-pub use politeness::{MAX_BACK_OFF, MAX_CRAWL_DELAY, Permit, Politeness};
+pub use politeness::{Busy, MAX_BACK_OFF, MAX_CRAWL_DELAY, MAX_WAIT, Permit, Politeness};
 pub use render::{RenderSettings, Renderer};
 pub use robots::Robots;
 pub use scope::{Hosts, OutOfScope, Scope, ScopeError, TrapGuard, TrapLimits};
@@ -101,9 +103,10 @@ impl WebLoader {
 
     /// Fetches one page: asks robots.txt, waits for the host, sends the request, and leaves the host alone for a while
     /// if it asks for that. A redirect is followed if it stays at the origin, robots.txt allows it, and the request's
-    /// `may_follow` agrees; any other is [`Answer::Redirected`].
+    /// `may_follow` agrees; any other is [`Answer::Redirected`]. A request that the host has no time for yet is not sent:
+    /// its failure has a [`FetchFailure::host_pause`].
     pub async fn fetch(&self, request: &PageRequest<'_>) -> Result<Answer, FetchFailure> {
-        let robots = self.robots.rules_for(request.url).await?;
+        let robots = self.robots.rules_for(request.url, request.begin_until).await?;
         if !robots.allows(request.url) {
             return Err(FetchFailure::robots_disallowed());
         }
@@ -113,7 +116,10 @@ impl WebLoader {
             ..*request
         };
         let delay = robots.crawl_delay().unwrap_or_default().max(request.delay);
-        let _permit = self.politeness.acquire(request.url, delay).await;
+        let _permit = self
+            .politeness
+            .acquire(request.url, delay, request.begin_until)
+            .await?;
         let answer = self.fetcher.fetch(&guarded).await;
         if let Err(failure) = &answer {
             self.note(request.url, failure);
@@ -151,13 +157,13 @@ impl WebLoader {
 
     /// What robots.txt says about the origin of `url`, from a copy that is at most an hour old, or a day if the site
     /// cannot answer. The error is that of [`WebLoader::fetch`] for all its pages.
-    pub async fn robots(&self, url: &Url) -> Result<Arc<Robots>, FetchFailure> {
-        self.robots.rules_for(url).await
+    pub async fn robots(&self, url: &Url, begin_until: Instant) -> Result<Arc<Robots>, FetchFailure> {
+        self.robots.rules_for(url, begin_until).await
     }
 
     /// Like [`WebLoader::robots`], but asks the site now: for the start of a run.
-    pub async fn reload_robots(&self, url: &Url) -> Result<Arc<Robots>, FetchFailure> {
-        self.robots.reload(url).await
+    pub async fn reload_robots(&self, url: &Url, begin_until: Instant) -> Result<Arc<Robots>, FetchFailure> {
+        self.robots.reload(url, begin_until).await
     }
 
     /// The slots of all hosts, for requests of other kinds.
@@ -165,16 +171,28 @@ impl WebLoader {
         &self.politeness
     }
 
-    /// Reads one sitemap; `None` if there is none at this address.
+    /// Reads one sitemap; `None` if there is none at this address. Whoever names it may read it, but at the pace that the
+    /// site wishes for.
     pub async fn sitemap(
         &self,
         url: &Url,
         credentials: &Credentials,
+        delay: Duration,
+        begin_until: Instant,
     ) -> Result<Option<Sitemap>, FetchFailure> {
-        let _permit = self.politeness.acquire(url, Duration::ZERO).await;
+        let wished = match self.robots.rules_for(url, begin_until).await {
+            Ok(robots) => robots.crawl_delay().unwrap_or_default(),
+            Err(failure) if failure.host_pause().is_some() => return Err(failure),
+            Err(_) => Duration::ZERO,
+        };
+        let permit = self
+            .politeness
+            .acquire(url, wished.max(delay), begin_until)
+            .await?;
         let fetched = self.sitemap_fetcher.get(url, credentials).await?;
+        drop(permit);
         let failure = match fetched.status.as_u16() {
-            200..=299 => match Sitemap::parse(&fetched.body, &fetched.final_url) {
+            200..=299 => match parse_sitemap(fetched.body, fetched.final_url).await? {
                 Ok(sitemap) => return Ok(Some(sitemap)),
                 Err(error) => FetchFailure::new(
                     "bad_sitemap",
@@ -198,4 +216,17 @@ impl WebLoader {
             _ => {}
         }
     }
+}
+
+/// Reads a sitemap where a file of some megabytes holds nobody up.
+async fn parse_sitemap(body: Bytes, location: Url) -> Result<Result<Sitemap, SitemapError>, FetchFailure> {
+    let parsing = tokio::task::spawn_blocking(move || Sitemap::parse(&body, &location));
+    parsing.await.map_err(|error| {
+        tracing::error!(%error, "the reader of sitemaps crashed");
+        FetchFailure::new(
+            "bad_sitemap",
+            "The sitemap could not be read: it breaks the reader.",
+            Retry::Never,
+        )
+    })
 }

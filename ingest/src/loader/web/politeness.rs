@@ -1,14 +1,14 @@
 //! How often one host is asked: a few requests at a time and a pause between them, over everybody who crawls it.
 //!
 //! The limits hold for the process, not for a source: ten tenants who crawl one site are one crawler to it. Who waits
-//! is served in the order of asking.
+//! is served in the order of asking. Nobody waits out a pause that is longer than a moment: they are told how long it is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
 
 /// A site may wish for a slower pace than this and does not get it: its pages would never be read.
@@ -16,6 +16,12 @@ pub const MAX_CRAWL_DELAY: Duration = Duration::from_secs(10);
 
 /// A host that asks to be left alone is asked again after this time at the latest.
 pub const MAX_BACK_OFF: Duration = Duration::from_secs(600);
+
+/// A pause of a host is waited out if it is no longer than this.
+pub const MAX_WAIT: Duration = Duration::from_secs(2);
+
+/// All slots of a host are taken by requests that take long: a good time to look again.
+const TAKEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// Fewer hosts than this are never looked through for idle ones.
 const MIN_SWEEP: usize = 256;
@@ -48,8 +54,10 @@ struct Host {
 
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// No request before the last one and its pause.
-    next_start: Instant,
+    /// When the last request began, or will begin; none before the first one.
+    last_start: Option<Instant>,
+    /// The end of the pause that the last request wished for.
+    kept_until: Instant,
     /// The host asked to be left alone until then.
     blocked_until: Instant,
 }
@@ -60,6 +68,13 @@ pub struct Permit {
     _slot: OwnedSemaphorePermit,
     /// A host in use is not forgotten.
     _host: Arc<Host>,
+}
+
+/// The request was not sent: the host has no time for us yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// Until it may have.
+    pub pause: Duration,
 }
 
 impl Politeness {
@@ -79,30 +94,33 @@ impl Politeness {
 
     /// Waits for a slot of the host of `url`, and for the pause after the request before. `delay` is the pause that the
     /// site or the owner wishes for; the longer one of it and the configured one holds, up to [`MAX_CRAWL_DELAY`].
-    pub async fn acquire(&self, url: &Url, delay: Duration) -> Permit {
+    ///
+    /// A pause of more than [`MAX_WAIT`], or behind `begin_until`, is not waited for: a worker with other things to do
+    /// does them meanwhile. So does one that gets no slot until then.
+    pub async fn acquire(&self, url: &Url, delay: Duration, begin_until: Instant) -> Result<Permit, Busy> {
         let host = self.host(url);
-        let slot = host
-            .slots
-            .clone()
-            .acquire_owned()
+        soon(host.pace().blocked_until, begin_until)?;
+        let slot = timeout_at(begin_until, host.slots.clone().acquire_owned())
             .await
+            .map_err(|_| Busy { pause: TAKEN_PAUSE })?
             .expect("the semaphore of a host is never closed");
         let delay = delay.min(MAX_CRAWL_DELAY).max(self.shared.min_delay);
         let mut start = {
             let mut pace = host.pace();
-            let start = pace.next_start.max(pace.blocked_until).max(Instant::now());
-            pace.next_start = start + delay;
+            let start = soon(pace.next_start(delay), begin_until)?;
+            pace.last_start = Some(start);
+            pace.kept_until = start + delay;
             start
         };
         // The host may ask for a pause while we wait.
         while start > Instant::now() {
             sleep_until(start).await;
-            start = start.max(host.pace().blocked_until);
+            start = soon(start.max(host.pace().blocked_until), begin_until)?;
         }
-        Permit {
+        Ok(Permit {
             _slot: slot,
             _host: host,
-        }
+        })
     }
 
     /// Leaves the host of `url` alone for `pause`, up to [`MAX_BACK_OFF`].
@@ -135,7 +153,8 @@ impl Politeness {
         let host = Arc::new(Host {
             slots: Arc::new(Semaphore::new(self.shared.per_host)),
             pace: Mutex::new(Pace {
-                next_start: now,
+                last_start: None,
+                kept_until: now,
                 blocked_until: now,
             }),
         });
@@ -156,9 +175,27 @@ impl Host {
 }
 
 impl Pace {
-    fn ends_after(self, now: Instant) -> bool {
-        self.next_start > now || self.blocked_until > now
+    /// When a request may begin, `delay` after the last one.
+    fn next_start(self, delay: Duration) -> Instant {
+        let now = Instant::now();
+        let paced = self.last_start.map_or(now, |last| last + delay);
+        paced.max(self.blocked_until).max(now)
     }
+
+    fn ends_after(self, now: Instant) -> bool {
+        self.kept_until > now || self.blocked_until > now
+    }
+}
+
+/// `start`, if it is not behind `begin_until` and no more than a moment away.
+fn soon(start: Instant, begin_until: Instant) -> Result<Instant, Busy> {
+    let now = Instant::now();
+    if start > begin_until.min(now + MAX_WAIT) {
+        return Err(Busy {
+            pause: start.saturating_duration_since(now),
+        });
+    }
+    Ok(start)
 }
 
 /// What is behind our locks is whole after each statement, so that a panic elsewhere spoils nothing.
@@ -177,6 +214,25 @@ mod tests {
     const NO_DELAY: Duration = Duration::ZERO;
     const SECOND: Duration = Duration::from_secs(1);
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Waits like a run that has a minute.
+    async fn acquire(politeness: &Politeness, host: &str, delay: Duration) -> Permit {
+        let until = Instant::now() + MINUTE;
+        politeness
+            .acquire(&url(host), delay, until)
+            .await
+            .expect("the host has time")
+    }
+
+    async fn pause(politeness: &Politeness, host: &str, delay: Duration) -> Duration {
+        let until = Instant::now() + MINUTE;
+        match politeness.acquire(&url(host), delay, until).await {
+            Ok(_) => Duration::ZERO,
+            Err(busy) => busy.pause,
+        }
+    }
+
     async fn is_waiting<T>(future: impl Future<Output = T>) -> bool {
         tokio::time::timeout(Duration::from_millis(1), future)
             .await
@@ -186,14 +242,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_host_has_as_many_slots_as_configured_and_others_have_their_own() {
         let politeness = Politeness::new(2, NO_DELAY);
-        let first = politeness.acquire(&url("a.example"), NO_DELAY).await;
-        let _second = politeness.acquire(&url("a.example"), NO_DELAY).await;
+        let first = acquire(&politeness, "a.example", NO_DELAY).await;
+        let _second = acquire(&politeness, "a.example", NO_DELAY).await;
 
-        assert!(is_waiting(politeness.acquire(&url("a.example"), NO_DELAY)).await);
-        assert!(!is_waiting(politeness.acquire(&url("b.example"), NO_DELAY)).await);
+        assert!(is_waiting(acquire(&politeness, "a.example", NO_DELAY)).await);
+        assert!(!is_waiting(acquire(&politeness, "b.example", NO_DELAY)).await);
 
         drop(first);
-        assert!(!is_waiting(politeness.acquire(&url("a.example"), NO_DELAY)).await);
+        assert!(!is_waiting(acquire(&politeness, "a.example", NO_DELAY)).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,30 +257,42 @@ mod tests {
         let politeness = Politeness::new(4, NO_DELAY);
         let started = Instant::now();
         for _ in 0..4 {
-            drop(politeness.acquire(&url("a.example"), SECOND).await);
+            drop(acquire(&politeness, "a.example", SECOND).await);
         }
         assert_eq!(started.elapsed().as_secs(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_absurd_crawl_delay_is_cut_and_a_configured_one_holds() {
+    async fn a_configured_delay_holds_and_an_absurd_one_is_cut() {
         let politeness = Politeness::new(1, SECOND);
         let started = Instant::now();
-        drop(politeness.acquire(&url("a.example"), NO_DELAY).await);
-        drop(politeness.acquire(&url("a.example"), Duration::MAX).await);
+        drop(acquire(&politeness, "a.example", NO_DELAY).await);
+        drop(acquire(&politeness, "a.example", NO_DELAY).await);
         assert_eq!(started.elapsed().as_secs(), 1);
-        drop(politeness.acquire(&url("a.example"), NO_DELAY).await);
-        assert_eq!(started.elapsed().as_secs(), 11);
+
+        assert_eq!(
+            pause(&politeness, "a.example", Duration::MAX).await,
+            MAX_CRAWL_DELAY
+        );
+        assert_eq!(started.elapsed().as_secs(), 1, "nobody waits that long");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_that_a_site_no_longer_wishes_for_is_not_kept() {
+        let politeness = Politeness::new(1, NO_DELAY);
+        drop(acquire(&politeness, "a.example", Duration::MAX).await);
+
+        assert_eq!(pause(&politeness, "a.example", NO_DELAY).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_asks_for_a_pause_is_left_alone_also_by_those_who_wait() {
         let politeness = Politeness::new(2, NO_DELAY);
         let started = Instant::now();
-        drop(politeness.acquire(&url("a.example"), SECOND).await);
+        drop(acquire(&politeness, "a.example", SECOND).await);
         let waiting = tokio::spawn({
             let politeness = politeness.clone();
-            async move { politeness.acquire(&url("a.example"), NO_DELAY).await }
+            async move { pause(&politeness, "a.example", SECOND).await }
         });
         tokio::task::yield_now().await;
 
@@ -232,22 +300,32 @@ mod tests {
 
         assert_eq!(politeness.pause_of(&url("a.example")).as_secs(), 30);
         assert_eq!(politeness.pause_of(&url("b.example")), Duration::ZERO);
-        drop(waiting.await.expect("no panic"));
-        assert_eq!(started.elapsed().as_secs(), 30);
+        assert_eq!(waiting.await.expect("no panic").as_secs(), 29);
+        assert_eq!(started.elapsed().as_secs(), 1);
         politeness.back_off(&url("a.example"), Duration::MAX);
         assert_eq!(politeness.pause_of(&url("a.example")), MAX_BACK_OFF);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_no_slot_in_time_is_told_to_come_back() {
+        let politeness = Politeness::new(1, NO_DELAY);
+        let _held = acquire(&politeness, "a.example", NO_DELAY).await;
+        let started = Instant::now();
+
+        assert_eq!(pause(&politeness, "a.example", NO_DELAY).await, TAKEN_PAUSE);
+        assert_eq!(started.elapsed(), MINUTE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_asked_first_is_served_first() {
         let politeness = Politeness::new(1, NO_DELAY);
         let order = Arc::new(Mutex::new(Vec::new()));
-        let held = politeness.acquire(&url("a.example"), NO_DELAY).await;
+        let held = acquire(&politeness, "a.example", NO_DELAY).await;
         let mut waiting = Vec::new();
         for number in 0..5 {
             let (politeness, order) = (politeness.clone(), order.clone());
             waiting.push(tokio::spawn(async move {
-                let _permit = politeness.acquire(&url("a.example"), NO_DELAY).await;
+                let _permit = acquire(&politeness, "a.example", NO_DELAY).await;
                 lock(&order).push(number);
             }));
             tokio::task::yield_now().await;
@@ -262,21 +340,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn idle_hosts_are_forgotten_and_busy_or_blocked_ones_are_not() {
         let politeness = Politeness::new(1, NO_DELAY);
-        let _held = politeness.acquire(&url("busy.example"), NO_DELAY).await;
+        let _held = acquire(&politeness, "busy.example", NO_DELAY).await;
         politeness.back_off(&url("blocked.example"), SECOND);
         for number in 0..10_000 {
-            drop(
-                politeness
-                    .acquire(&url(&format!("h{number}.example")), NO_DELAY)
-                    .await,
-            );
+            drop(acquire(&politeness, &format!("h{number}.example"), NO_DELAY).await);
         }
         assert!(
             politeness.known_hosts() <= MIN_SWEEP,
             "{}",
             politeness.known_hosts()
         );
-        assert!(is_waiting(politeness.acquire(&url("busy.example"), NO_DELAY)).await);
+        assert!(is_waiting(acquire(&politeness, "busy.example", NO_DELAY)).await);
         assert!(politeness.pause_of(&url("blocked.example")) > Duration::ZERO);
     }
 }

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::credentials::Credentials;
 use super::failure::FetchFailure;
 use super::fetch::{Fetcher, retry_after};
-use super::politeness::Politeness;
+use super::politeness::{Busy, Politeness};
 use super::robots::Robots;
 
 /// A copy of this age is used without asking.
@@ -24,6 +24,9 @@ const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// A site that could not answer is asked again after this time.
 const FAILED_FOR: Duration = Duration::from_secs(30);
+
+/// A reading that somebody else has begun is over by then.
+const READ_PAUSE: Duration = Duration::from_secs(5);
 
 /// Origins that are remembered.
 const MAX_ORIGINS: usize = 4_096;
@@ -53,6 +56,14 @@ impl Known {
             .is_some_and(|(_, at)| at.elapsed() < FRESH_FOR)
     }
 
+    /// The pause that the site wished for the last time.
+    fn delay(&self) -> Duration {
+        let rules = self.rules.as_ref();
+        rules
+            .and_then(|(rules, _)| rules.crawl_delay())
+            .unwrap_or_default()
+    }
+
     fn rules_younger_than(&self, age: Duration) -> Option<Arc<Robots>> {
         let (rules, at) = self.rules.as_ref()?;
         (at.elapsed() < age).then(|| rules.clone())
@@ -68,19 +79,31 @@ impl RobotsCache {
         }
     }
 
-    /// The rules for `url`, from a copy of at most [`FRESH_FOR`].
-    pub(super) async fn rules_for(&self, url: &Url) -> Result<Arc<Robots>, FetchFailure> {
-        self.rules_younger_than(url, FRESH_FOR).await
+    /// The rules for `url`, from a copy of at most [`FRESH_FOR`]. A host that has no time until `begin_until` is a failure
+    /// with a [`FetchFailure::host_pause`].
+    pub(super) async fn rules_for(
+        &self,
+        url: &Url,
+        begin_until: Instant,
+    ) -> Result<Arc<Robots>, FetchFailure> {
+        self.rules_younger_than(url, FRESH_FOR, begin_until).await
     }
 
     /// The rules for `url` as they are now.
-    pub(super) async fn reload(&self, url: &Url) -> Result<Arc<Robots>, FetchFailure> {
-        self.rules_younger_than(url, Duration::ZERO).await
+    pub(super) async fn reload(&self, url: &Url, begin_until: Instant) -> Result<Arc<Robots>, FetchFailure> {
+        self.rules_younger_than(url, Duration::ZERO, begin_until).await
     }
 
-    async fn rules_younger_than(&self, url: &Url, age: Duration) -> Result<Arc<Robots>, FetchFailure> {
+    async fn rules_younger_than(
+        &self,
+        url: &Url,
+        age: Duration,
+        begin_until: Instant,
+    ) -> Result<Arc<Robots>, FetchFailure> {
         let origin = self.origin(url);
-        let mut known = origin.lock().await;
+        // Somebody else is reading them.
+        let locked = timeout_at(begin_until, origin.lock()).await;
+        let mut known = locked.map_err(|_| Busy { pause: READ_PAUSE })?;
         if let Some(rules) = known.rules_younger_than(age) {
             return Ok(rules);
         }
@@ -90,7 +113,7 @@ impl RobotsCache {
             .filter(|(_, at)| at.elapsed() < FAILED_FOR.min(age));
         let failure = match failed {
             Some((failure, _)) => failure.clone(),
-            None => match self.read(url).await {
+            None => match self.read(url, known.delay(), begin_until).await {
                 Ok(rules) => {
                     let rules = Arc::new(rules);
                     *known = Known {
@@ -99,6 +122,7 @@ impl RobotsCache {
                     };
                     return Ok(rules);
                 }
+                Err(failure) if failure.host_pause().is_some() => return Err(failure),
                 Err(failure) => {
                     known.failure = Some((failure.clone(), Instant::now()));
                     failure
@@ -108,12 +132,12 @@ impl RobotsCache {
         known.rules_younger_than(KEPT_FOR).ok_or(failure)
     }
 
-    async fn read(&self, url: &Url) -> Result<Robots, FetchFailure> {
+    async fn read(&self, url: &Url, delay: Duration, begin_until: Instant) -> Result<Robots, FetchFailure> {
         let mut file = url.clone();
         file.set_path("/robots.txt");
         file.set_query(None);
         file.set_fragment(None);
-        let _permit = self.politeness.acquire(&file, Duration::ZERO).await;
+        let _permit = self.politeness.acquire(&file, delay, begin_until).await?;
         // Without credentials: what is read here is used for every source of the site.
         let fetched = match self.fetcher.get(&file, &Credentials::none()).await {
             Ok(fetched) => fetched,
@@ -126,6 +150,9 @@ impl RobotsCache {
             200..=299 => Ok(Robots::parse(&fetched.body, self.fetcher.product())),
             status @ (429 | 500..) => {
                 let pause = retry_after(&fetched.headers);
+                if let Some(pause) = pause {
+                    self.politeness.back_off(&file, pause);
+                }
                 Err(FetchFailure::robots_unavailable(&FetchFailure::of_status(
                     status, pause,
                 )))

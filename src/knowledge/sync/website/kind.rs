@@ -20,6 +20,7 @@ pub(super) enum Kind {
         max_pages: u32,
         max_depth: u32,
         keeps_query: bool,
+        has_subdomains: bool,
     },
     Sitemap {
         url: Url,
@@ -51,6 +52,7 @@ impl Kind {
             max_pages: website.max_pages,
             max_depth: website.max_depth,
             keeps_query: website.keep_query,
+            has_subdomains: website.subdomains,
         })
     }
 
@@ -83,6 +85,15 @@ impl Kind {
     /// Whether further pages are found by the links of pages.
     pub(super) fn follows_links(&self) -> bool {
         matches!(self, Self::Site { .. })
+    }
+
+    /// Whether its pages may lie on several hosts.
+    pub(super) fn has_many_hosts(&self) -> bool {
+        match self {
+            Self::Site { has_subdomains, .. } => *has_subdomains,
+            Self::Sitemap { .. } => false,
+            Self::Pages { .. } => true,
+        }
     }
 
     /// `url` without what does not tell pages of this source apart.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ingest::loader::web::{
-    Credentials, Entry, FetchFailure, Listing as SiteListing, Retry as WebRetry, Scope, TrapGuard, WebLoader,
+    Credentials, Entry, FetchFailure, Listing as SiteListing, Retry as WebRetry, Scope, Sitemaps, TrapGuard,
+    WebLoader,
 };
 use tokio::time::Instant;
 use url::Url;
@@ -78,60 +79,93 @@ impl WebDriver {
         })
     }
 
-    async fn list_site(&self, scope: &Scope, max_pages: u32, max_depth: u32) -> Listing {
+    async fn list_site(
+        &self,
+        scope: &Scope,
+        (max_pages, max_depth): (u32, u32),
+        known: &Known,
+    ) -> Result<Listing, ListError> {
         let start = scope.start();
-        let mut listing = Listing {
-            items: vec![Found {
-                key: start.to_string(),
-                url: start.to_string(),
-                depth: 0,
-                version: None,
-            }],
-            ..Listing::default()
-        };
-        let Ok(robots) = self.web.reload_robots(start).await else {
-            // The start page fails for the same reason, and says so.
-            listing.notes.push(Note::RobotsUnavailable);
-            return listing;
-        };
-        if max_depth > 0 {
-            let entries = most_entries(max_pages);
-            let site = self
-                .web
-                .list_site(start, &robots, &self.credentials_for(start), entries)
-                .await;
-            self.take_entries(site, entries, &mut listing);
-        }
-        listing
-    }
-
-    async fn list_sitemap(&self, url: &Url, max_pages: u32) -> Result<Listing, ListError> {
-        let entries = most_entries(max_pages);
-        let site = self
-            .web
-            .list_sitemaps(std::slice::from_ref(url), &self.credentials_for(url), entries)
-            .await;
-        if site.sitemaps_read == 0
-            && let Some((_, failure)) = site.failures.first()
-        {
-            return Err(list_error(failure));
-        }
         let mut listing = Listing::default();
-        self.take_entries(site, entries, &mut listing);
+        let mut sitemaps = match known.cursor.as_deref().and_then(read_cursor) {
+            Some(sitemaps) => sitemaps,
+            None => {
+                listing.items.push(Found {
+                    key: start.to_string(),
+                    url: start.to_string(),
+                    depth: 0,
+                    version: None,
+                });
+                match self.web.reload_robots(start, known.begin_until).await {
+                    Ok(_) if max_depth == 0 => return Ok(listing),
+                    Ok(robots) => Sitemaps::of_site(start, &robots),
+                    Err(failure) => {
+                        if let Some(pause) = failure.host_pause() {
+                            return Err(ListError::Busy { pause });
+                        }
+                        // The start page fails for the same reason, and says so.
+                        listing.notes.push(Note::RobotsUnavailable);
+                        return Ok(listing);
+                    }
+                }
+            }
+        };
+        self.list_sitemaps(&mut sitemaps, start, max_pages, known, &mut listing)
+            .await?;
         Ok(listing)
     }
 
-    fn take_entries(&self, site: SiteListing, most: usize, listing: &mut Listing) {
+    async fn list_sitemap(&self, url: &Url, max_pages: u32, known: &Known) -> Result<Listing, ListError> {
+        let cursor = known.cursor.as_deref().and_then(read_cursor);
+        let is_first = cursor.is_none();
+        let mut sitemaps = cursor.unwrap_or_else(|| Sitemaps::named(std::slice::from_ref(url)));
+        let mut listing = Listing::default();
+        let site = self
+            .list_sitemaps(&mut sitemaps, url, max_pages, known, &mut listing)
+            .await?;
+        match site.failures.first() {
+            Some((_, failure)) if is_first && site.sitemaps_read == 0 => Err(list_error(failure)),
+            _ => Ok(listing),
+        }
+    }
+
+    /// Reads sitemaps on, and takes what they name into `listing`.
+    async fn list_sitemaps(
+        &self,
+        sitemaps: &mut Sitemaps,
+        site: &Url,
+        max_pages: u32,
+        known: &Known,
+        listing: &mut Listing,
+    ) -> Result<SiteListing, ListError> {
+        let credentials = self.credentials_for(site);
+        let most = most_entries(max_pages);
+        let mut read = self
+            .web
+            .list(sitemaps, &credentials, self.delay, most, known.begin_until)
+            .await;
+        self.take_entries(&mut read, listing);
+        listing.pause = read.pause;
+        listing.next_cursor = (!sitemaps.is_done())
+            .then(|| serde_json::to_string(sitemaps))
+            .transpose()
+            .map_err(|error| ListError::Failed {
+                code: "internal_error".to_owned(),
+                message: format!("The site maps cannot be kept: {error}."),
+            })?;
+        Ok(read)
+    }
+
+    fn take_entries(&self, site: &mut SiteListing, listing: &mut Listing) {
         if !site.is_complete {
-            let is_cut = site.failures.is_empty() && site.entries.len() >= most;
-            listing.notes.push(if is_cut {
+            listing.notes.push(if site.is_cut && site.failures.is_empty() {
                 Note::PageLimit
             } else {
                 Note::SitemapUnreadable
             });
         }
         let mut known: HashSet<String> = listing.items.iter().map(|found| found.key.clone()).collect();
-        for Entry { address, lastmod } in site.entries {
+        for Entry { address, lastmod } in site.entries.drain(..) {
             // PostgreSQL stores no such text, and no date holds it.
             let version = lastmod.filter(|date| !date.contains('\0'));
             if let Some(found) = self.find(&address, 1, version)
@@ -144,7 +178,7 @@ impl WebDriver {
 }
 
 impl Driver for WebDriver {
-    fn list<'a>(&'a self, _: &'a Known) -> BoxFuture<'a, Result<Result<Listing, ListError>>> {
+    fn list<'a>(&'a self, known: &'a Known) -> BoxFuture<'a, Result<Result<Listing, ListError>>> {
         Box::pin(async move {
             Ok(match &self.kind {
                 Kind::Site {
@@ -152,8 +186,8 @@ impl Driver for WebDriver {
                     max_pages,
                     max_depth,
                     ..
-                } => Ok(self.list_site(scope, *max_pages, *max_depth).await),
-                Kind::Sitemap { url, max_pages, .. } => self.list_sitemap(url, *max_pages).await,
+                } => self.list_site(scope, (*max_pages, *max_depth), known).await,
+                Kind::Sitemap { url, max_pages, .. } => self.list_sitemap(url, *max_pages, known).await,
                 Kind::Pages { pages } => Ok(Listing {
                     items: pages
                         .iter()
@@ -183,6 +217,10 @@ impl Driver for WebDriver {
 
     fn read<'a>(&'a self, item: &'a Item, begin_until: Instant) -> BoxFuture<'a, Result<Reading>> {
         Box::pin(self.read_page(item, begin_until))
+    }
+
+    fn has_many_hosts(&self) -> bool {
+        self.kind.has_many_hosts()
     }
 
     /// More than one host lets in at once, so that pages are read while others are fetched; each may be as large as a
@@ -241,6 +279,11 @@ fn most_entries(max_pages: u32) -> usize {
     usize::try_from(max_pages)
         .unwrap_or(usize::MAX)
         .saturating_mul(ENTRIES_PER_PAGE)
+}
+
+/// How far the site maps were read; none for what another version wrote.
+fn read_cursor(cursor: &str) -> Option<Sitemaps> {
+    serde_json::from_str(cursor).ok()
 }
 
 fn list_error(failure: &FetchFailure) -> ListError {

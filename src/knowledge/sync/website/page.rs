@@ -48,6 +48,7 @@ impl WebDriver {
             validators: &validators,
             credentials: &self.credentials_for(&url),
             delay: self.delay,
+            begin_until,
             render: self.render,
             may_follow: &is_itself,
         };
@@ -58,7 +59,10 @@ impl WebDriver {
             return Ok(Outcome::NotBegun.into());
         };
         match answer {
-            Err(failure) => Ok(self.unread(item, &failure)),
+            Err(failure) => Ok(match failure.host_pause() {
+                Some(pause) => Outcome::Busy { pause }.into(),
+                None => self.unread(item, &failure),
+            }),
             Ok(Answer::NotModified) => Ok(self.same(item, None)),
             Ok(Answer::Gone { .. }) => Ok(self.gone(item)),
             Ok(Answer::Redirected { to }) => Ok(self.moved(item, &to, Validators::default(), 0)),
