@@ -162,6 +162,11 @@ impl DocumentBuilder {
         self.headings.push((level, shorten(&heading, MAX_HEADING_CHARS)));
     }
 
+    /// Lets the text grow by what its reader adds to the document's own words.
+    pub(crate) fn allow(&mut self, bytes: usize) {
+        self.max_bytes = self.max_bytes.saturating_add(bytes);
+    }
+
     /// Whether a limit was passed, so that extractors can stop early.
     pub(crate) fn is_full(&self) -> bool {
         self.overflow.is_some()

@@ -1,7 +1,10 @@
 //! Tables as text: every row is one block that can be found and cited alone.
 
+use std::io::Read;
+
 use super::records::{HEAD_ROWS, Layout};
 use super::text::{decode_in_place, hinted_encoding};
+use super::text_reader::TextReader;
 use crate::document::DocumentBuilder;
 use crate::{ExtractError, ExtractedDocument, Hints, Limits};
 
@@ -11,8 +14,8 @@ const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// What is looked at to find the delimiter.
 const SNIFF_BYTES: usize = 16 << 10;
 
-/// Larger tables do not repeat the names of their columns in every row, which would multiply them.
-const MAX_NAMED_BYTES: usize = 64 << 20;
+/// Names of columns stand in every row, unless they would make the text more than this many times the table.
+const MAX_GROWTH: u64 = 3;
 
 /// Reads a table: questions with answers where it has them, else rows of named values.
 pub(crate) fn extract(
@@ -21,10 +24,31 @@ pub(crate) fn extract(
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
     let text = decode_in_place(bytes, hinted_encoding(hints), limits)?;
-    let (delimiter, table) = split_off_declaration(&text);
-    let delimiter = delimiter
-        .or_else(|| sniff_delimiter(head_of(table.as_bytes())))
-        .unwrap_or(b',');
+    read(text.as_bytes(), limits)
+}
+
+/// Reads a table of `size` bytes as it comes.
+pub(super) fn extract_stream(
+    source: impl Read,
+    size: u64,
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    if size > limits.max_unpacked_bytes {
+        return Err(ExtractError::too_large("too much text"));
+    }
+    read(TextReader::new(source, hinted_encoding(hints)), limits)
+}
+
+/// Reads a table in UTF-8.
+fn read(mut source: impl Read, limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
+    let mut head = Vec::new();
+    (&mut source)
+        .take(SNIFF_BYTES as u64)
+        .read_to_end(&mut head)
+        .map_err(|_| ExtractError::damaged("it breaks off"))?;
+    let (delimiter, table) = split_off_declaration(&head);
+    let delimiter = delimiter.or_else(|| sniff_delimiter(table)).unwrap_or(b',');
     let mut builder = DocumentBuilder::new(limits);
     // The first row is no title.
     builder.title = Some(String::new());
@@ -32,13 +56,13 @@ pub(crate) fn extract(
         .delimiter(delimiter)
         .has_headers(false)
         .flexible(true)
-        .from_reader(table.as_bytes());
+        .from_reader(table.chain(source));
     let mut rows = reader.records().map_while(Result::ok);
     let first: Vec<csv::StringRecord> = rows.by_ref().take(HEAD_ROWS).collect();
     let layout = {
         let cells: Vec<Vec<(usize, &str)>> = first.iter().map(cells_of).collect();
         let layout = Layout::of(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        match table.len() > MAX_NAMED_BYTES {
+        match growth(&layout, &cells) > MAX_GROWTH {
             true => layout.unnamed(),
             false => layout,
         }
@@ -48,12 +72,27 @@ pub(crate) fn extract(
         .skip(usize::from(layout.has_header()))
         .chain(rows);
     for row in data {
-        layout.write(&cells_of(&row), 1, &mut builder);
+        let cells = cells_of(&row);
+        // What we add to the table is not its own text.
+        builder.allow(layout.name_bytes(&cells));
+        layout.write(&cells, 1, &mut builder);
         if builder.is_full() {
             break;
         }
     }
     builder.finish()
+}
+
+/// How many times the table its text will be, as the first rows tell.
+fn growth(layout: &Layout, first: &[Vec<(usize, &str)>]) -> u64 {
+    let data = first.iter().skip(1);
+    let (mut table, mut names) = (0, 0);
+    for row in data {
+        table += row.iter().map(|(_, cell)| cell.len() + 1).sum::<usize>();
+        names += layout.name_bytes(row);
+    }
+    // Small tables have a narrow sample and cost nothing.
+    1 + (names / table.max(1)) as u64
 }
 
 fn cells_of(row: &csv::StringRecord) -> Vec<(usize, &str)> {
@@ -62,26 +101,27 @@ fn cells_of(row: &csv::StringRecord) -> Vec<(usize, &str)> {
 
 /// Whether `bytes` parse as a table of at least two columns.
 pub(crate) fn is_plausible(bytes: &[u8]) -> bool {
-    let head = head_of(bytes);
+    let head = &bytes[..bytes.len().min(SNIFF_BYTES)];
     // In UTF-16 every other byte of a delimiter is zero, so the bytes themselves do not parse.
     let (text, _, _) = encoding_rs::Encoding::for_bom(head)
         .map_or(encoding_rs::UTF_8, |(found, _)| found)
         .decode(head);
-    split_off_declaration(&text).0.is_some() || sniff_delimiter(text.as_bytes()).is_some()
-}
-
-fn head_of(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.len().min(SNIFF_BYTES)]
+    split_off_declaration(text.as_bytes()).0.is_some() || sniff_delimiter(text.as_bytes()).is_some()
 }
 
 /// Spreadsheets may declare the delimiter in a first line `sep=;`.
-fn split_off_declaration(text: &str) -> (Option<u8>, &str) {
-    let Some(after) = text.strip_prefix("sep=") else {
+fn split_off_declaration(text: &[u8]) -> (Option<u8>, &[u8]) {
+    let Some(after) = text.strip_prefix(b"sep=") else {
         return (None, text);
     };
-    let (line, table) = after.split_once('\n').unwrap_or((after, ""));
-    match line.trim_end_matches('\r').as_bytes() {
-        [delimiter] if delimiter.is_ascii() => (Some(*delimiter), table),
+    let end = after
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(after.len());
+    match after[..end].trim_ascii_end() {
+        [delimiter] if delimiter.is_ascii() => (Some(*delimiter), &after[after.len().min(end + 1)..]),
+        // A tab is white space itself.
+        [] if after.starts_with(b"\t") => (Some(b'\t'), &after[after.len().min(end + 1)..]),
         _ => (None, text),
     }
 }
@@ -162,6 +202,44 @@ mod tests {
             extract(&utf16, &Hints::default(), &Limits::default()).map(|document| document.text),
             Ok("a: 1\nb: 2".to_owned())
         );
+    }
+
+    #[test]
+    fn a_table_that_comes_piece_by_piece_is_read_as_one_that_is_there() {
+        for (number, head) in ["Größe;Preis\n", "sep=;\nGröße;Preis\n", "Open?;No.\n"]
+            .iter()
+            .enumerate()
+        {
+            let table = format!("{head}{}", "Süd;5 €\n\"two\nlines\";\n".repeat(3_000));
+            let (bytes, limits) = (table.as_bytes(), Limits::default());
+
+            let streamed = extract_stream(bytes, bytes.len() as u64, &Hints::default(), &limits);
+
+            assert_eq!(streamed, extract(bytes, &Hints::default(), &limits), "{number}");
+        }
+    }
+
+    #[test]
+    fn names_of_columns_do_not_count_as_text_and_do_not_multiply_it_without_end() {
+        let limits = Limits {
+            max_unpacked_bytes: 1 << 20,
+            ..Limits::default()
+        };
+        let table = format!(
+            "Description,Price\n{}",
+            "some longer words about it,12345\n".repeat(30_000)
+        );
+        let named = extract(table.as_bytes(), &Hints::default(), &limits).expect("within the limits");
+        assert!(
+            named
+                .text
+                .ends_with("Description: some longer words about it\nPrice: 12345")
+        );
+        assert!(named.text.len() > 1 << 20);
+
+        let narrow = format!("{},b\n{}", "Long name ".repeat(6), "1,2\n".repeat(100));
+        let narrow = extract(narrow.as_bytes(), &Hints::default(), &limits).expect("within the limits");
+        assert!(narrow.text.ends_with("1 | 2\n1 | 2"), "{}", narrow.text);
     }
 
     #[test]

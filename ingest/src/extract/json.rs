@@ -2,10 +2,12 @@
 //! cited alone; values around the arrays come first. Values are read one by one and never become a tree.
 
 use std::fmt;
+use std::io::{BufRead, BufReader, Read};
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::text::decode_in_place;
+use super::text_reader::TextReader;
 use crate::document::{DocumentBuilder, one_line, shorten};
 use crate::{BlockKind, ExtractError, ExtractedDocument, Limits};
 
@@ -44,12 +46,38 @@ pub(crate) fn extract(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument
 /// Reads a JSON value from every line, each as a record. Lines that are none are passed over, unless all are.
 pub(crate) fn extract_lines(bytes: &[u8], limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
     let source = decode_in_place(bytes, None, limits)?;
+    read_lines(source.as_bytes(), limits)
+}
+
+/// Reads lines of `size` bytes together as they come.
+pub(super) fn extract_lines_stream(
+    source: impl Read,
+    size: u64,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    if size > limits.max_unpacked_bytes {
+        return Err(ExtractError::too_large("too much text"));
+    }
+    read_lines(BufReader::new(TextReader::new(source, None)), limits)
+}
+
+/// Reads lines in UTF-8.
+fn read_lines(mut source: impl BufRead, limits: &Limits) -> Result<ExtractedDocument, ExtractError> {
     let mut writer = Writer::new(DocumentBuilder::new(limits));
     writer.pass = Pass::Records;
     writer.in_record = true;
     let mut first_error = None;
-    for line in source.lines().filter(|line| !line.trim().is_empty()) {
-        let mut deserializer = serde_json::Deserializer::from_str(line);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = source.read_until(b'\n', &mut line);
+        if read.map_err(|_| ExtractError::damaged("it breaks off"))? == 0 {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let mut deserializer = serde_json::Deserializer::from_slice(&line);
         let outcome = Node(&mut writer)
             .deserialize(&mut deserializer)
             .and_then(|()| deserializer.end());
@@ -283,6 +311,8 @@ mod tests {
         let document = extract_lines(source, &Limits::default()).expect("it has text");
 
         assert_eq!(document.text, "q: Open?\na: Daily.\n\nq: Parking?");
+        let streamed = extract_lines_stream(&source[..], source.len() as u64, &Limits::default());
+        assert_eq!(streamed, Ok(document));
     }
 
     #[test]

@@ -22,10 +22,12 @@ pub(crate) mod scope;
 mod sheet;
 mod table;
 pub(crate) mod text;
+mod text_reader;
 mod xlsx;
 mod xml;
 
 use std::cell::Cell;
+use std::io::Read;
 
 pub(crate) use self::pdf::{PageScan, Scans};
 use self::scope::Scope;
@@ -43,6 +45,26 @@ pub fn extract(
     let (unpack, documents) = (Cell::new(0), Cell::new(0));
     let scope = Scope::of_file(bytes, hints, limits, &unpack, &documents);
     read(bytes, format, &scope)
+}
+
+/// Whether files of this format are read as they come, so that nobody holds them whole.
+pub(crate) fn is_streamed(format: Format) -> bool {
+    matches!(format, Format::Csv | Format::Jsonl)
+}
+
+/// Reads `size` bytes in a format that [`is_streamed`], in this process.
+pub(crate) fn extract_stream(
+    source: impl Read,
+    size: u64,
+    format: Format,
+    hints: &Hints,
+    limits: &Limits,
+) -> Result<ExtractedDocument, ExtractError> {
+    match format {
+        Format::Csv => csv::extract_stream(source, size, hints, limits),
+        Format::Jsonl => json::extract_lines_stream(source, size, limits),
+        format => Err(ExtractError::unread(format)),
+    }
 }
 
 /// The images of the next scanned pages after page `after`, for text recognition; none when there are no more.

@@ -121,6 +121,16 @@ impl Layout {
         }
     }
 
+    /// Bytes that a row gets from the names of its columns.
+    pub(super) fn name_bytes(&self, row: &Cells<'_>) -> usize {
+        let Self::Records { names } = self else { return 0 };
+        let named = row.iter().filter(|(_, cell)| !cell.is_empty());
+        named
+            .filter_map(|(column, _)| names.get(column))
+            .map(|name| name.len() + ": ".len())
+            .sum()
+    }
+
     /// Adds a row. `question_level` is the level of headings that questions become.
     pub(super) fn write(&self, row: &Cells<'_>, question_level: u8, builder: &mut DocumentBuilder) {
         let row_kind = BlockKind::TableRow { header: None };

@@ -107,11 +107,8 @@ pub(crate) fn decode_sample(bytes: &[u8], window: usize) -> Option<String> {
 }
 
 fn encoding_of(bytes: &[u8], declared: Option<&'static Encoding>) -> &'static Encoding {
-    if let Some((encoding, _)) = Encoding::for_bom(bytes) {
-        return encoding;
-    }
     let head = &bytes[..bytes.len().min(DETECT_WINDOW)];
-    if let Some(encoding) = utf16_without_mark(head) {
+    if let Some(encoding) = marked_encoding(head) {
         return encoding;
     }
     if is_utf8_so_far(head) && std::str::from_utf8(bytes).is_ok() {
@@ -125,6 +122,29 @@ fn encoding_of(bytes: &[u8], declared: Option<&'static Encoding>) -> &'static En
     }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     detector.feed(&first_non_ascii_window(bytes), true);
+    detector.guess(None, Utf8Detection::Allow)
+}
+
+/// The encoding that the beginning of a file shows.
+pub(super) fn marked_encoding(head: &[u8]) -> Option<&'static Encoding> {
+    Encoding::for_bom(head)
+        .map(|(encoding, _)| encoding)
+        .or_else(|| utf16_without_mark(&head[..head.len().min(DETECT_WINDOW)]))
+}
+
+/// The encoding of a text of which only a part is at hand, the first with bytes beyond ASCII.
+pub(super) fn encoding_of_window(window: &[u8], declared: Option<&'static Encoding>) -> &'static Encoding {
+    if is_utf8_so_far(window) {
+        return UTF_8;
+    }
+    if let Some(encoding) = declared.filter(|declared| *declared != UTF_8) {
+        return encoding;
+    }
+    if is_damaged_utf8(window) {
+        return UTF_8;
+    }
+    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+    detector.feed(window, false);
     detector.guess(None, Utf8Detection::Allow)
 }
 

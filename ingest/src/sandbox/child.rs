@@ -1,6 +1,6 @@
 //! The extractor process: limits itself, then serves requests on stdin and stdout until end of input.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::protocol::{Part, Wanted, encode_reply, encode_scans, read_request};
+use super::process::STREAM_FROM_BYTES;
+use super::protocol::{Part, Reply, Wanted, encode_reply, encode_scans, pass_over, read_body, read_head};
+use crate::extract::{extract_stream, is_streamed};
 use crate::part::{self, PartOutlet};
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
 
@@ -48,25 +50,32 @@ where
     die_with_the_parent()?;
     let mut input = io::BufReader::with_capacity(64 << 10, io::stdin().lock());
     let mut limited = false;
-    while let Some((head, body)) = read_request(&mut input)? {
+    while let Some(head) = read_head(&mut input)? {
+        let is_streamed = head.body_bytes >= STREAM_FROM_BYTES
+            && matches!(head.wanted, Wanted::Text)
+            && is_streamed(head.format);
+        let body = if is_streamed {
+            Vec::new()
+        } else {
+            read_body(&mut input, &head)?
+        };
         if !limited {
             limit_process(&head.limits, body.len() as u64)?;
             limited = true;
         }
         limit_cpu(head.limits.timeout)?;
+        let (format, hints, limits) = (head.format, &head.hints, &head.limits);
         let reply = match head.wanted {
-            Wanted::Text => {
-                let read = || extract(&body, head.format, &head.hints, &head.limits);
-                // The first builder is the whole document's: what is inside of it is built later.
-                let read = || PartOutlet::during(send_part, read);
-                let outcome = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
-                encode_reply(&outcome.map(|document| Part {
-                    document: part::split(document, send_part),
-                    is_last: true,
-                }))?
+            Wanted::Text if is_streamed => {
+                let size = head.body_bytes;
+                let mut body = input.by_ref().take(size);
+                let outcome = in_parts(|| extract_stream(&mut body, size, format, hints, limits));
+                pass_over(body)?;
+                encode_reply(&outcome)?
             }
+            Wanted::Text => encode_reply(&in_parts(|| extract(&body, format, hints, limits)))?,
             Wanted::Scans { after } => {
-                let read = || crate::extract::scans(&body, head.format, &head.hints, &head.limits, after);
+                let read = || crate::extract::scans(&body, format, hints, limits, after);
                 let scans = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
                 encode_scans(&scans)?
             }
@@ -74,6 +83,17 @@ where
         send(&reply)?;
     }
     Ok(())
+}
+
+/// Reads a document and sends its parts as they come, but for the last one.
+fn in_parts(read: impl FnOnce() -> Result<ExtractedDocument, ExtractError>) -> Reply {
+    // The first builder is the whole document's: what is inside of it is built later.
+    let read = || PartOutlet::during(send_part, read);
+    let outcome = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ExtractError::Crashed));
+    outcome.map(|document| Part {
+        document: part::split(document, send_part),
+        is_last: true,
+    })
 }
 
 /// Sends a part that is not the last one. Nobody is left to read for when that fails.

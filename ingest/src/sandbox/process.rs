@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::error::Elapsed;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -39,7 +40,7 @@ const SIGNAL_KILL: i32 = 9;
 const SIGNAL_CPU_TIME: i32 = 24;
 
 /// Files from this size on are not held in memory, but passed on as they are read, to a process of their own.
-const STREAM_FROM_BYTES: u64 = 1 << 20;
+pub(super) const STREAM_FROM_BYTES: u64 = 1 << 20;
 
 /// The bytes of a document.
 pub(super) enum Body<'a> {
@@ -72,7 +73,10 @@ impl Body<'_> {
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    input: ChildStdin,
+    /// None once a file is on its way: the process is not used again.
+    input: Option<ChildStdin>,
+    /// Holds the input then, so that it stays open.
+    sending: Option<JoinHandle<io::Result<ChildStdin>>>,
     output: ChildStdout,
     pid: u32,
     documents_read: u32,
@@ -95,7 +99,8 @@ impl Process {
         let pid = child.id().ok_or_else(lacks)?;
         Ok(Self {
             child,
-            input,
+            input: Some(input),
+            sending: None,
             output,
             pid,
             documents_read: 0,
@@ -111,7 +116,7 @@ impl Process {
         self.documents_read += 1;
     }
 
-    /// Sends a request within `time`; after an error the process is dead.
+    /// Sends a request within `time`; after an error the process is dead. A file is still on its way afterwards.
     pub(super) async fn send(
         &mut self,
         head: &[u8],
@@ -121,13 +126,34 @@ impl Process {
     ) -> Result<(), ExtractError> {
         let watched = grown_beyond(self.pid, limits.memory_bytes);
         let outcome = tokio::select! {
-            outcome = timeout(time, write(&mut self.input, head, body)) => outcome,
+            outcome = timeout(time, self.write(head, body)) => outcome,
             () = watched => {
                 self.end().await;
                 return Err(ExtractError::OutOfMemory);
             }
         };
         self.judge(outcome, limits).await
+    }
+
+    async fn write(&mut self, head: &[u8], body: &mut Body<'_>) -> io::Result<()> {
+        let mut input = self.input.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        match body {
+            Body::Bytes(body) if body.len() < JOIN_BELOW_BYTES => {
+                input.write_all(&[head, &**body].concat()).await?;
+            }
+            Body::Bytes(body) => {
+                input.write_all(head).await?;
+                input.write_all(body).await?;
+            }
+            Body::File(file, size) => {
+                input.write_all(head).await?;
+                self.sending = Some(tokio::spawn(pass_on(file.try_clone().await?, *size, input)));
+                return Ok(());
+            }
+        }
+        input.flush().await?;
+        self.input = Some(input);
+        Ok(())
     }
 
     /// The next message of the reply, which may take `time` and be of `bytes_left`; after an error the process is dead.
@@ -188,7 +214,7 @@ impl Process {
     }
 
     pub(super) fn may_be_kept(&self, last_document_bytes: u64) -> bool {
-        if self.documents_read >= DOCUMENTS_PER_PROCESS {
+        if self.documents_read >= DOCUMENTS_PER_PROCESS || self.input.is_none() {
             return false;
         }
         last_document_bytes < CHECK_GROWTH_FROM_BYTES
@@ -196,24 +222,15 @@ impl Process {
     }
 }
 
-async fn write(input: &mut ChildStdin, head: &[u8], body: &mut Body<'_>) -> io::Result<()> {
-    match body {
-        Body::Bytes(body) if body.len() < JOIN_BELOW_BYTES => {
-            input.write_all(&[head, body].concat()).await?;
-        }
-        Body::Bytes(body) => {
-            input.write_all(head).await?;
-            input.write_all(body).await?;
-        }
-        Body::File(file, size) => {
-            input.write_all(head).await?;
-            let sent = tokio::io::copy(&mut file.take(*size), input).await?;
-            if sent != *size {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
+/// Passes a file on beside what comes back of it: the process may read it piece by piece, and waits meanwhile for its
+/// parts to be taken. Where the file ends too soon the input closes, which ends the process.
+async fn pass_on(file: tokio::fs::File, size: u64, mut input: ChildStdin) -> io::Result<ChildStdin> {
+    let sent = tokio::io::copy(&mut file.take(size), &mut input).await?;
+    if sent != size {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    input.flush().await
+    input.flush().await?;
+    Ok(input)
 }
 
 async fn read(output: &mut ChildStdout, bytes_left: &mut u64) -> io::Result<Vec<u8>> {

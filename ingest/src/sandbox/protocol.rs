@@ -1,7 +1,7 @@
 //! What goes over the pipes: a length and a JSON head, then for requests the document's bytes. The text of a document
 //! is one such message for each of its parts.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Take};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,8 +56,8 @@ pub(super) fn encode_head(head: &RequestHead) -> io::Result<Vec<u8>> {
     Ok([&length.to_le_bytes(), json.as_slice()].concat())
 }
 
-/// The next request, or `None` at the end of input.
-pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<(RequestHead, Vec<u8>)>> {
+/// The head of the next request, whose body follows, or `None` at the end of input.
+pub(super) fn read_head(input: &mut impl Read) -> io::Result<Option<RequestHead>> {
     let mut length = [0; 4];
     if input.read(&mut length[..1])? == 0 {
         return Ok(None);
@@ -72,13 +72,26 @@ pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<(RequestH
     }
     let mut json = vec![0; length as usize];
     input.read_exact(&mut json)?;
-    let head: RequestHead = serde_json::from_slice(&json)?;
+    Ok(Some(serde_json::from_slice(&json)?))
+}
+
+/// The whole body of a request.
+pub(super) fn read_body(input: &mut impl Read, head: &RequestHead) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     input.take(head.body_bytes).read_to_end(&mut body)?;
     if body.len() as u64 != head.body_bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some((head, body)))
+    Ok(body)
+}
+
+/// Passes over what was not read of a body.
+pub(super) fn pass_over(mut body: Take<impl Read>) -> io::Result<()> {
+    io::copy(&mut body, &mut io::sink())?;
+    match body.limit() {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// The bytes of one part of a reply.

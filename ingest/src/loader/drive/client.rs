@@ -99,6 +99,28 @@ pub struct ChangePage {
     pub new_start: Option<String>,
 }
 
+impl ChangePage {
+    /// A page as the service sends it.
+    pub fn parse(body: &[u8]) -> Result<Self, DriveError> {
+        let list: api::ChangeList = serde_json::from_slice(body).map_err(|_| unreadable())?;
+        let changes = list.changes.unwrap_or_default().into_iter().filter_map(|change| {
+            // Others are about shared drives themselves.
+            if change.change_type.as_deref().is_some_and(|kind| kind != "file") {
+                return None;
+            }
+            match change.file.and_then(File::of) {
+                Some(file) if !change.removed.unwrap_or_default() => Some(Change::Present(file)),
+                _ => change.file_id.map(|id| Change::Removed { id }),
+            }
+        });
+        Ok(Self {
+            changes: changes.collect(),
+            next: list.next_page_token.filter(|token| !token.is_empty()),
+            new_start: list.new_start_page_token.filter(|token| !token.is_empty()),
+        })
+    }
+}
+
 impl Drive {
     /// `base_url` is the operator's, for example `https://www.googleapis.com/drive/v3`; `client` reaches it.
     pub fn new(
@@ -224,22 +246,10 @@ impl Drive {
             ("includeItemsFromAllDrives", "true"),
         ];
         query.extend(drive_id.map(|drive_id| ("driveId", drive_id)));
-        let list: api::ChangeList = self.get_json("changes", &query).await?;
-        let changes = list.changes.unwrap_or_default().into_iter().filter_map(|change| {
-            // Others are about shared drives themselves.
-            if change.change_type.as_deref().is_some_and(|kind| kind != "file") {
-                return None;
-            }
-            match change.file.and_then(File::of) {
-                Some(file) if !change.removed.unwrap_or_default() => Some(Change::Present(file)),
-                _ => change.file_id.map(|id| Change::Removed { id }),
-            }
-        });
-        Ok(ChangePage {
-            changes: changes.collect(),
-            next: list.next_page_token.filter(|token| !token.is_empty()),
-            new_start: list.new_start_page_token.filter(|token| !token.is_empty()),
-        })
+        let body = self
+            .get_whole(self.url("changes", &query), MAX_ANSWER_BYTES)
+            .await?;
+        ChangePage::parse(&body)
     }
 
     /// Begins to read a file's content, of at most `limit_bytes`; says in which form it comes.

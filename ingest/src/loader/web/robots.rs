@@ -104,6 +104,7 @@ impl Robots {
         self.sitemaps
             .iter()
             .filter_map(|sitemap| site.join(sitemap).ok())
+            .filter(|sitemap| matches!(sitemap.scheme(), "http" | "https"))
             .collect()
     }
 }

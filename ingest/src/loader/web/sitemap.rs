@@ -263,6 +263,7 @@ impl Sitemap {
         };
         let date: String = element.date.trim().chars().take(MAX_DATE_CHARS).collect();
         match element.kind {
+            Kind::Sitemap if !matches!(address.scheme(), "http" | "https") => {}
             Kind::Sitemap => self.sitemaps.push(address),
             Kind::Page | Kind::Item => self.pages.extend(normalize(&address).ok().map(|address| Entry {
                 address,
