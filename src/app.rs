@@ -169,7 +169,7 @@ impl App {
             job_kinds: replacements
                 .more_jobs
                 .with::<knowledge::jobs::IndexDocuments>()
-                .with::<knowledge::jobs::IndexDocument>()
+                .with::<knowledge::chunks::CutSource>()
                 .with::<knowledge::jobs::RemoveDocuments>()
                 .with::<knowledge::sync::SyncSource>()
                 .with::<jobs::operator::Upkeep>(),

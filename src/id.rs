@@ -74,6 +74,8 @@ id_type! {
     ChunkId,
     /// What an owner changed in the chunks of a document.
     ChunkEditId,
+    /// A page or file that runs leave out.
+    ExclusionId,
     /// A thread of messages.
     ConversationId,
     /// One utterance in a conversation.

@@ -9,7 +9,7 @@ use crate::Format;
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ExtractError {
     /// No bytes, or nothing but white space.
-    #[error("The file is empty. Upload a file that contains text.")]
+    #[error("The document is empty. Bring one that contains text.")]
     EmptyFile,
     /// Content that is none of the accepted formats; `found` is what it seems to be.
     #[error(
@@ -22,7 +22,7 @@ pub enum ExtractError {
     #[error("{}", if *scanned {
         "The document looks scanned: its pages are images without text. Run text recognition (OCR) on it and upload the result."
     } else {
-        "No text was found in the file. Upload a file that contains text."
+        "No text was found in the document. Bring one that contains text."
     })]
     NoText { scanned: bool },
     /// Opening the file needs a password that we do not have.

@@ -203,7 +203,7 @@ pub(super) struct IngestArgs {
     #[arg(long, value_name = "ID")]
     pub chatbot: ChatbotId,
     /// Pages of each website, at most
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pages: Option<u32>,
     /// Links away from each website's start page, at most
     #[arg(long, value_name = "NUMBER")]

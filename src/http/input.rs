@@ -132,7 +132,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| {
-        let message = error.to_string();
+        let message = without_type_names(&error.to_string());
         if error.is_data() {
             Error::Invalid {
                 code: "invalid_body",
@@ -148,6 +148,30 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             .into()
         }
     })
+}
+
+/// A decoding error in words of JSON: what our types are called says nothing to a caller.
+fn without_type_names(message: &str) -> String {
+    for kind in [
+        "struct ",
+        "enum ",
+        "internally tagged enum ",
+        "adjacently tagged enum ",
+    ] {
+        let wanted = format!("expected {kind}");
+        if let Some((before, after)) = message.split_once(&wanted) {
+            let rest = after.find(|character: char| !character.is_alphanumeric() && character != '_');
+            let rest = rest.map_or("", |end| &after[end..]);
+            return format!("{before}expected an object{rest}");
+        }
+    }
+    message.to_owned()
+}
+
+/// What is wrong with a query, without the decoder's own preface.
+fn plain_query_error(message: &str) -> String {
+    let (_, reason) = message.split_once("query string: ").unwrap_or(("", message));
+    reason.replace("invalid digit found in string", "a whole number is expected")
 }
 
 /// The deepest nesting of arrays and objects, read without recursion.
@@ -220,7 +244,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 Error::Invalid {
                     code: "invalid_query",
                     field: None,
-                    message: error.body_text().into(),
+                    message: plain_query_error(&error.body_text()).into(),
                 }
                 .into()
             })

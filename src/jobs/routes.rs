@@ -44,7 +44,7 @@ struct JobsQuery {
 #[derive(Debug, Serialize, ToSchema)]
 struct JobResponse {
     id: JobId,
-    /// What is done, for example `index_document`.
+    /// What is done, for example `index_documents`.
     kind: String,
     /// What it is done to, by ids.
     #[schema(value_type = Object)]

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use ingest::{Chunker, ExtractedDocument};
 use retrieval::embed::{Embedder, estimate_tokens};
 
-use super::chunks::{Edit, Edits};
+use super::chunks::{Edit, Edits, Passage};
 use super::indexing::Work;
 use super::store::{self, ChunkRow};
 use crate::app::App;
@@ -80,7 +80,12 @@ impl Cutter {
         let embedder = self.embedder.clone();
         let count = |text: &str| count_tokens(embedder.as_deref(), text);
         let chunks = self.chunker.chunk(part, &count);
-        let mut cut: Vec<CutChunk> = chunks.into_iter().map(|chunk| self.name(chunk)).collect();
+        let edits = self.edits_of(&chunks, is_last && self.position == 0);
+        let mut cut: Vec<CutChunk> = chunks
+            .into_iter()
+            .zip(edits)
+            .map(|(chunk, edit)| self.name(chunk, edit))
+            .collect();
         // Nothing but an owner's own chunks is no document.
         if is_last && self.position > 0 {
             let additions = self.edits.additions().to_vec();
@@ -89,9 +94,49 @@ impl Cutter {
         cut
     }
 
+    /// What the owner changed in each of these chunks. Of a document that comes whole, passages that were switched off
+    /// are followed to their new words.
+    fn edits_of(&mut self, chunks: &[ingest::Chunk], is_whole: bool) -> Vec<Option<Edit>> {
+        let mut edits: Vec<Option<Edit>> = chunks
+            .iter()
+            .map(|chunk| self.edits.next_of(&chunk.text).cloned())
+            .collect();
+        if !is_whole || self.present.are_none() || !self.edits.has_lost() {
+            return edits;
+        }
+        let mut seen: HashMap<&str, i64> = HashMap::new();
+        let (mut indexes, mut new) = (Vec::new(), Vec::new());
+        for (index, chunk) in chunks.iter().enumerate() {
+            let count = seen.entry(&chunk.text).or_default();
+            let repeat = *count;
+            *count += 1;
+            if edits[index].is_some() || self.was_there(chunk) {
+                continue;
+            }
+            indexes.push(index);
+            new.push(Passage {
+                text: chunk.text.clone(),
+                heading: chunk.heading(),
+                repeat,
+            });
+        }
+        for (index, edit) in self.edits.follow(&new) {
+            edits[indexes[index]] = Some(edit);
+        }
+        edits
+    }
+
+    /// Whether the version before had this very chunk.
+    fn was_there(&self, chunk: &ingest::Chunk) -> bool {
+        let content_hash = crate::secrets::token_hash(&with_title(&self.title, chunk.embedding_text()));
+        self.present
+            .ids_of_content
+            .contains_key(&(content_key(&content_hash), 0))
+    }
+
     /// A chunk of the document, as its owner wants it.
-    fn name(&mut self, mut chunk: ingest::Chunk) -> CutChunk {
-        let Some(edit) = self.edits.next_of(&chunk.text).cloned() else {
+    fn name(&mut self, mut chunk: ingest::Chunk, edit: Option<Edit>) -> CutChunk {
+        let Some(edit) = edit else {
             return self.finish(chunk, None, None, true);
         };
         let mut original = None;
@@ -194,6 +239,10 @@ pub(super) struct PresentChunks {
 }
 
 impl PresentChunks {
+    fn are_none(&self) -> bool {
+        self.ids_of_content.is_empty() && self.ids_of_edits.is_empty()
+    }
+
     pub(super) async fn load(app: &App, tenant_id: TenantId, work: &Work) -> Result<Self> {
         if !work.was_indexed {
             return Ok(Self::default());
@@ -301,7 +350,7 @@ mod tests {
         };
         let mut cutter = cutter(7, "v1", 0);
 
-        let (first, second) = (cutter.name(chunk(0)), cutter.name(chunk(20)));
+        let (first, second) = (cutter.name(chunk(0), None), cutter.name(chunk(20), None));
 
         assert_ne!(first.row.id, second.row.id);
         assert_eq!((first.row.position, second.row.position), (0, 1));

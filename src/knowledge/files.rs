@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use ingest::{ExtractError, Format};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
@@ -198,6 +199,17 @@ impl std::fmt::Debug for StagedFile {
 }
 
 impl StagedFile {
+    /// What it is, told from its bytes, off the async threads.
+    pub async fn detect(self, file_name: &str) -> Result<(Result<Format, ExtractError>, Self)> {
+        let file_name = file_name.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let format = Format::detect_file(self.path(), &file_name)?;
+            Ok((format, self))
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+
     /// Where the bytes are until the store takes them over.
     pub fn path(&self) -> &Path {
         &self.incoming.path

@@ -59,41 +59,6 @@ impl Job for IndexDocuments {
     }
 }
 
-/// What queued documents were before they shared jobs; those that wait are still carried out.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct IndexDocument {
-    pub document_id: DocumentId,
-    pub file_key: String,
-}
-
-impl IndexDocument {
-    fn into_shared(self) -> IndexDocuments {
-        IndexDocuments {
-            documents: vec![(self.document_id, self.file_key)],
-        }
-    }
-}
-
-impl Job for IndexDocument {
-    const KIND: &'static str = "index_document";
-    const PRIORITY: Priority = IndexDocuments::PRIORITY;
-    const TIMEOUT: Duration = IndexDocuments::TIMEOUT;
-
-    async fn run(self, app: App, context: JobContext) -> Outcome {
-        self.into_shared().run(app, context).await
-    }
-
-    fn on_failed<'a>(
-        self,
-        write: &'a mut Write,
-        tenant_id: Option<TenantId>,
-        reason: &'a str,
-        now: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<()>> {
-        self.into_shared().on_failed(write, tenant_id, reason, now)
-    }
-}
-
 /// Removes from the index and from the files what rows no longer name.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RemoveDocuments {

@@ -10,6 +10,7 @@ pub mod files;
 pub mod indexing;
 pub mod jobs;
 pub mod operator;
+mod passages;
 pub mod reading;
 mod receive;
 pub mod routes;
@@ -31,6 +32,7 @@ use crate::id::{ChatbotId, ChunkEditId, ChunkId, DocumentId, SourceId, TenantId}
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, on};
 
+use self::sources::exclusions;
 pub use search::{Passage, SearchFilter, SearchResult, search, search_and_book};
 pub use upload::{NewFile, upload};
 
@@ -67,6 +69,8 @@ pub struct Document {
     pub page_count: Option<i64>,
     /// Pages that are pictures without text; none until it is indexed.
     pub scanned_pages: Option<i64>,
+    /// Changes of its chunks that rest.
+    pub stale_changes: i64,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub indexed_at: Option<DateTime<Utc>>,
@@ -185,7 +189,7 @@ pub async fn kept_as(app: &App, reach: Reach, id: DocumentId) -> Result<reading:
     store::find_kept_as(&mut app.db.read(reach.tenant_id).await?, reach.tenant_id, id).await
 }
 
-/// Deletes a document: out of answers at once, out of index and files soon after.
+/// Deletes a document: out of answers at once, out of index and files soon after. Runs do not bring it back.
 pub async fn delete_document(
     app: &App,
     reach: Reach,
@@ -198,6 +202,7 @@ pub async fn delete_document(
         .await?
         .ok_or(Error::NotFound("document"))?;
     store::delete(&mut write, reach.tenant_id, id).await?;
+    exclusions::exclude(&mut write, reach.tenant_id, &document, app.clock.now()).await?;
     let source_id = document.source_id;
     chunks::delete_edits(&mut write, reach.tenant_id, source_id, &document.external_id).await?;
     let cleaning = jobs::RemoveDocuments {

@@ -86,6 +86,9 @@ pub(super) struct DocumentResponse {
     /// How many of its pages are pictures without text: nothing is known of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     scanned_pages: Option<i64>,
+    /// How many changes of its chunks rest, since the words that they were made to are not in it at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_changes: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
@@ -118,6 +121,7 @@ impl From<Document> for DocumentResponse {
             tokens: document.token_count,
             pages: document.page_count,
             scanned_pages: document.scanned_pages.filter(|pages| *pages > 0),
+            stale_changes: Some(document.stale_changes).filter(|changes| *changes > 0),
             created_at: document.created_at,
             updated_at: document.updated_at,
             indexed_at: document.indexed_at,
@@ -236,7 +240,7 @@ async fn get_document(
     let from = query.from_chunk.unwrap_or_default().max(0);
     let document = super::get_document(&app, reach, id).await?;
     let text = super::document_text(&app, reach, id, query.text_part.unwrap_or_default()).await?;
-    let list = super::chunks::list(&app, reach, id, from, CHUNK_PAGE).await?;
+    let list = super::chunks::list(&app, reach, id, (from, None), CHUNK_PAGE).await?;
     Ok(axum::Json(DocumentDetail {
         document: document.into(),
         text: text.text,
@@ -247,7 +251,8 @@ async fn get_document(
     }))
 }
 
-/// Deletes a document: out of answers at once.
+/// Deletes a document: out of answers at once. One that was read from elsewhere is left out by later runs, until its
+/// exclusion in the source is lifted.
 #[utoipa::path(delete, path = "/api/documents/{id}", tag = "knowledge", params(("id" = String, Path, description = "The document")),
     responses((status = 204, description = "Deleted"), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["ingest"])))]
 async fn delete_document(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use retrieval::embed::{EmbedError, Embeddings};
 use retrieval::index::{Filter, Hit, IndexError, SearchQuery};
 
-use super::store;
+use super::{passages, store};
 use crate::app::App;
 use crate::chatbots;
 use crate::error::{Error, Result};
@@ -217,9 +217,10 @@ async fn attach_rows(
     }
     let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
     let mut conn = app.db.read(reach.tenant_id).await?;
-    let rows = store::find_passages(&mut conn, reach.tenant_id, chatbot_id, &ids).await?;
+    let rows = passages::find_passages(&mut conn, reach.tenant_id, chatbot_id, &ids).await?;
     drop(conn);
-    let mut row_of: HashMap<ChunkId, store::PassageRow> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let mut row_of: HashMap<ChunkId, passages::PassageRow> =
+        rows.into_iter().map(|row| (row.id, row)).collect();
     let mut passages = Vec::with_capacity(limit);
     for hit in hits {
         let Some(row) = row_of.remove(&ChunkId(hit.chunk_id.0)) else {

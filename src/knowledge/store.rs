@@ -9,7 +9,7 @@ use sqlx::{FromRow, QueryBuilder};
 use super::facts::Facts;
 use super::reading::KeptAs;
 use super::{Chunk, Document, DocumentState, TextPart};
-use crate::db::{Conn, Engine, Write};
+use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
@@ -44,6 +44,7 @@ struct DocumentRow {
     token_count: i64,
     page_count: Option<i64>,
     scanned_pages: Option<i64>,
+    stale_changes: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
@@ -82,6 +83,7 @@ impl From<DocumentRow> for Document {
             token_count: row.token_count,
             page_count: row.page_count,
             scanned_pages: row.scanned_pages,
+            stale_changes: row.stale_changes,
             created_at: row.created_at,
             updated_at: row.updated_at,
             indexed_at: row.indexed_at,
@@ -94,7 +96,13 @@ macro_rules! select_document {
     ($rest:literal) => {
         concat!(
             "select id, chatbot_id, source_id, external_id, title, given_title, url, language, description, published_at, breadcrumbs, file_name, format, size_bytes,
-                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, created_at, updated_at, indexed_at
+                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, created_at, updated_at, indexed_at,
+                    (select count(*)
+                       from chunk_edit e
+                      where e.tenant_id = document.tenant_id
+                        and e.source_id = document.source_id
+                        and e.external_id = document.external_id
+                        and e.is_stale) as stale_changes
                from document ",
             $rest
         )
@@ -433,70 +441,4 @@ pub(super) async fn replace_chunks(
         })?;
     }
     Ok(())
-}
-
-/// A chunk with its document, as search shows it.
-#[derive(Debug, FromRow)]
-pub(super) struct PassageRow {
-    pub id: ChunkId,
-    pub document_id: DocumentId,
-    pub title: String,
-    pub file_name: String,
-    pub url: Option<String>,
-    pub text: String,
-    pub heading: Option<String>,
-    pub page: Option<i64>,
-    pub start_char: i64,
-    pub end_char: i64,
-    pub prompt_token_count: i64,
-}
-
-/// The chunks of these ids that this chatbot knows now and may use. Others are left out, whatever the index said.
-pub(super) async fn find_passages(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
-    ids: &[ChunkId],
-) -> Result<Vec<PassageRow>> {
-    const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
-                            from chunk c
-                            join document d on d.id = c.document_id
-                           where c.is_enabled
-                             and c.tenant_id = ";
-    match conn.engine() {
-        // One text for every number of ids, so that the statement stays prepared.
-        Engine::Postgres(connection) => {
-            let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
-            let text = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count
-                          from chunk c
-                          join document d on d.id = c.document_id
-                         where c.tenant_id = $1
-                           and c.is_enabled
-                           and d.tenant_id = $1
-                           and d.chatbot_id = $2
-                           and c.id = any($3)";
-            Ok(sqlx::query_as(text)
-                .bind(tenant_id)
-                .bind(chatbot_id)
-                .bind(ids)
-                .fetch_all(connection)
-                .await?)
-        }
-        Engine::Sqlite(connection) => {
-            let mut query = QueryBuilder::new(SELECT);
-            query
-                .push_bind(tenant_id)
-                .push(" and d.tenant_id = ")
-                .push_bind(tenant_id)
-                .push(" and d.chatbot_id = ")
-                .push_bind(chatbot_id)
-                .push(" and c.id in (");
-            let mut list = query.separated(", ");
-            ids.iter().for_each(|id| {
-                list.push_bind(*id);
-            });
-            query.push(")");
-            Ok(query.build_query_as().fetch_all(connection).await?)
-        }
-    }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::app::{Reply, Tenant, TestApp};
 use crate::harness::operations::{Ids, Kind, Need, operations};
 use crate::harness::people::PASSWORD;
+use crate::harness::stored::exclude_page;
 
 /// Operations that are no administrative change: asking, searching, and what persons do with their own login.
 const NO_CHANGES: &[&str] = &[
@@ -34,6 +35,10 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/sources/{id}/pause", "source.pause"),
     ("POST /api/sources/{id}/resume", "source.resume"),
     ("POST /api/sources/{id}/cancel", "source.cancel"),
+    (
+        "DELETE /api/sources/{id}/exclusions/{exclusion_id}",
+        "source.include",
+    ),
     ("DELETE /api/sources/{id}", "source.delete"),
     ("PUT /api/sources/{id}/documents/{external_id}", "document.push"),
     (
@@ -101,6 +106,7 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         .expect("a job")
         .to_owned();
     let (source, run) = desk.aborted_source("https://shop.example/").await;
+    let exclusion = exclude_page(tenant, &source, "/left-out").await;
     let chatbot = desk.id.clone();
     let chunk = desk.first_chunk(&document).await;
     Ids([
@@ -113,6 +119,7 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         source,
         run,
         chunk,
+        exclusion,
     ])
 }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use frontdesk::clock::Clock as _;
 use frontdesk::id::{DocumentId, SyncRunId};
-use frontdesk::jobs::{self, Priority};
-use frontdesk::knowledge::jobs::IndexDocument;
+use frontdesk::jobs::Priority;
 use frontdesk::knowledge::{indexing, reading};
 use frontdesk::on;
 use ingest::{Block, BlockKind, ExtractedDocument};
@@ -299,29 +298,6 @@ async fn a_page_that_the_crawler_read_is_indexed_as_it_was_read_and_downloaded_a
             .is_ok_and(|value| value.starts_with("attachment;") && value.contains("page.html.txt"))
     );
     acme.check_stores_agree().await;
-}
-
-#[tokio::test]
-async fn jobs_that_an_earlier_version_queued_are_still_carried_out() {
-    let service = TestApp::start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let id = ids(&desk.upload(&[("a.md", b"Old words.")]).await.expect(202).json()).remove(0);
-    let mut write = service.app.db.write(acme.id).await.expect("a transaction");
-    on!(write, c => sqlx::query("delete from job where tenant_id = $1").bind(acme.id).execute(c).await.map(drop))
-        .expect("deleted");
-    let old: IndexDocument = serde_json::from_value::<IndexDocument>(
-        json!({ "document_id": id, "file_key": file_key(&acme, &id).await }),
-    )
-    .expect("its payload");
-    jobs::enqueue(&service.app, &mut write, acme.id, &old)
-        .await
-        .expect("queued");
-    write.commit().await.expect("stored");
-
-    service.drain_jobs().await;
-
-    assert_eq!(desk.document(&id).await["state"], "indexed");
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! Another tenant's id answers exactly like an id that never was: for every operation of the OpenAPI document, in
 //! paths, queries and bodies. The same holds for a key that is restricted to another chatbot.
 
+use frontdesk::on;
 use frontdesk::tenancy::role::{KeyScope, Permission};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::harness::app::{Reply, Tenant, TestApp, TestOptions};
 use crate::harness::operations::{Ids, Kind, Need, Operation, operations};
+use crate::harness::stored::exclude_page;
 
 const RETURNS: &str = "# Returns\n\nGoods may be returned within 30 days of delivery.\n";
 
@@ -20,6 +23,7 @@ const LISTS: &[&str] = &[
     "/api/audit",
     "/api/usage",
     "/api/usage/budget",
+    "/api/integrations/google",
 ];
 
 async fn start() -> TestApp {
@@ -59,6 +63,7 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         .expect("the upload queued a job")
         .to_owned();
     let (source, run) = desk.aborted_source(&format!("https://{name}.example/")).await;
+    let exclusion = exclude_page(tenant, &source, "/left-out").await;
     let chunk = desk.first_chunk(&document).await;
     let chatbot = desk.id.clone();
     Ids([
@@ -71,7 +76,57 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         source,
         run,
         chunk,
+        exclusion,
     ])
+}
+
+/// Rows of further kinds: a source of a Drive that is read with the tenant's connected account, and a pushed document.
+async fn populate_more(tenant: &Tenant<'_>, ids: &Ids) -> Vec<Ids> {
+    connect_google(tenant).await;
+    let sources = format!("/api/chatbots/{}/sources", ids.of(Kind::Chatbot));
+    let drive = json!({ "kind": "drive", "drive": { "folder_id": "root" } });
+    let drive = tenant.post(&sources, drive).await.expect(202).id();
+    tenant
+        .post(&format!("/api/sources/{drive}/cancel"), json!({}))
+        .await
+        .expect(200);
+    let push = tenant
+        .post(&sources, json!({ "kind": "push", "name": "Pushed" }))
+        .await
+        .expect(202)
+        .id();
+    let path = format!("/api/sources/{push}/documents/returns%2Fdomestic");
+    let body = Some(json!({ "text": "Goods may be returned." }));
+    let pushed = tenant
+        .service
+        .send(reqwest::Method::PUT, &path, Some(&tenant.key), body)
+        .await
+        .expect(201)
+        .id();
+    tenant.service.drain_jobs().await;
+    vec![
+        ids.with(Kind::Source, &drive),
+        ids.with(Kind::Source, &push).with(Kind::Document, &pushed),
+    ]
+}
+
+/// As if the tenant had connected a Google account that nobody asks for anything.
+async fn connect_google(tenant: &Tenant<'_>) {
+    let now = tenant.service.app.clock.now();
+    let account = format!("{}@google.example", tenant.id);
+    let mut write = tenant
+        .service
+        .app
+        .db
+        .write(tenant.id)
+        .await
+        .expect("a transaction");
+    on!(write, c => sqlx::query(
+        "insert into connection (id, tenant_id, provider, account, sealed, state, created_at, updated_at)
+         values ($1, $2, 'google', $3, '', 'connected', $4, $4)",
+    ).bind(Uuid::now_v7()).bind(tenant.id).bind(account).bind(now).execute(c).await.map(drop))
+    .expect("a row");
+    write.commit().await.expect("committed");
 }
 
 /// All that the tenant's admins can see of it, but for when keys were last used.
@@ -84,6 +139,8 @@ async fn everything_of(tenant: &Tenant<'_>, ids: &Ids) -> Vec<(String, String)> 
     paths.push(format!("/api/chatbots/{}/sources", ids.of(Kind::Chatbot)));
     paths.push(format!("/api/sources/{}", ids.of(Kind::Source)));
     paths.push(format!("/api/sources/{}/runs", ids.of(Kind::Source)));
+    paths.push(format!("/api/sources/{}/documents", ids.of(Kind::Source)));
+    paths.push(format!("/api/sources/{}/exclusions", ids.of(Kind::Source)));
     let mut seen = Vec::new();
     for path in paths {
         let reply = tenant.get(&path).await.expect(200);
@@ -179,6 +236,46 @@ async fn another_tenants_id_answers_like_one_that_never_was_in_every_operation()
 
     assert!(tried >= 20, "only {tried} places for ids were found");
     for (now, then) in everything_of(&acme, &of_acme).await.into_iter().zip(before) {
+        assert_eq!(now, then, "a stranger changed something");
+    }
+}
+
+#[tokio::test]
+async fn sources_of_every_kind_what_is_pushed_and_a_connected_account_are_their_tenants_own() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let of_acme = populate(&acme, "acme").await;
+    let more_of_acme = populate_more(&acme, &of_acme).await;
+    let globex = service.tenant("globex").await;
+    let of_globex = populate(&globex, "globex").await;
+    let more_of_globex = populate_more(&globex, &of_globex).await;
+    let mut before = Vec::new();
+    for ids in &more_of_acme {
+        before.extend(everything_of(&acme, ids).await);
+    }
+
+    for (own, foreign) in more_of_globex.iter().zip(&more_of_acme) {
+        let about_sources = |operation: &&Operation| {
+            operation.path.contains("/sources/") || operation.path.contains("/documents/")
+        };
+        for operation in operations().iter().filter(about_sources) {
+            let mixed = own
+                .with(Kind::Source, foreign.of(Kind::Source))
+                .with(Kind::Document, foreign.of(Kind::Document));
+            let call = operation.call(&mixed);
+            let reply = call.send(&service, Some(&globex.key)).await;
+            assert_eq!(reply.status.as_u16(), 404, "{}: {}", operation.name(), reply.text);
+        }
+    }
+    let shown = globex.get("/api/integrations/google").await.expect(200).text;
+    assert!(!shown.contains(&acme.id.to_string()), "{shown}");
+    globex.delete("/api/integrations/google").await.expect(200);
+
+    let mut after = Vec::new();
+    for ids in &more_of_acme {
+        after.extend(everything_of(&acme, ids).await);
+    }
+    for (now, then) in after.into_iter().zip(before) {
         assert_eq!(now, then, "a stranger changed something");
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::app::{Reply, TestApp, TestOptions};
 use crate::harness::operations::{Ids, Kind, Need, operations};
+use crate::harness::stored::exclude_page;
 
 fn document() -> Value {
     serde_json::to_value(frontdesk::http::router::openapi()).expect("the document is JSON")
@@ -245,6 +246,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         .expect("a job")
         .to_owned();
     let (source, run) = desk.aborted_source("https://www.example.com/").await;
+    let exclusion = exclude_page(&acme, &source, "/left-out").await;
     let chunk = desk.first_chunk(&published).await;
     let ids = Ids([
         desk.id.clone(),
@@ -256,6 +258,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         source,
         run,
         chunk,
+        exclusion,
     ]);
 
     // Reads first, deletions last: each finds what it needs.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use http::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -48,6 +49,13 @@ struct Here {
 impl Desk {
     /// The server that is named or configured, or else one in this process.
     pub(super) async fn open(config: &Config, args: &IngestArgs) -> Result<Self, Failure> {
+        if let Some(key) = &args.key
+            && HeaderValue::from_str(key).is_err()
+        {
+            return Err(Failure::Usage(
+                "--key: this is no key, since it holds characters that none has".to_owned(),
+            ));
+        }
         let client = client::http_client()?;
         let named = args.server.server.is_some();
         let found = match client::server_url(config, args.server.clone()) {
@@ -144,9 +152,10 @@ impl Desk {
             return Ok(response);
         }
         let problem: Value = response.json().await.unwrap_or_default();
-        let detail = problem["detail"]
-            .as_str()
-            .map_or_else(|| format!("the server answers {status}"), str::to_owned);
+        let detail = problem["detail"].as_str().map_or_else(
+            || format!("what answers is no Frontdesk: it says {status}. Name the server with --server"),
+            str::to_owned,
+        );
         Err(Refusal::Refused { status, detail })
     }
 }

@@ -65,11 +65,11 @@ pub(super) async fn upload(
                         batch.push(readable);
                     }
                 }
-                Err(Unread::Unsupported(reason)) => {
+                Err(Unread::Unsupported(reason)) if !file.is_named => {
                     done += 1;
                     report.skipped.push(format!("{}: {reason}", file.path.display()));
                 }
-                Err(Unread::Broken(reason)) => {
+                Err(Unread::Unsupported(reason) | Unread::Broken(reason)) => {
                     done += 1;
                     report.failed.push(format!("{}: {reason}", file.path.display()));
                 }

@@ -42,9 +42,19 @@ pub(super) async fn ingest(config: Config, args: IngestArgs) -> Result<(), Failu
     let mut paths = Vec::new();
     for target in &args.targets {
         match read_url(target) {
-            Some(url) => websites.push(url),
+            Some(url) => websites.push(url?),
             None => paths.push(target.into()),
         }
+    }
+    let narrows_websites = args.max_pages.is_some()
+        || args.max_depth.is_some()
+        || !args.include.is_empty()
+        || !args.exclude.is_empty();
+    if websites.is_empty() && narrows_websites {
+        return Err(Failure::Usage(
+            "--max-pages, --max-depth, --include and --exclude are about websites, and none is named"
+                .to_owned(),
+        ));
     }
     // Before anything is sent: a mistyped path stops all of it.
     let found = walk::find_files(&paths)?;
@@ -58,10 +68,10 @@ pub(super) async fn ingest(config: Config, args: IngestArgs) -> Result<(), Failu
     desk.close().await;
     let report = outcome?;
     for line in &report.skipped {
-        print_line(&format!("skipped  {line}"));
+        print_line(&format!("skipped  {}", visible(line)));
     }
     for line in &report.failed {
-        print_line(&format!("failed   {line}"));
+        print_line(&format!("failed   {}", visible(line)));
     }
     print_line(&format!(
         "{} known, {} skipped, {} failed",
@@ -99,7 +109,50 @@ async fn ingest_all(
     Ok(report)
 }
 
-fn read_url(target: &str) -> Option<Url> {
+/// The address that a target is; none when it is a path.
+fn read_url(target: &str) -> Option<Result<Url, Failure>> {
     let url = Url::parse(target).ok()?;
-    matches!(url.scheme(), "http" | "https").then_some(url)
+    if matches!(url.scheme(), "http" | "https") {
+        return Some(Ok(url));
+    }
+    let refusal = || {
+        Failure::Usage(format!(
+            "{}: only http and https addresses are read",
+            visible(target)
+        ))
+    };
+    target.contains("://").then(|| Err(refusal()))
+}
+
+/// Text from a folder or a website, which must not order a terminal about.
+fn visible(text: &str) -> String {
+    let shown = |character: char| {
+        if character.is_control() {
+            character.escape_default().collect::<String>()
+        } else {
+            character.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_an_address_a_path_or_a_mistake() {
+        assert!(matches!(read_url("https://example.com/"), Some(Ok(_))));
+        assert!(read_url("guides/a.md").is_none());
+        assert!(read_url("C:").is_none());
+        assert!(matches!(
+            read_url("ftp://example.com/"),
+            Some(Err(Failure::Usage(_)))
+        ));
+    }
+
+    #[test]
+    fn what_is_shown_orders_no_terminal_about() {
+        assert_eq!(visible("a\u{1b}[2J\nb \u{e4}"), "a\\u{1b}[2J\\nb \u{e4}");
+    }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::visible;
+
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -80,7 +82,8 @@ impl Step<'_> {
     /// `done` parts are done; `note` says more.
     pub(super) fn show(&self, done: usize, note: &str) {
         self.bar.set_position(done as u64);
-        self.bar.set_message(note.to_owned());
+        let note = visible(note);
+        self.bar.set_message(note.clone());
         if !self.progress.on_terminal {
             let of = self
                 .bar

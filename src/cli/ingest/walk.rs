@@ -19,6 +19,8 @@ pub(super) struct FoundFile {
     /// are two documents.
     pub name: String,
     pub size_bytes: u64,
+    /// The command line names this very file, so leaving it out is a failure.
+    pub is_named: bool,
 }
 
 /// What the command line's paths lead to.
@@ -42,17 +44,18 @@ pub(super) fn find_files(paths: &[PathBuf]) -> Result<Found, Failure> {
         })?;
         if metadata.is_dir() {
             walk(path, &mut Vec::new(), &mut found)?;
-        } else {
-            let name = path
-                .file_name()
-                .unwrap_or(path.as_os_str())
-                .to_string_lossy()
-                .into_owned();
+        } else if metadata.is_file() {
+            let name = path.file_name().unwrap_or(path.as_os_str());
             found.files.push(FoundFile {
                 path: path.clone(),
-                name,
+                name: clean(&name.to_string_lossy()),
                 size_bytes: metadata.len(),
+                is_named: true,
             });
+        } else {
+            // A pipe or a device may never end.
+            let what = format!("{} is neither a file nor a folder", path.display());
+            return Err(Failure::Usage(what));
         }
     }
     for file in &found.files {
@@ -96,6 +99,7 @@ fn walk(folder: &Path, above: &mut Vec<String>, found: &mut Found) -> Result<(),
                 path,
                 name,
                 size_bytes,
+                is_named: false,
             });
         } else {
             let what = if kind.is_symlink() {
@@ -113,9 +117,14 @@ fn walk(folder: &Path, above: &mut Vec<String>, found: &mut Found) -> Result<(),
 fn full_name(above: &[String], name: &str) -> String {
     let mut parts: Vec<&str> = above.iter().map(String::as_str).collect();
     parts.push(name);
-    let whole = parts.join(" - ");
+    let whole = clean(&parts.join(" - "));
     let too_many = whole.chars().count().saturating_sub(MAX_NAME_CHARS);
     whole.chars().skip(too_many).collect()
+}
+
+/// A name without characters that are for machines: they would end a header, or order a terminal about.
+fn clean(name: &str) -> String {
+    name.chars().filter(|character| !character.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +175,25 @@ mod tests {
         assert_eq!(found.files[0].size_bytes, 3);
         let missing = find_files(&[file, folder.path().join("absent.md")]);
         assert_eq!(missing.expect_err("refused").exit_code(), 2);
+    }
+
+    #[test]
+    fn names_hold_nothing_that_orders_a_terminal_about() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["new\nline.md", "\u{1b}[2Jred.md"] {
+            std::fs::write(folder.path().join(name), "text").expect("written");
+        }
+
+        let found = find_files(&[folder.path().to_owned()]).expect("found");
+
+        assert_eq!(names(&found), ["[2Jred.md", "newline.md"]);
+    }
+
+    #[test]
+    fn what_may_never_end_is_refused() {
+        let refused = find_files(&["/dev/null".into()]);
+
+        assert_eq!(refused.expect_err("refused").exit_code(), 2);
     }
 
     #[test]

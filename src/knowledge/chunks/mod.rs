@@ -12,10 +12,10 @@ mod store;
 
 use serde_json::{Value, json};
 
-pub(super) use self::edits::{Edit, EditKind, Edits};
+pub(super) use self::edits::{Edit, EditKind, Edits, Passage, Verdict};
 pub use self::preview::{MAX_TEXT_CHARS, PreviewText, Previews, preview};
-pub use self::settings::{Chunking, set_chunking};
-pub(super) use self::store::{delete_edits, list_edits, rename_edits, set_stale};
+pub use self::settings::{Chunking, CutSource, set_chunking};
+pub(super) use self::store::{count_resting, delete_edits, list_edits, rename_edits, set_stale};
 
 use super::cut::as_i64;
 use super::jobs::RemoveDocuments;
@@ -60,10 +60,18 @@ pub struct ChunkList {
     pub next: Option<i64>,
     /// Changes whose passage is not in the document at present.
     pub stale: Vec<Edit>,
+    /// The last of `stale` when there are more behind it.
+    pub next_stale: Option<ChunkEditId>,
 }
 
-/// A document's chunks from position `from` on, at most `limit`.
-pub async fn list(app: &App, reach: Reach, id: DocumentId, from: i64, limit: i64) -> Result<ChunkList> {
+/// A document's chunks from position `from` on, and its resting changes behind `after`, at most `limit` of each.
+pub async fn list(
+    app: &App,
+    reach: Reach,
+    id: DocumentId,
+    (from, after): (i64, Option<ChunkEditId>),
+    limit: i64,
+) -> Result<ChunkList> {
     let document = super::get_document(app, reach, id).await?;
     let mut conn = app.db.read(reach.tenant_id).await?;
     let mut chunks = super::store::list_chunks(&mut conn, reach.tenant_id, id, from, limit + 1).await?;
@@ -72,15 +80,17 @@ pub async fn list(app: &App, reach: Reach, id: DocumentId, from: i64, limit: i64
         .and_then(|limit| chunks.get(limit))
         .map(|chunk| chunk.position);
     chunks.truncate(usize::try_from(limit).unwrap_or_default());
-    let edits = store::list_edits(
-        &mut conn,
-        reach.tenant_id,
-        document.source_id,
-        &document.external_id,
-    )
-    .await?;
-    let stale = edits.into_iter().filter(|edit| edit.is_stale).collect();
-    Ok(ChunkList { chunks, next, stale })
+    let place = (document.source_id, document.external_id.as_str());
+    let mut stale = store::list_resting(&mut conn, reach.tenant_id, place, after, limit + 1).await?;
+    let length = usize::try_from(limit).unwrap_or_default();
+    let has_more = stale.len() > length;
+    stale.truncate(length);
+    Ok(ChunkList {
+        chunks,
+        next,
+        next_stale: stale.last().map(|edit| edit.id).filter(|_| has_more),
+        stale,
+    })
 }
 
 /// Changes a chunk's text, or switches it off or on. Both hold at once; new text is found by its own meaning as soon
@@ -112,6 +122,7 @@ pub async fn update(
         None => {
             let original = Edit::of_passage(
                 &chunk.text,
+                chunk.heading.clone(),
                 store::count_before(&mut write, tenant_id, document_id, &chunk).await?,
                 now,
             );

@@ -103,8 +103,11 @@ struct ChunkListResponse {
     items: Vec<ChunkResponse>,
     /// The next `from_chunk`; null when these are the last.
     next_chunk: Option<i64>,
-    /// Changes that are kept and do not hold now.
+    /// Changes that are kept and do not hold now, at most 500.
     stale_changes: Vec<StaleChange>,
+    /// The next `after_stale`; null when these are the last.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    next_stale: Option<ChunkEditId>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -114,6 +117,9 @@ struct ChunkQuery {
     /// The position of the first chunk in the answer.
     #[param(value_type = Option<i64>)]
     from_chunk: Option<i64>,
+    /// `next_stale` of the page before: changes that rest are listed from behind it.
+    #[param(value_type = Option<String>)]
+    after_stale: Option<ChunkEditId>,
 }
 
 /// A document's chunks in their order, with what their owner changed.
@@ -126,11 +132,12 @@ async fn list_chunks(
     Query(query): Query<ChunkQuery>,
 ) -> Result<axum::Json<ChunkListResponse>, Problem> {
     let from = query.from_chunk.unwrap_or_default().max(0);
-    let list = super::list(&app, access.reach(), id, from, CHUNK_PAGE).await?;
+    let list = super::list(&app, access.reach(), id, (from, query.after_stale), CHUNK_PAGE).await?;
     Ok(axum::Json(ChunkListResponse {
         items: list.chunks.into_iter().map(ChunkResponse::from).collect(),
         next_chunk: list.next,
         stale_changes: list.stale.into_iter().map(StaleChange::from).collect(),
+        next_stale: list.next_stale,
     }))
 }
 

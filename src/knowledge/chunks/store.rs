@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::{Chunking, Edit, EditKind};
+use super::{Chunking, Edit, EditKind, Verdict, passage_hash};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
@@ -26,6 +26,28 @@ struct EditRow {
     updated_at: DateTime<Utc>,
 }
 
+impl From<EditRow> for Edit {
+    fn from(row: EditRow) -> Self {
+        Self {
+            id: row.id,
+            kind: if row.kind == EditKind::Change.name() {
+                EditKind::Change
+            } else {
+                EditKind::Addition
+            },
+            original_text: row.original_text,
+            original_hash: row.original_hash,
+            repeat: row.repeat,
+            heading: row.heading,
+            text: row.text,
+            is_enabled: row.is_enabled,
+            is_stale: row.is_stale,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
 /// What was changed in a document's chunks, oldest first.
 pub(in crate::knowledge) async fn list_edits(
     conn: &mut Conn,
@@ -41,24 +63,45 @@ pub(in crate::knowledge) async fn list_edits(
             and external_id = $3
           order by id",
     ).bind(tenant_id).bind(source_id).bind(external_id).fetch_all(c).await)?;
-    let edits = rows.into_iter().map(|row| Edit {
-        id: row.id,
-        kind: if row.kind == EditKind::Change.name() {
-            EditKind::Change
-        } else {
-            EditKind::Addition
-        },
-        original_text: row.original_text,
-        original_hash: row.original_hash,
-        repeat: row.repeat,
-        heading: row.heading,
-        text: row.text,
-        is_enabled: row.is_enabled,
-        is_stale: row.is_stale,
-        created_at: row.created_at,
-        updated_at: row.updated_at,
-    });
-    Ok(edits.collect())
+    Ok(rows.into_iter().map(Edit::from).collect())
+}
+
+/// Changes of a document that rest, behind the one with the id `after`, oldest first.
+pub(super) async fn list_resting(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    (source_id, external_id): (SourceId, &str),
+    after: Option<ChunkEditId>,
+    limit: i64,
+) -> Result<Vec<Edit>> {
+    let rows: Vec<EditRow> = on!(conn, c => sqlx::query_as(
+        "select id, kind, original_text, original_hash, repeat, heading, text, is_enabled, is_stale, created_at, updated_at
+           from chunk_edit
+          where tenant_id = $1
+            and source_id = $2
+            and external_id = $3
+            and is_stale
+            and ($4 is null or id > $4)
+          order by id
+          limit $5",
+    ).bind(tenant_id).bind(source_id).bind(external_id).bind(after).bind(limit).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(Edit::from).collect())
+}
+
+/// Changes that rest in the documents that a source has.
+pub(in crate::knowledge) async fn count_resting(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<i64> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select count(*)
+           from chunk_edit e
+           join document d on d.tenant_id = $1 and d.source_id = $2 and d.external_id = e.external_id
+          where e.tenant_id = $1
+            and e.source_id = $2
+            and e.is_stale",
+    ).bind(tenant_id).bind(source_id).fetch_one(c).await)?)
 }
 
 pub(super) async fn insert_edit(
@@ -93,15 +136,24 @@ pub(super) async fn update_edit(
     Ok(())
 }
 
-/// Says of changes whether their passages are absent.
+/// Says of changes whether their passages are absent, and which passages they belong to from now on.
 pub(in crate::knowledge) async fn set_stale(
     write: &mut Write,
     tenant_id: TenantId,
-    verdicts: &[(ChunkEditId, bool)],
+    verdicts: &[Verdict],
 ) -> Result<()> {
-    for (id, is_stale) in verdicts {
+    for verdict in verdicts {
         on!(write, c => sqlx::query("update chunk_edit set is_stale = $3 where tenant_id = $1 and id = $2 and is_stale <> $3")
-            .bind(tenant_id).bind(*id).bind(*is_stale).execute(c).await.map(drop))?;
+            .bind(tenant_id).bind(verdict.id).bind(verdict.is_stale).execute(c).await.map(drop))?;
+        if let Some(passage) = &verdict.moved_to {
+            on!(write, c => sqlx::query(
+                "update chunk_edit
+                    set original_text = $3, original_hash = $4, repeat = $5
+                  where tenant_id = $1
+                    and id = $2",
+            ).bind(tenant_id).bind(verdict.id).bind(&passage.text).bind(passage_hash(&passage.text)).bind(passage.repeat)
+             .execute(c).await.map(drop))?;
+        }
     }
     Ok(())
 }
@@ -302,18 +354,30 @@ pub(super) async fn set_chunking(
     Ok(())
 }
 
-/// Queues the documents of a source that are indexed or on the way there, to be cut anew.
+/// Queues documents of a source behind the id `after` that are indexed or on the way there, to be cut anew; at most
+/// `limit`, in the order of their ids.
 pub(super) async fn queue_documents(
     write: &mut Write,
     tenant_id: TenantId,
     source_id: SourceId,
+    after: Option<DocumentId>,
+    limit: i64,
 ) -> Result<Vec<(DocumentId, String)>> {
-    Ok(on!(write, c => sqlx::query_as(
+    let mut queued: Vec<(DocumentId, String)> = on!(write, c => sqlx::query_as(
         "update document
             set state = 'queued', cut_revision = cut_revision + 1
           where tenant_id = $1
             and source_id = $2
-            and state <> 'failed'
+            and id in (select id
+                         from document
+                        where tenant_id = $1
+                          and source_id = $2
+                          and state <> 'failed'
+                          and ($3 is null or id > $3)
+                        order by id
+                        limit $4)
          returning id, file_key",
-    ).bind(tenant_id).bind(source_id).fetch_all(c).await)?)
+    ).bind(tenant_id).bind(source_id).bind(after).bind(limit).fetch_all(c).await)?;
+    queued.sort_by_key(|(id, _)| id.0);
+    Ok(queued)
 }

@@ -9,8 +9,8 @@ use super::store::forget_item;
 use super::{FILE_LOST, Work, concerns_one_document, enqueue_alone, load_edits, reader, remove_chunks_later};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChunkEditId, ChunkId, TenantId};
-use crate::knowledge::chunks::set_stale;
+use crate::id::{ChunkId, TenantId};
+use crate::knowledge::chunks::{Verdict, set_stale};
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::facts::Facts;
 use crate::knowledge::operator;
@@ -41,8 +41,8 @@ struct Cut {
     text: String,
     facts: Facts,
     chunks: Vec<CutChunk>,
-    /// The owner's changes, and whether their passages are absent.
-    verdicts: Vec<(ChunkEditId, bool)>,
+    /// What became of the owner's changes.
+    verdicts: Vec<Verdict>,
 }
 
 impl<'a> Batch<'a> {

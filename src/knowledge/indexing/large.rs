@@ -11,15 +11,19 @@ use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::{Progress, Work, load_edits, reader, remove_chunks_later, staging};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChunkEditId, ChunkId, TenantId};
+use crate::id::{ChunkId, TenantId};
+use crate::knowledge::chunks::{self, Verdict};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
 use crate::knowledge::facts::Facts;
+use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow, Indexed};
-use crate::knowledge::{chunks, operator};
 use crate::usage;
 
 /// A document that took so long lets others have their turn. What was staged stays, but the file is read again.
 const SLICE: Duration = Duration::from_secs(20 * 60);
+
+/// A document that takes longer to be brought to where it stood is given up.
+const LONGEST_REPLAY: Duration = Duration::from_secs(25 * 60);
 
 /// Why a document fails: a code, and a sentence for its owner.
 type Reason = (String, String);
@@ -28,8 +32,8 @@ type Reason = (String, String);
 enum Staged {
     Whole {
         facts: Facts,
-        /// The owner's changes, and whether their passages are absent.
-        verdicts: Vec<(ChunkEditId, bool)>,
+        /// What became of the owner's changes.
+        verdicts: Vec<Verdict>,
     },
     Unfinished,
     Failed(Reason),
@@ -73,7 +77,7 @@ async fn stage(
     mut rest: DocumentParts,
 ) -> Result<Staged> {
     let started = Instant::now();
-    let staged = take_up(app, tenant_id, work).await?;
+    let (staged, staged_parts) = take_up(app, tenant_id, work).await?;
     let present = PresentChunks::load(app, tenant_id, work).await?;
     let edits = load_edits(app, tenant_id, work).await?;
     let mut cutter = Cutter::new(app, work, title, present, edits);
@@ -83,19 +87,27 @@ async fn stage(
         let (back, cut_part, chunks) = cutter.cut(part, is_last).await?;
         cutter = back;
         add_part(app, tenant_id, work, &staged, &chunks).await?;
-        let mut write = app.db.write(tenant_id).await?;
-        let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
-        staging::insert_chunks(&mut write, tenant_id, work, &rows).await?;
-        staging::insert_text(&mut write, tenant_id, work, (number, start_char), &cut_part.text).await?;
-        write.commit().await?;
+        let is_new = number >= staged_parts;
+        if is_new {
+            let mut write = app.db.write(tenant_id).await?;
+            let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
+            staging::insert_chunks(&mut write, tenant_id, work, &rows).await?;
+            staging::insert_text(&mut write, tenant_id, work, (number, start_char), &cut_part.text).await?;
+            write.commit().await?;
+        }
         if is_last {
             return Ok(Staged::Whole {
                 facts: Facts::of(&cut_part),
                 verdicts: cutter.edits().verdicts(),
             });
         }
-        if started.elapsed() > SLICE {
+        if started.elapsed() > SLICE && is_new {
             return Ok(Staged::Unfinished);
+        }
+        if started.elapsed() > LONGEST_REPLAY {
+            // Nothing was gained by this turn, and nothing would be by the next one.
+            let message = "The document is too large: reading it anew up to where it stood takes too long. Split it into smaller files.";
+            return Ok(Staged::Failed(("too_large".to_owned(), message.to_owned())));
         }
         number += 1;
         start_char += as_i64(cut_part.text.chars().count());
@@ -107,17 +119,20 @@ async fn stage(
     }
 }
 
-/// What an earlier attempt at this version staged; what is left of other versions is dropped.
-async fn take_up(app: &App, tenant_id: TenantId, work: &Work) -> Result<HashMap<ChunkId, ContentKey>> {
+/// What an earlier attempt at this version staged, and how many parts that are; what is left of other versions is
+/// dropped.
+async fn take_up(app: &App, tenant_id: TenantId, work: &Work) -> Result<(HashMap<ChunkId, ContentKey>, i64)> {
     let mut write = app.db.write(tenant_id).await?;
     let left = staging::drop_others(&mut write, tenant_id, work).await?;
     remove_chunks_later(app, &mut write, tenant_id, &left).await?;
     let staged = staging::list(&mut write, tenant_id, work).await?;
+    let parts = staging::count_parts(&mut write, tenant_id, work).await?;
     write.commit().await?;
-    Ok(staged
+    let staged = staged
         .into_iter()
         .map(|(id, content_hash)| (id, content_key(&content_hash)))
-        .collect())
+        .collect();
+    Ok((staged, parts))
 }
 
 /// Puts those chunks of a part into the index that it does not hold yet.
@@ -152,7 +167,7 @@ async fn swap(
     tenant_id: TenantId,
     work: &Work,
     (title, facts): (&str, &Facts),
-    verdicts: &[(ChunkEditId, bool)],
+    verdicts: &[Verdict],
 ) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
     let totals = staging::count(&mut write, tenant_id, work).await?;

@@ -100,6 +100,13 @@ pub(super) async fn insert_text(
     Ok(())
 }
 
+/// How many parts of this version are staged, each with its chunks.
+pub(super) async fn count_parts(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<i64> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select count(*) from staged_text where tenant_id = $1 and document_id = $2 and file_key = $3 and cut_revision = $4",
+    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_one(c).await)?)
+}
+
 /// What is staged of this version.
 pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<Totals> {
     Ok(on!(conn, c => sqlx::query_as(

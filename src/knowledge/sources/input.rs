@@ -215,7 +215,12 @@ pub(super) fn read_url(app: &App, text: &str, field: &str) -> Result<Url> {
             "{field} must have at most {MAX_URL_CHARS} characters"
         )));
     }
-    let mut url = Url::parse(text.trim()).map_err(|_| {
+    let text = text.trim();
+    let is_broken = |character: char| character.is_whitespace() || character.is_control();
+    let parsed = Url::parse(text)
+        .ok()
+        .filter(|url| !text.contains(is_broken) && is_possible_host(url));
+    let mut url = parsed.ok_or_else(|| {
         invalid(format!(
             "{field} must be a whole address, for example https://www.example.com/"
         ))
@@ -235,6 +240,15 @@ pub(super) fn read_url(app: &App, text: &str, field: &str) -> Result<Url> {
             format!("{field} leads to no public address: only public sites can be read"),
         )),
     }
+}
+
+/// Whether the address's host, where it has one by name, is within what names may be (RFC 1035).
+fn is_possible_host(url: &Url) -> bool {
+    let Some(url::Host::Domain(name)) = url.host() else {
+        return true;
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 fn read_urls(app: &App, urls: &[String]) -> Result<Vec<Url>> {

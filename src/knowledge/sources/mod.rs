@@ -4,8 +4,11 @@
 
 mod connection;
 mod events;
+pub(super) mod exclusions;
+mod exclusions_routes;
 mod fields;
 mod input;
+mod kind;
 pub mod operator;
 mod orders;
 mod push;
@@ -18,9 +21,7 @@ pub mod store;
 mod view;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 
 use self::fields::WebsiteInput;
 use self::input::SettingsInput;
@@ -37,6 +38,7 @@ use crate::id::{ChatbotId, SourceId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, tenancy};
 
+pub use kind::{SourceKind, SourceState};
 pub use schedule::Schedule;
 pub use secrets::Secrets;
 pub use settings::Settings;
@@ -82,97 +84,6 @@ impl Source {
             "schedule": self.schedule,
             "chunking": self.chunking,
         }))
-    }
-}
-
-/// What a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    /// Files that people upload: every chatbot has one, and it is never read again.
-    Upload,
-    Website,
-    Sitemap,
-    Pages,
-    Drive,
-    /// Documents that a program puts here.
-    Push,
-}
-
-impl SourceKind {
-    /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::Upload,
-        Self::Website,
-        Self::Sitemap,
-        Self::Pages,
-        Self::Drive,
-        Self::Push,
-    ];
-
-    /// The name in JSON and in the database.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Upload => "upload",
-            Self::Website => "website",
-            Self::Sitemap => "sitemap",
-            Self::Pages => "pages",
-            Self::Drive => "drive",
-            Self::Push => "push",
-        }
-    }
-
-    /// The kind of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Whether there is something elsewhere that can be read again.
-    pub fn is_synced(self) -> bool {
-        matches!(self, Self::Website | Self::Sitemap | Self::Pages | Self::Drive)
-    }
-}
-
-/// Where a source stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceState {
-    /// Nothing is under way.
-    Idle,
-    /// A run waits for its turn.
-    Queued,
-    /// It is being read.
-    Running,
-    /// An owner stopped it; a run that was under way keeps its place.
-    Paused,
-    /// The last run failed; its error says why.
-    Failed,
-}
-
-impl SourceState {
-    /// All states.
-    pub const ALL: [Self; 5] = [
-        Self::Idle,
-        Self::Queued,
-        Self::Running,
-        Self::Paused,
-        Self::Failed,
-    ];
-
-    /// The name in JSON and in the database.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The state of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 

@@ -183,6 +183,13 @@ async fn receive_text(
             "give exactly one of text, markdown and html",
         ));
     };
+    if content.trim().is_empty() {
+        let (field, message) = (
+            format.as_str(),
+            "the text is empty: give at least a word, or delete the document",
+        );
+        return Err(Error::invalid("empty_file", field, message));
+    }
     told.title = request.title.or(told.title.take());
     told.url = request.url.or(told.url.take());
     told.language = request.language.or(told.language.take());

@@ -39,6 +39,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(super::events::stream_source_events))
         .routes(routes!(list_source_documents))
         .merge(push_routes::routes())
+        .merge(super::exclusions_routes::routes())
 }
 
 /// What new sources can be.

@@ -41,7 +41,7 @@ pub struct Schedule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 44_640, example = 1440)]
     pub every_minutes: Option<u32>,
-    /// Minute, hour, day of the month, month, day of the week.
+    /// Minute, hour, day of the month (`L` is its last), month, day of the week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "0 3 * * *")]
     pub cron: Option<String>,
@@ -147,7 +147,12 @@ fn times(text: &str) -> Result<Vec<Cron>> {
         .seconds(Seconds::Disallowed)
         .year(Year::Disallowed)
         .build();
-    let whole = parser.parse(text).map_err(|_| wrong())?;
+    let whole = parser.parse(text).map_err(|_| {
+        refuse(
+            "schedule.cron",
+            "cron has a field that is none: minute is 0 to 59, hour 0 to 23, day of the month 1 to 31, month 1 to 12, day of the week 0 to 7, each a number, a range such as 1-5, a list such as 1,15, a step such as */15, or *",
+        )
+    })?;
     let (hours, minutes) = (whole.pattern.hours.values(), whole.pattern.minutes.values());
     if whole.pattern.hours.from_wildcard || hours.len() * minutes.len() > MAX_TIMES_A_DAY {
         return Ok(vec![whole]);

@@ -104,7 +104,8 @@ impl Settings {
 
     /// What a source is called that nobody gave a name.
     pub(super) fn usual_name(&self) -> String {
-        let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
+        // A host may be longer than a name.
+        let host = |url: &Url| -> String { url.host_str().unwrap_or_default().chars().take(150).collect() };
         match self {
             Self::Upload => "Uploaded files".to_owned(),
             Self::Website(website) => host(&website.url),

@@ -13,6 +13,7 @@ use crate::db::Write;
 use crate::error::Result;
 use crate::id::{DocumentId, TenantId};
 use crate::jobs;
+use crate::knowledge::chunks;
 use crate::knowledge::jobs::RemoveDocuments;
 
 /// When a run looks again whether its documents are indexed: after this time, and this much more for each that is left.
@@ -174,9 +175,12 @@ impl Tally {
 }
 
 /// Ends the run, with what it came to.
-async fn finish(app: &App, hold: &Hold, tally: &Tally, notes: Vec<Note>, held: i64) -> Result<()> {
+async fn finish(app: &App, hold: &Hold, tally: &Tally, mut notes: Vec<Note>, held: i64) -> Result<()> {
     let (place, now) = (hold.place, app.clock.now());
     let mut write = app.db.write(place.tenant_id).await?;
+    if chunks::count_resting(&mut write, place.tenant_id, place.source_id).await? > 0 {
+        notes.push(Note::ChangesRest);
+    }
     let progress = Progress {
         notes: notes.clone(),
         ..Progress::default()
@@ -207,7 +211,7 @@ async fn finish(app: &App, hold: &Hold, tally: &Tally, notes: Vec<Note>, held: i
         counts.unchanged += documents::count_unseen(&mut write, place).await?;
     }
     let failed = store::set_counts(&mut write, place, &counts).await?;
-    let is_limited_only = |note: &Note| *note == Note::PageLimit;
+    let is_limited_only = |note: &Note| matches!(note, Note::PageLimit | Note::ChangesRest);
     let has_doubts = hold
         .run
         .notes

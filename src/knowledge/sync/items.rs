@@ -40,6 +40,8 @@ pub(super) struct Item {
     pub text_hash: Option<String>,
     pub reader_version: Option<i64>,
     pub(super) links: Option<String>,
+    /// Its document was deleted by hand, and is not wanted back.
+    pub is_excluded: bool,
 }
 
 impl Item {
@@ -74,6 +76,7 @@ impl Item {
             text_hash: None,
             reader_version: None,
             links: None,
+            is_excluded: false,
         }
     }
 
@@ -215,7 +218,11 @@ pub(super) async fn list_waiting(
 ) -> Result<Vec<Item>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select item_key, url, depth, attempts, document_id, etag, last_modified, listed_version, read_version, read_at, known_as,
-                moved_to, body_hash, text_hash, reader_version, links
+                moved_to, body_hash, text_hash, reader_version, links,
+                exists(select 1
+                         from source_exclusion x
+                        where x.source_id = source_item.source_id
+                          and x.item_key = source_item.item_key) as is_excluded
            from source_item
           where tenant_id = $1
             and source_id = $2

@@ -135,16 +135,19 @@ pub enum Note {
     ManyFailures,
     /// Too many documents vanished at once: they are kept.
     RemovalsHeld,
+    /// Owners' changes of chunks have no passage to hold for.
+    ChangesRest,
 }
 
 impl Note {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::PageLimit,
         Self::StartUnreadable,
         Self::RobotsUnavailable,
         Self::SitemapUnreadable,
         Self::ManyFailures,
         Self::RemovalsHeld,
+        Self::ChangesRest,
     ];
 
     /// The stable code.
@@ -156,6 +159,7 @@ impl Note {
             Self::SitemapUnreadable => "sitemap_unreadable",
             Self::ManyFailures => "many_failures",
             Self::RemovalsHeld => "removals_held",
+            Self::ChangesRest => "changes_rest",
         }
     }
 
@@ -179,6 +183,9 @@ impl Note {
             }
             Self::RemovalsHeld => {
                 "Unusually many documents vanished at once, so they are kept. If that is right, start a sync with accept_removals."
+            }
+            Self::ChangesRest => {
+                "Changes that you made to chunks rest, since the words that you made them to have changed. Documents with stale_changes list them."
             }
         }
     }

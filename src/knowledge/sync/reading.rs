@@ -356,6 +356,9 @@ async fn read_item(
         item.forget();
     }
     let mut reading = driver.read(&item, begin_until).await?;
+    if item.is_excluded {
+        leave_out(&mut reading);
+    }
     let file_key = match &mut reading.outcome {
         Outcome::Content(content) => keep(app, tenant_id, &item, content).await?,
         _ => None,
@@ -365,6 +368,14 @@ async fn read_item(
         reading,
         file_key,
     })
+}
+
+/// What an owner deleted is not kept; what it names may be.
+fn leave_out(reading: &mut Reading) {
+    if let Outcome::Content(content) = &mut reading.outcome {
+        let validators = std::mem::take(&mut content.validators);
+        reading.outcome = Outcome::NotKept { validators };
+    }
 }
 
 /// Puts content in place that is not there already.

@@ -18,6 +18,7 @@ const PLAIN_QUERY: &[&str] = &[
     "from",
     "to",
     "from_chunk",
+    "after_stale",
     "title",
     "url",
     "language",
@@ -57,10 +58,11 @@ pub enum Kind {
     Source,
     Run,
     Chunk,
+    Exclusion,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Chatbot,
         Self::Document,
         Self::Conversation,
@@ -70,6 +72,7 @@ impl Kind {
         Self::Source,
         Self::Run,
         Self::Chunk,
+        Self::Exclusion,
     ];
 }
 
@@ -226,6 +229,7 @@ impl Operation {
             ("sources", "id") => Kind::Source,
             ("runs", "run_id") => Kind::Run,
             ("chunks", "chunk_id") => Kind::Chunk,
+            ("exclusions", "exclusion_id") => Kind::Exclusion,
             // Named by who puts it there: no id of ours.
             ("documents", "external_id") => return "returns%2Fdomestic".to_owned(),
             _ => panic!("{}: make a fixture for {{{parameter}}} of {above}", self.name()),

@@ -101,6 +101,24 @@ pub fn stored_files(data_dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Leaves a page out of a source, as deleting its document does; the exclusion's id.
+pub async fn exclude_page(tenant: &Tenant<'_>, source_id: &str, key: &str) -> String {
+    let (id, source_id): (Uuid, Uuid) = (Uuid::now_v7(), source_id.parse().expect("an id"));
+    let now = tenant.service.app.clock.now();
+    let mut write = tenant
+        .service
+        .app
+        .db
+        .write(tenant.id)
+        .await
+        .expect("a transaction");
+    on!(write, c => sqlx::query("insert into source_exclusion (id, tenant_id, source_id, item_key, title, created_at) values ($1, $2, $3, $4, $4, $5)")
+        .bind(id).bind(tenant.id).bind(source_id).bind(key).bind(now).execute(c).await.map(drop))
+    .expect("a row");
+    write.commit().await.expect("committed");
+    id.to_string()
+}
+
 /// How many rows a table has, of all tenants.
 pub async fn count_rows(service: &TestApp, table: &str) -> i64 {
     let statement = format!("select count(*) from {table}");

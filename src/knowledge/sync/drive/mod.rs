@@ -5,6 +5,7 @@
 //! new or changed and removes what is gone. Where changes go on from is fetched before anything is listed, so nothing
 //! falls between two runs.
 
+mod cursor;
 mod store;
 mod verdict;
 
@@ -12,23 +13,23 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use ingest::loader::drive::{Drive, DriveError, Scope, Tree, TreeChanges};
-use serde::{Deserialize, Serialize};
+use ingest::loader::drive::{Drive, DriveError, Node, Scope, Tree, TreeChanges};
 use tokio::time::Instant;
 
+use self::cursor::{ChangeToken, Cursor};
 use self::store::Refusal;
 use self::verdict::{failed, list_error, version};
 use super::driver::{Content, Driver, File, Found, Known, ListError, Listing, Outcome, Reading, Retry};
 use super::items::{Item, KnownAs, Place, Validators};
 use crate::app::App;
 use crate::db::Write;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{SourceId, TenantId};
 use crate::integrations::google;
-use crate::knowledge::files::{StagedFile, clean_name};
+use crate::knowledge::files::clean_name;
 use crate::knowledge::sources::Source;
 use crate::knowledge::sources::settings::Settings;
 use crate::secrets;
@@ -63,7 +64,7 @@ pub(super) struct DriveDriver {
     is_connection: bool,
     shrink_limit_percent: u8,
     /// None until it is loaded.
-    tree: tokio::sync::Mutex<Option<Tree>>,
+    graph: tokio::sync::Mutex<Option<Graph>>,
     /// What of the tree is not stored yet.
     unstored: Mutex<TreeChanges>,
     obstacle: Mutex<Option<DriveError>>,
@@ -71,25 +72,11 @@ pub(super) struct DriveDriver {
     forgets_refusals: AtomicBool,
 }
 
-/// Where listing stands.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "at", rename_all = "snake_case")]
-enum Cursor {
-    /// The graph is not complete yet.
-    Graph,
-    /// Documents behind this id are left to be compared.
-    Documents { after: String },
-}
-
-/// What a run leaves for the next one.
-#[derive(Serialize, Deserialize)]
-struct ChangeToken {
-    token: String,
-    /// The shared drive whose changes it is of.
-    drive_id: Option<String>,
-    /// Changes are of use only for the scope whose files are known.
-    scope: Scope,
-    listed_at: DateTime<Utc>,
+/// The graph of files, and what it comes to.
+struct Graph {
+    tree: Tree,
+    /// What is in scope and can be read, by id; none until the graph is complete.
+    documents: Option<Vec<Node>>,
 }
 
 impl DriveDriver {
@@ -115,7 +102,7 @@ impl DriveDriver {
             },
             is_connection: credentials.is_none(),
             shrink_limit_percent: settings.shrink_limit_percent,
-            tree: tokio::sync::Mutex::new(None),
+            graph: tokio::sync::Mutex::new(None),
             unstored: Mutex::default(),
             obstacle: Mutex::default(),
             forgets_refusals: AtomicBool::new(false),
@@ -127,21 +114,28 @@ impl DriveDriver {
             Some(cursor) => Some(serde_json::from_str(cursor)?),
             None => None,
         };
-        let mut held = self.tree.lock().await;
-        let tree = match &mut *held {
-            Some(tree) => tree,
+        let mut held = self.graph.lock().await;
+        let graph = match &mut *held {
+            Some(graph) => graph,
             none => {
                 let mut conn = self.app.db.read(self.tenant_id).await?;
                 let nodes = store::list_nodes(&mut conn, self.tenant_id, self.source_id).await?;
-                none.insert(Tree::new(self.scope.clone(), nodes))
+                none.insert(Graph {
+                    tree: Tree::new(self.scope.clone(), nodes),
+                    documents: None,
+                })
             }
         };
         let listing = match cursor {
-            None => self.begin(tree, known).await?,
-            Some(Cursor::Graph) => self.explore(tree).await?,
-            Some(Cursor::Documents { after }) => Ok(self.compare(tree, &after, known).await?),
+            None => self.begin(&mut graph.tree, known).await?,
+            Some(Cursor::Graph) => self.explore(&mut graph.tree).await?,
+            Some(Cursor::Documents { after }) => {
+                let in_scope = || graph.tree.documents().into_iter().cloned().collect();
+                let documents = graph.documents.get_or_insert_with(in_scope);
+                Ok(self.compare(documents, &after, known).await?)
+            }
         };
-        *self.unstored.lock().unwrap_or_else(PoisonError::into_inner) = tree.take_changes();
+        *self.unstored.lock().unwrap_or_else(PoisonError::into_inner) = graph.tree.take_changes();
         Ok(listing)
     }
 
@@ -264,15 +258,14 @@ impl DriveDriver {
     }
 
     /// Names the documents that are to be read, and on the last page those that are gone.
-    async fn compare(&self, tree: &Tree, after: &str, known: &Known) -> Result<Listing> {
+    async fn compare(&self, documents: &[Node], after: &str, known: &Known) -> Result<Listing> {
         let reads_everything = known.change_token.is_none();
+        let start = documents.partition_point(|node| node.id.as_str() <= after);
+        let end = documents.len().min(start + DOCUMENTS_PER_PAGE);
+        let (page, is_last) = (&documents[start..end], end == documents.len());
+        let keys: Vec<&str> = page.iter().map(|node| node.id.as_str()).collect();
         let mut conn = self.app.db.read(self.tenant_id).await?;
-        let items = store::list_items(&mut conn, self.tenant_id, self.source_id).await?;
-        drop(conn);
-        let documents = tree.documents();
-        let mut rest = documents.iter().filter(|node| node.id.as_str() > after);
-        let page: Vec<_> = rest.by_ref().take(DOCUMENTS_PER_PAGE).collect();
-        let is_last = rest.next().is_none();
+        let items = store::list_items(&mut conn, self.tenant_id, self.source_id, &keys).await?;
         let mut listing = match page.last() {
             Some(last) if !is_last => Listing::up_to(&Cursor::Documents {
                 after: last.id.clone(),
@@ -298,10 +291,11 @@ impl DriveDriver {
         }
         if is_last {
             let present: HashSet<&str> = documents.iter().map(|node| node.id.as_str()).collect();
-            let gone = items
+            let known = store::list_present(&mut conn, self.tenant_id, self.source_id).await?;
+            listing.gone = known
                 .into_iter()
-                .filter(|(key, item)| !present.contains(key.as_str()) && !item.is_gone());
-            listing.gone = gone.map(|(key, _)| key).collect();
+                .filter(|key| !present.contains(key.as_str()))
+                .collect();
         }
         Ok(listing)
     }
@@ -360,7 +354,7 @@ impl DriveDriver {
         let file_name = clean_name(download.file_name());
         let staged = incoming.finish().await?;
         let bytes = staged.size_bytes;
-        let (format, staged) = detect(staged, &file_name).await?;
+        let (format, staged) = staged.detect(&file_name).await?;
         let media = self.app.extractor.media();
         let format = match format.and_then(|format| media.accept(format)) {
             Ok(format) => format,
@@ -447,6 +441,9 @@ impl Driver for DriveDriver {
             if self.obstacle().is_some() || Instant::now() >= begin_until {
                 return Ok(Outcome::NotBegun.into());
             }
+            if item.is_excluded {
+                return Ok(Outcome::Skipped.into());
+            }
             self.read_file(item).await
         })
     }
@@ -467,29 +464,4 @@ impl Driver for DriveDriver {
     fn shrink_limit_percent(&self) -> i64 {
         self.shrink_limit_percent.into()
     }
-}
-
-impl Listing {
-    fn up_to(cursor: &Cursor) -> Result<Self> {
-        Ok(Self {
-            next_cursor: Some(serde_json::to_string(cursor)?),
-            // What is gone is said in so many words, also when everything was listed.
-            is_changes: true,
-            ..Self::default()
-        })
-    }
-}
-
-/// What a file is, told from its bytes, off the async threads.
-async fn detect(
-    staged: StagedFile,
-    file_name: &str,
-) -> Result<(Result<ingest::Format, ingest::ExtractError>, StagedFile)> {
-    let file_name = file_name.to_owned();
-    tokio::task::spawn_blocking(move || {
-        let format = ingest::Format::detect_file(staged.path(), &file_name)?;
-        Ok((format, staged))
-    })
-    .await
-    .map_err(Error::internal)?
 }

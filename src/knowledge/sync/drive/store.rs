@@ -77,11 +77,12 @@ pub(super) async fn store_nodes(write: &mut Write, place: Place, changes: &TreeC
     Ok(())
 }
 
-/// All items of the source, by key.
+/// What was read of these files, by their keys.
 pub(super) async fn list_items(
     conn: &mut Conn,
     tenant_id: TenantId,
     source_id: SourceId,
+    keys: &[&str],
 ) -> Result<HashMap<String, KnownItem>> {
     #[derive(FromRow)]
     struct Row {
@@ -93,25 +94,51 @@ pub(super) async fn list_items(
         error_code: Option<String>,
         read_with: Option<String>,
     }
-    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(
-        "select i.item_key, i.state, i.read_version, i.reader_version, d.id is not null as has_document,
-                case when d.state = 'failed' then coalesce(d.error_code, '') end as error_code, d.read_with
-           from source_item i
-           left join document d on d.id = i.document_id and d.tenant_id = $1
-          where i.tenant_id = $1
-            and i.source_id = $2",
-    ).bind(tenant_id).bind(source_id).fetch_all(c).await)?;
-    let items = rows.into_iter().map(|row| {
-        let item = KnownItem {
-            state: row.state,
-            read_version: row.read_version,
-            reader_version: row.reader_version,
-            has_document: row.has_document,
-            failed: row.error_code.map(|code| (code, row.read_with)),
-        };
-        (row.item_key, item)
-    });
-    Ok(items.collect())
+    let mut items = HashMap::with_capacity(keys.len());
+    for group in keys.chunks(ROWS_AT_ONCE) {
+        let rows: Vec<Row> = on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "select i.item_key, i.state, i.read_version, i.reader_version, d.id is not null as has_document,
+                        case when d.state = 'failed' then coalesce(d.error_code, '') end as error_code, d.read_with
+                   from source_item i
+                   left join document d on d.id = i.document_id and d.tenant_id = i.tenant_id
+                  where i.tenant_id = ",
+            );
+            query.push_bind(tenant_id).push(" and i.source_id = ").push_bind(source_id).push(" and i.item_key in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|key| {
+                list.push_bind(*key);
+            });
+            query.push(")");
+            query.build_query_as().fetch_all(c).await
+        })?;
+        items.extend(rows.into_iter().map(|row| {
+            let item = KnownItem {
+                state: row.state,
+                read_version: row.read_version,
+                reader_version: row.reader_version,
+                has_document: row.has_document,
+                failed: row.error_code.map(|code| (code, row.read_with)),
+            };
+            (row.item_key, item)
+        }));
+    }
+    Ok(items)
+}
+
+/// The keys of all files that are not known to be gone.
+pub(super) async fn list_present(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<Vec<String>> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select item_key
+           from source_item
+          where tenant_id = $1
+            and source_id = $2
+            and (state <> 'gone' or document_id is not null)",
+    ).bind(tenant_id).bind(source_id).fetch_all(c).await)?)
 }
 
 pub(super) async fn find_refusal(conn: &mut Conn, place: FilePlace<'_>) -> Result<Option<Refusal>> {

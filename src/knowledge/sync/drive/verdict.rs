@@ -75,8 +75,4 @@ impl KnownItem {
             && self.reader_version == Some(text::reader_version())
             && matches!(self.state.as_str(), "new" | "changed" | "unchanged")
     }
-
-    pub(super) fn is_gone(&self) -> bool {
-        self.state == "gone" && !self.has_document
-    }
 }
