@@ -26,6 +26,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 struct Readable {
     name: String,
     bytes: Vec<u8>,
+    /// See [`FoundFile::is_named`].
+    is_named: bool,
 }
 
 /// Sends all files and waits until they are indexed, or failed.
@@ -56,6 +58,7 @@ pub(super) async fn upload(
                     let readable = Readable {
                         name: file.name,
                         bytes,
+                        is_named: file.is_named,
                     };
                     if format.is_some_and(Format::is_media) {
                         // Only the server knows whether somebody reads these for it.
@@ -138,10 +141,10 @@ async fn send_alone(
     sent: &mut BTreeMap<String, Value>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let name = file.name.clone();
+    let (name, is_named) = (file.name.clone(), file.is_named);
     match post(desk, args, &[file]).await {
         Ok(documents) => sent.extend(documents),
-        Err(refusal) if is_unsupported(&refusal) => {
+        Err(refusal) if is_unsupported(&refusal) && !is_named => {
             report.skipped.push(format!("{name}: {}", Failure::from(refusal)));
         }
         Err(refusal) if concerns_a_file(&refusal) => {
