@@ -1,7 +1,10 @@
 //! What the crate costs: texts embedded per second, the latency of a short question, writes and searches of the embedded
-//! index, memory. `cargo bench -p retrieval`, or `cargo bench -p retrieval -- index` for a part.
+//! index, memory. `cargo bench -p retrieval`, or `cargo bench -p retrieval -- index` for a part. `growth` is left out
+//! unless named: it writes until an index is large (`-- growth words 300000`, or `vectors`, and after it a number of
+//! tenants).
 //!
-//! Figures go to the standard output, one a line, to be compared with those of another commit on the same machine.
+//! Figures go to the standard output, one a line, to be compared with those of another commit on the same machine. Rates
+//! are per second of processor time where it says so, which work beside it on the same machine does not change.
 
 use std::io::Write;
 use std::path::Path;
@@ -37,6 +40,11 @@ fn main() {
         }
         if runs("embed") {
             embed().await;
+        }
+        if wanted.first().is_some_and(|name| name == "growth") {
+            let number = |position: usize| wanted.get(position).and_then(|text| text.parse().ok());
+            let with_vectors = wanted.get(1).is_some_and(|side| side == "vectors");
+            growth(with_vectors, number(2).unwrap_or(100_000), number(3).unwrap_or(1)).await;
         }
     });
 }
@@ -119,6 +127,106 @@ async fn index_single_writes() {
     index.close().await.expect("closed");
 }
 
+/// Writes `chunks` chunks and measures each time their number has doubled.
+async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
+    const BATCH: u64 = 250;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = if with_vectors {
+        open(dir.path())
+    } else {
+        open_words(dir.path())
+    };
+    let mut latencies = Vec::new();
+    let (mut cpu, mut started, mut written) = (cpu_seconds(), Instant::now(), 0);
+    let mut mark = 10_000.min(chunks);
+    for start in (0..chunks).step_by(BATCH as usize) {
+        let points = (start..start + BATCH)
+            .map(|n| Point {
+                vector: with_vectors.then(|| vector(n)),
+                ..point(n)
+            })
+            .collect();
+        let began = Instant::now();
+        index
+            .upsert(tenant(start / BATCH % tenants), points)
+            .await
+            .expect("stored");
+        latencies.push(began.elapsed());
+        written += BATCH;
+        if start + BATCH < mark {
+            continue;
+        }
+        mark = (mark * 2).min(chunks);
+        let what = format!("{} chunks, {tenants} tenants", start + BATCH);
+        report(
+            &format!("{what}: the last {written} upserts"),
+            format!(
+                "{:.0} a second of processor time, {:.0} a second, {}",
+                written as f64 / (cpu_seconds() - cpu),
+                written as f64 / started.elapsed().as_secs_f64(),
+                percentiles(std::mem::take(&mut latencies)),
+            ),
+        );
+        report(&format!("{what}: memory"), memory());
+        report(
+            &format!("{what}: on disk"),
+            format!("{} MiB", disk_bytes(dir.path()) >> 20),
+        );
+        searches(
+            &format!("{what}: search by words"),
+            &index,
+            |n| tenant(n % tenants),
+            false,
+        )
+        .await;
+        if with_vectors {
+            searches(
+                &format!("{what}: hybrid search"),
+                &index,
+                |n| tenant(n % tenants),
+                true,
+            )
+            .await;
+        }
+        (cpu, started, written) = (cpu_seconds(), Instant::now(), 0);
+    }
+    let (cpu, started) = (cpu_seconds(), Instant::now());
+    index.close().await.expect("closed");
+    report(
+        "closing",
+        format!(
+            "{:.2} s, {:.2} s of processor time",
+            started.elapsed().as_secs_f64(),
+            cpu_seconds() - cpu
+        ),
+    );
+    let started = Instant::now();
+    let index = if with_vectors {
+        open(dir.path())
+    } else {
+        open_words(dir.path())
+    };
+    report("opening", format!("{:.2} s", started.elapsed().as_secs_f64()));
+    report("memory after reopening", memory());
+    searches(
+        "search by words after reopening",
+        &index,
+        |n| tenant(n % tenants),
+        false,
+    )
+    .await;
+    if with_vectors {
+        searches(
+            "hybrid search after reopening",
+            &index,
+            |n| tenant(n % tenants),
+            true,
+        )
+        .await;
+    }
+    index.close().await.expect("closed");
+}
+
 async fn embed() {
     const TEXTS: usize = 64;
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/all-MiniLM-L6-v2"));
@@ -190,6 +298,16 @@ fn open(dir: &Path) -> EmbeddedIndex {
     EmbeddedIndex::open(options).expect("an index")
 }
 
+fn open_words(dir: &Path) -> EmbeddedIndex {
+    let options = EmbeddedOptions {
+        dir: dir.to_owned(),
+        model_id: None,
+        dimension: None,
+        shards: DEFAULT_SHARDS,
+    };
+    EmbeddedIndex::open(options).expect("an index")
+}
+
 fn tenant(n: u64) -> TenantId {
     TenantId(Uuid::from_u128(u128::from(n) + 1))
 }
@@ -236,7 +354,47 @@ fn rate(count: u64, elapsed: Duration) -> String {
 fn percentiles(mut latencies: Vec<Duration>) -> String {
     latencies.sort();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    format!("p50 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.99))
+    format!(
+        "p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms",
+        at(0.5),
+        at(0.95),
+        at(0.99)
+    )
+}
+
+/// Processor time of all threads so far.
+fn cpu_seconds() -> f64 {
+    /// `USER_HZ`, which is 100 on every Linux.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let ticks = |position: usize| {
+        fields
+            .get(position)
+            .and_then(|field| field.parse().ok())
+            .unwrap_or(0.0)
+    };
+    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+/// Bytes that the files below `dir` take on the disk.
+fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 /// What the process has in memory, of its own and of files.

@@ -1,11 +1,11 @@
 //! The keyword side: text to terms, terms to BM25 weights (Robertson and Zaragoza, "The Probabilistic Relevance
 //! Framework", 2009).
 //!
-//! A chunk becomes a sparse vector of term frequencies, saturated and normalised by length; a question becomes one of
-//! ones; the engine multiplies by the inverse document frequency of its own shard. Both sides go through [`terms`], and
-//! terms are stored as hashes: changing anything here makes stored vectors unfindable, so it needs a new [`ANALYSIS`].
+//! A chunk becomes its terms with their frequencies, saturated and normalised by length; a question becomes its terms; an
+//! index multiplies by the inverse document frequency among the tenant's chunks. Both go through [`terms`], and terms are
+//! stored as hashes: changing anything here makes stored chunks unfindable, so it needs a new [`ANALYSIS`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use qdrant_rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
@@ -43,10 +43,6 @@ pub(super) struct SparseTerms {
 }
 
 impl SparseTerms {
-    pub(super) fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
-    }
-
     fn from_sorted(entries: impl Iterator<Item = (u32, f32)>) -> Self {
         let (hashes, weights) = entries.unzip();
         Self { hashes, weights }
@@ -71,13 +67,13 @@ pub(super) fn weigh_document(text: &str) -> SparseTerms {
     }))
 }
 
-/// One for each different term of a question.
-pub(super) fn weigh_query(text: &str) -> SparseTerms {
-    let mut distinct: BTreeMap<u32, f32> = BTreeMap::new();
+/// The different terms of a question, in rising order.
+pub(super) fn query_terms(text: &str) -> Vec<u32> {
+    let mut distinct = BTreeSet::new();
     terms(text, Side::Query, |term| {
-        distinct.insert(hash(term), 1.0);
+        distinct.insert(hash(term));
     });
-    SparseTerms::from_sorted(distinct.into_iter())
+    distinct.into_iter().collect()
 }
 
 /// Documents offer more terms than a query asks for, so that a query finds them by each of its own.
@@ -206,14 +202,13 @@ mod tests {
 
     /// Share of the query's terms that the document offers.
     fn coverage(query: &str, document: &str) -> f32 {
-        let asked = weigh_query(query);
+        let asked = query_terms(query);
         let offered = weigh_document(document);
         let met = asked
-            .hashes
             .iter()
             .filter(|term| offered.hashes.binary_search(term).is_ok())
             .count();
-        met as f32 / asked.hashes.len().max(1) as f32
+        met as f32 / asked.len().max(1) as f32
     }
 
     #[test]
@@ -278,8 +273,8 @@ mod tests {
 
     #[test]
     fn nothing_to_say_gives_no_terms() {
-        assert!(weigh_document("").is_empty());
-        assert!(weigh_query("the of and ... !?").is_empty());
+        assert_eq!(weigh_document(""), SparseTerms::default());
+        assert!(query_terms("the of and ... !?").is_empty());
     }
 
     proptest! {
@@ -288,7 +283,7 @@ mod tests {
             let document = weigh_document(&text);
             prop_assert!(document.hashes.windows(2).all(|pair| pair[0] < pair[1]));
             prop_assert!(document.weights.iter().all(|weight| *weight > 0.0 && weight.is_finite()));
-            prop_assert!(weigh_query(&text).is_empty() || coverage(&text, &text) == 1.0);
+            prop_assert!(query_terms(&text).is_empty() || coverage(&text, &text) == 1.0);
         }
     }
 }

@@ -43,6 +43,14 @@ async fn it_keeps_the_rules_of_all_backends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn it_finds_the_nearest_of_100_000() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+
+    conformance::at_100_000_chunks(&open(dir.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_stored_is_there_after_reopening() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for round in 0..5 {
@@ -162,6 +170,7 @@ pub(crate) const SMALL: Tuning = Tuning {
     exact_up_to_kib: 10,
     optimise_after_points: 150,
     checkpoint_bytes: 100_000,
+    fresh_bytes: 100_000,
     engine_log_bytes_busy: 5 << 20,
     engine_log_bytes_idle: 5 << 20,
     close_grace: std::time::Duration::from_secs(60),

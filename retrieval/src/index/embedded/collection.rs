@@ -10,8 +10,12 @@ use super::shard::unavailable;
 use crate::TenantId;
 use crate::index::{IndexError, keyword};
 
-/// Number of the layout of directories and files; a change means building the index again from the rows.
-const LAYOUT: u32 = 1;
+/// Number of the layout of directories and files.
+const LAYOUT: u32 = 2;
+
+/// A layout whose shards are taken over when they are opened (`migrate`). Its number goes first, so that the version that
+/// wrote it does not open a directory of which it knows half.
+const EARLIER_LAYOUT: u32 = 1;
 
 const MANIFEST_FILE: &str = "manifest.json";
 const LOCK_FILE: &str = "lock";
@@ -55,7 +59,15 @@ impl Collection {
         };
         let path = dir.join(MANIFEST_FILE);
         let manifest = match fs::read(&path) {
-            Ok(bytes) => accept(&dir, &bytes, &wanted)?,
+            Ok(bytes) => {
+                let mut found = accept(&dir, &bytes, &wanted)?;
+                if found.layout != LAYOUT {
+                    found.layout = LAYOUT;
+                    write_whole(&path, &found)
+                        .map_err(|error| unavailable("cannot write the index manifest", error))?;
+                }
+                found
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 write_whole(&path, &wanted)
                     .map_err(|error| unavailable("cannot write the index manifest", error))?;
@@ -108,7 +120,8 @@ fn accept(dir: &Path, bytes: &[u8], wanted: &Manifest) -> Result<Manifest, Index
     };
     let found: Manifest = serde_json::from_slice(bytes)
         .map_err(|error| damaged(format!("the manifest cannot be read: {error}")))?;
-    if (found.layout, found.analysis) != (wanted.layout, wanted.analysis) {
+    let is_known = [LAYOUT, EARLIER_LAYOUT].contains(&found.layout);
+    if !is_known || found.analysis != wanted.analysis {
         return Err(damaged(
             "written by another version of this program; delete it and index again".to_owned(),
         ));
@@ -193,6 +206,22 @@ mod tests {
         };
 
         assert_eq!(shards_of(4), shards_of(9));
+    }
+
+    #[test]
+    fn a_directory_of_an_earlier_version_is_opened_and_from_then_on_ours() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        drop(Collection::open(root.path(), None, 3).expect("free"));
+        let path = root.path().join("keyword-0").join(MANIFEST_FILE);
+        let read = || fs::read_to_string(&path).expect("the manifest");
+        fs::write(&path, read().replace("\"layout\": 2", "\"layout\": 1")).expect("written");
+
+        assert_eq!(Collection::open(root.path(), None, 4).expect("known").shards(), 3);
+
+        assert!(read().contains("\"layout\": 2"), "{}", read());
+        fs::write(&path, read().replace("\"layout\": 2", "\"layout\": 9")).expect("written");
+        let error = Collection::open(root.path(), None, 4).expect_err("of a version to come");
+        assert!(error.to_string().contains("another version"), "{error}");
     }
 
     #[test]

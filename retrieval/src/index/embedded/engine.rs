@@ -1,5 +1,5 @@
-//! One shard of `qdrant-edge`: how it is laid out, opened, changed, asked and kept small. The only file that knows the
-//! engine's operations; it is synchronous and knows no threads.
+//! The vector side of a shard, on `qdrant-edge`: how it is laid out, opened, changed, asked and kept small. The only file
+//! that knows the engine's operations; it is synchronous and knows no threads.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -9,17 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qdrant_edge::{
-    CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeSparseVectorParams,
-    EdgeVectorParams, FieldIndexOperations, HnswIndexConfig, Modifier, NamedQuery, OperationError, PointId,
-    PointInsertOperations, PointOperations, QueryEnum, Record, ScoredPoint, SearchParams, SearchRequest,
-    UpdateOperation, VectorInternal, WalOptions, WithPayloadInterface, WithVector,
+    CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams,
+    FieldIndexOperations, HnswIndexConfig, NamedQuery, OperationError, PointId, PointInsertOperations,
+    PointOperations, QueryEnum, Record, ScoredPoint, SearchParams, SearchRequest, UpdateOperation,
+    VectorInternal, WalOptions, WithPayloadInterface, WithVector,
 };
 
 use super::filter::{self, TenantFilter};
 use super::operation::{Change, Operation, PreparedPoint};
-use super::stored::{self, DENSE, KEYWORD};
+use super::stored::{self, DENSE};
 use super::tuning::Tuning;
-use crate::index::keyword::SparseTerms;
 use crate::{DocumentId, TenantId};
 
 /// The engine's own log: it numbers operations by it and writes every operation there, but never reads one back. Small
@@ -41,17 +40,15 @@ const DELETED_SHARE: f64 = 0.1;
 /// Points handed to the engine at once; bounds the size of an entry of its log.
 const APPLY_BATCH: usize = 256;
 
-/// One open shard. Dropping it writes everything down.
+/// The engine of one shard, open. Dropping it writes everything down.
 pub(super) struct Engine {
     shard: EdgeShard,
-    has_vectors: bool,
 }
 
-/// What a shard holds and how it is kept.
+/// What an engine holds and how it is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// `None` for a shard that finds by words alone.
-    pub(super) dimension: Option<usize>,
+    pub(super) dimension: usize,
     pub(super) tuning: Tuning,
 }
 
@@ -99,10 +96,7 @@ impl Engine {
         trim_engine_log(path)?;
         await_log_lock(path)?;
         let shard = EdgeShard::load(path, Some(config(layout)))?;
-        Ok(Self {
-            shard,
-            has_vectors: layout.dimension.is_some(),
-        })
+        Ok(Self { shard })
     }
 
     /// Does one operation. Doing it again changes nothing.
@@ -141,30 +135,12 @@ impl Engine {
         vector: Vec<f32>,
         limit: usize,
     ) -> Result<Vec<Found>, OperationError> {
-        let found = self.search(filter, VectorInternal::Dense(vector.clone()), DENSE, limit, false)?;
+        let found = self.search(filter, vector.clone(), limit, false)?;
         if !found.is_empty() {
             return Ok(found);
         }
         // There may be nothing, or a graph whose entries are all deleted.
-        self.search(filter, VectorInternal::Dense(vector), DENSE, limit, true)
-    }
-
-    /// The points with the highest BM25 score; all of them have at least one of the terms.
-    pub(super) fn with_terms(
-        &self,
-        filter: &TenantFilter,
-        terms: SparseTerms,
-        limit: usize,
-    ) -> Result<Vec<Found>, OperationError> {
-        let mut found = self.search(
-            filter,
-            VectorInternal::Sparse(stored::sparse(terms)),
-            KEYWORD,
-            limit,
-            false,
-        )?;
-        found.retain(|point| point.score > 0.0);
-        Ok(found)
+        self.search(filter, vector, limit, true)
     }
 
     /// What is stored beside these points of the tenant, vectors only where asked. Points deleted meanwhile are missing.
@@ -194,10 +170,6 @@ impl Engine {
         Ok(stored.collect())
     }
 
-    pub(super) fn count(&self, filter: &TenantFilter) -> Result<u64, OperationError> {
-        Ok(self.shard.count(filter.count_request())? as u64)
-    }
-
     /// Builds graphs, merges segments and reclaims deleted space where due. May take minutes; searches and operations go
     /// on meanwhile, `sync` must not be called.
     pub(super) fn optimise(&self) -> Result<bool, OperationError> {
@@ -210,19 +182,22 @@ impl Engine {
     }
 
     fn upsert(&self, tenant_id: TenantId, points: &[PreparedPoint]) -> Result<(), OperationError> {
-        // The engine lets a replaced point keep the vectors that the new one does not name.
+        // A point that lost its vector must not be found by the old one.
         let without_vector: Vec<PointId> = points
             .iter()
-            .filter(|point| self.has_vectors && point.vector.is_none())
+            .filter(|point| point.vector.is_none())
             .map(|point| filter::point_id(tenant_id, point.chunk_id))
             .collect();
         if !without_vector.is_empty() {
             self.delete_points(without_vector)?;
         }
-        let points = points
+        let points: Vec<_> = points
             .iter()
-            .map(|point| stored::form_of(tenant_id, point))
+            .filter_map(|point| stored::form_of(tenant_id, point))
             .collect();
+        if points.is_empty() {
+            return Ok(());
+        }
         let insert = PointInsertOperations::PointsList(points);
         self.shard
             .update(UpdateOperation::PointOperation(PointOperations::UpsertPoints(
@@ -251,7 +226,11 @@ impl Engine {
                 records.into_iter().map(|record| (record.id, record)).collect();
             let changed = batch.iter().filter(|point| {
                 let record = record_of.get(&filter::point_id(tenant_id, point.chunk_id));
-                !record.is_some_and(|record| stored::is_same(record, &stored::form_of(tenant_id, point)))
+                match (record, stored::form_of(tenant_id, point)) {
+                    (Some(record), Some(form)) => !stored::is_same(record, &form),
+                    (None, None) => false,
+                    _ => true,
+                }
             });
             missing.extend(changed.cloned());
         }
@@ -273,13 +252,12 @@ impl Engine {
     fn search(
         &self,
         filter: &TenantFilter,
-        vector: VectorInternal,
-        side: &str,
+        vector: Vec<f32>,
         limit: usize,
         exact: bool,
     ) -> Result<Vec<Found>, OperationError> {
         let found = self.shard.search(SearchRequest {
-            query: QueryEnum::Nearest(NamedQuery::new(vector, side)),
+            query: QueryEnum::Nearest(NamedQuery::new(VectorInternal::Dense(vector), DENSE)),
             filter: Some(filter.condition()),
             params: Some(SearchParams {
                 exact,
@@ -310,10 +288,6 @@ fn config(layout: Layout) -> EdgeConfig {
         payload_m: Some(GRAPH_LINKS),
         inline_storage: None,
     };
-    let keyword = EdgeSparseVectorParams::builder()
-        .on_disk(true)
-        .modifier(Modifier::Idf)
-        .build();
     let optimizers = EdgeOptimizersConfig {
         default_segment_number: Some(2),
         deleted_threshold: Some(DELETED_SHARE),
@@ -325,21 +299,16 @@ fn config(layout: Layout) -> EdgeConfig {
         segment_queue_len: 0,
         retain_closed: NonZeroUsize::MIN,
     };
-    let builder = EdgeConfig::builder()
+    let dense = EdgeVectorParams::builder(dimension, Distance::Cosine)
+        .on_disk(true)
+        .build();
+    EdgeConfig::builder()
         .on_disk_payload(true)
-        .sparse_vector(KEYWORD, keyword)
+        .vector(DENSE, dense)
         .hnsw_config(graphs)
         .optimizers(optimizers)
-        .wal_options(log);
-    match dimension {
-        None => builder.build(),
-        Some(size) => {
-            let dense = EdgeVectorParams::builder(size, Distance::Cosine)
-                .on_disk(true)
-                .build();
-            builder.vector(DENSE, dense).build()
-        }
-    }
+        .wal_options(log)
+        .build()
 }
 
 /// Waits until nobody holds the lock on the engine's log. The index is ours alone, so who holds it can only be a child of
@@ -386,15 +355,15 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::index::keyword;
+    use crate::index::keyword::SparseTerms;
     use crate::{ChunkId, SourceId};
 
-    fn point(n: u128, text: &str, vector: Option<Vec<f32>>) -> PreparedPoint {
+    fn point(n: u128, vector: Option<Vec<f32>>) -> PreparedPoint {
         PreparedPoint {
             chunk_id: ChunkId(Uuid::from_u128(n)),
             document_id: DocumentId(Uuid::from_u128(1)),
             source_id: SourceId(Uuid::from_u128(1)),
-            terms: keyword::weigh_document(text),
+            terms: SparseTerms::default(),
             vector,
         }
     }
@@ -404,7 +373,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("engine");
         let layout = Layout {
-            dimension: None,
+            dimension: 3,
             tuning: Tuning::default(),
         };
         drop(Engine::create(&path, layout).expect("a new shard"));
@@ -423,15 +392,15 @@ mod tests {
     fn recovery_writes_only_the_points_that_are_not_there_just_so() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout {
-            dimension: Some(3),
+            dimension: 3,
             tuning: Tuning::default(),
         };
         let engine = Engine::create(&dir.path().join("engine"), layout).expect("a new shard");
         let tenant_id = TenantId(Uuid::from_u128(7));
         let stored = vec![
-            point(1, "goods may be returned", Some(vec![1.0, 2.0, 2.0])),
-            point(2, "", Some(vec![0.0, 1.0, 0.0])),
-            point(3, "words alone", None),
+            point(1, Some(vec![1.0, 2.0, 2.0])),
+            point(2, Some(vec![0.0, 1.0, 0.0])),
+            point(3, None),
         ];
         let operation = Operation {
             tenant_id,
@@ -441,24 +410,24 @@ mod tests {
 
         assert_eq!(engine.not_stored(tenant_id, stored.clone()).expect("read"), []);
         let changed = vec![
-            point(
-                1,
-                "goods may not be returned after all",
-                Some(vec![1.0, 2.0, 2.0]),
-            ),
-            point(2, "", Some(vec![0.0, 0.0, 1.0])),
-            point(3, "words alone", Some(vec![1.0, 0.0, 0.0])),
+            point(1, Some(vec![1.0, 2.0, 3.0])),
+            point(2, None),
+            point(3, Some(vec![1.0, 0.0, 0.0])),
             PreparedPoint {
                 source_id: SourceId(Uuid::from_u128(2)),
                 ..stored[0].clone()
             },
-            point(4, "a new one", None),
+            point(4, Some(vec![1.0, 0.0, 0.0])),
         ];
         assert_eq!(
             engine.not_stored(tenant_id, changed.clone()).expect("read"),
             changed
         );
         let another = TenantId(Uuid::from_u128(8));
-        assert_eq!(engine.not_stored(another, stored.clone()).expect("read"), stored);
+        assert_eq!(
+            engine.not_stored(another, stored.clone()).expect("read"),
+            &stored[..2],
+            "what has no vector is not here"
+        );
     }
 }

@@ -2,70 +2,97 @@
 //! without a tenant.
 
 use qdrant_edge::{
-    Condition, CountRequest, FieldCondition, Filter as EngineFilter, JsonPath, Match, PayloadFieldSchema,
+    Condition, FieldCondition, Filter as EngineFilter, JsonPath, Match, PayloadFieldSchema,
     PayloadSchemaParams, PointId, UuidIndexParams, ValueVariants,
 };
 use uuid::Uuid;
 
 use crate::index::Filter;
-use crate::{ChunkId, DocumentId, TenantId};
+use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 pub(super) const TENANT: &str = "tenant";
 pub(super) const SOURCE: &str = "source";
 pub(super) const DOCUMENT: &str = "document";
 
-/// A condition that holds for points of one tenant only.
+/// A condition that holds for points of one tenant only. Both sides of a shard are asked with one.
 #[derive(Debug, Clone)]
 pub(super) struct TenantFilter {
     tenant_id: TenantId,
-    condition: EngineFilter,
+    /// In order; `None` lets all of them through.
+    sources: Option<Vec<SourceId>>,
+    documents: Option<Vec<DocumentId>>,
 }
 
 impl TenantFilter {
     /// All points of this tenant.
     pub(super) fn all(tenant_id: TenantId) -> Self {
-        let condition = EngineFilter::new_must(equals(TENANT, tenant_id.0));
-        Self { tenant_id, condition }
+        Self {
+            tenant_id,
+            sources: None,
+            documents: None,
+        }
     }
 
     /// The tenant's points of these documents.
     pub(super) fn of_documents(tenant_id: TenantId, document_ids: &[DocumentId]) -> Self {
-        Self::all(tenant_id).and(one_of(DOCUMENT, document_ids.iter().map(|id| id.0)))
+        Self {
+            documents: Some(sorted(document_ids)),
+            ..Self::all(tenant_id)
+        }
     }
 
     /// The tenant's points that `filter` lets through; `None` when it lets nothing through.
     pub(super) fn matching(tenant_id: TenantId, filter: &Filter) -> Option<Self> {
-        if filter.sources.is_empty() {
-            return None;
-        }
-        let within = Self::all(tenant_id).and(one_of(SOURCE, filter.sources.iter().map(|id| id.0)));
-        match &filter.documents {
-            None => Some(within),
-            Some(documents) if documents.is_empty() => None,
-            Some(documents) => Some(within.and(one_of(DOCUMENT, documents.iter().map(|id| id.0)))),
-        }
+        let lets_nothing = filter.sources.is_empty() || filter.documents.as_ref().is_some_and(Vec::is_empty);
+        (!lets_nothing).then(|| Self {
+            tenant_id,
+            sources: Some(sorted(&filter.sources)),
+            documents: filter.documents.as_deref().map(sorted),
+        })
     }
 
     pub(super) fn tenant_id(&self) -> TenantId {
         self.tenant_id
     }
 
+    pub(super) fn allows_source(&self, source_id: SourceId) -> bool {
+        let sources = self.sources.as_ref();
+        sources.is_none_or(|sources| sources.binary_search(&source_id).is_ok())
+    }
+
+    pub(super) fn allows_document(&self, document_id: DocumentId) -> bool {
+        let documents = self.documents.as_ref();
+        documents.is_none_or(|documents| documents.binary_search(&document_id).is_ok())
+    }
+
+    pub(super) fn allows_all_documents(&self) -> bool {
+        self.documents.is_none()
+    }
+
     /// The engine's form, to be used for the request at hand.
     pub(super) fn condition(&self) -> EngineFilter {
-        self.condition.clone()
-    }
-
-    pub(super) fn count_request(&self) -> CountRequest {
-        CountRequest {
-            filter: Some(self.condition()),
-            exact: true,
+        let mut must = vec![equals(TENANT, self.tenant_id.0)];
+        must.extend(
+            self.sources
+                .as_ref()
+                .map(|ids| one_of(SOURCE, ids.iter().map(|id| id.0))),
+        );
+        must.extend(
+            self.documents
+                .as_ref()
+                .map(|ids| one_of(DOCUMENT, ids.iter().map(|id| id.0))),
+        );
+        EngineFilter {
+            must: Some(must),
+            ..EngineFilter::default()
         }
     }
+}
 
-    fn and(mut self, condition: Condition) -> Self {
-        self.condition.must.get_or_insert_default().push(condition);
-        self
-    }
+fn sorted<T: Copy + Ord>(ids: &[T]) -> Vec<T> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids
 }
 
 /// Where a tenant's chunk lies in the shard. Two tenants that store a chunk under one id have two points.
@@ -133,7 +160,6 @@ fn one_of(field: &str, ids: impl Iterator<Item = Uuid>) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SourceId;
 
     #[test]
     fn a_chunk_is_found_again_by_its_own_tenant_only() {

@@ -1,17 +1,20 @@
-//! The embedded index: Qdrant's engine in this process, nothing to install.
+//! The embedded index: nothing to install, everything in this process and one directory.
 //!
-//! A few shards hold all tenants, each tenant in one of them. Every shard has one writer thread, which keeps a redo log,
-//! and any number of readers. Shards are made when their first tenant arrives, so an empty server has none.
+//! A few shards hold all tenants, each tenant in one of them. A shard has a keyword side (`keywords`) and, where there is
+//! an embedding model, a vector side on Qdrant's engine (`engine`). Every shard has one writer thread, which keeps a redo
+//! log, and any number of readers. Shards are made when their first tenant arrives, so an empty server has none.
 //!
-//! Term statistics (the inverse document frequency) are the shard's, over all its tenants; scores are therefore
-//! comparable within one answer only.
+//! Term statistics (the inverse document frequency) are each tenant's own: nobody's scores depend on what others store.
 
 mod collection;
 mod engine;
 mod filter;
+mod keywords;
 mod log;
+mod migrate;
 mod operation;
 mod shard;
+mod sides;
 mod stored;
 mod tuning;
 mod writer;
@@ -26,10 +29,10 @@ use tokio::task::spawn_blocking;
 pub use self::tuning::Tuning;
 
 use self::collection::Collection;
-use self::engine::Layout;
 use self::filter::TenantFilter;
 use self::operation::{Change, Operation, PreparedPoint};
-use self::shard::{PreparedQuery, Shard, closed, lock};
+use self::shard::{Shard, closed, lock};
+use self::sides::PreparedQuery;
 use super::{Hit, Index, IndexError, Point, SearchQuery, keyword};
 use crate::{BoxFuture, ChunkId, DocumentId, TenantId};
 
@@ -57,7 +60,9 @@ pub struct EmbeddedIndex {
 struct Inner {
     /// `None` once closed.
     collection: Mutex<Option<Arc<Collection>>>,
-    layout: Layout,
+    /// `None` when chunks are found by words alone.
+    dimension: Option<usize>,
+    tuning: Tuning,
     shards: Vec<Mutex<Option<Arc<Shard>>>>,
     /// Graphs of one shard at a time are built.
     one_build: Arc<Mutex<()>>,
@@ -86,10 +91,8 @@ impl EmbeddedIndex {
         let collection = Arc::new(Collection::open(&options.dir, model, options.shards)?);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
-            layout: Layout {
-                dimension: collection.dimension(),
-                tuning,
-            },
+            dimension: collection.dimension(),
+            tuning,
             shards: (0..collection.shards()).map(|_| Mutex::new(None)).collect(),
             collection: Mutex::new(Some(collection.clone())),
             one_build: Arc::new(Mutex::new(())),
@@ -179,7 +182,7 @@ impl Inner {
         let shard = Arc::new(Shard::open(
             collection,
             number,
-            self.layout,
+            self.tuning,
             self.one_build.clone(),
         )?);
         *slot = Some(shard.clone());
@@ -192,7 +195,7 @@ impl Inner {
                 reason: reason.to_owned(),
             })
         };
-        match self.layout.dimension {
+        match self.dimension {
             None => refused("this index holds no vectors"),
             Some(expected) if expected != vector.len() => Err(IndexError::DimensionMismatch {
                 expected,
@@ -266,7 +269,7 @@ impl Index for EmbeddedIndex {
                 shard.search(PreparedQuery {
                     filter,
                     vector,
-                    terms: keyword::weigh_query(&text),
+                    terms: keyword::query_terms(&text),
                     limit,
                 })
             })

@@ -1,6 +1,6 @@
-//! One shard: an engine that many read, one writer thread that changes it.
+//! One shard: two sides that many read, one writer thread that changes them.
 
-use std::collections::HashMap;
+use std::fmt::Display;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,47 +8,33 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::thread::{self, JoinHandle};
 
-use qdrant_edge::{OperationError, PointId};
 use tokio::sync::oneshot;
 
 use super::collection::Collection;
-use super::engine::{Engine, Found, Layout};
-use super::filter::{self, TenantFilter};
+use super::engine::Layout;
 use super::log::RedoLog;
 use super::operation::Operation;
-use super::stored::cosine;
+use super::sides::{PreparedQuery, SideError, Sides, vectors_dir};
 use super::tuning::Tuning;
 use super::writer::{Command, Writer};
-use crate::fuse::fuse;
-use crate::index::keyword::SparseTerms;
+use crate::TenantId;
 use crate::index::{Hit, IndexError};
-use crate::{ChunkId, TenantId};
-
-/// Chunks taken from each ranking at least, so that one that is middling in both can still win.
-const MIN_CANDIDATES: usize = 50;
 
 const REDO_LOG_FILE: &str = "redo.log";
-const ENGINE_DIR: &str = "engine";
-
-/// A search after its text has been analysed.
-pub(super) struct PreparedQuery {
-    pub(super) filter: TenantFilter,
-    pub(super) vector: Option<Vec<f32>>,
-    pub(super) terms: SparseTerms,
-    pub(super) limit: usize,
-}
 
 /// What readers, the writer and graph building share.
 pub(super) struct ShardState {
     dir: PathBuf,
-    layout: Layout,
-    /// `None` while it is opened anew, or when that failed.
-    engine: RwLock<Option<Engine>>,
-    /// Held while graphs are built and while the engine is synced or opened anew: these must not overlap.
+    tuning: Tuning,
+    /// `None` when chunks are found by words alone.
+    layout: Option<Layout>,
+    /// `None` while they are opened anew, or when that failed.
+    sides: RwLock<Option<Sides>>,
+    /// Held while graphs are built and while the sides are synced or opened anew: these must not overlap.
     maintenance: Mutex<()>,
     /// Whether a build waits for its turn already.
     build_claimed: AtomicBool,
-    /// Its lock on the directory falls after the engine is gone: the last field is dropped last.
+    /// Its lock on the directory falls after the sides are gone: the last field is dropped last.
     _collection: Arc<Collection>,
 }
 
@@ -65,7 +51,7 @@ impl Shard {
     pub(super) fn open(
         collection: Arc<Collection>,
         number: usize,
-        layout: Layout,
+        tuning: Tuning,
         one_build: Arc<Mutex<()>>,
     ) -> Result<Self, IndexError> {
         let dir = collection.shard_dir(number);
@@ -75,8 +61,11 @@ impl Shard {
             .map_err(|error| unavailable("cannot open the redo log", error))?;
         let state = Arc::new(ShardState {
             dir,
-            layout,
-            engine: RwLock::new(None),
+            tuning,
+            layout: collection
+                .dimension()
+                .map(|dimension| Layout { dimension, tuning }),
+            sides: RwLock::new(None),
             maintenance: Mutex::new(()),
             build_claimed: AtomicBool::new(false),
             _collection: collection,
@@ -109,12 +98,11 @@ impl Shard {
     }
 
     pub(super) fn search(&self, query: PreparedQuery) -> Result<Vec<Hit>, IndexError> {
-        self.state.read(|engine| search(engine, query))
+        self.state.read(|sides| sides.search(query))
     }
 
     pub(super) fn count(&self, tenant_id: TenantId) -> Result<u64, IndexError> {
-        self.state
-            .read(|engine| engine.count(&TenantFilter::all(tenant_id)))
+        self.state.read(|sides| Ok(sides.count(tenant_id)))
     }
 
     /// Whether it could answer.
@@ -133,48 +121,45 @@ impl Shard {
 }
 
 impl ShardState {
-    /// Makes or opens the engine; searches wait meanwhile.
-    pub(super) fn open_engine(&self) -> Result<(), IndexError> {
-        let mut slot = self.engine.write().unwrap_or_else(PoisonError::into_inner);
-        let path = self.dir.join(ENGINE_DIR);
+    /// Opens the sides and makes those that are not there; searches wait meanwhile.
+    pub(super) fn open_sides(&self) -> Result<(), IndexError> {
+        let mut slot = self.sides.write().unwrap_or_else(PoisonError::into_inner);
         let previous = slot.take();
         let opened = guarded(|| {
             drop(previous);
-            match path.exists() {
-                true => Engine::open(&path, self.layout),
-                false => Engine::create(&path, self.layout),
-            }
+            Sides::open(&self.dir, self.layout)
         });
         *slot = Some(opened.map_err(|reason| IndexError::Damaged {
-            reason: format!("{}: {reason}", path.display()),
+            reason: format!("{}: {reason}", self.dir.display()),
         })?);
         Ok(())
     }
 
-    /// Writes the engine's files down and lets go of them.
-    pub(super) fn close_engine(&self) -> Result<(), IndexError> {
-        let engine = self.engine.write().unwrap_or_else(PoisonError::into_inner).take();
-        guarded(|| {
-            drop(engine);
+    /// Lets go of the files. What was applied since the last sync stays in the redo log.
+    pub(super) fn close_sides(&self) -> Result<(), IndexError> {
+        let sides = self.sides.write().unwrap_or_else(PoisonError::into_inner).take();
+        guarded::<_, SideError>(|| {
+            drop(sides);
             Ok(())
         })
         .map_err(|reason| IndexError::Unavailable { reason, source: None })
     }
 
-    /// Runs `work` on the engine beside other readers. A panic inside the engine is an error like any other.
-    pub(super) fn read<T>(
-        &self,
-        work: impl FnOnce(&Engine) -> Result<T, OperationError>,
-    ) -> Result<T, IndexError> {
-        let slot = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(engine) = slot.as_ref() else {
+    /// Runs `work` on the sides beside other readers. A panic inside the engine is an error like any other.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&Sides) -> Result<T, SideError>) -> Result<T, IndexError> {
+        let slot = self.sides.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(sides) = slot.as_ref() else {
             return Err(closed());
         };
-        guarded(|| work(engine)).map_err(|reason| IndexError::Unavailable { reason, source: None })
+        guarded(|| work(sides)).map_err(|reason| IndexError::Unavailable { reason, source: None })
+    }
+
+    pub(super) fn has_vectors(&self) -> bool {
+        self.layout.is_some()
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.engine
+        self.sides
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some()
@@ -203,7 +188,7 @@ impl ShardState {
     }
 
     pub(super) fn tuning(&self) -> &Tuning {
-        &self.layout.tuning
+        &self.tuning
     }
 
     pub(super) fn dir(&self) -> &std::path::Path {
@@ -211,73 +196,12 @@ impl ShardState {
     }
 
     pub(super) fn engine_dir(&self) -> PathBuf {
-        self.dir.join(ENGINE_DIR)
+        vectors_dir(&self.dir)
     }
-}
-
-/// Both rankings, fused, with what belongs to each hit.
-fn search(engine: &Engine, query: PreparedQuery) -> Result<Vec<Hit>, OperationError> {
-    let PreparedQuery {
-        filter,
-        vector,
-        terms,
-        limit,
-    } = query;
-    let candidates = limit.max(MIN_CANDIDATES);
-    let mut rankings = Vec::with_capacity(2);
-    let mut similarity_of: HashMap<ChunkId, f32> = HashMap::new();
-    let mut keyword_score_of: HashMap<ChunkId, f32> = HashMap::new();
-    if let Some(vector) = &vector {
-        let found = engine.nearest(&filter, vector.clone(), candidates)?;
-        rankings.push(rank(&filter, found, &mut similarity_of));
-    }
-    if !terms.is_empty() {
-        let found = engine.with_terms(&filter, terms, candidates)?;
-        rankings.push(rank(&filter, found, &mut keyword_score_of));
-    }
-
-    let tenant_id = filter.tenant_id();
-    let fused = fuse(&rankings, limit);
-    let (compared, not_compared): (Vec<ChunkId>, Vec<ChunkId>) = fused
-        .iter()
-        .map(|(chunk_id, _)| *chunk_id)
-        .partition(|chunk_id| similarity_of.contains_key(chunk_id));
-    let to_points = |chunks: Vec<ChunkId>| -> Vec<PointId> {
-        chunks
-            .into_iter()
-            .map(|chunk_id| filter::point_id(tenant_id, chunk_id))
-            .collect()
-    };
-    let mut stored = engine.read(tenant_id, &to_points(compared), false)?;
-    stored.extend(engine.read(tenant_id, &to_points(not_compared), vector.is_some())?);
-
-    let hits = fused.into_iter().filter_map(|(chunk_id, score)| {
-        let stored = stored.get(&filter::point_id(tenant_id, chunk_id))?;
-        let computed = || Some(cosine(vector.as_deref()?, stored.vector.as_deref()?));
-        Some(Hit {
-            chunk_id,
-            document_id: stored.document_id,
-            score,
-            similarity: similarity_of.get(&chunk_id).copied().or_else(computed),
-            keyword_score: keyword_score_of.get(&chunk_id).copied(),
-        })
-    });
-    Ok(hits.collect())
-}
-
-/// Chunk ids best first, equal scores by id, and the score of each in `score_of`.
-fn rank(filter: &TenantFilter, found: Vec<Found>, score_of: &mut HashMap<ChunkId, f32>) -> Vec<ChunkId> {
-    let mut scored: Vec<(ChunkId, f32)> = found
-        .into_iter()
-        .filter_map(|point| Some((filter::chunk_id(filter.tenant_id(), point.point_id)?, point.score)))
-        .collect();
-    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    score_of.extend(scored.iter().copied());
-    scored.into_iter().map(|(chunk_id, _)| chunk_id).collect()
 }
 
 /// Runs the engine, which panics on some faults of the disk, and gives the reason either way.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, OperationError>) -> Result<T, String> {
+pub(super) fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),

@@ -1,35 +1,27 @@
-//! A point as the engine stores it: one id, up to two vectors, three ids to filter by.
+//! A point as the engine stores it: one id, one vector, three ids to filter by.
 
 use std::collections::HashMap;
 
 use qdrant_edge::{
-    Payload, PointStructPersisted, Record, SparseVector, VectorInternal, VectorPersisted,
-    VectorStructInternal, VectorStructPersisted,
+    Payload, PointStructPersisted, Record, VectorInternal, VectorPersisted, VectorStructInternal,
+    VectorStructPersisted,
 };
 use uuid::Uuid;
 
 use super::filter;
 use super::operation::PreparedPoint;
 use crate::TenantId;
-use crate::index::keyword::SparseTerms;
 
-/// Names of the two vectors.
+/// Name of the vector.
 pub(super) const DENSE: &str = "dense";
-pub(super) const KEYWORD: &str = "keyword";
 
 /// How far the cosine of a vector with its stored, normalised form may be from 1.
 const ROUNDING: f32 = 1e-5;
 
-/// A point as the engine takes it.
-pub(super) fn form_of(tenant_id: TenantId, point: &PreparedPoint) -> PointStructPersisted {
-    let mut vectors = HashMap::with_capacity(2);
-    vectors.insert(
-        KEYWORD.to_owned(),
-        VectorPersisted::Sparse(sparse(point.terms.clone())),
-    );
-    if let Some(vector) = &point.vector {
-        vectors.insert(DENSE.to_owned(), VectorPersisted::Dense(vector.clone()));
-    }
+/// A point as the engine takes it; `None` without a vector.
+pub(super) fn form_of(tenant_id: TenantId, point: &PreparedPoint) -> Option<PointStructPersisted> {
+    let vector = VectorPersisted::Dense(point.vector.clone()?);
+    let vectors = HashMap::from([(DENSE.to_owned(), vector)]);
     let fields = [
         (filter::TENANT, tenant_id.0),
         (filter::SOURCE, point.source_id.0),
@@ -39,11 +31,11 @@ pub(super) fn form_of(tenant_id: TenantId, point: &PreparedPoint) -> PointStruct
         .into_iter()
         .map(|(field, id)| (field.to_owned(), id.to_string().into()))
         .collect();
-    PointStructPersisted {
+    Some(PointStructPersisted {
         id: filter::point_id(tenant_id, point.chunk_id),
         vector: VectorStructPersisted::Named(vectors),
         payload: Some(Payload(payload)),
-    }
+    })
 }
 
 /// Whether a stored point says what this one would.
@@ -53,20 +45,13 @@ pub(super) fn is_same(stored: &Record, point: &PointStructPersisted) -> bool {
     else {
         return false;
     };
-    let same_keyword = match (stored_vectors.get(KEYWORD), vectors.get(KEYWORD)) {
-        (Some(VectorInternal::Sparse(stored)), Some(VectorPersisted::Sparse(vector))) => stored == vector,
-        // The engine stores no empty sparse vector.
-        (None, Some(VectorPersisted::Sparse(vector))) => vector.indices.is_empty(),
-        _ => false,
-    };
     let same_dense = match (stored_vectors.get(DENSE), vectors.get(DENSE)) {
         (Some(VectorInternal::Dense(stored)), Some(VectorPersisted::Dense(vector))) => {
             cosine(stored, vector) > 1.0 - ROUNDING
         }
-        (None, None) => true,
         _ => false,
     };
-    stored.payload == point.payload && same_keyword && same_dense
+    stored.payload == point.payload && same_dense
 }
 
 /// The cosine of the angle between two vectors of one length; 0 where one has no direction.
@@ -78,13 +63,6 @@ pub(super) fn cosine(a: &[f32], b: &[f32]) -> f32 {
         (dot / norms).clamp(-1.0, 1.0)
     } else {
         0.0
-    }
-}
-
-pub(super) fn sparse(terms: SparseTerms) -> SparseVector {
-    SparseVector {
-        indices: terms.hashes,
-        values: terms.weights,
     }
 }
 

@@ -11,8 +11,10 @@ pub struct Tuning {
     pub exact_up_to_kib: usize,
     /// Changed points after which the engine is asked whether graphs, merges or reclaiming are due.
     pub optimise_after_points: usize,
-    /// Size of the redo log at which the engine is synced and the log emptied; bounds the time that opening takes.
+    /// Size of the redo log at which both sides are synced and the log emptied; bounds the time that opening takes.
     pub checkpoint_bytes: u64,
+    /// Memory of a shard's chunks that are not in its files yet, at which the same is done.
+    pub fresh_bytes: usize,
     /// Size of the engine's own log at which the shard is opened anew to be rid of it, while writes go on and when quiet.
     /// The log is mapped into memory, so this also bounds what it adds to the process.
     pub engine_log_bytes_busy: u64,
@@ -29,6 +31,7 @@ impl Default for Tuning {
             exact_up_to_kib: 20_000,
             optimise_after_points: 4_000,
             checkpoint_bytes: 16 << 20,
+            fresh_bytes: 32 << 20,
             engine_log_bytes_busy: 64 << 20,
             engine_log_bytes_idle: 8 << 20,
             close_grace: Duration::from_secs(5),

@@ -13,12 +13,13 @@ use tokio::sync::oneshot;
 use super::log::RedoLog;
 use super::operation::Operation;
 use super::shard::{ShardState, lock, unavailable};
+use super::sides::Sides;
 use crate::index::IndexError;
 
 /// Operations written with one sync, in bytes: bounds how long the first of them waits for the others.
 const GROUP_BYTES: usize = 4 << 20;
 
-/// Quiet time after which the engine is synced and the redo log emptied, so that a restart has nothing to repeat.
+/// Quiet time after which the shard is synced and the redo log emptied, so that a restart has nothing to repeat.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
 /// Pause between looks at whether a build has ended, when closing.
@@ -59,9 +60,9 @@ impl Writer {
         }
     }
 
-    /// Opens the engine and repeats what it may have lost.
+    /// Opens the sides and repeats what they may have lost.
     pub(super) fn recover(&mut self) -> Result<(), IndexError> {
-        self.state.open_engine()?;
+        self.state.open_sides()?;
         if self.log.is_empty() {
             return Ok(());
         }
@@ -71,12 +72,12 @@ impl Writer {
             repeated += 1;
             points += operation.points();
             state
-                .read(|engine| engine.repeat(operation))
+                .read(|sides| sides.repeat(operation))
                 .map_err(std::io::Error::other)
         });
         replayed.map_err(|error| {
             // Half recovered is not recovered: nothing may be read from it.
-            drop(self.state.close_engine());
+            drop(self.state.close_sides());
             IndexError::Damaged {
                 reason: format!(
                     "{}: the redo log cannot be repeated: {error}",
@@ -117,7 +118,7 @@ impl Writer {
                     reply,
                 } => {
                     next = self.gather_and_commit(operation, payload, reply);
-                    if self.log.len() >= self.state.tuning().checkpoint_bytes {
+                    if self.is_checkpoint_due() {
                         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
                     }
                     self.optimise_when_due();
@@ -155,6 +156,16 @@ impl Writer {
         next
     }
 
+    /// Whether the redo log is long, or what is in memory large.
+    fn is_checkpoint_due(&self) -> bool {
+        self.log.len() >= self.state.tuning().checkpoint_bytes || self.is_memory_full()
+    }
+
+    fn is_memory_full(&self) -> bool {
+        let unsynced = self.state.read(|sides| Ok(sides.unsynced_bytes()));
+        unsynced.is_ok_and(|bytes| bytes >= self.state.tuning().fresh_bytes)
+    }
+
     fn commit(&mut self, payloads: &[Vec<u8>], group: Vec<(Operation, Reply)>) {
         let before = self.log.len();
         let opened = if self.state.is_open() {
@@ -177,7 +188,7 @@ impl Writer {
         let mut applied_end = before;
         let mut group = group.into_iter().zip(ends);
         while let Some(((operation, reply), end)) = group.next() {
-            if let Err(error) = self.state.read(|engine| engine.apply(&operation)) {
+            if let Err(error) = self.state.read(|sides| sides.apply(&operation)) {
                 self.give_up(applied_end, &error);
                 let rest = group.map(|(command, _)| command);
                 return refuse(
@@ -192,7 +203,7 @@ impl Writer {
         }
     }
 
-    /// After a failed operation: it must not come back, and the engine, half changed, is opened anew before the next one.
+    /// After a failed operation: it must not come back, and the sides, half changed, are opened anew before the next one.
     fn give_up(&mut self, applied_end: u64, error: &IndexError) {
         tracing::error!(shard = %self.state.dir().display(), %error, "index operation failed, the shard is opened anew");
         if let Err(error) = self.log.cut(applied_end) {
@@ -200,7 +211,7 @@ impl Writer {
         }
         {
             let _no_builds = self.state.maintenance();
-            if let Err(error) = self.state.close_engine() {
+            if let Err(error) = self.state.close_sides() {
                 tracing::error!(%error, "index shard closed with an error");
             }
         }
@@ -209,16 +220,18 @@ impl Writer {
         }
     }
 
-    /// Syncs the engine and empties the redo log, unless graphs are being built: then it is done later.
+    /// Syncs both sides and empties the redo log, unless graphs are being built: then it is done later, and memory alone
+    /// is kept in bounds.
     fn checkpoint(&mut self, engine_log_limit: u64) {
         let Some(_no_builds) = self.state.try_maintenance() else {
+            if self.is_memory_full()
+                && let Err(error) = self.state.read(Sides::sync_keywords)
+            {
+                tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be synced");
+            }
             return;
         };
-        let synced = self.state.read(|engine| {
-            engine.sync();
-            Ok(())
-        });
-        if let Err(error) = synced {
+        if let Err(error) = self.state.read(Sides::sync) {
             tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be synced");
             return;
         }
@@ -226,15 +239,16 @@ impl Writer {
             tracing::warn!(%error, "redo log cannot be emptied and will be repeated at the next start");
         }
         if engine_log_bytes(&self.state.engine_dir()) > engine_log_limit
-            && let Err(error) = self.state.open_engine()
+            && let Err(error) = self.state.open_sides()
         {
             tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be opened anew");
         }
     }
 
     fn optimise_when_due(&mut self) {
-        if self.points_since_optimise < self.state.tuning().optimise_after_points || !self.state.claim_build()
-        {
+        let is_due = self.state.has_vectors()
+            && self.points_since_optimise >= self.state.tuning().optimise_after_points;
+        if !is_due || !self.state.claim_build() {
             return;
         }
         self.points_since_optimise = 0;
@@ -243,7 +257,7 @@ impl Writer {
             let _one_build = lock(&one_build);
             let _no_checkpoint = state.maintenance();
             state.release_build();
-            if let Err(error) = state.read(|engine| engine.optimise()) {
+            if let Err(error) = state.read(Sides::optimise) {
                 tracing::error!(shard = %state.dir().display(), %error, "index shard cannot be optimised");
             }
         });
@@ -267,7 +281,12 @@ impl Writer {
             tracing::info!(shard = %self.state.dir().display(), "index closed during a graph build, which starts again next time");
             return;
         };
-        match self.state.close_engine() {
+        let synced = match self.state.is_open() {
+            true => self.state.read(Sides::sync),
+            // What it holds is in the redo log.
+            false => return,
+        };
+        match synced.and_then(|()| self.state.close_sides()) {
             Ok(()) => drop(self.log.cut(0)),
             Err(error) => {
                 tracing::error!(shard = %self.state.dir().display(), %error, "index shard closed with an error");

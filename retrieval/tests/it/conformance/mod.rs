@@ -10,6 +10,11 @@ use std::sync::Arc;
 
 use retrieval::index::Index;
 
+/// Recall@10 of a tenant with 100,000 chunks; apart from the others, as it takes minutes.
+pub(crate) async fn at_100_000_chunks(index: &dyn Index) {
+    search::nearest_of_100_000_are_found(index).await;
+}
+
 /// Runs every rule, each with tenants of its own, so that one index serves them all.
 pub(crate) async fn all(index: Arc<dyn Index>) {
     contents::an_unknown_tenant_finds_nothing(&*index).await;
@@ -24,6 +29,8 @@ pub(crate) async fn all(index: Arc<dyn Index>) {
     walls::empty_filters_find_nothing(&*index).await;
     walls::tenants_with_the_same_chunks_never_touch(&*index).await;
     walls::deleting_a_tenant_leaves_the_others(&*index).await;
+    walls::scores_do_not_depend_on_other_tenants(&*index).await;
+    walls::each_of_many_tenants_finds_its_own(&*index).await;
     input::a_wrong_dimension_is_refused_and_nothing_is_lost(&*index).await;
     input::values_that_are_no_numbers_are_refused(&*index).await;
     input::texts_of_every_script_are_found(&*index).await;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use retrieval::ChunkId;
-use retrieval::index::{Index, IndexError};
+use retrieval::index::{Index, IndexError, Point};
 
-use crate::samples::{by_vector, by_words, chunk, found, point, tenant, vector};
+use crate::samples::{by_vector, by_words, chunk, found, point, source, tenant, vector};
 
 pub(super) async fn nearest_is_exactly_what_brute_force_finds(index: &dyn Index) {
     let acme = tenant(45);
@@ -43,6 +43,34 @@ pub(super) async fn nearest_is_exactly_what_brute_force_finds(index: &dyn Index)
             "question {question}"
         );
     }
+}
+
+pub(super) async fn nearest_of_100_000_are_found(index: &dyn Index) {
+    const POINTS: u64 = 100_000;
+    let acme = tenant(46);
+    for start in (0..POINTS).step_by(2_000) {
+        let points = (start..start + 2_000).map(|n| Point {
+            source_id: source(1),
+            ..point(n, "")
+        });
+        index.upsert(acme, points.collect()).await.expect("stored");
+    }
+
+    let vectors: Vec<Vec<f32>> = (0..POINTS).map(vector).collect();
+    let mut met = 0;
+    for question in 0..50 {
+        let asked = vector(1_000_000 + question);
+        let mut nearest: Vec<(f32, ChunkId)> = vectors
+            .iter()
+            .zip(0..)
+            .map(|(vector, n)| (vector.iter().zip(&asked).map(|(a, b)| a * b).sum(), chunk(n)))
+            .collect();
+        nearest.select_nth_unstable_by(9, |a, b| b.0.total_cmp(&a.0));
+        let hits = found(index, acme, by_vector(asked)).await;
+        met += nearest[..10].iter().filter(|(_, id)| hits.contains(id)).count();
+    }
+    let recall = met as f64 / 500.0;
+    assert!(recall >= 0.98, "recall@10 of {recall}");
 }
 
 pub(super) async fn writers_and_readers_work_at_once(index: Arc<dyn Index>) {

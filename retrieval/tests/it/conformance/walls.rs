@@ -151,3 +151,50 @@ pub(super) async fn deleting_a_tenant_leaves_the_others(index: &dyn Index) {
         .expect("a deleted tenant may come back");
     assert_eq!(found(index, tenants[2], by_words("again")).await, [chunk(1)]);
 }
+
+pub(super) async fn scores_do_not_depend_on_other_tenants(index: &dyn Index) {
+    let (acme, globex) = (tenant(60), tenant(61));
+    let texts = ["refund of goods", "goods", "delivery of goods"];
+    for tenant_id in [acme, globex] {
+        let points = texts.iter().zip(0..).map(|(text, n)| point(n, text)).collect();
+        index.upsert(tenant_id, points).await.expect("stored");
+    }
+    let scores = async |tenant_id| -> Vec<_> {
+        let hits = index
+            .search(tenant_id, by_words("refund goods"))
+            .await
+            .expect("hits");
+        hits.into_iter()
+            .map(|hit| (hit.chunk_id, hit.keyword_score))
+            .collect()
+    };
+    let before = scores(acme).await;
+    assert_eq!(before[0].0, chunk(0), "the rare word decides");
+
+    // A crowd that uses the rare word all the time.
+    for other in (70..80).map(tenant) {
+        let points = (0..50).map(|n| point(n, "refund refund refund")).collect();
+        index.upsert(other, points).await.expect("stored");
+    }
+
+    assert_eq!(scores(acme).await, before);
+    assert_eq!(scores(globex).await, before);
+}
+
+pub(super) async fn each_of_many_tenants_finds_its_own(index: &dyn Index) {
+    let tenants: Vec<_> = (1_000..1_300).map(tenant).collect();
+    for (n, tenant_id) in (0..).zip(&tenants) {
+        let points = vec![point(n, "text of many"), point(n + 1, "text of many")];
+        index.upsert(*tenant_id, points).await.expect("stored");
+    }
+
+    for (n, tenant_id) in (0..).zip(&tenants) {
+        let hybrid = SearchQuery {
+            vector: Some(vector(n)),
+            ..by_words("text")
+        };
+        let mut hits = found(index, *tenant_id, hybrid).await;
+        hits.sort_unstable();
+        assert_eq!(hits, [chunk(n.into()), chunk((n + 1).into())]);
+    }
+}

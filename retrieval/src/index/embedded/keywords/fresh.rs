@@ -1,0 +1,166 @@
+//! Chunks that came since the last checkpoint, in memory. The redo log has them too, so its size bounds theirs.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::super::operation::PreparedPoint;
+use super::weight::quantise;
+use crate::{ChunkId, DocumentId, SourceId, TenantId};
+
+/// What a chunk, and a term that its tenant did not have before, take with the tables they are in.
+const CHUNK_BYTES: usize = 120;
+const NEW_TERM_BYTES: usize = 90;
+
+/// The fresh chunks of all tenants of the shard, each tenant's apart.
+#[derive(Default)]
+pub(super) struct Fresh {
+    tenants: HashMap<TenantId, FreshTenant>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+pub(super) struct FreshTenant {
+    /// In the order they came; a position in here is what postings name.
+    chunks: Vec<FreshChunk>,
+    /// Where each chunk is that was neither deleted nor replaced.
+    position_of: HashMap<ChunkId, u32>,
+    postings: HashMap<u32, Vec<Posting>, BuildHasherDefault<TermHasher>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FreshChunk {
+    pub(super) chunk_id: ChunkId,
+    pub(super) document_id: DocumentId,
+    pub(super) source_id: SourceId,
+    pub(super) is_deleted: bool,
+}
+
+/// That a term is in a chunk, and how much it says about it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Posting {
+    pub(super) position: u32,
+    pub(super) weight: u8,
+}
+
+impl Fresh {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tenants.is_empty()
+    }
+
+    /// What all of it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn tenant(&self, tenant_id: TenantId) -> Option<&FreshTenant> {
+        self.tenants.get(&tenant_id)
+    }
+
+    /// All tenants that have anything, in the order of their ids.
+    pub(super) fn tenants(&self) -> Vec<(TenantId, &FreshTenant)> {
+        let mut tenants: Vec<_> = self.tenants.iter().map(|(id, tenant)| (*id, tenant)).collect();
+        tenants.sort_by_key(|(id, _)| *id);
+        tenants
+    }
+
+    /// Adds the point; one with its id that is here already is replaced.
+    pub(super) fn insert(&mut self, tenant_id: TenantId, point: &PreparedPoint) {
+        let tenant = self.tenants.entry(tenant_id).or_default();
+        tenant.delete(point.chunk_id);
+        let position = u32::try_from(tenant.chunks.len()).expect("the redo log holds fewer than 2^32 chunks");
+        tenant.chunks.push(FreshChunk {
+            chunk_id: point.chunk_id,
+            document_id: point.document_id,
+            source_id: point.source_id,
+            is_deleted: false,
+        });
+        tenant.position_of.insert(point.chunk_id, position);
+        for (term, weight) in point.terms.hashes.iter().zip(&point.terms.weights) {
+            let weight = quantise(*weight);
+            let postings = tenant.postings.entry(*term).or_default();
+            self.bytes += if postings.is_empty() {
+                NEW_TERM_BYTES
+            } else {
+                size_of::<Posting>()
+            };
+            postings.push(Posting { position, weight });
+        }
+        self.bytes += CHUNK_BYTES;
+    }
+
+    pub(super) fn delete_chunk(&mut self, tenant_id: TenantId, chunk_id: ChunkId) {
+        if let Some(tenant) = self.tenants.get_mut(&tenant_id) {
+            tenant.delete(chunk_id);
+        }
+    }
+
+    pub(super) fn delete_documents(&mut self, tenant_id: TenantId, document_ids: &BTreeSet<DocumentId>) {
+        let Some(tenant) = self.tenants.get_mut(&tenant_id) else {
+            return;
+        };
+        let gone: Vec<ChunkId> = tenant
+            .live()
+            .filter(|chunk| document_ids.contains(&chunk.document_id))
+            .map(|chunk| chunk.chunk_id)
+            .collect();
+        gone.into_iter().for_each(|chunk_id| tenant.delete(chunk_id));
+    }
+
+    pub(super) fn delete_tenant(&mut self, tenant_id: TenantId) {
+        self.tenants.remove(&tenant_id);
+    }
+}
+
+impl FreshTenant {
+    /// Chunks, deleted ones among them.
+    pub(super) fn chunks(&self) -> &[FreshChunk] {
+        &self.chunks
+    }
+
+    pub(super) fn live_count(&self) -> usize {
+        self.position_of.len()
+    }
+
+    /// In rising order of positions, deleted chunks among them.
+    pub(super) fn postings(&self, term: u32) -> &[Posting] {
+        self.postings.get(&term).map_or(&[], Vec::as_slice)
+    }
+
+    /// All terms, in rising order.
+    pub(super) fn terms(&self) -> Vec<u32> {
+        let mut terms: Vec<u32> = self.postings.keys().copied().collect();
+        terms.sort_unstable();
+        terms
+    }
+
+    fn live(&self) -> impl Iterator<Item = &FreshChunk> {
+        self.chunks.iter().filter(|chunk| !chunk.is_deleted)
+    }
+
+    fn delete(&mut self, chunk_id: ChunkId) {
+        if let Some(position) = self.position_of.remove(&chunk_id) {
+            self.chunks[position as usize].is_deleted = true;
+        }
+    }
+}
+
+/// Terms are hashes already.
+#[derive(Default)]
+struct TermHasher(u64);
+
+impl Hasher for TermHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, term: u32) {
+        // The table takes its position from the low bits and its tag from the high ones.
+        self.0 = u64::from(term).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

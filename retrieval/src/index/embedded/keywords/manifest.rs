@@ -1,0 +1,55 @@
+//! Which files of the keyword side count.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    pub(super) next_number: u64,
+    pub(super) segments: Vec<ManifestEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ManifestEntry {
+    pub(super) number: u64,
+    /// The file that names its deleted chunks.
+    pub(super) deletions: Option<u64>,
+}
+
+impl Manifest {
+    /// The manifest in `dir`; an empty one where there is none.
+    pub(super) fn read(dir: &Path) -> io::Result<Self> {
+        match fs::read(path(dir)) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+        write_whole(&path(dir), &serde_json::to_vec(self)?)
+    }
+}
+
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join("manifest.json")
+}
+
+/// Writes the file so that a crash leaves all of it or what was there before.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&unfinished, path)?;
+    match path.parent() {
+        // The name is on the disk when the directory is; so are those of files made before it.
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,303 @@
+//! The keyword side of a shard: which chunks have which terms, and how much each term says about its chunk.
+//!
+//! New chunks gather in memory; a checkpoint writes them to a segment, a file that is never changed. Deletions are bits
+//! beside it, and segments of like size are merged. In all of these a tenant's chunks, terms and postings are in a part
+//! of their own: a search reads nothing of another tenant's, and the statistics of terms are the tenant's own.
+//!
+//! What is in memory only is in the shard's redo log, too. The manifest names the segments that count, so a crash leaves
+//! either the state before a checkpoint or the one after it.
+
+mod format;
+mod fresh;
+mod manifest;
+mod merge;
+mod presence;
+mod search;
+mod segment;
+mod weight;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(super) use self::search::Found;
+
+use self::format::ChunkRow;
+use self::fresh::{Fresh, FreshTenant, Posting};
+use self::manifest::{Manifest, ManifestEntry};
+use self::segment::Segment;
+use self::write::SegmentWriter;
+use super::filter::TenantFilter;
+use super::operation::{Change, Operation, PreparedPoint};
+use crate::{DocumentId, TenantId};
+
+/// The keyword side of one shard, open. One thread changes it; what takes long only reads, so that searches go on.
+pub(super) struct Keywords {
+    dir: PathBuf,
+    fresh: Fresh,
+    /// Oldest first, but for merged ones.
+    segments: Vec<Segment>,
+    /// The next file's number; no number is used twice.
+    next_number: u64,
+}
+
+/// What a checkpoint or a merge wrote, to be taken over in one step.
+pub(super) struct Written {
+    /// `None` when all chunks turned out to be deleted.
+    segment: Option<Segment>,
+    replaces: Replaced,
+}
+
+/// What a manifest on the disk says.
+pub(super) struct Persisted(Manifest);
+
+enum Replaced {
+    Fresh,
+    Segments(BTreeSet<u64>),
+}
+
+impl Keywords {
+    /// Opens the keyword side in `dir`, makes it where there is none, and throws away what an interrupted run left.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let manifest = Manifest::read(dir)?;
+        let mut segments = Vec::with_capacity(manifest.segments.len());
+        for entry in &manifest.segments {
+            let mut segment = Segment::open(&segment_path(dir, entry.number), entry.number)?;
+            if let Some(number) = entry.deletions {
+                segment.decode_deletions(&fs::read(deletions_path(dir, number))?)?;
+                segment.deletions = Some(number);
+            }
+            segments.push(segment);
+        }
+        let keywords = Self {
+            dir: dir.to_owned(),
+            fresh: Fresh::default(),
+            segments,
+            next_number: manifest.next_number,
+        };
+        keywords.remove_strangers()?;
+        Ok(keywords)
+    }
+
+    /// Does one operation, in memory. Doing it again changes nothing.
+    pub(super) fn apply(&mut self, operation: &Operation) -> io::Result<()> {
+        let tenant_id = operation.tenant_id;
+        match &operation.change {
+            Change::Upsert(points) => self.upsert(tenant_id, points),
+            Change::DeleteChunks(ids) => ids.iter().try_for_each(|chunk_id| {
+                self.fresh.delete_chunk(tenant_id, *chunk_id);
+                self.segments
+                    .iter_mut()
+                    .try_for_each(|segment| segment.delete_chunk(tenant_id, *chunk_id))
+            }),
+            Change::DeleteDocuments(ids) => {
+                let ids: BTreeSet<DocumentId> = ids.iter().copied().collect();
+                self.fresh.delete_documents(tenant_id, &ids);
+                self.segments
+                    .iter_mut()
+                    .try_for_each(|segment| segment.delete_documents(tenant_id, &ids))
+            }
+            Change::DeleteTenant => {
+                self.fresh.delete_tenant(tenant_id);
+                self.segments
+                    .iter_mut()
+                    .for_each(|segment| segment.delete_tenant(tenant_id));
+                Ok(())
+            }
+        }
+    }
+
+    /// The part of [`Keywords::apply`] that may be done piece by piece.
+    pub(super) fn upsert(&mut self, tenant_id: TenantId, points: &[PreparedPoint]) -> io::Result<()> {
+        for point in points {
+            for segment in &mut self.segments {
+                segment.delete_chunk(tenant_id, point.chunk_id)?;
+            }
+            self.fresh.insert(tenant_id, point);
+        }
+        Ok(())
+    }
+
+    /// The chunks with the highest BM25 score, best first; all of them have at least one of the terms.
+    pub(super) fn search(
+        &self,
+        filter: &TenantFilter,
+        terms: &[u32],
+        limit: usize,
+    ) -> io::Result<Vec<Found>> {
+        search::search(self, filter, terms, limit)
+    }
+
+    /// How many chunks the tenant has.
+    pub(super) fn count(&self, tenant_id: TenantId) -> u64 {
+        let in_files: u64 = self
+            .segments
+            .iter()
+            .filter_map(|segment| segment.block(tenant_id))
+            .map(segment::Block::live_count)
+            .sum();
+        let in_memory = self.fresh.tenant(tenant_id).map_or(0, FreshTenant::live_count);
+        in_files + in_memory as u64
+    }
+
+    /// Writes the chunks in memory to a segment; `None` when there are none. They count as in memory until
+    /// [`Keywords::take_over`]; nothing may be applied in between.
+    pub(super) fn write_fresh(&self) -> io::Result<Option<Written>> {
+        if self.fresh.is_empty() {
+            return Ok(None);
+        }
+        let path = segment_path(&self.dir, self.next_number);
+        let mut writer = SegmentWriter::create(&path)?;
+        for (tenant_id, tenant) in self.fresh.tenants() {
+            write_tenant(&mut writer, tenant_id, tenant)?;
+        }
+        self.written(writer, Replaced::Fresh).map(Some)
+    }
+
+    /// Merges segments where that is due; `None` where it is not. Nothing may be applied before
+    /// [`Keywords::take_over`].
+    pub(super) fn write_merged(&self) -> io::Result<Option<Written>> {
+        let Some(due) = merge::due(&self.segments) else {
+            return Ok(None);
+        };
+        let segments: Vec<&Segment> = self
+            .segments
+            .iter()
+            .filter(|segment| due.contains(&segment.number))
+            .collect();
+        let mut writer = SegmentWriter::create(&segment_path(&self.dir, self.next_number))?;
+        merge::merge(&segments, &mut writer)?;
+        self.written(writer, Replaced::Segments(due)).map(Some)
+    }
+
+    /// Makes what was written count, in memory. Files follow with [`Keywords::persist`].
+    pub(super) fn take_over(&mut self, written: Written) {
+        match written.replaces {
+            Replaced::Fresh => self.fresh = Fresh::default(),
+            Replaced::Segments(numbers) => self.segments.retain(|segment| !numbers.contains(&segment.number)),
+        }
+        self.next_number += 1;
+        self.segments.extend(written.segment);
+    }
+
+    /// Brings everything but the chunks in memory to the disk, in one step. What it gives is for [`Keywords::persisted`].
+    pub(super) fn persist(&self) -> io::Result<Persisted> {
+        let mut next_number = self.next_number;
+        let mut manifest_entries = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let mut deletions = segment.deletions;
+            if segment.has_new_deletions {
+                manifest::write_whole(
+                    &deletions_path(&self.dir, next_number),
+                    &segment.encode_deletions(),
+                )?;
+                deletions = Some(next_number);
+                next_number += 1;
+            }
+            manifest_entries.push(ManifestEntry {
+                number: segment.number,
+                deletions,
+            });
+        }
+        let manifest = Manifest {
+            next_number,
+            segments: manifest_entries,
+        };
+        manifest.write(&self.dir)?;
+        Ok(Persisted(manifest))
+    }
+
+    /// Notes what is on the disk, and removes the files that count no more.
+    pub(super) fn persisted(&mut self, persisted: Persisted) -> io::Result<()> {
+        let Persisted(manifest) = persisted;
+        self.next_number = manifest.next_number;
+        for (segment, entry) in self.segments.iter_mut().zip(manifest.segments) {
+            segment.deletions = entry.deletions;
+            segment.has_new_deletions = false;
+        }
+        self.remove_strangers()
+    }
+
+    /// Writes everything down, all at once. While others search, take the single steps.
+    pub(super) fn checkpoint(&mut self) -> io::Result<()> {
+        if let Some(written) = self.write_fresh()? {
+            self.take_over(written);
+        }
+        while let Some(merged) = self.write_merged()? {
+            self.take_over(merged);
+        }
+        let persisted = self.persist()?;
+        self.persisted(persisted)
+    }
+
+    /// What the chunks in memory take, about.
+    pub(super) fn fresh_bytes(&self) -> usize {
+        self.fresh.bytes()
+    }
+
+    fn written(&self, writer: SegmentWriter, replaces: Replaced) -> io::Result<Written> {
+        let number = self.next_number;
+        let segment = match writer.finish()? {
+            true => Some(Segment::open(&segment_path(&self.dir, number), number)?),
+            false => None,
+        };
+        Ok(Written { segment, replaces })
+    }
+
+    /// Removes files that the segments do not need.
+    fn remove_strangers(&self) -> io::Result<()> {
+        let mut needed: BTreeSet<PathBuf> = [manifest::path(&self.dir)].into();
+        for segment in &self.segments {
+            needed.insert(segment_path(&self.dir, segment.number));
+            needed.extend(segment.deletions.map(|number| deletions_path(&self.dir, number)));
+        }
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if !needed.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tenant's fresh chunks as a block; deleted ones are left out.
+fn write_tenant(writer: &mut SegmentWriter, tenant_id: TenantId, tenant: &FreshTenant) -> io::Result<()> {
+    let mut rows = Vec::with_capacity(tenant.live_count());
+    let mut position_in_block = Vec::with_capacity(tenant.chunks().len());
+    for chunk in tenant.chunks() {
+        let position = rows.len() as u32;
+        position_in_block.push((!chunk.is_deleted).then_some(position));
+        if !chunk.is_deleted {
+            rows.push(ChunkRow {
+                chunk_id: chunk.chunk_id,
+                document_id: chunk.document_id,
+                source_id: chunk.source_id,
+            });
+        }
+    }
+    let mut postings = Vec::new();
+    for term in tenant.terms() {
+        postings.clear();
+        postings.extend(tenant.postings(term).iter().filter_map(|posting| {
+            let position = position_in_block[posting.position as usize]?;
+            Some(Posting { position, ..*posting })
+        }));
+        writer.add_term(term, &postings)?;
+    }
+    writer.end_block(tenant_id, &rows)
+}
+
+fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number}.segment"))
+}
+
+fn deletions_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number}.deleted"))
+}

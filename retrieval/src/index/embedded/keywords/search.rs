@@ -1,0 +1,248 @@
+//! BM25 over one tenant's chunks, in memory and in files.
+
+use std::io;
+
+use super::fresh::FreshTenant;
+use super::segment::{Block, Segment};
+use super::weight::{contributions, inverse_document_frequency};
+use super::{Keywords, format};
+use crate::index::embedded::filter::TenantFilter;
+use crate::{ChunkId, DocumentId};
+
+/// A chunk that was found by its words.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in super::super) struct Found {
+    pub(in super::super) chunk_id: ChunkId,
+    pub(in super::super) document_id: DocumentId,
+    pub(in super::super) score: f32,
+}
+
+/// A part of the index that holds some of the tenant's chunks.
+enum Part<'a> {
+    Fresh(&'a FreshTenant),
+    File {
+        segment: &'a Segment,
+        block: &'a Block,
+        /// Per term of the question: where its postings begin and end.
+        postings: Vec<Option<(u64, u64)>>,
+    },
+}
+
+/// A chunk on its way into the answer.
+#[derive(Clone, Copy)]
+struct Candidate {
+    score: f32,
+    part: usize,
+    position: u32,
+}
+
+pub(super) fn search(
+    keywords: &Keywords,
+    filter: &TenantFilter,
+    terms: &[u32],
+    limit: usize,
+) -> io::Result<Vec<Found>> {
+    if limit == 0 || terms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (parts, weights) = look_up(keywords, filter, terms)?;
+    let mut best = Best::new(limit);
+    for (number, part) in parts.iter().enumerate() {
+        part.collect(number, filter, terms, &weights, &mut best)?;
+    }
+    best.into_sorted()
+        .into_iter()
+        .map(|candidate| parts[candidate.part].found(candidate))
+        .collect()
+}
+
+/// The tenant's parts, and what each stored weight of each term adds to a score: the statistics are those of all parts.
+fn look_up<'a>(
+    keywords: &'a Keywords,
+    filter: &TenantFilter,
+    terms: &[u32],
+) -> io::Result<(Vec<Part<'a>>, Vec<[f32; 256]>)> {
+    let tenant_id = filter.tenant_id();
+    let mut having = vec![0_u64; terms.len()];
+    let mut chunks = 0;
+    let mut parts = Vec::new();
+    for segment in &keywords.segments {
+        let Some(block) = segment.block(tenant_id).filter(|block| block.live_count() > 0) else {
+            continue;
+        };
+        chunks += u64::from(block.place.chunks);
+        let mut postings = Vec::with_capacity(terms.len());
+        for (term, having) in terms.iter().zip(&mut having) {
+            let found = segment.find_term(block, *term)?;
+            *having += found.map_or(0, |(entry, _)| u64::from(entry.having));
+            postings.push(found.map(|(entry, end)| (entry.start, end)));
+        }
+        parts.push(Part::File {
+            segment,
+            block,
+            postings,
+        });
+    }
+    if let Some(tenant) = keywords.fresh.tenant(tenant_id) {
+        chunks += tenant.chunks().len() as u64;
+        for (term, having) in terms.iter().zip(&mut having) {
+            *having += tenant.postings(*term).len() as u64;
+        }
+        parts.push(Part::Fresh(tenant));
+    }
+    let weights = having
+        .into_iter()
+        .map(|having| contributions(inverse_document_frequency(chunks, having)))
+        .collect();
+    Ok((parts, weights))
+}
+
+impl Part<'_> {
+    /// Scores the part's chunks and offers those that the filter lets through.
+    fn collect(
+        &self,
+        number: usize,
+        filter: &TenantFilter,
+        terms: &[u32],
+        weights: &[[f32; 256]],
+        best: &mut Best,
+    ) -> io::Result<()> {
+        let mut scores = vec![0.0_f32; self.chunks()];
+        match self {
+            Self::Fresh(tenant) => {
+                for (term, weights) in terms.iter().zip(weights) {
+                    for posting in tenant.postings(*term) {
+                        scores[posting.position as usize] += weights[usize::from(posting.weight)];
+                    }
+                }
+                best.offer(number, &scores, |position| {
+                    let chunk = &tenant.chunks()[position as usize];
+                    !chunk.is_deleted
+                        && filter.allows_source(chunk.source_id)
+                        && filter.allows_document(chunk.document_id)
+                });
+            }
+            Self::File {
+                segment,
+                block,
+                postings,
+            } => {
+                let mut is_met = false;
+                for (place, weights) in postings.iter().zip(weights) {
+                    let Some((start, end)) = *place else { continue };
+                    is_met = true;
+                    let bytes = segment.bytes(start, end)?;
+                    format::read_postings(&bytes, block.place.chunks, |position, weight| {
+                        scores[position as usize] += weights[usize::from(weight)];
+                    })?;
+                }
+                if !is_met {
+                    return Ok(());
+                }
+                let is_all = filter.allows_all_documents()
+                    && block
+                        .place
+                        .sources
+                        .iter()
+                        .all(|source_id| filter.allows_source(*source_id));
+                if is_all {
+                    best.offer(number, &scores, |position| !block.is_deleted(position));
+                    return Ok(());
+                }
+                let documents = segment.documents(block)?;
+                let is_allowed: Vec<bool> = documents
+                    .iter()
+                    .map(|(document_id, source_id)| {
+                        filter.allows_source(*source_id) && filter.allows_document(*document_id)
+                    })
+                    .collect();
+                if !is_allowed.contains(&true) {
+                    return Ok(());
+                }
+                let documents_of = segment.documents_of(block)?;
+                best.offer(number, &scores, |position| {
+                    let document = documents_of[position as usize] as usize;
+                    !block.is_deleted(position) && is_allowed.get(document) == Some(&true)
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn chunks(&self) -> usize {
+        match self {
+            Self::Fresh(tenant) => tenant.chunks().len(),
+            Self::File { block, .. } => block.place.chunks as usize,
+        }
+    }
+
+    fn found(&self, candidate: Candidate) -> io::Result<Found> {
+        let (chunk_id, document_id) = match self {
+            Self::Fresh(tenant) => {
+                let chunk = &tenant.chunks()[candidate.position as usize];
+                (chunk.chunk_id, chunk.document_id)
+            }
+            Self::File { segment, block, .. } => {
+                let row = segment.row(block, candidate.position)?;
+                (row.chunk_id, row.document_id)
+            }
+        };
+        Ok(Found {
+            chunk_id,
+            document_id,
+            score: candidate.score,
+        })
+    }
+}
+
+/// The highest scores so far. Keeps up to twice as many as asked for, so that most candidates cost one comparison.
+struct Best {
+    limit: usize,
+    candidates: Vec<Candidate>,
+    /// What a candidate has to exceed.
+    threshold: f32,
+}
+
+impl Best {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            candidates: Vec::new(),
+            threshold: 0.0,
+        }
+    }
+
+    fn offer(&mut self, part: usize, scores: &[f32], mut is_allowed: impl FnMut(u32) -> bool) {
+        for (position, score) in (0_u32..).zip(scores) {
+            if *score > self.threshold && is_allowed(position) {
+                self.candidates.push(Candidate {
+                    score: *score,
+                    part,
+                    position,
+                });
+                if self.candidates.len() >= self.limit.saturating_mul(2) {
+                    self.cut();
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        self.candidates.select_nth_unstable_by(self.limit - 1, order);
+        self.candidates.truncate(self.limit);
+        self.threshold = self.candidates[self.limit - 1].score;
+    }
+
+    fn into_sorted(mut self) -> Vec<Candidate> {
+        self.candidates.sort_unstable_by(order);
+        self.candidates.truncate(self.limit);
+        self.candidates
+    }
+}
+
+/// Best first, and the same every time.
+fn order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.score
+        .total_cmp(&a.score)
+        .then_with(|| (a.part, a.position).cmp(&(b.part, b.position)))
+}

@@ -1,0 +1,349 @@
+//! A segment: chunks of many tenants in one file that is never changed, each tenant's in a block of its own.
+//!
+//! It is read by position, never mapped or held: the system's page cache has what is asked for often. Beside the file
+//! there are only where the blocks are, which chunks were deleted, and a filter of the chunks' ids.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::format::{
+    BlockPlace, ChunkRow, DOCUMENT_BYTES, END_BYTES, ID_BYTES, MAGIC, TERM_BYTES, TermEntry, damaged,
+    decode_directory, id_at, u32_at,
+};
+use super::presence::Presence;
+use crate::{ChunkId, DocumentId, SourceId, TenantId};
+
+pub(super) struct Segment {
+    pub(super) number: u64,
+    /// Number of the file that names its deleted chunks; `None` while none is.
+    pub(super) deletions: Option<u64>,
+    /// Whether chunks were deleted that no file names yet.
+    pub(super) has_new_deletions: bool,
+    file: File,
+    blocks: HashMap<TenantId, Block>,
+    presence: Presence,
+}
+
+/// One tenant's part of a segment.
+pub(super) struct Block {
+    pub(super) place: BlockPlace,
+    /// A bit for each chunk, set once it is deleted; empty while none is.
+    deleted: Vec<u64>,
+    deleted_count: u32,
+}
+
+impl Segment {
+    pub(super) fn open(path: &Path, number: u64) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let end_start = len.checked_sub(END_BYTES).ok_or_else(|| damaged("a torn end"))?;
+        let end = read_at(&file, end_start, END_BYTES as usize)?;
+        if end[12..] != MAGIC {
+            return Err(damaged("a torn end"));
+        }
+        let directory_start = u64::from(u32_at(&end, 0)) | u64::from(u32_at(&end, 4)) << 32;
+        let directory_len = end_start
+            .checked_sub(directory_start)
+            .ok_or_else(|| damaged("a torn end"))?;
+        let directory = read_at(&file, directory_start, directory_len as usize)?;
+        if crc32fast::hash(&directory) != u32_at(&end, 8) {
+            return Err(damaged("a damaged directory"));
+        }
+        let blocks: HashMap<TenantId, Block> = decode_directory(&directory, directory_start)?
+            .into_iter()
+            .map(|(tenant_id, place)| (tenant_id, Block::new(place)))
+            .collect();
+        let chunks = blocks.values().map(|block| block.place.chunks as usize).sum();
+        let mut segment = Self {
+            number,
+            deletions: None,
+            has_new_deletions: false,
+            file,
+            blocks,
+            presence: Presence::for_chunks(chunks),
+        };
+        for (tenant_id, block) in &segment.blocks {
+            for id in segment.chunk_table(block)?.chunks_exact(ID_BYTES) {
+                segment.presence.add(*tenant_id, ChunkId(id_at(id, 0)));
+            }
+        }
+        Ok(segment)
+    }
+
+    pub(super) fn block(&self, tenant_id: TenantId) -> Option<&Block> {
+        self.blocks.get(&tenant_id)
+    }
+
+    pub(super) fn tenants(&self) -> impl Iterator<Item = TenantId> {
+        self.blocks.keys().copied()
+    }
+
+    /// Chunks in the file, and how many of them are deleted.
+    pub(super) fn chunks(&self) -> (u64, u64) {
+        self.blocks.values().fold((0, 0), |(chunks, deleted), block| {
+            (
+                chunks + u64::from(block.place.chunks),
+                deleted + u64::from(block.deleted_count),
+            )
+        })
+    }
+
+    pub(super) fn delete_chunk(&mut self, tenant_id: TenantId, chunk_id: ChunkId) -> io::Result<()> {
+        if !self.presence.may_have(tenant_id, chunk_id) {
+            return Ok(());
+        }
+        let Some(block) = self.blocks.get(&tenant_id) else {
+            return Ok(());
+        };
+        if let Some(position) = self.find_chunk(block, chunk_id)? {
+            self.mark(tenant_id, &[position]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete_documents(
+        &mut self,
+        tenant_id: TenantId,
+        document_ids: &BTreeSet<DocumentId>,
+    ) -> io::Result<()> {
+        let Some(block) = self.blocks.get(&tenant_id) else {
+            return Ok(());
+        };
+        let is_gone = self.documents(block)?;
+        let is_gone: Vec<bool> = is_gone.iter().map(|(id, _)| document_ids.contains(id)).collect();
+        if !is_gone.contains(&true) {
+            return Ok(());
+        }
+        let positions: Vec<u32> = (0..block.place.chunks)
+            .zip(self.documents_of(block)?)
+            .filter(|(_, document)| is_gone.get(*document as usize) == Some(&true))
+            .map(|(position, _)| position)
+            .collect();
+        self.mark(tenant_id, &positions);
+        Ok(())
+    }
+
+    pub(super) fn delete_tenant(&mut self, tenant_id: TenantId) {
+        if let Some(block) = self.blocks.get(&tenant_id) {
+            let all: Vec<u32> = (0..block.place.chunks).collect();
+            self.mark(tenant_id, &all);
+        }
+    }
+
+    fn mark(&mut self, tenant_id: TenantId, positions: &[u32]) {
+        if let Some(block) = self.blocks.get_mut(&tenant_id) {
+            self.has_new_deletions |= block.mark(positions);
+        }
+    }
+
+    /// The line of the term table, and where the term's postings end; `None` when no chunk of the block has it.
+    pub(super) fn find_term(&self, block: &Block, hash: u32) -> io::Result<Option<(TermEntry, u64)>> {
+        let count = u64::from(block.place.terms);
+        // Hashes are spread evenly, so a hash's place is known to within a few standard deviations.
+        let guess = (u64::from(hash) * count) >> 32;
+        let mut margin = 2 * count.isqrt() + 4;
+        loop {
+            let (from, to) = (guess.saturating_sub(margin), (guess + margin).min(count));
+            let start = block.place.terms_start + from * TERM_BYTES as u64;
+            let table = read_at(&self.file, start, (to - from + 1) as usize * TERM_BYTES)?;
+            let (entries, _) = table.as_chunks::<TERM_BYTES>();
+            // The last one read only tells where the postings before it end.
+            let within = entries.len() - 1;
+            let at = entries[..within].partition_point(|entry| u32_at(entry, 0) < hash);
+            if (at == 0 && from > 0) || (at == within && to < count) {
+                margin *= 8;
+                continue;
+            }
+            if at == within || u32_at(&entries[at], 0) != hash {
+                return Ok(None);
+            }
+            let (entry, next) = (TermEntry::read(&entries[at]), TermEntry::read(&entries[at + 1]));
+            if next.start < entry.start || next.start > block.place.terms_start {
+                return Err(damaged("postings that end before they begin"));
+            }
+            return Ok(Some((entry, next.start)));
+        }
+    }
+
+    /// All of the block's terms, with the mark at the end.
+    pub(super) fn terms(&self, block: &Block) -> io::Result<Vec<TermEntry>> {
+        let count = block.place.terms as usize + 1;
+        let table = read_at(&self.file, block.place.terms_start, count * TERM_BYTES)?;
+        let (entries, _) = table.as_chunks::<TERM_BYTES>();
+        Ok(entries.iter().map(TermEntry::read).collect())
+    }
+
+    /// The bytes between two places of the file, for postings.
+    pub(super) fn bytes(&self, start: u64, end: u64) -> io::Result<Vec<u8>> {
+        read_at(&self.file, start, end.saturating_sub(start) as usize)
+    }
+
+    /// The block's documents with their sources; a document of two sources is there twice.
+    pub(super) fn documents(&self, block: &Block) -> io::Result<Vec<(DocumentId, SourceId)>> {
+        let table = read_at(
+            &self.file,
+            block.place.documents_start(),
+            block.place.documents as usize * DOCUMENT_BYTES,
+        )?;
+        let entries = table.chunks_exact(DOCUMENT_BYTES);
+        Ok(entries
+            .map(|entry| (DocumentId(id_at(entry, 0)), SourceId(id_at(entry, ID_BYTES))))
+            .collect())
+    }
+
+    /// For each chunk, which of [`Segment::documents`] it is from.
+    pub(super) fn documents_of(&self, block: &Block) -> io::Result<Vec<u32>> {
+        let table = read_at(
+            &self.file,
+            block.place.documents_of_start(),
+            block.place.chunks as usize * 4,
+        )?;
+        Ok(table.chunks_exact(4).map(|number| u32_at(number, 0)).collect())
+    }
+
+    pub(super) fn row(&self, block: &Block, position: u32) -> io::Result<ChunkRow> {
+        let at = u64::from(position);
+        let place = &block.place;
+        let chunk = read_at(&self.file, place.chunks_start() + at * ID_BYTES as u64, ID_BYTES)?;
+        let document = u32_at(&read_at(&self.file, place.documents_of_start() + at * 4, 4)?, 0);
+        if document >= place.documents {
+            return Err(damaged("a chunk of a document that is not there"));
+        }
+        let document = read_at(
+            &self.file,
+            place.documents_start() + u64::from(document) * DOCUMENT_BYTES as u64,
+            DOCUMENT_BYTES,
+        )?;
+        Ok(ChunkRow {
+            chunk_id: ChunkId(id_at(&chunk, 0)),
+            document_id: DocumentId(id_at(&document, 0)),
+            source_id: SourceId(id_at(&document, ID_BYTES)),
+        })
+    }
+
+    /// All rows of the block, in the order of positions.
+    pub(super) fn rows(&self, block: &Block) -> io::Result<Vec<ChunkRow>> {
+        let documents = self.documents(block)?;
+        let chunks = self.chunk_table(block)?;
+        let ids = chunks.chunks_exact(ID_BYTES).map(|id| ChunkId(id_at(id, 0)));
+        ids.zip(self.documents_of(block)?)
+            .map(|(chunk_id, document)| {
+                let (document_id, source_id) = *documents
+                    .get(document as usize)
+                    .ok_or_else(|| damaged("a chunk of a document that is not there"))?;
+                Ok(ChunkRow {
+                    chunk_id,
+                    document_id,
+                    source_id,
+                })
+            })
+            .collect()
+    }
+
+    fn chunk_table(&self, block: &Block) -> io::Result<Vec<u8>> {
+        read_at(
+            &self.file,
+            block.place.chunks_start(),
+            block.place.chunks as usize * ID_BYTES,
+        )
+    }
+
+    /// Where the chunk is, deleted or not.
+    fn find_chunk(&self, block: &Block, chunk_id: ChunkId) -> io::Result<Option<u32>> {
+        let (mut from, mut to) = (0, u64::from(block.place.chunks));
+        while from < to {
+            let middle = from.midpoint(to);
+            let position = read_at(&self.file, block.place.order_start() + middle * 4, 4)?;
+            let position = u32_at(&position, 0);
+            let id = read_at(
+                &self.file,
+                block.place.chunks_start() + u64::from(position) * ID_BYTES as u64,
+                ID_BYTES,
+            )?;
+            match ChunkId(id_at(&id, 0)).cmp(&chunk_id) {
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+                std::cmp::Ordering::Equal if position < block.place.chunks => return Ok(Some(position)),
+                std::cmp::Ordering::Equal => return Err(damaged("a chunk outside its block")),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The deleted chunks of all tenants, for a file beside the segment's.
+    pub(super) fn encode_deletions(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (tenant_id, block) in self.blocks.iter().filter(|(_, block)| block.deleted_count > 0) {
+            bytes.extend_from_slice(tenant_id.0.as_bytes());
+            block
+                .deleted
+                .iter()
+                .for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        }
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Takes in what [`Segment::encode_deletions`] gave.
+    pub(super) fn decode_deletions(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let torn = || damaged("a torn list of deletions");
+        let (mut rest, checksum) = bytes.split_last_chunk::<4>().ok_or_else(torn)?;
+        if crc32fast::hash(rest) != u32::from_le_bytes(*checksum) {
+            return Err(torn());
+        }
+        while !rest.is_empty() {
+            let (id, after) = rest.split_at_checked(ID_BYTES).ok_or_else(torn)?;
+            let block = self.blocks.get_mut(&TenantId(id_at(id, 0))).ok_or_else(torn)?;
+            let words = block.place.chunks.div_ceil(64) as usize;
+            let (bits, after) = after.split_at_checked(words * 8).ok_or_else(torn)?;
+            let (bits, _) = bits.as_chunks::<8>();
+            block.deleted = bits.iter().map(|word| u64::from_le_bytes(*word)).collect();
+            block.deleted_count = block.deleted.iter().map(|word| word.count_ones()).sum();
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+impl Block {
+    fn new(place: BlockPlace) -> Self {
+        Self {
+            place,
+            deleted: Vec::new(),
+            deleted_count: 0,
+        }
+    }
+
+    pub(super) fn live_count(&self) -> u64 {
+        u64::from(self.place.chunks.saturating_sub(self.deleted_count))
+    }
+
+    pub(super) fn is_deleted(&self, position: u32) -> bool {
+        self.deleted
+            .get(position as usize / 64)
+            .is_some_and(|word| word >> (position % 64) & 1 == 1)
+    }
+
+    /// Whether any of them was not deleted before.
+    fn mark(&mut self, positions: &[u32]) -> bool {
+        let before = self.deleted_count;
+        self.deleted.resize(self.place.chunks.div_ceil(64) as usize, 0);
+        for position in positions {
+            let word = &mut self.deleted[*position as usize / 64];
+            let bit = 1 << (position % 64);
+            self.deleted_count += u32::from(*word & bit == 0);
+            *word |= bit;
+        }
+        self.deleted_count > before
+    }
+}
+
+fn read_at(file: &File, start: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}

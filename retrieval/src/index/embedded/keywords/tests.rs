@@ -1,0 +1,352 @@
+//! The keyword side against a plain list of chunks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::weight::{inverse_document_frequency, quantise};
+use super::*;
+use crate::index::Filter;
+use crate::index::keyword::{self, SparseTerms};
+use crate::{ChunkId, SourceId};
+
+fn tenant(n: u128) -> TenantId {
+    TenantId(Uuid::from_u128(n))
+}
+
+fn chunk(n: u128) -> ChunkId {
+    ChunkId(Uuid::from_u128(n))
+}
+
+fn document(n: u128) -> DocumentId {
+    DocumentId(Uuid::from_u128(n))
+}
+
+fn source(n: u128) -> SourceId {
+    SourceId(Uuid::from_u128(n))
+}
+
+/// Chunk `n` of document `n / 3` of source `n / 9`.
+fn point(n: u128, terms: SparseTerms) -> PreparedPoint {
+    PreparedPoint {
+        chunk_id: chunk(n),
+        document_id: document(n / 3),
+        source_id: source(n / 9),
+        terms,
+        vector: None,
+    }
+}
+
+fn written(n: u128, text: &str) -> PreparedPoint {
+    point(n, keyword::weigh_document(text))
+}
+
+fn upsert(keywords: &mut Keywords, tenant_id: TenantId, points: Vec<PreparedPoint>) {
+    let change = Change::Upsert(points);
+    keywords.apply(&Operation { tenant_id, change }).expect("stored");
+}
+
+fn found(keywords: &Keywords, tenant_id: TenantId, text: &str) -> Vec<ChunkId> {
+    let filter = TenantFilter::all(tenant_id);
+    let hits = keywords
+        .search(&filter, &keyword::query_terms(text), 10)
+        .expect("an answer");
+    hits.into_iter().map(|hit| hit.chunk_id).collect()
+}
+
+#[test]
+fn what_was_checkpointed_is_there_after_reopening_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    upsert(
+        &mut keywords,
+        tenant(1),
+        vec![written(1, "goods may be returned"), written(2, "")],
+    );
+    keywords.checkpoint().expect("written");
+    upsert(&mut keywords, tenant(1), vec![written(3, "goods on their way")]);
+    assert_eq!(found(&keywords, tenant(1), "goods").len(), 2);
+    drop(keywords);
+    std::fs::write(dir.path().join("7.segment.new"), "half of one").expect("written");
+
+    let keywords = Keywords::open(dir.path()).expect("the same directory");
+
+    assert_eq!(found(&keywords, tenant(1), "goods"), [chunk(1)]);
+    assert_eq!(keywords.count(tenant(1)), 2);
+    assert!(!dir.path().join("7.segment.new").exists());
+}
+
+#[test]
+fn deletions_of_written_chunks_are_kept_and_reclaimed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    upsert(
+        &mut keywords,
+        tenant(1),
+        (0..90).map(|n| written(n, "common words")).collect(),
+    );
+    keywords.checkpoint().expect("written");
+    for change in [
+        Change::DeleteChunks(vec![chunk(0), chunk(1), chunk(1_000)]),
+        Change::DeleteDocuments(vec![document(1), document(500)]),
+    ] {
+        let tenant_id = tenant(1);
+        keywords.apply(&Operation { tenant_id, change }).expect("deleted");
+    }
+    assert_eq!(keywords.count(tenant(1)), 85);
+    keywords.checkpoint().expect("written");
+
+    let mut keywords = Keywords::open(dir.path()).expect("the same directory");
+    assert_eq!(keywords.count(tenant(1)), 85);
+    let files = |keywords: &Keywords| std::fs::read_dir(&keywords.dir).expect("the directory").count();
+    assert_eq!(files(&keywords), 3, "the segment, its deletions, the manifest");
+    let change = Change::DeleteDocuments((2..20).map(document).collect());
+    let tenant_id = tenant(1);
+    keywords.apply(&Operation { tenant_id, change }).expect("deleted");
+    keywords.checkpoint().expect("written");
+
+    assert_eq!(keywords.count(tenant(1)), 31);
+    assert_eq!(files(&keywords), 2, "a segment without deletions, the manifest");
+}
+
+#[test]
+fn many_checkpoints_leave_few_segments() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    for n in 0..100 {
+        upsert(&mut keywords, tenant(n % 3), vec![written(n, "common words")]);
+        keywords.checkpoint().expect("written");
+        assert!(keywords.segments.len() < 4);
+    }
+    assert_eq!((0..3).map(|n| keywords.count(tenant(n))).sum::<u64>(), 100);
+}
+
+#[test]
+fn scores_do_not_depend_on_what_others_store() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    let texts = |keywords: &mut Keywords, tenant_id| {
+        upsert(
+            keywords,
+            tenant_id,
+            vec![written(1, "refund of goods"), written(2, "goods")],
+        );
+    };
+    texts(&mut keywords, tenant(1));
+    let score = |keywords: &Keywords, tenant_id| {
+        let filter = TenantFilter::all(tenant_id);
+        let hits = keywords
+            .search(&filter, &keyword::query_terms("refund"), 10)
+            .expect("an answer");
+        hits[0].score
+    };
+    let alone = score(&keywords, tenant(1));
+
+    texts(&mut keywords, tenant(2));
+    upsert(
+        &mut keywords,
+        tenant(3),
+        (0..500).map(|n| written(n, "refund refund")).collect(),
+    );
+    keywords.checkpoint().expect("written");
+
+    assert_eq!(score(&keywords, tenant(1)).to_bits(), alone.to_bits());
+    assert_eq!(score(&keywords, tenant(2)).to_bits(), alone.to_bits());
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    upsert(
+        &mut keywords,
+        tenant(1),
+        (0..40).map(|n| written(n, "goods may be returned")).collect(),
+    );
+    keywords.checkpoint().expect("written");
+    drop(keywords);
+    let path = segment_path(dir.path(), 0);
+    let whole = std::fs::read(&path).expect("the segment");
+
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x55;
+        std::fs::write(&path, &changed).expect("written");
+        if let Ok(mut keywords) = Keywords::open(dir.path()) {
+            drop(keywords.search(
+                &TenantFilter::all(tenant(1)),
+                &keyword::query_terms("goods returned"),
+                10,
+            ));
+            let (tenant_id, change) = (tenant(1), Change::DeleteChunks(vec![chunk(3)]));
+            drop(keywords.apply(&Operation { tenant_id, change }));
+            drop(keywords.write_merged());
+        }
+        std::fs::write(&path, &whole[..at]).expect("written");
+        assert!(Keywords::open(dir.path()).is_err(), "cut after {at} bytes");
+    }
+}
+
+/// What a test does to two tenants' chunks.
+#[derive(Debug, Clone)]
+enum Step {
+    Upsert {
+        tenant: u128,
+        chunk: u128,
+        terms: BTreeMap<u32, u8>,
+    },
+    DeleteChunk {
+        tenant: u128,
+        chunk: u128,
+    },
+    DeleteDocument {
+        tenant: u128,
+        document: u128,
+    },
+    DeleteTenant {
+        tenant: u128,
+    },
+    Checkpoint,
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let terms = prop::collection::btree_map(prop_oneof![0_u32..6, Just(u32::MAX)], 1_u8..=255, 0..5);
+    let step = prop_oneof![
+        12 => (0_u128..2, 0_u128..30, terms).prop_map(|(tenant, chunk, terms)| Step::Upsert { tenant, chunk, terms }),
+        2 => (0_u128..2, 0_u128..30).prop_map(|(tenant, chunk)| Step::DeleteChunk { tenant, chunk }),
+        1 => (0_u128..2, 0_u128..10).prop_map(|(tenant, document)| Step::DeleteDocument { tenant, document }),
+        1 => (0_u128..2).prop_map(|tenant| Step::DeleteTenant { tenant }),
+        4 => Just(Step::Checkpoint),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+type Model = BTreeMap<(u128, u128), BTreeMap<u32, u8>>;
+
+/// The chunks of the tenant in these sources that have one of the terms.
+fn expected(model: &Model, tenant: u128, sources: &[u128], terms: &[u32]) -> BTreeSet<ChunkId> {
+    let chunks = model.iter().filter(|((owner, _), _)| *owner == tenant);
+    chunks
+        .filter(|((_, chunk), _)| sources.contains(&(chunk / 9)))
+        .filter(|(_, has)| terms.iter().any(|term| has.contains_key(term)))
+        .map(|((_, n), _)| chunk(*n))
+        .collect()
+}
+
+fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
+    for owner in 0..2 {
+        let count = model.keys().filter(|(tenant, _)| *tenant == owner).count() as u64;
+        prop_assert_eq!(keywords.count(tenant(owner)), count);
+        for (sources, terms) in [
+            (vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4, 5, u32::MAX]),
+            (vec![1], vec![2, 3]),
+            (vec![0, 2], vec![u32::MAX]),
+        ] {
+            let filter = Filter {
+                sources: sources.iter().map(|n| source(*n)).collect(),
+                documents: None,
+            };
+            let filter = TenantFilter::matching(tenant(owner), &filter).expect("something may match");
+            let all = keywords.search(&filter, &terms, 100).expect("an answer");
+            prop_assert!(all.windows(2).all(|pair| pair[0].score >= pair[1].score));
+            prop_assert!(all.iter().all(|hit| hit.score > 0.0 && hit.document_id.0.as_u128() == hit.chunk_id.0.as_u128() / 3));
+            let ids: BTreeSet<ChunkId> = all.iter().map(|hit| hit.chunk_id).collect();
+            prop_assert_eq!(ids.len(), all.len());
+            prop_assert_eq!(ids, expected(model, owner, &sources, &terms));
+            let best = keywords.search(&filter, &terms, 3).expect("an answer");
+            let scores = |hits: &[Found]| hits.iter().map(|hit| hit.score).collect::<Vec<_>>();
+            prop_assert_eq!(scores(&best), scores(&all[..all.len().min(3)]));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn whatever_happens_exactly_the_chunks_that_are_there_are_found(steps in steps()) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+        let mut model = Model::new();
+        for step in steps {
+            let (owner, change) = match step {
+                Step::Checkpoint => {
+                    keywords.checkpoint().expect("written");
+                    check(&keywords, &model)?;
+                    continue;
+                }
+                Step::Reopen => {
+                    keywords.checkpoint().expect("written");
+                    keywords = Keywords::open(dir.path()).expect("the same directory");
+                    continue;
+                }
+                Step::Upsert { tenant, chunk, terms } => {
+                    let sparse = SparseTerms {
+                        hashes: terms.keys().copied().collect(),
+                        weights: terms.values().map(|weight| f32::from(*weight) / 116.0).collect(),
+                    };
+                    model.insert((tenant, chunk), terms);
+                    (tenant, Change::Upsert(vec![point(chunk, sparse)]))
+                }
+                Step::DeleteChunk { tenant, chunk: n } => {
+                    model.remove(&(tenant, n));
+                    (tenant, Change::DeleteChunks(vec![chunk(n)]))
+                }
+                Step::DeleteDocument { tenant, document: n } => {
+                    model.retain(|(owner, chunk), _| (*owner, chunk / 3) != (tenant, n));
+                    (tenant, Change::DeleteDocuments(vec![document(n)]))
+                }
+                Step::DeleteTenant { tenant } => {
+                    model.retain(|(owner, _), _| *owner != tenant);
+                    (tenant, Change::DeleteTenant)
+                }
+            };
+            keywords.apply(&Operation { tenant_id: tenant(owner), change }).expect("applied");
+        }
+        check(&keywords, &model)?;
+    }
+}
+
+#[test]
+fn a_score_is_bm25_of_the_stored_weights() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    let points: Vec<PreparedPoint> = (0..20)
+        .map(|n| {
+            written(
+                n,
+                ["goods", "goods and refund", "delivery of goods"][n as usize % 3],
+            )
+        })
+        .collect();
+    upsert(&mut keywords, tenant(1), points[..12].to_vec());
+    keywords.checkpoint().expect("written");
+    upsert(&mut keywords, tenant(1), points[12..].to_vec());
+
+    let terms = keyword::query_terms("refund goods");
+    let hits = keywords
+        .search(&TenantFilter::all(tenant(1)), &terms, 50)
+        .expect("an answer");
+
+    assert_eq!(hits.len(), 20);
+    for hit in hits {
+        let sparse = &points[hit.chunk_id.0.as_u128() as usize].terms;
+        let score: f32 = terms
+            .iter()
+            .filter_map(|term| {
+                let at = sparse.hashes.binary_search(term).ok()?;
+                let having = points
+                    .iter()
+                    .filter(|point| point.terms.hashes.contains(term))
+                    .count();
+                let kept = f32::from(quantise(sparse.weights[at])) * 2.2 / 255.0;
+                Some(kept * inverse_document_frequency(20, having as u64))
+            })
+            .sum();
+        assert!((hit.score - score).abs() < 1e-4, "{} for {score}", hit.score);
+    }
+}
