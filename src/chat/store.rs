@@ -5,13 +5,15 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::{AnswerSource, Citation, TurnUsage};
+use crate::chatbots::{Chatbot, ChatbotRow};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ConversationId, MessageId, TenantId};
+use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
 use crate::llm::PromptRole;
 use crate::on;
+use crate::usage::{Limit, Limits};
 
 /// Messages that are looked at for the prompt's history.
 const HISTORY_MESSAGES: i64 = 40;
@@ -115,30 +117,37 @@ pub(super) async fn insert_conversation(
     channel: &str,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    on!(write, c => sqlx::query(
+    let insert = write.put(
         "insert into conversation (id, tenant_id, chatbot_id, channel, message_count, created_at, updated_at)
          values ($1, $2, $3, $4, 2, $5, $5)",
-    ).bind(id).bind(tenant_id).bind(chatbot_id).bind(channel).bind(now).execute(c).await.map(drop))?;
-    Ok(())
+    );
+    insert
+        .bind(id)
+        .bind(tenant_id)
+        .bind(chatbot_id)
+        .bind(channel)
+        .bind(now)
+        .run()
+        .await
 }
 
-/// Counts the two messages that a turn adds. False when the conversation was deleted meanwhile.
+/// Counts the two messages that a turn adds. Where the conversation was deleted meanwhile, nothing is counted, and
+/// [`insert_turn`] fails.
 pub(super) async fn count_turn(
     write: &mut Write,
     tenant_id: TenantId,
     id: ConversationId,
     now: DateTime<Utc>,
-) -> Result<bool> {
-    let counted: Option<ConversationId> = on!(write, c => sqlx::query_scalar(
+) -> Result<()> {
+    let update = write.put(
         "update conversation
             set message_count = message_count + 2, updated_at = $3
-          where tenant_id = $1 and id = $2
-         returning id",
-    ).bind(tenant_id).bind(id).bind(now).fetch_optional(c).await)?;
-    Ok(counted.is_some())
+          where tenant_id = $1 and id = $2",
+    );
+    update.bind(tenant_id).bind(id).bind(now).run().await
 }
 
-/// Stores the two messages of a turn.
+/// Stores the two messages of a turn. A conversation that is gone is a missing reference.
 pub(super) async fn insert_turn(
     write: &mut Write,
     tenant_id: TenantId,
@@ -147,17 +156,33 @@ pub(super) async fn insert_turn(
     answer: NewAnswer<'_>,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    on!(write, c => sqlx::query(
+    let insert = write.put(
         "insert into message (id, tenant_id, conversation_id, role, content, state, answer_source, model, error_code, citations,
                               content_tokens, prompt_tokens, completion_tokens, embedding_tokens, cost_micro_usd, created_at)
          values ($1, $2, $3, 'user', $4, 'complete', null, null, null, '[]', $5, 0, 0, 0, 0, $6),
                 ($7, $2, $3, 'assistant', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $6)",
-    ).bind(question.id).bind(tenant_id).bind(conversation_id).bind(question.text).bind(question.text_tokens).bind(now)
-     .bind(answer.id).bind(answer.text).bind(answer.state.name()).bind(answer.source.name()).bind(answer.model)
-     .bind(answer.state.error_code()).bind(Json(answer.citations)).bind(answer.text_tokens).bind(answer.usage.prompt_tokens)
-     .bind(answer.usage.completion_tokens).bind(answer.usage.embedding_tokens).bind(answer.usage.cost_micro_usd)
-     .execute(c).await.map(drop))?;
-    Ok(())
+    );
+    insert
+        .bind(question.id)
+        .bind(tenant_id)
+        .bind(conversation_id)
+        .bind(question.text)
+        .bind(question.text_tokens)
+        .bind(now)
+        .bind(answer.id)
+        .bind(answer.text)
+        .bind(answer.state.name())
+        .bind(answer.source.name())
+        .bind(answer.model)
+        .bind(answer.state.error_code())
+        .bind(Json(answer.citations))
+        .bind(answer.text_tokens)
+        .bind(answer.usage.prompt_tokens)
+        .bind(answer.usage.completion_tokens)
+        .bind(answer.usage.embedding_tokens)
+        .bind(answer.usage.cost_micro_usd)
+        .run()
+        .await
 }
 
 /// Stores what came of an answer that was being written. Nothing happens when it was deleted meanwhile.
@@ -166,17 +191,94 @@ pub(super) async fn finish_answer(
     tenant_id: TenantId,
     answer: NewAnswer<'_>,
 ) -> Result<()> {
-    on!(write, c => sqlx::query(
+    let update = write.put(
         "update message
             set content = $3, state = $4, answer_source = $5, model = $6, error_code = $7, citations = $8, content_tokens = $9,
                 prompt_tokens = $10, completion_tokens = $11, embedding_tokens = $12, cost_micro_usd = $13
           where tenant_id = $1
             and id = $2",
-    ).bind(tenant_id).bind(answer.id).bind(answer.text).bind(answer.state.name()).bind(answer.source.name()).bind(answer.model)
-     .bind(answer.state.error_code()).bind(Json(answer.citations)).bind(answer.text_tokens).bind(answer.usage.prompt_tokens)
-     .bind(answer.usage.completion_tokens).bind(answer.usage.embedding_tokens).bind(answer.usage.cost_micro_usd)
-     .execute(c).await.map(drop))?;
-    Ok(())
+    );
+    update
+        .bind(tenant_id)
+        .bind(answer.id)
+        .bind(answer.text)
+        .bind(answer.state.name())
+        .bind(answer.source.name())
+        .bind(answer.model)
+        .bind(answer.state.error_code())
+        .bind(Json(answer.citations))
+        .bind(answer.text_tokens)
+        .bind(answer.usage.prompt_tokens)
+        .bind(answer.usage.completion_tokens)
+        .bind(answer.usage.embedding_tokens)
+        .bind(answer.usage.cost_micro_usd)
+        .run()
+        .await
+}
+
+/// What a turn has to know of whom it asks.
+pub(super) struct Asked {
+    pub chatbot: Chatbot,
+    pub limits: Limits,
+    pub sources: Vec<SourceId>,
+}
+
+#[derive(FromRow)]
+struct AskedRow {
+    #[sqlx(flatten)]
+    chatbot: ChatbotRow,
+    tenant_tokens: Option<i64>,
+    tenant_micro_usd: Option<i64>,
+    sources: Json<Vec<SourceId>>,
+}
+
+/// The text of [`find_asked`], with the engine's own way of making a list of ids.
+macro_rules! asked {
+    ($list:literal) => {
+        concat!(
+            "select b.id, b.tenant_id, b.name, b.prompt, b.model, b.temperature, b.no_answer_text, b.max_passages, b.min_similarity,
+                    b.allowed_origins, b.monthly_token_limit, b.monthly_cost_limit_micro_usd, b.created_at, b.updated_at,
+                    t.monthly_token_limit as tenant_tokens,
+                    t.monthly_cost_limit_micro_usd as tenant_micro_usd,
+                    (select ", $list, " from source s where s.tenant_id = $1 and s.chatbot_id = $2) as sources
+               from chatbot b
+               join tenant t on t.id = b.tenant_id
+              where b.tenant_id = $1
+                and b.id = $2"
+        )
+    };
+}
+
+/// The chatbot with its limits and sources. These are columns of other rooms, read here together because every turn needs
+/// all of them, in one statement.
+pub(super) async fn find_asked(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<Option<Asked>> {
+    let text = if conn.is_postgres() {
+        asked!("coalesce(jsonb_agg(s.id order by s.id), '[]')")
+    } else {
+        asked!("json_group_array(lower(hex(s.id)) order by s.id)")
+    };
+    let row: Option<AskedRow> = on!(conn, c => sqlx::query_as(text).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?;
+    Ok(row.map(|row| {
+        let chatbot = Chatbot::from(row.chatbot);
+        Asked {
+            limits: Limits {
+                tenant: Limit {
+                    tokens: row.tenant_tokens,
+                    micro_usd: row.tenant_micro_usd,
+                },
+                chatbot: Limit {
+                    tokens: chatbot.settings.monthly_token_limit,
+                    micro_usd: chatbot.settings.monthly_cost_limit_micro_usd,
+                },
+            },
+            chatbot,
+            sources: row.sources.0,
+        }
+    }))
 }
 
 pub(super) async fn find(conn: &mut Conn, reach: Reach, id: ConversationId) -> Result<Option<Conversation>> {

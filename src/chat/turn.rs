@@ -9,10 +9,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::citation::Citation;
 use super::given::{self, Said};
-use super::store::{self, MessageState, NewAnswer, NewQuestion};
+use super::store::{self, Asked, MessageState, NewAnswer, NewQuestion};
 use super::{Answer, AnswerSource, TurnUsage, extractive, relevance, writing};
 use crate::app::App;
-use crate::chatbots::{self, Chatbot};
+use crate::chatbots::Chatbot;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
@@ -154,7 +154,13 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         })?;
     let reach = request.reach;
     let mut conn = app.db.read(reach.tenant_id).await?;
-    let chatbot = chatbots::find(&mut conn, reach, request.chatbot_id).await?;
+    reach.check_chatbot(request.chatbot_id)?;
+    let asked = store::find_asked(&mut conn, reach.tenant_id, request.chatbot_id).await?;
+    let Asked {
+        chatbot,
+        limits,
+        sources,
+    } = asked.ok_or(Error::NotFound("chatbot"))?;
     check_origin(app, &chatbot, request.origin.as_deref())?;
     let question_id = MessageId::new();
     let mut said = Vec::new();
@@ -194,7 +200,6 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
             )
         }
     };
-    let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot.id).await?;
     usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot.id, app.clock.now()).await?;
     drop(conn);
     let settings = &chatbot.settings;
@@ -208,8 +213,16 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     }
 
     let limit = usize::try_from(settings.max_passages).unwrap_or(1);
-    let mut found =
-        knowledge::search(app, reach, chatbot.id, &question, limit, SearchFilter::default()).await?;
+    let mut found = knowledge::search_sources(
+        app,
+        reach,
+        chatbot.id,
+        sources,
+        &question,
+        limit,
+        SearchFilter::default(),
+    )
+    .await?;
     found.passages = relevance::keep_relevant(&question, found.passages, settings.min_similarity);
 
     let turn = Turn {
@@ -277,7 +290,7 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
         turn.app.clock.now(),
     )
     .await?;
-    write.commit().await?;
+    turn.commit(write).await?;
     count_turn(source, "complete");
 
     let (sender, events) = mpsc::channel(answer.citations.len() + 2);
@@ -290,7 +303,8 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
 }
 
 impl Turn {
-    /// Saves the question and the answer as far as it is. Not found when the chatbot or the conversation is gone.
+    /// Saves the question and the answer as far as it is, with [`Turn::commit`]. Not found when the chatbot or the
+    /// conversation is gone.
     pub(super) async fn save(
         &self,
         write: &mut Write,
@@ -306,8 +320,8 @@ impl Turn {
         };
         let now = self.app.clock.now();
         let tenant_id = self.reach.tenant_id;
-        if self.is_new {
-            let inserted = store::insert_conversation(
+        let begun = if self.is_new {
+            store::insert_conversation(
                 write,
                 tenant_id,
                 conversation_id,
@@ -315,24 +329,33 @@ impl Turn {
                 self.channel,
                 now,
             )
-            .await;
-            // The chatbot may have been deleted since it was looked up.
-            inserted.map_err(|error| {
-                if error.is_missing_reference() {
-                    Error::NotFound("chatbot")
-                } else {
-                    error
-                }
-            })?;
-        } else if !store::count_turn(write, tenant_id, conversation_id, now).await? {
-            return Err(Error::NotFound("conversation"));
-        }
+            .await
+        } else {
+            store::count_turn(write, tenant_id, conversation_id, now).await
+        };
+        begun.map_err(|error| self.name_missing(error))?;
         let question = NewQuestion {
             id: self.question_id,
             text: &self.question,
             text_tokens: self.count_text(&self.question),
         };
-        store::insert_turn(write, tenant_id, conversation_id, question, new, now).await
+        store::insert_turn(write, tenant_id, conversation_id, question, new, now)
+            .await
+            .map_err(|error| self.name_missing(error))
+    }
+
+    /// Commits what [`Turn::save`] wrote.
+    pub(super) async fn commit(&self, write: Write) -> Result<()> {
+        write.commit().await.map_err(|error| self.name_missing(error))
+    }
+
+    /// What was deleted since the turn looked it up: its rows refer to it.
+    fn name_missing(&self, error: Error) -> Error {
+        match error.is_missing_reference() {
+            true if self.is_new => Error::NotFound("chatbot"),
+            true => Error::NotFound("conversation"),
+            false => error,
+        }
     }
 
     /// Saves the end of an answer that [`Turn::save`] saved as being written.

@@ -146,7 +146,7 @@ async fn accept(
     );
     turn.save(&mut write, &begun, MessageState::Writing, Some(model))
         .await?;
-    write.commit().await?;
+    turn.commit(write).await?;
     let answer_tokens =
         LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
     Ok((reservation, answer_tokens))

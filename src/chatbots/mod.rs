@@ -17,6 +17,8 @@ use crate::id::{ChatbotId, SourceId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{knowledge, tenancy};
 
+pub(crate) use store::ChatbotRow;
+
 /// What a chatbot says when its knowledge holds no answer, unless its owner wrote something better.
 pub const DEFAULT_NO_ANSWER: &str = "I could not find an answer to that in the information I have.";
 

@@ -12,8 +12,9 @@ use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, TenantId};
 use crate::on;
 
+/// A chatbot's own columns.
 #[derive(FromRow)]
-struct ChatbotRow {
+pub(crate) struct ChatbotRow {
     id: ChatbotId,
     tenant_id: TenantId,
     name: String,

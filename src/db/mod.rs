@@ -6,19 +6,22 @@
 
 mod migrate;
 mod open;
+mod put;
+mod reader;
+mod script;
 mod writer;
 
 use std::path::PathBuf;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
-};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqliteConnection, Transaction};
 
 use crate::error::Result;
 use crate::id::TenantId;
 
 pub use migrate::AppliedMigration;
+pub use put::Put;
+use reader::SqliteRead;
+pub use reader::SqliteReaders;
 use writer::SqliteWrite;
 pub use writer::SqliteWriter;
 
@@ -27,7 +30,7 @@ pub use writer::SqliteWriter;
 pub enum Db {
     /// One file, one writer, many readers.
     Sqlite {
-        reader: SqlitePool,
+        reader: SqliteReaders,
         writer: SqliteWriter,
     },
     /// A server that several replicas share.
@@ -63,7 +66,7 @@ pub struct Conn(Inner);
 pub struct Write(Conn);
 
 enum Inner {
-    SqliteRead(PoolConnection<Sqlite>),
+    SqliteRead(SqliteRead),
     Sqlite(SqliteWrite),
     Postgres(Transaction<'static, Postgres>),
 }
@@ -125,11 +128,19 @@ fn begin_postgres(begin: &str, scope: Scope) -> String {
 
 impl Conn {
     /// The engine's own connection. Used through [`on!`](crate::on).
-    pub fn engine(&mut self) -> Engine<'_> {
-        match &mut self.0 {
-            Inner::SqliteRead(connection) => Engine::Sqlite(connection),
-            Inner::Sqlite(write) => Engine::Sqlite(write.connection()),
+    pub async fn engine(&mut self) -> Result<Engine<'_>, sqlx::Error> {
+        Ok(match &mut self.0 {
+            Inner::SqliteRead(read) => Engine::Sqlite(read.connection()),
+            Inner::Sqlite(write) => Engine::Sqlite(write.connection().await?),
             Inner::Postgres(transaction) => Engine::Postgres(transaction),
+        })
+    }
+
+    /// Says that the statement came to its end, so that the connection is fit for the next one as it is. Called by
+    /// [`on!`](crate::on).
+    pub fn settle(&mut self) {
+        if let Inner::SqliteRead(read) = &mut self.0 {
+            read.settle();
         }
     }
 
@@ -140,6 +151,16 @@ impl Conn {
 }
 
 impl Write {
+    /// A statement that has only to succeed: nobody looks at rows or counts. On SQLite it goes with what is sent next, the
+    /// commit at the latest, and it is there that its error shows; see [`Put`].
+    pub fn put(&mut self, statement: &'static str) -> Put<'_> {
+        match &mut self.0.0 {
+            Inner::Sqlite(write) => Put::on_sqlite(write, statement),
+            Inner::Postgres(transaction) => Put::on_postgres(transaction, statement),
+            Inner::SqliteRead(_) => unreachable!("a write is always a transaction"),
+        }
+    }
+
     /// Makes everything written so far durable.
     pub async fn commit(self) -> Result<()> {
         match self.0.0 {
@@ -170,10 +191,15 @@ impl std::ops::DerefMut for Write {
 /// `conn` is a [`Conn`] or a [`Write`]; `c` is the engine's own connection.
 #[macro_export]
 macro_rules! on {
-    ($conn:expr, $c:ident => $body:expr) => {
-        match $conn.engine() {
-            $crate::db::Engine::Sqlite($c) => $body,
-            $crate::db::Engine::Postgres($c) => $body,
+    ($conn:expr, $c:ident => $body:expr) => {{
+        let done = match $conn.engine().await {
+            Ok($crate::db::Engine::Sqlite($c)) => $body,
+            Ok($crate::db::Engine::Postgres($c)) => $body,
+            Err(error) => Err(error),
+        };
+        if done.is_ok() {
+            $conn.settle();
         }
-    };
+        done
+    }};
 }

@@ -5,10 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor};
 
-use super::{DatabaseUrl, Db, SqliteWriter};
+use super::{DatabaseUrl, Db, SqliteReaders, SqliteWriter};
 use crate::error::{Error, Result};
 
 /// How long a statement waits for the one SQLite writer, or a request for a connection.
@@ -75,13 +75,9 @@ async fn open_sqlite(path: &Path) -> Result<Db> {
     let writer = SqliteWriter::new(connection);
     // A connection is a thread with a cache of its own: more of them than cores only makes all of them cold.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let reader = SqlitePoolOptions::new()
-        .max_connections(u32::try_from(cores).unwrap_or(1).clamp(3, SQLITE_READERS))
-        .acquire_timeout(WAIT_LIMIT)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_with(options.read_only(true).create_if_missing(false))
-        .await?;
+    let readers = u32::try_from(cores).unwrap_or(1).clamp(3, SQLITE_READERS);
+    let options = options.read_only(true).create_if_missing(false);
+    let reader = SqliteReaders::open(options, readers).await?;
     Ok(Db::Sqlite { reader, writer })
 }
 

@@ -4,6 +4,9 @@
 //! cached. So a transaction that ends while others wait is only closed, as a savepoint, and hands the connection on; the
 //! last one commits for all. Nobody is told that a write is done before that commit, and a transaction that fails or is
 //! dropped takes back nothing but its own.
+//!
+//! What opens and what closes a transaction goes with its statements ([`Script`]): one that asks nothing of the database
+//! before it commits crosses to the connection's thread once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +16,7 @@ use sqlx::{Connection as _, Executor as _, SqliteConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use super::open::WAIT_LIMIT;
+use super::script::Script;
 use crate::error::{Error, Result};
 
 /// Transactions in one commit, at most.
@@ -23,10 +27,6 @@ const GROUP_AGE: Duration = Duration::from_millis(5);
 
 /// How long a caller whose commit was lost waits before it tries again.
 const LOST_RETRY: Duration = Duration::from_secs(1);
-
-const BEGIN: &str = "begin immediate; savepoint member";
-const CLOSE_AND_GO_ON: &str = "release member; savepoint member";
-const TAKE_BACK: &str = "rollback to member";
 
 /// The writer. Clones share it.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ struct Session {
     group: Option<Group>,
 }
 
-/// Transactions that are committed together. A savepoint for the next one is always open.
+/// Transactions that are committed together.
 struct Group {
     began: Instant,
     /// Whom to tell how the commit went.
@@ -58,12 +58,24 @@ pub(super) struct SqliteWrite {
     writer: SqliteWriter,
     /// None once it has ended.
     session: Option<OwnedMutexGuard<Session>>,
+    begun: Begun,
+    /// What is still to be sent.
+    script: Script,
+}
+
+/// How far the database knows of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    NotYet,
+    /// It opened the group: all that is uncommitted is its own.
+    AsFirst,
+    /// A savepoint tells its own from what others of the group wrote.
+    AsMember,
 }
 
 /// How a transaction ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    Kept,
+    Kept(Script),
     TakenBack,
 }
 
@@ -79,28 +91,36 @@ impl SqliteWriter {
         }
     }
 
-    /// Waits for its turn and opens a transaction.
-    pub(super) async fn begin(&self) -> Result<SqliteWrite> {
-        let place = Place::take(self);
-        let turn = tokio::time::timeout(WAIT_LIMIT, self.session.clone().lock_owned()).await;
-        let session = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        place.give_up();
+    /// Waits for its turn.
+    pub(super) async fn begin(&self) -> Result<SqliteWrite, sqlx::Error> {
+        let session = match self.session.clone().try_lock_owned() {
+            Ok(session) => session,
+            Err(_) => {
+                let place = Place::take(self);
+                let turn = tokio::time::timeout(WAIT_LIMIT, self.session.clone().lock_owned()).await;
+                let session = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+                place.give_up();
+                session
+            }
+        };
         // From here on whoever drops this, the caller's own cancellation too, ends the transaction in order.
-        let mut write = SqliteWrite {
+        let write = SqliteWrite {
             writer: self.clone(),
             session: Some(session),
+            begun: Begun::NotYet,
+            script: Script::default(),
         };
-        write.session_mut().open().await?;
-        Ok(write)
+        match write.session.as_ref().is_some_and(|session| session.connection.is_some()) {
+            true => Ok(write),
+            false => Err(sqlx::Error::PoolClosed),
+        }
     }
 
     /// Waits for the open transaction and closes the connection.
     pub(super) async fn close(&self) {
         let mut session = self.session.lock().await;
         // A group that was left open for somebody who waits behind this call is committed now.
-        if session.group.is_some()
-            && let Err(error) = session.end(Ending::TakenBack, false).await
-        {
+        if let Err(error) = session.commit_group().await {
             tracing::error!(error = ?error, "cannot commit before closing");
         }
         if let Some(connection) = session.connection.take()
@@ -111,24 +131,20 @@ impl SqliteWriter {
     }
 
     /// Ends the transaction that `session` has open, and commits the group unless another transaction follows at once.
-    async fn end(&self, mut session: OwnedMutexGuard<Session>, ending: Ending) -> Result<()> {
-        let told = match ending {
-            Ending::TakenBack => None,
-            Ending::Kept => session.group.as_mut().map(|group| {
-                let (tell, told) = oneshot::channel();
-                group.members.push(tell);
-                told
-            }),
-        };
+    async fn end(&self, mut session: OwnedMutexGuard<Session>, begun: Begun, ending: Ending) -> Result<()> {
         let is_followed =
-            self.waiting.load(Ordering::Acquire) > 0 && session.group.as_ref().is_some_and(Group::takes_more);
-        let ended = session.end(ending, is_followed).await;
+            self.waiting.load(Ordering::Acquire) > 0 && session.group.as_ref().is_none_or(Group::takes_more);
+        let told = match ending {
+            Ending::TakenBack => {
+                session.take_back(begun, is_followed).await?;
+                None
+            }
+            Ending::Kept(script) => session.keep(begun, script, is_followed).await?,
+        };
         drop(session);
-        ended?;
-        match (ending, told) {
-            (Ending::TakenBack, _) => Ok(()),
-            (Ending::Kept, Some(told)) => told.await.unwrap_or(Err(())).map_err(|()| lost()),
-            (Ending::Kept, None) => Err(lost()),
+        match told {
+            None => Ok(()),
+            Some(told) => told.await.unwrap_or(Err(())).map_err(|()| lost()),
         }
     }
 }
@@ -174,9 +190,7 @@ impl Drop for Place {
         let writer = self.writer.clone();
         spawn(async move {
             let mut session = writer.session.lock().await;
-            if session.group.is_some()
-                && let Err(error) = session.end(Ending::TakenBack, false).await
-            {
+            if let Err(error) = session.commit_group().await {
                 tracing::error!(error = ?error, "cannot commit");
             }
         });
@@ -190,46 +204,107 @@ impl Group {
 }
 
 impl Session {
-    /// Makes sure that a savepoint is open.
-    async fn open(&mut self) -> Result<(), sqlx::Error> {
-        if self.connection.is_none() {
-            return Err(sqlx::Error::PoolClosed);
+    /// Puts what opens a transaction before its first statements.
+    fn open(&mut self, script: &mut Script) -> Begun {
+        if self.group.is_some() {
+            script.put_first("savepoint member");
+            return Begun::AsMember;
         }
-        if self.group.is_none() {
-            // Set first: whatever becomes of the statement, what it began is ended.
-            self.group = Some(Group {
-                began: Instant::now(),
-                members: Vec::new(),
-            });
-            self.execute(BEGIN).await?;
-        }
-        Ok(())
+        self.group = Some(Group {
+            began: Instant::now(),
+            members: Vec::new(),
+        });
+        script.put_first("begin immediate");
+        Begun::AsFirst
     }
 
-    async fn end(&mut self, ending: Ending, is_followed: bool) -> Result<(), sqlx::Error> {
-        let is_empty = self.group.as_ref().is_none_or(|group| group.members.is_empty());
-        let done = match (ending, is_followed) {
-            (Ending::Kept, true) => self.execute(CLOSE_AND_GO_ON).await,
-            (Ending::TakenBack, true) => self.execute(TAKE_BACK).await,
-            (Ending::TakenBack, false) if is_empty => self.execute("rollback").await,
-            (Ending::TakenBack, false) => match self.execute(TAKE_BACK).await {
-                Ok(()) => self.execute("commit").await,
-                Err(error) => Err(error),
-            },
-            (Ending::Kept, false) => self.execute("commit").await,
+    /// Runs the rest of a transaction, and commits it with its group unless another one follows. Then the answer tells
+    /// later how the commit went.
+    async fn keep(
+        &mut self,
+        mut begun: Begun,
+        mut script: Script,
+        is_followed: bool,
+    ) -> Result<Option<oneshot::Receiver<Committed>>, sqlx::Error> {
+        if begun == Begun::NotYet {
+            if script.is_empty() {
+                self.take_back(begun, is_followed).await?;
+                return Ok(None);
+            }
+            begun = self.open(&mut script);
+        }
+        match (is_followed, begun) {
+            (false, _) => script.push("commit"),
+            (true, Begun::AsMember) => script.push("release member"),
+            (true, _) => {}
+        }
+        if !script.is_empty()
+            && let Err(error) = self.run(script).await
+        {
+            // What went wrong is told to the one whose statement it was; the others are as they were.
+            let _ = self.take_back(begun, is_followed).await;
+            return Err(error);
+        }
+        if !is_followed {
+            self.tell(Ok(()));
+            return Ok(None);
+        }
+        let (tell, told) = oneshot::channel();
+        if let Some(group) = &mut self.group {
+            group.members.push(tell);
+        }
+        Ok(Some(told))
+    }
+
+    /// Takes back what a transaction wrote, and commits the others of its group unless another one follows.
+    async fn take_back(&mut self, begun: Begun, is_followed: bool) -> Result<(), sqlx::Error> {
+        let done = match (begun, is_followed) {
+            (Begun::NotYet, true) => return Ok(()),
+            (Begun::NotYet, false) => return self.commit_group().await,
+            (Begun::AsFirst, _) => return self.roll_back().await,
+            (Begun::AsMember, true) => self.execute("rollback to member; release member").await,
+            (Begun::AsMember, false) => self.execute("rollback to member; commit").await,
         };
         if done.is_err() {
-            // Some failures end the whole transaction by themselves; then there is nothing left to roll back.
-            let _ = self.execute("rollback").await;
-        }
-        if done.is_err() || !is_followed {
-            let told = if done.is_ok() { Ok(()) } else { Err(()) };
-            for member in self.group.take().into_iter().flat_map(|group| group.members) {
-                // Whoever asked may have gone.
-                let _ = member.send(told);
-            }
+            let _ = self.roll_back().await;
+        } else if !is_followed {
+            self.tell(Ok(()));
         }
         done
+    }
+
+    /// Gives the whole group up. Some failures do that by themselves; then there is nothing left to roll back.
+    async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+        let done = self.execute("rollback").await;
+        self.tell(Err(()));
+        done
+    }
+
+    /// Commits what others left to somebody who did not come.
+    async fn commit_group(&mut self) -> Result<(), sqlx::Error> {
+        if self.group.is_none() {
+            return Ok(());
+        }
+        let done = self.execute("commit").await;
+        match done {
+            Ok(()) => self.tell(Ok(())),
+            Err(_) => drop(self.roll_back().await),
+        }
+        done
+    }
+
+    /// Ends the group and tells its members how.
+    fn tell(&mut self, committed: Committed) {
+        for member in self.group.take().into_iter().flat_map(|group| group.members) {
+            // Whoever asked may have gone.
+            let _ = member.send(committed);
+        }
+    }
+
+    async fn run(&mut self, script: Script) -> Result<(), sqlx::Error> {
+        script
+            .run(self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?)
+            .await
     }
 
     async fn execute(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
@@ -239,12 +314,28 @@ impl Session {
 }
 
 impl SqliteWrite {
-    /// The connection, for statements of this transaction.
-    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
-        self.session_mut()
-            .connection
-            .as_mut()
-            .expect("a closed session begins no transaction")
+    /// The connection, for statements of this transaction. Everything before them has been sent and has succeeded.
+    pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        self.send().await?;
+        self.session_mut().connection.as_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// Statements that go with the next ones that are waited for.
+    pub(super) fn script(&mut self) -> &mut Script {
+        &mut self.script
+    }
+
+    /// Opens the transaction, if that is still to be done, and runs what has been collected.
+    pub(super) async fn send(&mut self) -> Result<(), sqlx::Error> {
+        let mut script = std::mem::take(&mut self.script);
+        if self.begun == Begun::NotYet {
+            // Noted first: whatever becomes of the statement, what it began is ended.
+            self.begun = self.session_mut().open(&mut script);
+        }
+        if script.is_empty() {
+            return Ok(());
+        }
+        self.session_mut().run(script).await
     }
 
     fn session_mut(&mut self) -> &mut Session {
@@ -259,8 +350,9 @@ impl SqliteWrite {
             return Err(lost());
         };
         let writer = self.writer.clone();
+        let (begun, ending) = (self.begun, Ending::Kept(std::mem::take(&mut self.script)));
         // In a task of its own, so that a caller who goes away leaves nothing half done.
-        tokio::spawn(async move { writer.end(session, Ending::Kept).await })
+        tokio::spawn(async move { writer.end(session, begun, ending).await })
             .await
             .map_err(Error::internal)?
     }
@@ -271,9 +363,9 @@ impl Drop for SqliteWrite {
         let Some(session) = self.session.take() else {
             return;
         };
-        let writer = self.writer.clone();
+        let (writer, begun) = (self.writer.clone(), self.begun);
         spawn(async move {
-            if let Err(error) = writer.end(session, Ending::TakenBack).await {
+            if let Err(error) = writer.end(session, begun, Ending::TakenBack).await {
                 tracing::debug!(error = ?error, "a transaction could not be rolled back by itself");
             }
         });
@@ -333,7 +425,7 @@ mod tests {
         let mut write = writer.begin().await.expect("a turn");
         sqlx::query("insert into line values ($1)")
             .bind(text.to_owned())
-            .execute(write.connection())
+            .execute(write.connection().await.expect("open"))
             .await
             .expect("written");
         write
@@ -393,7 +485,7 @@ mod tests {
         let second = tokio::spawn(async move {
             let mut write = write(&writer, "of the second").await;
             let again = sqlx::query("insert into line values ('same')")
-                .execute(write.connection())
+                .execute(write.connection().await.expect("open"))
                 .await;
             assert!(again.is_err(), "the line of the first is there");
         });

@@ -38,7 +38,7 @@ pub(super) struct ClaimedJob {
 }
 
 pub(super) async fn insert(write: &mut Write, job: NewJob<'_>) -> Result<()> {
-    on!(write, c => sqlx::query(
+    let insert = write.put(
         "insert into job (id, tenant_id, kind, payload, state, priority, unique_key, attempt, max_attempts, run_at, created_at, fair_position)
          values ($1, $2, $3, $4, 'queued', $5, $6, 0, $7, $8, $9,
                  1 + coalesce((select max(position)
@@ -46,9 +46,19 @@ pub(super) async fn insert(write: &mut Write, job: NewJob<'_>) -> Result<()> {
                                        union all
                                        select max(fair_position) from job where tenant_id = $2 and priority = $5 and state = 'queued') positions), 0))
          on conflict do nothing",
-    ).bind(JobId::new()).bind(job.tenant_id).bind(job.kind).bind(Json(job.payload)).bind(job.priority).bind(job.unique_key)
-     .bind(job.max_attempts).bind(job.run_at).bind(job.now).execute(c).await.map(drop))?;
-    Ok(())
+    );
+    insert
+        .bind(JobId::new())
+        .bind(job.tenant_id)
+        .bind(job.kind)
+        .bind(Json(job.payload))
+        .bind(job.priority)
+        .bind(job.unique_key)
+        .bind(job.max_attempts)
+        .bind(job.run_at)
+        .bind(job.now)
+        .run()
+        .await
 }
 
 /// Which jobs a worker takes.

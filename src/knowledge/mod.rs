@@ -33,7 +33,7 @@ use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, on};
 
 use self::sources::exclusions;
-pub use search::{Passage, SearchFilter, SearchResult, search, search_and_book};
+pub use search::{Passage, SearchFilter, SearchResult, search, search_and_book, search_sources};
 pub use upload::{NewFile, upload};
 
 /// One page or file of a source.

@@ -34,7 +34,7 @@ pub(super) async fn find_passages(
                             join document d on d.id = c.document_id
                            where c.is_enabled
                              and c.tenant_id = ";
-    match conn.engine() {
+    let rows = match conn.engine().await? {
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
             let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
@@ -46,12 +46,12 @@ pub(super) async fn find_passages(
                            and d.tenant_id = $1
                            and d.chatbot_id = $2
                            and c.id = any($3)";
-            Ok(sqlx::query_as(text)
+            sqlx::query_as(text)
                 .bind(tenant_id)
                 .bind(chatbot_id)
                 .bind(ids)
                 .fetch_all(connection)
-                .await?)
+                .await?
         }
         Engine::Sqlite(connection) => {
             let mut query = QueryBuilder::new(SELECT);
@@ -67,7 +67,9 @@ pub(super) async fn find_passages(
                 list.push_bind(*id);
             });
             query.push(")");
-            Ok(query.build_query_as().fetch_all(connection).await?)
+            query.build_query_as().fetch_all(connection).await?
         }
-    }
+    };
+    conn.settle();
+    Ok(rows)
 }

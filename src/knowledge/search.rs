@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::chatbots;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId, DocumentId, UsageEventId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, UsageEventId};
 use crate::usage::{self, UsageEvent, UsageKind};
 
 /// Hits asked of the index beyond the wanted ones: some may have lost their rows.
@@ -89,8 +89,25 @@ pub async fn search(
         return Ok(SearchResult::default());
     }
     drop(conn);
+    search_sources(app, reach, chatbot_id, sources, question, limit, filter).await
+}
 
+/// Like [`search`], for a caller who knows the chatbot's sources already. They narrow what the index is asked for; what
+/// may be told is decided by the rows.
+pub async fn search_sources(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    sources: Vec<SourceId>,
+    question: &str,
+    limit: usize,
+    filter: SearchFilter,
+) -> Result<SearchResult> {
+    reach.check_chatbot(chatbot_id)?;
     let mut result = SearchResult::default();
+    if sources.is_empty() {
+        return Ok(result);
+    }
     let vector = match embed(app, question, &mut result).await {
         Ok(vector) => vector,
         Err(error) => {
@@ -212,41 +229,45 @@ async fn attach_rows(
     hits: Vec<Hit>,
     limit: usize,
 ) -> Result<Vec<Passage>> {
-    if hits.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
-    let mut conn = app.db.read(reach.tenant_id).await?;
-    let rows = passages::find_passages(&mut conn, reach.tenant_id, chatbot_id, &ids).await?;
-    drop(conn);
-    let mut row_of: HashMap<ChunkId, passages::PassageRow> =
-        rows.into_iter().map(|row| (row.id, row)).collect();
     let mut passages = Vec::with_capacity(limit);
-    for hit in hits {
-        let Some(row) = row_of.remove(&ChunkId(hit.chunk_id.0)) else {
-            continue;
-        };
-        passages.push(Passage {
-            chunk_id: row.id,
-            document_id: row.document_id,
-            title: row.title,
-            file_name: row.file_name,
-            url: row.url,
-            text: row.text,
-            heading: row.heading,
-            page: row.page,
-            start: row.start_char,
-            end: row.end_char,
-            score: hit.score,
-            similarity: hit.similarity,
-            keyword_score: hit.keyword_score,
-            prompt_tokens: row.prompt_token_count,
-        });
-        if passages.len() == limit {
+    // Nearly every hit has its row, so the first ones are mostly all that it takes.
+    let (first, spare) = hits.split_at(hits.len().min(limit));
+    for hits in [first, spare] {
+        if hits.is_empty() || passages.len() >= limit {
             break;
         }
+        let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
+        let mut conn = app.db.read(reach.tenant_id).await?;
+        let rows = passages::find_passages(&mut conn, reach.tenant_id, chatbot_id, &ids).await?;
+        drop(conn);
+        let mut row_of: HashMap<ChunkId, passages::PassageRow> =
+            rows.into_iter().map(|row| (row.id, row)).collect();
+        let found = hits.iter().filter_map(|hit| {
+            let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
+            Some(passage(hit, row))
+        });
+        passages.extend(found.take(limit - passages.len()));
     }
     Ok(passages)
+}
+
+fn passage(hit: &Hit, row: passages::PassageRow) -> Passage {
+    Passage {
+        chunk_id: row.id,
+        document_id: row.document_id,
+        title: row.title,
+        file_name: row.file_name,
+        url: row.url,
+        text: row.text,
+        heading: row.heading,
+        page: row.page,
+        start: row.start_char,
+        end: row.end_char,
+        score: hit.score,
+        similarity: hit.similarity,
+        keyword_score: hit.keyword_score,
+        prompt_tokens: row.prompt_token_count,
+    }
 }
 
 /// What an index failure means for a request or a job.

@@ -74,13 +74,25 @@ pub async fn record_as(
     change: Change,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    on!(write, c => sqlx::query(
+    let insert = write.put(
         "insert into audit_event (id, tenant_id, actor_kind, actor_id, action, object_kind, object_id, before, after, address, request_id, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-    ).bind(AuditEventId::new()).bind(tenant_id).bind(actor.0).bind(actor.1).bind(change.action).bind(change.object_kind)
-     .bind(&change.object_id).bind(change.before.as_ref().map(Json)).bind(change.after.as_ref().map(Json))
-     .bind(origin.address.map(|address| address.to_string())).bind(&origin.request_id).bind(now).execute(c).await.map(drop))?;
-    Ok(())
+    );
+    insert
+        .bind(AuditEventId::new())
+        .bind(tenant_id)
+        .bind(actor.0)
+        .bind(actor.1)
+        .bind(change.action)
+        .bind(change.object_kind)
+        .bind(&change.object_id)
+        .bind(change.before.as_ref().map(Json))
+        .bind(change.after.as_ref().map(Json))
+        .bind(origin.address.map(|address| address.to_string()))
+        .bind(&origin.request_id)
+        .bind(now)
+        .run()
+        .await
 }
 
 /// A page of the tenant's log, newest first, with one row more than the page when there is a next one.

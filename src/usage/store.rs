@@ -1,5 +1,7 @@
 //! SQL of the ledger and the budgets.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
@@ -7,7 +9,7 @@ use uuid::Uuid;
 use super::export::LedgerLine;
 use super::report::{Filter, GroupBy, ReportLine};
 use super::{Balance, Limit, Limits, Reservation, Spend, UsageEvent};
-use crate::db::Conn;
+use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, TenantId};
 use crate::on;
@@ -15,11 +17,8 @@ use crate::on;
 /// Parameters of one event, the tenant apart.
 const VALUES_PER_EVENT: usize = 16;
 
-/// Events in one statement: SQLite binds at most 32,766 parameters.
-const EVENTS_PER_INSERT: usize = 500;
-
-/// Statements of so few events recur at every turn and are worth keeping prepared.
-const EVENTS_PER_TURN: usize = 4;
+/// Events in one statement. A turn has two.
+const EVENTS_PER_INSERT: usize = 4;
 
 /// In whose budgets a reservation is held.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,16 +118,24 @@ pub(super) async fn give_back(conn: &mut Conn, reservation: &Reservation, held: 
 }
 
 pub(super) async fn insert_reservation(
-    conn: &mut Conn,
+    write: &mut Write,
     reservation: &Reservation,
     expires_at: DateTime<Utc>,
 ) -> Result<()> {
-    on!(conn, c => sqlx::query(
+    let insert = write.put(
         "insert into reservation (id, tenant_id, chatbot_id, period, tokens, micro_usd, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7)",
-    ).bind(reservation.id).bind(reservation.tenant_id).bind(reservation.chatbot_id).bind(&reservation.period)
-     .bind(reservation.tokens).bind(reservation.micro_usd).bind(expires_at).execute(c).await.map(drop))?;
-    Ok(())
+    );
+    insert
+        .bind(reservation.id)
+        .bind(reservation.tenant_id)
+        .bind(reservation.chatbot_id)
+        .bind(&reservation.period)
+        .bind(reservation.tokens)
+        .bind(reservation.micro_usd)
+        .bind(expires_at)
+        .run()
+        .await
 }
 
 /// Deletes the reservation. False when it is gone already: whoever deleted it gave its share back.
@@ -140,13 +147,13 @@ pub(super) async fn delete_reservation(conn: &mut Conn, reservation: &Reservatio
 
 /// Adds `spent` to the month of both holders and takes `freed` out of what they hold.
 pub(super) async fn book(
-    conn: &mut Conn,
+    write: &mut Write,
     (tenant_id, chatbot_id): (TenantId, ChatbotId),
     period: &str,
     spent: Spend,
     freed: Spend,
 ) -> Result<()> {
-    on!(conn, c => sqlx::query(
+    let upsert = write.put(
         "insert into budget (tenant_id, holder_id, period, used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd)
          values ($1, $1, $3, $4, $5, 0, 0), ($1, $2, $3, $4, $5, 0, 0)
          on conflict (tenant_id, holder_id, period) do update
@@ -154,28 +161,50 @@ pub(super) async fn book(
                 used_micro_usd = budget.used_micro_usd + excluded.used_micro_usd,
                 reserved_tokens = budget.reserved_tokens - $6,
                 reserved_micro_usd = budget.reserved_micro_usd - $7",
-    ).bind(tenant_id.0).bind(chatbot_id.0).bind(period).bind(spent.tokens).bind(spent.micro_usd)
-     .bind(freed.tokens).bind(freed.micro_usd).execute(c).await.map(drop))?;
-    Ok(())
+    );
+    upsert
+        .bind(tenant_id.0)
+        .bind(chatbot_id.0)
+        .bind(period)
+        .bind(spent.tokens)
+        .bind(spent.micro_usd)
+        .bind(freed.tokens)
+        .bind(freed.micro_usd)
+        .run()
+        .await
 }
 
 /// Writes ledger lines of one tenant.
-pub(super) async fn insert_events(conn: &mut Conn, tenant_id: TenantId, events: &[UsageEvent]) -> Result<()> {
+pub(super) async fn insert_events(write: &mut Write, tenant_id: TenantId, events: &[UsageEvent]) -> Result<()> {
     for events in events.chunks(EVENTS_PER_INSERT) {
-        let text = insert_text(events.len());
-        on!(conn, c => {
-            let mut query = sqlx::query(AssertSqlSafe(text)).persistent(events.len() <= EVENTS_PER_TURN).bind(tenant_id);
-            for event in events {
-                query = query.bind(event.id).bind(event.chatbot_id).bind(event.conversation_id).bind(event.message_id)
-                    .bind(&event.channel).bind(event.kind.name()).bind(&event.model)
-                    .bind(event.prompt_tokens).bind(event.completion_tokens).bind(event.cached_tokens).bind(event.embedding_tokens)
-                    .bind(event.cost_micro_usd).bind(&event.price_book_version).bind(event.reported).bind(event.latency_ms).bind(event.created_at);
-            }
-            query.execute(c).await.map(drop)
-        })?;
+        let mut insert = write.put(&INSERT_TEXTS[events.len() - 1]).bind(tenant_id);
+        for event in events {
+            insert = insert
+                .bind(event.id)
+                .bind(event.chatbot_id)
+                .bind(event.conversation_id)
+                .bind(event.message_id)
+                .bind(&event.channel)
+                .bind(event.kind.name())
+                .bind(&event.model)
+                .bind(event.prompt_tokens)
+                .bind(event.completion_tokens)
+                .bind(event.cached_tokens)
+                .bind(event.embedding_tokens)
+                .bind(event.cost_micro_usd)
+                .bind(&event.price_book_version)
+                .bind(event.reported)
+                .bind(event.latency_ms)
+                .bind(event.created_at);
+        }
+        insert.run().await?;
     }
     Ok(())
 }
+
+/// The inserts of one event and of more, each a text that stays prepared.
+static INSERT_TEXTS: LazyLock<Vec<String>> =
+    LazyLock::new(|| (1..=EVENTS_PER_INSERT).map(insert_text).collect());
 
 /// One insert of `rows` events: the tenant is the first parameter, then 16 for each row.
 fn insert_text(rows: usize) -> String {
