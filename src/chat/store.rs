@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
-use sqlx::types::Json;
+use sqlx::types::{Json, Uuid};
 
 use super::{AnswerSource, Citation, TurnUsage};
 use crate::chatbots::{Chatbot, ChatbotRow};
@@ -229,7 +229,7 @@ struct AskedRow {
     chatbot: ChatbotRow,
     tenant_tokens: Option<i64>,
     tenant_micro_usd: Option<i64>,
-    sources: Json<Vec<SourceId>>,
+    sources: Json<Vec<Uuid>>,
 }
 
 /// The text of [`find_asked`], with the engine's own way of making a list of ids.
@@ -261,7 +261,8 @@ pub(super) async fn find_asked(
     } else {
         asked!("json_group_array(lower(hex(s.id)) order by s.id)")
     };
-    let row: Option<AskedRow> = on!(conn, c => sqlx::query_as(text).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?;
+    let row: Option<AskedRow> =
+        on!(conn, c => sqlx::query_as(text).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?;
     Ok(row.map(|row| {
         let chatbot = Chatbot::from(row.chatbot);
         Asked {
@@ -276,7 +277,7 @@ pub(super) async fn find_asked(
                 },
             },
             chatbot,
-            sources: row.sources.0,
+            sources: row.sources.0.into_iter().map(SourceId).collect(),
         }
     }))
 }

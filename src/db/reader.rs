@@ -194,9 +194,6 @@ mod tests {
         drop(reading);
         closing.await.expect("closed");
 
-        assert!(matches!(
-            readers.acquire().await,
-            Err(sqlx::Error::PoolClosed)
-        ));
+        assert!(matches!(readers.acquire().await, Err(sqlx::Error::PoolClosed)));
     }
 }

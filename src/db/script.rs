@@ -151,7 +151,10 @@ mod tests {
         insert(&mut script, 1, "again");
         insert(&mut script, 2, "two");
 
-        let error = script.run(&mut connection).await.expect_err("the number is taken");
+        let error = script
+            .run(&mut connection)
+            .await
+            .expect_err("the number is taken");
 
         assert!(
             matches!(&error, sqlx::Error::Database(error) if error.is_unique_violation()),

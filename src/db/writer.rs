@@ -110,7 +110,11 @@ impl SqliteWriter {
             begun: Begun::NotYet,
             script: Script::default(),
         };
-        match write.session.as_ref().is_some_and(|session| session.connection.is_some()) {
+        match write
+            .session
+            .as_ref()
+            .is_some_and(|session| session.connection.is_some())
+        {
             true => Ok(write),
             false => Err(sqlx::Error::PoolClosed),
         }
@@ -317,7 +321,10 @@ impl SqliteWrite {
     /// The connection, for statements of this transaction. Everything before them has been sent and has succeeded.
     pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         self.send().await?;
-        self.session_mut().connection.as_mut().ok_or(sqlx::Error::PoolClosed)
+        self.session_mut()
+            .connection
+            .as_mut()
+            .ok_or(sqlx::Error::PoolClosed)
     }
 
     /// Statements that go with the next ones that are waited for.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Balance, Limit, Limits, Reservation, Spend, balance, exceeded_by, reserve};
+use super::{Balance, Limit, Limits, Reservation, Spend, exceeded_by, period_of, reserve, store};
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
@@ -26,11 +26,11 @@ pub async fn check_open(
         tokens: 1,
         micro_usd: 0,
     };
-    for (limit, holder) in [(&limits.tenant, None), (&limits.chatbot, Some(chatbot_id))] {
-        if limit.is_none() {
-            continue;
-        }
-        let balance = balance(conn, tenant_id, holder, now).await?;
+    let (of_tenant, of_chatbot) = store::find_balances(conn, tenant_id, chatbot_id, &period_of(now)).await?;
+    for (limit, holder, balance) in [
+        (&limits.tenant, None, of_tenant),
+        (&limits.chatbot, Some(chatbot_id), of_chatbot),
+    ] {
         let would_be = balance.used.plus(balance.reserved).plus(least);
         if let Some(error) = exceeded_by(holder.is_some(), limit, would_be, now) {
             return Err(error);
@@ -74,19 +74,21 @@ pub async fn reserve_within(
     if limits.is_none() {
         return Ok((None, 1.0));
     }
-    let mut last_refusal = None;
+    // Mostly all of it fits, and then there is no need to look.
+    let mut last_refusal = match reserve(write, limits, tenant_id, chatbot_id, most, now).await {
+        Ok(reservation) => return Ok((reservation, 1.0)),
+        Err(error @ Error::BudgetExceeded { .. }) => Some(error),
+        Err(error) => return Err(error),
+    };
     for _ in 0..TRIES {
-        let mut share: f64 = 1.0;
-        for (limit, holder) in [(&limits.tenant, None), (&limits.chatbot, Some(chatbot_id))] {
-            if !limit.is_none() {
-                share = share.min(affordable_share(
-                    limit,
-                    balance(write, tenant_id, holder, now).await?,
-                    least,
-                    most,
-                ));
-            }
-        }
+        let (of_tenant, of_chatbot) =
+            store::find_balances(write, tenant_id, chatbot_id, &period_of(now)).await?;
+        let share = affordable_share(&limits.tenant, of_tenant, least, most).min(affordable_share(
+            &limits.chatbot,
+            of_chatbot,
+            least,
+            most,
+        ));
         let wish = between(least, most, share.max(0.0));
         match reserve(write, limits, tenant_id, chatbot_id, wish, now).await {
             Ok(reservation) => return Ok((reservation, share.max(0.0))),

@@ -175,7 +175,11 @@ pub(super) async fn book(
 }
 
 /// Writes ledger lines of one tenant.
-pub(super) async fn insert_events(write: &mut Write, tenant_id: TenantId, events: &[UsageEvent]) -> Result<()> {
+pub(super) async fn insert_events(
+    write: &mut Write,
+    tenant_id: TenantId,
+    events: &[UsageEvent],
+) -> Result<()> {
     for events in events.chunks(EVENTS_PER_INSERT) {
         let mut insert = write.put(&INSERT_TEXTS[events.len() - 1]).bind(tenant_id);
         for event in events {
@@ -222,6 +226,39 @@ fn insert_text(rows: usize) -> String {
         text.push(')');
     }
     text
+}
+
+/// What the month of `period` says of the tenant and of the chatbot; nothing is zero.
+pub(super) async fn find_balances(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    period: &str,
+) -> Result<(Balance, Balance)> {
+    let rows: Vec<(Uuid, i64, i64, i64, i64)> = on!(conn, c => sqlx::query_as(
+        "select holder_id, used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd
+           from budget
+          where tenant_id = $1
+            and holder_id in ($1, $2)
+            and period = $3",
+    ).bind(tenant_id.0).bind(chatbot_id.0).bind(period).fetch_all(c).await)?;
+    let of = |holder: Uuid| {
+        let row = rows.iter().find(|row| row.0 == holder);
+        row.map_or_else(
+            Balance::default,
+            |&(_, used_tokens, used_micro_usd, reserved_tokens, reserved_micro_usd)| Balance {
+                used: Spend {
+                    tokens: used_tokens,
+                    micro_usd: used_micro_usd,
+                },
+                reserved: Spend {
+                    tokens: reserved_tokens,
+                    micro_usd: reserved_micro_usd,
+                },
+            },
+        )
+    };
+    Ok((of(tenant_id.0), of(chatbot_id.0)))
 }
 
 /// What the month of `period` says of one holder; nothing is zero.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::app::{Event, TestApp};
-use crate::harness::openai::{Reply, Script};
+use crate::harness::app::{Event, TestApp, TestOptions};
+use crate::harness::embedders::WatchedEmbedder;
+use crate::harness::openai::{Reply, Script, ScriptedModel};
 use crate::harness::turns::{read_until, until};
 
 const RETURNS: &str =
@@ -231,6 +232,46 @@ async fn a_conversation_deleted_while_an_answer_streams_stays_deleted_and_the_an
     })
     .await;
     assert_eq!(acme.usage().await["completion_tokens"], 8);
+}
+
+#[tokio::test]
+async fn what_a_turn_belongs_to_is_told_as_absent_when_it_is_deleted_before_the_question_is_saved() {
+    let model = ScriptedModel::start().await;
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default()
+        .model(&model)
+        .embedder(embedder.clone())
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", RETURNS).await;
+    let id = conversation_of(&desk.ask(QUESTION).await.expect(200).json());
+
+    for (held, (asked, deleted)) in [
+        (Some(id.as_str()), format!("/api/conversations/{id}")),
+        (None, format!("/api/chatbots/{}", desk.id)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        embedder.hold_questions();
+        let ask = async {
+            match asked {
+                Some(id) => desk.ask_in(id, QUESTION).await,
+                None => desk.ask(QUESTION).await,
+            }
+        };
+        let delete = async {
+            embedder.wait_held(held + 1).await;
+            acme.delete(&deleted).await.expect(204);
+            embedder.let_one_go();
+        };
+        let (answer, ()) = tokio::join!(ask, delete);
+
+        answer.expect(404);
+    }
+    assert!(acme.conversations().await.is_empty());
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub struct WatchedEmbedder {
     is_down: AtomicBool,
     refusals: AtomicUsize,
     is_held: AtomicBool,
+    holds_questions: AtomicBool,
     held: AtomicUsize,
     gate: Semaphore,
 }
@@ -38,6 +39,7 @@ impl WatchedEmbedder {
             is_down: AtomicBool::new(false),
             refusals: AtomicUsize::new(0),
             is_held: AtomicBool::new(false),
+            holds_questions: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             gate: Semaphore::new(0),
         })
@@ -58,6 +60,11 @@ impl WatchedEmbedder {
         self.is_held.store(true, Ordering::SeqCst);
     }
 
+    /// From now on questions wait until [`WatchedEmbedder::let_one_go`].
+    pub fn hold_questions(&self) {
+        self.holds_questions.store(true, Ordering::SeqCst);
+    }
+
     /// Waits until so many calls wait.
     pub async fn wait_held(&self, count: usize) {
         until("the embedder is asked", async || {
@@ -69,6 +76,7 @@ impl WatchedEmbedder {
     /// Lets the call that waits longest go on; new ones do not wait any more.
     pub fn let_one_go(&self) {
         self.is_held.store(false, Ordering::SeqCst);
+        self.holds_questions.store(false, Ordering::SeqCst);
         self.gate.add_permits(1);
     }
 
@@ -125,7 +133,13 @@ impl Embedder for WatchedEmbedder {
     }
 
     fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        Box::pin(async move { self.embed(vec![text]) })
+        Box::pin(async move {
+            if self.holds_questions.load(Ordering::SeqCst) {
+                self.held.fetch_add(1, Ordering::SeqCst);
+                self.gate.acquire().await.expect("open").forget();
+            }
+            self.embed(vec![text])
+        })
     }
 
     fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
