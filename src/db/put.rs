@@ -54,7 +54,9 @@ impl<'w> Put<'w> {
                     write.send().await?;
                 }
             }
-            On::Postgres(connection, query) => drop(query.execute(connection).await?),
+            On::Postgres(connection, query) => {
+                query.execute(connection).await?;
+            }
         }
         Ok(())
     }
