@@ -9,7 +9,7 @@ use ingest::sandbox::ExtractorPool;
 use ingest::{ExtractedDocument, Format, Hints, Limits, extract};
 use proptest::prelude::*;
 
-#[path = "../fuzz/src/lib.rs"]
+#[path = "../fuzz/src/documents.rs"]
 mod properties;
 mod samples;
 
