@@ -166,3 +166,38 @@ fn elements_below_many_open_ones_cost_in_proportion() {
         }
     }
 }
+
+#[test]
+fn records_groups_and_parts_cost_in_proportion() {
+    const MAIL: &str = "From: a@b\nTo: c@d\nSubject: e\nMIME-Version: 1.0\n";
+    const PARTS: &str = "From: a@b\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n";
+    let cases: [(Format, &str, &[&str]); 6] = [
+        (
+            Format::Rtf,
+            "{\\rtf1 a ",
+            &[
+                "{", "}", "{a}", "\\par a", "\\cell a", "\\trowd\\cell\\row ", "\\'e4", "\\u228?", "\\b", "{\\*\\x a}", "\\bin1 a",
+            ],
+        ),
+        (
+            Format::Json,
+            "",
+            &["[", "[1,", "{\"a\":", "[{\"a\":1},", "\"a\\n", "[\"a\",", " "],
+        ),
+        (Format::Jsonl, "", &["{}\n", "{\"a\":[1,2]}\n", "{\n", "\n", "[[[1]]]\n"]),
+        (
+            Format::Csv,
+            "a,b\n",
+            &["1,2\n", "a,", "\"", "\"a\n", "\n", ",\n", "\"\"\"", "a;b\t"],
+        ),
+        (Format::Eml, MAIL, &["X-A: b\n", " a\n", "\n", "=?utf-8?q?=C3=A4?= ", "Received: a\n", "a,"]),
+        (Format::Eml, PARTS, &["--b\n", "--b\n\na\n", "--b--\n", "--b\nContent-Type: multipart/mixed; boundary=b\n\n"]),
+    ];
+    for (format, head, units) in cases {
+        for unit in units {
+            assert_linear(&format!("{unit:?}"), format, |bytes| {
+                format!("{head}{}", repeat(unit, bytes))
+            });
+        }
+    }
+}
