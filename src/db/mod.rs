@@ -25,6 +25,9 @@ pub use reader::SqliteReaders;
 use writer::SqliteWrite;
 pub use writer::SqliteWriter;
 
+/// Rows in one statement that lists them: stays far below both engines' limits on bound values.
+pub const ROWS_AT_ONCE: usize = 500;
+
 /// An open database. Cheap to clone.
 #[derive(Clone)]
 pub enum Db {
@@ -158,6 +161,16 @@ impl Write {
             Inner::Sqlite(write) => Put::on_sqlite(write, statement),
             Inner::Postgres(transaction) => Put::on_postgres(transaction, statement),
             Inner::SqliteRead(_) => unreachable!("a write is always a transaction"),
+        }
+    }
+
+    /// What a query ends with that holds the rows which it finds: nobody else writes them until the transaction ends. On
+    /// SQLite there is one writer at a time anyway.
+    pub fn row_lock(&self) -> &'static str {
+        if self.is_postgres() {
+            "for no key update"
+        } else {
+            ""
         }
     }
 

@@ -325,6 +325,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn refusals_speak_of_json_and_not_of_our_types() {
+        #[derive(Debug, Deserialize)]
+        struct Wanted {
+            #[allow(dead_code, reason = "decoding it is the test")]
+            limit: i64,
+        }
+
+        let refused = serde_json::from_str::<Wanted>("null").expect_err("null is no object");
+        assert_eq!(
+            without_type_names(&refused.to_string()),
+            "invalid type: null, expected an object at line 1 column 4"
+        );
+        assert_eq!(
+            plain_query_error("Failed to deserialize query string: limit: invalid digit found in string"),
+            "limit: a whole number is expected"
+        );
+    }
+
+    #[test]
     fn depth_counts_nesting_outside_strings_only() {
         assert_eq!(nesting_depth(br#"{"a": [[1]], "b": "[[[[\"[[["}"#), 3);
     }

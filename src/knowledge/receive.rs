@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
+use futures::StreamExt as _;
 use http::header;
 
 use super::NewFile;
-use super::files::clean_name;
+use super::files::{IncomingFile, clean_name};
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -91,6 +93,31 @@ async fn one_file(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Resul
         file_name,
         staged: incoming.finish().await?,
     })
+}
+
+/// Receives a file that is the whole body of a request.
+pub(super) async fn body(app: &App, body: Body) -> Result<IncomingFile> {
+    let limit = app.config.server.upload_limit_bytes;
+    let mut incoming = app.files.receive().await?;
+    let mut pieces = body.into_data_stream();
+    let cut_off = |message: &'static str| Error::Malformed {
+        code: "body_incomplete",
+        message: message.into(),
+    };
+    loop {
+        let piece = match tokio::time::timeout(IDLE, pieces.next()).await {
+            Ok(Some(piece)) => piece.map_err(|_| cut_off("the body ended before its announced length"))?,
+            Ok(None) => return Ok(incoming),
+            Err(_) => return Err(cut_off("the body stopped: no data came for 30 seconds")),
+        };
+        if incoming.size_bytes() + piece.len() as u64 > limit {
+            return Err(Error::TooLarge {
+                code: "file_too_large",
+                message: format!("the file is larger than {limit} bytes").into(),
+            });
+        }
+        incoming.write(&piece).await?;
+    }
 }
 
 /// Whether the part's header has a file name, readable or not.

@@ -9,15 +9,12 @@ use sqlx::{FromRow, QueryBuilder};
 use super::facts::Facts;
 use super::reading::KeptAs;
 use super::{Chunk, Document, DocumentState, TextPart};
-use crate::db::{Conn, Write};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::on;
-
-/// Rows in one insert statement: stays far below both engines' limits on bound values.
-const ROWS_AT_ONCE: usize = 500;
 
 #[derive(FromRow)]
 struct DocumentRow {
@@ -179,11 +176,7 @@ pub(super) async fn hold_upload_source(
     chatbot_id: ChatbotId,
 ) -> Result<Option<SourceId>> {
     // On PostgreSQL the row is held: two uploads of one new file name at once must not both think it is new.
-    let lock = if write.is_postgres() {
-        "for no key update"
-    } else {
-        ""
-    };
+    let lock = write.row_lock();
     let statement = format!(
         "select id from source where tenant_id = $1 and chatbot_id = $2 and kind = 'upload' order by id limit 1 {lock}"
     );

@@ -214,3 +214,27 @@ async fn the_same_citations_come_back_from_the_conversation() {
         assert_eq!(saved[1]["citations"].as_array().map(Vec::len), Some(2));
     }
 }
+
+#[tokio::test]
+async fn an_answer_from_a_page_leads_to_the_page_itself() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let sources = format!("/api/chatbots/{}/sources", desk.id);
+    let source = acme
+        .post(&sources, json!({ "kind": "push" }))
+        .await
+        .expect(202)
+        .id();
+    let address = "https://shop.example/returns";
+    let body = json!({ "markdown": "# Returns\n\nGoods may be returned within 30 days.", "url": address });
+    let path = format!("/api/sources/{source}/documents/returns");
+    let put = service.send(reqwest::Method::PUT, &path, Some(&acme.key), Some(body));
+    put.await.expect(201);
+    service.drain_jobs().await;
+
+    let answer = desk.ask("When may goods be returned?").await.expect(200).json();
+
+    assert_eq!(answer["citations"][0]["url"], address);
+    assert_eq!(desk.search("returned goods").await[0]["url"], address);
+}

@@ -492,20 +492,3 @@ async fn two_first_versions_at_once_make_one_document() {
     assert_eq!(stored_files(&service.data_dir()).len(), 1);
     acme.check_stores_agree().await;
 }
-
-#[tokio::test]
-async fn an_answer_from_a_page_leads_to_the_page_itself() {
-    let service = TestApp::start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let source = push_source(&desk).await;
-    let address = "https://shop.example/returns";
-    let body = json!({ "markdown": "# Returns\n\nGoods may be returned within 30 days.", "url": address });
-    put(&desk, &source, "returns", body).await.expect(201);
-    service.drain_jobs().await;
-
-    let answer = desk.ask("When may goods be returned?").await.expect(200).json();
-
-    assert_eq!(answer["citations"][0]["url"], address);
-    assert_eq!(desk.search("returned goods").await[0]["url"], address);
-}

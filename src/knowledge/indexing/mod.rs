@@ -271,12 +271,14 @@ pub(super) fn reader_unavailable() -> Error {
 
 /// What documents are read with at present. Another reader may make something of what this one cannot.
 pub(super) fn reader(app: &App) -> String {
-    let recognition = if app.config.extract.ocr_program.is_empty() {
-        ""
-    } else {
-        " with text recognition"
-    };
-    format!("{}{recognition}", ingest::READER_VERSION)
+    let media = app.extractor.media();
+    let mut reader = ingest::READER_VERSION.to_string();
+    for (is_read, kind) in [(media.pictures, "pictures"), (media.recordings, "recordings")] {
+        if is_read {
+            reader = format!("{reader} {kind}");
+        }
+    }
+    reader
 }
 
 /// Whether a document that failed with `code`, read by `read_with`, may do better now although it is the same.

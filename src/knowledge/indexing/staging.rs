@@ -4,14 +4,11 @@
 use sqlx::QueryBuilder;
 
 use super::Work;
-use crate::db::{Conn, Write};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::id::{ChunkId, TenantId};
 use crate::knowledge::store::ChunkRow;
 use crate::on;
-
-/// Rows in one insert statement: stays below both engines' limits on bound values.
-const ROWS_AT_ONCE: usize = 500;
 
 /// What is staged of a version.
 #[derive(Debug, sqlx::FromRow)]

@@ -435,3 +435,22 @@ fn origins(settings: &Settings) -> BTreeSet<String> {
     let addresses = settings.addresses().into_iter();
     addresses.map(|url| url.origin().ascii_serialization()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_as_long_as_names_may_be() {
+        let is_possible = |text: &str| is_possible_host(&Url::parse(text).expect("an address"));
+
+        for text in ["http://example.com./", "http://[::1]/", "http://b\u{fc}cher.example/"] {
+            assert!(is_possible(text), "{text}");
+        }
+        let long = format!("http://{}.example/", "a".repeat(64));
+        let many = format!("http://{}example/", "abc.".repeat(70));
+        for text in [long.as_str(), many.as_str(), "http://a..b/"] {
+            assert!(!is_possible(text), "{text}");
+        }
+    }
+}

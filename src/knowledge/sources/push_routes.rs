@@ -1,9 +1,6 @@
 //! HTTP of documents that programs put into a source.
 
-use std::time::Duration;
-
 use axum::extract::{Request, State};
-use futures::StreamExt as _;
 use http::{StatusCode, header};
 use ingest::Format;
 use serde::Deserialize;
@@ -20,6 +17,7 @@ use crate::http::input::{Path, Query, parse, read_body};
 use crate::http::problem::Problem;
 use crate::id::SourceId;
 use crate::knowledge::files::IncomingFile;
+use crate::knowledge::receive;
 use crate::knowledge::routes::DocumentResponse;
 use crate::knowledge::upload::{NewFile, Told};
 
@@ -28,9 +26,6 @@ const MAX_URL_CHARS: usize = 2_000;
 
 /// Longest tag of a language (BCP 47) in characters.
 const MAX_LANGUAGE_CHARS: usize = 35;
-
-/// A client that sends nothing for this long has gone.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// The routes of pushed documents.
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -206,27 +201,7 @@ async fn receive_file(
     essence: &str,
     told: &Told,
 ) -> Result<(NewFile, Option<Format>)> {
-    let limit = app.config.server.upload_limit_bytes;
-    let mut incoming = app.files.receive().await?;
-    let mut body = request.into_body().into_data_stream();
-    let cut_off = |message: &'static str| Error::Malformed {
-        code: "body_incomplete",
-        message: message.into(),
-    };
-    loop {
-        let piece = match tokio::time::timeout(IDLE, body.next()).await {
-            Ok(Some(piece)) => piece.map_err(|_| cut_off("the body ended before its announced length"))?,
-            Ok(None) => break,
-            Err(_) => return Err(cut_off("the body stopped: no data came for 30 seconds")),
-        };
-        if incoming.size_bytes() + piece.len() as u64 > limit {
-            return Err(Error::TooLarge {
-                code: "file_too_large",
-                message: format!("the file is larger than {limit} bytes").into(),
-            });
-        }
-        incoming.write(&piece).await?;
-    }
+    let incoming = receive::body(app, request.into_body()).await?;
     // What the sender says of the type only chooses among kinds of text: the content decides.
     let claimed = Format::ALL
         .into_iter()

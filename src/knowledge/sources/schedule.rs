@@ -234,6 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_says_whether_fields_are_missing_or_wrong() {
+        let refused = |pattern: &str| cron(pattern, "UTC").rule().err().map(|error| error.to_string());
+
+        for wrong in ["61 * * * *", "*/0 * * * *", "5-1 * * * *"] {
+            let message = refused(wrong).expect("refused");
+            assert!(message.contains("minute is 0 to 59"), "{wrong}: {message}");
+        }
+        let message = refused("0 3 * *").expect("refused");
+        assert!(message.contains("five fields"), "{message}");
+        assert_eq!(refused("0 3 L * *"), None);
+    }
+
+    #[test]
     fn a_time_that_the_clock_skips_happens_once_at_the_end_of_the_gap() {
         // Berlin, 29 March 2026: 02:00 is 03:00, which is 01:00 UTC.
         let schedule = cron("30 2 * * *", "Europe/Berlin");

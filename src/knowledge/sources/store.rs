@@ -113,11 +113,7 @@ pub(super) async fn find_website(
     chatbot_id: ChatbotId,
     url: &Url,
 ) -> Result<Option<Source>> {
-    let lock = if write.is_postgres() {
-        "for no key update"
-    } else {
-        ""
-    };
+    let lock = write.row_lock();
     let statement = format!(
         concat!(
             select_source!("where tenant_id = $1 and chatbot_id = $2 and kind = 'website' order by id "),

@@ -7,15 +7,12 @@ use uuid::Uuid;
 use super::driver::Content;
 use super::items::{Item, Place};
 use crate::app::App;
-use crate::db::{Conn, Write};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId};
 use crate::knowledge::chunks::rename_edits;
 use crate::knowledge::indexing;
 use crate::on;
-
-/// Rows in one statement.
-const ROWS_AT_ONCE: usize = 200;
 
 /// Makes the document of an item that had none; returns its id.
 pub(super) async fn insert(

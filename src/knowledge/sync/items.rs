@@ -4,13 +4,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, QueryBuilder};
 
 use super::driver::Found;
-use crate::db::{Conn, Write};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::id::{DocumentId, SourceId, SyncRunId, TenantId};
 use crate::on;
-
-/// Rows in one insert statement.
-const ROWS_AT_ONCE: usize = 200;
 
 /// What a server says of a version, to ask later whether it is still the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

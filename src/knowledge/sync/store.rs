@@ -175,11 +175,7 @@ pub(super) async fn hold_source(
     tenant_id: TenantId,
     source_id: SourceId,
 ) -> Result<Option<String>> {
-    let lock = if write.is_postgres() {
-        "for no key update"
-    } else {
-        ""
-    };
+    let lock = write.row_lock();
     let statement = format!("select state from source where tenant_id = $1 and id = $2 {lock}");
     Ok(
         on!(write, c => sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_optional(c).await)?,

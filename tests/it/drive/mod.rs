@@ -3,5 +3,6 @@
 pub mod desk;
 mod failing;
 mod following;
+mod kills;
 mod syncing;
 mod trouble;

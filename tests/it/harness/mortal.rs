@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::app::{Reply, engine};
 use super::databases::{create_postgres_database, postgres_server};
+use super::work::until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -126,6 +127,54 @@ impl Mortal {
             DatabaseUrl::Postgres,
         );
         Db::open(&url, 2).await.expect("the database opens")
+    }
+
+    /// From now on statements that insert into a table, or delete from it, fail: what needs them stands where it is.
+    pub async fn veto(&self, statement: &str, table: &str) {
+        let db = self.database().await;
+        let mut write = db.write(Scope::Operator).await.expect("a transaction");
+        let trigger = if write.is_postgres() {
+            format!(
+                "create function veto() returns trigger language plpgsql as $$ begin raise exception 'vetoed'; end $$;
+                 create trigger veto before {statement} on {table} for each row execute function veto()"
+            )
+        } else {
+            format!(
+                "create trigger veto before {statement} on {table} begin select raise(abort, 'vetoed'); end"
+            )
+        };
+        on!(write, c => sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(c).await.map(drop))
+            .expect("a trigger");
+        write.commit().await.expect("committed");
+        db.close().await;
+    }
+
+    pub async fn lift_veto(&self, table: &str) {
+        let db = self.database().await;
+        let mut write = db.write(Scope::Operator).await.expect("a transaction");
+        let statements = if write.is_postgres() {
+            format!("drop trigger veto on {table}; drop function veto()")
+        } else {
+            "drop trigger veto".to_owned()
+        };
+        on!(write, c => sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(c).await.map(drop))
+            .expect("dropped");
+        write.commit().await.expect("committed");
+        db.close().await;
+    }
+
+    /// Waits until a job of this kind has failed because of a veto.
+    pub async fn wait_vetoed(&self, kind: &str) {
+        let db = self.database().await;
+        until("the veto is met", async || {
+            let mut conn = db.read(Scope::Operator).await.expect("a connection");
+            let met: i64 = on!(conn, c => sqlx::query_scalar("select count(*) from job where kind = $1 and state = 'queued' and last_error is not null")
+                .bind(kind).fetch_one(c).await)
+            .expect("a count");
+            met > 0
+        })
+        .await;
+        db.close().await;
     }
 
     /// All documents of a chatbot.

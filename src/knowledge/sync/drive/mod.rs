@@ -310,7 +310,7 @@ impl DriveDriver {
         }
         let refused =
             store::find_refusal(&mut self.app.db.read(self.tenant_id).await?, self.place(item)).await?;
-        if let Some(refusal) = refused.filter(|refusal| refusal.is_of(item)) {
+        if let Some(refusal) = refused.filter(|refusal| refusal.is_of(&self.app, item)) {
             return Ok(failed(item, &refusal.code, &refusal.message, Retry::Never));
         }
         match self.take(item).await? {
@@ -383,7 +383,7 @@ impl DriveDriver {
 
     /// A file whose content cannot be read in this version is not asked for again before there is another one.
     async fn refuse(&self, item: &Item, code: &str, message: &str) -> Result<Reading> {
-        let refusal = Refusal::new(item, code, message);
+        let refusal = Refusal::new(&self.app, item, code, message);
         let mut write = self.app.db.write(self.tenant_id).await?;
         store::put_refusal(&mut write, self.place(item), &refusal).await?;
         write.commit().await?;

@@ -6,14 +6,11 @@ use ingest::loader::drive::{Node, TreeChanges};
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
-use crate::db::{Conn, Write};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::id::{SourceId, TenantId};
 use crate::knowledge::sync::items::Place;
 use crate::on;
-
-/// Rows in one statement.
-const ROWS_AT_ONCE: usize = 200;
 
 /// One file of a source.
 #[derive(Clone, Copy)]

@@ -42,23 +42,23 @@ pub(super) fn failed(item: &Item, code: &str, message: &str, retry: Retry) -> Re
 }
 
 impl Refusal {
-    pub(super) fn new(item: &Item, code: &str, message: &str) -> Self {
+    pub(super) fn new(app: &App, item: &Item, code: &str, message: &str) -> Self {
         Self {
-            version: refused_version(item),
+            version: refused_version(app, item),
             code: code.to_owned(),
             message: message.to_owned(),
         }
     }
 
-    pub(super) fn is_of(&self, item: &Item) -> bool {
-        self.version == refused_version(item)
+    pub(super) fn is_of(&self, app: &App, item: &Item) -> bool {
+        self.version == refused_version(app, item)
     }
 }
 
 /// A reader that has learned since may be able to read what an older one could not.
-fn refused_version(item: &Item) -> String {
+fn refused_version(app: &App, item: &Item) -> String {
     let listed = item.listed_version.as_deref().unwrap_or_default();
-    format!("{} {listed}", text::reader_version())
+    format!("{}, {listed}", indexing::reader(app))
 }
 
 impl KnownItem {
