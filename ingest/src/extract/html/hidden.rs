@@ -94,6 +94,9 @@ fn hides(declarations: &str) -> bool {
             "visibility" => value == "hidden" || value == "collapse",
             "opacity" => value.parse::<f32>().is_ok_and(|opacity| opacity < 0.01),
             "font-size" => is_zero_length(&value),
+            "left" | "right" | "top" | "bottom" | "text-indent" | "margin-left" | "margin-top" => {
+                is_off_screen(&value)
+            }
             _ => false,
         }
     })
@@ -102,6 +105,18 @@ fn hides(declarations: &str) -> bool {
 fn is_zero_length(value: &str) -> bool {
     let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
     number.parse::<f32>().is_ok_and(|number| number == 0.0)
+}
+
+/// Whether something that is moved so far is on no screen. What waits beside a screen to slide in is not that far.
+fn is_off_screen(value: &str) -> bool {
+    const FAR_PIXELS: f32 = -5_000.0;
+    const FAR_LETTERS: f32 = -900.0;
+    let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
+    let far = match &value[number.len()..] {
+        "em" | "rem" | "ch" | "%" => FAR_LETTERS,
+        _ => FAR_PIXELS,
+    };
+    number.parse::<f32>().is_ok_and(|number| number <= far)
 }
 
 fn without_comments(sheet: &str) -> String {

@@ -55,10 +55,12 @@ fn what_a_visitor_does_not_see_is_not_text() {
          <p hidden>one <p>two</p><div style='display: none'>three <div>four</div> five</div>
          <span class=trap>six</span><div class=shown>seven</div><div aria-hidden=true>eight</div>
          <span style='font-size:0px'>nine</span><noscript>ten</noscript><template><p>eleven</template>
-         <footer>twelve</footer>pay\u{200b}ment <textarea>thirteen</textarea>",
+         <footer>twelve</footer>pay\u{200b}ment <textarea>thirteen</textarea>
+         <p style='position:absolute; left: -9999px'>fourteen</p><p style='text-indent:-999em'>fifteen</p>
+         <p style='left:-1200px'>a slide</p>",
     );
 
-    assert_eq!(document.text, "visible\n\ntwo\n\nseven\n\npayment");
+    assert_eq!(document.text, "visible\n\ntwo\n\nseven\n\npayment\n\na slide");
 }
 
 #[test]
