@@ -176,7 +176,17 @@ fn records_groups_and_parts_cost_in_proportion() {
             Format::Rtf,
             "{\\rtf1 a ",
             &[
-                "{", "}", "{a}", "\\par a", "\\cell a", "\\trowd\\cell\\row ", "\\'e4", "\\u228?", "\\b", "{\\*\\x a}", "\\bin1 a",
+                "{",
+                "}",
+                "{a}",
+                "\\par a",
+                "\\cell a",
+                "\\trowd\\cell\\row ",
+                "\\'e4",
+                "\\u228?",
+                "\\b",
+                "{\\*\\x a}",
+                "\\bin1 a",
             ],
         ),
         (
@@ -184,14 +194,38 @@ fn records_groups_and_parts_cost_in_proportion() {
             "",
             &["[", "[1,", "{\"a\":", "[{\"a\":1},", "\"a\\n", "[\"a\",", " "],
         ),
-        (Format::Jsonl, "", &["{}\n", "{\"a\":[1,2]}\n", "{\n", "\n", "[[[1]]]\n"]),
+        (
+            Format::Jsonl,
+            "",
+            &["{}\n", "{\"a\":[1,2]}\n", "{\n", "\n", "[[[1]]]\n"],
+        ),
         (
             Format::Csv,
             "a,b\n",
             &["1,2\n", "a,", "\"", "\"a\n", "\n", ",\n", "\"\"\"", "a;b\t"],
         ),
-        (Format::Eml, MAIL, &["X-A: b\n", " a\n", "\n", "=?utf-8?q?=C3=A4?= ", "Received: a\n", "a,"]),
-        (Format::Eml, PARTS, &["--b\n", "--b\n\na\n", "--b--\n", "--b\nContent-Type: multipart/mixed; boundary=b\n\n"]),
+        (
+            Format::Eml,
+            MAIL,
+            &[
+                "X-A: b\n",
+                " a\n",
+                "\n",
+                "=?utf-8?q?=C3=A4?= ",
+                "Received: a\n",
+                "a,",
+            ],
+        ),
+        (
+            Format::Eml,
+            PARTS,
+            &[
+                "--b\n",
+                "--b\n\na\n",
+                "--b--\n",
+                "--b\nContent-Type: multipart/mixed; boundary=b\n\n",
+            ],
+        ),
     ];
     for (format, head, units) in cases {
         for unit in units {

@@ -31,7 +31,12 @@ fn what_is_content_stays_and_what_surrounds_it_goes() {
         let page = std::fs::read_to_string(&path).expect("text");
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
 
-        let document = extract(page.as_bytes(), Format::Html, &Hints::default(), &Limits::default());
+        let document = extract(
+            page.as_bytes(),
+            Format::Html,
+            &Hints::default(),
+            &Limits::default(),
+        );
 
         let text = words(&document.expect("the page has text").text);
         pages += 1;
@@ -42,7 +47,9 @@ fn what_is_content_stays_and_what_surrounds_it_goes() {
                 lost.push(format!("{name}: {keep}"));
             }
         }
-        let wrong = marked(&page, "data-drop").into_iter().filter(|drop| text.contains(drop));
+        let wrong = marked(&page, "data-drop")
+            .into_iter()
+            .filter(|drop| text.contains(drop));
         strange.extend(wrong.map(|drop| format!("{name}: {drop}")));
     }
 
@@ -50,5 +57,8 @@ fn what_is_content_stays_and_what_surrounds_it_goes() {
     let recall = kept as f64 / (kept + lost.len()) as f64;
     let precision = kept as f64 / (kept + strange.len()) as f64;
     assert!(recall >= LEAST_RECALL, "{recall:.3}; lost: {lost:#?}");
-    assert!(precision >= LEAST_PRECISION, "{precision:.3}; not content: {strange:#?}");
+    assert!(
+        precision >= LEAST_PRECISION,
+        "{precision:.3}; not content: {strange:#?}"
+    );
 }
