@@ -129,7 +129,7 @@ async fn index_single_writes() {
 
 /// Writes `chunks` chunks and measures each time their number has doubled.
 async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
-    const BATCH: u64 = 250;
+    let batch = (chunks / tenants).clamp(1, 250);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let index = if with_vectors {
         open(dir.path())
@@ -139,8 +139,8 @@ async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
     let mut latencies = Vec::new();
     let (mut cpu, mut started, mut written) = (cpu_seconds(), Instant::now(), 0);
     let mut mark = 10_000.min(chunks);
-    for start in (0..chunks).step_by(BATCH as usize) {
-        let points = (start..start + BATCH)
+    for start in (0..chunks).step_by(batch as usize) {
+        let points = (start..start + batch)
             .map(|n| Point {
                 vector: with_vectors.then(|| vector(n)),
                 ..point(n)
@@ -148,16 +148,17 @@ async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
             .collect();
         let began = Instant::now();
         index
-            .upsert(tenant(start / BATCH % tenants), points)
+            .upsert(tenant(start / batch % tenants), points)
             .await
             .expect("stored");
         latencies.push(began.elapsed());
-        written += BATCH;
-        if start + BATCH < mark {
+        written += batch;
+        if start + batch < mark {
             continue;
         }
         mark = (mark * 2).min(chunks);
-        let what = format!("{} chunks, {tenants} tenants", start + BATCH);
+        let present = tenants.min((start + batch) / batch);
+        let what = format!("{} chunks, {tenants} tenants", start + batch);
         report(
             &format!("{what}: the last {written} upserts"),
             format!(
@@ -175,7 +176,7 @@ async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
         searches(
             &format!("{what}: search by words"),
             &index,
-            |n| tenant(n % tenants),
+            |n| tenant(n % present),
             false,
         )
         .await;
@@ -183,10 +184,15 @@ async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
             searches(
                 &format!("{what}: hybrid search"),
                 &index,
-                |n| tenant(n % tenants),
+                |n| tenant(n % present),
                 true,
             )
             .await;
+            let own = (0..start + batch).filter(|n| n / batch % tenants == 0);
+            report(
+                &format!("{what}: recall@10 by meaning"),
+                recall(&index, &own.collect::<Vec<_>>()).await,
+            );
         }
         (cpu, started, written) = (cpu_seconds(), Instant::now(), 0);
     }
@@ -269,7 +275,7 @@ async fn embed() {
 }
 
 async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> TenantId, with_vector: bool) {
-    let mut latencies = Vec::new();
+    let (mut latencies, mut found) = (Vec::new(), 0);
     for n in 0..SEARCHES {
         let query = SearchQuery {
             text: sentence(n * 31 + 7, 6),
@@ -283,9 +289,48 @@ async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> 
         let started = Instant::now();
         let hits = index.search(tenant_of(n), query).await.expect("hits");
         latencies.push(started.elapsed());
-        assert!(!hits.is_empty(), "a search that finds nothing measures nothing");
+        found += hits.len();
     }
+    assert!(found > 0, "searches that find nothing measure nothing");
     report(what, percentiles(latencies));
+}
+
+/// Share of the ten nearest chunks of the first tenant that a search by meaning finds; `own` are all its chunks.
+async fn recall(index: &EmbeddedIndex, own: &[u64]) -> String {
+    const QUESTIONS: u64 = 20;
+    let normalised = |seed| {
+        let values = vector(seed);
+        let norm = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        values.into_iter().map(|value| value / norm).collect::<Vec<f32>>()
+    };
+    let questions: Vec<Vec<f32>> = (0..QUESTIONS).map(|n| normalised(2_000_000 + n)).collect();
+    let mut nearest: Vec<Vec<(f32, u64)>> = vec![Vec::new(); questions.len()];
+    for n in own {
+        let chunk = normalised(*n);
+        for (question, nearest) in questions.iter().zip(&mut nearest) {
+            let cosine: f32 = question.iter().zip(&chunk).map(|(a, b)| a * b).sum();
+            nearest.push((cosine, *n));
+        }
+    }
+    let mut met = 0;
+    for (question, mut nearest) in questions.into_iter().zip(nearest) {
+        nearest.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let query = SearchQuery {
+            text: String::new(),
+            vector: Some(question),
+            filter: Filter {
+                sources: vec![SourceId(Uuid::from_u128(1))],
+                documents: None,
+            },
+            limit: 10,
+        };
+        let hits = index.search(tenant(0), query).await.expect("hits");
+        met += nearest[..10]
+            .iter()
+            .filter(|(_, n)| hits.iter().any(|hit| hit.chunk_id == point(*n).chunk_id))
+            .count();
+    }
+    format!("{:.3}", met as f64 / (QUESTIONS * 10) as f64)
 }
 
 fn open(dir: &Path) -> EmbeddedIndex {
