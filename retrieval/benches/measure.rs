@@ -188,7 +188,7 @@ async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
                 true,
             )
             .await;
-            let own = (0..start + batch).filter(|n| n / batch % tenants == 0);
+            let own = (0..start + batch).filter(|n| (n / batch).is_multiple_of(tenants));
             report(
                 &format!("{what}: recall@10 by meaning"),
                 recall(&index, &own.collect::<Vec<_>>()).await,

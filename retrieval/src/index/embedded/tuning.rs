@@ -31,7 +31,7 @@ impl Default for Tuning {
             exact_up_to_kib: 20_000,
             optimise_after_points: 4_000,
             checkpoint_bytes: 16 << 20,
-            fresh_bytes: 32 << 20,
+            fresh_bytes: 16 << 20,
             engine_log_bytes_busy: 64 << 20,
             engine_log_bytes_idle: 8 << 20,
             close_grace: Duration::from_secs(5),
