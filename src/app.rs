@@ -25,6 +25,7 @@ use crate::integrations::google::Google;
 use crate::jobs::runner::JobKinds;
 use crate::knowledge::chunks::Previews;
 use crate::knowledge::files::FileStore;
+use crate::knowledge::sync::Nowhere;
 use crate::llm::ChatModel;
 use crate::llm::openai::OpenAiModel;
 use crate::secrets::Keyring;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub files: FileStore,
     /// Reads websites, for all tenants.
     pub web: WebLoader,
+    /// What websites show where there is nothing.
+    pub nowhere: Nowhere,
     /// None: no model is configured, and answers are extracts.
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
@@ -163,6 +166,7 @@ impl App {
             foreign_tokens: ForeignTokens::new(&config.auth.jwt, client.clone()),
             google: google(&config, client, clock.clone())?,
             web: web_loader(&config)?,
+            nowhere: Nowhere::default(),
             guard: guard(&config),
             keyring,
             rate_limits: RateLimits::default(),

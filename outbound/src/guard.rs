@@ -25,7 +25,7 @@ pub enum Refusal {
     NoHost,
     #[error("{host} is a name for local hosts")]
     LocalName { host: String },
-    #[error("{host} leads to {address}, a {class} address")]
+    #[error("{}", describe(host, *address, class))]
     Address {
         host: String,
         address: IpAddr,
@@ -121,6 +121,15 @@ fn judge_name(name: &str) -> Result<(), Refusal> {
 pub struct HostPort {
     host: Host<String>,
     port: u16,
+}
+
+fn describe(host: &str, address: IpAddr, class: &AddressClass) -> String {
+    let is_itself = host.trim_matches(['[', ']']).parse() == Ok(address);
+    if is_itself {
+        format!("{address} is a {class} address")
+    } else {
+        format!("{host} leads to {address}, a {class} address")
+    }
 }
 
 /// The text is not `host:port` with a port from 1 to 65535.

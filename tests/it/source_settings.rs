@@ -188,6 +188,11 @@ async fn what_cannot_be_read_is_refused_when_it_is_set() {
             "pages.urls",
         ),
         (
+            json!({ "kind": "pages", "pages": {} }),
+            "invalid_urls",
+            "pages.urls",
+        ),
+        (
             json!({ "kind": "pages", "pages": { "urls": ["https://shop.example/", "http://10.0.0.1/"] } }),
             "url_not_public",
             "pages.urls[1]",

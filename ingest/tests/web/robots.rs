@@ -157,6 +157,11 @@ async fn a_redirect_of_the_file_into_a_private_place_is_refused() {
         .await
         .expect_err("refused");
 
-    assert_eq!(failure.code, "url_not_public");
+    assert_eq!(failure.code, "robots_unavailable");
+    assert!(
+        failure.message.contains("127.0.0.1 is a loopback address"),
+        "{}",
+        failure.message
+    );
     assert_eq!(inside.count("/robots.txt"), 0);
 }

@@ -32,7 +32,8 @@ macro_rules! page_settings {
             #[serde(default, deserialize_with = "present")]
             #[schema(value_type = Option<u64>, maximum = 60_000)]
             pub delay_ms: Option<Option<u64>>,
-            /// A run that would remove a larger share of the documents removes none, and says so.
+            /// A run that would remove a larger share of the documents removes none, and says so. Up to five may go while
+            /// others are left, unless this is 0.
             #[schema(minimum = 0, maximum = 100)]
             pub shrink_limit_percent: Option<u8>,
         }
@@ -138,7 +139,8 @@ pub(super) struct DriveInput {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Object>)]
     pub credentials: Option<Option<Value>>,
-    /// A run that would remove a larger share of the documents removes none, and says so.
+    /// A run that would remove a larger share of the documents removes none, and says so. Up to five may go while
+    /// others are left, unless this is 0.
     #[schema(minimum = 0, maximum = 100)]
     pub shrink_limit_percent: Option<u8>,
 }

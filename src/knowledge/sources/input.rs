@@ -100,6 +100,11 @@ impl SettingsInput {
         };
         let mut secrets = Secrets::default();
         self.apply(app, &mut settings, &mut secrets)?;
+        if let Settings::Pages(Pages { urls, .. }) = &settings
+            && urls.is_empty()
+        {
+            return Err(invalid_urls(app));
+        }
         Ok((settings, secrets))
     }
 
@@ -251,14 +256,19 @@ fn is_possible_host(url: &Url) -> bool {
     name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
+fn invalid_urls(app: &App) -> Error {
+    let most = app.config.crawl.max_pages;
+    Error::invalid(
+        "invalid_urls",
+        "pages.urls",
+        format!("pages.urls must name 1 to {most} pages"),
+    )
+}
+
 fn read_urls(app: &App, urls: &[String]) -> Result<Vec<Url>> {
     let most = app.config.crawl.max_pages as usize;
     if urls.is_empty() || urls.len() > most {
-        return Err(Error::invalid(
-            "invalid_urls",
-            "pages.urls",
-            format!("pages.urls must name 1 to {most} pages"),
-        ));
+        return Err(invalid_urls(app));
     }
     let mut seen = BTreeSet::new();
     let mut read = Vec::with_capacity(urls.len());

@@ -195,6 +195,10 @@ impl Commit<'_> {
         let known = items::find_known(&mut self.write, self.hold.place, &read.item.key).await?;
         (read.item.document_id, read.item.text_hash) = known.unwrap_or_default();
         let (read, item) = (&*read, &read.item);
+        if let Some(complaint) = &read.reading.complaint {
+            self.complain(&item.url, complaint.code, complaint.message)
+                .await?;
+        }
         match &read.reading.outcome {
             Outcome::NotBegun | Outcome::Busy { .. } => Ok(()),
             Outcome::Same { validators } => self.settle_same(item, validators.as_ref()).await,
@@ -220,16 +224,7 @@ impl Commit<'_> {
                     return self.put_off(item, *retry).await;
                 }
                 self.settle_as(item, ItemState::Failed).await?;
-                self.progress.failed += 1;
-                documents::insert_failure(
-                    &mut self.write,
-                    self.hold.place,
-                    &item.url,
-                    code,
-                    message,
-                    self.now,
-                )
-                .await
+                self.complain(&item.url, code, message).await
             }
         }
     }
@@ -468,18 +463,15 @@ impl Commit<'_> {
 
     async fn refuse_for_room(&mut self, item: &Item) -> Result<()> {
         self.settle_as(item, ItemState::Failed).await?;
+        let message = "This chatbot has as many documents as it may have. Delete some, or narrow the source, and sync again.";
+        self.complain(&item.url, "too_many_documents", message).await
+    }
+
+    /// Notes a failure.
+    async fn complain(&mut self, url: &str, code: &str, message: &str) -> Result<()> {
         self.progress.failed += 1;
         let place = self.place();
-        let message = "This chatbot has as many documents as it may have. Delete some, or narrow the source, and sync again.";
-        documents::insert_failure(
-            &mut self.write,
-            place,
-            &item.url,
-            "too_many_documents",
-            message,
-            self.now,
-        )
-        .await
+        documents::insert_failure(&mut self.write, place, url, code, message, self.now).await
     }
 
     /// How many documents more the chatbot may have.

@@ -51,6 +51,11 @@ pub(super) trait Driver: Send + Sync {
     /// Whether the owner's settings let this item be part of the source at all.
     fn admits(&self, item: &Item) -> bool;
 
+    /// Whether the owner named this very item, and expects it to be known.
+    fn names(&self, _: &Item) -> bool {
+        false
+    }
+
     /// Counts an item that is read for the first time in this run, and says whether its family of addresses is still
     /// within bounds. Called in the order of reading, so that a run that was interrupted draws the line where an
     /// undisturbed one does.
@@ -73,6 +78,11 @@ pub(super) trait Driver: Send + Sync {
 
     /// Items in a run, at most; what is beyond is noted.
     fn max_items(&self) -> i64;
+
+    /// Whether a source in which nothing is found is a source in order.
+    fn may_be_empty(&self) -> bool {
+        true
+    }
 
     /// A run that would remove a larger share, in percent, holds it back.
     fn shrink_limit_percent(&self) -> i64;
@@ -142,6 +152,16 @@ pub(super) struct Reading {
     /// Items that it names.
     pub found: Vec<Found>,
     pub notes: Vec<Note>,
+    /// Why nothing is kept of an item that the owner named, where that is no failure to read it.
+    pub complaint: Option<Complaint>,
+}
+
+/// What the owner is told about an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// Stable.
+    pub code: &'static str,
+    pub message: &'static str,
 }
 
 impl From<Outcome> for Reading {
@@ -151,6 +171,7 @@ impl From<Outcome> for Reading {
             bytes: 0,
             found: Vec::new(),
             notes: Vec::new(),
+            complaint: None,
         }
     }
 }

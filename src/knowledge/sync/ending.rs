@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use super::documents::{self, Missing, Unindexed};
 use super::driver::Driver;
 use super::items::{self, Item, ItemState};
+use super::loops::{self, MovedOn, find_lost};
 use super::slice::{Hold, Next, Progress};
 use super::store::{self, FinalCounts};
 use super::{Note, Phase, RunState};
@@ -24,8 +25,8 @@ const LONGEST_LOOK_MS: i64 = 10_000;
 /// Documents that one transaction removes.
 const REMOVED_AT_ONCE: usize = 100;
 
-/// So few documents may always vanish: they are a share of nothing.
-const FEW_DOCUMENTS: usize = 5;
+/// So few documents may vanish whatever their share, as long as others are left: they are a share of little.
+const FEW_DOCUMENTS: i64 = 5;
 
 /// With a larger share of failures, in percent, what the run has not seen may be behind what it could not read.
 const MOST_FAILURES_PERCENT: i64 = 10;
@@ -64,12 +65,13 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
     hold.run.notes.extend(notes.iter().copied());
 
     let Sorted { certain, vanished } = sort(hold, driver, missing);
-    let share = i64::try_from(vanished.len())
-        .unwrap_or(i64::MAX)
-        .saturating_mul(100);
-    let is_held = vanished.len() > FEW_DOCUMENTS
-        && share > total.saturating_mul(driver.shrink_limit_percent())
-        && !hold.run.accepts_removals;
+    let count = |documents: &[Missing]| i64::try_from(documents.len()).unwrap_or(i64::MAX);
+    let shrinking = Shrinking {
+        total,
+        certain: count(&certain),
+        vanished: count(&vanished),
+    };
+    let is_held = !shrinking.is_within(driver.shrink_limit_percent()) && !hold.run.accepts_removals;
     let mut gone = certain;
     let mut held = 0;
     if is_held {
@@ -96,8 +98,34 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
         write.commit().await?;
         app.wake_workers();
     }
-    finish(app, hold, &tally, notes, held).await?;
+    let is_empty = total == i64::try_from(gone.len()).unwrap_or(i64::MAX);
+    let is_found_empty = is_empty && !driver.may_be_empty();
+    let end = End {
+        tally,
+        notes,
+        held,
+        is_found_empty,
+    };
+    finish(app, hold, driver, &end).await?;
     Ok(Next::Over)
+}
+
+/// By how much a source is smaller than it was, in documents.
+struct Shrinking {
+    total: i64,
+    certain: i64,
+    vanished: i64,
+}
+
+impl Shrinking {
+    /// Whether this is no reason to doubt it.
+    fn is_within(&self, limit_percent: i64) -> bool {
+        let left = self.total - self.certain - self.vanished;
+        let is_small_share = self.vanished.saturating_mul(100) <= self.total.saturating_mul(limit_percent);
+        // A single page that is gone is no mass of them.
+        let are_few = self.vanished <= 1 || (self.vanished <= FEW_DOCUMENTS && left > 0);
+        is_small_share || (are_few && limit_percent > 0)
+    }
 }
 
 /// What is not there any more.
@@ -174,8 +202,26 @@ impl Tally {
     }
 }
 
+/// What a run came to.
+struct End {
+    tally: Tally,
+    /// Of the end.
+    notes: Vec<Note>,
+    /// Documents that vanished and are kept.
+    held: i64,
+    /// The source has no documents, and should have some.
+    is_found_empty: bool,
+}
+
 /// Ends the run, with what it came to.
-async fn finish(app: &App, hold: &Hold, tally: &Tally, mut notes: Vec<Note>, held: i64) -> Result<()> {
+async fn finish(app: &App, hold: &Hold, driver: &dyn Driver, end: &End) -> Result<()> {
+    let End {
+        tally,
+        held,
+        is_found_empty,
+        ..
+    } = end;
+    let mut notes = end.notes.clone();
     let (place, now) = (hold.place, app.clock.now());
     let mut write = app.db.write(place.tenant_id).await?;
     if chunks::count_resting(&mut write, place.tenant_id, place.source_id).await? > 0 {
@@ -188,11 +234,17 @@ async fn finish(app: &App, hold: &Hold, tally: &Tally, mut notes: Vec<Note>, hel
     if !hold.advance(&mut write, &progress, now).await? {
         return Ok(());
     }
+    let moved = loops::list_moved_on(&mut write, place).await?;
+    let is_named = |lost: &&MovedOn| driver.names(&Item::named(&lost.key, &lost.url, lost.depth));
+    for lost in find_lost(&moved).into_iter().filter(is_named) {
+        let message = "The page leads on to others and these lead back, so that there is no page at the end. Correct its redirects at the site.";
+        documents::insert_failure(&mut write, place, &lost.url, "redirect_loop", message, now).await?;
+    }
     let mut counts = FinalCounts {
         new: tally.new,
         changed: tally.changed,
         unchanged: tally.unchanged,
-        held,
+        held: *held,
     };
     for unindexed in documents::list_unindexed(&mut write, place, hold.run.lists_changes).await? {
         let Unindexed {
@@ -211,19 +263,19 @@ async fn finish(app: &App, hold: &Hold, tally: &Tally, mut notes: Vec<Note>, hel
         counts.unchanged += documents::count_unseen(&mut write, place).await?;
     }
     let failed = store::set_counts(&mut write, place, &counts).await?;
-    let is_limited_only = |note: &Note| matches!(note, Note::PageLimit | Note::ChangesRest);
-    let has_doubts = hold
-        .run
-        .notes
-        .iter()
-        .chain(&notes)
-        .any(|note| !is_limited_only(note));
+    let has_doubts = hold.run.notes.iter().chain(&notes).any(|note| note.is_doubt());
     let first = store::find_first_failure(&mut write, place).await?;
     let has_read_nothing = failed > 0
         && !tally.has_read_documents()
         && (!hold.run.lists_changes || tally.other + counts.unchanged == 0);
     let (state, error) = if has_read_nothing {
         (RunState::Failed, first)
+    } else if failed == 0 && *is_found_empty && !tally.has_read_documents() {
+        let message = "Nothing was found that may be kept. Look at the source's include and exclude, and at what the site's pages and site maps say to crawlers.";
+        (
+            RunState::Failed,
+            Some(("nothing_found".to_owned(), message.to_owned())),
+        )
     } else if failed > 0 || has_doubts {
         (RunState::Partial, None)
     } else {
@@ -274,4 +326,35 @@ async fn queue_removal(
         file_keys,
     };
     jobs::enqueue(app, write, tenant_id, &cleaning).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_documents_may_vanish_while_others_are_left_and_never_against_the_owners_word() {
+        for (total, vanished, limit, is_within) in [
+            (100, 50, 50, true),
+            (100, 51, 50, false),
+            (6, 5, 50, true),
+            (5, 5, 50, false),
+            (2, 2, 50, false),
+            (1, 1, 50, true),
+            (100, 1, 0, false),
+            (100, 0, 0, true),
+            (5, 5, 100, true),
+        ] {
+            let shrinking = Shrinking {
+                total,
+                certain: 0,
+                vanished,
+            };
+            assert_eq!(
+                shrinking.is_within(limit),
+                is_within,
+                "{vanished} of {total}, {limit} %"
+            );
+        }
+    }
 }

@@ -12,6 +12,8 @@ mod driver;
 mod ending;
 mod items;
 mod level;
+mod loops;
+mod note;
 pub mod operator;
 mod orphans;
 mod reading;
@@ -33,6 +35,9 @@ use crate::error::{Error, Result};
 use crate::http::input::PageRequest;
 use crate::id::{SourceId, SyncRunId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+
+pub use note::Note;
+pub use website::Nowhere;
 
 /// Why a run began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,77 +121,6 @@ impl Phase {
             Self::Reading => "reading",
             Self::Indexing => "indexing",
             Self::Removing => "removing",
-        }
-    }
-}
-
-/// Something about a run that its owner should know, besides single failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// There is more than the source's limit of pages.
-    PageLimit,
-    /// A start page could not be read.
-    StartUnreadable,
-    /// A site's rules for crawlers could not be read, so it was left alone.
-    RobotsUnavailable,
-    /// A site map could not be read.
-    SitemapUnreadable,
-    /// Too much of the site failed for its silence about a page to mean anything.
-    ManyFailures,
-    /// Too many documents vanished at once: they are kept.
-    RemovalsHeld,
-    /// Owners' changes of chunks have no passage to hold for.
-    ChangesRest,
-}
-
-impl Note {
-    const ALL: [Self; 7] = [
-        Self::PageLimit,
-        Self::StartUnreadable,
-        Self::RobotsUnavailable,
-        Self::SitemapUnreadable,
-        Self::ManyFailures,
-        Self::RemovalsHeld,
-        Self::ChangesRest,
-    ];
-
-    /// The stable code.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::PageLimit => "page_limit",
-            Self::StartUnreadable => "start_unreadable",
-            Self::RobotsUnavailable => "robots_unavailable",
-            Self::SitemapUnreadable => "sitemap_unreadable",
-            Self::ManyFailures => "many_failures",
-            Self::RemovalsHeld => "removals_held",
-            Self::ChangesRest => "changes_rest",
-        }
-    }
-
-    /// What it means and what to do, for a person.
-    pub const fn message(self) -> &'static str {
-        match self {
-            Self::PageLimit => {
-                "The source has more pages than its limit: the rest was not read. Raise max_pages, or narrow the source with include and exclude."
-            }
-            Self::StartUnreadable => {
-                "A start page could not be read, so pages that were not seen this time are kept."
-            }
-            Self::RobotsUnavailable => {
-                "A site's robots.txt could not be read, so the site was left alone and its pages are kept."
-            }
-            Self::SitemapUnreadable => {
-                "A site map could not be read, so pages that were not seen this time are kept."
-            }
-            Self::ManyFailures => {
-                "Many pages could not be read, so pages that were not seen this time are kept."
-            }
-            Self::RemovalsHeld => {
-                "Unusually many documents vanished at once, so they are kept. If that is right, start a sync with accept_removals."
-            }
-            Self::ChangesRest => {
-                "Changes that you made to chunks rest, since the words that you made them to have changed. Documents with stale_changes list them."
-            }
         }
     }
 }

@@ -95,6 +95,7 @@ pub struct TestOptions {
     embedder: Option<Arc<dyn Embedder>>,
     without_embedder: bool,
     more_jobs: JobKinds,
+    extractor_program: Option<PathBuf>,
 }
 
 impl TestOptions {
@@ -125,6 +126,12 @@ impl TestOptions {
     /// The service can carry out these kinds of jobs too.
     pub fn jobs(mut self, kinds: JobKinds) -> Self {
         self.more_jobs = kinds;
+        self
+    }
+
+    /// Documents are read by this program instead of the service's own.
+    pub fn extractor(mut self, program: PathBuf) -> Self {
+        self.extractor_program = Some(program);
         self
     }
 
@@ -162,27 +169,27 @@ impl TestOptions {
         let clock = Arc::new(TestClock(Mutex::new(
             "2026-11-20T10:00:00Z".parse().expect("a time"),
         )));
-        TestApp::build(config, folder, clock, embedder, self.more_jobs).await
+        let replaced = Replacements {
+            embedder,
+            extractor_program: self.extractor_program,
+            more_jobs: self.more_jobs,
+            ..Replacements::default()
+        };
+        TestApp::build(config, folder, clock, replaced).await
     }
 }
 
-async fn build_app(
-    config: Config,
-    clock: Arc<TestClock>,
-    embedder: Option<Arc<dyn Embedder>>,
-    more_jobs: JobKinds,
-) -> Result<App, StartError> {
+async fn build_app(config: Config, clock: Arc<TestClock>, replaced: Replacements) -> Result<App, StartError> {
     // A failed test shows what the service had to say; RUST_LOG=warn shows more. Only the first app can install it.
     let log = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
     let _ = log.with_test_writer().try_init();
-    let extractor_program = Some(PathBuf::from(env!("CARGO_BIN_EXE_frontdesk")));
+    let own_program = PathBuf::from(env!("CARGO_BIN_EXE_frontdesk"));
     App::build_with(
         config,
         Replacements {
             clock: Some(clock),
-            embedder,
-            extractor_program,
-            more_jobs,
+            extractor_program: Some(replaced.extractor_program.unwrap_or(own_program)),
+            ..replaced
         },
     )
     .await
@@ -214,14 +221,8 @@ impl TestApp {
         clippy::disallowed_methods,
         reason = "a test talks to its own service on loopback"
     )]
-    async fn build(
-        config: Config,
-        folder: TempDir,
-        clock: Arc<TestClock>,
-        embedder: Option<Arc<dyn Embedder>>,
-        more_jobs: JobKinds,
-    ) -> Self {
-        let app = build_app(config, clock.clone(), embedder, more_jobs)
+    async fn build(config: Config, folder: TempDir, clock: Arc<TestClock>, replaced: Replacements) -> Self {
+        let app = build_app(config, clock.clone(), replaced)
             .await
             .expect("the service starts");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -258,14 +259,14 @@ impl TestApp {
             config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display());
         }
         config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
-        build_app(
-            config,
-            self.clock.clone(),
-            Some(Arc::new(WordEmbedder)),
+        let replaced = Replacements {
+            embedder: Some(Arc::new(WordEmbedder)),
             more_jobs,
-        )
-        .await
-        .expect("the replica starts")
+            ..Replacements::default()
+        };
+        build_app(config, self.clock.clone(), replaced)
+            .await
+            .expect("the replica starts")
     }
 
     /// The data folder.
@@ -309,7 +310,11 @@ impl TestApp {
             config = Config::load(None, [], &flags).expect("the test's settings hold");
         }
         drop(app);
-        Self::build(config, folder, clock, embedder, JobKinds::default()).await
+        let replaced = Replacements {
+            embedder,
+            ..Replacements::default()
+        };
+        Self::build(config, folder, clock, replaced).await
     }
 
     /// Opens a tenant and returns its first key's holder.

@@ -1,5 +1,6 @@
 //! Runs over a source: what changes there changes here, and nothing else.
 
+mod complaints;
 pub mod desk;
 mod diff;
 mod facts;

@@ -363,3 +363,68 @@ async fn a_site_that_sends_everyone_to_its_start_page_loses_nothing() {
     assert_eq!((run.removed_count, run.held_count), (0, 8));
     assert_eq!(desk.paths().await, before);
 }
+
+#[tokio::test]
+async fn a_small_site_whose_pages_are_all_gone_keeps_them_and_says_so() {
+    let site = Site::start(&[]).await;
+    let paths = ["/page-0", "/page-1", "/page-2", "/page-3", "/page-4"];
+    let entries: String = paths
+        .iter()
+        .map(|path| format!("<url><loc>{}</loc></url>", site.url(path)))
+        .collect();
+    site.put(
+        "/sitemap.xml",
+        Answer::of("application/xml", format!("<urlset>{entries}</urlset>")),
+    );
+    for page in 0..5 {
+        site.put(&format!("/page-{page}"), article(page));
+    }
+    let service = service_for(&site).await;
+    let settings = json!({
+        "url": site.url("/sitemap.xml"), "max_pages": 100, "include": [], "exclude": [], "shrink_limit_percent": 50,
+        "fetching": website(&site)["fetching"],
+    });
+    let desk = Desk::with(&service, "sitemap", settings).await;
+    desk.sync().await;
+    for path in &paths {
+        site.remove(path);
+    }
+
+    let run = desk.sync().await;
+
+    assert_eq!(
+        (run.state, run.removed_count, run.held_count),
+        (RunState::Partial, 0, 5)
+    );
+    assert!(run.notes.contains(&Note::RemovalsHeld));
+    assert_eq!(desk.paths().await, paths);
+
+    // Where one is left, four are few.
+    site.put("/page-0", article(0));
+    let run = desk.sync().await;
+    assert_eq!((run.removed_count, run.held_count), (4, 0));
+    assert_eq!(desk.paths().await, ["/page-0"]);
+}
+
+#[tokio::test]
+async fn an_owner_who_shortens_a_list_of_pages_means_it() {
+    let site = wide_site(8).await;
+    let service = service_for(&site).await;
+    let list = |count: usize| {
+        let urls: Vec<String> = (0..count)
+            .map(|page| site.url(&format!("/page-{page}")))
+            .collect();
+        json!({ "urls": urls, "shrink_limit_percent": 0, "fetching": website(&site)["fetching"] })
+    };
+    let desk = Desk::with(&service, "pages", list(8)).await;
+    desk.sync().await;
+    desk.change_settings(list(1)).await;
+
+    let run = desk.sync().await;
+
+    assert_eq!(
+        (run.state, run.removed_count, run.held_count),
+        (RunState::Done, 7, 0)
+    );
+    assert_eq!(desk.paths().await, ["/page-0"]);
+}

@@ -12,6 +12,9 @@ use axum::response::Response;
 use frontdesk::secrets::token_hash;
 use tokio::task::JoinHandle;
 
+/// Stands for all addresses that have no answer of their own.
+const ANYWHERE: &str = "*";
+
 /// What an address answers.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -146,11 +149,24 @@ impl Site {
         lock(&self.content).fault = fault;
     }
 
-    /// What was asked for since the last look, robots.txt and site maps aside.
+    /// Addresses without a page answer this from now on.
+    pub fn put_anywhere(&self, answer: Answer) {
+        self.put(ANYWHERE, answer);
+    }
+
+    /// What was asked for since the last look, robots.txt, site maps and addresses that no site has aside.
     pub fn take_asked(&self) -> Vec<Asked> {
-        let mut asked = std::mem::take(&mut lock(&self.content).asked);
-        asked.retain(|asked| asked.path != "/robots.txt" && !asked.path.starts_with("/sitemap"));
+        let mut asked = self.take_all_asked();
+        let is_page = |path: &str| {
+            path != "/robots.txt" && !path.starts_with("/sitemap") && !path.starts_with("/no-such-page-")
+        };
+        asked.retain(|asked| is_page(&asked.path));
         asked
+    }
+
+    /// All that was asked for since the last look.
+    pub fn take_all_asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut lock(&self.content).asked)
     }
 }
 
@@ -181,6 +197,7 @@ async fn answer(State(content): State<Arc<Mutex<Content>>>, request: Request) ->
             .fault
             .clone()
             .or_else(|| content.answers.get(&path).cloned())
+            .or_else(|| content.answers.get(ANYWHERE).cloned())
             .unwrap_or_else(|| Answer::status(404))
     };
     tokio::time::sleep(answer.delay).await;

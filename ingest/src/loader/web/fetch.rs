@@ -1,5 +1,6 @@
 //! One page over the guarded client: conditional, within its limits, with a reason when there is none.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -232,8 +233,23 @@ impl Fetcher {
 
     /// Any answer to a plain GET that follows every redirect that the guard lets through.
     pub(super) async fn get(&self, url: &Url, credentials: &Credentials) -> Result<Fetched, FetchFailure> {
+        self.get_following(url, credentials).await.0
+    }
+
+    /// Like [`Fetcher::get`], with whether the address led on to another one.
+    pub(super) async fn get_following(
+        &self,
+        url: &Url,
+        credentials: &Credentials,
+    ) -> (Result<Fetched, FetchFailure>, bool) {
         let headers = credentials.for_url(url);
-        self.send(url, headers, &Accept::anything(), &|_| true).await
+        let has_led_on = AtomicBool::new(false);
+        let may_follow = |_: &Url| {
+            has_led_on.store(true, Ordering::Relaxed);
+            true
+        };
+        let fetched = self.send(url, headers, &Accept::anything(), &may_follow).await;
+        (fetched, has_led_on.into_inner())
     }
 
     async fn send(

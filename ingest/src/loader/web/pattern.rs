@@ -34,6 +34,10 @@ pub enum PatternError {
     TooManyStars(String),
     #[error("the pattern {0:?} holds a line break or another control character")]
     ControlCharacter(String),
+    #[error(
+        "the pattern {0:?} looks like a regular expression: * stands for anything within one path segment, ** for anything, and every other character means itself"
+    )]
+    RegularExpression(String),
     #[error("the patterns are too complex together: use fewer of them")]
     TooComplex,
 }
@@ -91,6 +95,16 @@ fn checked(pattern: &str) -> Result<String, PatternError> {
     }
     if pattern.chars().any(char::is_control) {
         return Err(PatternError::ControlCharacter(pattern.to_owned()));
+    }
+    // Nothing of this is found in the path of an address.
+    let path = pattern.split('?').next().unwrap_or_default();
+    let is_expression = path.contains(['^', '\\', '|', '[', ']'])
+        || path.contains(")+")
+        || pattern.contains("(?")
+        || pattern.ends_with('$');
+    if is_expression && !pattern.contains("://[") {
+        let shown = pattern.chars().take(60).collect();
+        return Err(PatternError::RegularExpression(shown));
     }
     let stars = pattern.split('*').filter(|piece| !piece.is_empty()).count();
     if stars > MAX_STARS {
@@ -212,6 +226,21 @@ mod tests {
             PatternError::TooManyStars(_)
         ));
         assert!(matches!(refusal(&["/a\n/b"]), PatternError::ControlCharacter(_)));
+        for expression in ["[", "(a+)+$", "^/docs", "/a|/b", r"/\d", "(?i)/a", "*.pdf$"] {
+            let refusal = refusal(&[expression]);
+            assert!(
+                matches!(refusal, PatternError::RegularExpression(_)),
+                "{expression}"
+            );
+        }
+        for literal in [
+            "/Gold_(element)*",
+            "/a?filter[x]=1",
+            "/c++/**",
+            "http://[2001:db8::1]/a",
+        ] {
+            assert!(Patterns::parse(&[literal]).is_ok(), "{literal}");
+        }
     }
 
     #[test]

@@ -139,11 +139,12 @@ impl RobotsCache {
         file.set_fragment(None);
         let _permit = self.politeness.acquire(&file, delay, begin_until).await?;
         // Without credentials: what is read here is used for every source of the site.
-        let fetched = match self.fetcher.get(&file, &Credentials::none()).await {
+        let (fetched, has_led_on) = self.fetcher.get_following(&file, &Credentials::none()).await;
+        let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(failure) if failure.code == "too_many_redirects" => return Ok(Robots::default()),
             // The page would fail the same way, and for the same reason.
-            Err(failure) if is_of_connection(&failure) => return Err(failure),
+            Err(failure) if is_of_connection(&failure) && !has_led_on => return Err(failure),
             Err(failure) => return Err(FetchFailure::robots_unavailable(&failure)),
         };
         match fetched.status.as_u16() {

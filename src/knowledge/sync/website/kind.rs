@@ -125,6 +125,14 @@ impl Kind {
         }
     }
 
+    /// Whether the owner named this very page, and expects it to be known.
+    pub(super) fn names(&self, item: &Item) -> bool {
+        match self {
+            Self::Site { .. } | Self::Sitemap { .. } => item.depth == 0,
+            Self::Pages { .. } => item.depth <= 1,
+        }
+    }
+
     /// The depth of the page that `item` names as itself.
     pub(super) fn target_depth(&self, item: &Item) -> i64 {
         match self {

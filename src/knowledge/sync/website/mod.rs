@@ -1,6 +1,7 @@
 //! Websites, sitemaps and lists of pages, driven through [`ingest::loader::web`].
 mod kind;
 mod page;
+mod probing;
 mod vouching;
 
 use std::collections::{HashMap, HashSet};
@@ -20,9 +21,12 @@ use super::driver::{Driver, Found, Known, ListError, Listing, Reading};
 use super::items::Item;
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::id::SourceId;
 use crate::knowledge::sources::settings::{Fetching, Settings};
 use crate::knowledge::sources::{Secrets, Source};
 use kind::Kind;
+
+pub use probing::Nowhere;
 
 /// Entries of sitemaps that are taken for each page that may be read.
 const ENTRIES_PER_PAGE: usize = 10;
@@ -30,6 +34,7 @@ const ENTRIES_PER_PAGE: usize = 10;
 /// A source of web pages.
 pub(super) struct WebDriver {
     app: App,
+    source_id: SourceId,
     kind: Kind,
     web: WebLoader,
     credentials: HashMap<String, Credentials>,
@@ -51,6 +56,7 @@ impl WebDriver {
         let fetching = source.settings.fetching().cloned().unwrap_or_default();
         Ok(Some(Self {
             app: app.clone(),
+            source_id: source.id,
             kind,
             web: app.web.clone(),
             credentials: credentials(source, &fetching, &source.secrets(app)?)?,
@@ -208,6 +214,10 @@ impl Driver for WebDriver {
         Url::parse(&item.key).is_ok_and(|url| self.kind.admits(&url, item.depth))
     }
 
+    fn names(&self, item: &Item) -> bool {
+        self.kind.names(item)
+    }
+
     fn admits_another(&self, url: &str) -> bool {
         let Ok(url) = Url::parse(url) else { return false };
         // Each admission is whole, whoever panicked between two.
@@ -235,6 +245,10 @@ impl Driver for WebDriver {
             // Each may lead on to another address.
             Kind::Pages { pages } => i64::try_from(pages.len() * 2).unwrap_or(i64::MAX),
         }
+    }
+
+    fn may_be_empty(&self) -> bool {
+        false
     }
 
     fn shrink_limit_percent(&self) -> i64 {

@@ -11,16 +11,31 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::WebDriver;
+use super::probing::Shown;
 use super::vouching::is_vouched_for;
 use crate::error::Result;
 use crate::knowledge::files::clean_name;
 use crate::knowledge::indexing;
-use crate::knowledge::sync::driver::{Content, File, Found, Outcome, Reading, Retry};
-use crate::knowledge::sync::items::{Item, Validators};
+use crate::knowledge::sync::driver::{Complaint, Content, File, Found, Outcome, Reading, Retry};
+use crate::knowledge::sync::items::{Item, KnownAs, Validators};
 use crate::knowledge::sync::{Note, text};
 
 /// What a slice that is over grants to requests under way, beyond the time that one page may take.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What an owner is told of a page of the source's settings of which nothing is kept.
+const MISSING: Complaint = Complaint {
+    code: "page_missing",
+    message: "There is no page at this address. Correct the address, or take it out of the source.",
+};
+const NOINDEX: Complaint = Complaint {
+    code: "noindex",
+    message: "The page asks not to be indexed (noindex), so nothing of it is kept. Change that at the site, or take the page out of the source.",
+};
+const EMPTY: Complaint = Complaint {
+    code: "no_text",
+    message: "The page has no text. Pages that are made by JavaScript have to be rendered.",
+};
 
 impl WebDriver {
     pub(super) async fn read_page(&self, item: &Item, begin_until: Instant) -> Result<Reading> {
@@ -35,9 +50,12 @@ impl WebDriver {
         if is_vouched_for(item, self.app.clock.now()) {
             return Ok(self.same(item, None));
         }
+        if let Some(pause) = self.catch_up(&url, begin_until).await {
+            return Ok(Outcome::Busy { pause }.into());
+        }
         let validators = WebValidators {
-            etag: item.etag.clone().filter(|_| item.known_as().is_some()),
-            last_modified: item.last_modified.clone().filter(|_| item.known_as().is_some()),
+            etag: item.etag.clone().filter(|_| self.is_known(item)),
+            last_modified: item.last_modified.clone().filter(|_| self.is_known(item)),
         };
         // A site that sends each new visitor to the same page with a cookie or a parameter means that page.
         let is_itself = |target: &Url| {
@@ -66,29 +84,34 @@ impl WebDriver {
             Ok(Answer::NotModified) => Ok(self.same(item, None)),
             Ok(Answer::Gone { .. }) => Ok(self.gone(item)),
             Ok(Answer::Redirected { to }) => Ok(self.moved(item, &to, Validators::default(), 0)),
-            Ok(Answer::Page(page)) => self.take_page(item, *page).await,
+            Ok(Answer::Page(page)) => self.take_page(item, *page, begin_until).await,
         }
     }
 
     /// The item is as it was, and so are its links.
     fn same(&self, item: &Item, validators: Option<Validators>) -> Reading {
-        let mut reading = Reading::from(Outcome::Same { validators });
-        reading.found = self.known_links(item);
-        if let Some(target) = item.moved_to.as_deref().and_then(|to| Url::parse(to).ok()) {
-            reading
-                .found
-                .extend(self.find(&target, self.kind.target_depth(item), None));
+        Reading {
+            found: self.known_links(item),
+            ..Reading::from(Outcome::Same { validators })
         }
-        reading
     }
 
+    /// Whether what is known of a page may be relied upon. Why nothing is kept of a page that the owner named is found
+    /// out, and said, anew each time.
+    fn is_known(&self, item: &Item) -> bool {
+        item.known_as()
+            .is_some_and(|known_as| known_as != KnownAs::NotKept || !self.kind.names(item))
+    }
+
+    /// Where the page led when it was read last.
     fn known_links(&self, item: &Item) -> Vec<Found> {
-        if !self.kind.follows_links() {
-            return Vec::new();
-        }
-        item.links()
-            .filter_map(|link| self.find(&Url::parse(link).ok()?, item.depth + 1, None))
-            .collect()
+        let target = item.moved_to.as_deref().and_then(|to| Url::parse(to).ok());
+        let target = target.and_then(|target| self.find(&target, self.kind.target_depth(item), None));
+        let links = item
+            .links()
+            .filter(|_| self.kind.follows_links())
+            .filter_map(|link| self.find(&Url::parse(link).ok()?, item.depth + 1, None));
+        links.chain(target).collect()
     }
 
     fn unread(&self, item: &Item, failure: &FetchFailure) -> Reading {
@@ -111,7 +134,10 @@ impl WebDriver {
 
     fn gone(&self, item: &Item) -> Reading {
         if item.depth > 0 {
-            return Outcome::Gone.into();
+            return Reading {
+                complaint: self.kind.names(item).then_some(MISSING),
+                ..Outcome::Gone.into()
+            };
         }
         let message = "There is no page at the start address. Correct the address of the source.";
         let mut reading = failed(item, "start_missing", message, Retry::Never);
@@ -132,18 +158,18 @@ impl WebDriver {
             let message = "The page leads on to itself.";
             return failed(item, "redirect_loop", message, Retry::Never);
         }
+        let outcome = Outcome::Moved {
+            to: target.key.clone(),
+            validators,
+        };
         Reading {
-            outcome: Outcome::Moved {
-                to: target.key.clone(),
-                validators,
-            },
             bytes,
             found: vec![target],
-            notes: Vec::new(),
+            ..Reading::from(outcome)
         }
     }
 
-    async fn take_page(&self, item: &Item, page: Page) -> Result<Reading> {
+    async fn take_page(&self, item: &Item, page: Page, begin_until: Instant) -> Result<Reading> {
         let bytes = page.bytes.len() as u64;
         let body_hash = text::hash_bytes(&page.bytes);
         let validators = Validators {
@@ -155,7 +181,7 @@ impl WebDriver {
             nofollow: page.directives.nofollow,
         }
         .folded_into(&body_hash);
-        if item.known_as().is_some() && item.body_hash.as_deref() == Some(directives.as_str()) {
+        if self.is_known(item) && item.body_hash.as_deref() == Some(directives.as_str()) {
             let mut reading = self.same(item, Some(validators));
             reading.bytes = bytes;
             return Ok(reading);
@@ -165,8 +191,14 @@ impl WebDriver {
             .format()
             .and_then(|format| self.app.extractor.media().accept(format))
         {
-            Ok(Format::Html) => self.take_html(item, &page, body_hash, validators).await?,
-            Ok(_) if page.directives.noindex => Outcome::NotKept { validators }.into(),
+            Ok(Format::Html) => {
+                let reading = self.take_html(item, &page, body_hash, validators).await?;
+                self.without_nowhere(item, &page, reading, begin_until).await
+            }
+            Ok(_) if page.directives.noindex => Reading {
+                complaint: self.kind.names(item).then_some(NOINDEX),
+                ..Outcome::NotKept { validators }.into()
+            },
             Ok(format) => take_file(&page, format, body_hash, validators),
             Err(error) => failed(item, error.code(), &error.to_string(), Retry::Never),
         };
@@ -190,11 +222,8 @@ impl WebDriver {
             Ok(extracted) => extracted,
             Err(ExtractError::Unavailable) => return Err(indexing::reader_unavailable()),
             Err(error) => {
-                let retry = match error {
-                    ExtractError::Crashed => Retry::Later,
-                    _ => Retry::Never,
-                };
-                let mut reading = failed(item, error.code(), &error.to_string(), retry);
+                // What kills its reader has had its second try there.
+                let mut reading = failed(item, error.code(), &error.to_string(), Retry::Never);
                 reading.found = self.known_links(item);
                 return Ok(reading);
             }
@@ -221,23 +250,57 @@ impl WebDriver {
             Vec::new()
         };
         let is_empty = extracted.text.trim().is_empty();
-        let outcome = if web.noindex || page.directives.noindex {
+        // A page that leads on is worth something even if nothing of it is kept.
+        let is_missed = self.kind.names(item) && found.is_empty();
+        let mut reading = Reading::from(Outcome::Skipped);
+        reading.outcome = if web.noindex || page.directives.noindex {
+            reading.complaint = is_missed.then_some(NOINDEX);
             Outcome::NotKept { validators }
         } else if is_empty && item.depth == 0 && found.is_empty() {
             let error = ExtractError::NoText { scanned: false };
             let message = "The start page has no text and no links. Pages that are made by JavaScript have to be rendered.";
             return Ok(failed(item, error.code(), message, Retry::Never));
         } else if is_empty {
+            reading.complaint = is_missed.then_some(EMPTY);
             Outcome::NotKept { validators }
         } else if looks_missing(extracted.title.as_deref(), &extracted.text) {
-            return Ok(self.gone(item));
+            return Ok(self.soft_not_found(item));
         } else {
             Outcome::Content(Box::new(self.content(page, extracted, body_hash, validators)))
         };
-        Ok(Reading {
-            found,
-            ..Reading::from(outcome)
-        })
+        reading.found = found;
+        Ok(reading)
+    }
+
+    /// The reading of a page, unless it is what the site shows where there is nothing.
+    async fn without_nowhere(
+        &self,
+        item: &Item,
+        page: &Page,
+        reading: Reading,
+        begin_until: Instant,
+    ) -> Reading {
+        let Outcome::Content(content) = &reading.outcome else {
+            return reading;
+        };
+        let says_nothing_new = item.text_hash.as_deref() == Some(content.text_hash.as_str());
+        if self.kind.names(item) || says_nothing_new {
+            return reading;
+        }
+        match self.shown_for_nothing(&page.final_url, begin_until).await {
+            Shown::Busy { pause } => Outcome::Busy { pause }.into(),
+            Shown::Text(Some(text_hash)) if text_hash == content.text_hash => self.soft_not_found(item),
+            Shown::Text(_) => reading,
+        }
+    }
+
+    /// A page that is none, although its status says otherwise.
+    fn soft_not_found(&self, item: &Item) -> Reading {
+        let mut reading = self.gone(item);
+        if !self.kind.names(item) {
+            reading.notes.push(Note::SoftNotFound);
+        }
+        reading
     }
 
     fn content(

@@ -110,7 +110,13 @@ impl Visit<'_> {
             match event.method.as_str() {
                 "Fetch.requestPaused" => {
                     requests += 1;
-                    let verdict = judge(&event, main_frame, is_served, requests, self.may_ask);
+                    let asked = Asked {
+                        page: self.url,
+                        main_frame,
+                        is_served,
+                        requests,
+                    };
+                    let verdict = judge(&event, &asked, self.may_ask);
                     is_served |= verdict == Verdict::Page;
                     self.answer(browser, session, &event.params["requestId"], verdict)
                         .await?;
@@ -158,26 +164,48 @@ impl Visit<'_> {
     }
 }
 
-/// `is_served` says whether the page itself was given already, `requests` counts this one.
-fn judge(event: &Event, main_frame: &str, is_served: bool, requests: u32, may_ask: MayAsk<'_>) -> Verdict {
+/// What a request of a page is judged by.
+struct Asked<'a> {
+    page: &'a Url,
+    main_frame: &'a str,
+    /// Whether the page itself was given already.
+    is_served: bool,
+    /// This one counted.
+    requests: u32,
+}
+
+fn judge(event: &Event, asked: &Asked<'_>, may_ask: MayAsk<'_>) -> Verdict {
     let request = &event.params["request"];
-    let may_be_sent = || {
-        let url = request["url"].as_str().and_then(|url| Url::parse(url).ok());
-        requests <= MAX_REQUESTS
-            && url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && may_ask(&url))
-    };
+    let url = request["url"].as_str().and_then(|url| Url::parse(url).ok());
+    let is_own = url
+        .as_ref()
+        .is_some_and(|url| url.origin() == asked.page.origin());
+    let may_be_sent = asked.requests <= MAX_REQUESTS
+        && url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && may_ask(&url));
+    let is_main = event.params["frameId"] == *asked.main_frame;
     let method = request["method"].as_str().unwrap_or_default();
     match event.params["resourceType"].as_str().unwrap_or_default() {
-        "Document" if event.params["frameId"] == *main_frame && !is_served => Verdict::Page,
-        "Document" if event.params["frameId"] == *main_frame => Verdict::Stay,
+        "Document" if is_main && !asked.is_served => Verdict::Page,
+        "Document" if is_main => Verdict::Stay,
         "Stylesheet" => Verdict::Nothing,
-        _ if !may_be_sent() => Verdict::Block,
+        _ if !may_be_sent => Verdict::Block,
         "Script" if method == "GET" => Verdict::Send,
-        // Pages also read by POST.
-        "XHR" | "Fetch" if matches!(method, "GET" | "HEAD" | "POST" | "OPTIONS") => Verdict::Send,
-        "Preflight" => Verdict::Send,
+        "XHR" | "Fetch" if matches!(method, "GET" | "HEAD") => Verdict::Send,
+        // Sites also read from themselves by POST. To others nothing is sent but questions.
+        "XHR" | "Fetch" if is_own && matches!(method, "POST" | "OPTIONS") => Verdict::Send,
+        "Preflight" if announces_a_question(request) => Verdict::Send,
         _ => Verdict::Block,
     }
+}
+
+/// Whether a preflight asks for the right to send a GET or a HEAD.
+fn announces_a_question(request: &Value) -> bool {
+    let headers = request["headers"].as_object();
+    let announced = headers.into_iter().flatten().find_map(|(name, value)| {
+        name.eq_ignore_ascii_case("access-control-request-method")
+            .then(|| value.as_str().unwrap_or_default())
+    });
+    matches!(announced, Some("GET" | "HEAD"))
 }
 
 fn text(value: &Value) -> String {
@@ -195,13 +223,24 @@ mod tests {
         }
     }
 
+    fn judge(event: &Event, is_served: bool, requests: u32, may_ask: MayAsk<'_>) -> Verdict {
+        let page = Url::parse("https://example.org/").expect("a URL");
+        let asked = Asked {
+            page: &page,
+            main_frame: "main",
+            is_served,
+            requests,
+        };
+        super::judge(event, &asked, may_ask)
+    }
+
     #[test]
     fn the_page_is_given_once_and_cannot_leave() {
         let document = request("Document", "GET", "https://example.org/", "main");
-        assert_eq!(judge(&document, "main", false, 1, &|_| true), Verdict::Page);
-        assert_eq!(judge(&document, "main", true, 2, &|_| true), Verdict::Stay);
+        assert_eq!(judge(&document, false, 1, &|_| true), Verdict::Page);
+        assert_eq!(judge(&document, true, 2, &|_| true), Verdict::Stay);
         let frame = request("Document", "GET", "https://example.org/", "other");
-        assert_eq!(judge(&frame, "main", true, 2, &|_| true), Verdict::Block);
+        assert_eq!(judge(&frame, true, 2, &|_| true), Verdict::Block);
     }
 
     #[test]
@@ -211,6 +250,10 @@ mod tests {
             ("XHR", "GET", "https://example.org/a", Verdict::Send),
             ("Fetch", "POST", "https://example.org/graphql", Verdict::Send),
             ("Fetch", "DELETE", "https://example.org/a", Verdict::Block),
+            ("Fetch", "GET", "https://other.example/a", Verdict::Send),
+            ("XHR", "HEAD", "https://other.example/a", Verdict::Send),
+            ("Fetch", "POST", "https://other.example/graphql", Verdict::Block),
+            ("XHR", "POST", "http://example.org/downgraded", Verdict::Block),
             ("Fetch", "GET", "file:///etc/passwd", Verdict::Block),
             ("Stylesheet", "GET", "https://example.org/a.css", Verdict::Nothing),
             ("Image", "GET", "https://example.org/a.png", Verdict::Block),
@@ -218,31 +261,36 @@ mod tests {
             ("Media", "GET", "https://example.org/a.mp4", Verdict::Block),
         ] {
             let event = request(kind, method, url, "main");
-            assert_eq!(
-                judge(&event, "main", true, 2, &|_| true),
-                expected,
-                "{kind} {method}"
-            );
+            assert_eq!(judge(&event, true, 2, &|_| true), expected, "{kind} {method}");
         }
+    }
+
+    #[test]
+    fn other_origins_are_asked_for_leave_to_ask_only() {
+        for (method, expected) in [
+            ("GET", Verdict::Send),
+            ("HEAD", Verdict::Send),
+            ("POST", Verdict::Block),
+        ] {
+            let mut event = request("Preflight", "OPTIONS", "https://other.example/a", "main");
+            event.params["request"]["headers"] = json!({"Access-Control-Request-Method": method});
+            assert_eq!(judge(&event, true, 2, &|_| true), expected, "{method}");
+        }
+        let silent = request("Preflight", "OPTIONS", "https://other.example/a", "main");
+        assert_eq!(judge(&silent, true, 2, &|_| true), Verdict::Block);
     }
 
     #[test]
     fn what_robots_forbids_is_not_sent() {
         let script = request("Script", "GET", "https://example.org/private/a.js", "main");
         let may_ask = |url: &Url| !url.path().starts_with("/private/");
-        assert_eq!(judge(&script, "main", true, 2, &may_ask), Verdict::Block);
+        assert_eq!(judge(&script, true, 2, &may_ask), Verdict::Block);
     }
 
     #[test]
     fn a_page_that_asks_without_end_is_stopped() {
         let script = request("Script", "GET", "https://example.org/a.js", "main");
-        assert_eq!(
-            judge(&script, "main", true, MAX_REQUESTS, &|_| true),
-            Verdict::Send
-        );
-        assert_eq!(
-            judge(&script, "main", true, MAX_REQUESTS + 1, &|_| true),
-            Verdict::Block
-        );
+        assert_eq!(judge(&script, true, MAX_REQUESTS, &|_| true), Verdict::Send);
+        assert_eq!(judge(&script, true, MAX_REQUESTS + 1, &|_| true), Verdict::Block);
     }
 }
