@@ -6,7 +6,7 @@ use sqlx::FromRow;
 
 use super::{SourceKind, find, hold, record};
 use crate::app::App;
-use crate::db::Write;
+use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
@@ -49,6 +49,18 @@ pub(in crate::knowledge) async fn exclude(
     ).bind(ExclusionId::new()).bind(tenant_id).bind(source_id).bind(key).bind(&document.url).bind(&document.title).bind(now)
      .execute(c).await.map(drop))?;
     forget_item(write, tenant_id, source_id, key).await
+}
+
+/// Whether a source leaves anything out.
+pub(in crate::knowledge) async fn are_any(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<bool> {
+    let first: Option<ExclusionId> = on!(conn, c => sqlx::query_scalar(
+        "select id from source_exclusion where tenant_id = $1 and source_id = $2 limit 1",
+    ).bind(tenant_id).bind(source_id).fetch_optional(c).await)?;
+    Ok(first.is_some())
 }
 
 /// A page of what a source leaves out, newest first, with one more than the page when there is a next one.

@@ -16,6 +16,7 @@ use crate::id::{DocumentId, TenantId};
 use crate::jobs;
 use crate::knowledge::chunks;
 use crate::knowledge::jobs::RemoveDocuments;
+use crate::knowledge::sources::exclusions;
 
 /// When a run looks again whether its documents are indexed: after this time, and this much more for each that is left.
 const INDEX_LOOK_MS: i64 = 500;
@@ -53,6 +54,7 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
     let is_start_unread = items::is_start_unread(&mut conn, place).await?;
     let total = documents::count(&mut conn, place).await?;
     let missing = documents::list_missing(&mut conn, place).await?;
+    let excludes_by_hand = exclusions::are_any(&mut conn, place.tenant_id, place.source_id).await?;
     drop(conn);
     let mut notes = Vec::new();
     if is_start_unread {
@@ -99,7 +101,7 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
         app.wake_workers();
     }
     let is_empty = total == i64::try_from(gone.len()).unwrap_or(i64::MAX);
-    let is_found_empty = is_empty && !driver.may_be_empty();
+    let is_found_empty = is_empty && !driver.may_be_empty() && !excludes_by_hand;
     let end = End {
         tally,
         notes,
