@@ -30,8 +30,11 @@ const PROBE_PATH: &str = "/no-such-page-";
 /// clone; clones share what they know.
 #[derive(Clone, Default)]
 pub struct Nowhere {
-    sites: Arc<Mutex<HashMap<(SourceId, String), Arc<tokio::sync::Mutex<Site>>>>>,
+    sites: Arc<Mutex<Sites>>,
 }
+
+/// By source and origin.
+type Sites = HashMap<(SourceId, String), Arc<tokio::sync::Mutex<Site>>>;
 
 /// What is known of a site. Its lock is held while it is asked, so that it is asked once.
 #[derive(Default)]
