@@ -3,11 +3,12 @@
 //! The rest of the service sees a model as [`ChatModel`]: a prompt goes in, text and token counts come out, and a
 //! failure says what its caller can do about it. Whatever a vendor does differently ends in this room.
 
+mod body;
 pub mod openai;
 mod retry;
-mod sse;
 mod stream;
 pub mod tokens;
+mod transport;
 mod vocabulary;
 mod wire;
 
@@ -189,6 +190,12 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
+    fn unreadable(reason: &'static str) -> Self {
+        Self::Unreadable {
+            reason: reason.into(),
+        }
+    }
+
     /// The stable code in problems, `error` events and failed messages.
     pub fn code(&self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! The OpenAI chat-completions format: requests by the types of `async-openai`, answers by small structs that ignore
-//! what they do not know and forgive what other servers do differently.
+//! The OpenAI chat-completions format: requests are the types of `async-openai`; answers are small structs of ours that
+//! ignore what they do not know and forgive what other servers do differently.
 
 use std::fmt;
 
@@ -7,7 +7,6 @@ use async_openai::types::chat::{
     ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
     ChatCompletionRequestUserMessage, ChatCompletionStreamOptions, CreateChatCompletionRequest,
 };
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
@@ -25,11 +24,11 @@ pub(super) enum TokenLimitField {
 }
 
 /// The body of a request. No field that was not asked for is sent: servers refuse what they do not know.
-pub(super) fn encode(
+pub(super) fn body(
     request: ChatRequest,
     limit_field: TokenLimitField,
     stream: bool,
-) -> serde_json::Result<Bytes> {
+) -> CreateChatCompletionRequest {
     let limit = u32::try_from(request.max_answer_tokens).ok();
     let messages = request
         .messages
@@ -64,7 +63,7 @@ pub(super) fn encode(
             include_obfuscation: None,
         });
     }
-    serde_json::to_vec(&body).map(Bytes::from)
+    body
 }
 
 /// A whole answer, or one event of a streamed one.

@@ -85,6 +85,11 @@ async fn servers_that_leave_things_out_are_understood() {
         Script::Reply(Reply::new("At nine.").finish(None)),
         Script::Reply(Reply::new("At nine.").without_usage()),
         Script::NoStream(Reply::new("At nine.")),
+        // Behind a byte order mark, and without the blank line after its last event.
+        Script::Raw(vec![
+            b"\xEF\xBB\xBFdata: {\"choices\":[{\"delta\":{\"content\":\"At nine.\"}}]}\n\ndata:\n\n".to_vec(),
+            b"data: {\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}".to_vec(),
+        ]),
     ] {
         server.push(script.clone());
 
@@ -93,7 +98,7 @@ async fn servers_that_leave_things_out_are_understood() {
         assert_eq!(
             (heard.text.as_str(), heard.finish),
             ("At nine.", Some(FinishReason::Stop)),
-            "{script:?}"
+            "{script:?}: {heard:?}"
         );
         assert_eq!(
             heard.usage.is_some(),

@@ -180,6 +180,9 @@ async fn an_answer_that_breaks_off_after_text_is_interrupted_and_not_tried_again
                 .without_done()
                 .without_usage(),
         ),
+        Script::Raw(vec![
+            b"data: {\"choices\":[{\"delta\":{\"content\":\"We open at\"}}]}\n\ndata: {\"choi".to_vec(),
+        ]),
     ] {
         let before = server.requests().len();
         server.push(script.clone());
@@ -198,14 +201,30 @@ async fn an_answer_that_breaks_off_after_text_is_interrupted_and_not_tried_again
 #[tokio::test]
 async fn what_no_one_can_read_is_an_error_after_the_text_before_it() {
     let server = ScriptedModel::start().await;
-    server.push(Script::MalformedAfter("We open at"));
+    let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"We open at\"}}]}\n\n";
+    for script in [
+        Script::MalformedAfter("We open at"),
+        Script::Raw(vec![
+            event.to_vec(),
+            b"data: {\"choices\":[{\"delta\":{\"content\":\"\xFF\"}}]}\n\n".to_vec(),
+            event.to_vec(),
+        ]),
+        Script::Raw(
+            [event.to_vec()]
+                .into_iter()
+                .chain(vec![vec![b'x'; 64 * 1024]; 16])
+                .collect(),
+        ),
+    ] {
+        server.push(script);
 
-    let heard = listen(&client(&server, &[])).await;
+        let heard = listen(&client(&server, &[])).await;
 
-    assert_eq!(
-        (heard.text.as_str(), heard.error_code()),
-        ("We open at", Some("model_unreadable"))
-    );
+        assert_eq!(
+            (heard.text.as_str(), heard.error_code()),
+            ("We open at", Some("model_unreadable"))
+        );
+    }
 }
 
 #[tokio::test]
