@@ -96,12 +96,14 @@ impl Sides {
     pub(super) fn sync_keywords(&self) -> Result<(), SideError> {
         let written = self.keywords().write_fresh()?;
         if let Some(written) = written {
-            self.changing_keywords().take_over(written);
+            let retired = self.changing_keywords().take_over(written);
+            drop(retired);
         }
         loop {
             let merged = self.keywords().write_merged()?;
             let Some(merged) = merged else { break };
-            self.changing_keywords().take_over(merged);
+            let retired = self.changing_keywords().take_over(merged);
+            drop(retired);
         }
         let persisted = self.keywords().persist()?;
         Ok(self.changing_keywords().persisted(persisted)?)

@@ -108,6 +108,9 @@ impl Fresh {
 
     pub(super) fn delete_tenant(&mut self, tenant_id: TenantId) {
         self.tenants.remove(&tenant_id);
+        if self.tenants.is_empty() {
+            self.bytes = 0;
+        }
     }
 }
 

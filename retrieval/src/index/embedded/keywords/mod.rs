@@ -53,6 +53,12 @@ pub(super) struct Written {
     replaces: Replaced,
 }
 
+/// What counts no more.
+pub(super) struct Retired {
+    _fresh: Fresh,
+    _segments: Vec<Segment>,
+}
+
 /// What a manifest on the disk says.
 pub(super) struct Persisted(Manifest);
 
@@ -176,14 +182,25 @@ impl Keywords {
         self.written(writer, Replaced::Segments(due)).map(Some)
     }
 
-    /// Makes what was written count, in memory. Files follow with [`Keywords::persist`].
-    pub(super) fn take_over(&mut self, written: Written) {
-        match written.replaces {
-            Replaced::Fresh => self.fresh = Fresh::default(),
-            Replaced::Segments(numbers) => self.segments.retain(|segment| !numbers.contains(&segment.number)),
-        }
+    /// Makes what was written count, in memory. Files follow with [`Keywords::persist`]. What it gives is to be dropped once
+    /// searches go on: that takes a while.
+    pub(super) fn take_over(&mut self, written: Written) -> Retired {
+        let retired = match written.replaces {
+            Replaced::Fresh => Retired {
+                _fresh: std::mem::take(&mut self.fresh),
+                _segments: Vec::new(),
+            },
+            Replaced::Segments(numbers) => Retired {
+                _fresh: Fresh::default(),
+                _segments: self
+                    .segments
+                    .extract_if(.., |segment| numbers.contains(&segment.number))
+                    .collect(),
+            },
+        };
         self.next_number += 1;
         self.segments.extend(written.segment);
+        retired
     }
 
     /// Brings everything but the chunks in memory to the disk, in one step. What it gives is for [`Keywords::persisted`].
@@ -227,10 +244,10 @@ impl Keywords {
     /// Writes everything down, all at once. While others search, take the single steps.
     pub(super) fn checkpoint(&mut self) -> io::Result<()> {
         if let Some(written) = self.write_fresh()? {
-            self.take_over(written);
+            drop(self.take_over(written));
         }
         while let Some(merged) = self.write_merged()? {
-            self.take_over(merged);
+            drop(self.take_over(merged));
         }
         let persisted = self.persist()?;
         self.persisted(persisted)

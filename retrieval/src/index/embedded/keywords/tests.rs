@@ -111,6 +111,24 @@ fn deletions_of_written_chunks_are_kept_and_reclaimed() {
 }
 
 #[test]
+fn memory_is_counted_until_it_is_given_back() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    let fill =
+        |keywords: &mut Keywords| upsert(keywords, tenant(1), vec![written(1, "goods may be returned")]);
+
+    fill(&mut keywords);
+    assert!(keywords.fresh_bytes() > 0);
+    keywords.checkpoint().expect("written");
+    assert_eq!(keywords.fresh_bytes(), 0);
+
+    fill(&mut keywords);
+    let (tenant_id, change) = (tenant(1), Change::DeleteTenant);
+    keywords.apply(&Operation { tenant_id, change }).expect("deleted");
+    assert_eq!(keywords.fresh_bytes(), 0);
+}
+
+#[test]
 fn many_checkpoints_leave_few_segments() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut keywords = Keywords::open(dir.path()).expect("a new directory");
