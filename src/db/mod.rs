@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqliteConnection, Transaction};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::TenantId;
 
 pub use migrate::AppliedMigration;
@@ -85,10 +85,9 @@ impl Db {
     pub async fn read(&self, scope: impl Into<Scope>) -> Result<Conn> {
         Ok(Conn(match self {
             Self::Sqlite { reader, .. } => Inner::SqliteRead(reader.acquire().await?),
-            Self::Postgres(pool) => Inner::Postgres(
-                pool.begin_with(AssertSqlSafe(begin_postgres("begin read only", scope.into())))
-                    .await?,
-            ),
+            Self::Postgres(pool) => {
+                Inner::Postgres(begin_postgres(pool, "begin read only", scope.into()).await?)
+            }
         }))
     }
 
@@ -97,10 +96,7 @@ impl Db {
     pub async fn write(&self, scope: impl Into<Scope>) -> Result<Write> {
         Ok(Write(Conn(match self {
             Self::Sqlite { writer, .. } => Inner::Sqlite(writer.begin().await?),
-            Self::Postgres(pool) => Inner::Postgres(
-                pool.begin_with(AssertSqlSafe(begin_postgres("begin", scope.into())))
-                    .await?,
-            ),
+            Self::Postgres(pool) => Inner::Postgres(begin_postgres(pool, "begin", scope.into()).await?),
         })))
     }
 
@@ -121,12 +117,18 @@ impl Db {
     }
 }
 
-/// The text that opens a transaction and sets for whom it is, in one round trip.
-fn begin_postgres(begin: &str, scope: Scope) -> String {
-    match scope {
+/// Opens a transaction and sets for whom it is, in one round trip.
+///
+/// In a task of its own: a caller who stops waiting in the midst of it would leave a connection in the pool whose
+/// transaction is open, without sqlx knowing of it.
+async fn begin_postgres(pool: &PgPool, begin: &str, scope: Scope) -> Result<Transaction<'static, Postgres>> {
+    let text = match scope {
         Scope::Tenant(tenant_id) => format!("{begin}; set local frontdesk.tenant_id = '{tenant_id}'"),
         Scope::Operator => format!("{begin}; set local frontdesk.operator = 'on'"),
-    }
+    };
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(text)).await });
+    Ok(begun.await.map_err(Error::internal)??)
 }
 
 impl Conn {

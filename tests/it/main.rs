@@ -9,6 +9,7 @@ mod addresses;
 mod answers;
 mod audit;
 mod budgets;
+mod cancelled_reads;
 mod chunk_edits;
 mod chunk_preview;
 mod citations;

@@ -1,7 +1,6 @@
 //! Taking files in: what is accepted, what is refused, and that a refused upload leaves nothing.
 
-use frontdesk::db::Scope;
-use frontdesk::on;
+use frontdesk::db::DatabaseUrl;
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions};
+use crate::harness::databases::run_as_owner;
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{count_rows, fixture, stored_files};
 use crate::harness::work::until;
@@ -486,22 +486,20 @@ async fn a_commit_that_may_have_gone_through_leaves_the_files_in_their_place() {
 
 /// From now on the statements of a transaction that makes a document succeed, and its commit does not.
 async fn veto_commits_of_documents(service: &TestApp) {
-    let mut write = service
-        .app
-        .db
-        .write(Scope::Operator)
-        .await
-        .expect("a transaction");
-    let trigger = if write.is_postgres() {
-        "create function veto() returns trigger language plpgsql as $$ begin insert into veto values (1); return new; end $$;
-         create trigger veto after insert on document for each row execute function veto()"
-    } else {
-        "create trigger veto after insert on document begin insert into veto values (1); end"
-    };
     let tables = "create table nobody (id bigint primary key);
                   create table veto (n bigint references nobody (id) deferrable initially deferred)";
+    let (url, trigger) = match service.app.config.database.url.as_str() {
+        "" => (
+            DatabaseUrl::Sqlite(service.data_dir().join("frontdesk.db")),
+            "create trigger veto after insert on document begin insert into veto values (1); end",
+        ),
+        url => (
+            DatabaseUrl::Postgres(url.to_owned()),
+            "create function veto() returns trigger language plpgsql security definer as $$ begin insert into veto values (1); return new; end $$;
+             create trigger veto after insert on document for each row execute function veto()",
+        ),
+    };
     for statements in [tables, trigger] {
-        on!(write, c => sqlx::raw_sql(statements).execute(c).await.map(drop)).expect("the schema takes it");
+        run_as_owner(&url, statements).await;
     }
-    write.commit().await.expect("committed");
 }

@@ -454,7 +454,11 @@ mod tests {
     fn a_host_is_as_long_as_names_may_be() {
         let is_possible = |text: &str| is_possible_host(&Url::parse(text).expect("an address"));
 
-        for text in ["http://example.com./", "http://[::1]/", "http://b\u{fc}cher.example/"] {
+        for text in [
+            "http://example.com./",
+            "http://[::1]/",
+            "http://b\u{fc}cher.example/",
+        ] {
             assert!(is_possible(text), "{text}");
         }
         let long = format!("http://{}.example/", "a".repeat(64));

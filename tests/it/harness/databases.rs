@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use frontdesk::db::{DatabaseUrl, Db};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 /// Names a PostgreSQL server whose login may create databases. `scripts/with-postgres` sets it.
@@ -47,6 +48,34 @@ pub async fn databases() -> Vec<TestDatabase> {
 )]
 pub fn postgres_server() -> Option<String> {
     std::env::var(SERVER_VARIABLE).ok().filter(|url| !url.is_empty())
+}
+
+/// Carries out statements as the database's owner, which the service is not.
+pub async fn run_as_owner(url: &DatabaseUrl, statements: &str) {
+    let statements = AssertSqlSafe(statements.to_owned());
+    match url {
+        DatabaseUrl::Postgres(url) => {
+            let mut connection = PgConnection::connect(url).await.expect("the database answers");
+            connection
+                .execute(sqlx::raw_sql(statements))
+                .await
+                .expect("carried out");
+            connection.close().await.expect("the connection closes");
+        }
+        DatabaseUrl::Sqlite(path) => {
+            let options = SqliteConnectOptions::new()
+                .filename(path)
+                .busy_timeout(std::time::Duration::from_secs(30));
+            let mut connection = SqliteConnection::connect_with(&options)
+                .await
+                .expect("the file opens");
+            connection
+                .execute(sqlx::raw_sql(statements))
+                .await
+                .expect("carried out");
+            connection.close().await.expect("the connection closes");
+        }
+    }
 }
 
 /// Creates an empty database and returns its address.

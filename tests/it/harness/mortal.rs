@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::app::{Reply, engine};
-use super::databases::{create_postgres_database, postgres_server};
+use super::databases::{create_postgres_database, postgres_server, run_as_owner};
 use super::work::until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -122,45 +122,38 @@ impl Mortal {
 
     /// What the server left, opened without it.
     pub async fn database(&self) -> Db {
-        let url = self.database_url.clone().map_or_else(
+        Db::open(&self.database_address(), 2)
+            .await
+            .expect("the database opens")
+    }
+
+    fn database_address(&self) -> DatabaseUrl {
+        self.database_url.clone().map_or_else(
             || DatabaseUrl::Sqlite(self.data.join("frontdesk.db")),
             DatabaseUrl::Postgres,
-        );
-        Db::open(&url, 2).await.expect("the database opens")
+        )
     }
 
     /// From now on statements that insert into a table, or delete from it, fail: what needs them stands where it is.
     pub async fn veto(&self, statement: &str, table: &str) {
-        let db = self.database().await;
-        let mut write = db.write(Scope::Operator).await.expect("a transaction");
-        let trigger = if write.is_postgres() {
-            format!(
+        let trigger = match self.database_url {
+            Some(_) => format!(
                 "create function veto() returns trigger language plpgsql as $$ begin raise exception 'vetoed'; end $$;
                  create trigger veto before {statement} on {table} for each row execute function veto()"
-            )
-        } else {
-            format!(
+            ),
+            None => format!(
                 "create trigger veto before {statement} on {table} begin select raise(abort, 'vetoed'); end"
-            )
+            ),
         };
-        on!(write, c => sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(c).await.map(drop))
-            .expect("a trigger");
-        write.commit().await.expect("committed");
-        db.close().await;
+        run_as_owner(&self.database_address(), &trigger).await;
     }
 
     pub async fn lift_veto(&self, table: &str) {
-        let db = self.database().await;
-        let mut write = db.write(Scope::Operator).await.expect("a transaction");
-        let statements = if write.is_postgres() {
-            format!("drop trigger veto on {table}; drop function veto()")
-        } else {
-            "drop trigger veto".to_owned()
+        let statements = match self.database_url {
+            Some(_) => format!("drop trigger veto on {table}; drop function veto()"),
+            None => "drop trigger veto".to_owned(),
         };
-        on!(write, c => sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(c).await.map(drop))
-            .expect("dropped");
-        write.commit().await.expect("committed");
-        db.close().await;
+        run_as_owner(&self.database_address(), &statements).await;
     }
 
     /// Waits until a job of this kind has failed because of a veto.
