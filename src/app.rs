@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, EmbeddingBackend};
+use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision};
 use crate::db::Db;
 use crate::http::rate::RateLimits;
 use crate::integrations::google::Google;
@@ -234,7 +234,10 @@ impl App {
 
     /// Whether embeddings are bought from someone, and so count to a tenant's budget.
     pub fn embeds_remotely(&self) -> bool {
-        self.config.embedding.backend == EmbeddingBackend::Openai
+        matches!(
+            self.config.embedding.backend,
+            EmbeddingBackend::Openai | EmbeddingBackend::Tei
+        )
     }
 
     /// Gives back everything in order: index first, then the database.
@@ -328,26 +331,25 @@ fn innermost(error: &dyn std::error::Error) -> String {
 async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, StartError> {
     let settings = &config.embedding;
     match settings.backend {
-        EmbeddingBackend::Local => {
+        EmbeddingBackend::Local | EmbeddingBackend::Static => {
             if !settings.model_dir.join("model.safetensors").exists() {
                 tracing::warn!(folder = %settings.model_dir.display(), "no embedding model there: search goes by keywords alone; scripts/fetch-model installs it");
                 return Ok(None);
             }
-            let threads = if settings.threads == 0 {
-                std::thread::available_parallelism().map_or(1, usize::from)
-            } else {
-                settings.threads
-            };
-            let folder = settings.model_dir.clone();
-            let loaded = tokio::task::spawn_blocking(move || embed::LocalEmbedder::load(&folder, threads))
+            let settings = settings.clone();
+            let loaded = tokio::task::spawn_blocking(move || load_local_embedder(&settings))
                 .await
                 .map_err(|error| StartError::Failed(error.to_string()))?;
-            let embedder =
-                loaded.map_err(|error| StartError::Setting(format!("embedding.model_dir: {error}")))?;
-            Ok(Some(Arc::new(embedder)))
+            loaded
+                .map(Some)
+                .map_err(|error| StartError::Setting(format!("embedding.model_dir: {error}")))
         }
-        EmbeddingBackend::Openai => {
+        EmbeddingBackend::Openai | EmbeddingBackend::Tei => {
             let options = embed::OpenAiEmbedderOptions {
+                protocol: match settings.backend {
+                    EmbeddingBackend::Tei => embed::Protocol::Tei,
+                    _ => embed::Protocol::OpenAi,
+                },
                 base_url: settings
                     .base_url
                     .parse()
@@ -363,10 +365,33 @@ async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, Sta
                 .map_err(|error| StartError::Setting(format!("embedding: {error}")))?;
             Ok(Some(Arc::new(embedder)))
         }
-        EmbeddingBackend::Static => Err(StartError::Setting(
-            "embedding.backend: this version has \"local\" and \"openai\" only".to_owned(),
-        )),
     }
+}
+
+fn load_local_embedder(settings: &config::Embedding) -> Result<Arc<dyn Embedder>, embed::LoadError> {
+    let threads = match settings.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let precision = match settings.precision {
+        EmbeddingPrecision::F32 => embed::Precision::F32,
+        EmbeddingPrecision::Int8 => embed::Precision::Int8,
+    };
+    if settings.backend == EmbeddingBackend::Static {
+        let embedder = embed::StaticEmbedder::load(&settings.model_dir, threads, precision)?;
+        return Ok(Arc::new(embedder));
+    }
+    let set = |prefix: &String| (!prefix.is_empty()).then(|| prefix.clone());
+    let options = embed::LocalOptions {
+        threads,
+        precision,
+        query_prefix: set(&settings.query_prefix),
+        document_prefix: set(&settings.document_prefix),
+    };
+    Ok(Arc::new(embed::LocalEmbedder::load(
+        &settings.model_dir,
+        options,
+    )?))
 }
 
 async fn open_index(config: &Config, embedder: Option<&dyn Embedder>) -> Result<Arc<dyn Index>, StartError> {

@@ -106,6 +106,9 @@ section!(
     Embedding {
         backend: EmbeddingBackend,
         model_dir: PathBuf,
+        precision: EmbeddingPrecision,
+        query_prefix: String,
+        document_prefix: String,
         base_url: String,
         api_key: Secret,
         model: String,
@@ -241,6 +244,15 @@ pub enum EmbeddingBackend {
     Local,
     Static,
     Openai,
+    Tei,
+}
+
+/// How the numbers of a local embedding model are kept.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingPrecision {
+    F32,
+    Int8,
 }
 
 /// How log lines look.

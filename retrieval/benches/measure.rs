@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use retrieval::embed::{Embedder, LocalEmbedder};
+use retrieval::embed::{Embedder, LocalEmbedder, LocalOptions};
 use retrieval::index::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Filter, Index, Point, SearchQuery};
 use retrieval::{ChunkId, DocumentId, SourceId, TenantId};
 use uuid::Uuid;
@@ -237,7 +237,9 @@ async fn embed() {
     const TEXTS: usize = 64;
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/all-MiniLM-L6-v2"));
     let started = Instant::now();
-    let embedder = Arc::new(LocalEmbedder::load(dir, 2).expect("the model in models/all-MiniLM-L6-v2"));
+    let embedder = Arc::new(
+        LocalEmbedder::load(dir, LocalOptions::default()).expect("the model in models/all-MiniLM-L6-v2"),
+    );
     report(
         "loading the model",
         format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3),

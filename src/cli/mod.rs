@@ -7,6 +7,7 @@ mod demo;
 mod events;
 mod ingest;
 mod manage;
+mod models;
 mod serve;
 
 use std::fmt::Display;
@@ -119,6 +120,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         print_line(&document);
         return Ok(());
     }
+    if let Command::Models(command) = cli.command {
+        return models::models(command);
+    }
     let config = Config::load(cli.settings.config.as_deref(), environment(), &cli.flags())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -149,7 +153,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Ask(args) => ask::ask(config, args).await,
             Command::Ingest(args) => ingest::ingest(config, args).await,
             Command::Health(args) => client::health(&config, args).await,
-            Command::Serve(_) | Command::Openapi | Command::ExtractChild => unreachable!("carried out above"),
+            Command::Serve(_) | Command::Openapi | Command::Models(_) | Command::ExtractChild => {
+                unreachable!("carried out above")
+            }
         }
     });
     runtime.shutdown_timeout(LEFTOVER_LIMIT);

@@ -26,23 +26,19 @@ impl Config {
             "index.backend: this version has \"embedded\" only",
         );
         match self.embedding.backend {
-            EmbeddingBackend::Local => {}
-            EmbeddingBackend::Static => require(
-                false,
-                "embedding.backend: this version has \"local\" and \"openai\" only",
-            ),
-            EmbeddingBackend::Openai => {
+            EmbeddingBackend::Local | EmbeddingBackend::Static => {}
+            EmbeddingBackend::Openai | EmbeddingBackend::Tei => {
                 require(
                     is_http_url(&self.embedding.base_url),
-                    "embedding.base_url: must be an http or https URL when embedding.backend is \"openai\"",
+                    "embedding.base_url: must be an http or https URL when embedding.backend is \"openai\" or \"tei\"",
                 );
                 require(
                     !self.embedding.model.is_empty(),
-                    "embedding.model: must be set when embedding.backend is \"openai\"",
+                    "embedding.model: must be set when embedding.backend is \"openai\" or \"tei\"",
                 );
                 require(
                     self.embedding.dimension >= 1,
-                    "embedding.dimension: must be the length of the model's vectors when embedding.backend is \"openai\"",
+                    "embedding.dimension: must be the length of the model's vectors when embedding.backend is \"openai\" or \"tei\"",
                 );
             }
         }

@@ -3,82 +3,105 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
-use super::minilm::MiniLm;
+use super::encoder::Encoder;
+use super::matrix::Precision;
+use super::model::{Model, Prefixes, SPECIAL_PIECES};
 use super::queue::{Batch, Bulk, Query, Queue, Role, RunningBulk, Work};
 use super::tokenizer::{LoadError, Tokenizer};
+use super::weights::Weights;
 use super::{EmbedError, Embedder, Embeddings};
 use crate::BoxFuture;
 
-/// Word pieces of a text that the model was trained to read, special ones included; sentence-transformers cuts there.
-const MAX_PIECES: usize = 256;
-const SPECIAL_PIECES: usize = 2;
-
 /// Word pieces of one batch of documents: some tens of milliseconds of work, enough to read the weights for.
-const BATCH_PIECES: usize = 768;
+const BATCH_PIECES: usize = 512;
 
-/// all-MiniLM-L6-v2, or a model of the same kind, computed on the CPU.
+/// How a local model is run.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// At least two are started: the first takes questions only, the others documents too.
+    pub threads: usize,
+    pub precision: Precision,
+    /// What stands before a text; `None`: what the model's own files say.
+    pub query_prefix: Option<String>,
+    pub document_prefix: Option<String>,
+}
+
+impl Default for LocalOptions {
+    /// One thread for questions and one for documents, the weights as they are, the model's own prefixes.
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            precision: Precision::F32,
+            query_prefix: None,
+            document_prefix: None,
+        }
+    }
+}
+
+/// A sentence-transformers model of the BERT family, computed on the CPU: all-MiniLM, BGE, E5, GTE and their kin.
 pub struct LocalEmbedder {
     model_id: String,
     engine: Arc<Engine>,
-    /// Held for their threads, which end when the queue is closed.
-    _workers: Vec<ThreadPool>,
 }
 
 /// What the workers share.
 struct Engine {
     tokenizer: Tokenizer,
-    model: MiniLm,
+    encoder: Encoder,
+    prefixes: Prefixes,
+    /// Of one text, special ones and those of its prefix included.
+    max_pieces: usize,
     queue: Queue,
 }
 
 impl LocalEmbedder {
-    /// Loads a model directory (`config.json`, `tokenizer.json`, `model.safetensors`), whose name is the model's id.
+    /// Loads a model directory (`config.json`, `tokenizer.json`, `model.safetensors`, and what sentence-transformers puts
+    /// beside them), whose name is the model's id.
     ///
-    /// Computes in `threads` threads, at least two: the first takes questions only, the others documents too. Takes about
-    /// 110 MiB and blocks while it reads.
-    pub fn load(dir: &Path, threads: usize) -> Result<Self, LoadError> {
+    /// all-MiniLM-L6-v2 takes about 110 MiB, or 45 as [`Precision::Int8`]. Blocks while it reads.
+    pub fn load(dir: &Path, options: LocalOptions) -> Result<Self, LoadError> {
+        let Some(name) = dir.file_name() else {
+            return Err(LoadError::unusable(
+                dir,
+                "the directory has no name to call the model by",
+            ));
+        };
         let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
-        let model = MiniLm::load(dir)?;
-        let model_id = match dir.file_name() {
-            Some(name) => name.to_string_lossy().into_owned(),
-            None => {
-                return Err(LoadError::unusable(
-                    dir,
-                    "the directory has no name to call the model by",
-                ));
-            }
+        let model = Model::load(dir)?;
+        let encoder = load_encoder(dir, &model, options.precision)?;
+        let prefixes = Prefixes {
+            query: options.query_prefix.unwrap_or(model.prefixes.query),
+            document: options.document_prefix.unwrap_or(model.prefixes.document),
         };
         let engine = Arc::new(Engine {
             tokenizer,
-            model,
+            encoder,
+            prefixes,
+            max_pieces: model.max_pieces,
             queue: Queue::default(),
         });
-        let workers = (0..threads.max(2)).map(|number| {
+        // Made first: when one of several threads cannot be started, its end closes the queue for the others.
+        let embedder = Self {
+            model_id: name.to_string_lossy().into_owned(),
+            engine,
+        };
+        for number in 0..options.threads.max(2) {
             let role = if number == 0 {
                 Role::Queries
             } else {
                 Role::Everything
             };
-            // Matrix products and the like spread over the rayon pool of the thread they are called from. A pool of one
-            // keeps each worker on its own core.
-            let pool = ThreadPoolBuilder::new()
-                .num_threads(1)
-                .thread_name(move |_| format!("embed-{number}"))
-                .build();
-            let pool = pool.map_err(|error| LoadError::unusable(dir, error))?;
-            let engine = engine.clone();
-            pool.spawn(move || engine.work(role));
-            Ok(pool)
-        });
-        Ok(Self {
-            model_id,
-            _workers: workers.collect::<Result<_, LoadError>>()?,
-            engine,
-        })
+            let engine = embedder.engine.clone();
+            thread::Builder::new()
+                .name(format!("embed-{number}"))
+                .spawn(move || engine.work(role))
+                .map_err(|error| LoadError::unusable(dir, error))?;
+        }
+        Ok(embedder)
     }
 
     /// The model's tokenizer, for counting without going through the trait.
@@ -87,17 +110,34 @@ impl LocalEmbedder {
     }
 }
 
+/// Reads and packs the weights of a model directory.
+pub(super) fn load_encoder(dir: &Path, model: &Model, precision: Precision) -> Result<Encoder, LoadError> {
+    let path = dir.join("model.safetensors");
+    let weights = Weights::load(&path)?;
+    Encoder::load(&weights, &model.architecture, model.pooling, precision)
+        .map_err(|error| LoadError::unusable(&path, error))
+}
+
 impl Embedder for LocalEmbedder {
     fn model_id(&self) -> &str {
         &self.model_id
     }
 
     fn dimension(&self) -> usize {
-        self.engine.model.dimension()
+        self.engine.encoder.dimension()
     }
 
     fn max_tokens(&self) -> usize {
-        self.engine.max_tokens()
+        let prefix = self.engine.tokenizer.count(&self.engine.prefixes.document);
+        self.engine.max_pieces.saturating_sub(SPECIAL_PIECES + prefix)
+    }
+
+    fn query_prefix(&self) -> &str {
+        &self.engine.prefixes.query
+    }
+
+    fn document_prefix(&self) -> &str {
+        &self.engine.prefixes.document
     }
 
     fn count_tokens(&self, text: &str) -> usize {
@@ -149,14 +189,10 @@ impl Engine {
         }
     }
 
-    fn max_tokens(&self) -> usize {
-        self.model.positions().min(MAX_PIECES) - SPECIAL_PIECES
-    }
-
     fn answer(&self, queries: Vec<Query>) {
         let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
         let computed = self
-            .encode(&texts)
+            .encode(&self.prefixes.query, &texts)
             .and_then(|pieces| Ok((self.vectors(&pieces)?, pieces)));
         match computed {
             Ok((vectors, pieces)) => {
@@ -181,7 +217,7 @@ impl Engine {
     /// Cuts a bulk into batches for all workers.
     fn begin(&self, bulk: Bulk) {
         let texts: Vec<&str> = bulk.texts.iter().map(String::as_str).collect();
-        let pieces = match self.encode(&texts) {
+        let pieces = match self.encode(&self.prefixes.document, &texts) {
             Ok(pieces) => pieces,
             Err(error) => return drop(bulk.reply.send(Err(error))),
         };
@@ -202,8 +238,18 @@ impl Engine {
         batch.bulk.complete(places.into_iter(), computed);
     }
 
-    fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, EmbedError> {
-        let encode = |text: &&str| self.tokenizer.encode(text, self.max_tokens());
+    /// What the model reads of each text, with its prefix.
+    fn encode(&self, prefix: &str, texts: &[&str]) -> Result<Vec<Vec<u32>>, EmbedError> {
+        let encode = |text: &&str| {
+            let with_prefix;
+            let text = if prefix.is_empty() {
+                *text
+            } else {
+                with_prefix = format!("{prefix}{text}");
+                &with_prefix
+            };
+            self.tokenizer.encode(text, self.max_pieces - SPECIAL_PIECES)
+        };
         texts
             .iter()
             .map(encode)
@@ -213,7 +259,7 @@ impl Engine {
 
     fn vectors(&self, pieces: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let texts: Vec<&[u32]> = pieces.iter().map(Vec::as_slice).collect();
-        self.model.embed(&texts).map_err(EmbedError::unavailable)
+        self.encoder.embed(&texts).map_err(EmbedError::unavailable)
     }
 }
 

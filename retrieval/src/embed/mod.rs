@@ -1,20 +1,34 @@
 //! Texts to vectors: the trait, what it returns, and its implementations.
 //!
-//! [`LocalEmbedder`] runs all-MiniLM-L6-v2 on this machine's CPU, [`OpenAiEmbedder`] asks any server that speaks OpenAI's
-//! embeddings API. A deployment without either counts tokens by [`estimate_tokens`].
+//! [`LocalEmbedder`] runs all-MiniLM-L6-v2 or a model of its family on this machine's CPU, [`OpenAiEmbedder`] asks any
+//! server that speaks OpenAI's embeddings API. A deployment without either counts tokens by [`estimate_tokens`].
+//!
+//! A local model goes from `model` (what its directory says) and `weights` through `encoder`, which is made of `attention`
+//! and products with packed weights (`matrix`), down to the tiles of `simd` and the loops of `elementwise`.
 
-mod kernels;
+mod attention;
+mod distill;
+mod elementwise;
+mod encoder;
 mod local;
-mod minilm;
+mod matrix;
+mod model;
 mod openai;
+mod principal;
 mod queue;
+mod simd;
+mod static_model;
+mod table;
 mod tokenizer;
 mod weights;
 
 use std::time::Duration;
 
-pub use self::local::LocalEmbedder;
-pub use self::openai::{OpenAiEmbedder, OpenAiEmbedderOptions};
+pub use self::distill::{DistillError, Distilled, distill};
+pub use self::local::{LocalEmbedder, LocalOptions};
+pub use self::matrix::Precision;
+pub use self::openai::{OpenAiEmbedder, OpenAiEmbedderOptions, Protocol};
+pub use self::static_model::StaticEmbedder;
 pub use self::tokenizer::{LoadError, Tokenizer, estimate_tokens};
 use crate::{BoxError, BoxFuture};
 
@@ -27,8 +41,18 @@ pub trait Embedder: Send + Sync + 'static {
     fn dimension(&self) -> usize;
 
     /// Tokens of one text that the model reads; what lies behind them has no influence on the vector.
-    /// Special tokens are already subtracted.
+    /// Special tokens and the document prefix are already subtracted.
     fn max_tokens(&self) -> usize;
+
+    /// What the model reads before a question; added by [`Embedder::embed_query`] itself.
+    fn query_prefix(&self) -> &str {
+        ""
+    }
+
+    /// What the model reads before a document; added by [`Embedder::embed_documents`] itself.
+    fn document_prefix(&self) -> &str {
+        ""
+    }
 
     /// Tokens in `text` without special tokens: exact for a local model, [`estimate_tokens`] for a remote one.
     fn count_tokens(&self, text: &str) -> usize;

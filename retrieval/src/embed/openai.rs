@@ -1,4 +1,5 @@
-//! Any server that speaks OpenAI's embeddings API: `POST {base_url}/embeddings`.
+//! Any server that speaks OpenAI's embeddings API (`POST {base_url}/embeddings`), or the one of Hugging Face's Text Embeddings
+//! Inference (`POST {base_url}/embed`).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
-use super::minilm::normalise;
+use super::encoder::normalise;
 use super::tokenizer::shorten;
 use super::{EmbedError, Embedder, Embeddings, estimate_tokens};
 use crate::BoxFuture;
@@ -31,9 +32,21 @@ const BYTES_AROUND: usize = 64 << 10;
 /// Characters of a vendor's own explanation that are kept.
 const REASON_CHARS: usize = 300;
 
+/// Texts of one request that Text Embeddings Inference takes unless it is told otherwise.
+const TEI_BATCH: usize = 32;
+
+/// How a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    OpenAi,
+    /// Text Embeddings Inference's own, which names no model: the server has one.
+    Tei,
+}
+
 /// Which server, which model, and its limits.
 #[derive(Clone)]
 pub struct OpenAiEmbedderOptions {
+    pub protocol: Protocol,
     /// Up to and including the version, e.g. `https://api.openai.com/v1`.
     pub base_url: Url,
     pub api_key: Option<String>,
@@ -75,6 +88,13 @@ struct Request<'a> {
     encoding_format: &'static str,
 }
 
+#[derive(Serialize)]
+struct TeiRequest<'a> {
+    inputs: &'a [String],
+    truncate: bool,
+    normalize: bool,
+}
+
 #[derive(Deserialize)]
 struct Reply {
     data: Vec<Entry>,
@@ -104,6 +124,17 @@ enum FailureDetail {
     Short(String),
 }
 
+impl Reply {
+    /// Of vectors alone, one for each text in its place.
+    fn in_order(vectors: Vec<Vec<f32>>) -> Self {
+        let entry = |(index, embedding)| Entry { index, embedding };
+        Self {
+            data: vectors.into_iter().enumerate().map(entry).collect(),
+            usage: None,
+        }
+    }
+}
+
 impl OpenAiEmbedder {
     /// Makes the client; no request is sent yet.
     pub fn new(options: OpenAiEmbedderOptions) -> Result<Self, EmbedError> {
@@ -115,9 +146,11 @@ impl OpenAiEmbedder {
         if !base_url.path().ends_with('/') {
             base_url.set_path(&format!("{}/", base_url.path()));
         }
-        let endpoint = base_url
-            .join("embeddings")
-            .map_err(|error| refused(error.to_string()))?;
+        let path = match options.protocol {
+            Protocol::OpenAi => "embeddings",
+            Protocol::Tei => "embed",
+        };
+        let endpoint = base_url.join(path).map_err(|error| refused(error.to_string()))?;
         let mut headers =
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         if let Some(api_key) = &options.api_key {
@@ -150,7 +183,11 @@ impl OpenAiEmbedder {
         texts
             .iter_mut()
             .for_each(|text| make_acceptable(text, self.options.max_tokens));
-        let batches = into_batches(&texts, self.options.batch_size);
+        let batch_size = match self.options.protocol {
+            Protocol::OpenAi => self.options.batch_size,
+            Protocol::Tei => self.options.batch_size.min(TEI_BATCH),
+        };
+        let batches = into_batches(&texts, batch_size);
         let deadline = Instant::now() + self.options.timeout;
         // Dropping the stream, by an error or with the caller, ends the requests under way.
         let done: Vec<Embeddings> = stream::iter(batches)
@@ -173,12 +210,19 @@ impl OpenAiEmbedder {
 
     /// Tries until it succeeds, it is pointless or the time is up.
     async fn embed_batch(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, EmbedError> {
-        let request = Request {
-            model: &self.options.model,
-            input: texts,
-            encoding_format: "float",
+        let body = match self.options.protocol {
+            Protocol::OpenAi => serde_json::to_vec(&Request {
+                model: &self.options.model,
+                input: texts,
+                encoding_format: "float",
+            }),
+            Protocol::Tei => serde_json::to_vec(&TeiRequest {
+                inputs: texts,
+                truncate: true,
+                normalize: true,
+            }),
         };
-        let body = serde_json::to_vec(&request).map_err(EmbedError::unavailable)?;
+        let body = body.map_err(EmbedError::unavailable)?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -215,7 +259,11 @@ impl OpenAiEmbedder {
         }
         let limit = texts * self.options.dimension * BYTES_PER_VALUE + BYTES_AROUND;
         let bytes = read_body(response, limit).await?;
-        serde_json::from_slice(&bytes).map_err(|error| EmbedError::BadVectors {
+        let reply = match self.options.protocol {
+            Protocol::OpenAi => serde_json::from_slice(&bytes),
+            Protocol::Tei => serde_json::from_slice(&bytes).map(Reply::in_order),
+        };
+        reply.map_err(|error| EmbedError::BadVectors {
             reason: format!("the answer cannot be read: {error}"),
         })
     }
@@ -302,6 +350,8 @@ async fn refusal(response: Response) -> EmbedError {
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::REQUEST_TIMEOUT,
             StatusCode::CONFLICT,
+            // The model behind the server failed.
+            StatusCode::FAILED_DEPENDENCY,
         ]
         .contains(&status);
     let explanation = match read_body(response, BYTES_AROUND).await {
@@ -425,6 +475,7 @@ mod tests {
     #[test]
     fn a_key_is_never_shown() {
         let options = OpenAiEmbedderOptions {
+            protocol: Protocol::OpenAi,
             base_url: "http://localhost/v1".parse().expect("an address"),
             api_key: Some("sk-secret".to_owned()),
             model: "m".to_owned(),

@@ -34,10 +34,11 @@ pub struct Tokenizer {
     special: SpecialTokens,
 }
 
+/// What stands around every text.
 #[derive(Clone, Copy)]
-pub(super) struct SpecialTokens {
-    pub(super) start: u32,
-    pub(super) end: u32,
+struct SpecialTokens {
+    start: u32,
+    end: u32,
 }
 
 impl Tokenizer {
@@ -53,14 +54,21 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| LoadError::unusable(path, error))?;
         tokenizer.with_padding(None);
-        let id_of = |token: &str| {
-            tokenizer
-                .token_to_id(token)
-                .ok_or_else(|| LoadError::unusable(path, format!("it has no {token} token")))
-        };
-        let special = SpecialTokens {
-            start: id_of("[CLS]")?,
-            end: id_of("[SEP]")?,
+        let special = tokenizer
+            .encode_fast("", true)
+            .map_err(|error| LoadError::unusable(path, error))?;
+        let special = match special.get_ids() {
+            [start, end] => SpecialTokens {
+                start: *start,
+                end: *end,
+            },
+            others => {
+                let count = others.len();
+                return Err(LoadError::unusable(
+                    path,
+                    format!("it puts {count} special tokens around a text instead of two"),
+                ));
+            }
         };
         Ok(Self { tokenizer, special })
     }
@@ -78,12 +86,34 @@ impl Tokenizer {
     pub(super) fn encode(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, tokenizers::Error> {
         let encoding = self.tokenizer.encode_fast(text, false)?;
         let ids = encoding.get_ids();
-        let kept = &ids[..ids.len().min(max_tokens)];
-        let mut pieces = Vec::with_capacity(kept.len() + 2);
+        Ok(self.surround(&ids[..ids.len().min(max_tokens)]))
+    }
+
+    /// The same without the special ones.
+    pub(super) fn encode_plain(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode_fast(text, false)?;
+        let ids = encoding.get_ids();
+        Ok(ids[..ids.len().min(max_tokens)].to_vec())
+    }
+
+    /// `tokens` between the two special ones.
+    pub(super) fn surround(&self, tokens: &[u32]) -> Vec<u32> {
+        let mut pieces = Vec::with_capacity(tokens.len() + 2);
         pieces.push(self.special.start);
-        pieces.extend_from_slice(kept);
+        pieces.extend_from_slice(tokens);
         pieces.push(self.special.end);
-        Ok(pieces)
+        pieces
+    }
+
+    /// Whether a token stands for some text: it is neither special nor kept for later use.
+    pub(super) fn is_text(&self, token: u32) -> bool {
+        let special = self.tokenizer.get_added_tokens_decoder();
+        if special.get(&token).is_some_and(|token| token.special) {
+            return false;
+        }
+        self.tokenizer
+            .id_to_token(token)
+            .is_some_and(|token| !token.starts_with("[unused"))
     }
 }
 

@@ -1,17 +1,18 @@
-//! The local model against vectors that an independent program computed (`fixtures/make_reference.py`).
+//! Local models against vectors that sentence-transformers computed (`fixtures/make_reference.py`, `make_tiny_models.py`).
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
-use retrieval::embed::{Embedder, LocalEmbedder, Tokenizer, estimate_tokens};
+use retrieval::embed::{Embedder, LocalEmbedder, LocalOptions, Precision, Tokenizer, estimate_tokens};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Reference {
     text: String,
     tokens: usize,
+    /// Of unit length, in ten-thousandths.
     vector: Vec<f32>,
 }
 
@@ -32,47 +33,111 @@ fn model_dir() -> &'static Path {
 fn embedder() -> Arc<LocalEmbedder> {
     static EMBEDDER: OnceLock<Arc<LocalEmbedder>> = OnceLock::new();
     EMBEDDER
-        .get_or_init(|| Arc::new(LocalEmbedder::load(model_dir(), 2).expect("the model")))
+        .get_or_init(|| {
+            Arc::new(LocalEmbedder::load(model_dir(), LocalOptions::default()).expect("the model"))
+        })
         .clone()
 }
 
+/// Whatever their lengths.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    let product =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum() };
+    product(a, b) / (product(a, a) * product(b, b)).sqrt()
+}
+
+fn is_of_unit_length(vector: &[f32]) -> bool {
+    let square: f64 = vector.iter().map(|value| f64::from(*value).powi(2)).sum();
+    (square - 1.0).abs() < 1e-5
 }
 
 #[tokio::test]
 async fn vectors_equal_the_reference_alone_and_in_a_bulk() {
-    let embedder = embedder();
     let references = references();
-    let texts = references
+    assert_eq!(references.len(), 200);
+    let texts: Vec<String> = references
         .iter()
         .map(|reference| reference.text.clone())
         .collect();
-    let bulk = embedder.embed_documents(texts).await.expect("vectors");
+    let int8 = LocalOptions {
+        precision: Precision::Int8,
+        ..LocalOptions::default()
+    };
+    let int8 = LocalEmbedder::load(model_dir(), int8).expect("the model");
+    for (embedder, least) in [(embedder().as_ref(), 0.9999), (&int8, 0.99)] {
+        let bulk = embedder.embed_documents(texts.clone()).await.expect("vectors");
 
-    assert_eq!(bulk.vectors.len(), references.len());
-    for (reference, in_bulk) in references.iter().zip(&bulk.vectors) {
-        let alone = embedder
-            .embed_query(reference.text.clone())
-            .await
-            .expect("a vector");
-        for vector in [&alone.vectors[0], in_bulk] {
-            assert!(
-                (cosine(vector, vector) - 1.0).abs() < 1e-5,
-                "unit length: {:?}",
+        assert_eq!(bulk.vectors.len(), references.len());
+        assert!(!bulk.reported);
+        for (reference, in_bulk) in references.iter().zip(&bulk.vectors) {
+            let alone = embedder
+                .embed_query(reference.text.clone())
+                .await
+                .expect("a vector");
+            for vector in [&alone.vectors[0], in_bulk] {
+                assert!(is_of_unit_length(vector), "{:?}", reference.text);
+                let agreement = cosine(vector, &reference.vector);
+                assert!(agreement >= least, "{agreement} for {:?}", reference.text);
+            }
+            assert_eq!(
+                alone.tokens,
+                reference.tokens.min(embedder.max_tokens()) as u64,
+                "{:?}",
                 reference.text
             );
-            let agreement = cosine(vector, &reference.vector);
-            assert!(agreement >= 0.9999, "{agreement} for {:?}", reference.text);
         }
-        assert_eq!(
-            alone.tokens,
-            reference.tokens.min(embedder.max_tokens()) as u64,
-            "{:?}",
-            reference.text
-        );
     }
-    assert!(!bulk.reported);
+}
+
+#[tokio::test]
+async fn models_of_the_family_are_computed_by_what_their_own_files_say() {
+    #[derive(Deserialize)]
+    struct Tiny {
+        text: String,
+        query: Vec<f32>,
+        document: Vec<f32>,
+    }
+    for (name, dimension, prefixes) in [
+        ("tiny-bert", 40, ("Represent this sentence for searching: ", "")),
+        ("tiny-xlm-roberta", 48, ("query: ", "passage: ")),
+    ] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+        let embedder = LocalEmbedder::load(&dir, LocalOptions::default()).expect("a usable model");
+        let references = std::fs::read(dir.join("reference.json")).expect("the committed reference");
+        let references: Vec<Tiny> = serde_json::from_slice(&references).expect("the committed reference");
+
+        assert_eq!((embedder.model_id(), embedder.dimension()), (name, dimension));
+        assert_eq!((embedder.query_prefix(), embedder.document_prefix()), prefixes);
+        let texts = references.iter().map(|tiny| tiny.text.clone()).collect();
+        let documents = embedder.embed_documents(texts).await.expect("vectors").vectors;
+        for (tiny, document) in references.iter().zip(&documents) {
+            let query = embedder.embed_query(tiny.text.clone()).await.expect("a vector");
+            for (found, wanted) in [(&query.vectors[0], &tiny.query), (document, &tiny.document)] {
+                let agreement = cosine(found, wanted);
+                assert!(agreement >= 0.9999, "{name}: {agreement} for {:?}", tiny.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn prefixes_can_be_set_where_a_models_files_are_silent() {
+    let options = LocalOptions {
+        query_prefix: Some("query: ".to_owned()),
+        ..LocalOptions::default()
+    };
+    let prefixed = LocalEmbedder::load(model_dir(), options).expect("the model");
+    let question = prefixed
+        .embed_query("How long?".to_owned())
+        .await
+        .expect("a vector");
+    let document = prefixed
+        .embed_documents(vec!["query: How long?".to_owned()])
+        .await
+        .expect("a vector");
+
+    assert!(cosine(&question.vectors[0], &document.vectors[0]) > 0.999_999);
+    assert_eq!(question.tokens, document.tokens, "what is read is counted");
 }
 
 #[tokio::test]
@@ -178,7 +243,7 @@ async fn nothing_to_embed_is_nothing() {
 #[test]
 fn a_directory_without_a_model_is_refused_by_the_file_that_is_missing_or_damaged() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let error = LocalEmbedder::load(dir.path(), 2)
+    let error = LocalEmbedder::load(dir.path(), LocalOptions::default())
         .err()
         .expect("there is no model");
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
@@ -187,7 +252,7 @@ fn a_directory_without_a_model_is_refused_by_the_file_that_is_missing_or_damaged
         std::fs::copy(model_dir().join(file), dir.path().join(file)).expect("copied");
     }
     std::fs::write(dir.path().join("model.safetensors"), b"damaged").expect("written");
-    let error = LocalEmbedder::load(dir.path(), 2)
+    let error = LocalEmbedder::load(dir.path(), LocalOptions::default())
         .err()
         .expect("the weights are damaged");
     assert!(error.to_string().contains("model.safetensors"), "{error}");

@@ -7,3 +7,4 @@ mod local_embedder;
 mod openai_embedder;
 mod samples;
 mod scripted_server;
+mod static_embedder;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use retrieval::embed::{EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, estimate_tokens};
+use retrieval::embed::{
+    EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, Protocol, estimate_tokens,
+};
 use serde_json::json;
 
 use crate::scripted_server::{Answer, ScriptedServer};
@@ -13,6 +15,7 @@ fn embedder(server: &ScriptedServer) -> OpenAiEmbedder {
 
 fn embedder_with(server: &ScriptedServer, change: impl FnOnce(&mut OpenAiEmbedderOptions)) -> OpenAiEmbedder {
     let mut options = OpenAiEmbedderOptions {
+        protocol: Protocol::OpenAi,
         base_url: server.base_url.parse().expect("an address"),
         api_key: Some("sk-test".to_owned()),
         model: "text-embedding-3-small".to_owned(),
@@ -275,4 +278,72 @@ async fn one_bad_batch_fails_the_whole_call() {
         .expect_err("one of three");
 
     assert!(matches!(error, EmbedError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn text_embeddings_inference_is_asked_in_its_own_words() {
+    let overloaded = Answer::Status(
+        429,
+        "",
+        r#"{"error": "Model is overloaded", "error_type": "Overloaded"}"#,
+    );
+    let vectors = Answer::Body("[[0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]".to_owned());
+    let server = ScriptedServer::start([overloaded, vectors]).await;
+    let embedder = embedder_with(&server, |options| options.protocol = Protocol::Tei);
+
+    let embeddings = embedder.embed_documents(texts(2)).await.expect("vectors");
+
+    assert_eq!(embeddings.vectors, [vec![0.0, 1.0, 0.0], vec![0.0, 0.0, 1.0]]);
+    assert!(!embeddings.reported, "it tells no tokens");
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2, "overload passes");
+    assert!(
+        requests[1].head.starts_with("POST /v1/embed "),
+        "{}",
+        requests[1].head
+    );
+    assert_eq!(
+        requests[1].body,
+        json!({"inputs": ["w", "ww"], "truncate": true, "normalize": true})
+    );
+}
+
+#[tokio::test]
+async fn text_embeddings_inference_must_answer_for_every_text_and_its_refusals_are_told() {
+    let validation = r#"{"error": "`inputs` cannot be empty", "error_type": "Validation"}"#;
+    let answers = [
+        Answer::Body("[[0.0, 2.0, 0.0]]".to_owned()),
+        Answer::Status(422, "", validation),
+    ];
+    let server = ScriptedServer::start(answers).await;
+    let embedder = embedder_with(&server, |options| options.protocol = Protocol::Tei);
+
+    let short = embedder.embed_documents(texts(2)).await;
+    assert!(matches!(short, Err(EmbedError::BadVectors { .. })), "{short:?}");
+    let refused = embedder.embed_documents(texts(2)).await;
+    assert!(
+        matches!(&refused, Err(EmbedError::Refused { reason }) if reason.contains("cannot be empty")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn text_embeddings_inference_gets_no_more_texts_at_once_than_it_takes() {
+    let vectors = |count: usize| Answer::Body(json!(vec![[0.0, 1.0, 0.0]; count]).to_string());
+    let server = ScriptedServer::start([vectors(32), vectors(1)]).await;
+    let embedder = embedder_with(&server, |options| {
+        options.protocol = Protocol::Tei;
+        options.batch_size = 64;
+    });
+
+    // The two requests are under way at once, and only their sizes tell which answer fits.
+    let embedded = embedder.embed_documents(texts(33)).await;
+
+    let mut sizes: Vec<usize> = server
+        .requests()
+        .iter()
+        .map(|request| request.body["inputs"].as_array().map_or(0, Vec::len))
+        .collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 32], "{embedded:?}");
 }
