@@ -1,8 +1,10 @@
 //! The composition root: builds every long-lived part, once, and hands them around as one cheap handle.
 
+mod data_dir;
+mod disk;
 mod extractor;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,14 +36,13 @@ use crate::tenancy::tokens::TokenKeys;
 use crate::usage::price_book::PriceBook;
 use crate::{chat, jobs, knowledge};
 
+pub use disk::{Disk, FreeBytes};
+
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// Browsers at once, where pages are rendered.
 const BROWSERS: usize = 2;
-
-/// The file in the data folder that the one process working in it holds locked.
-const LOCK_FILE: &str = "lock";
 
 /// The running service. Clones share everything.
 #[derive(Clone)]
@@ -70,6 +71,8 @@ pub struct Parts {
     /// Texts that are cut for show.
     pub previews: Previews,
     pub files: FileStore,
+    /// What is left of the data folder's room.
+    pub disk: Disk,
     /// Reads websites, for all tenants.
     pub web: WebLoader,
     /// What websites show where there is nothing.
@@ -122,6 +125,8 @@ pub struct Replacements {
     pub extractor_program: Option<PathBuf>,
     /// Kinds of jobs besides the service's own.
     pub more_jobs: JobKinds,
+    /// Measures the room in the data folder.
+    pub free_bytes: Option<FreeBytes>,
 }
 
 impl App {
@@ -132,8 +137,10 @@ impl App {
 
     /// Like [`App::build`], with parts replaced.
     pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
-        prepare_data_dir(&config)?;
-        let data_lock = lock_data_dir(&config)?;
+        data_dir::prepare(&config)?;
+        let data_lock = data_dir::lock(&config)?;
+        let disk = Disk::new(&config, replacements.free_bytes);
+        disk.check_start()?;
         let keyring = Keyring::open(&config.secrets.key, &config.data_dir).map_err(StartError::Setting)?;
         let prices = PriceBook::load(&config.llm.price_book)
             .map_err(|problem| StartError::Setting(format!("llm.price_book: {problem}")))?;
@@ -151,7 +158,7 @@ impl App {
                     .map_err(|error| StartError::Setting(format!("llm: {error}")))?,
             ))
         };
-        let files = FileStore::open(&config.data_dir).map_err(|error| {
+        let files = FileStore::open(&config.data_dir, disk.clone()).map_err(|error| {
             StartError::Failed(format!(
                 "cannot use the data folder {}: {error}",
                 config.data_dir.display()
@@ -190,10 +197,16 @@ impl App {
             embedder,
             extractor,
             files,
+            disk,
             model,
             prices,
             data_lock: Mutex::new(Some(data_lock)),
         }));
+        knowledge::operator::notice_lost_index(&app)
+            .await
+            .map_err(|error| {
+                StartError::Failed(format!("cannot compare documents with the index: {error}"))
+            })?;
         knowledge::operator::queue_stale_documents(&app)
             .await
             .map_err(|error| {
@@ -255,54 +268,6 @@ impl App {
         if let Some(Err(error)) = lock.map(|lock| lock.unlock()) {
             tracing::warn!(%error, "cannot give the data folder back; the end of this process will");
         }
-    }
-}
-
-/// Makes the data folder, and keeps others on this machine out of it.
-fn prepare_data_dir(config: &Config) -> Result<(), StartError> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    let path = &config.data_dir;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| {
-            StartError::Setting(format!("data_dir: cannot create {}: {error}", path.display()))
-        })?;
-    let mode = std::fs::metadata(path)
-        .map_err(|error| StartError::Setting(format!("data_dir: cannot read {}: {error}", path.display())))?
-        .permissions()
-        .mode();
-    if mode & 0o002 != 0 {
-        return Err(StartError::Setting(format!(
-            "data_dir: everyone on this machine may write to {}: check what is in it, then run: chmod 700 {0}",
-            path.display()
-        )));
-    }
-    if mode & 0o005 != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o770))
-            .map_err(|error| StartError::Setting(format!("data_dir: everyone on this machine may read {}, and that cannot be changed ({error}); run: chmod 700 {0}", path.display())))?;
-        tracing::warn!(folder = %path.display(), "others on this machine could read the data folder; they no longer can");
-    }
-    Ok(())
-}
-
-/// Takes the data folder for this process. The lock falls with the process, whichever way that ends.
-fn lock_data_dir(config: &Config) -> Result<File, StartError> {
-    let dir = &config.data_dir;
-    let failed = |error| StartError::Setting(format!("data_dir: cannot lock {}: {error}", dir.display()));
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(dir.join(LOCK_FILE))
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse {
-            dir: dir.display().to_string(),
-        }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

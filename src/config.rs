@@ -196,6 +196,9 @@ section!(
         chatbots_per_tenant: i64,
         documents_per_chatbot: i64,
         sources_per_chatbot: i64,
+        tenant_monthly_tokens: i64,
+        tenant_monthly_cost_micro_usd: i64,
+        free_disk_mb: u64,
         source_streams: usize,
     }
 );

@@ -112,6 +112,16 @@ impl Error {
         }
     }
 
+    /// The folder of files does not answer, or is not the one that files were put into.
+    pub fn storage_unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable {
+            code: "storage_unavailable",
+            message: "the server's store of files does not answer; try again shortly".into(),
+            retry_after: Duration::from_secs(30),
+            source: Some(source.into()),
+        }
+    }
+
     /// A failure that only a bug or a broken machine explains.
     pub fn internal(source: impl Into<BoxError>) -> Self {
         Self::Internal(source.into())
@@ -120,6 +130,11 @@ impl Error {
     /// Whether a row that the written one belongs to is gone.
     pub fn is_missing_reference(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
+    }
+
+    /// Whether two transactions waited for each other and this one was given up: it may go through when tried again.
+    pub fn is_deadlock(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40P01" | "40001")))
     }
 
     /// Whether a row with the same unique key exists already.

@@ -32,6 +32,9 @@ const MAX_PROMPT_CHARS: usize = 20_000;
 const MAX_NO_ANSWER_CHARS: usize = 2_000;
 const MAX_ORIGINS: usize = 50;
 
+/// Deletions that other writers get in the way of are tried so often.
+const DELETE_TRIES: usize = 3;
+
 /// A configured assistant of a tenant.
 #[derive(Clone, Debug)]
 pub struct Chatbot {
@@ -179,6 +182,7 @@ pub async fn create(
     origin: &Origin,
 ) -> Result<Chatbot> {
     settings.check()?;
+    app.disk.check_room()?;
     let now = app.clock.now();
     let chatbot = Chatbot {
         id: ChatbotId::new(),
@@ -229,6 +233,15 @@ pub async fn check_exists(conn: &mut Conn, tenant_id: TenantId, id: ChatbotId) -
         .ok_or(Error::NotFound("chatbot"))
 }
 
+/// Keeps the chatbot from being deleted until the transaction ends, for rows that are to belong to it; absent ones are
+/// an error.
+pub async fn hold(write: &mut Write, tenant_id: TenantId, id: ChatbotId) -> Result<()> {
+    if store::hold(write, tenant_id, id).await? {
+        return Ok(());
+    }
+    Err(Error::NotFound("chatbot"))
+}
+
 /// A page of the chatbots within reach, newest first.
 pub async fn list(app: &App, reach: Reach, page: PageRequest) -> Result<Vec<Chatbot>> {
     store::list(&mut app.db.read(reach.tenant_id).await?, reach, page).await
@@ -265,8 +278,21 @@ pub async fn update(
 
 /// Deletes a chatbot with its knowledge and conversations: out of answers at once, out of index and files soon after.
 pub async fn delete(app: &App, reach: Reach, id: ChatbotId, actor: &Actor, origin: &Origin) -> Result<()> {
+    for _ in 1..DELETE_TRIES {
+        match try_delete(app, reach, id, actor, origin).await {
+            // What is deleted with it was being written in another order.
+            Err(error) if error.is_deadlock() => {}
+            done => return done,
+        }
+    }
+    try_delete(app, reach, id, actor, origin).await
+}
+
+async fn try_delete(app: &App, reach: Reach, id: ChatbotId, actor: &Actor, origin: &Origin) -> Result<()> {
     let now = app.clock.now();
     let mut write = app.db.write(reach.tenant_id).await?;
+    // First, as all do who write below a source: whoever holds one needs the chatbot next.
+    knowledge::hold_sources(&mut write, reach.tenant_id, id).await?;
     let chatbot = find_for_update(&mut write, reach, id).await?;
     knowledge::remove_all_of_chatbot(app, &mut write, reach.tenant_id, id).await?;
     store::delete(&mut write, reach.tenant_id, id).await?;

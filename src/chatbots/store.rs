@@ -133,6 +133,18 @@ pub(super) async fn lock(write: &mut Write, tenant_id: TenantId, id: ChatbotId) 
     Ok(())
 }
 
+/// Keeps the row from being deleted until the transaction ends; false when there is none. SQLite has one writer anyway.
+pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: ChatbotId) -> Result<bool> {
+    let statement = if write.is_postgres() {
+        "select id from chatbot where tenant_id = $1 and id = $2 for key share"
+    } else {
+        "select id from chatbot where tenant_id = $1 and id = $2"
+    };
+    let row: Option<ChatbotId> =
+        on!(write, c => sqlx::query_scalar(statement).bind(tenant_id).bind(id).fetch_optional(c).await)?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: ChatbotId) -> Result<()> {
     on!(write, c => sqlx::query("delete from chatbot where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())

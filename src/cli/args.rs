@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::id::{ApiKeyId, ChatbotId, TenantId};
 use crate::tenancy::role::KeyScope;
@@ -170,7 +170,23 @@ pub(super) enum TenantCommand {
         /// The tenant's id, as `tenant list` shows it
         id: TenantId,
     },
+    /// Say how much a customer account may use in a month at most; its own limits can only lower that
+    #[command(group = ArgGroup::new("cap").required(true).multiple(true).args(["tokens", "cost_micro_usd"]))]
+    Limit {
+        /// The tenant's id, as `tenant list` shows it
+        id: TenantId,
+        /// Tokens in a month, or none
+        #[arg(long, value_name = "NUMBER|none", value_parser = parse_cap)]
+        tokens: Option<Cap>,
+        /// Millionths of a US dollar in a month, or none
+        #[arg(long, value_name = "NUMBER|none", value_parser = parse_cap)]
+        cost_micro_usd: Option<Cap>,
+    },
 }
+
+/// A cap on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cap(pub Option<i64>);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -300,6 +316,16 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((path, value)) if !path.trim().is_empty() => Ok((path.trim().to_owned(), value.to_owned())),
         _ => Err("write it as path.to.setting=value, for example llm.model=gpt-5-mini".to_owned()),
+    }
+}
+
+fn parse_cap(text: &str) -> Result<Cap, String> {
+    match text {
+        "none" => Ok(Cap(None)),
+        text => match text.parse() {
+            Ok(number) if number >= 0 => Ok(Cap(Some(number))),
+            _ => Err("a number from 0, or none".to_owned()),
+        },
     }
 }
 

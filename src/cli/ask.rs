@@ -102,9 +102,9 @@ async fn ask_with_key(desk: &Desk, db: &Db, args: &AskArgs) -> Result<(), Failur
         }
     }
     .await;
-    let revoked = operator::revoke_key(db, &SystemClock, key_id).await;
+    let discarded = operator::discard_key(db, &SystemClock, key_id).await;
     asked?;
-    revoked.map(drop).map_err(Failure::from)
+    discarded.map_err(Failure::from)
 }
 
 async fn make_key(db: &Db, chatbot_id: ChatbotId) -> Result<(ApiKeyId, String), Failure> {

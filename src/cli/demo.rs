@@ -16,7 +16,7 @@ use crate::id::{ChatbotId, DocumentId};
 use crate::knowledge::files::clean_name;
 use crate::knowledge::{self, Document, DocumentState, NewFile};
 use crate::tenancy::audit::Origin;
-use crate::tenancy::{keys, operator};
+use crate::tenancy::{Caps, keys, operator};
 
 /// How long the demo's documents may take before the question is printed all the same.
 const INDEXING_LIMIT: Duration = Duration::from_secs(120);
@@ -33,9 +33,18 @@ const QUESTION: &str = "How long can I return something?";
 /// Makes the first tenant where there is none, and prints its key, this once. Returns the key when it did.
 pub(super) async fn first_tenant(app: &App, name: &str) -> Result<Option<String>> {
     if operator::has_tenants(&app.db).await? {
+        tracing::info!(
+            "keys are shown once: `frontdesk tenant list` shows the tenants, `frontdesk key create --tenant ID --scope admin` makes another key"
+        );
         return Ok(None);
     }
-    let (tenant, secret) = operator::create_tenant(&app.db, &*app.clock, name).await?;
+    let (tenant, secret) = operator::create_tenant(
+        &app.db,
+        &*app.clock,
+        name,
+        Caps::of_new_tenants(&app.config.limits),
+    )
+    .await?;
     tracing::info!(tenant.id = %tenant.id, name, "there was no tenant: the first one is made");
     print_line(&format!("first API key (shown once): {secret}"));
     Ok(Some(secret))

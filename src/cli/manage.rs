@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use serde_json::json;
 
-use super::args::{CreateKeyArgs, KeyCommand, TenantCommand};
+use super::args::{Cap, CreateKeyArgs, KeyCommand, TenantCommand};
 use super::{Failure, failed, print_line};
 use crate::app::open_database;
 use crate::clock::{Clock as _, SystemClock};
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::id::TenantId;
 use crate::tenancy::keys::NewApiKey;
-use crate::tenancy::{TenantState, operator};
+use crate::tenancy::{Caps, TenantState, operator};
 
 /// Brings the schema up to date and tells what that took.
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
@@ -31,21 +31,52 @@ pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Opens the database, and says so when that brought a schema up to date that an older server may be running on.
+async fn open_telling(config: &Config) -> Result<Db, Failure> {
+    let url = config.database_url();
+    let before = Db::applied_migrations(&url)
+        .await
+        .map_err(|error| failed("database.url: cannot open the database", &error))?;
+    let db = open_database(config).await?;
+    if !before.is_empty() {
+        let news = Db::applied_migrations(&url).await?.len() - before.len();
+        if news > 0 {
+            tracing::warn!(
+                migrations = news,
+                "the schema was of an older version and is up to date now: restart a server that still runs with the older program"
+            );
+        }
+    }
+    Ok(db)
+}
+
 /// `frontdesk tenant …`
 pub(super) async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> {
-    let db = open_database(config).await?;
+    let db = open_telling(config).await?;
     let done = match command {
-        TenantCommand::Create { name, json } => create_tenant(&db, &name, json).await,
+        TenantCommand::Create { name, json } => create_tenant(config, &db, &name, json).await,
         TenantCommand::List { json } => list_tenants(&db, json).await,
         TenantCommand::Suspend { id } => set_state(&db, id, TenantState::Suspended).await,
         TenantCommand::Resume { id } => set_state(&db, id, TenantState::Active).await,
+        TenantCommand::Limit {
+            id,
+            tokens,
+            cost_micro_usd,
+        } => {
+            let change = operator::CapChange {
+                monthly_tokens: tokens.map(|Cap(cap)| cap),
+                monthly_cost_micro_usd: cost_micro_usd.map(|Cap(cap)| cap),
+            };
+            set_caps(&db, id, change).await
+        }
     };
     db.close().await;
     done
 }
 
-async fn create_tenant(db: &Db, name: &str, as_json: bool) -> Result<(), Failure> {
-    let (tenant, secret) = operator::create_tenant(db, &SystemClock, name).await?;
+async fn create_tenant(config: &Config, db: &Db, name: &str, as_json: bool) -> Result<(), Failure> {
+    let caps = Caps::of_new_tenants(&config.limits);
+    let (tenant, secret) = operator::create_tenant(db, &SystemClock, name, caps).await?;
     if as_json {
         print_line(&json!({ "tenant_id": tenant.id, "api_key": secret }).to_string());
     } else {
@@ -84,9 +115,22 @@ async fn set_state(db: &Db, id: TenantId, state: TenantState) -> Result<(), Fail
     Ok(())
 }
 
+async fn set_caps(db: &Db, id: TenantId, change: operator::CapChange) -> Result<(), Failure> {
+    let tenant = operator::set_caps(db, &SystemClock, id, change).await?;
+    let told = |cap: Option<i64>, unit: &str| {
+        cap.map_or_else(|| format!("any number of {unit}"), |cap| format!("{cap} {unit}"))
+    };
+    print_line(&format!(
+        "tenant {id} may use {} and {} in a month",
+        told(tenant.caps.monthly_tokens, "tokens"),
+        told(tenant.caps.monthly_cost_micro_usd, "millionths of a US dollar")
+    ));
+    Ok(())
+}
+
 /// `frontdesk key …`
 pub(super) async fn key(config: &Config, command: KeyCommand) -> Result<(), Failure> {
-    let db = open_database(config).await?;
+    let db = open_telling(config).await?;
     let done = match command {
         KeyCommand::Create(args) => create_key(&db, args).await,
         KeyCommand::Revoke { id } => match operator::revoke_key(&db, &SystemClock, id).await {

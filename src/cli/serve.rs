@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::args::{Role, ServeArgs};
 use super::{Failure, demo, failed, print_line};
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, IndexBackend};
 use crate::http::{router, server};
 use crate::jobs;
 
@@ -32,6 +32,12 @@ pub(super) async fn serve(config: Config, args: ServeArgs) -> Result<(), Failure
             "--demo: there is no folder {}",
             folder.display()
         )));
+    }
+    if args.role != Role::All && config.index.backend == IndexBackend::Embedded {
+        return Err(Failure::Configuration(
+            "--role: API and workers are apart only where they share index and files, and the embedded index belongs to one process: use --role all"
+                .to_owned(),
+        ));
     }
     let mut signals = Signals::listen()?;
     allow_many_files();
@@ -119,7 +125,9 @@ fn open_port(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
 /// Feeds the demo chatbot beside the running server, if this start made the first tenant.
 fn start_demo(app: &App, first_key: Option<String>, folder: &Path, address: SocketAddr) {
     let Some(key) = first_key else {
-        tracing::info!("there is a tenant already: the demo is left out");
+        tracing::info!(
+            "there is a tenant already: the demo is left out; it comes with an empty data folder, see --data-dir"
+        );
         return;
     };
     let (app, folder) = (app.clone(), folder.to_owned());

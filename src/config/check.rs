@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Config, EmbeddingBackend, IndexBackend, is_origin, ranges};
 use crate::db::DatabaseUrl;
 use crate::telemetry;
+use crate::tenancy::tokens::OWN_ISSUER;
 use crate::usage::price_book::PriceBook;
 
 impl Config {
@@ -25,8 +26,24 @@ impl Config {
             self.index.backend == IndexBackend::Embedded,
             "index.backend: this version has \"embedded\" only",
         );
+        require(
+            self.index.backend != IndexBackend::Embedded || self.index.url.is_empty(),
+            "index.url: the embedded index has none; leave it empty, or choose another index.backend",
+        );
         match self.embedding.backend {
-            EmbeddingBackend::Local | EmbeddingBackend::Static => {}
+            EmbeddingBackend::Local | EmbeddingBackend::Static => {
+                for (path, is_set) in [
+                    ("base_url", !self.embedding.base_url.is_empty()),
+                    ("api_key", !self.embedding.api_key.is_empty()),
+                ] {
+                    require(
+                        !is_set,
+                        &format!(
+                            "embedding.{path}: is for servers, and embedding.backend names a model in this process"
+                        ),
+                    );
+                }
+            }
             EmbeddingBackend::Openai | EmbeddingBackend::Tei => {
                 require(
                     is_http_url(&self.embedding.base_url),
@@ -52,6 +69,10 @@ impl Config {
                 "llm.model: must be set when llm.base_url is",
             );
         }
+        require(
+            !self.llm.base_url.is_empty() || (self.llm.model.is_empty() && self.llm.api_key.is_empty()),
+            "llm.base_url: must be set when llm.model or llm.api_key is",
+        );
         require(
             matches!(
                 self.llm.token_limit_field.as_str(),
@@ -137,6 +158,18 @@ impl Config {
             );
         }
         let jwt = &self.auth.jwt;
+        let is_any_set = [&jwt.audience, &jwt.algorithm, &jwt.jwks_url]
+            .iter()
+            .any(|text| !text.is_empty())
+            || !jwt.hs256_secret.is_empty();
+        require(
+            !jwt.issuer.is_empty() || !is_any_set,
+            "auth.jwt.issuer: must be set when anything else of auth.jwt is",
+        );
+        require(
+            jwt.issuer != OWN_ISSUER,
+            "auth.jwt.issuer: \"frontdesk\" is what this program's own tokens say",
+        );
         if !jwt.issuer.is_empty() {
             require(
                 !jwt.audience.is_empty(),

@@ -4,6 +4,10 @@
 use super::Config;
 
 const DAY_S: i128 = 86_400;
+
+/// Reserved budgets lapse after 15 minutes, and a request that is marked as running counts as dead after 5: a call of a
+/// model must have ended by then.
+const LONGEST_CALL_S: i128 = 200;
 const GIB: i128 = 1 << 30;
 
 /// A million: more than one process can serve at once.
@@ -56,7 +60,12 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         ("embedding.dimension", embedding.dimension as i128, 0, 8192),
         ("embedding.max_tokens", embedding.max_tokens as i128, 1, MANY),
         ("embedding.batch_size", embedding.batch_size as i128, 1, 2048),
-        ("embedding.timeout_s", embedding.timeout_s.into(), 1, DAY_S),
+        (
+            "embedding.timeout_s",
+            embedding.timeout_s.into(),
+            1,
+            LONGEST_CALL_S,
+        ),
         ("embedding.threads", embedding.threads as i128, 0, 1024),
         ("llm.context_tokens", llm.context_tokens as i128, 2048, 100 * MANY),
         (
@@ -73,7 +82,12 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             DAY_S,
         ),
         ("llm.idle_timeout_s", llm.idle_timeout_s.into(), 1, DAY_S),
-        ("llm.total_timeout_s", llm.total_timeout_s.into(), 1, DAY_S),
+        (
+            "llm.total_timeout_s",
+            llm.total_timeout_s.into(),
+            1,
+            LONGEST_CALL_S,
+        ),
         ("llm.max_attempts", llm.max_attempts.into(), 1, 100),
         (
             "chat.message_limit_chars",
@@ -193,6 +207,19 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             1,
             MANY,
         ),
+        (
+            "limits.tenant_monthly_tokens",
+            limits.tenant_monthly_tokens.into(),
+            0,
+            i64::MAX.into(),
+        ),
+        (
+            "limits.tenant_monthly_cost_micro_usd",
+            limits.tenant_monthly_cost_micro_usd.into(),
+            0,
+            i64::MAX.into(),
+        ),
+        ("limits.free_disk_mb", limits.free_disk_mb.into(), 0, 1000 * MANY),
         ("limits.source_streams", limits.source_streams as i128, 1, MANY),
         ("auth.access_token_s", auth.access_token_s.into(), 60, DAY_S),
         ("auth.refresh_token_days", auth.refresh_token_days.into(), 1, 3650),

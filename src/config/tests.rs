@@ -240,3 +240,46 @@ fn a_file_that_cannot_be_read_is_told_by_its_line_without_showing_it() {
     assert!(problems[0].contains("line 3"), "{problems:?}");
     assert!(!problems[0].contains("very-secret"), "{problems:?}");
 }
+
+#[test]
+fn half_a_configuration_is_refused_by_what_it_lacks_or_does_not_take() {
+    for (flags, path) in [
+        (
+            &[("llm.api_key", "sk-x"), ("llm.model", "gpt-5-mini")][..],
+            "llm.base_url",
+        ),
+        (&[("auth.jwt.hs256_secret", "abc")], "auth.jwt.issuer"),
+        (&[("auth.jwt.audience", "desk")], "auth.jwt.issuer"),
+        (&[("index.url", "http://127.0.0.1:6334")], "index.url"),
+        (&[("embedding.api_key", "sk-x")], "embedding.api_key"),
+        (
+            &[("embedding.base_url", "http://127.0.0.1:1/v1")],
+            "embedding.base_url",
+        ),
+        (&[("llm.total_timeout_s", "86400")], "llm.total_timeout_s"),
+        (&[("embedding.timeout_s", "86400")], "embedding.timeout_s"),
+    ] {
+        let ConfigError(problems) = load(&[], flags).expect_err(path);
+
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(&format!("{path}:")), "{problems:?}");
+    }
+}
+
+#[test]
+fn tokens_of_another_issuer_cannot_claim_to_be_ours() {
+    let flags = [
+        ("auth.jwt.issuer", "frontdesk"),
+        ("auth.jwt.audience", "desk"),
+        ("auth.jwt.algorithm", "HS256"),
+        (
+            "auth.jwt.hs256_secret",
+            "0123456789012345678901234567890123456789",
+        ),
+    ];
+
+    let ConfigError(problems) = load(&[], &flags).expect_err("it is our own name");
+
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("auth.jwt.issuer:"), "{problems:?}");
+}

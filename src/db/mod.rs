@@ -12,6 +12,7 @@ mod script;
 mod writer;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqliteConnection, Transaction};
 
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::id::TenantId;
 
 pub use migrate::AppliedMigration;
+use open::WAIT_LIMIT;
 pub use put::Put;
 use reader::SqliteRead;
 pub use reader::SqliteReaders;
@@ -27,6 +29,9 @@ pub use writer::SqliteWriter;
 
 /// Rows in one statement that lists them: stays far below both engines' limits on bound values.
 pub const ROWS_AT_ONCE: usize = 500;
+
+/// So long, a connection that proves dead is replaced by another one: a restart of the server leaves as many as rested.
+const RETRY_LIMIT: Duration = Duration::from_secs(2);
 
 /// An open database. Cheap to clone.
 #[derive(Clone)]
@@ -121,14 +126,37 @@ impl Db {
 ///
 /// In a task of its own: a caller who stops waiting in the midst of it would leave a connection in the pool whose
 /// transaction is open, without sqlx knowing of it.
-async fn begin_postgres(pool: &PgPool, begin: &str, scope: Scope) -> Result<Transaction<'static, Postgres>> {
-    let text = match scope {
-        Scope::Tenant(tenant_id) => format!("{begin}; set local frontdesk.tenant_id = '{tenant_id}'"),
-        Scope::Operator => format!("{begin}; set local frontdesk.operator = 'on'"),
-    };
-    let pool = pool.clone();
-    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(text)).await });
-    Ok(begun.await.map_err(Error::internal)??)
+async fn begin_postgres(
+    pool: &PgPool,
+    begin: &'static str,
+    scope: Scope,
+) -> Result<Transaction<'static, Postgres>> {
+    let started = Instant::now();
+    loop {
+        let text = match scope {
+            Scope::Tenant(tenant_id) => format!("{begin}; set local frontdesk.tenant_id = '{tenant_id}'"),
+            Scope::Operator => format!("{begin}; set local frontdesk.operator = 'on'"),
+        };
+        let pool = pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(text)).await });
+        let Ok(begun) = tokio::time::timeout(WAIT_LIMIT, begun).await else {
+            return Err(sqlx::Error::PoolTimedOut.into());
+        };
+        match begun.map_err(Error::internal)? {
+            // A connection that rested while the server went away: the next one may be good, and nothing is done yet.
+            Err(error) if is_dead(&error) && started.elapsed() < RETRY_LIMIT => {}
+            begun => return Ok(begun?),
+        }
+    }
+}
+
+/// Whether the connection is at its end rather than the request wrong: it broke, or the server said good-bye over it.
+fn is_dead(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
 }
 
 impl Conn {

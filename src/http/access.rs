@@ -71,6 +71,22 @@ impl Actor {
             Self::External { subject, .. } => ("external", subject.clone()),
         }
     }
+
+    /// The name in one text, by which rows remember who made them.
+    pub fn signature(&self) -> String {
+        let (kind, id) = self.name();
+        format!("{kind}:{id}")
+    }
+
+    /// The [`Actor::signature`] of this member.
+    pub fn signature_of_member(id: MemberId) -> String {
+        format!("member:{id}")
+    }
+
+    /// The [`Actor::signature`] of whoever uses this key.
+    pub fn signature_of_key(id: ApiKeyId) -> String {
+        format!("api_key:{id}")
+    }
 }
 
 /// What an operation's rows are looked up within: the tenant, and one chatbot where the credential is restricted.
@@ -285,10 +301,18 @@ impl Stranger {
     /// Counts an attempt to get in: by address, and by account where one is named, whether or not it exists.
     pub fn charge_attempt(&self, app: &App, email: Option<&str>) -> Result<()> {
         self.meter.charge(app, Bucket::LoginAddress(self.address))?;
-        // What is no e-mail address has no account to guard.
-        match email.and_then(|email| sessions::normalise_email(email).ok()) {
-            Some(email) => self.meter.charge(app, Bucket::LoginAccount(email)),
+        match email {
+            Some(email) => self.charge_account(app, email),
             None => Ok(()),
+        }
+    }
+
+    /// Counts an attempt to prove an account's password, whether or not the account exists.
+    pub fn charge_account(&self, app: &App, email: &str) -> Result<()> {
+        // What is no e-mail address has no account to guard.
+        match sessions::normalise_email(email) {
+            Ok(email) => self.meter.charge(app, Bucket::LoginAccount(email)),
+            Err(_) => Ok(()),
         }
     }
 }

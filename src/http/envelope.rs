@@ -1,7 +1,7 @@
 //! Around every request: its id, a span, security headers, rate-limit headers, metrics, and a net for panics.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
+use tokio::time::timeout;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -16,11 +17,18 @@ use super::problem::Problem;
 use super::rate::StandingSlot;
 use super::request_id;
 use crate::app::App;
+use crate::error::Error;
+
+/// How long a request may take until its answer begins, besides the call of a chat model.
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+
+/// For requests that take as long as they take.
+const UNLIMITED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Longest request target in bytes.
 const MAX_TARGET_BYTES: usize = 8192;
 
-pub(super) async fn layer(State(_): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = Uuid::now_v7();
     let slot = StandingSlot::default();
@@ -46,9 +54,21 @@ pub(super) async fn layer(State(_): State<App>, mut request: Request, next: Next
             )
             .into_response();
         }
-        match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
+        let limit = time_limit(&app, request.method(), &route);
+        let answer = timeout(limit, AssertUnwindSafe(next.run(request)).catch_unwind());
+        match answer.await {
+            Ok(Ok(response)) => response,
             Err(_) => {
+                tracing::error!("a request took too long and was given up");
+                Problem::from(Error::Unavailable {
+                    code: "request_timed_out",
+                    message: "this took too long and was given up: something that the server depends on does not answer".into(),
+                    retry_after: Duration::from_secs(10),
+                    source: None,
+                })
+                .into_response()
+            }
+            Ok(Err(_)) => {
                 tracing::error!("a handler panicked");
                 Problem::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -83,6 +103,19 @@ pub(super) async fn layer(State(_): State<App>, mut request: Request, next: Next
         headers.insert(HeaderName::from_static("x-request-id"), value);
     }
     response
+}
+
+/// How long a request may take until its answer begins: the last resort where something hangs that has no limit of its own.
+fn time_limit(app: &App, method: &Method, route: &str) -> Duration {
+    match route {
+        // The client's line decides; bodies that come too slowly are ended elsewhere.
+        "/api/chatbots/{id}/documents" if method == Method::POST => UNLIMITED,
+        "/api/sources/{id}/documents/{external_id}" if method == Method::PUT => UNLIMITED,
+        "/api/chat/message" | "/api/chat/inline" => {
+            ANSWER_LIMIT + Duration::from_secs(app.config.llm.total_timeout_s)
+        }
+        _ => ANSWER_LIMIT,
+    }
 }
 
 /// A method's name for logs and metrics. A client may make up any other, and each would be a series of its own for ever.

@@ -37,6 +37,9 @@ struct Readiness {
     database: &'static str,
     #[schema(value_type = String)]
     index: &'static str,
+    /// The store of original files.
+    #[schema(value_type = String)]
+    files: &'static str,
     /// `off`: no embedding model; search goes by keywords alone.
     #[schema(value_type = String)]
     model: &'static str,
@@ -51,7 +54,7 @@ async fn health() -> axum::Json<Health> {
     })
 }
 
-/// Whether the process can do its work now: database, index and embedding model.
+/// Whether the process can do its work now: database, index, files and embedding model.
 #[utoipa::path(get, path = "/ready", tag = "operation", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn ready(State(app): State<App>) -> Response {
     let database = match probe_database(&app).await {
@@ -68,8 +71,15 @@ async fn ready(State(app): State<App>) -> Response {
             "failing"
         }
     };
+    let files = match app.files.check().await {
+        Ok(()) => "ok",
+        Err(error) => {
+            tracing::warn!(error = ?error, "the store of files does not answer");
+            "failing"
+        }
+    };
     let model = if app.embedder.is_some() { "ok" } else { "off" };
-    let ok = database == "ok" && index == "ok" && !app.stopping.is_cancelled();
+    let ok = [database, index, files] == ["ok"; 3] && !app.stopping.is_cancelled();
     let (status, word) = if ok {
         (StatusCode::OK, "ok")
     } else {
@@ -81,6 +91,7 @@ async fn ready(State(app): State<App>) -> Response {
             status: word,
             database,
             index,
+            files,
             model,
         }),
     )

@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::objects::Objects;
+use super::pace;
 use super::problem::Problem;
 use crate::app::App;
 use crate::error::Error;
@@ -94,11 +96,20 @@ pub async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, P
             message: format!("the body is larger than {limit} bytes").into(),
         }
         .into()),
+        Err(error) if pace::is_too_slow(error.as_ref()) => Err(too_slow().into()),
         Err(_) => Err(Error::Malformed {
             code: "body_incomplete",
             message: "the body ended before its announced length".into(),
         }
         .into()),
+    }
+}
+
+/// What a client is told whose body made us wait for too long.
+pub fn too_slow() -> Error {
+    Error::Malformed {
+        code: "body_too_slow",
+        message: "the body came too slowly: nothing for 30 seconds, or less than 4 kB in each second".into(),
     }
 }
 
@@ -130,7 +141,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         .into());
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let parsed = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    let parsed =
+        T::deserialize(Objects(&mut deserializer)).and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| {
         let message = without_type_names(&error.to_string());
         if error.is_data() {
@@ -257,10 +269,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// Items on the page, 1 to 100; 50 unless given.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = "uuid")]
     pub cursor: Option<String>,
 }
 

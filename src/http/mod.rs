@@ -6,6 +6,8 @@ mod envelope;
 pub mod health;
 pub mod idempotency;
 pub mod input;
+mod objects;
+pub mod pace;
 #[cfg(test)]
 mod permissions;
 pub mod problem;

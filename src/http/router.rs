@@ -5,8 +5,10 @@ use axum::extract::State;
 use axum::middleware;
 use axum::routing::get;
 use http::StatusCode;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -55,12 +57,42 @@ fn describe() -> OpenApi {
 
 /// The OpenAPI document of all routes.
 pub fn openapi() -> OpenApi {
-    api().split_for_parts().1
+    let mut document = api().split_for_parts().1;
+    name_idempotency_key(&mut document);
+    document
+}
+
+/// The header that a layer around all routes takes, named where it has an effect.
+fn name_idempotency_key(document: &mut OpenApi) {
+    let header = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "Makes a repeat safe: the same key and body within 24 hours give the same answer once more.",
+        ))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(255)),
+        ))
+        .build();
+    for (path, item) in &mut document.paths.paths {
+        let takes_json = |post: &Operation| matches!(&post.request_body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
+        if let Some(post) = item.post.as_mut().filter(|post| takes_json(post))
+            && !path.starts_with("/api/auth/")
+        {
+            post.parameters
+                .get_or_insert_default()
+                .push(header.clone().into());
+        }
+    }
 }
 
 /// The whole service.
 pub fn router(app: App) -> Router {
-    let (routes, openapi) = api().split_for_parts();
+    let (routes, mut openapi) = api().split_for_parts();
+    name_idempotency_key(&mut openapi);
     let document = serde_json::to_value(&openapi).unwrap_or_default();
     routes
         .route("/metrics", get(metrics))

@@ -13,7 +13,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::Request;
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,7 +24,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tower_http::timeout::TimeoutBody;
+
+use super::pace::Paced;
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -36,9 +36,6 @@ const FIRST_HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that rests is closed after this; longer than what balancers keep theirs for (60 s), so that they close
 /// first and never send into a closing connection. The head of a further request may take as long.
 const IDLE_LIMIT: Duration = Duration::from_secs(75);
-
-/// Longest silence in the middle of a request's body.
-const BODY_SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A client that takes nothing of its answer for this long is gone.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(30);
@@ -219,12 +216,12 @@ async fn attend(
     }
 }
 
-/// A request's body that fails when the client falls silent in the middle of it.
+/// A request's body that fails when the client falls silent in the middle of it, or sends it drop by drop.
 fn bounded(body: Incoming) -> Body {
     if body.is_end_stream() {
         Body::empty()
     } else {
-        Body::new(TimeoutBody::new(BODY_SILENCE_LIMIT, body).map_err(axum::Error::new))
+        Body::new(Paced::new(body))
     }
 }
 

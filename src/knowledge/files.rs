@@ -9,6 +9,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
+use crate::app::Disk;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
 use crate::secrets;
@@ -16,9 +17,13 @@ use crate::secrets;
 /// Files that nothing names are removed at this age: an upload under way names its file only at the end.
 pub(super) const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
+/// The folder of files that are being received.
+const INCOMING: &str = "incoming";
+
 /// Where original files are.
 pub struct FileStore {
     root: PathBuf,
+    disk: Disk,
 }
 
 /// A file that is being received. It lies apart, and is removed on drop unless the store takes it over.
@@ -40,21 +45,35 @@ pub struct StagedFile {
 
 impl FileStore {
     /// Makes the folders where they are absent.
-    pub fn open(data_dir: &Path) -> std::io::Result<Self> {
+    pub fn open(data_dir: &Path, disk: Disk) -> std::io::Result<Self> {
         let root = data_dir.join("files");
-        std::fs::create_dir_all(root.join("incoming"))?;
-        Ok(Self { root })
+        std::fs::create_dir_all(root.join(INCOMING))?;
+        Ok(Self { root, disk })
+    }
+
+    /// Whether the store is there: it has a folder that is made at the start and never removed.
+    pub async fn check(&self) -> Result<()> {
+        check_folder(self.root.join(INCOMING)).await
+    }
+
+    /// Whether this is the store that the tenant's files were put into. A file that is absent from another one says
+    /// nothing of its document.
+    pub async fn check_of(&self, tenant_id: TenantId) -> Result<()> {
+        self.check().await?;
+        check_folder(self.root.join(tenant_id.to_string())).await
     }
 
     /// Begins to receive a file.
     pub async fn receive(&self) -> Result<IncomingFile> {
-        let path = self.root.join("incoming").join(Uuid::now_v7().to_string());
+        self.disk.check_room()?;
+        let path = self.root.join(INCOMING).join(Uuid::now_v7().to_string());
         let file = File::options()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)
-            .await?;
+            .await
+            .map_err(store_error)?;
         Ok(IncomingFile {
             path,
             file,
@@ -70,10 +89,14 @@ impl FileStore {
         let target = self.path(&key)?;
         if let Err(error) = tokio::fs::rename(&staged.incoming.path, &target).await {
             if error.kind() != std::io::ErrorKind::NotFound {
-                return Err(error.into());
+                return Err(store_error(error));
             }
-            tokio::fs::create_dir_all(self.root.join(tenant_id.to_string())).await?;
-            tokio::fs::rename(&staged.incoming.path, &target).await?;
+            tokio::fs::create_dir_all(self.root.join(tenant_id.to_string()))
+                .await
+                .map_err(store_error)?;
+            tokio::fs::rename(&staged.incoming.path, &target)
+                .await
+                .map_err(store_error)?;
         }
         staged.incoming.kept = true;
         Ok(key)
@@ -91,7 +114,7 @@ impl FileStore {
     /// Removes a file; one that is gone already is fine.
     pub async fn remove(&self, key: &str) -> Result<()> {
         match tokio::fs::remove_file(self.path(key)?).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(store_error(error)),
             _ => Ok(()),
         }
     }
@@ -135,7 +158,7 @@ fn list_old(root: &Path) -> Result<Vec<String>> {
             if !metadata.modified()?.elapsed().is_ok_and(|age| age > ORPHAN_AGE) {
                 continue;
             }
-            if name == "incoming" {
+            if name == INCOMING {
                 unless_gone(std::fs::remove_file(file.path()))?;
             } else {
                 keys.push(format!("{name}/{file_name}"));
@@ -143,6 +166,32 @@ fn list_old(root: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(keys)
+}
+
+async fn check_folder(folder: PathBuf) -> Result<()> {
+    let metadata = tokio::fs::metadata(folder)
+        .await
+        .map_err(Error::storage_unavailable)?;
+    if metadata.is_dir() {
+        return Ok(());
+    }
+    Err(Error::storage_unavailable("not a folder"))
+}
+
+/// What a failure of the store means: mostly that it is not there, or not ours to write, at the moment.
+pub(super) fn store_error(error: std::io::Error) -> Error {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound
+        | ErrorKind::NotADirectory
+        | ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::StaleNetworkFileHandle
+        | ErrorKind::TimedOut
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable => Error::storage_unavailable(error),
+        _ => error.into(),
+    }
 }
 
 /// None for what requests removed while the folder was being read.
@@ -163,13 +212,13 @@ impl IncomingFile {
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
         self.size_bytes += bytes.len() as u64;
-        self.file.write_all(bytes).await?;
+        self.file.write_all(bytes).await.map_err(store_error)?;
         Ok(())
     }
 
     /// The file is whole.
     pub async fn finish(mut self) -> Result<StagedFile> {
-        self.file.flush().await?;
+        self.file.flush().await.map_err(store_error)?;
         let content_hash = secrets::hex(self.hash.clone().finish().as_ref());
         let size_bytes = self.size_bytes;
         Ok(StagedFile {
@@ -252,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_not_taken_over_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let files = FileStore::open(folder.path()).expect("the store opens");
+        let files = FileStore::open(folder.path(), Disk::unlimited(folder.path())).expect("the store opens");
         let mut incoming = files.receive().await.expect("a file begins");
         incoming.write(b"half").await.expect("written");
 
@@ -269,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn only_generated_keys_name_a_path() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let files = FileStore::open(folder.path()).expect("the store opens");
+        let files = FileStore::open(folder.path(), Disk::unlimited(folder.path())).expect("the store opens");
 
         for key in [
             "../secrets.key",

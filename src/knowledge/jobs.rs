@@ -79,6 +79,11 @@ impl Job for RemoveDocuments {
 
 async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result<()> {
     let tenant_id = retrieval::TenantId(context.tenant()?.0);
+    // Files first: on a full disk they make the room that the index needs.
+    for key in &job.file_keys {
+        app.files.remove(key).await?;
+    }
+    app.disk.check_room_to_remove()?;
     if !job.document_ids.is_empty() {
         let ids = job
             .document_ids
@@ -107,9 +112,6 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
             .delete_chunks(tenant_id, ids)
             .await
             .map_err(index_error)?;
-    }
-    for key in &job.file_keys {
-        app.files.remove(key).await?;
     }
     Ok(())
 }

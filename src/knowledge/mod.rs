@@ -233,6 +233,11 @@ pub async fn delete_document(
     Ok(())
 }
 
+/// Holds all sources of a chatbot until the transaction ends, so that nothing is written below them.
+pub async fn hold_sources(write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<()> {
+    sources::store::hold_all(write, tenant_id, chatbot_id).await
+}
+
 /// Queues the removal of all that a chatbot knows from index and files, in the transaction that deletes its rows.
 pub async fn remove_all_of_chatbot(
     app: &App,

@@ -1,4 +1,5 @@
-//! Upkeep of all tenants' knowledge: re-indexing after a change of the embedding model, and orphaned files.
+//! Upkeep of all tenants' knowledge: indexing again after a change of the embedding model or the loss of the index, and
+//! orphaned files.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,8 +15,41 @@ use super::indexing;
 /// What a document's row says when it was indexed without an embedding model.
 pub(super) const NO_MODEL: &str = "none";
 
+/// What a document's row says when the index that held it is lost. No model is called so.
+const LOST_MODEL: &str = "(lost)";
+
 /// Documents that one transaction queues.
 const QUEUED_AT_ONCE: i64 = 500;
+
+/// Finds out whether the index is the one that the documents were put into. If not, it was lost, and all of them count as
+/// never embedded: then [`queue_stale_documents`] takes them all.
+pub async fn notice_lost_index(app: &App) -> Result<()> {
+    let Some(generation) = app.index.generation() else {
+        return Ok(());
+    };
+    let mut write = app.db.write(Scope::Operator).await?;
+    let known: Option<String> = on!(write, c => sqlx::query_scalar("select generation from index_generation where id = 1").fetch_optional(c).await)?;
+    if known.as_ref() == Some(&generation) {
+        return Ok(());
+    }
+    on!(write, c => sqlx::query(
+        "insert into index_generation (id, generation) values (1, $1) on conflict (id) do update set generation = excluded.generation",
+    ).bind(&generation).execute(c).await.map(drop))?;
+    let lost: Vec<DocumentId> = on!(write, c => sqlx::query_scalar(
+        "update document
+            set embedding_model = $1
+          where embedding_model is not null
+         returning id",
+    ).bind(LOST_MODEL).fetch_all(c).await)?;
+    write.commit().await?;
+    if !lost.is_empty() {
+        tracing::warn!(
+            documents = lost.len(),
+            "the search index is not the one that these documents were put into: it is filled again, and until then they are not found"
+        );
+    }
+    Ok(())
+}
 
 /// Queues all documents whose indexed version was made with another embedding model than the present one.
 pub async fn queue_stale_documents(app: &App) -> Result<()> {
@@ -50,7 +84,7 @@ pub async fn queue_stale_documents(app: &App) -> Result<()> {
         tracing::info!(
             documents = total,
             model,
-            "the embedding model has changed: documents are indexed again"
+            "documents that this model did not embed into this index are indexed again"
         );
     }
     Ok(())

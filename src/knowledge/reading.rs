@@ -3,7 +3,7 @@
 
 use ingest::ExtractedDocument;
 
-use super::files::StagedFile;
+use super::files::{StagedFile, store_error};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
@@ -66,7 +66,7 @@ pub async fn load(app: &App, file_key: &str) -> Result<ExtractedDocument> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::NotFound("document"));
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(store_error(error)),
     };
     /// Readings from this size on take milliseconds to decode, which must not hold up the other tasks.
     const DECODE_ASIDE_FROM_BYTES: usize = 256 << 10;

@@ -1,25 +1,38 @@
 //! Receiving the files of an upload: streamed to disk, and counted as they come, whatever headers say.
 
-use std::time::Duration;
+mod ration;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::{FromRequest as _, Request};
 use futures::StreamExt as _;
 use http::header;
 
+use self::ration::{RATION_BYTES, Ration};
 use super::NewFile;
 use super::files::{IncomingFile, clean_name};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::http::input;
+use crate::http::pace::is_too_slow;
 
 /// Files of the largest size that one upload may add up to.
 const LARGEST_FILES_IN_UPLOAD: u64 = 10;
 
-/// A client that sends nothing for this long has gone.
-const IDLE: Duration = Duration::from_secs(30);
-
 /// All files of an upload, in their order. On any error nothing of them is left.
-pub(super) async fn files(app: &App, mut multipart: Multipart) -> Result<Vec<NewFile>> {
+pub(super) async fn files(app: &App, request: Request) -> Result<Vec<NewFile>> {
+    let ration = Ration::default();
+    let request = request.map(|body| ration.apply(body));
+    let mut multipart = Multipart::from_request(request, app)
+        .await
+        .map_err(|_| Error::UnsupportedType {
+            code: "unsupported_media_type",
+            message: "send the files as multipart/form-data, each as a part with a file name".into(),
+        })?;
     let mut files = Vec::new();
     let mut total = 0_u64;
     let most_total = app
@@ -27,7 +40,7 @@ pub(super) async fn files(app: &App, mut multipart: Multipart) -> Result<Vec<New
         .server
         .upload_limit_bytes
         .saturating_mul(LARGEST_FILES_IN_UPLOAD);
-    while let Some(field) = within(multipart.next_field()).await? {
+    while let Some(field) = within(&ration, multipart.next_field()).await? {
         if files.len() >= app.config.server.upload_files_limit {
             return Err(Error::TooLarge {
                 code: "too_many_files",
@@ -38,7 +51,7 @@ pub(super) async fn files(app: &App, mut multipart: Multipart) -> Result<Vec<New
                 .into(),
             });
         }
-        let file = one_file(app, field, most_total - total).await?;
+        let file = one_file(app, &ration, field, most_total - total).await?;
         total += file.staged.size_bytes;
         files.push(file);
     }
@@ -49,7 +62,7 @@ pub(super) async fn files(app: &App, mut multipart: Multipart) -> Result<Vec<New
 }
 
 /// Receives one file, counting the bytes as they come.
-async fn one_file(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
+async fn one_file(app: &App, ration: &Ration, mut field: Field<'_>, left_in_upload: u64) -> Result<NewFile> {
     let Some(file_name) = field.file_name().map(clean_name) else {
         if names_a_file(&field) {
             return Err(Error::invalid(
@@ -72,7 +85,7 @@ async fn one_file(app: &App, mut field: Field<'_>, left_in_upload: u64) -> Resul
     };
     let limit = app.config.server.upload_limit_bytes;
     let mut incoming = app.files.receive().await?;
-    while let Some(bytes) = within(field.chunk()).await? {
+    while let Some(bytes) = within(ration, field.chunk()).await? {
         if incoming.size_bytes() + bytes.len() as u64 > limit.min(left_in_upload) {
             let message = if limit <= left_in_upload {
                 format!("{file_name} is larger than {limit} bytes")
@@ -100,16 +113,16 @@ pub(super) async fn body(app: &App, body: Body) -> Result<IncomingFile> {
     let limit = app.config.server.upload_limit_bytes;
     let mut incoming = app.files.receive().await?;
     let mut pieces = body.into_data_stream();
-    let cut_off = |message: &'static str| Error::Malformed {
-        code: "body_incomplete",
-        message: message.into(),
-    };
-    loop {
-        let piece = match tokio::time::timeout(IDLE, pieces.next()).await {
-            Ok(Some(piece)) => piece.map_err(|_| cut_off("the body ended before its announced length"))?,
-            Ok(None) => return Ok(incoming),
-            Err(_) => return Err(cut_off("the body stopped: no data came for 30 seconds")),
-        };
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            if is_too_slow(&error) {
+                return input::too_slow();
+            }
+            Error::Malformed {
+                code: "body_incomplete",
+                message: "the body ended before its announced length".into(),
+            }
+        })?;
         if incoming.size_bytes() + piece.len() as u64 > limit {
             return Err(Error::TooLarge {
                 code: "file_too_large",
@@ -118,6 +131,7 @@ pub(super) async fn body(app: &App, body: Body) -> Result<IncomingFile> {
         }
         incoming.write(&piece).await?;
     }
+    Ok(incoming)
 }
 
 /// Whether the part's header has a file name, readable or not.
@@ -131,19 +145,31 @@ fn names_a_file(field: &Field<'_>) -> bool {
         })
 }
 
-async fn within<T>(part: impl Future<Output = std::result::Result<T, MultipartError>>) -> Result<T> {
-    let malformed = |message: &'static str| Error::Malformed {
-        code: "malformed_upload",
-        message: message.into(),
-    };
-    match tokio::time::timeout(IDLE, part).await {
-        Ok(Ok(part)) => Ok(part),
-        Ok(Err(error)) => {
+/// Waits for the parser within one ration of the body.
+async fn within<T>(
+    ration: &Ration,
+    part: impl Future<Output = std::result::Result<T, MultipartError>>,
+) -> Result<T> {
+    ration.renew();
+    let mut part = pin!(part);
+    let parsed = poll_fn(|context| match part.as_mut().poll(context) {
+        Poll::Pending if ration.is_used_up() => Poll::Ready(None),
+        parsed => parsed.map(Some),
+    });
+    match parsed.await {
+        Some(Ok(part)) => Ok(part),
+        Some(Err(error)) if is_too_slow(&error) => Err(input::too_slow()),
+        Some(Err(error)) => {
             tracing::debug!(error = ?error, "malformed upload");
-            Err(malformed(
-                "the upload is not valid multipart/form-data, or ended too early",
-            ))
+            Err(Error::Malformed {
+                code: "malformed_upload",
+                message: "the upload is not valid multipart/form-data, or ended too early".into(),
+            })
         }
-        Err(_) => Err(malformed("the upload stopped: no data came for 30 seconds")),
+        None => Err(Error::TooLarge {
+            code: "part_headers_too_large",
+            message: format!("what stands before a file in the upload is larger than {RATION_BYTES} bytes")
+                .into(),
+        }),
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP of documents and search.
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use http::{HeaderValue, StatusCode, header};
@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::chunks::routes::{CHUNK_PAGE, ChunkResponse};
+use super::files::store_error;
 use super::reading::{self, KeptAs};
 use super::{Document, DocumentState, Passage, SearchFilter, receive};
 use crate::app::App;
@@ -188,13 +189,7 @@ async fn upload_documents(
 ) -> Result<Response, Problem> {
     // Before a byte is stored: may this caller add to this chatbot at all?
     crate::chatbots::get(&app, access.reach(), chatbot_id).await?;
-    let multipart = Multipart::from_request(request, &app)
-        .await
-        .map_err(|_| Error::UnsupportedType {
-            code: "unsupported_media_type",
-            message: "send the files as multipart/form-data, each as a part with a file name".into(),
-        })?;
-    let files = receive::files(&app, multipart).await?;
+    let files = receive::files(&app, request).await?;
     let documents = super::upload(
         &app,
         access.reach(),
@@ -285,9 +280,10 @@ async fn get_document_file(
         Ok(file) => file,
         // A newer version took its place between the look-up and now.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            app.files.check_of(access.tenant_id).await?;
             return Err(Error::NotFound("document").into());
         }
-        Err(error) => return Err(Error::from(error).into()),
+        Err(error) => return Err(store_error(error).into()),
     };
     let media_type = Format::ALL
         .into_iter()

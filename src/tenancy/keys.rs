@@ -6,6 +6,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::audit::{self, Change, Origin};
+use super::invites;
 use super::role::{KeyScope, Role};
 use crate::app::App;
 use crate::db::{Scope, Write};
@@ -33,6 +34,8 @@ pub struct ApiKey {
     pub hint: String,
     pub scopes: Json<Vec<KeyScope>>,
     pub chatbot_id: Option<ChatbotId>,
+    /// Who made it: kind and id, as in audit lines, or the operator.
+    pub created_by: String,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
     /// Exact to a minute.
@@ -67,17 +70,9 @@ pub async fn create(
     check(&new, now)?;
     let mut write = app.db.write(tenant_id).await?;
     if let Some(chatbot_id) = new.chatbot_id {
-        chatbots::check_exists(&mut write, tenant_id, chatbot_id).await?;
+        chatbots::hold(&mut write, tenant_id, chatbot_id).await?;
     }
-    let (actor_kind, actor_id) = actor.name();
-    let (key, secret) = insert(
-        &mut write,
-        tenant_id,
-        new,
-        &format!("{actor_kind}:{actor_id}"),
-        now,
-    )
-    .await?;
+    let (key, secret) = insert(&mut write, tenant_id, new, &actor.signature(), now).await?;
     let change = Change {
         action: "api_key.create",
         object_kind: "api_key",
@@ -149,6 +144,7 @@ pub(super) async fn insert(
         hint: secret[secret.len() - 4..].to_owned(),
         scopes: Json(scopes),
         chatbot_id: new.chatbot_id,
+        created_by: created_by.to_owned(),
         created_at: now,
         expires_at: new.expires_at,
         last_used_at: None,
@@ -158,7 +154,7 @@ pub(super) async fn insert(
         "insert into api_key (id, tenant_id, name, hint, secret_hash, scopes, chatbot_id, created_by, created_at, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     ).bind(key.id).bind(tenant_id).bind(&key.name).bind(&key.hint).bind(secrets::token_hash(&secret)).bind(&key.scopes)
-     .bind(key.chatbot_id).bind(created_by).bind(now).bind(key.expires_at).execute(c).await.map(drop))?;
+     .bind(key.chatbot_id).bind(&key.created_by).bind(now).bind(key.expires_at).execute(c).await.map(drop))?;
     Ok((key, secret))
 }
 
@@ -166,7 +162,7 @@ pub(super) async fn insert(
 pub async fn list(app: &App, tenant_id: TenantId, page: PageRequest) -> Result<Vec<ApiKey>> {
     let mut conn = app.db.read(tenant_id).await?;
     Ok(on!(conn, c => sqlx::query_as(
-        "select id, name, hint, scopes, chatbot_id, created_at, expires_at, last_used_at, revoked_at
+        "select id, name, hint, scopes, chatbot_id, created_by, created_at, expires_at, last_used_at, revoked_at
            from api_key
           where tenant_id = $1
             and id < $2
@@ -199,7 +195,8 @@ pub async fn revoke(
     write.commit().await
 }
 
-/// Marks the key as revoked; false when it was already. Absent keys are an error.
+/// Marks the key as revoked and withdraws the invitations that were made with it; false when it was revoked already.
+/// Absent keys are an error.
 pub(super) async fn mark_revoked(
     write: &mut Write,
     tenant_id: TenantId,
@@ -213,6 +210,7 @@ pub(super) async fn mark_revoked(
     }
     on!(write, c => sqlx::query("update api_key set revoked_at = $3 where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).bind(now).execute(c).await.map(drop))?;
+    invites::withdraw_all_by(write, tenant_id, &Actor::signature_of_key(id)).await?;
     Ok(true)
 }
 

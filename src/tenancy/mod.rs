@@ -1,7 +1,9 @@
 //! Tenants, their members and API keys, and the record of what was changed by whom.
 
 pub mod audit;
+mod caps;
 pub mod foreign;
+pub mod invites;
 pub mod keys;
 pub mod members;
 pub mod operator;
@@ -21,6 +23,8 @@ use audit::{Change, Origin};
 
 use crate::http::access::Actor;
 
+pub use caps::Caps;
+
 /// Characters in a name of a tenant, key or chatbot.
 pub const MAX_NAME_CHARS: usize = 200;
 
@@ -30,10 +34,12 @@ pub struct Tenant {
     pub id: TenantId,
     pub name: String,
     pub state: TenantState,
-    /// Tokens of a month, all chatbots together; none: unlimited.
+    /// Tokens of a month, all chatbots together, never above the cap; none: unlimited.
     pub monthly_token_limit: Option<i64>,
-    /// Cost of a month in micro-USD, all chatbots together; none: unlimited.
+    /// Cost of a month in micro-USD, all chatbots together, never above the cap; none: unlimited.
     pub monthly_cost_limit_micro_usd: Option<i64>,
+    /// What the operator allows at most.
+    pub caps: Caps,
     pub created_at: DateTime<Utc>,
 }
 
@@ -98,7 +104,7 @@ pub async fn update(
         check_limit(limit.flatten(), field)?;
     }
     let mut write = app.db.write(tenant_id).await?;
-    let before = store::find_tenant(&mut write, tenant_id)
+    let before = store::hold_tenant(&mut write, tenant_id)
         .await?
         .ok_or(Error::NotFound("tenant"))?;
     let mut after = before.clone();
@@ -106,12 +112,13 @@ pub async fn update(
         after.name = name;
     }
     if let Some(limit) = update.monthly_token_limit {
-        after.monthly_token_limit = limit;
+        after.monthly_token_limit = caps::within(limit, before.caps.monthly_tokens, "monthly_token_limit")?;
     }
     if let Some(limit) = update.monthly_cost_limit_micro_usd {
-        after.monthly_cost_limit_micro_usd = limit;
+        let cap = before.caps.monthly_cost_micro_usd;
+        after.monthly_cost_limit_micro_usd = caps::within(limit, cap, "monthly_cost_limit_micro_usd")?;
     }
-    store::update_tenant(&mut write, &after, app.clock.now()).await?;
+    store::update_tenant_settings(&mut write, &after, app.clock.now()).await?;
     let describe = |tenant: &Tenant| {
         serde_json::json!({
             "name": tenant.name,

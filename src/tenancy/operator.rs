@@ -5,10 +5,10 @@ use serde_json::json;
 use super::audit::{self, Change, Origin};
 use super::keys::{self, ApiKey, NewApiKey};
 use super::role::KeyScope;
-use super::{Tenant, TenantState, store};
+use super::{Caps, Tenant, TenantState, caps, store};
 use crate::chatbots;
 use crate::clock::Clock;
-use crate::db::{Db, Scope};
+use crate::db::{Db, Scope, Write};
 use crate::error::{Error, Result};
 use crate::id::{ApiKeyId, TenantId};
 use crate::on;
@@ -16,15 +16,16 @@ use crate::on;
 const ACTOR: (&str, &str) = ("operator", "command line");
 
 /// Opens a tenant with a first key of scope admin.
-pub async fn create_tenant(db: &Db, clock: &dyn Clock, name: &str) -> Result<(Tenant, String)> {
+pub async fn create_tenant(db: &Db, clock: &dyn Clock, name: &str, caps: Caps) -> Result<(Tenant, String)> {
     super::check_name(name, "name")?;
     let now = clock.now();
     let tenant = Tenant {
         id: TenantId::new(),
         name: name.to_owned(),
         state: TenantState::Active,
-        monthly_token_limit: None,
-        monthly_cost_limit_micro_usd: None,
+        monthly_token_limit: caps.monthly_tokens,
+        monthly_cost_limit_micro_usd: caps.monthly_cost_micro_usd,
+        caps,
         created_at: now,
     };
     let mut write = db.write(tenant.id).await?;
@@ -72,7 +73,7 @@ pub async fn create_key(
         .await?
         .ok_or(Error::NotFound("tenant"))?;
     if let Some(chatbot_id) = new.chatbot_id {
-        chatbots::check_exists(&mut write, tenant_id, chatbot_id).await?;
+        chatbots::hold(&mut write, tenant_id, chatbot_id).await?;
     }
     let (key, secret) = keys::insert(&mut write, tenant_id, new, "operator", now).await?;
     let change = Change {
@@ -89,6 +90,20 @@ pub async fn create_key(
 
 /// Ends a key of whichever tenant has it. False when it had ended already.
 pub async fn revoke_key(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<bool> {
+    let (write, _, changed) = begin_revoking(db, clock, id).await?;
+    write.commit().await?;
+    Ok(changed)
+}
+
+/// Ends a key that was made for one use, and leaves no row of it: only the audit log keeps that it was.
+pub async fn discard_key(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<()> {
+    let (mut write, tenant_id, _) = begin_revoking(db, clock, id).await?;
+    on!(write, c => sqlx::query("delete from api_key where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    write.commit().await
+}
+
+async fn begin_revoking(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<(Write, TenantId, bool)> {
     let now = clock.now();
     let mut conn = db.read(Scope::Operator).await?;
     let tenant_id: Option<TenantId> = on!(conn, c => sqlx::query_scalar("select tenant_id from api_key where id = $1").bind(id).fetch_optional(c).await)?;
@@ -106,23 +121,21 @@ pub async fn revoke_key(db: &Db, clock: &dyn Clock, id: ApiKeyId) -> Result<bool
         };
         audit::record_as(&mut write, tenant_id, ACTOR, &Origin::default(), change, now).await?;
     }
-    write.commit().await?;
-    Ok(changed)
+    Ok((write, tenant_id, changed))
 }
 
 /// Suspends a tenant, which closes it to all its credentials at once, or opens it again. False when it was so already.
 pub async fn set_state(db: &Db, clock: &dyn Clock, id: TenantId, state: TenantState) -> Result<bool> {
     let now = clock.now();
     let mut write = db.write(id).await?;
-    let mut tenant = store::find_tenant(&mut write, id)
+    let tenant = store::hold_tenant(&mut write, id)
         .await?
         .ok_or(Error::NotFound("tenant"))?;
     if tenant.state == state {
         return Ok(false);
     }
     let before = json!({ "state": tenant.state.name() });
-    tenant.state = state;
-    store::update_tenant(&mut write, &tenant, now).await?;
+    store::update_tenant_state(&mut write, id, state, now).await?;
     let change = Change {
         action: "tenant.set_state",
         object_kind: "tenant",
@@ -133,6 +146,54 @@ pub async fn set_state(db: &Db, clock: &dyn Clock, id: TenantId, state: TenantSt
     audit::record_as(&mut write, id, ACTOR, &Origin::default(), change, now).await?;
     write.commit().await?;
     Ok(true)
+}
+
+/// What is to become of a cap; `Some(None)`: there is none any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CapChange {
+    pub monthly_tokens: Option<Option<i64>>,
+    pub monthly_cost_micro_usd: Option<Option<i64>>,
+}
+
+/// Changes what a tenant may use in a month at most, and with it the limits that it set itself. Returns the tenant as
+/// it is then.
+pub async fn set_caps(db: &Db, clock: &dyn Clock, id: TenantId, change: CapChange) -> Result<Tenant> {
+    super::check_limit(change.monthly_tokens.flatten(), "tokens")?;
+    super::check_limit(change.monthly_cost_micro_usd.flatten(), "cost-micro-usd")?;
+    let now = clock.now();
+    let mut write = db.write(id).await?;
+    let before = store::hold_tenant(&mut write, id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))?;
+    let mut after = before.clone();
+    if let Some(cap) = change.monthly_tokens {
+        after.monthly_token_limit = caps::moved(before.monthly_token_limit, before.caps.monthly_tokens, cap);
+        after.caps.monthly_tokens = cap;
+    }
+    if let Some(cap) = change.monthly_cost_micro_usd {
+        let limit = before.monthly_cost_limit_micro_usd;
+        after.monthly_cost_limit_micro_usd = caps::moved(limit, before.caps.monthly_cost_micro_usd, cap);
+        after.caps.monthly_cost_micro_usd = cap;
+    }
+    store::update_tenant_caps(&mut write, &after, now).await?;
+    let describe = |tenant: &Tenant| {
+        json!({
+            "monthly_token_cap": tenant.caps.monthly_tokens,
+            "monthly_cost_cap_micro_usd": tenant.caps.monthly_cost_micro_usd,
+            "monthly_token_limit": tenant.monthly_token_limit,
+            "monthly_cost_limit_micro_usd": tenant.monthly_cost_limit_micro_usd,
+        })
+    };
+    let change = Change {
+        action: "tenant.set_caps",
+        object_kind: "tenant",
+        object_id: id.to_string(),
+        before: Some(describe(&before)),
+        after: Some(describe(&after)),
+    };
+    audit::record_as(&mut write, id, ACTOR, &Origin::default(), change, now).await?;
+    write.commit().await?;
+    Ok(after)
 }
 
 /// Whether this installation has any tenant.

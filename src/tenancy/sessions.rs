@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::audit::{self, Change, Origin};
 use super::role::Role;
-use super::{Tenant, TenantState, password, store};
+use super::{Caps, Tenant, TenantState, password, store};
 use crate::app::App;
 use crate::db::{Conn, Scope, Write};
 use crate::error::{Error, Result};
@@ -78,12 +78,14 @@ pub async fn sign_up(
     let now = app.clock.now();
     let account_id = AccountId::new();
     let member_id = MemberId::new();
+    let caps = Caps::of_new_tenants(&app.config.limits);
     let tenant = Tenant {
         id: TenantId::new(),
         name: tenant_name,
         state: TenantState::Active,
-        monthly_token_limit: None,
-        monthly_cost_limit_micro_usd: None,
+        monthly_token_limit: caps.monthly_tokens,
+        monthly_cost_limit_micro_usd: caps.monthly_cost_micro_usd,
+        caps,
         created_at: now,
     };
     let mut write = app.db.write(Scope::Operator).await?;
@@ -141,11 +143,14 @@ pub async fn log_in(app: &App, email: &str, password: String, tenant_id: Option<
         Err(_) => None,
     };
     let (account_id, password_hash) = account.unzip();
-    let verified = password::verify(password, password_hash).await?;
-    let Some(account_id) = account_id.filter(|_| verified) else {
+    let verified = password::verify(password, password_hash.clone()).await?;
+    let (Some(account_id), Some(password_hash), true) = (account_id, password_hash, verified) else {
         return Err(wrong_login());
     };
     let mut write = app.db.write(Scope::Operator).await?;
+    if !store::hold_password(&mut write, account_id, &password_hash).await? {
+        return Err(wrong_login());
+    }
     let login = open_for_account(app, &mut write, account_id, tenant_id)
         .await?
         .ok_or_else(wrong_login)?;
@@ -339,16 +344,22 @@ pub async fn change_password(app: &App, caller: &Caller, current: String, new: S
         });
     };
     password::check(&new)?;
-    let hash = store::find_password_hash(&mut app.db.read(Scope::Operator).await?, *account_id).await?;
-    if !password::verify(current, hash).await? {
-        return Err(Error::Forbidden {
-            code: "wrong_password",
-            message: "the current password is wrong".into(),
-        });
+    let wrong = || Error::Forbidden {
+        code: "wrong_password",
+        message: "the current password is wrong".into(),
+    };
+    let present = store::find_password_hash(&mut app.db.read(Scope::Operator).await?, *account_id)
+        .await?
+        .ok_or_else(wrong)?;
+    if !password::verify(current, Some(present.clone())).await? {
+        return Err(wrong());
     }
     let hash = password::hash(new).await?;
     let now = app.clock.now();
     let mut write = app.db.write(Scope::Operator).await?;
+    if !store::hold_password(&mut write, *account_id, &present).await? {
+        return Err(wrong());
+    }
     store::update_password(&mut write, *account_id, &hash, now).await?;
     end_account_sessions(&mut write, *account_id, now).await?;
     write.commit().await

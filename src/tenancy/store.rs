@@ -3,12 +3,12 @@
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::members::{Invite, MemberView};
+use super::members::MemberView;
 use super::role::Role;
-use super::{Tenant, TenantState};
-use crate::db::Conn;
+use super::{Caps, Tenant, TenantState};
+use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
-use crate::id::{AccountId, InviteId, MemberId, TenantId};
+use crate::id::{AccountId, MemberId, TenantId};
 use crate::on;
 
 #[derive(FromRow)]
@@ -18,6 +18,8 @@ struct TenantRow {
     state: String,
     monthly_token_limit: Option<i64>,
     monthly_cost_limit_micro_usd: Option<i64>,
+    monthly_token_cap: Option<i64>,
+    monthly_cost_cap_micro_usd: Option<i64>,
     created_at: DateTime<Utc>,
 }
 
@@ -35,46 +37,92 @@ impl From<TenantRow> for Tenant {
             state,
             monthly_token_limit: row.monthly_token_limit,
             monthly_cost_limit_micro_usd: row.monthly_cost_limit_micro_usd,
+            caps: Caps {
+                monthly_tokens: row.monthly_token_cap,
+                monthly_cost_micro_usd: row.monthly_cost_cap_micro_usd,
+            },
             created_at: row.created_at,
         }
     }
 }
 
+/// The columns of a tenant, in every statement that reads whole ones.
+macro_rules! select_tenant {
+    ($rest:literal) => {
+        concat!(
+            "select id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, monthly_token_cap,
+                    monthly_cost_cap_micro_usd, created_at
+               from tenant ",
+            $rest
+        )
+    };
+}
+
 pub(super) async fn find_tenant(conn: &mut Conn, id: TenantId) -> Result<Option<Tenant>> {
-    let row: Option<TenantRow> = on!(conn, c => sqlx::query_as(
-        "select id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at
-           from tenant
-          where id = $1",
-    ).bind(id).fetch_optional(c).await)?;
+    let row: Option<TenantRow> =
+        on!(conn, c => sqlx::query_as(select_tenant!("where id = $1")).bind(id).fetch_optional(c).await)?;
+    Ok(row.map(Tenant::from))
+}
+
+/// The tenant, which nobody else changes until the transaction ends. SQLite has one writer anyway.
+pub(super) async fn hold_tenant(write: &mut Write, id: TenantId) -> Result<Option<Tenant>> {
+    if !write.is_postgres() {
+        return find_tenant(write, id).await;
+    }
+    let row: Option<TenantRow> = on!(write, c => sqlx::query_as(select_tenant!("where id = $1 for no key update"))
+        .bind(id).fetch_optional(c).await)?;
     Ok(row.map(Tenant::from))
 }
 
 pub(super) async fn list_tenants(conn: &mut Conn) -> Result<Vec<Tenant>> {
-    let rows: Vec<TenantRow> = on!(conn, c => sqlx::query_as(
-        "select id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at
-           from tenant
-          order by created_at, id",
-    ).fetch_all(c).await)?;
+    let rows: Vec<TenantRow> =
+        on!(conn, c => sqlx::query_as(select_tenant!("order by created_at, id")).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Tenant::from).collect())
 }
 
 pub(super) async fn insert_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<()> {
     on!(conn, c => sqlx::query(
-        "insert into tenant (id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $6)",
+        "insert into tenant (id, name, state, monthly_token_limit, monthly_cost_limit_micro_usd, monthly_token_cap,
+                             monthly_cost_cap_micro_usd, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
     ).bind(tenant.id).bind(&tenant.name).bind(tenant.state.name()).bind(tenant.monthly_token_limit)
-     .bind(tenant.monthly_cost_limit_micro_usd).bind(tenant.created_at).execute(c).await.map(drop))?;
+     .bind(tenant.monthly_cost_limit_micro_usd).bind(tenant.caps.monthly_tokens).bind(tenant.caps.monthly_cost_micro_usd)
+     .bind(tenant.created_at).execute(c).await.map(drop))?;
     Ok(())
 }
 
-pub(super) async fn update_tenant(conn: &mut Conn, tenant: &Tenant, now: DateTime<Utc>) -> Result<()> {
-    on!(conn, c => sqlx::query(
+/// Writes what the tenant's own people may change. Its state is the operator's, see [`update_tenant_state`].
+pub(super) async fn update_tenant_settings(
+    write: &mut Write,
+    tenant: &Tenant,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
         "update tenant
-            set name = $2, state = $3, monthly_token_limit = $4, monthly_cost_limit_micro_usd = $5, updated_at = $6
+            set name = $2, monthly_token_limit = $3, monthly_cost_limit_micro_usd = $4, updated_at = $5
           where id = $1",
-    ).bind(tenant.id).bind(&tenant.name).bind(tenant.state.name()).bind(tenant.monthly_token_limit)
-     .bind(tenant.monthly_cost_limit_micro_usd).bind(now).execute(c).await.map(drop))?;
+    ).bind(tenant.id).bind(&tenant.name).bind(tenant.monthly_token_limit).bind(tenant.monthly_cost_limit_micro_usd)
+     .bind(now).execute(c).await.map(drop))?;
     Ok(())
+}
+
+pub(super) async fn update_tenant_state(
+    write: &mut Write,
+    id: TenantId,
+    state: TenantState,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update tenant set state = $2, updated_at = $3 where id = $1")
+        .bind(id).bind(state.name()).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Writes the operator's caps, with the tenant's own limits as they are within them.
+pub(super) async fn update_tenant_caps(write: &mut Write, tenant: &Tenant, now: DateTime<Utc>) -> Result<()> {
+    on!(write, c => sqlx::query("update tenant set monthly_token_cap = $2, monthly_cost_cap_micro_usd = $3 where id = $1")
+        .bind(tenant.id).bind(tenant.caps.monthly_tokens).bind(tenant.caps.monthly_cost_micro_usd)
+        .execute(c).await.map(drop))?;
+    update_tenant_settings(write, tenant, now).await
 }
 
 /// An account's id and password hash, by its e-mail address in lower case.
@@ -88,6 +136,20 @@ pub(super) async fn find_password_hash(conn: &mut Conn, id: AccountId) -> Result
     Ok(
         on!(conn, c => sqlx::query_scalar("select password_hash from account where id = $1").bind(id).fetch_optional(c).await)?,
     )
+}
+
+/// Whether the account's password is still the one behind `password_hash`; it stays so until the transaction ends.
+///
+/// Checking a password takes too long for a transaction, so what hangs on the check asks this again within its own.
+pub(super) async fn hold_password(write: &mut Write, id: AccountId, password_hash: &str) -> Result<bool> {
+    let statement = if write.is_postgres() {
+        "select password_hash from account where id = $1 for no key update"
+    } else {
+        "select password_hash from account where id = $1"
+    };
+    let present: Option<String> =
+        on!(write, c => sqlx::query_scalar(statement).bind(id).fetch_optional(c).await)?;
+    Ok(present.as_deref() == Some(password_hash))
 }
 
 pub(super) async fn insert_account(
@@ -226,36 +288,4 @@ pub(super) async fn update_member_role(
 pub(super) async fn delete_member(conn: &mut Conn, tenant_id: TenantId, id: MemberId) -> Result<()> {
     on!(conn, c => sqlx::query("delete from member where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())
-}
-
-pub(super) async fn insert_invite(
-    conn: &mut Conn,
-    invite: &Invite,
-    token_hash: &str,
-    created_by: &str,
-) -> Result<()> {
-    on!(conn, c => sqlx::query(
-        "insert into invite (id, tenant_id, email, role, token_hash, created_by, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-    ).bind(invite.id).bind(invite.tenant_id).bind(&invite.email).bind(invite.role.name()).bind(token_hash)
-     .bind(created_by).bind(invite.created_at).bind(invite.expires_at).execute(c).await.map(drop))?;
-    Ok(())
-}
-
-/// Marks an open invitation as accepted and returns it; `None` when the token opens nothing (any more).
-pub(super) async fn accept_invite(
-    conn: &mut Conn,
-    token_hash: &str,
-    now: DateTime<Utc>,
-) -> Result<Option<(InviteId, TenantId, String, Role)>> {
-    let row: Option<(InviteId, TenantId, String, String)> = on!(conn, c => sqlx::query_as(
-        "update invite
-            set accepted_at = $2
-          where token_hash = $1
-            and accepted_at is null
-            and expires_at > $2
-         returning id, tenant_id, email, role",
-    ).bind(token_hash).bind(now).fetch_optional(c).await)?;
-    row.map(|(id, tenant_id, email, role)| Ok((id, tenant_id, email, parse_role(&role)?)))
-        .transpose()
 }

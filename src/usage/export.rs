@@ -135,7 +135,8 @@ fn finish(writer: csv::Writer<Vec<u8>>) -> Result<Bytes> {
 
 /// A text as a cell that no spreadsheet takes for a formula.
 fn text_cell(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    // The wide forms too: spreadsheets of East Asia read them alike.
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']) {
         format!("'{text}")
     } else {
         text.to_owned()
@@ -178,7 +179,9 @@ mod tests {
 
     #[test]
     fn a_text_that_looks_like_a_formula_is_only_text() {
-        for model in ["=1+1", "+1", "-1", "@sum(a1)", "\t=1", "\r=1"] {
+        for model in [
+            "=1+1", "+1", "-1", "@sum(a1)", "\t=1", "\r=1", "＝1+1", "＋1", "－1", "＠a",
+        ] {
             let records = read(&rows(&[line(model)]).expect("CSV"));
             assert_eq!(records[0].get(4), Some(format!("'{model}").as_str()));
         }

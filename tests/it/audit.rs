@@ -54,6 +54,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/keys", "api_key.create"),
     ("DELETE /api/keys/{id}", "api_key.revoke"),
     ("POST /api/members", "member.invite"),
+    ("DELETE /api/invites/{id}", "member.withdraw_invite"),
     ("PATCH /api/members/{id}", "member.change_role"),
     ("DELETE /api/members/{id}", "member.remove"),
     ("PATCH /api/tenant", "tenant.update"),
@@ -120,6 +121,7 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         run,
         chunk,
         exclusion,
+        tenant.open_invite("invited@example.com").await,
     ])
 }
 

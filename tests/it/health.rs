@@ -19,7 +19,7 @@ async fn a_service_that_can_work_says_so_part_by_part() {
     );
     assert_eq!(
         get(&service, "/ready").await.expect(200).json(),
-        json!({ "status": "ok", "database": "ok", "index": "ok", "model": "ok" })
+        json!({ "status": "ok", "database": "ok", "index": "ok", "files": "ok", "model": "ok" })
     );
 }
 

@@ -19,6 +19,7 @@ const LISTS: &[&str] = &[
     "/api/conversations",
     "/api/keys",
     "/api/members",
+    "/api/invites",
     "/api/jobs",
     "/api/audit",
     "/api/usage",
@@ -57,6 +58,7 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         .bring(&format!("staff@{name}.example"), "admin")
         .await
         .member_id;
+    let invite = tenant.open_invite(&format!("invited@{name}.example")).await;
     let jobs = tenant.get("/api/jobs").await.expect(200).json();
     let job = jobs["items"][0]["id"]
         .as_str()
@@ -77,6 +79,7 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         run,
         chunk,
         exclusion,
+        invite,
     ])
 }
 

@@ -165,3 +165,69 @@ async fn a_stolen_session_cannot_guess_the_password_without_end() {
     );
     assert!(reply.headers.contains_key("retry-after"));
 }
+
+/// Accepts an invitation from an address, as the trusted proxy on loopback tells it.
+async fn accept_from(service: &TestApp, host: u8, token: &str, password: &str) -> Reply {
+    let request = service
+        .request(Method::POST, "/api/auth/accept-invite", None)
+        .header("x-forwarded-for", Ipv4Addr::new(192, 0, 2, host).to_string());
+    Reply::read(
+        request
+            .json(&json!({ "token": token, "password": password }))
+            .send()
+            .await
+            .expect("an answer"),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn an_invitation_is_no_way_to_guess_the_password_of_whoever_it_names() {
+    let service = TestOptions::default()
+        .set("server.trusted_proxies", "127.0.0.1")
+        .start()
+        .await;
+    service.sign_up("victim@example.com", "Engines").await;
+    let attacker = service.sign_up("mallory@example.com", "Traps").await;
+
+    let first = attacker.invite("victim@example.com", "viewer").await;
+    for host in 0..5 {
+        assert_eq!(
+            accept_from(&service, host, &first, "a wrong guess").await.status,
+            401
+        );
+    }
+    assert_eq!(
+        accept_from(&service, 5, &first, PASSWORD).await.status,
+        401,
+        "after five wrong ones the invitation is spent"
+    );
+    let second = attacker.invite("victim@example.com", "viewer").await;
+    for host in 10..15 {
+        assert_eq!(
+            accept_from(&service, host, &second, "a wrong guess").await.status,
+            401
+        );
+    }
+    let third = attacker.invite("victim@example.com", "viewer").await;
+
+    let reply = accept_from(&service, 99, &third, PASSWORD).await;
+
+    assert_eq!(
+        (reply.status.as_u16(), reply.code().as_str()),
+        (429, "rate_limited"),
+        "these were attempts at the account, from wherever they came"
+    );
+    assert_eq!(
+        log_in_from(
+            &service,
+            Ipv4Addr::new(192, 0, 2, 200),
+            "victim@example.com",
+            PASSWORD
+        )
+        .await
+        .status,
+        429,
+        "and logins count together with them"
+    );
+}

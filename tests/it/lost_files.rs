@@ -70,3 +70,42 @@ async fn a_page_whose_file_is_lost_is_read_anew_by_the_next_sync() {
         "{run:?}"
     );
 }
+
+#[tokio::test]
+async fn a_store_of_files_that_is_not_there_is_an_outage_and_no_documents_fault() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let taken = desk.upload(&[("a.txt", b"Words.")]).await.expect(202).json();
+    let id = taken["items"][0]["id"].as_str().expect("an id");
+    let (files, away) = (service.data_dir().join("files"), service.data_dir().join("away"));
+    std::fs::rename(&files, &away).expect("moved");
+
+    let refused = desk.upload(&[("b.txt", b"Other words.")]).await.expect(503);
+    service.drain_jobs().await;
+
+    assert_eq!(refused.code(), "storage_unavailable");
+    assert!(refused.headers.contains_key("retry-after"));
+    let ready = service
+        .send(reqwest::Method::GET, "/ready", None, None)
+        .await
+        .expect(503);
+    assert_eq!(ready.json()["files"], "failing");
+    assert_ne!(desk.document(id).await["state"], "failed");
+
+    // Another store in its place, as of a process with a data folder of its own.
+    std::fs::create_dir_all(files.join("incoming")).expect("made");
+    service.clock.advance(chrono::TimeDelta::minutes(5));
+    service.drain_jobs().await;
+    assert_ne!(desk.document(id).await["state"], "failed");
+
+    std::fs::remove_dir_all(&files).expect("removed");
+    std::fs::rename(&away, &files).expect("moved back");
+    service.clock.advance(chrono::TimeDelta::minutes(5));
+    service.drain_jobs().await;
+    assert_eq!(desk.document(id).await["state"], "indexed");
+    service
+        .send(reqwest::Method::GET, "/ready", None, None)
+        .await
+        .expect(200);
+}

@@ -259,6 +259,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         run,
         chunk,
         exclusion,
+        acme.open_invite("invited@example.com").await,
     ]);
 
     // Reads first, deletions last: each finds what it needs.

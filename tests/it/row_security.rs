@@ -10,7 +10,14 @@ use crate::harness::app::{Tenant, TestApp, engine};
 
 /// Tables without a tenant's rows: only the operator sees accounts and schedules, and the migrations' own list and
 /// the job clock hold nothing of anybody.
-const SHARED: &[&str] = &["_sqlx_migrations", "account", "job_clock", "schedule", "tenant"];
+const SHARED: &[&str] = &[
+    "_sqlx_migrations",
+    "account",
+    "index_generation",
+    "job_clock",
+    "schedule",
+    "tenant",
+];
 
 fn pool(service: &TestApp) -> &PgPool {
     match &service.app.db {

@@ -43,6 +43,12 @@ pub trait Index: Send + Sync + 'static {
     /// Whether the index can answer at this moment; for readiness checks, so it must be cheap.
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>>;
 
+    /// Names this making of the storage: another name than at the last start means that what was stored then is lost.
+    /// `None` where the storage is no less safe than the rows.
+    fn generation(&self) -> Option<String> {
+        None
+    }
+
     /// Finishes what runs, writes everything down and lets go of the storage. Later calls are `Unavailable`.
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>>;
 }

@@ -103,12 +103,12 @@ impl Desk {
         Ok(desk)
     }
 
-    /// Revokes the key that was made, and stops what runs here.
+    /// Discards the key that was made, and stops what runs here.
     pub(super) async fn close(mut self) {
         if let (Some(db), Some(id)) = (&self.db, self.own_key)
-            && let Err(error) = operator::revoke_key(db, &SystemClock, id).await
+            && let Err(error) = operator::discard_key(db, &SystemClock, id).await
         {
-            tracing::warn!(error = ?error, key.id = %id, "cannot revoke the key of this command; it ends by itself within a day");
+            tracing::warn!(error = ?error, key.id = %id, "cannot discard the key of this command; it ends by itself within a day");
         }
         match self.here.take() {
             Some(mut here) => {

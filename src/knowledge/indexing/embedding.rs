@@ -54,6 +54,7 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
             vector,
         })
         .collect();
+    app.disk.check_room()?;
     app.index
         .upsert(retrieval::TenantId(payer.tenant_id.0), points)
         .await

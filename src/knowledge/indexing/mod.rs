@@ -20,6 +20,7 @@ use ingest::{ExtractError, ExtractedDocument, Format, Hints};
 use self::batch::Batch;
 pub(super) use self::store::fail_unfinished;
 use super::chunks::{self, Chunking, Edits};
+use super::files::store_error;
 use super::jobs::{IndexDocuments, RemoveDocuments};
 use super::reading::{self, KeptAs};
 use super::search::index_error;
@@ -223,7 +224,7 @@ async fn read(app: &App, tenant_id: TenantId, work: &Work) -> Result<std::result
     }
     let path = app.files.path(&work.file_key)?;
     match read_file(app, work, &path).await {
-        Err(ExtractError::Unavailable) if !tokio::fs::try_exists(&path).await? => {
+        Err(ExtractError::Unavailable) if !tokio::fs::try_exists(&path).await.map_err(store_error)? => {
             judge_absent_file(app, tenant_id, work).await.map(Err)
         }
         read => Ok(read.map_err(Unread::Verdict)),
@@ -255,6 +256,8 @@ async fn judge_absent_file(app: &App, tenant_id: TenantId, work: &Work) -> Resul
     if present.as_ref() != Some(&work.file_key) {
         return Ok(Unread::Superseded);
     }
+    // Where the whole store is not there, none of its documents is at fault.
+    app.files.check_of(tenant_id).await?;
     tracing::error!(document.id = %work.id, "the file of a document is gone");
     Ok(Unread::FileLost)
 }

@@ -115,8 +115,8 @@ async fn create(
     actor: &Actor,
     origin: &Origin,
 ) -> Result<Source> {
+    reach.check_chatbot(chatbot_id)?;
     let mut write = app.db.write(reach.tenant_id).await?;
-    chatbots::find(&mut write, reach, chatbot_id).await?;
     let (source, _) = create_in(app, &mut write, reach, chatbot_id, new, actor, origin).await?;
     write.commit().await?;
     app.wake_workers();
@@ -139,10 +139,12 @@ async fn crawl(
         website: Some(website),
         ..SettingsInput::default()
     };
+    reach.check_chatbot(chatbot_id)?;
     let mut write = app.db.write(reach.tenant_id).await?;
-    chatbots::find(&mut write, reach, chatbot_id).await?;
     // Asked twice at once, it makes one source.
-    super::store::hold_upload_source(&mut write, reach.tenant_id, chatbot_id).await?;
+    super::store::hold_upload_source(&mut write, reach.tenant_id, chatbot_id)
+        .await?
+        .ok_or(Error::NotFound("chatbot"))?;
     let known = store::find_website(&mut write, reach.tenant_id, chatbot_id, &url).await?;
     let (source, run) = match known {
         None => {
@@ -189,6 +191,7 @@ async fn create_in(
     actor: &Actor,
     origin: &Origin,
 ) -> Result<(Source, Option<SyncRun>)> {
+    app.disk.check_room()?;
     let now = app.clock.now();
     let (settings, secrets) = new.settings.make(app, new.kind)?;
     connection::check(None, &settings, actor)?;
@@ -197,7 +200,9 @@ async fn create_in(
     let id = SourceId::new();
     let next_run_at = next_run_at(new.kind, new.schedule.as_ref(), id, now)?;
     // Until the transaction ends, nobody else makes a source of this chatbot.
-    super::store::hold_upload_source(write, reach.tenant_id, chatbot_id).await?;
+    super::store::hold_upload_source(write, reach.tenant_id, chatbot_id)
+        .await?
+        .ok_or(Error::NotFound("chatbot"))?;
     if store::count(write, reach.tenant_id, chatbot_id).await? >= app.config.limits.sources_per_chatbot {
         return Err(Error::conflict(
             "too_many_sources",

@@ -88,6 +88,15 @@ pub async fn hold(write: &mut Write, reach: Reach, id: SourceId) -> Result<Optio
     row.map(Source::try_from).transpose()
 }
 
+/// Holds the rows of all of a chatbot's sources until the transaction ends. SQLite has one writer anyway.
+pub async fn hold_all(write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<()> {
+    if write.is_postgres() {
+        on!(write, c => sqlx::query("select id from source where tenant_id = $1 and chatbot_id = $2 order by id for update")
+            .bind(tenant_id).bind(chatbot_id).execute(c).await.map(drop))?;
+    }
+    Ok(())
+}
+
 /// A page of a chatbot's sources, newest first, with one more than the page when there is a next one.
 pub async fn list(
     conn: &mut Conn,

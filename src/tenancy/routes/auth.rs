@@ -17,7 +17,7 @@ use crate::http::rate::{Bucket, Meter};
 use crate::id::{MemberId, TenantId};
 use crate::tenancy::role::Role;
 use crate::tenancy::sessions::Login;
-use crate::tenancy::{members, sessions};
+use crate::tenancy::{invites, sessions};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -132,7 +132,8 @@ impl From<Login> for LoginResponse {
     }
 }
 
-/// Opens a tenant with its first member, an owner, who is logged in at once.
+/// Opens a tenant with its first member, an owner, who is logged in at once. An address that has an account is told so;
+/// attempts are counted by client address.
 #[utoipa::path(
     post,
     path = "/api/auth/signup",
@@ -225,7 +226,12 @@ async fn accept_invite(
     Json(request): Json<AcceptInviteRequest>,
 ) -> Result<axum::Json<LoginResponse>, Problem> {
     stranger.charge_attempt(&app, None)?;
-    let login = members::accept(&app, &request.token, request.password, &stranger.origin).await?;
+    let email = invites::find_email(&app, &request.token).await?;
+    if let Some(email) = &email {
+        // An invitation for an address that has an account guesses that account's password.
+        stranger.charge_account(&app, email)?;
+    }
+    let login = invites::accept(&app, &request.token, email, request.password, &stranger.origin).await?;
     Ok(axum::Json(login.into()))
 }
 

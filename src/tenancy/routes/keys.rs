@@ -37,6 +37,8 @@ struct KeyResponse {
     scopes: Vec<KeyScope>,
     /// The one chatbot that the key is restricted to; null: all.
     chatbot_id: Option<ChatbotId>,
+    /// Who made it: `member:` or `api_key:` with the id, `external:` with the subject, or `operator`.
+    created_by: String,
     created_at: DateTime<Utc>,
     /// Null: never.
     expires_at: Option<DateTime<Utc>>,
@@ -54,6 +56,7 @@ impl From<ApiKey> for KeyResponse {
             hint: key.hint,
             scopes: key.scopes.0,
             chatbot_id: key.chatbot_id,
+            created_by: key.created_by,
             created_at: key.created_at,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,

@@ -1,6 +1,5 @@
-//! `/api/members`: who belongs to the tenant, inviting, changing roles, removing.
+//! `/api/members`: who belongs to the tenant, changing roles, removing.
 
-use axum::Extension;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
@@ -11,16 +10,15 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::http::access::AdminAccess;
-use crate::http::idempotency::ShownOnce;
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
-use crate::id::{InviteId, MemberId};
+use crate::id::MemberId;
 use crate::tenancy::members::{self, MemberView};
 use crate::tenancy::role::Role;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(list_members, invite_member))
+        .routes(routes!(list_members))
         .routes(routes!(change_role, remove_member))
 }
 
@@ -42,26 +40,6 @@ impl From<MemberView> for MemberResponse {
             created_at: member.created_at,
         }
     }
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct InviteMemberRequest {
-    #[schema(format = "email", max_length = 254)]
-    email: String,
-    /// At most the inviter's own.
-    role: Role,
-}
-
-/// An invitation. Its token is shown here and never again.
-#[derive(Serialize, ToSchema)]
-struct InviteResponse {
-    id: InviteId,
-    email: String,
-    role: Role,
-    expires_at: DateTime<Utc>,
-    /// To be handed to the invited person, who gives it to `/api/auth/accept-invite`. Works once.
-    token: String,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -96,42 +74,6 @@ async fn list_members(
         members::page_key,
         MemberResponse::from,
     )))
-}
-
-/// Invites someone to become a member.
-#[utoipa::path(
-    post,
-    path = "/api/members",
-    tag = "members",
-    request_body = InviteMemberRequest,
-    security(("bearer" = ["admin"])),
-    responses(
-        (status = 201, description = "The invitation with its token", body = InviteResponse),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-    ),
-)]
-async fn invite_member(
-    access: AdminAccess,
-    State(app): State<App>,
-    Json(request): Json<InviteMemberRequest>,
-) -> Result<(StatusCode, Extension<ShownOnce>, axum::Json<InviteResponse>), Problem> {
-    let (invite, token) = members::invite(
-        &app,
-        access.tenant_id,
-        &request.email,
-        request.role,
-        &access.actor,
-        &access.origin,
-    )
-    .await?;
-    let response = InviteResponse {
-        id: invite.id,
-        email: invite.email,
-        role: invite.role,
-        expires_at: invite.expires_at,
-        token,
-    };
-    Ok((StatusCode::CREATED, Extension(ShownOnce), axum::Json(response)))
 }
 
 /// Gives a member another role. The tenant's last owner stays one.

@@ -1,6 +1,7 @@
-//! HTTP of this room: `/api/auth`, `/api/me`, `/api/tenant`, `/api/members`, `/api/keys`, `/api/audit`.
+//! HTTP of this room: `/api/auth`, `/api/me`, `/api/tenant`, `/api/members`, `/api/invites`, `/api/keys`, `/api/audit`.
 
 mod auth;
+mod invites;
 mod keys;
 mod members;
 mod tenant;
@@ -15,5 +16,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(auth::routes())
         .merge(tenant::routes())
         .merge(members::routes())
+        .merge(invites::routes())
         .merge(keys::routes())
 }

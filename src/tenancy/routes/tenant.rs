@@ -86,6 +86,10 @@ struct TenantResponse {
     monthly_token_limit: Option<i64>,
     /// Millionths of a US dollar in a month, all chatbots together; null: unlimited.
     monthly_cost_limit_micro_usd: Option<i64>,
+    /// What the operator lets `monthly_token_limit` be at most; null: anything.
+    monthly_token_cap: Option<i64>,
+    /// What the operator lets `monthly_cost_limit_micro_usd` be at most; null: anything.
+    monthly_cost_cap_micro_usd: Option<i64>,
     created_at: DateTime<Utc>,
 }
 
@@ -96,6 +100,8 @@ impl From<Tenant> for TenantResponse {
             name: tenant.name,
             monthly_token_limit: tenant.monthly_token_limit,
             monthly_cost_limit_micro_usd: tenant.monthly_cost_limit_micro_usd,
+            monthly_token_cap: tenant.caps.monthly_tokens,
+            monthly_cost_cap_micro_usd: tenant.caps.monthly_cost_micro_usd,
             created_at: tenant.created_at,
         }
     }
@@ -108,11 +114,11 @@ struct UpdateTenantRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = String, required = false, min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Tokens of a month, all chatbots together; null: unlimited.
+    /// Tokens of a month, all chatbots together; null: as many as the operator allows.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>, minimum = 0)]
     monthly_token_limit: Option<Option<i64>>,
-    /// Millionths of a US dollar in a month, all chatbots together; null: unlimited.
+    /// Millionths of a US dollar in a month, all chatbots together; null: as many as the operator allows.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>, minimum = 0)]
     monthly_cost_limit_micro_usd: Option<Option<i64>>,

@@ -2,17 +2,17 @@
 //! embedder whose vectors are counted words.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use frontdesk::app::{App, Replacements, StartError};
+use frontdesk::app::{App, FreeBytes, Replacements, StartError};
 use frontdesk::clock::Clock;
 use frontdesk::config::Config;
 use frontdesk::http::{router, server};
 use frontdesk::jobs::runner::{self, JobKinds};
-use frontdesk::tenancy;
+use frontdesk::tenancy::{self, Caps};
 use reqwest::Method;
 use retrieval::BoxFuture;
 use retrieval::embed::{EmbedError, Embedder, Embeddings};
@@ -96,6 +96,7 @@ pub struct TestOptions {
     without_embedder: bool,
     more_jobs: JobKinds,
     extractor_program: Option<PathBuf>,
+    free_bytes: Option<FreeBytes>,
 }
 
 impl TestOptions {
@@ -132,6 +133,12 @@ impl TestOptions {
     /// Documents are read by this program instead of the service's own.
     pub fn extractor(mut self, program: PathBuf) -> Self {
         self.extractor_program = Some(program);
+        self
+    }
+
+    /// The room in the data folder is what this says.
+    pub fn free_bytes(mut self, free_bytes: FreeBytes) -> Self {
+        self.free_bytes = Some(free_bytes);
         self
     }
 
@@ -173,6 +180,7 @@ impl TestOptions {
             embedder,
             extractor_program: self.extractor_program,
             more_jobs: self.more_jobs,
+            free_bytes: self.free_bytes,
             ..Replacements::default()
         };
         TestApp::build(config, folder, clock, replaced).await
@@ -203,6 +211,7 @@ pub struct TestApp {
     pub http: reqwest::Client,
     stop: DropGuard,
     folder: TempDir,
+    free_bytes: Option<FreeBytes>,
 }
 
 impl TestApp {
@@ -222,6 +231,7 @@ impl TestApp {
         reason = "a test talks to its own service on loopback"
     )]
     async fn build(config: Config, folder: TempDir, clock: Arc<TestClock>, replaced: Replacements) -> Self {
+        let free_bytes = replaced.free_bytes.clone();
         let app = build_app(config, clock.clone(), replaced)
             .await
             .expect("the service starts");
@@ -249,6 +259,7 @@ impl TestApp {
             http,
             stop: stop.drop_guard(),
             folder,
+            free_bytes,
         }
     }
 
@@ -280,18 +291,37 @@ impl TestApp {
         self.restart_with(embedder, settings).await
     }
 
+    /// As [`TestApp::restart`], with something done to the data folder in between.
+    pub async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
+        let replaced = Replacements {
+            embedder: self.app.embedder.clone(),
+            ..Replacements::default()
+        };
+        let (config, folder, clock) = self.stop().await;
+        between(&config.data_dir);
+        Self::build(config, folder, clock, replaced).await
+    }
+
+    /// Stops the service and tries to start it again.
+    pub async fn try_restart(self) -> Result<(), StartError> {
+        let replaced = Replacements {
+            embedder: self.app.embedder.clone(),
+            free_bytes: self.free_bytes.clone(),
+            ..Replacements::default()
+        };
+        let (config, _folder, clock) = self.stop().await;
+        build_app(config, clock, replaced).await.map(drop)
+    }
+
+    async fn stop(self) -> (Config, TempDir, Arc<TestClock>) {
+        self.stop.disarm().cancel();
+        self.app.close().await;
+        (self.app.config.clone(), self.folder, self.clock)
+    }
+
     /// As [`TestApp::restart`], with another embedder, or none.
     pub async fn restart_with(self, embedder: Option<Arc<dyn Embedder>>, settings: &[(&str, &str)]) -> Self {
-        let Self {
-            app,
-            clock,
-            stop,
-            folder,
-            ..
-        } = self;
-        stop.disarm().cancel();
-        app.close().await;
-        let mut config = app.config.clone();
+        let (mut config, folder, clock) = self.stop().await;
         let defaults: Vec<(String, String)> = settings
             .iter()
             .map(|(path, value)| ((*path).to_owned(), (*value).to_owned()))
@@ -309,7 +339,6 @@ impl TestApp {
                 .collect();
             config = Config::load(None, [], &flags).expect("the test's settings hold");
         }
-        drop(app);
         let replaced = Replacements {
             embedder,
             ..Replacements::default()
@@ -319,9 +348,10 @@ impl TestApp {
 
     /// Opens a tenant and returns its first key's holder.
     pub async fn tenant(&self, name: &str) -> Tenant<'_> {
-        let (tenant, key) = tenancy::operator::create_tenant(&self.app.db, self.clock.as_ref(), name)
-            .await
-            .expect("a tenant");
+        let (tenant, key) =
+            tenancy::operator::create_tenant(&self.app.db, self.clock.as_ref(), name, Caps::default())
+                .await
+                .expect("a tenant");
         Tenant {
             service: self,
             id: tenant.id,

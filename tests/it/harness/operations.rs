@@ -59,10 +59,11 @@ pub enum Kind {
     Run,
     Chunk,
     Exclusion,
+    Invite,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Chatbot,
         Self::Document,
         Self::Conversation,
@@ -73,6 +74,7 @@ impl Kind {
         Self::Run,
         Self::Chunk,
         Self::Exclusion,
+        Self::Invite,
     ];
 }
 
@@ -228,6 +230,7 @@ impl Operation {
             ("jobs", "id") => Kind::Job,
             ("sources", "id") => Kind::Source,
             ("runs", "run_id") => Kind::Run,
+            ("invites", "id") => Kind::Invite,
             ("chunks", "chunk_id") => Kind::Chunk,
             ("exclusions", "exclusion_id") => Kind::Exclusion,
             // Named by who puts it there: no id of ours.

@@ -141,6 +141,12 @@ impl TestApp {
 }
 
 impl<'a> Tenant<'a> {
+    /// Invites someone who does not answer; the invitation's id.
+    pub async fn open_invite(&self, email: &str) -> String {
+        let body = json!({ "email": email, "role": "viewer" });
+        self.post("/api/members", body).await.expect(201).id()
+    }
+
     /// Invites someone by the tenant's key; they accept at once.
     pub async fn bring(&self, email: &str, role: &str) -> Person<'a> {
         let invite = self

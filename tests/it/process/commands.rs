@@ -149,6 +149,35 @@ async fn a_tenant_is_closed_and_opened_again_while_the_server_runs() {
 }
 
 #[tokio::test]
+async fn the_operator_caps_what_a_tenant_may_use_in_a_month() {
+    let (_folder, data) = data_dir();
+    let acme = run_for_json(&data, &["tenant", "create", "--name", "acme", "--json"]).await;
+    let id = acme["tenant_id"].as_str().expect("an id");
+
+    let capped = run_well(&data, &["tenant", "limit", id, "--tokens", "1000"]).await;
+    assert_eq!(
+        capped,
+        format!("tenant {id} may use 1000 tokens and any number of millionths of a US dollar in a month\n")
+    );
+    let lifted = run_well(
+        &data,
+        &["tenant", "limit", id, "--tokens", "none", "--cost-micro-usd", "5"],
+    )
+    .await;
+    assert!(
+        lifted.contains("any number of tokens and 5 millionths"),
+        "{lifted}"
+    );
+
+    for wrong in [
+        &["tenant", "limit", id][..],
+        &["tenant", "limit", id, "--tokens", "-1"],
+    ] {
+        assert_eq!(run(&data, wrong).await.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn exit_codes_tell_what_kind_of_failure_it_was() {
     let (_folder, data) = data_dir();
     let nobody = uuid::Uuid::nil().to_string();

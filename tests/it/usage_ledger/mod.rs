@@ -44,9 +44,10 @@ pub(super) fn token_limits(tenant: Option<i64>, chatbot: Option<i64>) -> Limits 
 
 impl Desk {
     pub(super) async fn open(db: &Db) -> Self {
-        let (tenant, _) = tenancy::operator::create_tenant(db, &SystemClock, "acme")
-            .await
-            .expect("a tenant");
+        let (tenant, _) =
+            tenancy::operator::create_tenant(db, &SystemClock, "acme", tenancy::Caps::default())
+                .await
+                .expect("a tenant");
         Self {
             db: db.clone(),
             tenant_id: tenant.id,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::generation;
 use super::shard::unavailable;
 use crate::TenantId;
 use crate::index::{IndexError, keyword};
@@ -69,6 +70,7 @@ impl Collection {
                 found
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                generation::make(&dir).map_err(|error| unavailable("cannot name the new index", error))?;
                 write_whole(&path, &wanted)
                     .map_err(|error| unavailable("cannot write the index manifest", error))?;
                 wanted
@@ -76,6 +78,11 @@ impl Collection {
             Err(error) => return Err(unavailable("cannot read the index manifest", error)),
         };
         Ok(Self { dir, manifest, lock })
+    }
+
+    /// Which making of the collection this is.
+    pub(super) fn generation(&self) -> String {
+        generation::read(&self.dir)
     }
 
     pub(super) fn dimension(&self) -> Option<usize> {

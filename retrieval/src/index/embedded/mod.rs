@@ -9,6 +9,7 @@
 mod collection;
 mod engine;
 mod filter;
+mod generation;
 mod keywords;
 mod log;
 mod migrate;
@@ -290,6 +291,12 @@ impl Index for EmbeddedIndex {
             let open = inner.shards.iter().filter_map(|slot| lock(slot).clone());
             open.into_iter().try_for_each(|shard| shard.check())
         }))
+    }
+
+    fn generation(&self) -> Option<String> {
+        lock(&self.inner.collection)
+            .as_ref()
+            .map(|collection| collection.generation())
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {

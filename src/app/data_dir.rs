@@ -1,0 +1,57 @@
+//! The data folder: made where it is absent, closed to others on this machine, and worked in by one process.
+
+use std::fs::{File, TryLockError};
+
+use super::StartError;
+use crate::config::Config;
+
+/// The file in it that the one process working there holds locked.
+const LOCK_FILE: &str = "lock";
+
+/// Makes the data folder, and keeps others on this machine out of it.
+pub(super) fn prepare(config: &Config) -> Result<(), StartError> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let path = &config.data_dir;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            StartError::Setting(format!("data_dir: cannot create {}: {error}", path.display()))
+        })?;
+    let mode = std::fs::metadata(path)
+        .map_err(|error| StartError::Setting(format!("data_dir: cannot read {}: {error}", path.display())))?
+        .permissions()
+        .mode();
+    if mode & 0o002 != 0 {
+        return Err(StartError::Setting(format!(
+            "data_dir: everyone on this machine may write to {}: check what is in it, then run: chmod 700 {0}",
+            path.display()
+        )));
+    }
+    if mode & 0o005 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o770))
+            .map_err(|error| StartError::Setting(format!("data_dir: everyone on this machine may read {}, and that cannot be changed ({error}); run: chmod 700 {0}", path.display())))?;
+        tracing::warn!(folder = %path.display(), "others on this machine could read the data folder; they no longer can");
+    }
+    Ok(())
+}
+
+/// Takes the data folder for this process. The lock falls with the process, whichever way that ends.
+pub(super) fn lock(config: &Config) -> Result<File, StartError> {
+    let dir = &config.data_dir;
+    let failed = |error| StartError::Setting(format!("data_dir: cannot lock {}: {error}", dir.display()));
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK_FILE))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse {
+            dir: dir.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}

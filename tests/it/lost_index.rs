@@ -1,0 +1,50 @@
+//! The index is gone while the rows are there: it is filled again by itself, and the log says so.
+
+use crate::harness::app::{Chatbot, Tenant, TestApp};
+
+#[tokio::test]
+async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_the_files() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", "# Returns\n\nGoods may be returned within 30 days.")
+        .await;
+    desk.publish("oak.md", "# Oak\n\nOak is oiled twice a year.")
+        .await;
+    let (id, key, chatbot) = (acme.id, acme.key.clone(), desk.id.clone());
+
+    let service = service
+        .restart_after(|data| std::fs::remove_dir_all(data.join("index")).expect("removed"))
+        .await;
+
+    let acme = Tenant {
+        service: &service,
+        id,
+        key,
+    };
+    let desk = Chatbot {
+        tenant: &acme,
+        id: chatbot,
+    };
+    assert!(desk.search("returned goods").await.is_empty(), "it is lost");
+    assert!(service.drain_jobs().await > 0, "nothing was queued");
+    let found = desk.search("Within how many days may goods be returned?").await;
+    assert!(
+        found[0]["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("30 days")),
+        "{found:?}"
+    );
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn an_index_that_is_there_is_not_filled_again() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    acme.chatbot("Desk").await.publish("a.txt", "Words.").await;
+
+    let service = service.restart_after(|_| ()).await.restart_after(|_| ()).await;
+
+    assert_eq!(service.drain_jobs().await, 0);
+}
