@@ -6,18 +6,13 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::words::{content_words, sentences};
+use super::quote::{MAX_QUOTE_CHARS, best_quote};
+use super::words::sentences;
 use crate::id::{ChunkId, DocumentId};
 use crate::knowledge::Passage;
 
 /// Longest text held back while it may become a marker: `[12, 13, 14]` and white space before it.
 const MAX_HELD_BYTES: usize = 48;
-
-/// A line of at most so many content words is a heading or a label rather than a statement.
-const LABEL_WORDS: usize = 3;
-
-/// Longest quote in characters.
-const MAX_QUOTE_CHARS: usize = 400;
 
 /// The passage that supports a part of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -247,50 +242,6 @@ pub fn cite(passage: &Passage, marker: usize, claim: &str, question: &str) -> Ci
         end: passage.start + chars_before + chars_in,
         score: passage.score,
     }
-}
-
-/// The sentence of `text` that shares most content words with `claim`, then with `question`, as byte offsets. Where
-/// no sentence shares any, the first one that is more than a label. A question or the passage's own heading states
-/// nothing, so that it is quoted only where nothing else is there.
-fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usize, usize) {
-    let text = passage.text.as_str();
-    let heading = passage.heading.as_deref().unwrap_or_default();
-    let is_heading = |sentence: &str| {
-        let plain = sentence.trim_start_matches('#').trim();
-        plain == heading || heading.rsplit(" > ").next() == Some(plain)
-    };
-    let (claimed, asked) = (content_words(claim), content_words(question));
-    let mut best = None;
-    for (start, end) in sentences(text) {
-        let words = content_words(&text[start..end]);
-        let (of_claim, of_question) = (
-            words.intersection(&claimed).count(),
-            words.intersection(&asked).count(),
-        );
-        // Shorter sentences win among equals: they say it more plainly.
-        let length = if of_claim + of_question > 0 {
-            end - start
-        } else {
-            0
-        };
-        let sentence = &text[start..end];
-        let rank = (
-            !sentence.ends_with('?') && !is_heading(sentence),
-            of_claim,
-            of_question,
-            words.len() > LABEL_WORDS,
-            std::cmp::Reverse(length),
-        );
-        if best.as_ref().is_none_or(|(best_rank, _)| rank > *best_rank) {
-            best = Some((rank, (start, end)));
-        }
-    }
-    let (start, end) = best.map_or((0, text.len()), |(_, span)| span);
-    let cut = text[start..end]
-        .char_indices()
-        .nth(MAX_QUOTE_CHARS)
-        .map_or(end, |(index, _)| start + index);
-    (start, cut)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod extractive;
 mod given;
 pub mod operator;
 mod prompt;
+mod quote;
 mod relevance;
 pub mod routes;
 mod sse;

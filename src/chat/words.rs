@@ -17,11 +17,30 @@ const STOP_WORDS: &[&str] = &[
 
 /// The words of `text` that say what it is about: lower case, without endings that only inflect.
 pub fn content_words(text: &str) -> HashSet<String> {
-    text.unicode_words()
-        .map(str::to_lowercase)
-        .filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err())
-        .map(|word| stem(&word).to_owned())
-        .collect()
+    let mut words = HashSet::new();
+    each_content_word(text, |word| {
+        if !words.contains(word) {
+            words.insert(word.to_owned());
+        }
+    });
+    words
+}
+
+/// Hands `take` the content words of `text` in order, each as often as it is there.
+pub fn each_content_word(text: &str, mut take: impl FnMut(&str)) {
+    let mut lower = String::new();
+    for word in text.unicode_words() {
+        lower.clear();
+        if word.is_ascii() {
+            lower.push_str(word);
+            lower.make_ascii_lowercase();
+        } else {
+            lower.push_str(&word.to_lowercase());
+        }
+        if STOP_WORDS.binary_search(&lower.as_str()).is_err() {
+            take(stem(&lower));
+        }
+    }
 }
 
 /// Cuts common English endings, so that `returned` and `return`, `days` and `day` are one word.
