@@ -200,7 +200,7 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
         DocumentState::Failed { code, message } => (Some(code), Some(message)),
         _ => (None, None),
     };
-    on!(write, c => sqlx::query(
+    let upsert = write.put(
         "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
                                file_key, state, error_code, error_message, chunk_count, token_count, created_at, updated_at, given_title,
                                url, language)
@@ -209,12 +209,29 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
             set given_title = excluded.given_title, url = excluded.url, language = excluded.language, format = excluded.format, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash,
                 file_key = excluded.file_key, state = excluded.state, error_code = excluded.error_code,
                 error_message = excluded.error_message, updated_at = excluded.updated_at, read_with = null",
-    ).bind(document.id).bind(tenant_id).bind(document.chatbot_id).bind(document.source_id).bind(&document.external_id)
-     .bind(&document.title).bind(&document.file_name).bind(&document.format).bind(document.size_bytes).bind(&document.content_hash)
-     .bind(&document.file_key).bind(document.state.name()).bind(error_code).bind(error_message)
-     .bind(document.created_at).bind(document.updated_at).bind(&document.given_title).bind(&document.url).bind(&document.language)
-     .execute(c).await.map(drop))?;
-    Ok(())
+    );
+    upsert
+        .bind(document.id)
+        .bind(tenant_id)
+        .bind(document.chatbot_id)
+        .bind(document.source_id)
+        .bind(&document.external_id)
+        .bind(&document.title)
+        .bind(&document.file_name)
+        .bind(&document.format)
+        .bind(document.size_bytes)
+        .bind(&document.content_hash)
+        .bind(&document.file_key)
+        .bind(document.state.name())
+        .bind(error_code)
+        .bind(error_message)
+        .bind(document.created_at)
+        .bind(document.updated_at)
+        .bind(&document.given_title)
+        .bind(&document.url)
+        .bind(&document.language)
+        .run()
+        .await
 }
 
 /// Fails a document, if it still is of the version in `file_key`. `read_with` is what could not make anything of it.
