@@ -50,10 +50,25 @@ pub(super) fn search(
     for (number, part) in parts.iter().enumerate() {
         part.collect(number, filter, terms, &weights, &mut best)?;
     }
-    best.into_sorted()
-        .into_iter()
-        .map(|candidate| parts[candidate.part].found(candidate))
-        .collect()
+    let best = best.into_sorted();
+    let mut rows_of = parts
+        .iter()
+        .enumerate()
+        .map(|(number, part)| {
+            let of_part = best.iter().filter(|candidate| candidate.part == number);
+            let positions: Vec<u32> = of_part.map(|candidate| candidate.position).collect();
+            Ok(part.rows_at(&positions)?.into_iter())
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    let found = best.iter().filter_map(|candidate| {
+        let (chunk_id, document_id) = rows_of[candidate.part].next()?;
+        Some(Found {
+            chunk_id,
+            document_id,
+            score: candidate.score,
+        })
+    });
+    Ok(found.collect())
 }
 
 /// The tenant's parts, and what each stored weight of each term adds to a score: the statistics are those of all parts.
@@ -176,22 +191,17 @@ impl Part<'_> {
         }
     }
 
-    fn found(&self, candidate: Candidate) -> io::Result<Found> {
-        let (chunk_id, document_id) = match self {
+    fn rows_at(&self, positions: &[u32]) -> io::Result<Vec<(ChunkId, DocumentId)>> {
+        match self {
             Self::Fresh(tenant) => {
-                let chunk = &tenant.chunks()[candidate.position as usize];
-                (chunk.chunk_id, chunk.document_id)
+                let chunks = positions.iter().map(|at| &tenant.chunks()[*at as usize]);
+                Ok(chunks.map(|chunk| (chunk.chunk_id, chunk.document_id)).collect())
             }
             Self::File { segment, block, .. } => {
-                let row = segment.row(block, candidate.position)?;
-                (row.chunk_id, row.document_id)
+                let rows = segment.rows_at(block, positions)?.into_iter();
+                Ok(rows.map(|row| (row.chunk_id, row.document_id)).collect())
             }
-        };
-        Ok(Found {
-            chunk_id,
-            document_id,
-            score: candidate.score,
-        })
+        }
     }
 }
 

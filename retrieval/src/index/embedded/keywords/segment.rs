@@ -16,6 +16,9 @@ use super::format::{
 use super::presence::Presence;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
+/// A block's tables of up to so many bytes are read whole for the rows of a search: three reads for each row cost more.
+const READ_WHOLE: usize = 128 << 10;
+
 pub(super) struct Segment {
     pub(super) number: u64,
     /// Number of the file that names its deleted chunks; `None` while none is.
@@ -222,6 +225,37 @@ impl Segment {
             document_id: DocumentId(id_at(&document, 0)),
             source_id: SourceId(id_at(&document, ID_BYTES)),
         })
+    }
+
+    /// The rows at these positions, in their order.
+    pub(super) fn rows_at(&self, block: &Block, positions: &[u32]) -> io::Result<Vec<ChunkRow>> {
+        if positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (chunks, documents) = (block.place.chunks as usize, block.place.documents as usize);
+        if chunks * (ID_BYTES + 4) + documents * DOCUMENT_BYTES > READ_WHOLE {
+            return positions
+                .iter()
+                .map(|position| self.row(block, *position))
+                .collect();
+        }
+        let (ids, documents_of, documents) = (
+            self.chunk_table(block)?,
+            self.documents_of(block)?,
+            self.documents(block)?,
+        );
+        let row = |position: &u32| {
+            let at = *position as usize;
+            let document = documents_of.get(at).and_then(|at| documents.get(*at as usize));
+            let (document_id, source_id) =
+                *document.ok_or_else(|| damaged("a chunk of a document that is not there"))?;
+            Ok(ChunkRow {
+                chunk_id: ChunkId(id_at(&ids, at * ID_BYTES)),
+                document_id,
+                source_id,
+            })
+        };
+        positions.iter().map(row).collect()
     }
 
     /// All rows of the block, in the order of positions.

@@ -56,6 +56,23 @@ fn found(keywords: &Keywords, tenant_id: TenantId, text: &str) -> Vec<ChunkId> {
 }
 
 #[test]
+fn rows_are_the_same_whether_they_are_read_together_or_one_by_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    let points = (0..30).map(|n| written(n, "goods may be returned")).collect();
+    upsert(&mut keywords, tenant(1), points);
+    keywords.checkpoint().expect("written");
+    let segment = &keywords.segments[0];
+    let block = segment.block(tenant(1)).expect("the tenant's block");
+    let positions = [17, 0, 29, 3];
+
+    let together = segment.rows_at(block, &positions).expect("rows");
+
+    let singly = positions.map(|position| segment.row(block, position).expect("a row"));
+    assert_eq!(together, singly);
+}
+
+#[test]
 fn what_was_checkpointed_is_there_after_reopening_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut keywords = Keywords::open(dir.path()).expect("a new directory");
