@@ -62,13 +62,11 @@ async fn stand_between(server: &url::Url) -> (url::Url, watch::Sender<bool>) {
                 let Ok(mut far) = TcpStream::connect(target).await else {
                     return;
                 };
-                let breathless = async {
-                    drop(held.wait_for(|held| *held).await);
-                    std::future::pending::<()>().await
-                };
+                let told = async { drop(held.wait_for(|held| *held).await) };
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    () = breathless => {}
+                    // Both ends stay open, and nothing comes through any more.
+                    () = told => std::future::pending().await,
                 }
             });
         }
