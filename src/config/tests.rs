@@ -225,7 +225,13 @@ fn the_environment_cannot_open_private_addresses() {
 
 #[test]
 fn a_secret_does_not_show_in_debug_output() {
-    let config = load(&[], &[("llm.api_key", "sk-very-secret")]).expect("a key may be set");
+    let flags = [
+        ("llm.base_url", "http://127.0.0.1:1/v1"),
+        ("llm.model", "m"),
+        ("llm.api_key", "sk-very-secret"),
+    ];
+
+    let config = load(&[], &flags).expect("a key may be set");
 
     assert!(!format!("{config:?}").contains("very-secret"));
 }
