@@ -8,6 +8,7 @@ mod prompt;
 mod quote;
 mod relevance;
 pub mod routes;
+mod saving;
 mod sse;
 mod store;
 mod turn;
