@@ -26,7 +26,7 @@ mod ocr;
 pub mod sandbox;
 mod transcription;
 
-pub use chunk::{Chunk, ChunkOptions, Chunker, chunk};
+pub use chunk::{Chunk, ChunkOptions, Chunker, HEADING_SEPARATOR, chunk};
 pub use document::{Block, BlockKind, ExtractedDocument};
 pub use error::ExtractError;
 pub use extract::extract;

@@ -249,6 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::knowledge::HEADING_SEPARATOR;
 
     fn passage(text: &str) -> Passage {
         Passage {
@@ -335,6 +336,24 @@ mod tests {
                 "{answer}"
             );
         }
+    }
+
+    #[test]
+    fn no_heading_above_the_passage_is_quoted_however_deep_it_lies() {
+        let mut nested =
+            passage("If something arrives damaged\nTell us within 7 days of delivery. Keep the box.");
+        // As `ingest` writes it: the headings from the outermost, then the header of the table that goes on.
+        nested.heading =
+            Some(["Returns", "If something arrives damaged", "Item | Days"].join(HEADING_SEPARATOR));
+
+        let citation = cite(
+            &nested,
+            1,
+            "If something arrives damaged, tell us within 7 days",
+            "What if something arrives damaged?",
+        );
+
+        assert_eq!(citation.quote, "Tell us within 7 days of delivery.");
     }
 
     #[test]

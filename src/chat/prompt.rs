@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::citation::without_markers;
 use super::store::HistoryMessage;
 use crate::chatbots::Settings;
-use crate::knowledge::Passage;
+use crate::knowledge::{HEADING_SEPARATOR, Passage};
 use crate::llm::{PromptMessage, PromptRole, tokens};
 
 /// Room left for what different models' tokenizers count differently, in tokens.
@@ -164,7 +164,7 @@ fn instructions(settings: &Settings) -> String {
 fn quoted(passage: &Passage, number: usize) -> String {
     let mut label = passage.title.clone();
     if let Some(heading) = &passage.heading {
-        label.push_str(" › ");
+        label.push_str(HEADING_SEPARATOR);
         label.push_str(heading);
     }
     if let Some(page) = passage.page {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::words::{content_words, each_content_word, sentences};
-use crate::knowledge::Passage;
+use crate::knowledge::{HEADING_SEPARATOR, Passage};
 
 /// Longest quote in characters.
 pub(super) const MAX_QUOTE_CHARS: usize = 400;
@@ -12,14 +12,14 @@ pub(super) const MAX_QUOTE_CHARS: usize = 400;
 const LABEL_WORDS: usize = 3;
 
 /// The sentence of `text` that shares most content words with `claim`, then with `question`, as byte offsets. Where
-/// no sentence shares any, the first one that is more than a label. A question or the passage's own heading states
+/// no sentence shares any, the first one that is more than a label. A question or a heading of the passage states
 /// nothing, so that it is quoted only where nothing else is there.
 pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usize, usize) {
     let text = passage.text.as_str();
     let heading = passage.heading.as_deref().unwrap_or_default();
     let is_heading = |sentence: &str| {
         let plain = sentence.trim_start_matches('#').trim();
-        plain == heading || heading.rsplit(" > ").next() == Some(plain)
+        plain == heading || heading.split(HEADING_SEPARATOR).any(|part| part == plain)
     };
     let mut wanted = WantedWords::new(claim, question);
     let mut best = None;

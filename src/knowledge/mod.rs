@@ -33,6 +33,7 @@ use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, on};
 
 use self::sources::exclusions;
+pub use ingest::HEADING_SEPARATOR;
 pub use search::{Passage, SearchFilter, SearchResult, search, search_and_book, search_sources};
 pub use upload::{NewFile, upload};
 

@@ -22,6 +22,9 @@ const MAX_CONTEXT_CHARS: usize = 120;
 /// costs an embedding.
 const MAX_LONE_RECORDS: usize = 2_000;
 
+/// What stands between the headings above a chunk, for readers.
+pub const HEADING_SEPARATOR: &str = " › ";
+
 /// A span of a document that is embedded, found and cited as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
@@ -86,7 +89,7 @@ impl Chunk {
             .filter(|header| !self.text.contains(header.as_str()));
         let mut parts: Vec<String> = self.heading_path.clone();
         parts.extend(header.map(|header| shorten(header, MAX_CONTEXT_CHARS)));
-        (!parts.is_empty()).then(|| parts.join(" › "))
+        (!parts.is_empty()).then(|| parts.join(HEADING_SEPARATOR))
     }
 
     /// Headings from the innermost outwards as far as the space goes, without one that the text repeats.
