@@ -178,6 +178,11 @@ async fn read_body(mut body: Body, max_bytes: usize, idle: Duration) -> Result<B
             .map_err(|_| ProviderError::TimedOut { phase: Phase::Idle })?
         {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            // What has begun to come was made and will be paid for: asking again would pay twice. White space keeps a
+            // connection open.
+            Some(Err(_)) if first.iter().chain(&all).any(|byte| !byte.is_ascii_whitespace()) => {
+                return Err(ProviderError::Interrupted);
+            }
             Some(Err(error)) => return Err(retry::unavailable(error.without_url(), None)),
             // Most answers are one piece, which is not copied.
             None => return Ok(if all.is_empty() { first } else { Bytes::from(all) }),

@@ -199,6 +199,24 @@ async fn an_answer_that_breaks_off_after_text_is_interrupted_and_not_tried_again
 }
 
 #[tokio::test]
+async fn a_whole_answer_that_breaks_off_was_made_and_is_not_paid_for_twice() {
+    let server = ScriptedModel::start().await;
+    let model = client(&server, &[]);
+    for script in [
+        Script::CutAfter("We open at"),
+        Script::CutInsideCharacter("We open at"),
+    ] {
+        let before = server.requests().len();
+        server.push(script.clone());
+
+        let error = model.complete(question()).await.expect_err("half an answer");
+
+        assert_eq!(error.code(), "model_interrupted", "{script:?}");
+        assert_eq!(server.requests().len() - before, 1, "{script:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_no_one_can_read_is_an_error_after_the_text_before_it() {
     let server = ScriptedModel::start().await;
     let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"We open at\"}}]}\n\n";

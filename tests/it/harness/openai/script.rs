@@ -170,6 +170,8 @@ pub(super) fn steps(
     let said = |text: &'static str| {
         if streamed {
             delta_steps(&Reply::new(text))
+        } else if text.is_empty() {
+            Vec::new()
         } else {
             vec![Step::Send(Bytes::from_static(b"{\"choices\": ["))]
         }
