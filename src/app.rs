@@ -17,8 +17,11 @@ use outbound::{Guard, GuardedClient};
 use retrieval::embed::{self, Embedder};
 use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::chat::Places;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision};
 use crate::db::Db;
@@ -40,6 +43,9 @@ pub use disk::{Disk, FreeBytes};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
+
+/// How long answers that are being saved may hold up the end of the service.
+const TASKS_END: Duration = Duration::from_secs(10);
 
 /// Browsers at once, where pages are rendered.
 const BROWSERS: usize = 2;
@@ -81,11 +87,16 @@ pub struct Parts {
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
     /// Turns that may run at once.
-    pub turns: Arc<Semaphore>,
+    pub turns: Places,
+    /// Work that goes on when the request that began it has ended, such as saving an answer whose client left. The
+    /// database stays open for it.
+    pub tasks: TaskTracker,
     /// Streams of sources' progress that may be open at once.
     pub source_streams: Arc<Semaphore>,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// Cancelled when the time to finish is over: turns end where they are.
+    pub ending: CancellationToken,
     pub metrics: PrometheusHandle,
     /// Held until the service is closed, so that no second process works in the same folder.
     data_lock: Mutex<Option<File>>,
@@ -186,10 +197,12 @@ impl App {
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
             clock,
-            turns: Arc::new(Semaphore::new(config.chat.max_streams)),
+            turns: Places::new(config.chat.max_streams, config.chat.max_streams_per_tenant),
+            tasks: TaskTracker::new(),
             previews: Previews::new(config.extract.previews),
             source_streams: Arc::new(Semaphore::new(config.limits.source_streams)),
             stopping: CancellationToken::new(),
+            ending: CancellationToken::new(),
             metrics: metrics_handle()?,
             config,
             db,
@@ -253,8 +266,16 @@ impl App {
         )
     }
 
-    /// Gives back everything in order: index first, then the database.
+    /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.
     pub async fn close(&self) {
+        self.ending.cancel();
+        self.tasks.close();
+        if timeout(TASKS_END, self.tasks.wait()).await.is_err() {
+            tracing::error!(
+                tasks = self.tasks.len(),
+                "closing although answers are still being saved: upkeep will end them as interrupted"
+            );
+        }
         if let Err(error) = self.index.close().await {
             tracing::error!(error = ?error, "cannot close the index");
         }

@@ -138,7 +138,7 @@ section!(
 );
 section!(
     /// The chat turn.
-    Chat { message_limit_chars: usize, history_tokens: usize, passage_tokens: usize, max_streams: usize, heartbeat_s: u64 }
+    Chat { message_limit_chars: usize, history_tokens: usize, passage_tokens: usize, max_streams: usize, max_streams_per_tenant: usize, heartbeat_s: u64 }
 );
 section!(
     /// Limits of the child process that reads documents, and who reads scanned pages, pictures and recordings.

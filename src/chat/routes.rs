@@ -1,5 +1,8 @@
 //! HTTP of the chat turn and of conversations.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
@@ -16,6 +19,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::access::{ChatAccess, ConversationAccess, EditAccess, Holder, Reach};
 use crate::http::cors::ORIGIN_REFUSED;
+use crate::http::idempotency::Subject;
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, MessageId};
@@ -213,15 +217,19 @@ async fn answer(
         }
         Err(error) => return Err(error.into()),
     };
-    if streamed {
-        return Ok(sse::respond(
-            app,
-            running,
-            holder,
-            std::time::Duration::from_secs(app.config.chat.heartbeat_s),
-        ));
-    }
-    Ok(axum::Json(running.finish().await?).into_response())
+    let subject = Subject {
+        chatbot_id: Some(asked.chatbot_id),
+        conversation_id: running.opening.conversation_id,
+        has_failed: Arc::default(),
+    };
+    let mut response = if streamed {
+        let heartbeat = Duration::from_secs(app.config.chat.heartbeat_s);
+        sse::respond(app, running, holder, heartbeat, subject.has_failed.clone())
+    } else {
+        axum::Json(running.finish().await?).into_response()
+    };
+    response.extensions_mut().insert(subject);
+    Ok(response)
 }
 
 #[derive(Deserialize, IntoParams)]

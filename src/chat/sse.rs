@@ -1,5 +1,7 @@
 //! A turn as server-sent events: `message.start`, `delta`, `citation`, `message.end` or `error`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
@@ -22,8 +24,14 @@ const WRITTEN_AT_ONCE: usize = 64;
 const HOLDER_CHECK: Duration = Duration::from_secs(30);
 
 /// The response that streams `turn`, with a comment line whenever `heartbeat` passes in silence. It ends soon after
-/// `holder`'s credential was revoked.
-pub(super) fn respond(app: &App, turn: RunningTurn, holder: Holder, heartbeat: Duration) -> Response {
+/// `holder`'s credential was revoked. `has_failed` is set when it ends in an error.
+pub(super) fn respond(
+    app: &App,
+    turn: RunningTurn,
+    holder: Holder,
+    heartbeat: Duration,
+    has_failed: Arc<AtomicBool>,
+) -> Response {
     let mut first = Vec::with_capacity(128);
     let opening =
         json!({ "conversation_id": turn.opening.conversation_id, "message_id": turn.opening.message_id });
@@ -38,6 +46,7 @@ pub(super) fn respond(app: &App, turn: RunningTurn, holder: Holder, heartbeat: D
         holder,
         checked_at: Instant::now(),
         is_over: false,
+        has_failed,
     };
     sse::respond(futures::stream::unfold(state, |mut state| async move {
         state.next().await.map(|frame| (frame, state))
@@ -54,6 +63,7 @@ struct State {
     holder: Holder,
     checked_at: Instant,
     is_over: bool,
+    has_failed: Arc<AtomicBool>,
 }
 
 impl State {
@@ -81,6 +91,9 @@ impl State {
             Ok(_) => {
                 let mut frame = Vec::with_capacity(64 * self.waiting.len());
                 for event in self.waiting.drain(..) {
+                    if matches!(event, TurnEvent::Failed(_)) {
+                        self.has_failed.store(true, Ordering::Relaxed);
+                    }
                     encode(&mut frame, event, &self.request_id);
                 }
                 Some(frame.into())
@@ -91,6 +104,7 @@ impl State {
     /// The last frame of a stream that may not go on.
     fn end_with(&mut self, error: Error) -> Bytes {
         self.is_over = true;
+        self.has_failed.store(true, Ordering::Relaxed);
         let mut frame = Vec::with_capacity(256);
         encode(&mut frame, TurnEvent::Failed(error), &self.request_id);
         frame.into()

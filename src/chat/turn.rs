@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::citation::Citation;
 use super::given::{self, Said};
+use super::places::{Full, Place};
 use super::store::{self, Asked, MessageState};
 use super::{Answer, AnswerSource, TurnUsage, extractive, relevance, writing};
 use crate::app::App;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ConversationId, MessageId, UsageEventId};
 use crate::knowledge::{self, SearchFilter, SearchResult};
-use crate::usage::{self, UsageEvent, UsageKind};
+use crate::usage::{self, Hold, UsageEvent, UsageKind};
 
 /// How long a client waits before it tries a full server again.
 const BUSY_RETRY: Duration = Duration::from_secs(2);
@@ -126,7 +127,9 @@ pub(super) struct Turn {
     pub(super) question_id: MessageId,
     pub(super) question: String,
     pub(super) found: SearchResult,
-    _place: OwnedSemaphorePermit,
+    /// What was reserved for embedding the question, until it is settled.
+    pub(super) hold: Hold,
+    _place: Place,
 }
 
 /// Begins a turn. An error means that nothing was saved and nothing is owed.
@@ -140,17 +143,8 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
 
 async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let question = check_question(app, request.question)?;
-    let place = app
-        .turns
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| Error::Unavailable {
-            code: "busy",
-            message: "too many answers are being written at once; try again shortly".into(),
-            retry_after: BUSY_RETRY,
-            source: None,
-        })?;
     let reach = request.reach;
+    let place = app.turns.take(reach.tenant_id).map_err(busy)?;
     let mut conn = app.db.read(reach.tenant_id).await?;
     reach.check_chatbot(request.chatbot_id)?;
     let asked = store::find_asked(&mut conn, reach.tenant_id, request.chatbot_id).await?;
@@ -210,6 +204,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         history = given::count_latest(said, app.config.chat.history_tokens).await?;
     }
 
+    let hold = usage::hold_for_embedding(app, &limits, reach.tenant_id, chatbot.id, &question).await?;
     let limit = usize::try_from(settings.max_passages).unwrap_or(1);
     let mut found = knowledge::search_sources(
         app,
@@ -233,6 +228,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         question_id,
         question,
         found,
+        hold,
         _place: place,
     };
     match app.model.clone() {
@@ -240,6 +236,21 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
             writing::begin(turn, model, &history, limits, request.streamed).await
         }
         _ => answer_at_once(turn).await,
+    }
+}
+
+fn busy(full: Full) -> Error {
+    let message = match full {
+        Full::All => "too many answers are being written at once; try again shortly",
+        Full::Share => {
+            "as many answers are being written for you as one tenant may have at once; try again when some are done"
+        }
+    };
+    Error::Unavailable {
+        code: "busy",
+        message: message.into(),
+        retry_after: BUSY_RETRY,
+        source: None,
     }
 }
 
@@ -283,7 +294,7 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
         &mut write,
         turn.reach.tenant_id,
         turn.chatbot.id,
-        None,
+        turn.hold.take(),
         &events,
         turn.app.clock.now(),
     )
@@ -341,7 +352,7 @@ impl Turn {
     }
 
     /// Books what was spent on a turn that is refused after all.
-    pub(super) async fn book_refused(&self) -> Result<()> {
+    pub(super) async fn book_refused(&mut self) -> Result<()> {
         let Some(mut event) = self.embedding_event() else {
             return Ok(());
         };
@@ -351,7 +362,7 @@ impl Turn {
             &mut write,
             self.reach.tenant_id,
             self.chatbot.id,
-            None,
+            self.hold.take(),
             &[event],
             self.app.clock.now(),
         )

@@ -27,6 +27,9 @@ const EVENT_BUFFER: usize = 256;
 /// A client that takes no event for this long is gone.
 const SLOW_CLIENT: Duration = Duration::from_secs(30);
 
+/// How long a client waits before it asks again for an answer that was cut off.
+const CUT_OFF_RETRY: Duration = Duration::from_secs(2);
+
 /// The least answer worth starting, in tokens, when a budget is nearly spent.
 const LEAST_ANSWER_TOKENS: usize = 16;
 
@@ -66,7 +69,7 @@ pub(super) async fn begin(
         .clone()
         .unwrap_or_else(|| turn.app.config.llm.model.clone());
     let (reservation, answer_tokens) =
-        match accept(&turn, &model_name, packed.tokens, window.answer, &limits).await {
+        match accept(&mut turn, &model_name, packed.tokens, window.answer, &limits).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 turn.book_refused().await?;
@@ -82,7 +85,7 @@ pub(super) async fn begin(
         max_answer_tokens: answer_tokens,
     };
     let (sender, events) = mpsc::channel(EVENT_BUFFER);
-    let cancel = CancellationToken::new();
+    let cancel = turn.app.ending.child_token();
     let opening = turn.opening;
     let running = Running {
         turn,
@@ -100,13 +103,14 @@ pub(super) async fn begin(
         conversation.id = opening.conversation_id.map(tracing::field::display),
         gen_ai.request.model = running.request.model,
     );
-    tokio::spawn(running.run(model, streamed).instrument(span));
+    let tasks = running.turn.app.tasks.clone();
+    tasks.spawn(running.run(model, streamed).instrument(span));
     Ok(RunningTurn::new(opening, events, cancel))
 }
 
 /// Reserves what the turn may cost and saves the question with an answer still to be written, together or not at all. Says how long the answer may be.
 async fn accept(
-    turn: &Turn,
+    turn: &mut Turn,
     model: &str,
     prompt_tokens: usize,
     most_answer: usize,
@@ -128,6 +132,10 @@ async fn accept(
     let (least, most) = (spend(LEAST_ANSWER_TOKENS), spend(most_answer));
     let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
     let now = turn.app.clock.now();
+    // What embedding took is part of what is reserved now.
+    if let Some(held) = turn.hold.reservation() {
+        usage::give_back(&mut write, held).await?;
+    }
     let (reservation, share) = usage::reserve_within(
         &mut write,
         limits,
@@ -147,6 +155,8 @@ async fn accept(
     turn.save(&mut write, &begun, MessageState::Writing, Some(model))
         .await?;
     turn.commit(write).await?;
+    // Given back with that commit.
+    turn.hold.take();
     let answer_tokens =
         LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
     Ok((reservation, answer_tokens))
@@ -175,7 +185,8 @@ struct Produced {
 
 enum End {
     Whole,
-    ClientLeft,
+    /// The client is gone or takes nothing, or the service ends.
+    Left,
     Failed(ProviderError),
 }
 
@@ -188,7 +199,7 @@ impl Running {
         let chat = self.chat_event(&produced, latency);
         let (state, failure) = match produced.end {
             End::Whole => (MessageState::Complete, None),
-            End::ClientLeft => (MessageState::Incomplete, None),
+            End::Left => (MessageState::Incomplete, Some(cut_off())),
             End::Failed(error) => {
                 tracing::warn!(error = ?error, "the model gave no whole answer");
                 (
@@ -258,7 +269,7 @@ impl Running {
     async fn complete(&self, model: &dyn ChatModel) -> Produced {
         let outcome = tokio::select! {
             outcome = model.complete(self.request.clone()) => outcome,
-            () = self.cancel.cancelled() => return Produced::nothing(End::ClientLeft),
+            () = self.cancel.cancelled() => return Produced::nothing(End::Left),
         };
         match outcome {
             Ok(completion) => {
@@ -281,7 +292,7 @@ impl Running {
     async fn stream(&self, model: &dyn ChatModel) -> Produced {
         let opened = tokio::select! {
             opened = model.stream(self.request.clone()) => opened,
-            () = self.cancel.cancelled() => return Produced::nothing(End::ClientLeft),
+            () = self.cancel.cancelled() => return Produced::nothing(End::Left),
         };
         let mut stream = match opened {
             Ok(stream) => stream,
@@ -292,13 +303,13 @@ impl Running {
         let end = loop {
             let event = tokio::select! {
                 event = stream.next() => event,
-                () = self.cancel.cancelled() => break End::ClientLeft,
+                () = self.cancel.cancelled() => break End::Left,
             };
             match event {
                 Some(Ok(ModelEvent::Delta(delta))) => {
                     raw.push_str(&delta);
                     if !self.send(filter.push(&delta), &mut text).await {
-                        break End::ClientLeft;
+                        break End::Left;
                     }
                 }
                 Some(Ok(ModelEvent::Usage(reported))) => usage = Some(reported),
@@ -401,7 +412,7 @@ impl End {
     /// far as we know. A visitor who asks and leaves is not free of charge.
     fn has_read_the_prompt(&self) -> bool {
         match self {
-            Self::Whole | Self::ClientLeft => true,
+            Self::Whole | Self::Left => true,
             Self::Failed(
                 ProviderError::Interrupted
                 | ProviderError::Unreadable { .. }
@@ -414,6 +425,16 @@ impl End {
                 | ProviderError::QuotaExhausted,
             ) => false,
         }
+    }
+}
+
+/// What a client hears that is there after all.
+fn cut_off() -> Error {
+    Error::Unavailable {
+        code: "answer_cut_off",
+        message: "the answer was cut off, since the server stops or nothing of it was taken for too long; ask again".into(),
+        retry_after: CUT_OFF_RETRY,
+        source: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/api/chatbots`: making, showing, changing and deleting chatbots.
 
+use axum::Extension;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
@@ -12,6 +13,7 @@ use super::{Chatbot, Settings};
 use crate::app::App;
 use crate::chatbots;
 use crate::http::access::{EditAccess, KnowledgeAccess};
+use crate::http::idempotency::Subject;
 use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::ChatbotId;
@@ -207,7 +209,7 @@ async fn create_chatbot(
     access: EditAccess,
     State(app): State<App>,
     Json(request): Json<CreateChatbotRequest>,
-) -> Result<(StatusCode, axum::Json<ChatbotResponse>), Problem> {
+) -> Result<(StatusCode, Extension<Subject>, axum::Json<ChatbotResponse>), Problem> {
     access.reach().check_whole()?;
     let chatbot = chatbots::create(
         &app,
@@ -217,7 +219,12 @@ async fn create_chatbot(
         &access.origin,
     )
     .await?;
-    Ok((StatusCode::CREATED, axum::Json(chatbot.into())))
+    let subject = Subject::chatbot(chatbot.id);
+    Ok((
+        StatusCode::CREATED,
+        Extension(subject),
+        axum::Json(chatbot.into()),
+    ))
 }
 
 /// The tenant's chatbots, newest first.

@@ -73,6 +73,7 @@ async fn run(app: &App, args: &ServeArgs, signals: &mut Signals) -> Result<(), F
             listener,
             app.config.server.max_connections,
             stop,
+            app.ending.clone(),
             grace,
         ));
         print_line(&format!("listening on http://{address}"));

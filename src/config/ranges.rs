@@ -98,6 +98,12 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         ("chat.history_tokens", chat.history_tokens as i128, 0, 100 * MANY),
         ("chat.passage_tokens", chat.passage_tokens as i128, 1, 100 * MANY),
         ("chat.max_streams", chat.max_streams as i128, 1, MANY),
+        (
+            "chat.max_streams_per_tenant",
+            chat.max_streams_per_tenant as i128,
+            1,
+            MANY,
+        ),
         ("chat.heartbeat_s", chat.heartbeat_s.into(), 1, 60),
         ("extract.memory_mb", extract.memory_mb.into(), 128, 1_048_576),
         ("extract.timeout_s", extract.timeout_s.into(), 1, DAY_S),

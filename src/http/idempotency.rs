@@ -3,12 +3,19 @@
 //! The key is noted before the work and its answer after it, also when the client has left by then. A process that
 //! died in between leaves a note without an answer; it blocks repeats until the work is certainly dead, and then the
 //! repeat runs it anew.
+//!
+//! What is kept of an answer is a row that goes with the chatbot and the conversation it is about. Of a stream nothing
+//! is kept: while it runs a repeat is refused as one of a running request, and afterwards it names the conversation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::StreamExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use sqlx::FromRow;
@@ -20,14 +27,18 @@ use super::request_id;
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
-use crate::id::TenantId;
+use crate::id::{ChatbotId, ConversationId, TenantId};
 use crate::{on, secrets};
 
 /// How long an answer is kept.
 const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// A note without an answer counts as dead after this: longer than any request may take.
+/// A note without an answer counts as dead after this, and no earlier than [`END_OF_ANSWER`] after the longest answer of
+/// a model: longer than any request may take.
 const DEAD_AFTER: TimeDelta = TimeDelta::minutes(5);
+
+/// What the end of an answer may take after the model's last word, on a slow database or to a slow client.
+const END_OF_ANSWER: TimeDelta = TimeDelta::minutes(2);
 
 /// Longest key in characters.
 const MAX_KEY_CHARS: usize = 255;
@@ -44,15 +55,43 @@ struct Note {
     state: String,
     status: Option<i64>,
     content_type: Option<String>,
-    body: Option<String>,
     created_at: DateTime<Utc>,
+    /// The conversation of the answer, if it is one.
+    conversation_id: Option<ConversationId>,
+    body: Option<String>,
 }
 
 /// Marks an answer that holds a secret: it is given once, and never stored. Put it into the response as an extension.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownOnce;
 
+/// What an answer is about: what is kept of it goes with that. Put it into the response as an extension.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    pub chatbot_id: Option<ChatbotId>,
+    pub conversation_id: Option<ConversationId>,
+    /// Set when a streamed answer ends in an error: the same request may fare better.
+    pub has_failed: Arc<AtomicBool>,
+}
+
+impl Subject {
+    /// An answer about this chatbot.
+    pub fn chatbot(id: ChatbotId) -> Self {
+        Self {
+            chatbot_id: Some(id),
+            ..Self::default()
+        }
+    }
+
+    /// What the path of a request names.
+    fn of_path(path: &str) -> Option<Self> {
+        let id = path.strip_prefix("/api/chatbots/")?.split('/').next()?;
+        id.parse().ok().map(Self::chatbot)
+    }
+}
+
 /// Who used which key.
+#[derive(Clone)]
 struct Slot {
     tenant_id: TenantId,
     actor: String,
@@ -118,7 +157,16 @@ async fn run_once(app: &App, request: Request, next: Next) -> std::result::Resul
     // A client that lost patience or its connection comes back with the same key: what it asked for must be done then,
     // and its answer kept.
     let app = app.clone();
-    request_id::detach(async move { finish(&app, &slot, next.run(request).await).await }).await
+    let tasks = app.tasks.clone();
+    let named = Subject::of_path(request.uri().path());
+    let finished = async move {
+        let mut response = next.run(request).await;
+        if let Some(named) = named.filter(|_| response.extensions().get::<Subject>().is_none()) {
+            response.extensions_mut().insert(named);
+        }
+        finish(&app, &slot, response).await
+    };
+    request_id::detach(&tasks, finished).await
 }
 
 /// Keeps the answer unless the same request may fare better soon.
@@ -138,20 +186,22 @@ async fn claim(app: &App, slot: &Slot, request_hash: &str) -> Result<Option<Note
         "insert into idempotency (tenant_id, actor, key, request_hash, state, created_at)
          values ($1, $2, $3, $4, 'running', $5)
          on conflict (tenant_id, actor, key) do update
-            set request_hash = excluded.request_hash, state = 'running', created_at = excluded.created_at, status = null, body = null
+            set request_hash = excluded.request_hash, state = 'running', created_at = excluded.created_at, status = null
           where idempotency.created_at < $6
              or (idempotency.state = 'running' and idempotency.created_at < $7 and idempotency.request_hash = excluded.request_hash)
          returning key",
-    ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).bind(request_hash).bind(now).bind(now - KEPT_FOR).bind(now - DEAD_AFTER)
+    ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).bind(request_hash).bind(now).bind(now - KEPT_FOR).bind(now - dead_after(app))
      .fetch_optional(c).await)?;
     if inserted.is_some() {
+        delete_answer(&mut write, slot).await?;
         write.commit().await?;
         return Ok(None);
     }
     Ok(on!(write, c => sqlx::query_as(
-        "select request_hash, state, status, content_type, body, created_at
-           from idempotency
-          where tenant_id = $1 and actor = $2 and key = $3",
+        "select n.request_hash, n.state, n.status, n.content_type, n.created_at, a.conversation_id, a.body
+           from idempotency n
+           left join idempotency_answer a on a.tenant_id = n.tenant_id and a.actor = n.actor and a.key = n.key
+          where n.tenant_id = $1 and n.actor = $2 and n.key = $3",
     ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).fetch_optional(c).await)?)
 }
 
@@ -176,8 +226,15 @@ fn answer_again(note: Note, request_hash: &str) -> std::result::Result<Response,
         .status
         .and_then(|status| u16::try_from(status).ok())
         .and_then(|status| StatusCode::from_u16(status).ok());
-    let (Some(status), Some(body)) = (status, note.body) else {
-        return Err(Error::conflict("answer_not_kept", "this request was carried out, but its answer was not kept: it was too large, or holds a secret that is shown once").into());
+    let (status, body) = match (status, note.body, note.conversation_id) {
+        (Some(status), Some(body), _) => (status, body),
+        (_, _, Some(id)) => {
+            let message = format!(
+                "this request was carried out and its answer was streamed: it is in the conversation {id}"
+            );
+            return Err(Error::conflict("answer_not_kept", message).into());
+        }
+        _ => return Err(Error::conflict("answer_not_kept", "this request was carried out, but its answer is not kept: it was streamed, too large, deleted since, or holds a secret that is shown once").into()),
     };
     let mut response = (status, body).into_response();
     if let Some(content_type) = note
@@ -192,7 +249,7 @@ fn answer_again(note: Note, request_hash: &str) -> std::result::Result<Response,
     Ok(response)
 }
 
-/// Stores the answer, then gives it.
+/// Stores the answer, then gives it; a stream is given as it comes.
 async fn keep(app: &App, slot: &Slot, response: Response) -> std::result::Result<Response, Problem> {
     let (parts, body) = response.into_parts();
     let is_secret = parts.extensions.get::<ShownOnce>().is_some();
@@ -201,27 +258,128 @@ async fn keep(app: &App, slot: &Slot, response: Response) -> std::result::Result
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
-    if content_type
+    // A refusal may name what is not there, and nothing can hang on that.
+    let subject = parts.extensions.get::<Subject>().cloned();
+    let subject = subject.filter(|_| parts.status.is_success()).unwrap_or_default();
+    let mut done = Done {
+        status: parts.status,
+        content_type,
+        subject,
+        body: None,
+    };
+    if done
+        .content_type
         .as_deref()
         .is_some_and(|content_type| content_type.starts_with("text/event-stream"))
     {
-        // A stream is not held back to be stored: the key is free again, and the conversation shows what came of it.
-        forget_one(app, slot).await?;
-        return Ok(Response::from_parts(parts, body));
+        let note = RunningNote(Some((app.clone(), slot.clone(), done)));
+        return Ok(Response::from_parts(parts, noted(body, note)));
     }
     let bytes = body.collect().await.map_err(Error::internal)?.to_bytes();
-    let kept = std::str::from_utf8(&bytes)
+    done.body = std::str::from_utf8(&bytes)
         .ok()
-        .filter(|text| text.len() <= MAX_KEPT_BYTES && !is_secret);
+        .filter(|text| text.len() <= MAX_KEPT_BYTES && !is_secret)
+        .map(str::to_owned);
+    note_done(app, slot, &done).await?;
+    Ok(Response::from_parts(parts, Body::from(bytes)))
+}
+
+/// The note of a stream under way. It is done with the stream: at its end, or when it is dropped with its client.
+struct RunningNote(Option<(App, Slot, Done)>);
+
+impl RunningNote {
+    async fn end(&mut self) {
+        if let Some(ended) = self.begin_end() {
+            // A panic was reported where it happened, and nothing waits for what this returns.
+            let _ = ended.await;
+        }
+    }
+
+    /// Ends the note in a task of its own, which no client can cut off.
+    fn begin_end(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        let (app, slot, done) = self.0.take()?;
+        let tasks = app.tasks.clone();
+        Some(tasks.spawn(async move {
+            let ended = if done.subject.has_failed.load(Ordering::Relaxed) {
+                forget_one(&app, &slot).await
+            } else {
+                note_done(&app, &slot, &done).await
+            };
+            if let Err(error) = ended {
+                tracing::error!(error = ?error, "cannot note that a stream has ended: its key stays taken for some minutes");
+            }
+        }))
+    }
+}
+
+impl Drop for RunningNote {
+    fn drop(&mut self) {
+        self.begin_end();
+    }
+}
+
+/// The body of a stream whose note ends before the stream does, so that whoever read it whole may rely on it.
+fn noted(body: Body, note: RunningNote) -> Body {
+    let frames = futures::stream::unfold((body.into_data_stream(), note), |(mut frames, mut note)| async {
+        match frames.next().await {
+            Some(frame) => Some((frame, (frames, note))),
+            None => {
+                note.end().await;
+                None
+            }
+        }
+    });
+    Body::from_stream(frames)
+}
+
+/// What a request came to.
+struct Done {
+    status: StatusCode,
+    content_type: Option<String>,
+    subject: Subject,
+    /// None: not kept.
+    body: Option<String>,
+}
+
+async fn note_done(app: &App, slot: &Slot, done: &Done) -> Result<()> {
+    match store_done(app, slot, done, true).await {
+        // What the answer is about was deleted meanwhile: nothing of it is kept.
+        Err(error) if error.is_missing_reference() => store_done(app, slot, done, false).await,
+        stored => stored,
+    }
+}
+
+async fn store_done(app: &App, slot: &Slot, done: &Done, with_answer: bool) -> Result<()> {
     let mut write = app.db.write(slot.tenant_id).await?;
     on!(write, c => sqlx::query(
         "update idempotency
-            set state = 'done', status = $4, content_type = $5, body = $6
+            set state = 'done', status = $4, content_type = $5
           where tenant_id = $1 and actor = $2 and key = $3",
-    ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).bind(i64::from(parts.status.as_u16())).bind(content_type).bind(kept)
-     .execute(c).await.map(drop)).map_err(Error::from)?;
-    write.commit().await?;
-    Ok(Response::from_parts(parts, Body::from(bytes)))
+    ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).bind(i64::from(done.status.as_u16())).bind(&done.content_type)
+     .execute(c).await.map(drop))?;
+    if with_answer && (done.body.is_some() || done.subject.conversation_id.is_some()) {
+        on!(write, c => sqlx::query(
+            "insert into idempotency_answer (tenant_id, actor, key, chatbot_id, conversation_id, body)
+             values ($1, $2, $3, $4, $5, $6)
+             on conflict (tenant_id, actor, key) do update
+                set chatbot_id = excluded.chatbot_id, conversation_id = excluded.conversation_id, body = excluded.body",
+        ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).bind(done.subject.chatbot_id).bind(done.subject.conversation_id)
+         .bind(&done.body).execute(c).await.map(drop))?;
+    }
+    write.commit().await
+}
+
+async fn delete_answer(write: &mut Write, slot: &Slot) -> Result<()> {
+    on!(write, c => sqlx::query("delete from idempotency_answer where tenant_id = $1 and actor = $2 and key = $3")
+        .bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// How long a note without an answer may be that of a running request.
+fn dead_after(app: &App) -> TimeDelta {
+    let longest = i64::try_from(app.config.llm.total_timeout_s).ok();
+    let longest = longest.and_then(TimeDelta::try_seconds).unwrap_or(KEPT_FOR);
+    DEAD_AFTER.max(longest + END_OF_ANSWER)
 }
 
 async fn forget_one(app: &App, slot: &Slot) -> Result<()> {

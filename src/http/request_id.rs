@@ -1,5 +1,6 @@
 //! The id of the request being answered, known wherever its future runs.
 
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -19,11 +20,14 @@ pub fn current() -> String {
         .unwrap_or_default()
 }
 
-/// Runs `future` in a task of its own as part of the present request, so that it ends its work even when the client
-/// leaves. A panic goes on to whoever waits.
-pub async fn detach<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+/// Runs `future` in a task of its own, one of `tasks`, as part of the present request, so that it ends its work even when
+/// the client leaves. A panic goes on to whoever waits.
+pub async fn detach<T: Send + 'static>(
+    tasks: &TaskTracker,
+    future: impl Future<Output = T> + Send + 'static,
+) -> T {
     let id = REQUEST_ID.try_with(|id| *id).unwrap_or_default();
-    let task = tokio::spawn(scope(id, future).in_current_span());
+    let task = tasks.spawn(scope(id, future).in_current_span());
     match task.await {
         Ok(output) => output,
         // Nobody aborts the task, so it can only have panicked.

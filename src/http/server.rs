@@ -54,6 +54,9 @@ const TURNED_AWAY_AT_ONCE: usize = 64;
 /// How long telling a newcomer may take.
 const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long requests that are told to end may take to say so.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+
 /// Pause after the system refused to hand out a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -69,12 +72,14 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop`, then lets running requests finish for `grace` and cuts the rest off.
+/// Serves until `stop`, then lets running requests finish for `grace`, tells the rest by `ending` to end, and cuts off
+/// what does not.
 pub async fn serve(
     router: Router,
     listener: TcpListener,
     max_connections: usize,
     stop: CancellationToken,
+    ending: CancellationToken,
     grace: Duration,
 ) {
     let server = Server {
@@ -106,8 +111,14 @@ pub async fn serve(
             connections = server.connections.len(),
             "cutting off requests that did not finish in time"
         );
-        server.abandon.cancel();
-        server.connections.wait().await;
+        ending.cancel();
+        if timeout(LAST_WORDS_LIMIT, server.connections.wait())
+            .await
+            .is_err()
+        {
+            server.abandon.cancel();
+            server.connections.wait().await;
+        }
     }
 }
 

@@ -170,6 +170,7 @@ pub async fn search_and_book(
         )
         .await?;
     }
+    let mut hold = usage::hold_for_embedding(app, &limits, reach.tenant_id, chatbot_id, question).await?;
     let found = search(app, reach, chatbot_id, question, limit, filter).await?;
     if let Some(model) = app.embedding_model().filter(|_| found.embedding_tokens > 0) {
         let now = app.clock.now();
@@ -196,7 +197,15 @@ pub async fn search_and_book(
             created_at: now,
         };
         let mut write = app.db.write(reach.tenant_id).await?;
-        usage::settle(&mut write, reach.tenant_id, chatbot_id, None, &[event], now).await?;
+        usage::settle(
+            &mut write,
+            reach.tenant_id,
+            chatbot_id,
+            hold.take(),
+            &[event],
+            now,
+        )
+        .await?;
         write.commit().await?;
     }
     Ok(found)

@@ -10,6 +10,7 @@
 
 mod export;
 mod headroom;
+mod hold;
 mod notice;
 mod operator;
 pub mod price_book;
@@ -25,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
 
 pub use headroom::{check_embedding_priced, check_open, check_priced, reserve_within};
+pub use hold::{Hold, hold_for_embedding};
 pub use notice::tell_owner_of_refusal;
 pub use operator::{release_expired, release_expired_before};
 pub use price_book::PriceBook;
@@ -289,10 +291,25 @@ pub async fn settle(
 /// Gives a reservation back when nothing was spent.
 pub async fn release(db: &Db, reservation: Reservation) -> Result<()> {
     let mut write = db.write(reservation.tenant_id).await?;
-    if store::delete_reservation(&mut write, &reservation).await? {
-        store::give_back(&mut write, &reservation, store::Held::BOTH).await?;
-    }
+    give_back(&mut write, &reservation).await?;
     write.commit().await
+}
+
+/// Like [`release`], within `write`: what is reserved next may have it, and where `write` is not committed it stays held.
+pub async fn give_back(write: &mut Write, reservation: &Reservation) -> Result<()> {
+    if !store::delete_reservation(write, reservation).await? {
+        return Ok(());
+    }
+    let holders = (reservation.tenant_id, reservation.chatbot_id);
+    // Takes the rows in the order in which reserving does, so that two turns never wait for each other's.
+    store::book(
+        write,
+        holders,
+        &reservation.period,
+        Spend::default(),
+        reservation.spend(),
+    )
+    .await
 }
 
 /// How the month of `now` stands for the tenant (`chatbot_id` none) or one chatbot.

@@ -132,7 +132,7 @@ async fn postgres_facts(db: &Db) -> Facts {
            from pg_constraint r
            join pg_class t on t.oid = r.conrelid
            join pg_class f on f.oid = r.confrelid
-           join pg_attribute a on a.attrelid = t.oid and a.attnum = r.conkey[1]
+           join pg_attribute a on a.attrelid = t.oid and a.attnum = any (r.conkey)
           where r.contype = 'f'",
     )
     .await;

@@ -309,6 +309,36 @@ async fn past_the_cap_a_newcomer_is_told_to_come_back_and_those_inside_are_serve
 }
 
 #[tokio::test]
+async fn one_tenants_slow_answers_leave_places_to_the_others() {
+    let model = ScriptedModel::start().await;
+    let service = TestOptions::default()
+        .model(&model)
+        .set("chat.max_streams", 4)
+        .set("chat.max_streams_per_tenant", 2)
+        .start()
+        .await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let (desk, other) = (acme.chatbot("Desk").await, globex.chatbot("Desk").await);
+    desk.publish("returns.md", RETURNS).await;
+    other.publish("returns.md", RETURNS).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        model.push(Script::HangAfter("Slow but"));
+        let mut response = desk.open_stream(QUESTION).await;
+        read_until(&mut response, " but").await;
+        slow.push(response);
+    }
+
+    let refused = desk.ask(QUESTION).await.expect(503);
+
+    assert_eq!(refused.code(), "busy");
+    other.ask(QUESTION).await.expect(200);
+    drop(slow);
+    service.wait_idle().await;
+    desk.ask(QUESTION).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything_and_holds_up_nobody() {
     let (service, model) = TestApp::with_model().await;
     let long = (0..3000).map(|number| format!("w{number} ")).collect::<String>();

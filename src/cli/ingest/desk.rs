@@ -202,6 +202,7 @@ async fn start_here(config: &Config, unreachable: &str) -> Result<(Url, Here), F
         listener,
         app.config.server.max_connections,
         app.stopping.clone(),
+        app.ending.clone(),
         GRACE,
     ));
     parts.spawn(jobs::runner::run(app.clone(), app.stopping.clone(), GRACE));

@@ -9,6 +9,7 @@ use super::*;
 struct Running {
     address: SocketAddr,
     stop: CancellationToken,
+    ending: CancellationToken,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -16,10 +17,19 @@ fn start(router: Router, max_connections: usize, grace: Duration) -> Running {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let stop = CancellationToken::new();
-    let served = tokio::spawn(serve(router, listener, max_connections, stop.clone(), grace));
+    let ending = CancellationToken::new();
+    let served = tokio::spawn(serve(
+        router,
+        listener,
+        max_connections,
+        stop.clone(),
+        ending.clone(),
+        grace,
+    ));
     Running {
         address,
         stop,
+        ending,
         served,
     }
 }
@@ -241,6 +251,37 @@ async fn stopping_lets_a_running_request_finish_and_takes_no_new_one() {
         TcpStream::connect(server.address).await.is_err(),
         "the port is closed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_to_end_after_the_grace_may_say_so() {
+    let told = CancellationToken::new();
+    let handler = {
+        let told = told.clone();
+        move || async move {
+            told.cancelled().await;
+            "to be continued"
+        }
+    };
+    let server = start(Router::new().route("/", get(handler)), 10, Duration::from_secs(5));
+    let ending = server.ending.clone();
+    tokio::spawn(async move {
+        ending.cancelled().await;
+        told.cancel();
+    });
+    let mut client = connect(&server).await;
+    send(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let started = tokio::time::Instant::now();
+
+    server.stop.cancel();
+
+    assert!(read_all(&mut client).await.ends_with("to be continued"));
+    assert!(
+        started.elapsed() >= Duration::from_secs(5),
+        "the grace comes first"
+    );
+    server.served.await.expect("the server ends");
 }
 
 #[tokio::test(start_paused = true)]

@@ -245,6 +245,7 @@ impl TestApp {
             listener,
             1000,
             stop.clone(),
+            app.ending.clone(),
             Duration::from_secs(5),
         ));
         let http = reqwest::Client::builder()

@@ -70,6 +70,8 @@ pub enum EmbeddingFault {
     Shuffled,
     /// An error response.
     Status(u16),
+    /// The right vectors, late.
+    Late(Duration),
 }
 
 type Answerer = Box<dyn Fn(&Asked) -> Script + Send + Sync>;
@@ -328,6 +330,9 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
             body,
         )
             .into_response();
+    }
+    if let Some(EmbeddingFault::Late(delay)) = fault {
+        tokio::time::sleep(delay).await;
     }
     let right = state.dimension.load(Ordering::Relaxed);
     let dimension = if matches!(fault, Some(EmbeddingFault::WrongDimension)) {

@@ -3,6 +3,7 @@
 
 mod booking;
 mod reserving;
+mod sequences;
 
 use chrono::{DateTime, Utc};
 use frontdesk::clock::{Clock, SystemClock};
