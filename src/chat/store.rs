@@ -6,7 +6,7 @@ use sqlx::types::{Json, Uuid};
 
 use super::{AnswerSource, Citation, TurnUsage};
 use crate::chatbots::{Chatbot, ChatbotRow};
-use crate::db::{Conn, Write};
+use crate::db::{Conn, Put, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
@@ -162,27 +162,14 @@ pub(super) async fn insert_turn(
          values ($1, $2, $3, 'user', $4, 'complete', null, null, null, '[]', $5, 0, 0, 0, 0, $6),
                 ($7, $2, $3, 'assistant', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $6)",
     );
-    insert
+    let insert = insert
         .bind(question.id)
         .bind(tenant_id)
         .bind(conversation_id)
         .bind(question.text)
         .bind(question.text_tokens)
-        .bind(now)
-        .bind(answer.id)
-        .bind(answer.text)
-        .bind(answer.state.name())
-        .bind(answer.source.name())
-        .bind(answer.model)
-        .bind(answer.state.error_code())
-        .bind(Json(answer.citations))
-        .bind(answer.text_tokens)
-        .bind(answer.usage.prompt_tokens)
-        .bind(answer.usage.completion_tokens)
-        .bind(answer.usage.embedding_tokens)
-        .bind(answer.usage.cost_micro_usd)
-        .run()
-        .await
+        .bind(now);
+    bind_answer(insert, answer).run().await
 }
 
 /// Stores what came of an answer that was being written. Nothing happens when it was deleted meanwhile.
@@ -198,8 +185,12 @@ pub(super) async fn finish_answer(
           where tenant_id = $1
             and id = $2",
     );
-    update
-        .bind(tenant_id)
+    bind_answer(update.bind(tenant_id), answer).run().await
+}
+
+/// Gives a statement the twelve values of an answer, in the order in which both that store one name them.
+fn bind_answer<'w>(statement: Put<'w>, answer: NewAnswer<'_>) -> Put<'w> {
+    statement
         .bind(answer.id)
         .bind(answer.text)
         .bind(answer.state.name())
@@ -212,8 +203,6 @@ pub(super) async fn finish_answer(
         .bind(answer.usage.completion_tokens)
         .bind(answer.usage.embedding_tokens)
         .bind(answer.usage.cost_micro_usd)
-        .run()
-        .await
 }
 
 /// What a turn has to know of whom it asks.
