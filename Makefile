@@ -1,7 +1,7 @@
 # Each target is one or two plain commands. A bare machine needs the Rust toolchain, make, a C compiler and python3 with
 # pip; whatever else is needed is fetched, pinned by checksum, into models/ and .tools/.
 
-.PHONY: run test lint bench deny
+.PHONY: run test lint fuzz-check bench deny
 
 # Builds, starts the server on 127.0.0.1:8080 and fills an empty data directory with the demo chatbot.
 run:
@@ -19,6 +19,11 @@ test: lint
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# That the fuzz targets build, libFuzzer included. They are a workspace of their own, so this compiles much anew; `make
+# test` compiles and runs all of them but that.
+fuzz-check:
+	cargo check --manifest-path ingest/fuzz/Cargo.toml --bins
 
 # CPU per turn, latency, throughput, memory. A table on stdout and JSON under target/.
 bench:

@@ -53,6 +53,11 @@ pub enum ExtractError {
         "The document could not be read: the reader failed on it. Save it again in its program, or as another file type, and upload that."
     )]
     Crashed,
+    /// Reading it would cost more than who pays for it allows.
+    #[error(
+        "Reading the document costs more than is allowed at present. Raise the limit, and bring it again."
+    )]
+    Unpaid,
     /// Nothing of the document's: this machine cannot read any at the moment.
     #[error("Documents cannot be read at the moment. Try again shortly.")]
     Unavailable,
@@ -71,6 +76,7 @@ impl ExtractError {
             Self::TimedOut { .. } => "timed_out",
             Self::OutOfMemory => "out_of_memory",
             Self::Crashed => "crashed",
+            Self::Unpaid => "not_paid_for",
             Self::Unavailable => "reader_unavailable",
         }
     }

@@ -35,4 +35,4 @@ pub use hints::Hints;
 pub use limits::Limits;
 pub use metadata::{Metadata, WebPage};
 pub use ocr::OcrOptions;
-pub use transcription::{Transcriber, TranscriptionOptions};
+pub use transcription::{Account, FreeOfCharge, Heard, Transcriber, TranscriptionOptions};

@@ -8,6 +8,7 @@ extern crate self as libfuzzer_sys;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ingest::Format;
 use proptest::prelude::*;
 
 #[path = "../fuzz/src/lib.rs"]
@@ -101,6 +102,15 @@ fn every_target_is_compiled_here_and_built_for_the_fuzzer() {
             manifest.contains(&program),
             "{name} is missing in fuzz/Cargo.toml"
         );
+    }
+}
+
+#[test]
+fn every_format_that_we_read_ourselves_has_a_target() {
+    for format in Format::ALL {
+        let is_read_by_others = matches!(format, Format::Picture | Format::Recording);
+        let has_target = TARGETS.iter().any(|(name, _)| *name == format.as_str());
+        assert_eq!(has_target, !is_read_by_others, "{}", format.as_str());
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ingest::sandbox::ExtractorPool;
-use ingest::{ExtractError, Format, Hints, Limits};
+use ingest::{ExtractError, Format, FreeOfCharge, Hints, Limits};
 
 /// The file is larger than what its reader may hold.
 const FILE_BYTES: usize = 48 << 20;
@@ -48,7 +48,9 @@ async fn read(
     format: Format,
 ) -> Result<(usize, usize, String), ExtractError> {
     let pool = pool();
-    let mut parts = pool.extract_parts(file.path(), format, &Hints::default()).await?;
+    let mut parts = pool
+        .extract_parts(file.path(), format, &Hints::default(), &FreeOfCharge)
+        .await?;
     let (mut blocks, mut largest, mut last) = (0, 0, String::new());
     while let Some(part) = parts.next().await? {
         blocks += part.blocks.len();

@@ -385,6 +385,7 @@ impl Turn {
             completion_tokens: 0,
             cached_tokens: 0,
             embedding_tokens: 0,
+            audio_seconds: 0,
             cost_micro_usd: 0,
             local: false,
             price_book_version: self.app.prices.version().to_owned(),

@@ -190,6 +190,7 @@ pub async fn search_and_book(
             completion_tokens: 0,
             cached_tokens: 0,
             embedding_tokens: found.embedding_tokens,
+            audio_seconds: 0,
             local: !app.embeds_remotely(),
             price_book_version: app.prices.version().to_owned(),
             reported: found.embedding_reported,

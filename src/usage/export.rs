@@ -18,7 +18,7 @@ use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
 /// Lines read and sent at once.
 const PAGE: i64 = 1000;
 
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "id",
     "created_at",
     "channel",
@@ -35,6 +35,7 @@ const COLUMNS: [&str; 16] = [
     "price_book_version",
     "reported",
     "latency_ms",
+    "audio_seconds",
 ];
 
 /// One line of the ledger, as it was booked.
@@ -51,6 +52,7 @@ pub(super) struct LedgerLine {
     completion_tokens: i64,
     cached_tokens: i64,
     embedding_tokens: i64,
+    audio_seconds: i64,
     cost_micro_usd: i64,
     price_book_version: String,
     reported: bool,
@@ -120,6 +122,7 @@ fn rows(lines: &[LedgerLine]) -> Result<Bytes> {
                 text_cell(&line.price_book_version),
                 line.reported.to_string(),
                 line.latency_ms.to_string(),
+                line.audio_seconds.to_string(),
             ])
             .map_err(Error::internal)?;
     }
@@ -160,6 +163,7 @@ mod tests {
             completion_tokens: 7,
             cached_tokens: 0,
             embedding_tokens: 0,
+            audio_seconds: 0,
             cost_micro_usd: 12,
             price_book_version: "1".to_owned(),
             reported: true,

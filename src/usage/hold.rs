@@ -40,6 +40,28 @@ impl Drop for Hold {
     }
 }
 
+/// Reserves `most`, where anything is limited. Refused when it does not fit.
+pub async fn hold(
+    app: &App,
+    limits: &Limits,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    most: Spend,
+) -> Result<Hold> {
+    let mut hold = Hold {
+        app: app.clone(),
+        reservation: None,
+    };
+    if limits.is_none() {
+        return Ok(hold);
+    }
+    let mut write = app.db.write(tenant_id).await?;
+    let reservation = reserve(&mut write, limits, tenant_id, chatbot_id, most, app.clock.now()).await?;
+    write.commit().await?;
+    hold.reservation = reservation;
+    Ok(hold)
+}
+
 /// Reserves the most that embedding `question` can take, where embeddings are bought and anything is limited; elsewhere
 /// nothing is written. Refused when it does not fit.
 pub async fn hold_for_embedding(
@@ -49,15 +71,8 @@ pub async fn hold_for_embedding(
     chatbot_id: ChatbotId,
     question: &str,
 ) -> Result<Hold> {
-    let mut hold = Hold {
-        app: app.clone(),
-        reservation: None,
-    };
-    let Some(model) = app
-        .embedding_model()
-        .filter(|_| app.embeds_remotely() && !limits.is_none())
-    else {
-        return Ok(hold);
+    let Some(model) = app.embedding_model().filter(|_| app.embeds_remotely()) else {
+        return hold(app, &Limits::default(), tenant_id, chatbot_id, Spend::default()).await;
     };
     // No tokenizer makes more tokens than a text has bytes.
     let tokens = question.len() + TOKENS_AROUND;
@@ -65,9 +80,5 @@ pub async fn hold_for_embedding(
         tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
         micro_usd: app.prices.embedding_cost_micro_usd(model, tokens as u64),
     };
-    let mut write = app.db.write(tenant_id).await?;
-    let reservation = reserve(&mut write, limits, tenant_id, chatbot_id, most, app.clock.now()).await?;
-    write.commit().await?;
-    hold.reservation = reservation;
-    Ok(hold)
+    hold(app, limits, tenant_id, chatbot_id, most).await
 }

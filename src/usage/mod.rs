@@ -26,13 +26,17 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
 
 pub use headroom::{check_embedding_priced, check_open, check_priced, reserve_within};
-pub use hold::{Hold, hold_for_embedding};
+pub use hold::{Hold, hold, hold_for_embedding};
 pub use notice::tell_owner_of_refusal;
 pub use operator::{release_expired, release_expired_before};
 pub use price_book::PriceBook;
 
 /// A reservation is given back after this long when its turn never came back: longer than any turn may last.
 const RESERVATION_LIFETIME: TimeDelta = TimeDelta::minutes(15);
+
+/// What a second of a recording takes from a limit on tokens where the vendor counts none: what vendors who count them
+/// make of one.
+pub const TOKENS_PER_AUDIO_SECOND: i64 = 10;
 
 /// What kind of call was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum UsageKind {
     Chat,
     /// A model turned text into vectors.
     Embedding,
+    /// A model wrote down what is said in a recording.
+    Transcription,
 }
 
 impl UsageKind {
@@ -49,6 +55,7 @@ impl UsageKind {
         match self {
             Self::Chat => "chat",
             Self::Embedding => "embedding",
+            Self::Transcription => "transcription",
         }
     }
 }
@@ -71,6 +78,8 @@ pub struct UsageEvent {
     /// The part of `prompt_tokens` that the vendor had cached.
     pub cached_tokens: i64,
     pub embedding_tokens: i64,
+    /// Seconds of recordings that were listened to.
+    pub audio_seconds: i64,
     pub cost_micro_usd: i64,
     pub price_book_version: String,
     /// Made by this process itself: booked, but taken from no budget, since nobody has to pay it.
@@ -91,6 +100,12 @@ impl UsageEvent {
             .prompt_tokens
             .saturating_add(self.completion_tokens)
             .saturating_add(self.embedding_tokens);
+        // Whose vendor counts no tokens has a length all the same.
+        let tokens = if tokens == 0 {
+            self.audio_seconds.saturating_mul(TOKENS_PER_AUDIO_SECOND)
+        } else {
+            tokens
+        };
         Spend {
             tokens,
             micro_usd: self.cost_micro_usd,

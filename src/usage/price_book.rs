@@ -31,6 +31,8 @@ struct Prices {
     cached_input: u64,
     output: u64,
     embedding: u64,
+    /// Per minute of a recording.
+    audio_minute: u64,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +54,8 @@ struct ModelEntry {
     output: u64,
     #[serde(default)]
     embedding: u64,
+    #[serde(default)]
+    audio_minute: u64,
 }
 
 impl PriceBook {
@@ -81,6 +85,7 @@ impl PriceBook {
                 cached_input: entry.cached_input.unwrap_or(entry.input),
                 output: entry.output,
                 embedding: entry.embedding,
+                audio_minute: entry.audio_minute,
             };
             let (beginning, is_pattern) = entry
                 .name
@@ -133,6 +138,21 @@ impl PriceBook {
     pub fn embedding_cost_micro_usd(&self, model: &str, tokens: u64) -> i64 {
         self.find(model)
             .map_or(0, |prices| price(&[(tokens, prices.embedding)]))
+    }
+
+    /// What writing down a recording costs: by tokens where the vendor counts and the book prices them, else by its
+    /// length.
+    pub fn transcription_cost_micro_usd(&self, model: &str, seconds: u64, tokens: Option<(u64, u64)>) -> i64 {
+        let Some(prices) = self.find(model) else { return 0 };
+        match tokens {
+            Some((read, written)) if prices.input > 0 || prices.output > 0 => {
+                price(&[(read, prices.input), (written, prices.output)])
+            }
+            _ => {
+                let cost = u128::from(seconds) * u128::from(prices.audio_minute);
+                i64::try_from(cost.div_ceil(60)).unwrap_or(i64::MAX)
+            }
+        }
     }
 
     fn find(&self, model: &str) -> Option<&Prices> {
@@ -226,6 +246,38 @@ mod tests {
         assert_eq!(book().cost_micro_usd("small", &usage(1, 0, 1)), 1);
         assert_eq!(book().cost_micro_usd("small", &usage(10, 0, 0)), 2);
         assert_eq!(book().cost_micro_usd("small", &usage(0, 0, 0)), 0);
+    }
+
+    #[test]
+    fn a_recording_costs_by_its_length_or_by_its_tokens_where_these_have_a_price() {
+        let book = PriceBook::parse(
+            r#"version = "1"
+               [[model]]
+               name = "by-minute"
+               audio_minute = 6000
+               [[model]]
+               name = "by-token"
+               input = 6000000
+               output = 10000000
+               audio_minute = 6000"#,
+        )
+        .expect("a book");
+
+        assert_eq!(book.transcription_cost_micro_usd("by-minute", 60, None), 6_000);
+        assert_eq!(
+            book.transcription_cost_micro_usd("by-minute", 1, Some((9, 9))),
+            100
+        );
+        assert_eq!(book.transcription_cost_micro_usd("by-token", 60, None), 6_000);
+        assert_eq!(
+            book.transcription_cost_micro_usd("by-token", 60, Some((10, 3))),
+            90
+        );
+        assert_eq!(book.transcription_cost_micro_usd("unknown", 60, None), 0);
+        assert_eq!(
+            book.transcription_cost_micro_usd("by-minute", u64::MAX, None),
+            i64::MAX
+        );
     }
 
     #[test]

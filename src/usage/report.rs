@@ -93,6 +93,7 @@ pub struct ReportLine {
     pub completion_tokens: i64,
     pub cached_tokens: i64,
     pub embedding_tokens: i64,
+    pub audio_seconds: i64,
     pub cost_micro_usd: i64,
     pub calls: i64,
 }
@@ -103,6 +104,7 @@ impl ReportLine {
         self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
         self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
         self.embedding_tokens = self.embedding_tokens.saturating_add(other.embedding_tokens);
+        self.audio_seconds = self.audio_seconds.saturating_add(other.audio_seconds);
         self.cost_micro_usd = self.cost_micro_usd.saturating_add(other.cost_micro_usd);
         self.calls = self.calls.saturating_add(other.calls);
     }

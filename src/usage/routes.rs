@@ -106,7 +106,7 @@ pub struct UsageLine {
     sum: UsageSum,
 }
 
-/// Tokens and cost of some calls.
+/// Tokens, seconds and cost of some calls.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UsageSum {
     /// Tokens read, cached ones included.
@@ -117,6 +117,8 @@ pub struct UsageSum {
     cached_tokens: i64,
     /// Tokens turned into vectors.
     embedding_tokens: i64,
+    /// Seconds of recordings that were listened to.
+    audio_seconds: i64,
     cost_micro_usd: i64,
     /// How many calls.
     calls: i64,
@@ -129,6 +131,7 @@ impl From<&ReportLine> for UsageSum {
             completion_tokens: line.completion_tokens,
             cached_tokens: line.cached_tokens,
             embedding_tokens: line.embedding_tokens,
+            audio_seconds: line.audio_seconds,
             cost_micro_usd: line.cost_micro_usd,
             calls: line.calls,
         }

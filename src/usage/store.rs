@@ -15,7 +15,7 @@ use crate::id::{ChatbotId, TenantId};
 use crate::on;
 
 /// Parameters of one event, the tenant apart.
-const VALUES_PER_EVENT: usize = 16;
+const VALUES_PER_EVENT: usize = 17;
 
 /// Events in one statement. A turn has two.
 const EVENTS_PER_INSERT: usize = 4;
@@ -199,7 +199,8 @@ pub(super) async fn insert_events(
                 .bind(&event.price_book_version)
                 .bind(event.reported)
                 .bind(event.latency_ms)
-                .bind(event.created_at);
+                .bind(event.created_at)
+                .bind(event.audio_seconds);
         }
         insert.run().await?;
     }
@@ -210,11 +211,11 @@ pub(super) async fn insert_events(
 static INSERT_TEXTS: LazyLock<Vec<String>> =
     LazyLock::new(|| (1..=EVENTS_PER_INSERT).map(insert_text).collect());
 
-/// One insert of `rows` events: the tenant is the first parameter, then 16 for each row.
+/// One insert of `rows` events: the tenant is the first parameter, then 17 for each row.
 fn insert_text(rows: usize) -> String {
     let mut text = String::from(
         "insert into usage_event (tenant_id, id, chatbot_id, conversation_id, message_id, channel, kind, model, prompt_tokens, completion_tokens,
-                cached_tokens, embedding_tokens, cost_micro_usd, price_book_version, reported, latency_ms, created_at)
+                cached_tokens, embedding_tokens, cost_micro_usd, price_book_version, reported, latency_ms, created_at, audio_seconds)
          values ",
     );
     for row in 0..rows {
@@ -312,6 +313,7 @@ pub(super) async fn sum_events(
                 cast(sum(completion_tokens) as bigint) as completion_tokens,
                 cast(sum(cached_tokens) as bigint) as cached_tokens,
                 cast(sum(embedding_tokens) as bigint) as embedding_tokens,
+                cast(sum(audio_seconds) as bigint) as audio_seconds,
                 cast(sum(cost_micro_usd) as bigint) as cost_micro_usd,
                 count(*) as calls
            from usage_event
@@ -336,7 +338,7 @@ pub(super) async fn list_events(
 ) -> Result<Vec<LedgerLine>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, chatbot_id, conversation_id, message_id, channel, kind, model, prompt_tokens, completion_tokens, cached_tokens,
-                embedding_tokens, cost_micro_usd, price_book_version, reported, latency_ms, created_at
+                embedding_tokens, audio_seconds, cost_micro_usd, price_book_version, reported, latency_ms, created_at
            from usage_event
           where tenant_id = $1
             and id > $2

@@ -147,6 +147,24 @@ async fn a_preview_that_takes_too_long_is_given_up_and_holds_its_place_while_it_
     acme.post("/api/chunk-preview", slow).await.expect(429);
 }
 
+#[tokio::test]
+async fn where_no_text_can_be_read_at_the_moment_the_text_is_not_at_fault() {
+    let service = TestOptions::default()
+        .extractor("/nowhere/frontdesk".into())
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+
+    let reply = acme
+        .post("/api/chunk-preview", json!({ "text": "A text to be cut." }))
+        .await
+        .expect(503);
+
+    assert_eq!(reply.code(), "reader_unavailable");
+    assert!(reply.headers.contains_key("retry-after"));
+    assert!(reply.text.contains("try again shortly"), "{}", reply.text);
+}
+
 /// Counts words, and takes its time.
 struct SlowCounter;
 

@@ -10,7 +10,7 @@ use super::parts::{DocumentParts, Exchange};
 use super::process::{Body, Process};
 use super::protocol::{MAX_SCANS_BYTES, RequestHead, Wanted, encode_head, max_reply_bytes};
 use super::recognition::{Origin, Readers};
-use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
+use crate::{Account, ExtractError, ExtractedDocument, Format, FreeOfCharge, Hints, Limits};
 
 /// Idle processes end after this time, so that a service at rest holds no memory for them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,14 +74,17 @@ impl ExtractorPool {
     ///
     /// Waits for a free process. A process that dies costs this document only; if it had read others
     /// before, the document gets a second try in a fresh one, and never a third: [`ExtractError::Crashed`] is final.
-    /// Dropping the future ends the process.
+    /// Dropping the future ends the process. Transcriptions are taken to be free of charge.
     pub async fn extract(
         &self,
         path: &Path,
         format: Format,
         hints: &Hints,
     ) -> Result<ExtractedDocument, ExtractError> {
-        self.extract_parts(path, format, hints).await?.join().await
+        self.extract_parts(path, format, hints, &FreeOfCharge)
+            .await?
+            .join()
+            .await
     }
 
     /// Like [`ExtractorPool::extract`], for a file that is in memory anyway.
@@ -91,21 +94,25 @@ impl ExtractorPool {
         format: Format,
         hints: &Hints,
     ) -> Result<ExtractedDocument, ExtractError> {
-        self.read(Origin::Bytes(bytes), format, hints).await?.join().await
+        self.read(Origin::Bytes(bytes), format, hints, &FreeOfCharge)
+            .await?
+            .join()
+            .await
     }
 
     /// Like [`ExtractorPool::extract`], for a document of any size: neither the file nor its text is ever held whole,
     /// but for what others recognise or transcribe, and the text of PDF files where text recognition is configured.
     ///
     /// The process stays occupied until the last part was taken, or the rest is dropped; the time that the caller
-    /// takes between two parts does not count.
+    /// takes between two parts does not count. `account` pays for what is transcribed.
     pub async fn extract_parts(
         &self,
         path: &Path,
         format: Format,
         hints: &Hints,
+        account: &dyn Account,
     ) -> Result<DocumentParts, ExtractError> {
-        self.read(Origin::File(path), format, hints).await
+        self.read(Origin::File(path), format, hints, account).await
     }
 
     async fn read(
@@ -113,9 +120,10 @@ impl ExtractorPool {
         origin: Origin<'_>,
         format: Format,
         hints: &Hints,
+        account: &dyn Account,
     ) -> Result<DocumentParts, ExtractError> {
         match (format, &self.readers.ocr) {
-            (Format::Picture | Format::Recording, _) => self.read_media(origin, format).await,
+            (Format::Picture | Format::Recording, _) => self.read_media(origin, format, account).await,
             (Format::Pdf, Some(ocr)) => self.read_with_scans(ocr, origin, format, hints).await,
             _ => {
                 let slot = self.slot().await?;

@@ -12,7 +12,7 @@ use super::protocol::{Wanted, decode_scans};
 use crate::extract::Scans;
 use crate::ocr::{Ocr, OcrOptions};
 use crate::transcription::Transcriber;
-use crate::{ExtractError, Format, Hints, Media};
+use crate::{Account, ExtractError, Format, Hints, Media};
 
 /// Where the bytes of a document are.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,7 @@ impl ExtractorPool {
         &self,
         origin: Origin<'_>,
         format: Format,
+        account: &dyn Account,
     ) -> Result<DocumentParts, ExtractError> {
         let limits = &self.shared.limits;
         let document = match (format, &self.readers) {
@@ -72,7 +73,7 @@ impl ExtractorPool {
                     return Err(transcriber.too_large());
                 }
                 let bytes = origin.read().await?;
-                transcriber.transcribe(&bytes, limits).await?
+                transcriber.transcribe(&bytes, limits, account).await?
             }
             // What was configured when it came is no longer.
             (format, _) => return Err(ExtractError::unread(format)),

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ingest::{ExtractedDocument, Format, Hints};
+use ingest::{ExtractError, ExtractedDocument, Format, Hints};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -121,10 +121,18 @@ async fn read(app: &App, text: &PreviewText) -> Result<ExtractedDocument> {
     app.extractor
         .extract_bytes(text.text.as_bytes(), text.format, &Hints::default())
         .await
-        .map_err(|error| Error::Invalid {
-            code: error.code(),
-            field: Some(text.format.as_str().to_owned()),
-            message: error.to_string().into(),
+        .map_err(|error| match error {
+            ExtractError::Unavailable => Error::Unavailable {
+                code: "reader_unavailable",
+                message: "texts cannot be read at the moment; try again shortly".into(),
+                retry_after: RETRY_AFTER,
+                source: None,
+            },
+            error => Error::Invalid {
+                code: error.code(),
+                field: Some(text.format.as_str().to_owned()),
+                message: error.to_string().into(),
+            },
         })
 }
 

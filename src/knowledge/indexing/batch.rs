@@ -1,5 +1,6 @@
 //! Documents that are embedded together and swapped in with one transaction.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use ingest::{ExtractError, ExtractedDocument};
@@ -97,6 +98,24 @@ impl<'a> Batch<'a> {
         self.flush_if_full().await
     }
 
+    /// Reading the document costs more than the month allows. The owner is told, once.
+    pub(super) async fn fail_over_budget(
+        &mut self,
+        work: Work,
+        code: &'static str,
+        message: Cow<'static, str>,
+    ) -> Result<()> {
+        self.note_over_budget(work, code, message).await;
+        self.flush_if_full().await
+    }
+
+    async fn note_over_budget(&mut self, work: Work, code: &'static str, message: Cow<'static, str>) {
+        let chatbot_id = work.chatbot_id;
+        self.failed.push((work, code.to_owned(), message.to_string()));
+        let refusal = Error::BudgetExceeded { code, message };
+        usage::tell_owner_of_refusal(self.app, self.tenant_id, chatbot_id, refusal).await;
+    }
+
     /// What was stored of the document is lost: whoever brought it has to bring it again.
     pub(super) async fn fail_for_lost_file(&mut self, work: Work) -> Result<()> {
         let mut write = self.app.db.write(self.tenant_id).await?;
@@ -126,7 +145,7 @@ impl<'a> Batch<'a> {
             Err(error) if !concerns_one_document(&error) => Err(error),
             Err(error) => match <[Cut; 1]>::try_from(cut) {
                 Ok([document]) => {
-                    self.set_aside(payer, document, error).await?;
+                    self.set_aside(document, error).await?;
                     self.commit(&[]).await
                 }
                 Err(several) => self.flush_one_by_one(payer, several).await,
@@ -143,7 +162,7 @@ impl<'a> Batch<'a> {
                 Ok(()) => whole.extend(document),
                 Err(error) if concerns_one_document(&error) => {
                     let [document] = document;
-                    self.set_aside(payer, document, error).await?;
+                    self.set_aside(document, error).await?;
                 }
                 Err(error) => {
                     self.commit(&whole).await?;
@@ -155,14 +174,11 @@ impl<'a> Batch<'a> {
     }
 
     /// The document cannot be embedded: it fails for want of a budget, else gets a job of its own if this is not one.
-    async fn set_aside(&mut self, payer: Payer, document: Cut, error: Error) -> Result<()> {
+    async fn set_aside(&mut self, document: Cut, error: Error) -> Result<()> {
         match error {
             Error::BudgetExceeded { code, message } => {
                 self.forget(&document).await?;
-                self.failed
-                    .push((document.work, code.to_owned(), message.to_string()));
-                let refusal = Error::BudgetExceeded { code, message };
-                usage::tell_owner_of_refusal(self.app, self.tenant_id, payer.chatbot_id, refusal).await;
+                self.note_over_budget(document.work, code, message).await;
                 Ok(())
             }
             error if self.is_single => Err(error),

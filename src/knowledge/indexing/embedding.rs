@@ -18,7 +18,7 @@ use crate::usage::{self, Spend, UsageEvent, UsageKind};
 pub(super) const EMBEDDED_AT_ONCE: usize = 256;
 
 /// What the ledger says where no conversation is involved.
-const CHANNEL: &str = "ingest";
+pub(super) const CHANNEL: &str = "ingest";
 
 /// For whom chunks are embedded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,7 @@ fn event_of(
         completion_tokens: 0,
         cached_tokens: 0,
         embedding_tokens: i64::try_from(embeddings.tokens).unwrap_or(i64::MAX),
+        audio_seconds: 0,
         local: !app.embeds_remotely(),
         price_book_version: app.prices.version().to_owned(),
         reported: embeddings.reported,

@@ -7,9 +7,11 @@
 mod batch;
 mod embedding;
 mod large;
+mod listening;
 mod staging;
 mod store;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ use ingest::sandbox::DocumentParts;
 use ingest::{ExtractError, ExtractedDocument, Format, Hints};
 
 use self::batch::Batch;
+use self::embedding::Payer;
+use self::listening::Purse;
 pub(super) use self::store::fail_unfinished;
 use super::chunks::{self, Chunking, Edits};
 use super::files::store_error;
@@ -82,6 +86,8 @@ pub(super) struct Work {
 enum Unread {
     /// By a verdict on its content.
     Verdict(ExtractError),
+    /// Reading it costs more than the month allows.
+    OverBudget(&'static str, Cow<'static, str>),
     /// Its file is gone, or damaged.
     FileLost,
     /// Another version took its place meanwhile, or it was deleted.
@@ -164,6 +170,7 @@ pub(super) async fn run(
                 return Err(reader_unavailable());
             }
             Err(Unread::Verdict(error)) => batch.fail(work, &error).await?,
+            Err(Unread::OverBudget(code, message)) => batch.fail_over_budget(work, code, message).await?,
             Err(Unread::FileLost) => batch.fail_for_lost_file(work).await?,
             Err(Unread::Superseded) => {}
         }
@@ -223,7 +230,17 @@ async fn read(app: &App, tenant_id: TenantId, work: &Work) -> Result<std::result
         };
     }
     let path = app.files.path(&work.file_key)?;
-    match read_file(app, work, &path).await {
+    let payer = Payer {
+        tenant_id,
+        chatbot_id: work.chatbot_id,
+        run_id: work.run_id,
+    };
+    let purse = Purse::of(app, payer);
+    match read_file(app, work, &path, &purse).await {
+        Err(ExtractError::Unpaid) => match purse.into_failure() {
+            Error::BudgetExceeded { code, message } => Ok(Err(Unread::OverBudget(code, message))),
+            error => Err(error),
+        },
         Err(ExtractError::Unavailable) if !tokio::fs::try_exists(&path).await.map_err(store_error)? => {
             judge_absent_file(app, tenant_id, work).await.map(Err)
         }
@@ -231,13 +248,18 @@ async fn read(app: &App, tenant_id: TenantId, work: &Work) -> Result<std::result
     }
 }
 
-async fn read_file(app: &App, work: &Work, path: &Path) -> std::result::Result<Reading, ExtractError> {
+async fn read_file(
+    app: &App,
+    work: &Work,
+    path: &Path,
+    purse: &Purse<'_>,
+) -> std::result::Result<Reading, ExtractError> {
     let format = Format::ALL
         .into_iter()
         .find(|format| format.as_str() == work.format)
         .ok_or(ExtractError::UnsupportedType { found: None })?;
     let hints = Hints::named(&work.file_name);
-    let mut parts = app.extractor.extract_parts(path, format, &hints).await?;
+    let mut parts = app.extractor.extract_parts(path, format, &hints, purse).await?;
     let first = parts
         .next()
         .await?

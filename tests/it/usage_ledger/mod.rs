@@ -131,6 +131,7 @@ impl Desk {
             completion_tokens: 0,
             cached_tokens: 0,
             embedding_tokens: 0,
+            audio_seconds: 0,
             cost_micro_usd,
             price_book_version: "1".to_owned(),
             local: false,

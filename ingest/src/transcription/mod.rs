@@ -1,13 +1,18 @@
 //! Recordings as text, by any server that speaks OpenAI's API: `POST {base_url}/audio/transcriptions`.
 
+mod account;
+
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::timeout;
 use url::Url;
 
+pub use self::account::{Account, FreeOfCharge, Heard};
+use self::account::{Said, ServerUsage, estimate_seconds};
 use crate::document::DocumentBuilder;
 use crate::{BlockKind, ExtractError, ExtractedDocument, Limits};
 
@@ -56,12 +61,19 @@ struct Transcript {
     text: String,
     #[serde(default)]
     segments: Vec<Segment>,
+    /// Seconds, in one form or another.
+    #[serde(default)]
+    duration: Value,
+    #[serde(default)]
+    usage: Value,
 }
 
 #[derive(Debug, Deserialize)]
 struct Segment {
     /// Seconds from the beginning.
     start: f64,
+    #[serde(default)]
+    end: Option<f64>,
     text: String,
 }
 
@@ -99,19 +111,32 @@ impl Transcriber {
         self.options.max_bytes
     }
 
-    /// The text of a recording, under headings of its minutes where the server tells times.
+    /// The text of a recording, under headings of its minutes where the server tells times. `account` pays.
     pub(crate) async fn transcribe(
         &self,
         recording: &[u8],
         limits: &Limits,
+        account: &dyn Account,
     ) -> Result<ExtractedDocument, ExtractError> {
-        if recording.len() as u64 > self.options.max_bytes {
+        let bytes = recording.len() as u64;
+        if bytes > self.options.max_bytes {
             return Err(self.too_large());
         }
+        let model = self.options.model.as_str();
+        account.reserve(model, estimate_seconds(bytes)).await?;
         let transcript = timeout(self.options.timeout, self.ask(recording)).await;
-        let transcript = transcript.map_err(|_| ExtractError::TimedOut {
+        let transcript = transcript.unwrap_or(Err(ExtractError::TimedOut {
             seconds: self.options.timeout.as_secs().max(1),
-        })??;
+        }));
+        let mut transcript = match transcript {
+            Ok(transcript) => transcript,
+            Err(error) => {
+                account.settle(model, None).await?;
+                return Err(error);
+            }
+        };
+        let heard = Heard::of(bytes, &transcript.take_said());
+        account.settle(model, Some(heard)).await?;
         let mut builder = DocumentBuilder::new(limits);
         // The first minute is no title.
         builder.title = Some(String::new());
@@ -151,6 +176,17 @@ impl Transcriber {
                 tracing::warn!(error = %error.without_url(), "the transcription server does not answer");
                 ExtractError::Unavailable
             })
+    }
+}
+
+impl Transcript {
+    /// What the server says besides the text.
+    fn take_said(&mut self) -> Said {
+        Said {
+            usage: ServerUsage::read(std::mem::take(&mut self.usage)),
+            duration: std::mem::take(&mut self.duration),
+            segments_end: self.segments.last().and_then(|segment| segment.end),
+        }
     }
 }
 
