@@ -83,6 +83,8 @@ pub(crate) struct DocumentBuilder {
     gone_bytes: usize,
     gone_title: Option<Option<String>>,
     overflow: Option<&'static str>,
+    /// Of blocks that come without one.
+    pub(crate) page: Option<u32>,
     pub(crate) title: Option<String>,
     pub(crate) page_count: Option<u32>,
     pub(crate) scanned_pages: Vec<u32>,
@@ -103,6 +105,7 @@ impl DocumentBuilder {
             gone_bytes: 0,
             gone_title: None,
             overflow: None,
+            page: None,
             title: None,
             page_count: None,
             scanned_pages: Vec::new(),
@@ -150,7 +153,7 @@ impl DocumentBuilder {
             kind,
             start,
             end: self.chars,
-            page,
+            page: page.or(self.page),
             heading_path: self.headings.iter().map(|(_, text)| text.clone()).collect(),
         });
     }

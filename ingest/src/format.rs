@@ -175,9 +175,14 @@ impl Format {
         let mut file = std::fs::File::open(path)?;
         let mut bytes = Vec::new();
         (&mut file).take(TELLING_BYTES).read_to_end(&mut bytes)?;
-        let format = Self::detect(&bytes, file_name);
-        if format.is_ok() || (bytes.len() as u64) < TELLING_BYTES {
-            return Ok(format);
+        let is_whole = (bytes.len() as u64) < TELLING_BYTES;
+        // The table of an archive stands at its end; the beginning may hold that of an archive inside of it.
+        let is_archive = bytes.starts_with(b"PK\x03\x04");
+        if is_whole || !is_archive {
+            let format = Self::detect(&bytes, file_name);
+            if is_whole || format.is_ok() {
+                return Ok(format);
+            }
         }
         file.read_to_end(&mut bytes)?;
         Ok(Self::detect(&bytes, file_name))
@@ -259,6 +264,37 @@ mod tests {
         assert_eq!(detect(b"a,b\n1,2\n", "a.csv"), Ok(Format::Csv));
         assert_eq!(detect(b"a,b\n1,2\n", "a.txt"), Ok(Format::Text));
         assert_eq!(detect(b"no table at all", "a.csv"), Ok(Format::Text));
+    }
+
+    #[test]
+    fn a_large_file_is_not_taken_for_what_is_packed_in_its_beginning() {
+        let workbook = pack(&[("xl/workbook.xml", b"<workbook/>")]);
+        let filling = vec![b'.'; usize::try_from(TELLING_BYTES).expect("it is small")];
+        let slides = pack(&[
+            ("ppt/embeddings/1.xlsx", &workbook),
+            ("ppt/media/1.jpeg", &filling),
+            ("ppt/presentation.xml", b"<presentation/>"),
+        ]);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &slides).expect("it is written");
+
+        assert_eq!(Format::detect(&slides, "a.pptx"), Ok(Format::Pptx));
+        assert_eq!(
+            Format::detect_file(file.path(), "a.pptx").expect("it is read"),
+            Ok(Format::Pptx)
+        );
+    }
+
+    /// An archive of these members, as they are.
+    fn pack(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let stored =
+            zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        for (name, content) in members {
+            writer.start_file(*name, stored).expect("a new entry");
+            std::io::Write::write_all(&mut writer, content).expect("written to memory");
+        }
+        writer.finish().expect("a whole archive").into_inner()
     }
 
     #[test]

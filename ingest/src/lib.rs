@@ -7,7 +7,7 @@
 
 /// Counts changes of the readers that make other text of the same bytes: what was read by an earlier version is worth
 /// reading again.
-pub const READER_VERSION: u32 = 2;
+pub const READER_VERSION: u32 = 3;
 
 mod error;
 mod format;

@@ -23,6 +23,7 @@ mod sheet;
 mod table;
 pub(crate) mod text;
 mod text_reader;
+mod title;
 mod xlsx;
 mod xml;
 

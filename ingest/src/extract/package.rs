@@ -10,6 +10,7 @@ use zip::result::ZipError;
 
 use super::scope::Scope;
 use super::text::decode_owned;
+use super::title::is_title;
 use super::xml::{XmlEvent, XmlReader};
 use crate::ExtractError;
 use crate::document::DocumentBuilder;
@@ -157,7 +158,8 @@ impl<'a> Package<'a> {
                 continue;
             }
             let value = reader.text_of_element()?;
-            let value = (!value.trim().is_empty()).then(|| value.trim().to_owned());
+            let is_given = !value.trim().is_empty() && (name != "title" || is_title(&value));
+            let value = is_given.then(|| value.trim().to_owned());
             let place = match name.as_str() {
                 "title" => &mut builder.title,
                 "description" => &mut builder.metadata.description,

@@ -1,5 +1,8 @@
 //! Mails in the form in which they travel (RFC 5322, MIME).
 
+use std::borrow::Cow;
+
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use mail_parser::{Address, MessageParser, MessagePart, MimeHeaders, PartType};
 
 use super::{Attachment, Body, Letter};
@@ -15,8 +18,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Letter, ExtractError> {
     if nested_mails(bytes) > MAX_NESTED_MAILS {
         return Err(ExtractError::too_large("mails are nested too deeply"));
     }
+    let readable = with_readable_header(bytes);
     let mail = MessageParser::default()
-        .parse(bytes)
+        .parse(readable.as_ref())
         .ok_or_else(|| ExtractError::damaged("its header is missing"))?;
     let bodies = mail
         .text_body
@@ -40,6 +44,26 @@ pub(super) fn read(bytes: &[u8]) -> Result<Letter, ExtractError> {
         bodies,
         attachments: mail.attachments().map(attachment).collect(),
     })
+}
+
+/// Old programs wrote names and subjects as the bytes of some character set, without a word about which: it is told
+/// from the bytes.
+fn with_readable_header(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let end = bytes
+        .windows(2)
+        .enumerate()
+        .find(|(at, pair)| *pair == b"\n\n" || (*pair == b"\n\r" && bytes.get(at + 2) == Some(&b'\n')))
+        .map_or(bytes.len(), |(at, _)| at);
+    let (header, rest) = bytes.split_at(end);
+    if std::str::from_utf8(header).is_ok() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+    detector.feed(header, true);
+    let (header, _) = detector
+        .guess(None, Utf8Detection::Deny)
+        .decode_without_bom_handling(header);
+    Cow::Owned([header.as_bytes(), rest].concat())
 }
 
 /// How many mails may be nested, at most.

@@ -12,6 +12,23 @@ fn read(mail: &str) -> ExtractedDocument {
 }
 
 #[test]
+fn a_header_in_the_bytes_of_an_old_character_set_is_read_all_the_same() {
+    let mail = "From: Doug <d@example.com>\r\nTo: J\u{fc}rgen Schm\u{fc}rgen <j@example.com>\r\n\
+                Subject: Die Hasen und die Fr\u{f6}sche\r\nMIME-Version: 1.0\r\n\r\nText.\r\n";
+    let (bytes, _, _) = encoding_rs::WINDOWS_1252.encode(mail);
+
+    let document = crate::extract(&bytes, Format::Eml, &Hints::default(), &Limits::default());
+
+    let document = document.expect("it has text");
+    assert_eq!(document.title.as_deref(), Some("Die Hasen und die Fr\u{f6}sche"));
+    assert!(
+        document.text.contains("J\u{fc}rgen Schm\u{fc}rgen"),
+        "{}",
+        document.text
+    );
+}
+
+#[test]
 fn a_mail_gives_its_head_its_text_with_quotes_and_its_attachments() {
     let document = read(concat!(
         "From: =?utf-8?q?J=C3=BCrgen?= <j@example.com>\r\nTo: shop@example.com, Ada <ada@example.com>\r\n",

@@ -13,6 +13,7 @@ use self::cells::read_sheets;
 use self::styles::Styles;
 use super::package::{Package, join};
 use super::scope::Scope;
+use super::title::is_title;
 use super::xml::XmlEvent;
 use crate::document::DocumentBuilder;
 use crate::{ExtractError, ExtractedDocument};
@@ -107,7 +108,8 @@ fn describe(package: &mut Package<'_>, builder: &mut DocumentBuilder) -> Result<
             continue;
         }
         let value = reader.text_of_element()?;
-        let value = (!value.trim().is_empty()).then(|| value.trim().to_owned());
+        let is_given = !value.trim().is_empty() && (name != "title" || is_title(&value));
+        let value = is_given.then(|| value.trim().to_owned());
         let place = match name.as_str() {
             "title" => &mut builder.title,
             "description" => &mut builder.metadata.description,

@@ -7,20 +7,12 @@ use quick_xml::events::Event;
 
 use super::objects::{dict_in, resolve_in, text_in};
 use crate::Metadata;
+use crate::extract::title::is_title;
 
 /// Metadata streams are a few kilobytes; some programs keep their history in them.
 const MAX_XMP_BYTES: usize = 1 << 20;
 
 const MAX_DESCRIPTION_CHARS: usize = 1_000;
-
-/// Titles that programs write when nobody gave one.
-const EMPTY_TITLES: [&str; 5] = [
-    "untitled",
-    "microsoft word",
-    "powerpoint presentation",
-    "document",
-    "unknown",
-];
 
 /// Title, if a person gave it, and the rest.
 pub(super) fn about(document: &Document) -> (Option<String>, Metadata) {
@@ -52,15 +44,6 @@ pub(super) fn about(document: &Document) -> (Option<String>, Metadata) {
         ..Metadata::default()
     };
     (title, metadata)
-}
-
-fn is_title(title: &str) -> bool {
-    let lower = title.trim().to_lowercase();
-    let is_file_name = lower.rsplit_once('.').is_some_and(|(_, end)| {
-        (2..=5).contains(&end.len()) && end.chars().all(|c| c.is_ascii_alphanumeric())
-    });
-    let is_empty = EMPTY_TITLES.iter().any(|empty| lower.starts_with(empty));
-    lower.chars().count() > 2 && !is_file_name && !is_empty
 }
 
 /// The shape of a BCP 47 tag.

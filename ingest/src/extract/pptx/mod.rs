@@ -30,7 +30,8 @@ pub(crate) fn extract(bytes: &[u8], scope: &Scope<'_>) -> Result<ExtractedDocume
         let part = parts.iter().find(|part| part.kind == "slide" && part.id == *id);
         if let Some(part) = part {
             let page = u32::try_from(position + 1).ok();
-            read_page(&mut package, &part.target, page, &mut builder)?;
+            builder.page = page;
+            read_page(&mut package, &part.target, &mut builder)?;
         }
         if builder.is_full() {
             break;
@@ -58,7 +59,6 @@ fn slide_ids(package: &mut Package<'_>, main: &str) -> Result<Vec<String>, Extra
 fn read_page(
     package: &mut Package<'_>,
     part: &str,
-    page: Option<u32>,
     builder: &mut DocumentBuilder,
 ) -> Result<(), ExtractError> {
     let Some(reader) = package.xml(part)? else {
@@ -68,7 +68,7 @@ fn read_page(
         return Ok(());
     };
     for (kind, text) in blocks {
-        builder.push(kind, &text, page);
+        builder.push(kind, &text, None);
     }
     for beside in package.relationships(part)? {
         match beside.kind.as_str() {
@@ -80,7 +80,7 @@ fn read_page(
             "diagramData" => {
                 if let Some(reader) = package.xml(&beside.target)? {
                     for entry in read_diagram(reader)? {
-                        builder.push(BlockKind::ListItem, &entry, page);
+                        builder.push(BlockKind::ListItem, &entry, None);
                     }
                 }
             }
@@ -90,7 +90,7 @@ fn read_page(
                     None => Vec::new(),
                 };
                 for (_, text) in notes {
-                    builder.push(BlockKind::Paragraph, &text, page);
+                    builder.push(BlockKind::Paragraph, &text, None);
                 }
             }
             _ => {}

@@ -107,6 +107,10 @@ fn tables_notes_charts_and_diagrams_are_text() {
         document.text,
         "Day | Hours\nMonday | 9\n\nPie chart: Sales\n\nMay\nUnits: 5\n\nStep one\n\nSay it slowly"
     );
+    assert!(
+        document.blocks.iter().all(|block| block.page == Some(1)),
+        "charts too"
+    );
 }
 
 #[test]
