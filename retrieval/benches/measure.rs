@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use retrieval::embed::{Embedder, LocalEmbedder, LocalOptions};
-use retrieval::index::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Filter, Index, Point, SearchQuery};
+use retrieval::fuse::fuse;
+use retrieval::index::{
+    DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Facets, Filter, Index, Point, SearchQuery,
+};
 use retrieval::{ChunkId, DocumentId, SourceId, TenantId};
 use uuid::Uuid;
 
@@ -284,12 +287,13 @@ async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> 
             vector: with_vector.then(|| vector(1_000_000 + n)),
             filter: Filter {
                 sources: vec![SourceId(Uuid::from_u128(1))],
-                documents: None,
+                ..Filter::default()
             },
             limit: 10,
+            language: None,
         };
         let started = Instant::now();
-        let hits = index.search(tenant_of(n), query).await.expect("hits");
+        let hits = fuse(&index.search(tenant_of(n), query).await.expect("candidates"));
         latencies.push(started.elapsed());
         found += hits.len();
     }
@@ -322,11 +326,12 @@ async fn recall(index: &EmbeddedIndex, own: &[u64]) -> String {
             vector: Some(question),
             filter: Filter {
                 sources: vec![SourceId(Uuid::from_u128(1))],
-                documents: None,
+                ..Filter::default()
             },
             limit: 10,
+            language: None,
         };
-        let hits = index.search(tenant(0), query).await.expect("hits");
+        let hits = fuse(&index.search(tenant(0), query).await.expect("candidates"));
         met += nearest[..10]
             .iter()
             .filter(|(_, n)| hits.iter().any(|hit| hit.chunk_id == point(*n).chunk_id))
@@ -366,6 +371,7 @@ fn point(n: u64) -> Point {
         source_id: SourceId(Uuid::from_u128(1)),
         text: sentence(n, 120),
         vector: Some(vector(n)),
+        facets: Facets::default(),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use retrieval::embed::{EmbedError, Embeddings};
-use retrieval::index::{Filter, Hit, IndexError, SearchQuery};
+use retrieval::fuse::{Hit, fuse};
+use retrieval::index::{Filter, IndexError, SearchQuery};
 
 use super::{passages, store};
 use crate::app::App;
@@ -14,11 +15,14 @@ use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, UsageEventId};
 use crate::usage::{self, UsageEvent, UsageKind};
 
-/// Hits asked of the index beyond the wanted ones: some may have lost their rows.
-const SPARE_HITS: usize = 8;
+/// Candidates asked of each side of the index at least, so that one that is middling in both can still win.
+const MIN_CANDIDATES: usize = 50;
 
-/// Hits at which a search gives up looking behind those that have no rows.
-const MOST_HITS: usize = 4096;
+/// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
+const SPARE_CANDIDATES: usize = 8;
+
+/// Candidates at which a search gives up looking behind those that have no rows.
+const MOST_CANDIDATES: usize = 4096;
 
 /// How long a failing index or embedding endpoint is left alone, if it did not say.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -121,22 +125,24 @@ pub async fn search_sources(
         documents: filter
             .document_ids
             .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
+        ..Filter::default()
     };
     let mut query = SearchQuery {
         text: question.to_owned(),
         vector,
         filter,
-        limit: limit + SPARE_HITS,
+        limit: (limit + SPARE_CANDIDATES).max(MIN_CANDIDATES),
+        language: None,
     };
     loop {
-        let hits = app
+        let candidates = app
             .index
             .search(retrieval::TenantId(reach.tenant_id.0), query.clone())
             .await
             .map_err(index_error)?;
-        let were_all = hits.len() < query.limit;
-        result.passages = attach_rows(app, reach, chatbot_id, hits, limit).await?;
-        if result.passages.len() >= limit || were_all || query.limit >= MOST_HITS {
+        let were_all = candidates.hits.len() < query.limit;
+        result.passages = attach_rows(app, reach, chatbot_id, fuse(&candidates), limit).await?;
+        if result.passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
             return Ok(result);
         }
         // A new version that is being indexed stands in front of the old one, which still answers: look behind it.

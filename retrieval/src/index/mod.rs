@@ -5,8 +5,12 @@
 
 mod embedded;
 mod keyword;
+mod point;
+mod query;
 
 pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning};
+pub use self::point::{Facets, Point, StoredPoint};
+pub use self::query::{Audience, Candidate, Candidates, Filter, SearchQuery};
 use crate::{BoxError, BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// Where chunks are stored and searched by meaning and by words.
@@ -31,11 +35,38 @@ pub trait Index: Send + Sync + 'static {
         document_ids: Vec<DocumentId>,
     ) -> BoxFuture<'_, Result<(), IndexError>>;
 
+    /// Removes all chunks of these sources of this tenant.
+    fn delete_sources(
+        &self,
+        tenant_id: TenantId,
+        source_ids: Vec<SourceId>,
+    ) -> BoxFuture<'_, Result<(), IndexError>>;
+
     /// Removes everything this tenant has.
     fn delete_tenant(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<(), IndexError>>;
 
-    /// The best `query.limit` chunks, best first; equal scores are ordered by chunk id.
-    fn search(&self, tenant_id: TenantId, query: SearchQuery) -> BoxFuture<'_, Result<Vec<Hit>, IndexError>>;
+    /// Changes what is said of documents without their vectors: the facets of all their points. Unknown documents and
+    /// other tenants' do nothing. When this returns, the next search goes by it.
+    fn set_facets(
+        &self,
+        tenant_id: TenantId,
+        facets: Vec<(DocumentId, Facets)>,
+    ) -> BoxFuture<'_, Result<(), IndexError>>;
+
+    /// What each side found, unfused: the `query.limit` nearest by meaning and as many of the best by words.
+    fn search(
+        &self,
+        tenant_id: TenantId,
+        query: SearchQuery,
+    ) -> BoxFuture<'_, Result<Candidates, IndexError>>;
+
+    /// The tenant's points in the order of their chunk ids, those behind `after`, at most `limit`.
+    fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>>;
 
     /// How many chunks this tenant has.
     fn count(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<u64, IndexError>>;
@@ -51,50 +82,6 @@ pub trait Index: Send + Sync + 'static {
 
     /// Finishes what runs, writes everything down and lets go of the storage. Later calls are `Unavailable`.
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>>;
-}
-
-/// One chunk as the index stores it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Point {
-    pub chunk_id: ChunkId,
-    pub document_id: DocumentId,
-    pub source_id: SourceId,
-    /// What the keyword side reads. Not stored as such; the row has it.
-    pub text: String,
-    /// The chunk's embedding; `None` leaves it to be found by words alone.
-    pub vector: Option<Vec<f32>>,
-}
-
-/// A question, in words and, where an embedder is at hand, as a vector.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SearchQuery {
-    pub text: String,
-    pub vector: Option<Vec<f32>>,
-    pub filter: Filter,
-    /// Most hits to return.
-    pub limit: usize,
-}
-
-/// Which of the tenant's chunks may be found.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Filter {
-    /// Only chunks of these sources. Empty finds nothing: it never means "all".
-    pub sources: Vec<SourceId>,
-    /// When given, only chunks of these documents. An empty list finds nothing.
-    pub documents: Option<Vec<DocumentId>>,
-}
-
-/// A chunk that was found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hit {
-    pub chunk_id: ChunkId,
-    pub document_id: DocumentId,
-    /// Fused over all rankings, in (0, 1]; 1 is first in every ranking that was made. Higher is better.
-    pub score: f32,
-    /// Cosine to the question's vector, in [-1, 1]; `None` when no vector was compared or the chunk was found by words alone.
-    pub similarity: Option<f32>,
-    /// BM25 score, above 0 and without upper bound; `None` when no word of the question was found in the chunk.
-    pub keyword_score: Option<f32>,
 }
 
 /// Why an index call failed.

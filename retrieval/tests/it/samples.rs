@@ -1,6 +1,7 @@
 //! Points, vectors and ids for tests, the same ones every time.
 
-use retrieval::index::{Filter, Index, Point, SearchQuery};
+use retrieval::fuse::{Hit, fuse};
+use retrieval::index::{Facets, Filter, Index, Point, SearchQuery};
 use retrieval::{ChunkId, DocumentId, SourceId, TenantId};
 use uuid::Uuid;
 
@@ -46,13 +47,14 @@ pub(crate) fn point(n: u64, text: &str) -> Point {
         source_id: source((n / 100).into()),
         text: text.to_owned(),
         vector: Some(vector(n)),
+        facets: Facets::default(),
     }
 }
 
 pub(crate) fn all_sources() -> Filter {
     Filter {
         sources: (0..100).map(source).collect(),
-        documents: None,
+        ..Filter::default()
     }
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn by_words(text: &str) -> SearchQuery {
         vector: None,
         filter: all_sources(),
         limit: 10,
+        language: None,
     }
 }
 
@@ -71,13 +74,24 @@ pub(crate) fn by_vector(vector: Vec<f32>) -> SearchQuery {
         vector: Some(vector),
         filter: all_sources(),
         limit: 10,
+        language: None,
     }
 }
 
+/// The chunks that a search finds, best first, at most `query.limit`.
 pub(crate) async fn found(index: &dyn Index, tenant_id: TenantId, query: SearchQuery) -> Vec<ChunkId> {
-    let hits = index
+    let hits = hits(index, tenant_id, query).await;
+    hits.into_iter().map(|hit| hit.chunk_id).collect()
+}
+
+/// What a search finds, fused, best first, at most `query.limit`.
+pub(crate) async fn hits(index: &dyn Index, tenant_id: TenantId, query: SearchQuery) -> Vec<Hit> {
+    let limit = query.limit;
+    let candidates = index
         .search(tenant_id, query)
         .await
         .expect("a search of a healthy index");
-    hits.into_iter().map(|hit| hit.chunk_id).collect()
+    let mut hits = fuse(&candidates);
+    hits.truncate(limit);
+    hits
 }

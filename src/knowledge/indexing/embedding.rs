@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use retrieval::embed::{Embedder, Embeddings, estimate_tokens};
-use retrieval::index::Point;
+use retrieval::index::{Facets, Point};
 
 use super::Work;
 use super::store;
@@ -52,6 +52,7 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
             source_id: retrieval::SourceId(work.source_id.0),
             text: chunk.embedding_text.clone(),
             vector,
+            facets: Facets::default(),
         })
         .collect();
     app.disk.check_room()?;

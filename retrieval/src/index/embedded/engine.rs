@@ -113,6 +113,7 @@ impl Engine {
                     .collect(),
             ),
             Change::DeleteDocuments(ids) => self.delete_matching(&TenantFilter::of_documents(tenant_id, ids)),
+            Change::DeleteSources(ids) => self.delete_matching(&TenantFilter::of_sources(tenant_id, ids)),
             Change::DeleteTenant => self.delete_matching(&TenantFilter::all(tenant_id)),
         }
     }

@@ -41,10 +41,17 @@ impl TenantFilter {
         }
     }
 
+    /// The tenant's points of these sources.
+    pub(super) fn of_sources(tenant_id: TenantId, source_ids: &[SourceId]) -> Self {
+        Self {
+            sources: Some(sorted(source_ids)),
+            ..Self::all(tenant_id)
+        }
+    }
+
     /// The tenant's points that `filter` lets through; `None` when it lets nothing through.
     pub(super) fn matching(tenant_id: TenantId, filter: &Filter) -> Option<Self> {
-        let lets_nothing = filter.sources.is_empty() || filter.documents.as_ref().is_some_and(Vec::is_empty);
-        (!lets_nothing).then(|| Self {
+        (!filter.lets_nothing()).then(|| Self {
             tenant_id,
             sources: Some(sorted(&filter.sources)),
             documents: filter.documents.as_deref().map(sorted),
@@ -190,7 +197,16 @@ mod tests {
         let filters = [
             TenantFilter::all(tenant_id),
             TenantFilter::of_documents(tenant_id, &[]),
-            TenantFilter::matching(tenant_id, &Filter { sources, documents }).expect("something may match"),
+            TenantFilter::of_sources(tenant_id, &[]),
+            TenantFilter::matching(
+                tenant_id,
+                &Filter {
+                    sources,
+                    documents,
+                    ..Filter::default()
+                },
+            )
+            .expect("something may match"),
         ];
 
         for filter in filters {
@@ -210,7 +226,8 @@ mod tests {
                 tenant_id,
                 &Filter {
                     sources,
-                    documents: Some(vec![])
+                    documents: Some(vec![]),
+                    ..Filter::default()
                 }
             )
             .is_none()

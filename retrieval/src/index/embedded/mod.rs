@@ -34,8 +34,8 @@ use self::filter::TenantFilter;
 use self::operation::{Change, Operation, PreparedPoint};
 use self::shard::{Shard, closed, lock};
 use self::sides::PreparedQuery;
-use super::{Hit, Index, IndexError, Point, SearchQuery, keyword};
-use crate::{BoxFuture, ChunkId, DocumentId, TenantId};
+use super::{Audience, Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint, keyword};
+use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// Shards of a new index. More of them write in parallel; each costs about a megabyte at rest.
 pub const DEFAULT_SHARDS: usize = 4;
@@ -145,9 +145,10 @@ impl EmbeddedIndex {
             let shard = match &operation.change {
                 Change::Upsert(points) if points.is_empty() => None,
                 Change::Upsert(_) => Some(inner.shard_for_writing(tenant_id)?),
-                Change::DeleteChunks(_) | Change::DeleteDocuments(_) | Change::DeleteTenant => {
-                    inner.shard(tenant_id)?
-                }
+                Change::DeleteChunks(_)
+                | Change::DeleteDocuments(_)
+                | Change::DeleteSources(_)
+                | Change::DeleteTenant => inner.shard(tenant_id)?,
             };
             Ok(shard.map(|shard| shard.submit(operation)))
         };
@@ -210,6 +211,9 @@ impl Inner {
     }
 
     fn prepare(&self, points: Vec<Point>) -> Result<Vec<PreparedPoint>, IndexError> {
+        if points.iter().any(|point| point.facets != Facets::default()) {
+            return Err(without_facets());
+        }
         points
             .iter()
             .filter_map(|point| point.vector.as_ref())
@@ -246,21 +250,59 @@ impl Index for EmbeddedIndex {
         Box::pin(self.change(tenant_id, move |_| Ok(Change::DeleteDocuments(document_ids))))
     }
 
+    fn delete_sources(
+        &self,
+        tenant_id: TenantId,
+        source_ids: Vec<SourceId>,
+    ) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(self.change(tenant_id, move |_| Ok(Change::DeleteSources(source_ids))))
+    }
+
     fn delete_tenant(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(self.change(tenant_id, |_| Ok(Change::DeleteTenant)))
     }
 
-    fn search(&self, tenant_id: TenantId, query: SearchQuery) -> BoxFuture<'_, Result<Vec<Hit>, IndexError>> {
+    fn set_facets(
+        &self,
+        _tenant_id: TenantId,
+        _facets: Vec<(DocumentId, Facets)>,
+    ) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(async { Err(without_facets()) })
+    }
+
+    fn list(
+        &self,
+        _tenant_id: TenantId,
+        _after: Option<ChunkId>,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
+        Box::pin(async { Err(without_facets()) })
+    }
+
+    fn search(
+        &self,
+        tenant_id: TenantId,
+        query: SearchQuery,
+    ) -> BoxFuture<'_, Result<Candidates, IndexError>> {
         Box::pin(async move {
             if let Some(vector) = &query.vector {
                 self.inner.check_vector(vector)?;
             }
             let filter = TenantFilter::matching(tenant_id, &query.filter);
             let (Some(shard), Some(filter)) = (self.inner.shard(tenant_id)?, filter) else {
-                return Ok(Vec::new());
+                return Ok(Candidates::default());
             };
             if query.limit == 0 {
-                return Ok(Vec::new());
+                return Ok(Candidates::default());
+            }
+            let asked = &query.filter;
+            if asked.languages.is_some()
+                || asked.tags.is_some()
+                || asked.since.is_some()
+                || asked.until.is_some()
+                || matches!(&asked.audience, Audience::Groups(groups) if !groups.is_empty())
+            {
+                return Err(without_facets());
             }
             let _permit = self.inner.search_permits.acquire().await.map_err(|_| closed())?;
             self.blocking(move |_| {
@@ -311,6 +353,13 @@ impl Index for EmbeddedIndex {
             drop(collection);
             Ok(())
         }))
+    }
+}
+
+/// The files have no place for facets yet: what cannot be kept is not accepted.
+fn without_facets() -> IndexError {
+    IndexError::Refused {
+        reason: "this index keeps no facets".to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ const UPSERT: u8 = 1;
 const DELETE_CHUNKS: u8 = 2;
 const DELETE_DOCUMENTS: u8 = 3;
 const DELETE_TENANT: u8 = 4;
+const DELETE_SOURCES: u8 = 5;
 
 /// A change of one tenant's points.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,7 @@ pub(super) enum Change {
     Upsert(Vec<PreparedPoint>),
     DeleteChunks(Vec<ChunkId>),
     DeleteDocuments(Vec<DocumentId>),
+    DeleteSources(Vec<SourceId>),
     DeleteTenant,
 }
 
@@ -45,6 +47,7 @@ impl Operation {
             Change::Upsert(_) => UPSERT,
             Change::DeleteChunks(_) => DELETE_CHUNKS,
             Change::DeleteDocuments(_) => DELETE_DOCUMENTS,
+            Change::DeleteSources(_) => DELETE_SOURCES,
             Change::DeleteTenant => DELETE_TENANT,
         };
         bytes.push(kind);
@@ -62,6 +65,10 @@ impl Operation {
                 put_len(&mut bytes, ids.len());
                 ids.iter().for_each(|id| put_id(&mut bytes, id.0));
             }
+            Change::DeleteSources(ids) => {
+                put_len(&mut bytes, ids.len());
+                ids.iter().for_each(|id| put_id(&mut bytes, id.0));
+            }
             Change::DeleteTenant => {}
         }
         bytes
@@ -76,6 +83,7 @@ impl Operation {
             UPSERT => Change::Upsert(reader.list(Reader::point)?),
             DELETE_CHUNKS => Change::DeleteChunks(reader.list(|reader| reader.id().map(ChunkId))?),
             DELETE_DOCUMENTS => Change::DeleteDocuments(reader.list(|reader| reader.id().map(DocumentId))?),
+            DELETE_SOURCES => Change::DeleteSources(reader.list(|reader| reader.id().map(SourceId))?),
             DELETE_TENANT => Change::DeleteTenant,
             _ => return None,
         };
@@ -87,7 +95,7 @@ impl Operation {
         match &self.change {
             Change::Upsert(points) => points.len(),
             Change::DeleteChunks(ids) => ids.len(),
-            Change::DeleteDocuments(_) | Change::DeleteTenant => 1,
+            Change::DeleteDocuments(_) | Change::DeleteSources(_) | Change::DeleteTenant => 1,
         }
     }
 
@@ -103,6 +111,7 @@ impl Operation {
             }
             Change::DeleteChunks(ids) => HEAD + ids.len() * size_of::<Uuid>(),
             Change::DeleteDocuments(ids) => HEAD + ids.len() * size_of::<Uuid>(),
+            Change::DeleteSources(ids) => HEAD + ids.len() * size_of::<Uuid>(),
             Change::DeleteTenant => HEAD,
         }
     }
@@ -218,6 +227,7 @@ mod tests {
             Change::Upsert(vec![]),
             Change::DeleteChunks(vec![ChunkId(Uuid::from_u128(1)), ChunkId(Uuid::from_u128(2))]),
             Change::DeleteDocuments(vec![DocumentId(Uuid::from_u128(3))]),
+            Change::DeleteSources(vec![SourceId(Uuid::from_u128(4))]),
             Change::DeleteTenant,
         ]
         .map(|change| Operation { tenant_id, change })

@@ -18,7 +18,7 @@ use super::sides::{PreparedQuery, SideError, Sides, vectors_dir};
 use super::tuning::Tuning;
 use super::writer::{Command, Writer};
 use crate::TenantId;
-use crate::index::{Hit, IndexError};
+use crate::index::{Candidates, IndexError};
 
 const REDO_LOG_FILE: &str = "redo.log";
 
@@ -97,7 +97,7 @@ impl Shard {
         answer
     }
 
-    pub(super) fn search(&self, query: PreparedQuery) -> Result<Vec<Hit>, IndexError> {
+    pub(super) fn search(&self, query: PreparedQuery) -> Result<Candidates, IndexError> {
         self.state.read(|sides| sides.search(query))
     }
 

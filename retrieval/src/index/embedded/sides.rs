@@ -8,18 +8,14 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qdrant_edge::{OperationError, PointId};
 
-use super::engine::{self, Engine, Layout};
+use super::engine::{Engine, Layout};
 use super::filter::{self, TenantFilter};
 use super::keywords::Keywords;
 use super::migrate;
 use super::operation::{Change, Operation};
 use super::stored::cosine;
-use crate::fuse::fuse;
-use crate::index::Hit;
-use crate::{ChunkId, DocumentId, TenantId};
-
-/// Chunks taken from each ranking at least, so that one that is middling in both can still win.
-const MIN_CANDIDATES: usize = 50;
+use crate::index::{Candidate, Candidates};
+use crate::{ChunkId, TenantId};
 
 /// Points that the keyword side takes in while searches wait: about a millisecond's.
 const CHANGED_AT_ONCE: usize = 64;
@@ -126,81 +122,32 @@ impl Sides {
         self.keywords().count(tenant_id)
     }
 
-    /// Both rankings, fused, with what belongs to each hit.
-    pub(super) fn search(&self, query: PreparedQuery) -> Result<Vec<Hit>, SideError> {
+    /// What each side found, each chunk once.
+    pub(super) fn search(&self, query: PreparedQuery) -> Result<Candidates, SideError> {
         let PreparedQuery {
             filter,
             vector,
             terms,
             limit,
         } = query;
-        let candidates = limit.max(MIN_CANDIDATES);
-        let mut rankings = Vec::with_capacity(2);
-        let mut similarity_of: HashMap<ChunkId, f32> = HashMap::new();
-        let mut by_words: HashMap<ChunkId, (DocumentId, f32)> = HashMap::new();
-        if let (Some(vector), Some(vectors)) = (&vector, &self.vectors) {
-            let found = vectors.nearest(&filter, vector.clone(), candidates)?;
-            let found = found.into_iter().filter_map(|point| {
-                let chunk_id = filter::chunk_id(filter.tenant_id(), point.point_id)?;
-                Some((chunk_id, point.score))
-            });
-            rankings.push(rank(found.collect(), &mut similarity_of));
-        }
+        let mut candidates: HashMap<ChunkId, Candidate> = HashMap::new();
         if !terms.is_empty() {
-            let found = self.keywords().search(&filter, &terms, candidates)?;
-            by_words.extend(
-                found
-                    .iter()
-                    .map(|hit| (hit.chunk_id, (hit.document_id, hit.score))),
-            );
-            let scored = found.iter().map(|hit| (hit.chunk_id, hit.score)).collect();
-            rankings.push(rank(scored, &mut HashMap::new()));
+            for found in self.keywords().search(&filter, &terms, limit)? {
+                let candidate = Candidate {
+                    chunk_id: found.chunk_id,
+                    document_id: found.document_id,
+                    similarity: None,
+                    keyword_score: Some(found.score),
+                };
+                candidates.insert(found.chunk_id, candidate);
+            }
         }
-        let fused = fuse(&rankings, limit);
-        let stored = self.read_vectors(&filter, &fused, vector.is_some(), &similarity_of, &by_words)?;
-        let hits = fused.into_iter().filter_map(|(chunk_id, score)| {
-            let point_id = filter::point_id(filter.tenant_id(), chunk_id);
-            let found_by_words = by_words.get(&chunk_id);
-            let stored = stored.get(&point_id);
-            let computed = || Some(cosine(vector.as_deref()?, stored?.vector.as_deref()?));
-            Some(Hit {
-                chunk_id,
-                document_id: found_by_words
-                    .map(|(document_id, _)| *document_id)
-                    .or_else(|| Some(stored?.document_id))?,
-                score,
-                similarity: similarity_of.get(&chunk_id).copied().or_else(computed),
-                keyword_score: found_by_words.map(|(_, score)| *score),
-            })
-        });
-        Ok(hits.collect())
-    }
-
-    /// What the vector side knows and the rankings did not say: the documents of hits found by meaning alone, the
-    /// vectors of those found by words alone.
-    fn read_vectors(
-        &self,
-        filter: &TenantFilter,
-        fused: &[(ChunkId, f32)],
-        is_compared: bool,
-        similarity_of: &HashMap<ChunkId, f32>,
-        by_words: &HashMap<ChunkId, (DocumentId, f32)>,
-    ) -> Result<HashMap<PointId, engine::Stored>, SideError> {
-        let Some(vectors) = &self.vectors else {
-            return Ok(HashMap::new());
-        };
-        let tenant_id = filter.tenant_id();
-        let points = |is_wanted: &dyn Fn(&ChunkId) -> bool| -> Vec<PointId> {
-            let wanted = fused.iter().filter(|(chunk_id, _)| is_wanted(chunk_id));
-            wanted
-                .map(|(chunk_id, _)| filter::point_id(tenant_id, *chunk_id))
-                .collect()
-        };
-        let mut stored = vectors.read(tenant_id, &points(&|id| !by_words.contains_key(id)), false)?;
-        if is_compared {
-            stored.extend(vectors.read(tenant_id, &points(&|id| !similarity_of.contains_key(id)), true)?);
+        if let (Some(vector), Some(vectors)) = (&vector, &self.vectors) {
+            add_nearest(&mut candidates, vectors, &filter, vector, limit)?;
         }
-        Ok(stored)
+        Ok(Candidates {
+            hits: candidates.into_values().collect(),
+        })
     }
 
     fn apply_to_keywords(&self, operation: &Operation) -> Result<(), SideError> {
@@ -226,9 +173,57 @@ pub(super) fn vectors_dir(shard_dir: &Path) -> PathBuf {
     shard_dir.join(VECTORS_DIR)
 }
 
-/// Chunk ids best first, equal scores by id, and the score of each in `score_of`.
-fn rank(mut scored: Vec<(ChunkId, f32)>, score_of: &mut HashMap<ChunkId, f32>) -> Vec<ChunkId> {
-    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    score_of.extend(scored.iter().copied());
-    scored.into_iter().map(|(chunk_id, _)| chunk_id).collect()
+/// Adds what is nearest to `vector`, and the similarity of what was found by words before.
+fn add_nearest(
+    candidates: &mut HashMap<ChunkId, Candidate>,
+    vectors: &Engine,
+    filter: &TenantFilter,
+    vector: &[f32],
+    limit: usize,
+) -> Result<(), SideError> {
+    let tenant_id = filter.tenant_id();
+    let mut by_meaning_alone: Vec<(ChunkId, f32)> = Vec::new();
+    for found in vectors.nearest(filter, vector.to_vec(), limit)? {
+        let Some(chunk_id) = filter::chunk_id(tenant_id, found.point_id) else {
+            continue;
+        };
+        match candidates.get_mut(&chunk_id) {
+            Some(candidate) => candidate.similarity = Some(found.score),
+            None => by_meaning_alone.push((chunk_id, found.score)),
+        }
+    }
+    let by_words_alone: Vec<ChunkId> = candidates
+        .values()
+        .filter(|candidate| candidate.similarity.is_none())
+        .map(|candidate| candidate.chunk_id)
+        .collect();
+    let points = |ids: &mut dyn Iterator<Item = ChunkId>| -> Vec<PointId> {
+        ids.map(|chunk_id| filter::point_id(tenant_id, chunk_id))
+            .collect()
+    };
+    let stored = vectors.read(tenant_id, &points(&mut by_words_alone.iter().copied()), true)?;
+    for chunk_id in by_words_alone {
+        let point = stored.get(&filter::point_id(tenant_id, chunk_id));
+        if let Some(candidate) = candidates.get_mut(&chunk_id) {
+            candidate.similarity = point.and_then(|point| Some(cosine(vector, point.vector.as_deref()?)));
+        }
+    }
+    let stored = vectors.read(
+        tenant_id,
+        &points(&mut by_meaning_alone.iter().map(|(chunk_id, _)| *chunk_id)),
+        false,
+    )?;
+    for (chunk_id, similarity) in by_meaning_alone {
+        // Without an answer it was deleted meanwhile.
+        if let Some(point) = stored.get(&filter::point_id(tenant_id, chunk_id)) {
+            let candidate = Candidate {
+                chunk_id,
+                document_id: point.document_id,
+                similarity: Some(similarity),
+                keyword_score: None,
+            };
+            candidates.insert(chunk_id, candidate);
+        }
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use retrieval::ChunkId;
 use retrieval::index::{Filter, Index, Point, SearchQuery};
 
-use crate::samples::{by_vector, by_words, chunk, document, found, point, source, tenant, vector};
+use crate::samples::{by_vector, by_words, chunk, document, found, hits, point, source, tenant, vector};
 
 pub(super) async fn an_unknown_tenant_finds_nothing(index: &dyn Index) {
     let nobody = tenant(1);
@@ -50,10 +50,10 @@ pub(super) async fn a_hit_carries_its_scores(index: &dyn Index) {
         vector: Some(vector(1)),
         ..by_words("warranty")
     };
-    let hits = index.search(acme, query).await.expect("hits");
+    let both = hits(index, acme, query).await;
 
-    assert_eq!(hits.len(), 2);
-    let (first, second) = (hits[0], hits[1]);
+    assert_eq!(both.len(), 2);
+    let (first, second) = (both[0], both[1]);
     assert_eq!((first.chunk_id, first.document_id), (chunk(1), document(0)));
     assert!(
         (first.score - 1.0).abs() < 1e-6,
@@ -66,7 +66,7 @@ pub(super) async fn a_hit_carries_its_scores(index: &dyn Index) {
     assert!(second.similarity.expect("compared") < 0.99);
     assert_eq!(second.keyword_score, None);
 
-    let by_words_only = index.search(acme, by_words("opening")).await.expect("hits");
+    let by_words_only = hits(index, acme, by_words("opening")).await;
     assert_eq!(by_words_only[0].similarity, None);
     assert!((by_words_only[0].score - 1.0).abs() < 1e-6);
 }
@@ -88,12 +88,12 @@ pub(super) async fn an_upsert_replaces_the_whole_point(index: &dyn Index) {
     assert_eq!(found(index, acme, by_words("old sentence")).await, []);
     assert_eq!(found(index, acme, by_words("fresh paragraph")).await, [chunk(1)]);
     assert_eq!(index.count(acme).await.expect("a count"), 1);
-    let hits = index.search(acme, by_vector(vector(99))).await.expect("hits");
+    let hits = hits(index, acme, by_vector(vector(99))).await;
     assert!((hits[0].similarity.expect("compared") - 1.0).abs() < 1e-5);
     assert_eq!(hits[0].document_id, document(7));
     let in_old_source = Filter {
         sources: vec![source(0)],
-        documents: None,
+        ..Filter::default()
     };
     assert_eq!(
         found(
@@ -150,7 +150,7 @@ pub(super) async fn points_without_vector_are_found_by_words(index: &dyn Index) 
         vector: Some(vector(1)),
         ..by_words("keyword")
     };
-    let hits = index.search(acme, hybrid).await.expect("hits");
+    let hits = hits(index, acme, hybrid).await;
     assert_eq!((hits.len(), hits[0].similarity), (1, None));
 }
 
@@ -187,6 +187,35 @@ pub(super) async fn deleted_chunks_are_gone(index: &dyn Index) {
     assert_eq!(left.len(), 18);
     assert!(!left.contains(&chunk(3)) && !left.contains(&chunk(4)));
     assert_eq!(index.count(globex).await.expect("a count"), 1);
+}
+
+pub(super) async fn deleted_sources_are_gone(index: &dyn Index) {
+    let (acme, globex) = (tenant(13), tenant(14));
+    for tenant_id in [acme, globex] {
+        index
+            .upsert(tenant_id, (0..300).map(|n| point(n, "common text")).collect())
+            .await
+            .expect("stored");
+    }
+
+    index
+        .delete_sources(acme, vec![source(1), source(99)])
+        .await
+        .expect("deleted");
+    index
+        .delete_sources(acme, vec![])
+        .await
+        .expect("no sources are none, not all");
+
+    let everything = SearchQuery {
+        vector: Some(vector(1)),
+        limit: 500,
+        ..by_words("common")
+    };
+    let left: BTreeSet<ChunkId> = found(index, acme, everything).await.into_iter().collect();
+    assert_eq!(left, (0..100).chain(200..300).map(chunk).collect());
+    assert_eq!(index.count(acme).await.expect("a count"), 200);
+    assert_eq!(index.count(globex).await.expect("a count"), 300);
 }
 
 pub(super) async fn deleted_documents_are_gone(index: &dyn Index) {

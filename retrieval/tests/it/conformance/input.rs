@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use retrieval::ChunkId;
 use retrieval::index::{Index, IndexError, Point, SearchQuery};
 
-use crate::samples::{DIMENSION, by_vector, by_words, chunk, found, point, tenant, vector};
+use crate::samples::{DIMENSION, by_vector, by_words, chunk, found, hits, point, tenant, vector};
 
 pub(super) async fn a_wrong_dimension_is_refused_and_nothing_is_lost(index: &dyn Index) {
     let acme = tenant(40);
@@ -138,7 +138,7 @@ pub(super) async fn limits_are_kept(index: &dyn Index) {
             limit,
             ..by_words("common")
         };
-        let hits = index.search(acme, query).await.expect("hits");
+        let hits = hits(index, acme, query).await;
         assert_eq!(hits.len(), limit.min(120));
         assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
         let distinct: BTreeSet<ChunkId> = hits.iter().map(|hit| hit.chunk_id).collect();

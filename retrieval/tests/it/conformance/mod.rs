@@ -25,6 +25,7 @@ pub(crate) async fn all(index: Arc<dyn Index>) {
     contents::points_without_vector_are_found_by_words(&*index).await;
     contents::deleted_chunks_are_gone(&*index).await;
     contents::deleted_documents_are_gone(&*index).await;
+    contents::deleted_sources_are_gone(&*index).await;
     walls::filters_let_through_what_they_name(&*index).await;
     walls::empty_filters_find_nothing(&*index).await;
     walls::tenants_with_the_same_chunks_never_touch(&*index).await;

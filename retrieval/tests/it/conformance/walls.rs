@@ -6,7 +6,7 @@ use retrieval::DocumentId;
 use retrieval::index::{Filter, Index, SearchQuery};
 
 use crate::samples::{
-    all_sources, by_vector, by_words, chunk, document, found, point, source, tenant, vector,
+    all_sources, by_vector, by_words, chunk, document, found, hits, point, source, tenant, vector,
 };
 
 pub(super) async fn filters_let_through_what_they_name(index: &dyn Index) {
@@ -22,19 +22,19 @@ pub(super) async fn filters_let_through_what_they_name(index: &dyn Index) {
             vector: Some(vector(5)),
             ..by_words("common")
         };
-        let hits = index.search(acme, query).await.expect("hits");
+        let hits = hits(index, acme, query).await;
         hits.into_iter().map(|hit| hit.document_id).collect()
     };
 
     let of_source = documents_of(Filter {
         sources: vec![source(1)],
-        documents: None,
+        ..Filter::default()
     })
     .await;
     assert_eq!(of_source, (10..20).map(document).collect());
     let of_two = documents_of(Filter {
         sources: vec![source(0), source(2)],
-        documents: None,
+        ..Filter::default()
     })
     .await;
     assert_eq!(of_two, (0..10).chain(20..30).map(document).collect());
@@ -48,6 +48,7 @@ pub(super) async fn filters_let_through_what_they_name(index: &dyn Index) {
     let outside = Filter {
         sources: vec![source(0)],
         documents: Some(vec![document(15)]),
+        ..Filter::default()
     };
     assert_eq!(documents_of(outside).await, BTreeSet::new());
 }
@@ -61,7 +62,7 @@ pub(super) async fn empty_filters_find_nothing(index: &dyn Index) {
 
     let no_source = Filter {
         sources: vec![],
-        documents: None,
+        ..Filter::default()
     };
     assert_eq!(
         found(
@@ -160,10 +161,7 @@ pub(super) async fn scores_do_not_depend_on_other_tenants(index: &dyn Index) {
         index.upsert(tenant_id, points).await.expect("stored");
     }
     let scores = async |tenant_id| -> Vec<_> {
-        let hits = index
-            .search(tenant_id, by_words("refund goods"))
-            .await
-            .expect("hits");
+        let hits = hits(index, tenant_id, by_words("refund goods")).await;
         hits.into_iter()
             .map(|hit| (hit.chunk_id, hit.keyword_score))
             .collect()

@@ -95,12 +95,20 @@ impl Fresh {
     }
 
     pub(super) fn delete_documents(&mut self, tenant_id: TenantId, document_ids: &BTreeSet<DocumentId>) {
+        self.delete_matching(tenant_id, |chunk| document_ids.contains(&chunk.document_id));
+    }
+
+    pub(super) fn delete_sources(&mut self, tenant_id: TenantId, source_ids: &BTreeSet<SourceId>) {
+        self.delete_matching(tenant_id, |chunk| source_ids.contains(&chunk.source_id));
+    }
+
+    fn delete_matching(&mut self, tenant_id: TenantId, is_gone: impl Fn(&FreshChunk) -> bool) {
         let Some(tenant) = self.tenants.get_mut(&tenant_id) else {
             return;
         };
         let gone: Vec<ChunkId> = tenant
             .live()
-            .filter(|chunk| document_ids.contains(&chunk.document_id))
+            .filter(|chunk| is_gone(chunk))
             .map(|chunk| chunk.chunk_id)
             .collect();
         gone.into_iter().for_each(|chunk_id| tenant.delete(chunk_id));

@@ -34,7 +34,7 @@ use self::segment::Segment;
 use self::write::SegmentWriter;
 use super::filter::TenantFilter;
 use super::operation::{Change, Operation, PreparedPoint};
-use crate::{DocumentId, TenantId};
+use crate::{DocumentId, SourceId, TenantId};
 
 /// The keyword side of one shard, open. One thread changes it; what takes long only reads, so that searches go on.
 pub(super) struct Keywords {
@@ -108,6 +108,13 @@ impl Keywords {
                 self.segments
                     .iter_mut()
                     .try_for_each(|segment| segment.delete_documents(tenant_id, &ids))
+            }
+            Change::DeleteSources(ids) => {
+                let ids: BTreeSet<SourceId> = ids.iter().copied().collect();
+                self.fresh.delete_sources(tenant_id, &ids);
+                self.segments
+                    .iter_mut()
+                    .try_for_each(|segment| segment.delete_sources(tenant_id, &ids))
             }
             Change::DeleteTenant => {
                 self.fresh.delete_tenant(tenant_id);

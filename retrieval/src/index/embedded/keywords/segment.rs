@@ -112,11 +112,30 @@ impl Segment {
         tenant_id: TenantId,
         document_ids: &BTreeSet<DocumentId>,
     ) -> io::Result<()> {
+        self.delete_matching(tenant_id, |document_id, _| document_ids.contains(&document_id))
+    }
+
+    pub(super) fn delete_sources(
+        &mut self,
+        tenant_id: TenantId,
+        source_ids: &BTreeSet<SourceId>,
+    ) -> io::Result<()> {
+        self.delete_matching(tenant_id, |_, source_id| source_ids.contains(&source_id))
+    }
+
+    fn delete_matching(
+        &mut self,
+        tenant_id: TenantId,
+        is_gone: impl Fn(DocumentId, SourceId) -> bool,
+    ) -> io::Result<()> {
         let Some(block) = self.blocks.get(&tenant_id) else {
             return Ok(());
         };
-        let is_gone = self.documents(block)?;
-        let is_gone: Vec<bool> = is_gone.iter().map(|(id, _)| document_ids.contains(id)).collect();
+        let documents = self.documents(block)?;
+        let is_gone: Vec<bool> = documents
+            .iter()
+            .map(|(document_id, source_id)| is_gone(*document_id, *source_id))
+            .collect();
         if !is_gone.contains(&true) {
             return Ok(());
         }

@@ -282,7 +282,7 @@ fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
         ] {
             let filter = Filter {
                 sources: sources.iter().map(|n| source(*n)).collect(),
-                documents: None,
+                ..Filter::default()
             };
             let filter = TenantFilter::matching(tenant(owner), &filter).expect("something may match");
             let all = keywords.search(&filter, &terms, 100).expect("an answer");
