@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use retrieval::index::{Index, Point, SearchQuery};
+use retrieval::index::{Audience, Facets, Filter, Index, Point, SearchQuery};
 
 use crate::embedded_index::{has_graph, open, open_small};
 use crate::samples::{by_vector, by_words, chunk, document, found, point, source, tenant, vector};
@@ -86,6 +86,17 @@ fn child_writes_in_bulk_until_it_is_killed() {
                     .await
                     .expect("deleted");
             }
+            if step >= RESTRICTED_AFTER {
+                let first = (step - RESTRICTED_AFTER) * STEP;
+                let staff_only = Facets {
+                    groups: vec!["staff".to_owned()],
+                    ..Facets::default()
+                };
+                index
+                    .set_facets(tenant(1), vec![(document((first / 10).into()), staff_only)])
+                    .await
+                    .expect("restricted");
+            }
             index
                 .upsert(tenant(2), vec![point(step, "progress")])
                 .await
@@ -94,6 +105,20 @@ fn child_writes_in_bulk_until_it_is_killed() {
             output.flush().expect("somebody reads");
         }
     });
+}
+
+/// Steps after which a document of the step is restricted.
+const RESTRICTED_AFTER: u64 = 5;
+
+/// Asked by the owner, who finds what is restricted, too.
+fn to_everyone(query: SearchQuery) -> SearchQuery {
+    SearchQuery {
+        filter: Filter {
+            audience: Audience::Everything,
+            ..query.filter
+        },
+        ..query
+    }
 }
 
 /// The points of a step that are deleted two steps later.
@@ -197,19 +222,27 @@ async fn kill_9_while_files_are_replaced_needs_no_repair() {
         let mut not_nearest = 0;
         for step in 0..=last {
             let n = step * STEP + 1;
-            let hits = index
-                .search(tenant(1), by_words(&format!("w{n}")))
-                .await
-                .expect("hits");
+            let by_word = by_words(&format!("w{n}"));
             assert_eq!(
-                hits.iter().map(|hit| hit.chunk_id).collect::<Vec<_>>(),
+                found(&index, tenant(1), to_everyone(by_word.clone())).await,
                 [chunk(n.into())],
                 "round {round}"
             );
-            let nearest = SearchQuery {
+            if step + RESTRICTED_AFTER <= last {
+                let to_visitors = SearchQuery {
+                    vector: Some(vector(n)),
+                    ..by_word
+                };
+                let visible = found(&index, tenant(1), to_visitors).await;
+                assert!(
+                    !visible.contains(&chunk(n.into())),
+                    "round {round}: {n} is restricted"
+                );
+            }
+            let nearest = to_everyone(SearchQuery {
                 limit: 1,
                 ..by_vector(vector(n))
-            };
+            });
             not_nearest += usize::from(found(&index, tenant(1), nearest).await != [chunk(n.into())]);
         }
         // Graphs are approximate; a lost segment would be far more than this.
@@ -219,7 +252,7 @@ async fn kill_9_while_files_are_replaced_needs_no_repair() {
         );
         for gone in (0..last.saturating_sub(1)).flat_map(|step| deleted_after(step).take(3)) {
             assert_eq!(
-                found(&index, tenant(1), by_words(&format!("w{gone}"))).await,
+                found(&index, tenant(1), to_everyone(by_words(&format!("w{gone}")))).await,
                 [],
                 "round {round}: {gone}"
             );

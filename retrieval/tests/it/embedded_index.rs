@@ -47,7 +47,20 @@ async fn it_keeps_the_rules_of_all_backends() {
 async fn it_finds_the_nearest_of_100_000() {
     let dir = tempfile::tempdir().expect("a temporary directory");
 
-    conformance::at_100_000_chunks(&open(dir.path())).await;
+    let index = EmbeddedIndex::open_tuned(
+        options(dir.path()),
+        Tuning {
+            close_grace: std::time::Duration::from_secs(300),
+            ..SMALL
+        },
+    );
+    let index = Arc::new(index.expect("a healthy directory"));
+    conformance::at_100_000_chunks(index.clone()).await;
+    index.close().await.expect("closed");
+    assert!(
+        has_graph(dir.path()),
+        "no graph was built: the test measures nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,11 +12,12 @@ use crate::TenantId;
 use crate::index::{IndexError, keyword};
 
 /// Number of the layout of directories and files.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
-/// A layout whose shards are taken over when they are opened (`migrate`). Its number goes first, so that the version that
-/// wrote it does not open a directory of which it knows half.
-const EARLIER_LAYOUT: u32 = 1;
+/// Layouts that are taken over when their shards are opened: in the first the engine kept both sides (`migrate`), the
+/// second had no facets. Their number goes first, so that the version that wrote one does not open a directory of which it
+/// knows half.
+const EARLIER_LAYOUTS: [u32; 2] = [1, 2];
 
 const MANIFEST_FILE: &str = "manifest.json";
 const LOCK_FILE: &str = "lock";
@@ -127,7 +128,7 @@ fn accept(dir: &Path, bytes: &[u8], wanted: &Manifest) -> Result<Manifest, Index
     };
     let found: Manifest = serde_json::from_slice(bytes)
         .map_err(|error| damaged(format!("the manifest cannot be read: {error}")))?;
-    let is_known = [LAYOUT, EARLIER_LAYOUT].contains(&found.layout);
+    let is_known = found.layout == LAYOUT || EARLIER_LAYOUTS.contains(&found.layout);
     if !is_known || found.analysis != wanted.analysis {
         return Err(damaged(
             "written by another version of this program; delete it and index again".to_owned(),
@@ -221,12 +222,14 @@ mod tests {
         drop(Collection::open(root.path(), None, 3).expect("free"));
         let path = root.path().join("keyword-0").join(MANIFEST_FILE);
         let read = || fs::read_to_string(&path).expect("the manifest");
-        fs::write(&path, read().replace("\"layout\": 2", "\"layout\": 1")).expect("written");
+        for earlier in ["\"layout\": 1", "\"layout\": 2"] {
+            fs::write(&path, read().replace("\"layout\": 3", earlier)).expect("written");
 
-        assert_eq!(Collection::open(root.path(), None, 4).expect("known").shards(), 3);
+            assert_eq!(Collection::open(root.path(), None, 4).expect("known").shards(), 3);
 
-        assert!(read().contains("\"layout\": 2"), "{}", read());
-        fs::write(&path, read().replace("\"layout\": 2", "\"layout\": 9")).expect("written");
+            assert!(read().contains("\"layout\": 3"), "{}", read());
+        }
+        fs::write(&path, read().replace("\"layout\": 3", "\"layout\": 9")).expect("written");
         let error = Collection::open(root.path(), None, 4).expect_err("of a version to come");
         assert!(error.to_string().contains("another version"), "{error}");
     }

@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 
 use qdrant_edge::{
     CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams,
-    FieldIndexOperations, HnswIndexConfig, NamedQuery, OperationError, PointId, PointInsertOperations,
-    PointOperations, QueryEnum, Record, ScoredPoint, SearchParams, SearchRequest, UpdateOperation,
-    VectorInternal, WalOptions, WithPayloadInterface, WithVector,
+    FieldIndexOperations, HnswIndexConfig, NamedQuery, OperationError, PayloadOps, PointId,
+    PointInsertOperations, PointOperations, QueryEnum, Record, ScoredPoint, ScrollRequest, SearchParams,
+    SearchRequest, SetPayloadOp, UpdateOperation, VectorInternal, WalOptions, WithPayloadInterface,
+    WithVector,
 };
 
 use super::filter::{self, TenantFilter};
 use super::operation::{Change, Operation, PreparedPoint};
 use super::stored::{self, DENSE};
 use super::tuning::Tuning;
+use crate::index::Facets;
 use crate::{DocumentId, TenantId};
 
 /// The engine's own log: it numbers operations by it and writes every operation there, but never reads one back. Small
@@ -73,15 +75,7 @@ impl Engine {
         }
         fs::create_dir_all(&unfinished)?;
         let shard = EdgeShard::new(&unfinished, config(layout))?;
-        for (field_name, schema) in filter::indexed_fields() {
-            let create = CreateIndex {
-                field_name,
-                field_schema: Some(schema),
-            };
-            shard.update(UpdateOperation::FieldIndexOperation(
-                FieldIndexOperations::CreateIndex(create),
-            ))?;
-        }
+        index_fields(&shard)?;
         drop(shard);
         fs::rename(&unfinished, path)?;
         Self::open(path, layout)
@@ -96,6 +90,8 @@ impl Engine {
         trim_engine_log(path)?;
         await_log_lock(path)?;
         let shard = EdgeShard::load(path, Some(config(layout)))?;
+        // Those of an earlier version lack some.
+        index_fields(&shard)?;
         Ok(Self { shard })
     }
 
@@ -106,6 +102,9 @@ impl Engine {
             Change::Upsert(points) => points
                 .chunks(APPLY_BATCH)
                 .try_for_each(|batch| self.upsert(tenant_id, batch)),
+            Change::SetFacets(documents) => documents
+                .iter()
+                .try_for_each(|(document_id, facets)| self.set_facets(tenant_id, *document_id, facets)),
             Change::DeleteChunks(chunk_ids) => self.delete_points(
                 chunk_ids
                     .iter()
@@ -171,6 +170,25 @@ impl Engine {
         Ok(stored.collect())
     }
 
+    /// Which of these points are here, and whether each says the facets it should.
+    pub(super) fn compare(
+        &self,
+        tenant_id: TenantId,
+        facets_of: &HashMap<PointId, &Facets>,
+    ) -> Result<HashMap<PointId, bool>, OperationError> {
+        let ids: Vec<PointId> = facets_of.keys().copied().collect();
+        let records = self
+            .shard
+            .retrieve(&ids, Some(WithPayloadInterface::Bool(true)), None)?;
+        let compared = records.into_iter().filter_map(|record| {
+            let payload = record.payload.as_ref()?;
+            let is_own = stored::read_id(payload, filter::TENANT)? == tenant_id.0;
+            let says_so = stored::has_facets(payload, facets_of.get(&record.id)?);
+            is_own.then_some((record.id, says_so))
+        });
+        Ok(compared.collect())
+    }
+
     /// Builds graphs, merges segments and reclaims deleted space where due. May take minutes; searches and operations go
     /// on meanwhile, `sync` must not be called.
     pub(super) fn optimise(&self) -> Result<bool, OperationError> {
@@ -204,6 +222,49 @@ impl Engine {
             .update(UpdateOperation::PointOperation(PointOperations::UpsertPoints(
                 insert,
             )))
+    }
+
+    /// Changes those points of the document that do not say these facets: a changed point leaves the graph that it is in.
+    fn set_facets(
+        &self,
+        tenant_id: TenantId,
+        document_id: DocumentId,
+        facets: &Facets,
+    ) -> Result<(), OperationError> {
+        let condition = TenantFilter::of_documents(tenant_id, &[document_id]).condition();
+        let mut offset = None;
+        loop {
+            let (records, next) = self.shard.scroll(ScrollRequest {
+                offset,
+                limit: Some(APPLY_BATCH),
+                filter: Some(condition.clone()),
+                with_payload: Some(WithPayloadInterface::Bool(true)),
+                with_vector: WithVector::Bool(false),
+                order_by: None,
+            })?;
+            let differing: Vec<PointId> = records
+                .into_iter()
+                .filter(|record| {
+                    let payload = record.payload.as_ref();
+                    payload.is_none_or(|payload| !stored::has_facets(payload, facets))
+                })
+                .map(|record| record.id)
+                .collect();
+            if !differing.is_empty() {
+                let set = SetPayloadOp {
+                    payload: stored::change_to(facets),
+                    points: Some(differing),
+                    filter: None,
+                    key: None,
+                };
+                self.shard
+                    .update(UpdateOperation::PayloadOperation(PayloadOps::SetPayload(set)))?;
+            }
+            offset = next;
+            if offset.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Those of `points` that are not stored just so.
@@ -275,6 +336,24 @@ impl Engine {
             .map(|ScoredPoint { id, score, .. }| Found { point_id: id, score });
         Ok(found.collect())
     }
+}
+
+/// Has the engine index the fields that filters ask for, where it does not yet.
+fn index_fields(shard: &EdgeShard) -> Result<(), OperationError> {
+    let indexed = shard.info().payload_schema;
+    for (field_name, schema) in filter::indexed_fields() {
+        if indexed.contains_key(&field_name) {
+            continue;
+        }
+        let create = CreateIndex {
+            field_name,
+            field_schema: Some(schema),
+        };
+        shard.update(UpdateOperation::FieldIndexOperation(
+            FieldIndexOperations::CreateIndex(create),
+        ))?;
+    }
+    Ok(())
 }
 
 fn config(layout: Layout) -> EdgeConfig {
@@ -366,6 +445,8 @@ mod tests {
             source_id: SourceId(Uuid::from_u128(1)),
             terms: SparseTerms::default(),
             vector,
+            text_hash: 1,
+            facets: Facets::default(),
         }
     }
 

@@ -1,18 +1,24 @@
 //! The wall between tenants of one shard: every condition the engine is ever given is made here, and none can be made
 //! without a tenant.
 
+use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::{
-    Condition, FieldCondition, Filter as EngineFilter, JsonPath, Match, PayloadFieldSchema,
-    PayloadSchemaParams, PointId, UuidIndexParams, ValueVariants,
+    Condition, FieldCondition, Filter as EngineFilter, IntegerIndexParams, IsEmptyCondition, JsonPath,
+    KeywordIndexParams, Match, PayloadFieldSchema, PayloadSchemaParams, PointId, Range, UuidIndexParams,
+    ValueVariants,
 };
 use uuid::Uuid;
 
-use crate::index::Filter;
+use crate::index::{Audience, Facets, Filter};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 pub(super) const TENANT: &str = "tenant";
 pub(super) const SOURCE: &str = "source";
 pub(super) const DOCUMENT: &str = "document";
+pub(super) const LANGUAGE: &str = "language";
+pub(super) const TAGS: &str = "tags";
+pub(super) const DATE: &str = "date";
+pub(super) const GROUPS: &str = "groups";
 
 /// A condition that holds for points of one tenant only. Both sides of a shard are asked with one.
 #[derive(Debug, Clone)]
@@ -21,6 +27,8 @@ pub(super) struct TenantFilter {
     /// In order; `None` lets all of them through.
     sources: Option<Vec<SourceId>>,
     documents: Option<Vec<DocumentId>>,
+    /// What is asked of facets. Its own lists of sources and documents are not looked at.
+    facets: Filter,
 }
 
 impl TenantFilter {
@@ -30,6 +38,10 @@ impl TenantFilter {
             tenant_id,
             sources: None,
             documents: None,
+            facets: Filter {
+                audience: Audience::Everything,
+                ..Filter::default()
+            },
         }
     }
 
@@ -55,6 +67,7 @@ impl TenantFilter {
             tenant_id,
             sources: Some(sorted(&filter.sources)),
             documents: filter.documents.as_deref().map(sorted),
+            facets: filter.clone(),
         })
     }
 
@@ -76,6 +89,21 @@ impl TenantFilter {
         self.documents.is_none()
     }
 
+    pub(super) fn allows_facets(&self, facets: &Facets) -> bool {
+        self.facets.allows_facets(facets)
+    }
+
+    /// Whether facets have to be looked at; `has_restricted`: the tenant has documents that not everyone may read.
+    pub(super) fn asks_facets(&self, has_restricted: bool) -> bool {
+        let asked = &self.facets;
+        let is_visitor = asked.audience != Audience::Everything;
+        (is_visitor && has_restricted)
+            || asked.languages.is_some()
+            || asked.tags.is_some()
+            || asked.since.is_some()
+            || asked.until.is_some()
+    }
+
     /// The engine's form, to be used for the request at hand.
     pub(super) fn condition(&self) -> EngineFilter {
         let mut must = vec![equals(TENANT, self.tenant_id.0)];
@@ -89,11 +117,53 @@ impl TenantFilter {
                 .as_ref()
                 .map(|ids| one_of(DOCUMENT, ids.iter().map(|id| id.0))),
         );
+        must.extend(self.facet_conditions());
         EngineFilter {
             must: Some(must),
             ..EngineFilter::default()
         }
     }
+}
+
+impl TenantFilter {
+    fn facet_conditions(&self) -> impl Iterator<Item = Condition> {
+        let asked = &self.facets;
+        let audience = match &asked.audience {
+            Audience::Everything => None,
+            Audience::Groups(groups) => Some(open_to(groups)),
+        };
+        let dates = (asked.since.is_some() || asked.until.is_some()).then(|| {
+            let range = Range {
+                gte: asked.since.map(as_number),
+                lt: asked.until.map(as_number),
+                ..Range::default()
+            };
+            Condition::Field(FieldCondition::new_range(path(DATE), range))
+        });
+        let languages = asked
+            .languages
+            .as_ref()
+            .map(|names| one_of_texts(LANGUAGE, names));
+        let tags = asked.tags.as_ref().map(|tags| one_of_texts(TAGS, tags));
+        [audience, dates, languages, tags].into_iter().flatten()
+    }
+}
+
+/// Holds for points without groups and for those with one of these.
+fn open_to(groups: &[String]) -> Condition {
+    let everyone = Condition::IsEmpty(IsEmptyCondition::from(path(GROUPS)));
+    if groups.is_empty() {
+        return everyone;
+    }
+    Condition::Filter(EngineFilter {
+        should: Some(vec![everyone, one_of_texts(GROUPS, groups)]),
+        ..EngineFilter::default()
+    })
+}
+
+/// The engine compares numbers as floating point, which is exact for every second of the next million years.
+fn as_number(seconds: i64) -> OrderedFloat<f64> {
+    OrderedFloat(seconds as f64)
 }
 
 fn sorted<T: Copy + Ord>(ids: &[T]) -> Vec<T> {
@@ -116,19 +186,35 @@ pub(super) fn chunk_id(tenant_id: TenantId, point_id: PointId) -> Option<ChunkId
 }
 
 /// The payload fields the engine indexes, the tenant's as the one that points are grouped by.
-pub(super) fn indexed_fields() -> [(JsonPath, PayloadFieldSchema); 3] {
-    [TENANT, SOURCE, DOCUMENT].map(|field| {
+pub(super) fn indexed_fields() -> impl Iterator<Item = (JsonPath, PayloadFieldSchema)> {
+    let ids = [TENANT, SOURCE, DOCUMENT].map(|field| {
         let params = UuidIndexParams {
             is_tenant: Some(field == TENANT),
             on_disk: Some(true),
             enable_hnsw: Some(field == TENANT),
             ..UuidIndexParams::default()
         };
-        (
-            path(field),
-            PayloadFieldSchema::FieldParams(PayloadSchemaParams::Uuid(params)),
-        )
-    })
+        (field, PayloadSchemaParams::Uuid(params))
+    });
+    let texts = [LANGUAGE, TAGS, GROUPS].map(|field| {
+        let params = KeywordIndexParams {
+            on_disk: Some(true),
+            enable_hnsw: Some(false),
+            ..KeywordIndexParams::default()
+        };
+        (field, PayloadSchemaParams::Keyword(params))
+    });
+    let date = IntegerIndexParams {
+        lookup: Some(false),
+        range: Some(true),
+        on_disk: Some(true),
+        enable_hnsw: Some(false),
+        ..IntegerIndexParams::default()
+    };
+    let fields = ids.into_iter().chain(texts);
+    fields
+        .chain([(DATE, PayloadSchemaParams::Integer(date))])
+        .map(|(field, params)| (path(field), PayloadFieldSchema::FieldParams(params)))
 }
 
 /// The tenant's id with its bits spread evenly over all 128, so that ids which resemble each other, as those made in the
@@ -162,6 +248,13 @@ fn equals(field: &str, id: Uuid) -> Condition {
 fn one_of(field: &str, ids: impl Iterator<Item = Uuid>) -> Condition {
     let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
     Condition::Field(FieldCondition::new_match(path(field), Match::from(ids)))
+}
+
+fn one_of_texts(field: &str, texts: &[String]) -> Condition {
+    Condition::Field(FieldCondition::new_match(
+        path(field),
+        Match::from(texts.to_vec()),
+    ))
 }
 
 #[cfg(test)]

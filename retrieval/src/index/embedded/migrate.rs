@@ -15,9 +15,10 @@ use qdrant_edge::{
 use super::engine::{Engine, Layout};
 use super::filter;
 use super::keywords::Keywords;
-use super::operation::{Change, Operation, PreparedPoint};
+use super::operation::{Change, Operation, PreparedPoint, UNKNOWN_TEXT};
 use super::sides::SideError;
 use super::stored::{self, DENSE};
+use crate::index::Facets;
 use crate::index::keyword::SparseTerms;
 use crate::{DocumentId, SourceId, TenantId};
 
@@ -125,6 +126,8 @@ fn read(record: Record) -> Option<(TenantId, PreparedPoint)> {
         source_id: SourceId(stored::read_id(payload, filter::SOURCE)?),
         terms,
         vector,
+        text_hash: UNKNOWN_TEXT,
+        facets: Facets::default(),
     };
     Some((tenant_id, point))
 }

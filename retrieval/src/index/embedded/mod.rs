@@ -6,6 +6,7 @@
 //!
 //! Term statistics (the inverse document frequency) are each tenant's own: nobody's scores depend on what others store.
 
+mod codec;
 mod collection;
 mod engine;
 mod filter;
@@ -34,7 +35,8 @@ use self::filter::TenantFilter;
 use self::operation::{Change, Operation, PreparedPoint};
 use self::shard::{Shard, closed, lock};
 use self::sides::PreparedQuery;
-use super::{Audience, Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint, keyword};
+use super::point::text_hash;
+use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint, keyword};
 use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// Shards of a new index. More of them write in parallel; each costs about a megabyte at rest.
@@ -145,7 +147,8 @@ impl EmbeddedIndex {
             let shard = match &operation.change {
                 Change::Upsert(points) if points.is_empty() => None,
                 Change::Upsert(_) => Some(inner.shard_for_writing(tenant_id)?),
-                Change::DeleteChunks(_)
+                Change::SetFacets(_)
+                | Change::DeleteChunks(_)
                 | Change::DeleteDocuments(_)
                 | Change::DeleteSources(_)
                 | Change::DeleteTenant => inner.shard(tenant_id)?,
@@ -211,9 +214,6 @@ impl Inner {
     }
 
     fn prepare(&self, points: Vec<Point>) -> Result<Vec<PreparedPoint>, IndexError> {
-        if points.iter().any(|point| point.facets != Facets::default()) {
-            return Err(without_facets());
-        }
         points
             .iter()
             .filter_map(|point| point.vector.as_ref())
@@ -224,6 +224,8 @@ impl Inner {
             source_id: point.source_id,
             terms: keyword::weigh_document(&point.text),
             vector: point.vector,
+            text_hash: text_hash(&point.text),
+            facets: point.facets.in_order(),
         });
         Ok(without_repeats(prepared.collect()))
     }
@@ -264,19 +266,14 @@ impl Index for EmbeddedIndex {
 
     fn set_facets(
         &self,
-        _tenant_id: TenantId,
-        _facets: Vec<(DocumentId, Facets)>,
+        tenant_id: TenantId,
+        facets: Vec<(DocumentId, Facets)>,
     ) -> BoxFuture<'_, Result<(), IndexError>> {
-        Box::pin(async { Err(without_facets()) })
-    }
-
-    fn list(
-        &self,
-        _tenant_id: TenantId,
-        _after: Option<ChunkId>,
-        _limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
-        Box::pin(async { Err(without_facets()) })
+        let facets = facets
+            .into_iter()
+            .map(|(document_id, facets)| (document_id, facets.in_order()))
+            .collect();
+        Box::pin(self.change(tenant_id, move |_| Ok(Change::SetFacets(facets))))
     }
 
     fn search(
@@ -295,15 +292,6 @@ impl Index for EmbeddedIndex {
             if query.limit == 0 {
                 return Ok(Candidates::default());
             }
-            let asked = &query.filter;
-            if asked.languages.is_some()
-                || asked.tags.is_some()
-                || asked.since.is_some()
-                || asked.until.is_some()
-                || matches!(&asked.audience, Audience::Groups(groups) if !groups.is_empty())
-            {
-                return Err(without_facets());
-            }
             let _permit = self.inner.search_permits.acquire().await.map_err(|_| closed())?;
             self.blocking(move |_| {
                 let SearchQuery {
@@ -318,6 +306,18 @@ impl Index for EmbeddedIndex {
             })
             .await
         })
+    }
+
+    fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
+        Box::pin(self.blocking(move |inner| match inner.shard(tenant_id)? {
+            Some(shard) => shard.list(tenant_id, after, limit),
+            None => Ok(Vec::new()),
+        }))
     }
 
     fn count(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<u64, IndexError>> {
@@ -353,13 +353,6 @@ impl Index for EmbeddedIndex {
             drop(collection);
             Ok(())
         }))
-    }
-}
-
-/// The files have no place for facets yet: what cannot be kept is not accepted.
-fn without_facets() -> IndexError {
-    IndexError::Refused {
-        reason: "this index keeps no facets".to_owned(),
     }
 }
 

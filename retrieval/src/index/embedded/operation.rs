@@ -5,14 +5,22 @@
 
 use uuid::Uuid;
 
+use super::codec::{Reader, put_facets, put_floats, put_id, put_len};
+use crate::index::Facets;
 use crate::index::keyword::SparseTerms;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
-const UPSERT: u8 = 1;
+/// As an earlier version wrote it, without facets; still read.
+const PLAIN_UPSERT: u8 = 1;
 const DELETE_CHUNKS: u8 = 2;
 const DELETE_DOCUMENTS: u8 = 3;
 const DELETE_TENANT: u8 = 4;
 const DELETE_SOURCES: u8 = 5;
+const UPSERT: u8 = 6;
+const SET_FACETS: u8 = 7;
+
+/// In place of the text's hash where an earlier version kept none.
+pub(super) const UNKNOWN_TEXT: u64 = 0;
 
 /// A change of one tenant's points.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +32,7 @@ pub(super) struct Operation {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Change {
     Upsert(Vec<PreparedPoint>),
+    SetFacets(Vec<(DocumentId, Facets)>),
     DeleteChunks(Vec<ChunkId>),
     DeleteDocuments(Vec<DocumentId>),
     DeleteSources(Vec<SourceId>),
@@ -38,6 +47,9 @@ pub(super) struct PreparedPoint {
     pub(super) source_id: SourceId,
     pub(super) terms: SparseTerms,
     pub(super) vector: Option<Vec<f32>>,
+    /// What a fingerprint needs of the text, which is not kept.
+    pub(super) text_hash: u64,
+    pub(super) facets: Facets,
 }
 
 impl Operation {
@@ -45,6 +57,7 @@ impl Operation {
         let mut bytes = Vec::with_capacity(self.encoded_len_estimate());
         let kind = match &self.change {
             Change::Upsert(_) => UPSERT,
+            Change::SetFacets(_) => SET_FACETS,
             Change::DeleteChunks(_) => DELETE_CHUNKS,
             Change::DeleteDocuments(_) => DELETE_DOCUMENTS,
             Change::DeleteSources(_) => DELETE_SOURCES,
@@ -56,6 +69,13 @@ impl Operation {
             Change::Upsert(points) => {
                 put_len(&mut bytes, points.len());
                 points.iter().for_each(|point| put_point(&mut bytes, point));
+            }
+            Change::SetFacets(documents) => {
+                put_len(&mut bytes, documents.len());
+                for (document_id, facets) in documents {
+                    put_id(&mut bytes, document_id.0);
+                    put_facets(&mut bytes, facets);
+                }
             }
             Change::DeleteChunks(ids) => {
                 put_len(&mut bytes, ids.len());
@@ -77,10 +97,14 @@ impl Operation {
     /// The operation in `bytes`; `None` when they are not exactly one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader { rest: bytes };
-        let kind = reader.take(1)?[0];
+        let kind = reader.byte()?;
         let tenant_id = TenantId(reader.id()?);
         let change = match kind {
-            UPSERT => Change::Upsert(reader.list(Reader::point)?),
+            PLAIN_UPSERT => Change::Upsert(reader.list(|reader| read_point(reader, false))?),
+            UPSERT => Change::Upsert(reader.list(|reader| read_point(reader, true))?),
+            SET_FACETS => {
+                Change::SetFacets(reader.list(|reader| Some((DocumentId(reader.id()?), reader.facets()?)))?)
+            }
             DELETE_CHUNKS => Change::DeleteChunks(reader.list(|reader| reader.id().map(ChunkId))?),
             DELETE_DOCUMENTS => Change::DeleteDocuments(reader.list(|reader| reader.id().map(DocumentId))?),
             DELETE_SOURCES => Change::DeleteSources(reader.list(|reader| reader.id().map(SourceId))?),
@@ -95,6 +119,7 @@ impl Operation {
         match &self.change {
             Change::Upsert(points) => points.len(),
             Change::DeleteChunks(ids) => ids.len(),
+            Change::SetFacets(documents) => documents.len(),
             Change::DeleteDocuments(_) | Change::DeleteSources(_) | Change::DeleteTenant => 1,
         }
     }
@@ -109,28 +134,13 @@ impl Operation {
                     .sum();
                 HEAD + points.len() * HEAD + numbers * size_of::<f32>()
             }
+            Change::SetFacets(documents) => HEAD + documents.len() * HEAD,
             Change::DeleteChunks(ids) => HEAD + ids.len() * size_of::<Uuid>(),
             Change::DeleteDocuments(ids) => HEAD + ids.len() * size_of::<Uuid>(),
             Change::DeleteSources(ids) => HEAD + ids.len() * size_of::<Uuid>(),
             Change::DeleteTenant => HEAD,
         }
     }
-}
-
-fn put_id(bytes: &mut Vec<u8>, id: Uuid) {
-    bytes.extend_from_slice(id.as_bytes());
-}
-
-fn put_len(bytes: &mut Vec<u8>, len: usize) {
-    let len = u32::try_from(len).expect("a batch that fits in memory has fewer than 2^32 entries");
-    bytes.extend_from_slice(&len.to_le_bytes());
-}
-
-fn put_floats(bytes: &mut Vec<u8>, values: &[f32]) {
-    put_len(bytes, values.len());
-    values
-        .iter()
-        .for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
 }
 
 fn put_point(bytes: &mut Vec<u8>, point: &PreparedPoint) {
@@ -148,59 +158,36 @@ fn put_point(bytes: &mut Vec<u8>, point: &PreparedPoint) {
     if let Some(vector) = &point.vector {
         put_floats(bytes, vector);
     }
+    bytes.extend_from_slice(&point.text_hash.to_le_bytes());
+    put_facets(bytes, &point.facets);
 }
 
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(head)
+fn read_point(reader: &mut Reader<'_>, with_facets: bool) -> Option<PreparedPoint> {
+    let chunk_id = ChunkId(reader.id()?);
+    let document_id = DocumentId(reader.id()?);
+    let source_id = SourceId(reader.id()?);
+    let hashes = reader.list(|reader| reader.word().map(u32::from_le_bytes))?;
+    let weights = reader.floats()?;
+    if hashes.len() != weights.len() {
+        return None;
     }
-
-    fn id(&mut self) -> Option<Uuid> {
-        Uuid::from_slice(self.take(size_of::<Uuid>())?).ok()
-    }
-
-    fn word(&mut self) -> Option<[u8; 4]> {
-        self.take(4)?.try_into().ok()
-    }
-
-    fn list<T>(&mut self, mut entry: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let len = u32::from_le_bytes(self.word()?);
-        // Not allocated ahead: the length is not to be trusted before its entries have been read.
-        (0..len).map(|_| entry(self)).collect()
-    }
-
-    fn floats(&mut self) -> Option<Vec<f32>> {
-        self.list(|reader| reader.word().map(f32::from_le_bytes))
-    }
-
-    fn point(&mut self) -> Option<PreparedPoint> {
-        let chunk_id = ChunkId(self.id()?);
-        let document_id = DocumentId(self.id()?);
-        let source_id = SourceId(self.id()?);
-        let hashes = self.list(|reader| reader.word().map(u32::from_le_bytes))?;
-        let weights = self.floats()?;
-        if hashes.len() != weights.len() {
-            return None;
-        }
-        let vector = match self.take(1)?[0] {
-            0 => None,
-            _ => Some(self.floats()?),
-        };
-        let terms = SparseTerms { hashes, weights };
-        Some(PreparedPoint {
-            chunk_id,
-            document_id,
-            source_id,
-            terms,
-            vector,
-        })
-    }
+    let vector = match reader.byte()? {
+        0 => None,
+        _ => Some(reader.floats()?),
+    };
+    let (text_hash, facets) = match with_facets {
+        true => (u64::from_le_bytes(reader.double_word()?), reader.facets()?),
+        false => (UNKNOWN_TEXT, Facets::default()),
+    };
+    Some(PreparedPoint {
+        chunk_id,
+        document_id,
+        source_id,
+        terms: SparseTerms { hashes, weights },
+        vector,
+        text_hash,
+        facets,
+    })
 }
 
 #[cfg(test)]
@@ -210,6 +197,15 @@ mod tests {
     use super::*;
     use crate::index::keyword;
 
+    fn facets() -> Facets {
+        Facets {
+            language: Some("de".to_owned()),
+            tags: vec!["returns".to_owned(), "Rückgabe".to_owned()],
+            date: Some(-1),
+            groups: vec!["staff".to_owned()],
+        }
+    }
+
     fn operations() -> Vec<Operation> {
         let tenant_id = TenantId(Uuid::from_u128(7));
         let point = |n: u128, vector: Option<Vec<f32>>| PreparedPoint {
@@ -218,11 +214,17 @@ mod tests {
             source_id: SourceId(Uuid::from_u128(n + 2)),
             terms: keyword::weigh_document("goods may be returned within thirty days"),
             vector,
+            text_hash: 0x1234_5678_9abc_def0,
+            facets: facets(),
         };
         [
             Change::Upsert(vec![
                 point(1, Some(vec![0.25, -1.5, f32::MIN_POSITIVE])),
                 point(9, None),
+            ]),
+            Change::SetFacets(vec![
+                (DocumentId(Uuid::from_u128(3)), facets()),
+                (DocumentId(Uuid::from_u128(4)), Facets::default()),
             ]),
             Change::Upsert(vec![]),
             Change::DeleteChunks(vec![ChunkId(Uuid::from_u128(1)), ChunkId(Uuid::from_u128(2))]),
@@ -239,6 +241,39 @@ mod tests {
         for operation in operations() {
             assert_eq!(Operation::decode(&operation.encode()), Some(operation));
         }
+    }
+
+    #[test]
+    fn an_upsert_of_an_earlier_version_is_read() {
+        let chunk_id = ChunkId(Uuid::from_u128(1));
+        let mut bytes = vec![PLAIN_UPSERT];
+        put_id(&mut bytes, Uuid::from_u128(7));
+        put_len(&mut bytes, 1);
+        for id in [chunk_id.0, Uuid::from_u128(2), Uuid::from_u128(3)] {
+            put_id(&mut bytes, id);
+        }
+        put_len(&mut bytes, 1);
+        bytes.extend_from_slice(&77_u32.to_le_bytes());
+        put_floats(&mut bytes, &[0.5]);
+        bytes.push(1);
+        put_floats(&mut bytes, &[1.0, 2.0]);
+
+        let Some(Operation {
+            change: Change::Upsert(points),
+            ..
+        }) = Operation::decode(&bytes)
+        else {
+            panic!("an upsert")
+        };
+
+        assert_eq!(
+            (points[0].chunk_id, points[0].vector.clone()),
+            (chunk_id, Some(vec![1.0, 2.0]))
+        );
+        assert_eq!(
+            (points[0].text_hash, &points[0].facets),
+            (UNKNOWN_TEXT, &Facets::default())
+        );
     }
 
     #[test]

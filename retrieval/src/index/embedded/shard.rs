@@ -17,8 +17,8 @@ use super::operation::Operation;
 use super::sides::{PreparedQuery, SideError, Sides, vectors_dir};
 use super::tuning::Tuning;
 use super::writer::{Command, Writer};
-use crate::TenantId;
-use crate::index::{Candidates, IndexError};
+use crate::index::{Candidates, IndexError, StoredPoint};
+use crate::{ChunkId, TenantId};
 
 const REDO_LOG_FILE: &str = "redo.log";
 
@@ -103,6 +103,15 @@ impl Shard {
 
     pub(super) fn count(&self, tenant_id: TenantId) -> Result<u64, IndexError> {
         self.state.read(|sides| Ok(sides.count(tenant_id)))
+    }
+
+    pub(super) fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<StoredPoint>, IndexError> {
+        self.state.read(|sides| sides.list(tenant_id, after, limit))
     }
 
     /// Whether it could answer.

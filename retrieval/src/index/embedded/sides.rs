@@ -10,15 +10,19 @@ use qdrant_edge::{OperationError, PointId};
 
 use super::engine::{Engine, Layout};
 use super::filter::{self, TenantFilter};
-use super::keywords::Keywords;
+use super::keywords::{ChunkRow, Keywords};
 use super::migrate;
-use super::operation::{Change, Operation};
+use super::operation::{Change, Operation, UNKNOWN_TEXT};
 use super::stored::cosine;
-use crate::index::{Candidate, Candidates};
+use crate::index::point::fingerprint;
+use crate::index::{Candidate, Candidates, Facets, StoredPoint};
 use crate::{ChunkId, TenantId};
 
 /// Points that the keyword side takes in while searches wait: about a millisecond's.
 const CHANGED_AT_ONCE: usize = 64;
+
+/// The fingerprint of a point that equals none: one side says other facets than the other, or its text is not known.
+const UNEQUAL: u64 = 0;
 
 const KEYWORDS_DIR: &str = "keywords";
 const VECTORS_DIR: &str = "vectors";
@@ -122,6 +126,43 @@ impl Sides {
         self.keywords().count(tenant_id)
     }
 
+    /// The tenant's points in the order of their chunk ids, those behind `after`, at most `limit`.
+    pub(super) fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<StoredPoint>, SideError> {
+        let rows: Vec<(ChunkRow, Facets)> = {
+            let keywords = self.keywords();
+            let rows = keywords.list(tenant_id, after, limit)?.into_iter();
+            rows.map(|row| (row, keywords.facets(tenant_id, row.document_id).clone()))
+                .collect()
+        };
+        let facets_of = rows
+            .iter()
+            .map(|(row, facets)| (filter::point_id(tenant_id, row.chunk_id), facets))
+            .collect();
+        let with_vector = match &self.vectors {
+            Some(vectors) => vectors.compare(tenant_id, &facets_of)?,
+            None => HashMap::new(),
+        };
+        let listed = rows.iter().map(|(row, facets)| {
+            let says_so = with_vector.get(&filter::point_id(tenant_id, row.chunk_id));
+            let is_known = row.text_hash != UNKNOWN_TEXT && says_so != Some(&false);
+            StoredPoint {
+                chunk_id: row.chunk_id,
+                document_id: row.document_id,
+                source_id: row.source_id,
+                fingerprint: match is_known {
+                    true => fingerprint(row.text_hash, facets, says_so.is_some()),
+                    false => UNEQUAL,
+                },
+            }
+        });
+        Ok(listed.collect())
+    }
+
     /// What each side found, each chunk once.
     pub(super) fn search(&self, query: PreparedQuery) -> Result<Candidates, SideError> {
         let PreparedQuery {
@@ -143,11 +184,73 @@ impl Sides {
             }
         }
         if let (Some(vector), Some(vectors)) = (&vector, &self.vectors) {
-            add_nearest(&mut candidates, vectors, &filter, vector, limit)?;
+            self.add_nearest(&mut candidates, vectors, &filter, vector, limit)?;
         }
         Ok(Candidates {
             hits: candidates.into_values().collect(),
         })
+    }
+
+    /// Adds what is nearest to `vector`, and the similarity of what was found by words before.
+    fn add_nearest(
+        &self,
+        candidates: &mut HashMap<ChunkId, Candidate>,
+        vectors: &Engine,
+        filter: &TenantFilter,
+        vector: &[f32],
+        limit: usize,
+    ) -> Result<(), SideError> {
+        let tenant_id = filter.tenant_id();
+        let mut by_meaning_alone: Vec<(ChunkId, f32)> = Vec::new();
+        for found in vectors.nearest(filter, vector.to_vec(), limit)? {
+            let Some(chunk_id) = filter::chunk_id(tenant_id, found.point_id) else {
+                continue;
+            };
+            match candidates.get_mut(&chunk_id) {
+                Some(candidate) => candidate.similarity = Some(found.score),
+                None => by_meaning_alone.push((chunk_id, found.score)),
+            }
+        }
+        let by_words_alone: Vec<ChunkId> = candidates
+            .values()
+            .filter(|candidate| candidate.similarity.is_none())
+            .map(|candidate| candidate.chunk_id)
+            .collect();
+        let points = |ids: &mut dyn Iterator<Item = ChunkId>| -> Vec<PointId> {
+            ids.map(|chunk_id| filter::point_id(tenant_id, chunk_id))
+                .collect()
+        };
+        let stored = vectors.read(tenant_id, &points(&mut by_words_alone.iter().copied()), true)?;
+        for chunk_id in by_words_alone {
+            let point = stored.get(&filter::point_id(tenant_id, chunk_id));
+            if let Some(candidate) = candidates.get_mut(&chunk_id) {
+                candidate.similarity = point.and_then(|point| Some(cosine(vector, point.vector.as_deref()?)));
+            }
+        }
+        let stored = vectors.read(
+            tenant_id,
+            &points(&mut by_meaning_alone.iter().map(|(chunk_id, _)| *chunk_id)),
+            false,
+        )?;
+        let keywords = self.keywords();
+        for (chunk_id, similarity) in by_meaning_alone {
+            // Without an answer it was deleted meanwhile.
+            if let Some(point) = stored.get(&filter::point_id(tenant_id, chunk_id)) {
+                let facets = keywords.facets(tenant_id, point.document_id);
+                // Both sides say the same of a document, but for the moment of a change.
+                if !filter.allows_facets(facets) {
+                    continue;
+                }
+                let candidate = Candidate {
+                    chunk_id,
+                    document_id: point.document_id,
+                    similarity: Some(similarity),
+                    keyword_score: None,
+                };
+                candidates.insert(chunk_id, candidate);
+            }
+        }
+        Ok(())
     }
 
     fn apply_to_keywords(&self, operation: &Operation) -> Result<(), SideError> {
@@ -171,59 +274,4 @@ impl Sides {
 
 pub(super) fn vectors_dir(shard_dir: &Path) -> PathBuf {
     shard_dir.join(VECTORS_DIR)
-}
-
-/// Adds what is nearest to `vector`, and the similarity of what was found by words before.
-fn add_nearest(
-    candidates: &mut HashMap<ChunkId, Candidate>,
-    vectors: &Engine,
-    filter: &TenantFilter,
-    vector: &[f32],
-    limit: usize,
-) -> Result<(), SideError> {
-    let tenant_id = filter.tenant_id();
-    let mut by_meaning_alone: Vec<(ChunkId, f32)> = Vec::new();
-    for found in vectors.nearest(filter, vector.to_vec(), limit)? {
-        let Some(chunk_id) = filter::chunk_id(tenant_id, found.point_id) else {
-            continue;
-        };
-        match candidates.get_mut(&chunk_id) {
-            Some(candidate) => candidate.similarity = Some(found.score),
-            None => by_meaning_alone.push((chunk_id, found.score)),
-        }
-    }
-    let by_words_alone: Vec<ChunkId> = candidates
-        .values()
-        .filter(|candidate| candidate.similarity.is_none())
-        .map(|candidate| candidate.chunk_id)
-        .collect();
-    let points = |ids: &mut dyn Iterator<Item = ChunkId>| -> Vec<PointId> {
-        ids.map(|chunk_id| filter::point_id(tenant_id, chunk_id))
-            .collect()
-    };
-    let stored = vectors.read(tenant_id, &points(&mut by_words_alone.iter().copied()), true)?;
-    for chunk_id in by_words_alone {
-        let point = stored.get(&filter::point_id(tenant_id, chunk_id));
-        if let Some(candidate) = candidates.get_mut(&chunk_id) {
-            candidate.similarity = point.and_then(|point| Some(cosine(vector, point.vector.as_deref()?)));
-        }
-    }
-    let stored = vectors.read(
-        tenant_id,
-        &points(&mut by_meaning_alone.iter().map(|(chunk_id, _)| *chunk_id)),
-        false,
-    )?;
-    for (chunk_id, similarity) in by_meaning_alone {
-        // Without an answer it was deleted meanwhile.
-        if let Some(point) = stored.get(&filter::point_id(tenant_id, chunk_id)) {
-            let candidate = Candidate {
-                chunk_id,
-                document_id: point.document_id,
-                similarity: Some(similarity),
-                keyword_score: None,
-            };
-            candidates.insert(chunk_id, candidate);
-        }
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! A point as the engine stores it: one id, one vector, three ids to filter by.
+//! A point as the engine stores it: one id, one vector, and what it is filtered by: three ids and its facets.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,13 @@ use qdrant_edge::{
     Payload, PointStructPersisted, Record, VectorInternal, VectorPersisted, VectorStructInternal,
     VectorStructPersisted,
 };
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::filter;
 use super::operation::PreparedPoint;
 use crate::TenantId;
+use crate::index::Facets;
 
 /// Name of the vector.
 pub(super) const DENSE: &str = "dense";
@@ -27,15 +29,41 @@ pub(super) fn form_of(tenant_id: TenantId, point: &PreparedPoint) -> Option<Poin
         (filter::SOURCE, point.source_id.0),
         (filter::DOCUMENT, point.document_id.0),
     ];
-    let payload = fields
+    let mut payload: serde_json::Map<String, Value> = fields
         .into_iter()
         .map(|(field, id)| (field.to_owned(), id.to_string().into()))
         .collect();
+    // What is not said has no field.
+    payload.extend(facet_fields(&point.facets).filter(|(_, value)| !value.is_null()));
     Some(PointStructPersisted {
         id: filter::point_id(tenant_id, point.chunk_id),
         vector: VectorStructPersisted::Named(vectors),
         payload: Some(Payload(payload)),
     })
+}
+
+/// Facets as fields, `null` where nothing is said.
+fn facet_fields(facets: &Facets) -> impl Iterator<Item = (String, Value)> {
+    let list = |texts: &[String]| (!texts.is_empty()).then(|| Value::from(texts.to_vec()));
+    let fields = [
+        (filter::LANGUAGE, facets.language.clone().map(Value::from)),
+        (filter::TAGS, list(&facets.tags)),
+        (filter::DATE, facets.date.map(Value::from)),
+        (filter::GROUPS, list(&facets.groups)),
+    ];
+    fields
+        .into_iter()
+        .map(|(field, value)| (field.to_owned(), value.unwrap_or(Value::Null)))
+}
+
+/// What changes a point's facets to these: the engine takes a field away that is set to `null`.
+pub(super) fn change_to(facets: &Facets) -> Payload {
+    Payload(facet_fields(facets).collect())
+}
+
+/// Whether the payload says just these facets.
+pub(super) fn has_facets(payload: &Payload, facets: &Facets) -> bool {
+    facet_fields(facets).all(|(field, value)| payload.0.get(&field).unwrap_or(&Value::Null) == &value)
 }
 
 /// Whether a stored point says what this one would.

@@ -180,7 +180,7 @@ pub(super) async fn scores_do_not_depend_on_other_tenants(index: &dyn Index) {
 }
 
 pub(super) async fn each_of_many_tenants_finds_its_own(index: &dyn Index) {
-    let tenants: Vec<_> = (1_000..1_300).map(tenant).collect();
+    let tenants: Vec<_> = (1_000..2_000).map(tenant).collect();
     for (n, tenant_id) in (0..).zip(&tenants) {
         let points = vec![point(n, "text of many"), point(n + 1, "text of many")];
         index.upsert(*tenant_id, points).await.expect("stored");

@@ -8,9 +8,10 @@
 //!                     documents of    per chunk: which of the block's documents it is from, u32
 //!                     order           positions of the chunks in the order of their ids, u32 each
 //!                     documents       per document and source, in the order of ids: document id, source id
+//!                     texts           per chunk: the hash of its text, u64; not in files that end in EARLIER_MAGIC
 //! ... further blocks
 //! directory           per block: tenant id, two starts u64, four counts u32, the ids of its sources
-//! end                 start of the directory u64, its CRC-32, MAGIC
+//! end                 start of the directory u64, its CRC-32, MAGIC or EARLIER_MAGIC
 //! ```
 
 use std::io;
@@ -19,19 +20,23 @@ use uuid::Uuid;
 
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
-pub(super) const MAGIC: [u8; 4] = *b"fdk1";
+pub(super) const MAGIC: [u8; 4] = *b"fdk2";
+pub(super) const EARLIER_MAGIC: [u8; 4] = *b"fdk1";
 pub(super) const END_BYTES: u64 = 16;
 pub(super) const ID_BYTES: usize = 16;
 pub(super) const TERM_BYTES: usize = 16;
 pub(super) const DOCUMENT_BYTES: usize = 2 * ID_BYTES;
+pub(super) const TEXT_BYTES: usize = 8;
 const DIRECTORY_ENTRY_BYTES: usize = ID_BYTES + 2 * 8 + 4 * 4;
 
-/// A chunk as merging and flushing hand it on.
+/// A chunk as merging, flushing and listing hand it on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct ChunkRow {
-    pub(super) chunk_id: ChunkId,
-    pub(super) document_id: DocumentId,
-    pub(super) source_id: SourceId,
+pub(in super::super) struct ChunkRow {
+    pub(in super::super) chunk_id: ChunkId,
+    pub(in super::super) document_id: DocumentId,
+    pub(in super::super) source_id: SourceId,
+    /// `operation::UNKNOWN_TEXT` where an earlier version kept none.
+    pub(in super::super) text_hash: u64,
 }
 
 /// One line of a block's term table.
@@ -53,7 +58,7 @@ impl TermEntry {
 
     pub(super) fn read(bytes: &[u8; TERM_BYTES]) -> Self {
         let (hash, having) = (u32_at(bytes, 0), u32_at(bytes, 4));
-        let start = u64::from(u32_at(bytes, 8)) | u64::from(u32_at(bytes, 12)) << 32;
+        let start = u64_at(bytes, 8);
         Self { hash, having, start }
     }
 }
@@ -87,8 +92,17 @@ impl BlockPlace {
         self.order_start() + u64::from(self.chunks) * 4
     }
 
-    fn end(&self) -> u64 {
+    pub(super) fn texts_start(&self) -> u64 {
         self.documents_start() + u64::from(self.documents) * DOCUMENT_BYTES as u64
+    }
+
+    fn end(&self, has_texts: bool) -> u64 {
+        let texts = if has_texts {
+            u64::from(self.chunks) * TEXT_BYTES as u64
+        } else {
+            0
+        };
+        self.texts_start() + texts
     }
 }
 
@@ -114,20 +128,20 @@ pub(super) fn encode_directory(blocks: &[(TenantId, BlockPlace)]) -> Vec<u8> {
 pub(super) fn decode_directory(
     mut bytes: &[u8],
     directory_start: u64,
+    has_texts: bool,
 ) -> io::Result<Vec<(TenantId, BlockPlace)>> {
     let mut blocks = Vec::new();
     while !bytes.is_empty() {
         let (entry, rest) = bytes
             .split_at_checked(DIRECTORY_ENTRY_BYTES)
             .ok_or_else(|| damaged("a torn directory"))?;
-        let word = |at: usize| u64::from(u32_at(entry, at)) | u64::from(u32_at(entry, at + 4)) << 32;
         let source_count = u32_at(entry, 44) as usize;
         let (sources, rest) = rest
             .split_at_checked(source_count.saturating_mul(ID_BYTES))
             .ok_or_else(|| damaged("a torn directory"))?;
         let place = BlockPlace {
-            postings_start: word(16),
-            terms_start: word(24),
+            postings_start: u64_at(entry, 16),
+            terms_start: u64_at(entry, 24),
             chunks: u32_at(entry, 32),
             terms: u32_at(entry, 36),
             documents: u32_at(entry, 40),
@@ -138,7 +152,7 @@ pub(super) fn decode_directory(
         };
         let is_inside = place.postings_start <= place.terms_start
             && place.terms_start <= directory_start
-            && place.end() <= directory_start;
+            && place.end(has_texts) <= directory_start;
         if !is_inside {
             return Err(damaged("a block outside its file"));
         }
@@ -194,6 +208,10 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
 /// The id at an offset where there are sixteen bytes.
 pub(super) fn id_at(bytes: &[u8], at: usize) -> Uuid {
     Uuid::from_slice(&bytes[at..at + ID_BYTES]).expect("an id is sixteen bytes")
@@ -229,7 +247,7 @@ mod tests {
         #[test]
         fn bytes_of_any_kind_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             drop(read_postings(&bytes, 1_000, |position, _| assert!(position < 1_000)));
-            drop(decode_directory(&bytes, 1 << 20));
+            drop(decode_directory(&bytes, 1 << 20, true));
         }
     }
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::super::operation::PreparedPoint;
+use super::format::ChunkRow;
 use super::weight::quantise;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// What a chunk, and a term that its tenant did not have before, take with the tables they are in.
-const CHUNK_BYTES: usize = 120;
+const CHUNK_BYTES: usize = 130;
 const NEW_TERM_BYTES: usize = 90;
 
 /// The fresh chunks of all tenants of the shard, each tenant's apart.
@@ -32,6 +33,7 @@ pub(super) struct FreshChunk {
     pub(super) chunk_id: ChunkId,
     pub(super) document_id: DocumentId,
     pub(super) source_id: SourceId,
+    pub(super) text_hash: u64,
     pub(super) is_deleted: bool,
 }
 
@@ -72,6 +74,7 @@ impl Fresh {
             chunk_id: point.chunk_id,
             document_id: point.document_id,
             source_id: point.source_id,
+            text_hash: point.text_hash,
             is_deleted: false,
         });
         tenant.position_of.insert(point.chunk_id, position);
@@ -122,6 +125,17 @@ impl Fresh {
     }
 }
 
+impl FreshChunk {
+    pub(super) fn row(&self) -> ChunkRow {
+        ChunkRow {
+            chunk_id: self.chunk_id,
+            document_id: self.document_id,
+            source_id: self.source_id,
+            text_hash: self.text_hash,
+        }
+    }
+}
+
 impl FreshTenant {
     /// Chunks, deleted ones among them.
     pub(super) fn chunks(&self) -> &[FreshChunk] {
@@ -144,7 +158,7 @@ impl FreshTenant {
         terms
     }
 
-    fn live(&self) -> impl Iterator<Item = &FreshChunk> {
+    pub(super) fn live(&self) -> impl Iterator<Item = &FreshChunk> {
         self.chunks.iter().filter(|chunk| !chunk.is_deleted)
     }
 

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::facets::FacetFile;
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     pub(super) next_number: u64,
     pub(super) segments: Vec<ManifestEntry>,
+    /// Absent where no document has facets, and in manifests of earlier versions.
+    #[serde(default)]
+    pub(super) facets: Option<FacetFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,5 @@
-//! The keyword side of a shard: which chunks have which terms, and how much each term says about its chunk.
+//! The keyword side of a shard: which chunks have which terms, how much each term says about its chunk, and what is said
+//! of documents beside that (`facets`).
 //!
 //! New chunks gather in memory; a checkpoint writes them to a segment, a file that is never changed. Deletions are bits
 //! beside it, and segments of like size are merged. In all of these a tenant's chunks, terms and postings are in a part
@@ -7,6 +8,7 @@
 //! What is in memory only is in the shard's redo log, too. The manifest names the segments that count, so a crash leaves
 //! either the state before a checkpoint or the one after it.
 
+mod facets;
 mod format;
 mod fresh;
 mod manifest;
@@ -25,16 +27,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(super) use self::format::ChunkRow;
 pub(super) use self::search::Found;
 
-use self::format::ChunkRow;
-use self::fresh::{Fresh, FreshTenant, Posting};
+use self::facets::{FacetFile, FacetTable};
+use self::fresh::{Fresh, FreshChunk, FreshTenant, Posting};
 use self::manifest::{Manifest, ManifestEntry};
 use self::segment::Segment;
 use self::write::SegmentWriter;
 use super::filter::TenantFilter;
 use super::operation::{Change, Operation, PreparedPoint};
-use crate::{DocumentId, SourceId, TenantId};
+use crate::index::Facets;
+use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// The keyword side of one shard, open. One thread changes it; what takes long only reads, so that searches go on.
 pub(super) struct Keywords {
@@ -42,6 +46,9 @@ pub(super) struct Keywords {
     fresh: Fresh,
     /// Oldest first, but for merged ones.
     segments: Vec<Segment>,
+    facets: FacetTable,
+    /// What of the facets is on the disk.
+    facet_file: Option<FacetFile>,
     /// The next file's number; no number is used twice.
     next_number: u64,
 }
@@ -81,10 +88,16 @@ impl Keywords {
             }
             segments.push(segment);
         }
+        let facets = match manifest.facets {
+            Some(file) => FacetTable::read(&facets_path(dir, file.number), file)?,
+            None => FacetTable::default(),
+        };
         let keywords = Self {
             dir: dir.to_owned(),
             fresh: Fresh::default(),
             segments,
+            facets,
+            facet_file: manifest.facets,
             next_number: manifest.next_number,
         };
         keywords.remove_strangers()?;
@@ -96,6 +109,14 @@ impl Keywords {
         let tenant_id = operation.tenant_id;
         match &operation.change {
             Change::Upsert(points) => self.upsert(tenant_id, points),
+            Change::SetFacets(documents) => {
+                let ids = documents.iter().map(|(document_id, _)| *document_id).collect();
+                let present = self.present(tenant_id, &ids)?;
+                for (document_id, facets) in documents.iter().filter(|(id, _)| present.contains(id)) {
+                    self.facets.set(tenant_id, *document_id, facets.clone());
+                }
+                Ok(())
+            }
             Change::DeleteChunks(ids) => ids.iter().try_for_each(|chunk_id| {
                 self.fresh.delete_chunk(tenant_id, *chunk_id);
                 self.segments
@@ -104,6 +125,7 @@ impl Keywords {
             }),
             Change::DeleteDocuments(ids) => {
                 let ids: BTreeSet<DocumentId> = ids.iter().copied().collect();
+                self.facets.remove(tenant_id, &ids);
                 self.fresh.delete_documents(tenant_id, &ids);
                 self.segments
                     .iter_mut()
@@ -111,12 +133,15 @@ impl Keywords {
             }
             Change::DeleteSources(ids) => {
                 let ids: BTreeSet<SourceId> = ids.iter().copied().collect();
+                let gone = self.documents_in_only(tenant_id, &ids)?;
+                self.facets.remove(tenant_id, &gone);
                 self.fresh.delete_sources(tenant_id, &ids);
                 self.segments
                     .iter_mut()
                     .try_for_each(|segment| segment.delete_sources(tenant_id, &ids))
             }
             Change::DeleteTenant => {
+                self.facets.remove_tenant(tenant_id);
                 self.fresh.delete_tenant(tenant_id);
                 self.segments
                     .iter_mut()
@@ -132,6 +157,8 @@ impl Keywords {
             for segment in &mut self.segments {
                 segment.delete_chunk(tenant_id, point.chunk_id)?;
             }
+            self.facets
+                .set(tenant_id, point.document_id, point.facets.clone());
             self.fresh.insert(tenant_id, point);
         }
         Ok(())
@@ -145,6 +172,33 @@ impl Keywords {
         limit: usize,
     ) -> io::Result<Vec<Found>> {
         search::search(self, filter, terms, limit)
+    }
+
+    /// The tenant's chunks in the order of their ids, those behind `after`, at most `limit`.
+    pub(super) fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> io::Result<Vec<ChunkRow>> {
+        let mut rows: Vec<ChunkRow> = Vec::new();
+        for segment in &self.segments {
+            if let Some(block) = segment.block(tenant_id) {
+                rows.extend(segment.list(block, after, limit)?);
+            }
+        }
+        if let Some(tenant) = self.fresh.tenant(tenant_id) {
+            let live = tenant.live().filter(|chunk| Some(chunk.chunk_id) > after);
+            rows.extend(live.map(FreshChunk::row));
+        }
+        rows.sort_unstable_by_key(|row| row.chunk_id);
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// What is said of the document; of one that is not here, nothing.
+    pub(super) fn facets(&self, tenant_id: TenantId, document_id: DocumentId) -> &Facets {
+        self.facets.get(tenant_id, document_id)
     }
 
     /// How many chunks the tenant has.
@@ -229,9 +283,14 @@ impl Keywords {
                 deletions,
             });
         }
+        let facets = self.facets.write(self.facet_file, next_number, |number| {
+            facets_path(&self.dir, number)
+        })?;
+        next_number += u64::from(facets.is_some_and(|file| file.number == next_number));
         let manifest = Manifest {
             next_number,
             segments: manifest_entries,
+            facets,
         };
         manifest.write(&self.dir)?;
         Ok(Persisted(manifest))
@@ -241,6 +300,8 @@ impl Keywords {
     pub(super) fn persisted(&mut self, persisted: Persisted) -> io::Result<()> {
         let Persisted(manifest) = persisted;
         self.next_number = manifest.next_number;
+        self.facet_file = manifest.facets;
+        self.facets.written(manifest.facets);
         for (segment, entry) in self.segments.iter_mut().zip(manifest.segments) {
             segment.deletions = entry.deletions;
             segment.has_new_deletions = false;
@@ -260,9 +321,54 @@ impl Keywords {
         self.persisted(persisted)
     }
 
-    /// What the chunks in memory take, about.
+    /// What the chunks and changes in memory take that are not on the disk, about.
     pub(super) fn fresh_bytes(&self) -> usize {
-        self.fresh.bytes()
+        self.fresh.bytes() + self.facets.changed_bytes()
+    }
+
+    /// Those of `document_ids` that have chunks here.
+    fn present(
+        &self,
+        tenant_id: TenantId,
+        document_ids: &BTreeSet<DocumentId>,
+    ) -> io::Result<BTreeSet<DocumentId>> {
+        let mut present = BTreeSet::new();
+        for segment in &self.segments {
+            if let Some(block) = segment.block(tenant_id) {
+                present.extend(segment.present(block, document_ids)?);
+            }
+        }
+        if let Some(tenant) = self.fresh.tenant(tenant_id) {
+            let documents = tenant.live().map(|chunk| chunk.document_id);
+            present.extend(documents.filter(|id| document_ids.contains(id)));
+        }
+        Ok(present)
+    }
+
+    /// Documents of which all chunks are in these sources.
+    fn documents_in_only(
+        &self,
+        tenant_id: TenantId,
+        source_ids: &BTreeSet<SourceId>,
+    ) -> io::Result<BTreeSet<DocumentId>> {
+        let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
+        let mut note = |document_id, source_id| match source_ids.contains(&source_id) {
+            true => inside.insert(document_id),
+            false => outside.insert(document_id),
+        };
+        for segment in &self.segments {
+            if let Some(block) = segment.block(tenant_id) {
+                for (document_id, source_id) in segment.documents(block)? {
+                    note(document_id, source_id);
+                }
+            }
+        }
+        if let Some(tenant) = self.fresh.tenant(tenant_id) {
+            for chunk in tenant.live() {
+                note(chunk.document_id, chunk.source_id);
+            }
+        }
+        Ok(inside.difference(&outside).copied().collect())
     }
 
     fn written(&self, writer: SegmentWriter, replaces: Replaced) -> io::Result<Written> {
@@ -281,6 +387,7 @@ impl Keywords {
             needed.insert(segment_path(&self.dir, segment.number));
             needed.extend(segment.deletions.map(|number| deletions_path(&self.dir, number)));
         }
+        needed.extend(self.facet_file.map(|file| facets_path(&self.dir, file.number)));
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if !needed.contains(&path) {
@@ -299,11 +406,7 @@ fn write_tenant(writer: &mut SegmentWriter, tenant_id: TenantId, tenant: &FreshT
         let position = rows.len() as u32;
         position_in_block.push((!chunk.is_deleted).then_some(position));
         if !chunk.is_deleted {
-            rows.push(ChunkRow {
-                chunk_id: chunk.chunk_id,
-                document_id: chunk.document_id,
-                source_id: chunk.source_id,
-            });
+            rows.push(chunk.row());
         }
     }
     let mut postings = Vec::new();
@@ -320,6 +423,10 @@ fn write_tenant(writer: &mut SegmentWriter, tenant_id: TenantId, tenant: &FreshT
 
 fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number}.segment"))
+}
+
+fn facets_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number}.facets"))
 }
 
 fn deletions_path(dir: &Path, number: u64) -> PathBuf {

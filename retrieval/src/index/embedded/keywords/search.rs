@@ -2,12 +2,13 @@
 
 use std::io;
 
+use super::facets::FacetTable;
 use super::fresh::FreshTenant;
 use super::segment::{Block, Segment};
 use super::weight::{contributions, inverse_document_frequency};
 use super::{Keywords, format};
 use crate::index::embedded::filter::TenantFilter;
-use crate::{ChunkId, DocumentId};
+use crate::{ChunkId, DocumentId, SourceId};
 
 /// A chunk that was found by its words.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +29,14 @@ enum Part<'a> {
     },
 }
 
+/// Which chunks the search may see.
+struct Gate<'a> {
+    filter: &'a TenantFilter,
+    facets: &'a FacetTable,
+    /// Whether the filter asks for anything that is among the facets.
+    needs_facets: bool,
+}
+
 /// A chunk on its way into the answer.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -46,22 +55,27 @@ pub(super) fn search(
         return Ok(Vec::new());
     }
     let (parts, weights) = look_up(keywords, filter, terms)?;
+    let gate = Gate {
+        filter,
+        facets: &keywords.facets,
+        needs_facets: filter.asks_facets(keywords.facets.has_restricted(filter.tenant_id())),
+    };
     let mut best = Best::new(limit);
     for (number, part) in parts.iter().enumerate() {
-        part.collect(number, filter, terms, &weights, &mut best)?;
+        part.collect(number, &gate, terms, &weights, &mut best)?;
     }
     let best = best.into_sorted();
-    let mut rows_of = parts
+    let mut ids_of = parts
         .iter()
         .enumerate()
         .map(|(number, part)| {
             let of_part = best.iter().filter(|candidate| candidate.part == number);
             let positions: Vec<u32> = of_part.map(|candidate| candidate.position).collect();
-            Ok(part.rows_at(&positions)?.into_iter())
+            Ok(part.ids_at(&positions)?.into_iter())
         })
         .collect::<io::Result<Vec<_>>>()?;
     let found = best.iter().filter_map(|candidate| {
-        let (chunk_id, document_id) = rows_of[candidate.part].next()?;
+        let (chunk_id, document_id) = ids_of[candidate.part].next()?;
         Some(Found {
             chunk_id,
             document_id,
@@ -112,12 +126,31 @@ fn look_up<'a>(
     Ok((parts, weights))
 }
 
+impl Gate<'_> {
+    fn allows(&self, document_id: DocumentId, source_id: SourceId) -> bool {
+        self.filter.allows_source(source_id)
+            && self.filter.allows_document(document_id)
+            && (!self.needs_facets || {
+                let facets = self.facets.get(self.filter.tenant_id(), document_id);
+                self.filter.allows_facets(facets)
+            })
+    }
+
+    /// Whether everything in these sources may be seen.
+    fn allows_all_of(&self, sources: &[SourceId]) -> bool {
+        let mut sources = sources.iter();
+        !self.needs_facets
+            && self.filter.allows_all_documents()
+            && sources.all(|source_id| self.filter.allows_source(*source_id))
+    }
+}
+
 impl Part<'_> {
     /// Scores the part's chunks and offers those that the filter lets through.
     fn collect(
         &self,
         number: usize,
-        filter: &TenantFilter,
+        gate: &Gate<'_>,
         terms: &[u32],
         weights: &[[f32; 256]],
         best: &mut Best,
@@ -132,9 +165,7 @@ impl Part<'_> {
                 }
                 best.offer(number, &scores, |position| {
                     let chunk = &tenant.chunks()[position as usize];
-                    !chunk.is_deleted
-                        && filter.allows_source(chunk.source_id)
-                        && filter.allows_document(chunk.document_id)
+                    !chunk.is_deleted && gate.allows(chunk.document_id, chunk.source_id)
                 });
             }
             Self::File {
@@ -154,30 +185,17 @@ impl Part<'_> {
                 if !is_met {
                     return Ok(());
                 }
-                let is_all = filter.allows_all_documents()
-                    && block
-                        .place
-                        .sources
-                        .iter()
-                        .all(|source_id| filter.allows_source(*source_id));
-                if is_all {
+                if gate.allows_all_of(&block.place.sources) {
                     best.offer(number, &scores, |position| !block.is_deleted(position));
                     return Ok(());
                 }
                 let documents = segment.documents(block)?;
-                let is_allowed: Vec<bool> = documents
-                    .iter()
-                    .map(|(document_id, source_id)| {
-                        filter.allows_source(*source_id) && filter.allows_document(*document_id)
-                    })
-                    .collect();
-                if !is_allowed.contains(&true) {
-                    return Ok(());
-                }
                 let documents_of = segment.documents_of(block)?;
                 best.offer(number, &scores, |position| {
-                    let document = documents_of[position as usize] as usize;
-                    !block.is_deleted(position) && is_allowed.get(document) == Some(&true)
+                    let document = documents.get(documents_of[position as usize] as usize);
+                    !block.is_deleted(position)
+                        && document
+                            .is_some_and(|(document_id, source_id)| gate.allows(*document_id, *source_id))
                 });
             }
         }
@@ -191,16 +209,13 @@ impl Part<'_> {
         }
     }
 
-    fn rows_at(&self, positions: &[u32]) -> io::Result<Vec<(ChunkId, DocumentId)>> {
+    fn ids_at(&self, positions: &[u32]) -> io::Result<Vec<(ChunkId, DocumentId)>> {
         match self {
             Self::Fresh(tenant) => {
                 let chunks = positions.iter().map(|at| &tenant.chunks()[*at as usize]);
                 Ok(chunks.map(|chunk| (chunk.chunk_id, chunk.document_id)).collect())
             }
-            Self::File { segment, block, .. } => {
-                let rows = segment.rows_at(block, positions)?.into_iter();
-                Ok(rows.map(|row| (row.chunk_id, row.document_id)).collect())
-            }
+            Self::File { segment, block, .. } => segment.ids_at(block, positions),
         }
     }
 }

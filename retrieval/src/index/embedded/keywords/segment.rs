@@ -3,21 +3,25 @@
 //! It is read by position, never mapped or held: the system's page cache has what is asked for often. Beside the file
 //! there are only where the blocks are, which chunks were deleted, and a filter of the chunks' ids.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::format::{
-    BlockPlace, ChunkRow, DOCUMENT_BYTES, END_BYTES, ID_BYTES, MAGIC, TERM_BYTES, TermEntry, damaged,
-    decode_directory, id_at, u32_at,
+    BlockPlace, ChunkRow, DOCUMENT_BYTES, EARLIER_MAGIC, END_BYTES, ID_BYTES, MAGIC, TERM_BYTES, TEXT_BYTES,
+    TermEntry, damaged, decode_directory, id_at, u32_at, u64_at,
 };
 use super::presence::Presence;
+use crate::index::embedded::operation::UNKNOWN_TEXT;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// A block's tables of up to so many bytes are read whole for the rows of a search: three reads for each row cost more.
 const READ_WHOLE: usize = 128 << 10;
+
+/// Places in the order of ids that are read together for a list.
+const LISTED_AT_ONCE: u32 = 1_024;
 
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -26,6 +30,8 @@ pub(super) struct Segment {
     /// Whether chunks were deleted that no file names yet.
     pub(super) has_new_deletions: bool,
     file: File,
+    /// Whether it has the hashes of its chunks' texts; those of an earlier version have none.
+    has_texts: bool,
     blocks: HashMap<TenantId, Block>,
     presence: Presence,
 }
@@ -44,10 +50,11 @@ impl Segment {
         let len = file.metadata()?.len();
         let end_start = len.checked_sub(END_BYTES).ok_or_else(|| damaged("a torn end"))?;
         let end = read_at(&file, end_start, END_BYTES as usize)?;
-        if end[12..] != MAGIC {
+        let has_texts = end[12..] == MAGIC;
+        if !has_texts && end[12..] != EARLIER_MAGIC {
             return Err(damaged("a torn end"));
         }
-        let directory_start = u64::from(u32_at(&end, 0)) | u64::from(u32_at(&end, 4)) << 32;
+        let directory_start = u64_at(&end, 0);
         let directory_len = end_start
             .checked_sub(directory_start)
             .ok_or_else(|| damaged("a torn end"))?;
@@ -55,7 +62,7 @@ impl Segment {
         if crc32fast::hash(&directory) != u32_at(&end, 8) {
             return Err(damaged("a damaged directory"));
         }
-        let blocks: HashMap<TenantId, Block> = decode_directory(&directory, directory_start)?
+        let blocks: HashMap<TenantId, Block> = decode_directory(&directory, directory_start, has_texts)?
             .into_iter()
             .map(|(tenant_id, place)| (tenant_id, Block::new(place)))
             .collect();
@@ -65,6 +72,7 @@ impl Segment {
             deletions: None,
             has_new_deletions: false,
             file,
+            has_texts,
             blocks,
             presence: Presence::for_chunks(chunks),
         };
@@ -216,6 +224,29 @@ impl Segment {
             .collect())
     }
 
+    /// Those of `document_ids` that have a chunk in the block which is not deleted.
+    pub(super) fn present(
+        &self,
+        block: &Block,
+        document_ids: &BTreeSet<DocumentId>,
+    ) -> io::Result<BTreeSet<DocumentId>> {
+        let documents = self.documents(block)?;
+        let asked: BTreeMap<u32, DocumentId> = (0..)
+            .zip(documents)
+            .filter(|(_, (id, _))| document_ids.contains(id))
+            .map(|(number, (id, _))| (number, id))
+            .collect();
+        if asked.is_empty() || block.deleted_count == 0 {
+            return Ok(asked.into_values().collect());
+        }
+        let live = (0..block.place.chunks)
+            .zip(self.documents_of(block)?)
+            .filter(|(position, _)| !block.is_deleted(*position));
+        Ok(live
+            .filter_map(|(_, document)| asked.get(&document).copied())
+            .collect())
+    }
+
     /// For each chunk, which of [`Segment::documents`] it is from.
     pub(super) fn documents_of(&self, block: &Block) -> io::Result<Vec<u32>> {
         let table = read_at(
@@ -226,28 +257,14 @@ impl Segment {
         Ok(table.chunks_exact(4).map(|number| u32_at(number, 0)).collect())
     }
 
-    pub(super) fn row(&self, block: &Block, position: u32) -> io::Result<ChunkRow> {
-        let at = u64::from(position);
-        let place = &block.place;
-        let chunk = read_at(&self.file, place.chunks_start() + at * ID_BYTES as u64, ID_BYTES)?;
-        let document = u32_at(&read_at(&self.file, place.documents_of_start() + at * 4, 4)?, 0);
-        if document >= place.documents {
-            return Err(damaged("a chunk of a document that is not there"));
-        }
-        let document = read_at(
-            &self.file,
-            place.documents_start() + u64::from(document) * DOCUMENT_BYTES as u64,
-            DOCUMENT_BYTES,
-        )?;
-        Ok(ChunkRow {
-            chunk_id: ChunkId(id_at(&chunk, 0)),
-            document_id: DocumentId(id_at(&document, 0)),
-            source_id: SourceId(id_at(&document, ID_BYTES)),
-        })
+    /// A chunk and its document.
+    pub(super) fn ids(&self, block: &Block, position: u32) -> io::Result<(ChunkId, DocumentId)> {
+        let (document_id, _) = self.document_of(block, position)?;
+        Ok((self.chunk_at(block, position)?, document_id))
     }
 
-    /// The rows at these positions, in their order.
-    pub(super) fn rows_at(&self, block: &Block, positions: &[u32]) -> io::Result<Vec<ChunkRow>> {
+    /// The chunks at these positions with their documents, in their order.
+    pub(super) fn ids_at(&self, block: &Block, positions: &[u32]) -> io::Result<Vec<(ChunkId, DocumentId)>> {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
@@ -255,7 +272,7 @@ impl Segment {
         if chunks * (ID_BYTES + 4) + documents * DOCUMENT_BYTES > READ_WHOLE {
             return positions
                 .iter()
-                .map(|position| self.row(block, *position))
+                .map(|position| self.ids(block, *position))
                 .collect();
         }
         let (ids, documents_of, documents) = (
@@ -263,18 +280,29 @@ impl Segment {
             self.documents_of(block)?,
             self.documents(block)?,
         );
-        let row = |position: &u32| {
+        let ids_at = |position: &u32| {
             let at = *position as usize;
             let document = documents_of.get(at).and_then(|at| documents.get(*at as usize));
-            let (document_id, source_id) =
-                *document.ok_or_else(|| damaged("a chunk of a document that is not there"))?;
-            Ok(ChunkRow {
-                chunk_id: ChunkId(id_at(&ids, at * ID_BYTES)),
-                document_id,
-                source_id,
-            })
+            let (document_id, _) = *document.ok_or_else(no_document)?;
+            Ok((ChunkId(id_at(&ids, at * ID_BYTES)), document_id))
         };
-        positions.iter().map(row).collect()
+        positions.iter().map(ids_at).collect()
+    }
+
+    pub(super) fn row(&self, block: &Block, position: u32) -> io::Result<ChunkRow> {
+        let (document_id, source_id) = self.document_of(block, position)?;
+        let text_hash = if self.has_texts {
+            let start = block.place.texts_start() + u64::from(position) * TEXT_BYTES as u64;
+            u64_at(&read_at(&self.file, start, TEXT_BYTES)?, 0)
+        } else {
+            UNKNOWN_TEXT
+        };
+        Ok(ChunkRow {
+            chunk_id: self.chunk_at(block, position)?,
+            document_id,
+            source_id,
+            text_hash,
+        })
     }
 
     /// All rows of the block, in the order of positions.
@@ -283,17 +311,78 @@ impl Segment {
         let chunks = self.chunk_table(block)?;
         let ids = chunks.chunks_exact(ID_BYTES).map(|id| ChunkId(id_at(id, 0)));
         ids.zip(self.documents_of(block)?)
-            .map(|(chunk_id, document)| {
-                let (document_id, source_id) = *documents
-                    .get(document as usize)
-                    .ok_or_else(|| damaged("a chunk of a document that is not there"))?;
+            .zip(self.text_hashes(block)?)
+            .map(|((chunk_id, document), text_hash)| {
+                let (document_id, source_id) = *documents.get(document as usize).ok_or_else(no_document)?;
                 Ok(ChunkRow {
                     chunk_id,
                     document_id,
                     source_id,
+                    text_hash,
                 })
             })
             .collect()
+    }
+
+    /// The block's chunks in the order of their ids, those behind `after`, at most `limit`, without deleted ones.
+    pub(super) fn list(
+        &self,
+        block: &Block,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> io::Result<Vec<ChunkRow>> {
+        let mut from = match after {
+            Some(after) => self.first_behind(block, after)?,
+            None => 0,
+        };
+        let mut rows = Vec::new();
+        while rows.len() < limit && from < block.place.chunks {
+            let count = (block.place.chunks - from).min(LISTED_AT_ONCE);
+            let start = block.place.order_start() + u64::from(from) * 4;
+            let order = read_at(&self.file, start, count as usize * 4)?;
+            for position in order.chunks_exact(4).map(|position| u32_at(position, 0)) {
+                if position >= block.place.chunks {
+                    return Err(damaged("a chunk outside its block"));
+                }
+                if rows.len() < limit && !block.is_deleted(position) {
+                    rows.push(self.row(block, position)?);
+                }
+            }
+            from += count;
+        }
+        Ok(rows)
+    }
+
+    fn chunk_at(&self, block: &Block, position: u32) -> io::Result<ChunkId> {
+        let start = block.place.chunks_start() + u64::from(position) * ID_BYTES as u64;
+        Ok(ChunkId(id_at(&read_at(&self.file, start, ID_BYTES)?, 0)))
+    }
+
+    fn document_of(&self, block: &Block, position: u32) -> io::Result<(DocumentId, SourceId)> {
+        let place = &block.place;
+        let at = place.documents_of_start() + u64::from(position) * 4;
+        let document = u32_at(&read_at(&self.file, at, 4)?, 0);
+        if document >= place.documents {
+            return Err(no_document());
+        }
+        let start = place.documents_start() + u64::from(document) * DOCUMENT_BYTES as u64;
+        let document = read_at(&self.file, start, DOCUMENT_BYTES)?;
+        Ok((
+            DocumentId(id_at(&document, 0)),
+            SourceId(id_at(&document, ID_BYTES)),
+        ))
+    }
+
+    fn text_hashes(&self, block: &Block) -> io::Result<Vec<u64>> {
+        let chunks = block.place.chunks as usize;
+        if !self.has_texts {
+            return Ok(vec![UNKNOWN_TEXT; chunks]);
+        }
+        let table = read_at(&self.file, block.place.texts_start(), chunks * TEXT_BYTES)?;
+        Ok(table
+            .chunks_exact(TEXT_BYTES)
+            .map(|hash| u64_at(hash, 0))
+            .collect())
     }
 
     fn chunk_table(&self, block: &Block) -> io::Result<Vec<u8>> {
@@ -306,24 +395,42 @@ impl Segment {
 
     /// Where the chunk is, deleted or not.
     fn find_chunk(&self, block: &Block, chunk_id: ChunkId) -> io::Result<Option<u32>> {
-        let (mut from, mut to) = (0, u64::from(block.place.chunks));
+        let place = self.first_where(block, |id| id >= chunk_id)?;
+        if place == block.place.chunks {
+            return Ok(None);
+        }
+        let position = self.position_at(block, place)?;
+        Ok((self.chunk_at(block, position)? == chunk_id).then_some(position))
+    }
+
+    /// The place in the order of ids of the first chunk behind `after`.
+    fn first_behind(&self, block: &Block, after: ChunkId) -> io::Result<u32> {
+        self.first_where(block, |id| id > after)
+    }
+
+    /// The place in the order of ids from which on all of them are `behind`.
+    fn first_where(&self, block: &Block, behind: impl Fn(ChunkId) -> bool) -> io::Result<u32> {
+        let (mut from, mut to) = (0, block.place.chunks);
         while from < to {
             let middle = from.midpoint(to);
-            let position = read_at(&self.file, block.place.order_start() + middle * 4, 4)?;
-            let position = u32_at(&position, 0);
-            let id = read_at(
-                &self.file,
-                block.place.chunks_start() + u64::from(position) * ID_BYTES as u64,
-                ID_BYTES,
-            )?;
-            match ChunkId(id_at(&id, 0)).cmp(&chunk_id) {
-                std::cmp::Ordering::Less => from = middle + 1,
-                std::cmp::Ordering::Greater => to = middle,
-                std::cmp::Ordering::Equal if position < block.place.chunks => return Ok(Some(position)),
-                std::cmp::Ordering::Equal => return Err(damaged("a chunk outside its block")),
+            let position = self.position_at(block, middle)?;
+            if behind(self.chunk_at(block, position)?) {
+                to = middle;
+            } else {
+                from = middle + 1;
             }
         }
-        Ok(None)
+        Ok(from)
+    }
+
+    /// The position of the chunk at this place in the order of ids.
+    fn position_at(&self, block: &Block, place: u32) -> io::Result<u32> {
+        let start = block.place.order_start() + u64::from(place) * 4;
+        let position = u32_at(&read_at(&self.file, start, 4)?, 0);
+        if position >= block.place.chunks {
+            return Err(damaged("a chunk outside its block"));
+        }
+        Ok(position)
     }
 
     /// The deleted chunks of all tenants, for a file beside the segment's.
@@ -393,6 +500,10 @@ impl Block {
         }
         self.deleted_count > before
     }
+}
+
+fn no_document() -> io::Error {
+    damaged("a chunk of a document that is not there")
 }
 
 fn read_at(file: &File, start: u64, len: usize) -> io::Result<Vec<u8>> {

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::weight::{inverse_document_frequency, quantise};
 use super::*;
-use crate::index::Filter;
+use crate::index::embedded::operation::UNKNOWN_TEXT;
 use crate::index::keyword::{self, SparseTerms};
+use crate::index::{Audience, Facets, Filter};
 use crate::{ChunkId, SourceId};
 
 fn tenant(n: u128) -> TenantId {
@@ -35,7 +36,13 @@ fn point(n: u128, terms: SparseTerms) -> PreparedPoint {
         source_id: source(n / 9),
         terms,
         vector: None,
+        text_hash: text_hash(n),
+        facets: Facets::default(),
     }
+}
+
+fn text_hash(n: u128) -> u64 {
+    1_000 + n as u64
 }
 
 fn written(n: u128, text: &str) -> PreparedPoint {
@@ -66,10 +73,16 @@ fn rows_are_the_same_whether_they_are_read_together_or_one_by_one() {
     let block = segment.block(tenant(1)).expect("the tenant's block");
     let positions = [17, 0, 29, 3];
 
-    let together = segment.rows_at(block, &positions).expect("rows");
+    let together = segment.ids_at(block, &positions).expect("ids");
+    let all = segment.rows(block).expect("rows");
 
-    let singly = positions.map(|position| segment.row(block, position).expect("a row"));
-    assert_eq!(together, singly);
+    for (position, ids) in positions.into_iter().zip(together) {
+        assert_eq!(segment.ids(block, position).expect("ids"), ids);
+        let row = segment.row(block, position).expect("a row");
+        assert_eq!((row.chunk_id, row.document_id), ids);
+        assert_eq!(all[position as usize], row);
+        assert_eq!(row.text_hash, text_hash(row.chunk_id.0.as_u128()));
+    }
 }
 
 #[test]
@@ -223,6 +236,95 @@ fn a_damaged_file_is_an_error_and_no_panic() {
     }
 }
 
+#[test]
+fn a_segment_of_an_earlier_version_is_read_and_carried_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    let points = (0..30).map(|n| written(n, "goods may be returned")).collect();
+    upsert(&mut keywords, tenant(1), points);
+    keywords.checkpoint().expect("written");
+    drop(keywords);
+    // Without the texts of its one block, which are the last thing before the directory, it is one of the earlier version.
+    let path = segment_path(dir.path(), 0);
+    let mut bytes = std::fs::read(&path).expect("the segment");
+    let end = bytes.len() - format::END_BYTES as usize;
+    let texts_end = format::u64_at(&bytes, end);
+    let texts_start = texts_end - 30 * format::TEXT_BYTES as u64;
+    bytes[end..end + 8].copy_from_slice(&texts_start.to_le_bytes());
+    bytes[end + 12..].copy_from_slice(&format::EARLIER_MAGIC);
+    bytes.drain(texts_start as usize..texts_end as usize);
+    std::fs::write(&path, bytes).expect("written");
+
+    let mut keywords = Keywords::open(dir.path()).expect("an earlier version's");
+    assert_eq!(found(&keywords, tenant(1), "goods").len(), 10);
+    let (tenant_id, change) = (tenant(1), Change::DeleteChunks((0..20).map(chunk).collect()));
+    keywords.apply(&Operation { tenant_id, change }).expect("deleted");
+    upsert(&mut keywords, tenant(1), vec![written(50, "goods")]);
+    keywords.checkpoint().expect("written anew");
+
+    let listed = keywords.list(tenant(1), Some(chunk(27)), 10).expect("a list");
+    let listed: Vec<(ChunkId, u64)> = listed.iter().map(|row| (row.chunk_id, row.text_hash)).collect();
+    assert_eq!(
+        listed,
+        [
+            (chunk(28), UNKNOWN_TEXT),
+            (chunk(29), UNKNOWN_TEXT),
+            (chunk(50), text_hash(50))
+        ]
+    );
+}
+
+#[test]
+fn a_file_of_facets_that_is_mostly_out_of_date_is_written_anew() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    upsert(&mut keywords, tenant(1), vec![written(1, "goods")]);
+    let mut numbers = BTreeSet::new();
+    for round in 0..3_000 {
+        let facets = Facets {
+            date: Some(round),
+            ..Facets::default()
+        };
+        let (tenant_id, change) = (tenant(1), Change::SetFacets(vec![(document(0), facets)]));
+        keywords.apply(&Operation { tenant_id, change }).expect("changed");
+        let persisted = keywords.persist().expect("written");
+        keywords.persisted(persisted).expect("noted");
+        numbers.extend(keywords.facet_file.map(|file| file.number));
+    }
+    assert!((2..10).contains(&numbers.len()), "{} files", numbers.len());
+    keywords.checkpoint().expect("written");
+
+    let keywords = Keywords::open(dir.path()).expect("the same directory");
+    assert_eq!(keywords.facets(tenant(1), document(0)).date, Some(2_999));
+}
+
+#[test]
+fn a_damaged_file_of_facets_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    let restricted = PreparedPoint {
+        facets: Facets {
+            groups: vec!["staff".to_owned()],
+            ..Facets::default()
+        },
+        ..written(1, "goods")
+    };
+    upsert(&mut keywords, tenant(1), vec![restricted]);
+    keywords.checkpoint().expect("written");
+    let path = facets_path(dir.path(), keywords.facet_file.expect("a file").number);
+    drop(keywords);
+    let whole = std::fs::read(&path).expect("the facets");
+
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x55;
+        std::fs::write(&path, &changed).expect("written");
+        assert!(Keywords::open(dir.path()).is_err(), "byte {at}");
+        std::fs::write(&path, &whole[..at]).expect("written");
+        assert!(Keywords::open(dir.path()).is_err(), "cut after {at} bytes");
+    }
+}
+
 /// What a test does to two tenants' chunks.
 #[derive(Debug, Clone)]
 enum Step {
@@ -239,8 +341,17 @@ enum Step {
         tenant: u128,
         document: u128,
     },
+    DeleteSource {
+        tenant: u128,
+        source: u128,
+    },
     DeleteTenant {
         tenant: u128,
+    },
+    SetGroups {
+        tenant: u128,
+        document: u128,
+        is_restricted: bool,
     },
     Checkpoint,
     Reopen,
@@ -252,19 +363,58 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (0_u128..2, 0_u128..30, terms).prop_map(|(tenant, chunk, terms)| Step::Upsert { tenant, chunk, terms }),
         2 => (0_u128..2, 0_u128..30).prop_map(|(tenant, chunk)| Step::DeleteChunk { tenant, chunk }),
         1 => (0_u128..2, 0_u128..10).prop_map(|(tenant, document)| Step::DeleteDocument { tenant, document }),
+        1 => (0_u128..2, 0_u128..4).prop_map(|(tenant, source)| Step::DeleteSource { tenant, source }),
         1 => (0_u128..2).prop_map(|tenant| Step::DeleteTenant { tenant }),
+        4 => (0_u128..2, 0_u128..10, any::<bool>())
+            .prop_map(|(tenant, document, is_restricted)| Step::SetGroups { tenant, document, is_restricted }),
         4 => Just(Step::Checkpoint),
         1 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..60)
 }
 
-type Model = BTreeMap<(u128, u128), BTreeMap<u32, u8>>;
+#[derive(Default)]
+struct Model {
+    chunks: BTreeMap<(u128, u128), BTreeMap<u32, u8>>,
+    /// Documents that only staff may read.
+    restricted: BTreeSet<(u128, u128)>,
+}
+
+impl Model {
+    /// Forgets what is said of documents that are not there.
+    fn tidy(&mut self) {
+        let chunks = &self.chunks;
+        self.restricted.retain(|(owner, document)| {
+            chunks
+                .keys()
+                .any(|(tenant, chunk)| (*tenant, chunk / 3) == (*owner, *document))
+        });
+    }
+
+    fn groups(&self, tenant: u128, document: u128) -> Facets {
+        let is_restricted = self.restricted.contains(&(tenant, document));
+        Facets {
+            groups: if is_restricted {
+                vec!["staff".to_owned()]
+            } else {
+                vec![]
+            },
+            ..Facets::default()
+        }
+    }
+}
 
 /// The chunks of the tenant in these sources that have one of the terms.
-fn expected(model: &Model, tenant: u128, sources: &[u128], terms: &[u32]) -> BTreeSet<ChunkId> {
-    let chunks = model.iter().filter(|((owner, _), _)| *owner == tenant);
+fn expected(
+    model: &Model,
+    tenant: u128,
+    sources: &[u128],
+    terms: &[u32],
+    audience: &Audience,
+) -> BTreeSet<ChunkId> {
+    let chunks = model.chunks.iter().filter(|((owner, _), _)| *owner == tenant);
     chunks
+        .filter(|((_, chunk), _)| audience.may_read(&model.groups(tenant, chunk / 3).groups))
         .filter(|((_, chunk), _)| sources.contains(&(chunk / 9)))
         .filter(|(_, has)| terms.iter().any(|term| has.contains_key(term)))
         .map(|((_, n), _)| chunk(*n))
@@ -273,15 +423,50 @@ fn expected(model: &Model, tenant: u128, sources: &[u128], terms: &[u32]) -> BTr
 
 fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
     for owner in 0..2 {
-        let count = model.keys().filter(|(tenant, _)| *tenant == owner).count() as u64;
-        prop_assert_eq!(keywords.count(tenant(owner)), count);
-        for (sources, terms) in [
-            (vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4, 5, u32::MAX]),
-            (vec![1], vec![2, 3]),
-            (vec![0, 2], vec![u32::MAX]),
+        let chunks = model.chunks.keys().filter(|(tenant, _)| *tenant == owner);
+        let chunks: Vec<u128> = chunks.map(|(_, chunk)| *chunk).collect();
+        prop_assert_eq!(keywords.count(tenant(owner)), chunks.len() as u64);
+        let mut listed = keywords.list(tenant(owner), None, 5).expect("a list");
+        while let Some(more) = listed
+            .last()
+            .map(|last| {
+                keywords
+                    .list(tenant(owner), Some(last.chunk_id), 5)
+                    .expect("a list")
+            })
+            .filter(|more| !more.is_empty())
+        {
+            listed.extend(more);
+        }
+        let listed: Vec<(u128, u64)> = listed
+            .iter()
+            .map(|row| (row.chunk_id.0.as_u128(), row.text_hash))
+            .collect();
+        prop_assert_eq!(
+            listed,
+            chunks
+                .iter()
+                .map(|chunk| (*chunk, text_hash(*chunk)))
+                .collect::<Vec<_>>()
+        );
+        let staff = Audience::Groups(vec!["staff".to_owned()]);
+        for (sources, terms, audience) in [
+            (
+                vec![0, 1, 2, 3],
+                vec![0, 1, 2, 3, 4, 5, u32::MAX],
+                Audience::Everything,
+            ),
+            (
+                vec![0, 1, 2, 3],
+                vec![0, 1, 2, 3, 4, 5, u32::MAX],
+                Audience::default(),
+            ),
+            (vec![1], vec![2, 3], staff),
+            (vec![0, 2], vec![u32::MAX], Audience::default()),
         ] {
             let filter = Filter {
                 sources: sources.iter().map(|n| source(*n)).collect(),
+                audience: audience.clone(),
                 ..Filter::default()
             };
             let filter = TenantFilter::matching(tenant(owner), &filter).expect("something may match");
@@ -290,7 +475,7 @@ fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
             prop_assert!(all.iter().all(|hit| hit.score > 0.0 && hit.document_id.0.as_u128() == hit.chunk_id.0.as_u128() / 3));
             let ids: BTreeSet<ChunkId> = all.iter().map(|hit| hit.chunk_id).collect();
             prop_assert_eq!(ids.len(), all.len());
-            prop_assert_eq!(ids, expected(model, owner, &sources, &terms));
+            prop_assert_eq!(ids, expected(model, owner, &sources, &terms, &audience));
             let best = keywords.search(&filter, &terms, 3).expect("an answer");
             let scores = |hits: &[Found]| hits.iter().map(|hit| hit.score).collect::<Vec<_>>();
             prop_assert_eq!(scores(&best), scores(&all[..all.len().min(3)]));
@@ -306,7 +491,7 @@ proptest! {
     fn whatever_happens_exactly_the_chunks_that_are_there_are_found(steps in steps()) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut keywords = Keywords::open(dir.path()).expect("a new directory");
-        let mut model = Model::new();
+        let mut model = Model::default();
         for step in steps {
             let (owner, change) = match step {
                 Step::Checkpoint => {
@@ -324,22 +509,39 @@ proptest! {
                         hashes: terms.keys().copied().collect(),
                         weights: terms.values().map(|weight| f32::from(*weight) / 116.0).collect(),
                     };
-                    model.insert((tenant, chunk), terms);
-                    (tenant, Change::Upsert(vec![point(chunk, sparse)]))
+                    model.chunks.insert((tenant, chunk), terms);
+                    let facets = model.groups(tenant, chunk / 3);
+                    (tenant, Change::Upsert(vec![PreparedPoint { facets, ..point(chunk, sparse) }]))
                 }
                 Step::DeleteChunk { tenant, chunk: n } => {
-                    model.remove(&(tenant, n));
+                    model.chunks.remove(&(tenant, n));
                     (tenant, Change::DeleteChunks(vec![chunk(n)]))
                 }
                 Step::DeleteDocument { tenant, document: n } => {
-                    model.retain(|(owner, chunk), _| (*owner, chunk / 3) != (tenant, n));
+                    model.chunks.retain(|(owner, chunk), _| (*owner, chunk / 3) != (tenant, n));
                     (tenant, Change::DeleteDocuments(vec![document(n)]))
                 }
                 Step::DeleteTenant { tenant } => {
-                    model.retain(|(owner, _), _| *owner != tenant);
+                    model.chunks.retain(|(owner, _), _| *owner != tenant);
                     (tenant, Change::DeleteTenant)
                 }
+                Step::DeleteSource { tenant, source: n } => {
+                    model.chunks.retain(|(owner, chunk), _| (*owner, chunk / 9) != (tenant, n));
+                    (tenant, Change::DeleteSources(vec![source(n)]))
+                }
+                Step::SetGroups { tenant, document: n, is_restricted } => {
+                    match is_restricted {
+                        true => model.restricted.insert((tenant, n)),
+                        false => model.restricted.remove(&(tenant, n)),
+                    };
+                    model.tidy();
+                    (tenant, Change::SetFacets(vec![(document(n), Facets {
+                        groups: if is_restricted { vec!["staff".to_owned()] } else { vec![] },
+                        ..Facets::default()
+                    })]))
+                }
             };
+            model.tidy();
             keywords.apply(&Operation { tenant_id: tenant(owner), change }).expect("applied");
         }
         check(&keywords, &model)?;

@@ -111,6 +111,9 @@ impl SegmentWriter {
             self.buffer.extend_from_slice(document_id.0.as_bytes());
             self.buffer.extend_from_slice(source_id.0.as_bytes());
         }
+        for row in rows {
+            self.buffer.extend_from_slice(&row.text_hash.to_le_bytes());
+        }
         self.flush_buffer()?;
         self.blocks.push((tenant_id, place));
         self.postings_start = self.len;
