@@ -1,5 +1,5 @@
 # Each target is one or two plain commands. A bare machine needs the Rust toolchain, make, a C compiler and python3 with
-# pip; whatever else is needed is fetched, pinned by checksum, into models/ and .tools/.
+# pip; whatever else is needed is fetched, pinned by checksum, into models/ and .tools/. With npm, that includes a Chromium.
 
 .PHONY: run test lint fuzz-check bench deny
 

@@ -11,6 +11,7 @@ mod failure;
 mod fetch;
 mod listing;
 mod missing;
+mod page;
 mod pattern;
 mod percent;
 mod politeness;
@@ -34,9 +35,10 @@ use crate::Format;
 pub use address::{AddressError, MAX_ADDRESS_BYTES, PageLinks, normalize};
 pub use credentials::{Credentials, CredentialsError};
 pub use failure::{FetchFailure, Retry};
-pub use fetch::{Answer, BadUserAgent, Directives, Page, PageRequest, Validators};
+pub use fetch::{Answer, BadUserAgent, PageRequest};
 pub use listing::{Listing, Sitemaps};
 pub use missing::looks_missing;
+pub use page::{Directives, Page, Validators};
 pub use pattern::{PatternError, Patterns};
 pub use politeness::{Busy, MAX_BACK_OFF, MAX_CRAWL_DELAY, MAX_WAIT, Permit, Politeness};
 pub use render::{RenderSettings, Renderer};
@@ -45,6 +47,7 @@ pub use scope::{Hosts, OutOfScope, Scope, ScopeError, TrapGuard, TrapLimits};
 pub use sitemap::{Entry, Sitemap, SitemapError};
 
 use fetch::{FetchSettings, Fetcher};
+use render::Manners;
 use robots_cache::RobotsCache;
 
 /// The pause of a host that limits us without saying for how long.
@@ -116,23 +119,25 @@ impl WebLoader {
             ..*request
         };
         let delay = robots.crawl_delay().unwrap_or_default().max(request.delay);
-        let _permit = self
+        let permit = self
             .politeness
             .acquire(request.url, delay, request.begin_until)
             .await?;
         let answer = self.fetcher.fetch(&guarded).await;
+        // What a page's scripts ask for takes a slot for each request.
+        drop(permit);
         if let Err(failure) = &answer {
             self.note(request.url, failure);
         }
         match answer? {
             Answer::Page(page) if request.render && page.format() == Ok(Format::Html) => {
-                Ok(Answer::Page(Box::new(self.render(*page, &robots).await?)))
+                Ok(Answer::Page(Box::new(self.render(*page, &robots, delay).await?)))
             }
             answer => Ok(answer),
         }
     }
 
-    async fn render(&self, page: Page, robots: &Robots) -> Result<Page, FetchFailure> {
+    async fn render(&self, page: Page, robots: &Robots, delay: Duration) -> Result<Page, FetchFailure> {
         let renderer = self
             .renderer
             .as_ref()
@@ -143,10 +148,14 @@ impl WebLoader {
             None => "text/html".to_owned(),
         };
         let origin = page.final_url.origin();
-        let may_ask = |url: &Url| url.origin() != origin || robots.allows(url);
+        let manners = Manners {
+            may_ask: &|url| url.origin() != origin || robots.allows(url),
+            politeness: &self.politeness,
+            delay,
+        };
         Ok(Page {
             bytes: renderer
-                .render(&page.final_url, &content_type, &page.bytes, &may_ask)
+                .render(&page.final_url, &content_type, &page.bytes, manners)
                 .await?,
             charset: Some("utf-8".to_owned()),
             // They belong to the bytes before the scripts ran.

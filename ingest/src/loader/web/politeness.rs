@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use url::Url;
 
 /// A site may wish for a slower pace than this and does not get it: its pages would never be read.
@@ -121,6 +121,18 @@ impl Politeness {
             _slot: slot,
             _host: host,
         })
+    }
+
+    /// Like [`Politeness::acquire`], for a request that is of no use later: waits out every pause that ends before `until`.
+    /// None when the host has no time until then.
+    pub async fn acquire_by(&self, url: &Url, delay: Duration, until: Instant) -> Option<Permit> {
+        loop {
+            match self.acquire(url, delay, until).await {
+                Ok(permit) => return Some(permit),
+                Err(busy) if Instant::now() + busy.pause < until => sleep(busy.pause).await,
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Leaves the host of `url` alone for `pause`, up to [`MAX_BACK_OFF`].

@@ -38,6 +38,8 @@ pub(super) enum BrowserError {
     TooLarge,
     #[error("the browser ended, or its page crashed")]
     Ended,
+    #[error("hosts had no time for what the page asks for")]
+    Held,
 }
 
 /// An event, as the browser sent it.

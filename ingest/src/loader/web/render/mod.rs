@@ -1,8 +1,8 @@
 //! Pages that only JavaScript fills, through a Chromium of the operator's; off unless configured.
 //!
 //! The browser fetches no page: it is given the bytes that [`super::WebLoader`] fetched, with all of its politeness,
-//! limits and credentials. What the page's scripts ask for goes through [`outbound::GuardedProxy`], which judges where
-//! each connection leads, and carries no credential of ours. Pages of different requests share no cookie or store.
+//! limits and credentials. What the page's scripts ask for waits for its host like any request of ours, goes through
+//! [`outbound::GuardedProxy`], which judges where each connection leads, and carries no credential of ours. Pages of different requests share no cookie or store.
 
 mod browser;
 mod visit;
@@ -18,7 +18,7 @@ use url::Url;
 
 use super::failure::{FetchFailure, Retry};
 use browser::{Browser, BrowserError};
-pub(super) use visit::MayAsk;
+pub(super) use visit::Manners;
 use visit::Visit;
 
 /// A browser is replaced after this many pages: what leaks, leaks this often.
@@ -81,14 +81,14 @@ impl Renderer {
         }
     }
 
-    /// The page at `url`, whose bytes are `html`, after its scripts ran, in UTF-8. They get what `may_ask` and the guard
-    /// allow.
+    /// The page at `url`, whose bytes are `html`, after its scripts ran, in UTF-8. They get what `manners` and the guard
+    /// allow, no faster than that.
     pub(super) async fn render(
         &self,
         url: &Url,
         content_type: &str,
         html: &Bytes,
-        may_ask: MayAsk<'_>,
+        manners: Manners<'_>,
     ) -> Result<Bytes, FetchFailure> {
         let shared = &self.shared;
         let _slot = shared
@@ -100,7 +100,7 @@ impl Renderer {
             url,
             content_type,
             html,
-            may_ask,
+            manners,
             max_bytes: shared.settings.max_bytes,
             timeout: shared.settings.timeout,
         };
@@ -169,6 +169,11 @@ fn failure_of(error: &BrowserError) -> FetchFailure {
             "too_large",
             "The page grows too large when its scripts run. Turn rendering off for this source.",
             Retry::Never,
+        ),
+        BrowserError::Held => FetchFailure::new(
+            "render_too_slow",
+            "The page's scripts ask for more than the site's pace allows in the time of a page. Have the site name a shorter Crawl-delay, raise crawl.page_timeout_s, or turn rendering off for this source.",
+            Retry::After(None),
         ),
         BrowserError::Io(_) | BrowserError::Refused { .. } | BrowserError::Ended => FetchFailure::new(
             "render_failed",

@@ -1,15 +1,20 @@
 //! One page in a browser: gives it the bytes, lets its scripts run until they are quiet, and reads what they made.
+//!
+//! Each request of a script is held in the browser until its host has time for it, as if we sent it ourselves.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use url::Url;
 
 use super::browser::{Browser, BrowserError, Event};
+use crate::loader::web::politeness::{Permit, Politeness};
 
 /// What the scripts of one page may ask for.
 const MAX_REQUESTS: u32 = 150;
@@ -20,13 +25,22 @@ const SETTLE_SHARE: f64 = 0.6;
 /// Says of an address whether scripts of a page may ask for it.
 pub(in super::super) type MayAsk<'a> = &'a (dyn Fn(&Url) -> bool + Send + Sync);
 
+/// What scripts of a page may ask for, and how fast.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Manners<'a> {
+    pub(in super::super) may_ask: MayAsk<'a>,
+    /// Of all hosts.
+    pub(in super::super) politeness: &'a Politeness,
+    /// The pause between requests that the page's own site, or the owner of the source, wishes for.
+    pub(in super::super) delay: Duration,
+}
+
 /// A page to render.
 pub(super) struct Visit<'a> {
     pub(super) url: &'a Url,
     pub(super) content_type: &'a str,
     pub(super) html: &'a Bytes,
-    /// Whether scripts may ask for this address.
-    pub(super) may_ask: MayAsk<'a>,
+    pub(super) manners: Manners<'a>,
     pub(super) max_bytes: usize,
     pub(super) timeout: Duration,
 }
@@ -101,11 +115,30 @@ impl Visit<'_> {
     ) -> Result<(), BrowserError> {
         let mut requests = 0;
         let mut is_served = false;
+        let mut held: JoinSet<(Held, Option<Permit>)> = JoinSet::new();
+        let mut under_way: HashMap<String, Permit> = HashMap::new();
         loop {
-            let event = match timeout_at(settle_by, browser.next_event()).await {
-                Ok(event) => event?,
-                Err(_) if is_served => return Ok(()),
-                Err(_) => return Err(BrowserError::Ended),
+            let event = tokio::select! {
+                event = browser.next_event() => event?,
+                Some(granted) = held.join_next() => {
+                    let (request, permit) = granted.map_err(std::io::Error::other)?;
+                    let verdict = match &permit {
+                        Some(_) => Verdict::Send,
+                        // What the page would say with it is not known.
+                        None if self.is_own(&request.url) => return Err(BrowserError::Held),
+                        None => Verdict::Block,
+                    };
+                    under_way.extend(request.network_id.zip(permit));
+                    self.answer(browser, session, &request.id, verdict).await?;
+                    continue;
+                }
+                () = sleep_until(settle_by) => {
+                    return match (is_served, held.is_empty()) {
+                        (true, true) => Ok(()),
+                        (true, false) => Err(BrowserError::Held),
+                        (false, _) => Err(BrowserError::Ended),
+                    };
+                }
             };
             match event.method.as_str() {
                 "Fetch.requestPaused" => {
@@ -116,13 +149,25 @@ impl Visit<'_> {
                         is_served,
                         requests,
                     };
-                    let verdict = judge(&event, &asked, self.may_ask);
+                    let verdict = judge(&event, &asked, self.manners.may_ask);
                     is_served |= verdict == Verdict::Page;
+                    if verdict == Verdict::Send
+                        && let Some(request) = Held::of(&event)
+                    {
+                        // One that was led on waits anew, and in nobody's way.
+                        request.network_id.as_ref().map(|id| under_way.remove(id));
+                        held.spawn(self.permit(request, settle_by));
+                        continue;
+                    }
                     self.answer(browser, session, &event.params["requestId"], verdict)
                         .await?;
                 }
+                "Network.loadingFinished" | "Network.loadingFailed" => {
+                    under_way.remove(event.params["requestId"].as_str().unwrap_or_default());
+                }
                 "Page.lifecycleEvent"
                     if is_served
+                        && held.is_empty()
                         && event.params["name"] == "networkIdle"
                         && event.params["frameId"] == *main_frame =>
                 {
@@ -130,6 +175,29 @@ impl Visit<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.url.origin()
+    }
+
+    /// Waits until the host of a request has time for it; no permit if it has none before `until`.
+    fn permit(
+        &self,
+        request: Held,
+        until: Instant,
+    ) -> impl Future<Output = (Held, Option<Permit>)> + Send + 'static {
+        let politeness = self.manners.politeness.clone();
+        let is_own = request.url.origin() == self.url.origin();
+        let delay = if is_own {
+            self.manners.delay
+        } else {
+            Duration::ZERO
+        };
+        async move {
+            let permit = politeness.acquire_by(&request.url, delay, until).await;
+            (request, permit)
         }
     }
 
@@ -161,6 +229,25 @@ impl Visit<'_> {
         };
         browser.tell(Some(session), method, params).await?;
         Ok(())
+    }
+}
+
+/// A request that waits for its host to have time.
+struct Held {
+    /// Of the pause that the browser makes for us.
+    id: Value,
+    /// Of the request, as events about its end name it; preflights have none.
+    network_id: Option<String>,
+    url: Url,
+}
+
+impl Held {
+    fn of(event: &Event) -> Option<Self> {
+        Some(Self {
+            id: event.params["requestId"].clone(),
+            network_id: event.params["networkId"].as_str().map(str::to_owned),
+            url: Url::parse(event.params["request"]["url"].as_str()?).ok()?,
+        })
     }
 }
 
