@@ -326,6 +326,16 @@ pub async fn withdraw(write: &mut Write, tenant_id: TenantId, unique_key: &str) 
     store::delete_queued(write, tenant_id, unique_key).await
 }
 
+/// Lets a job that waits for its time be run now, in the caller's transaction. Call [`App::wake_workers`] after the commit.
+pub async fn bring_forward(
+    write: &mut Write,
+    tenant_id: TenantId,
+    unique_key: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    store::bring_forward(write, tenant_id, unique_key, now).await
+}
+
 /// The unique keys of all tenants' jobs of a kind that wait or run.
 pub async fn list_open_keys<J: Job>(app: &App) -> Result<Vec<String>> {
     store::list_open_keys(&mut app.db.read(Scope::Operator).await?, J::KIND).await

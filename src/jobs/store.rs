@@ -248,6 +248,22 @@ pub(super) async fn delete_queued(write: &mut Write, tenant_id: TenantId, unique
     Ok(())
 }
 
+/// The job of this key that waits for its time waits no longer.
+pub(super) async fn bring_forward(
+    write: &mut Write,
+    tenant_id: TenantId,
+    unique_key: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    write
+        .put("update job set run_at = $3 where tenant_id = $1 and unique_key = $2 and state = 'queued' and run_at > $3")
+        .bind(tenant_id)
+        .bind(unique_key)
+        .bind(now)
+        .run()
+        .await
+}
+
 /// The keys of all jobs of a kind that wait or run.
 pub(super) async fn list_open_keys(conn: &mut Conn, kind: &str) -> Result<Vec<String>> {
     Ok(on!(conn, c => sqlx::query_scalar(

@@ -1,5 +1,7 @@
 //! Original files, under generated names in the data folder. Nothing that a client names becomes part of a path.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,22 +89,40 @@ impl FileStore {
     pub async fn keep(&self, tenant_id: TenantId, mut staged: StagedFile) -> Result<String> {
         let key = format!("{tenant_id}/{}", Uuid::now_v7());
         let target = self.path(&key)?;
-        if let Err(error) = tokio::fs::rename(&staged.incoming.path, &target).await {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                return Err(store_error(error));
-            }
-            tokio::fs::create_dir_all(self.root.join(tenant_id.to_string()))
-                .await
-                .map_err(store_error)?;
-            tokio::fs::rename(&staged.incoming.path, &target)
-                .await
-                .map_err(store_error)?;
-        }
+        let path = staged.incoming.path.clone();
+        tokio::task::spawn_blocking(move || in_folder(&target, || std::fs::rename(&path, &target)))
+            .await
+            .map_err(Error::internal)?
+            .map_err(store_error)?;
         staged.incoming.kept = true;
         Ok(key)
     }
 
-    /// Where the file of this key is. Keys are made by [`FileStore::keep`]; any other text is refused.
+    /// Puts what `make` makes in place; returns the key it is kept under. Small files cost more on their way to a thread
+    /// that may wait for the disk, and in folders, than all the rest: so this is one way and one name. What a death leaves
+    /// half written has no row.
+    pub async fn put(
+        &self,
+        tenant_id: TenantId,
+        make: impl FnOnce() -> Result<Vec<u8>> + Send + 'static,
+    ) -> Result<String> {
+        self.disk.check_room()?;
+        let key = format!("{tenant_id}/{}", Uuid::now_v7());
+        let target = self.path(&key)?;
+        let put = move || {
+            let bytes = make()?;
+            in_folder(&target, || write_new(&target, &bytes)).map_err(|error| {
+                let _ = std::fs::remove_file(&target);
+                store_error(error)
+            })
+        };
+        tokio::task::spawn_blocking(put)
+            .await
+            .map_err(Error::internal)??;
+        Ok(key)
+    }
+
+    /// Where the file of this key is. Keys are made by this store; any other text is refused.
     pub fn path(&self, key: &str) -> Result<PathBuf> {
         let parts = key
             .split_once('/')
@@ -134,6 +154,26 @@ impl FileStore {
         tokio::task::spawn_blocking(move || list_old(&root))
             .await
             .map_err(Error::internal)?
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+/// Puts a file where its tenant's files are; the first one makes the folder.
+fn in_folder(target: &Path, put: impl Fn() -> std::io::Result<()>) -> std::io::Result<()> {
+    match put() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            put()
+        }
+        done => done,
     }
 }
 
@@ -313,6 +353,23 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_put_is_there_whole_and_what_cannot_be_made_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = FileStore::open(folder.path(), Disk::unlimited(folder.path())).expect("the store opens");
+        let tenant_id = TenantId::new();
+
+        let key = files.put(tenant_id, || Ok(b"whole".to_vec())).await.expect("put");
+        let refused = files.put(tenant_id, || Err(Error::internal("no bytes"))).await;
+
+        let path = files.path(&key).expect("a key of this store");
+        assert_eq!(std::fs::read(&path).expect("readable"), b"whole");
+        assert!(refused.is_err());
+        let count = |folder: &Path| std::fs::read_dir(folder).expect("readable").count();
+        assert_eq!(count(&folder.path().join("files/incoming")), 0);
+        assert_eq!(count(path.parent().expect("a folder")), 1);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use ingest::ExtractedDocument;
 
-use super::files::{StagedFile, store_error};
+use super::files::store_error;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
@@ -36,26 +36,11 @@ impl KeptAs {
     }
 }
 
-/// A reading that lies in the file store; until a row names it, the sweep may remove it.
-pub struct KeptReading {
-    pub file_key: String,
-    /// Of the reading, in bytes.
-    pub size_bytes: u64,
-    /// SHA-256 of the reading, in hexadecimal: equal for pages that differ in nothing that is kept.
-    pub content_hash: String,
-}
-
-/// Stores a reading; the document that names its key has `kept_as` [`KeptAs::Reading`].
-pub async fn keep(app: &App, tenant_id: TenantId, reading: &ExtractedDocument) -> Result<KeptReading> {
-    let mut incoming = app.files.receive().await?;
-    incoming.write(&serde_json::to_vec(reading)?).await?;
-    let staged: StagedFile = incoming.finish().await?;
-    let (content_hash, size_bytes) = (staged.content_hash.clone(), staged.size_bytes);
-    Ok(KeptReading {
-        file_key: app.files.keep(tenant_id, staged).await?,
-        size_bytes,
-        content_hash,
-    })
+/// Stores a reading; the document that names the key has `kept_as` [`KeptAs::Reading`].
+pub async fn keep(app: &App, tenant_id: TenantId, reading: ExtractedDocument) -> Result<String> {
+    app.files
+        .put(tenant_id, move || Ok(serde_json::to_vec(&reading)?))
+        .await
 }
 
 /// The reading that is kept under `file_key`.

@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
-use super::facts::Facts;
 use super::reading::KeptAs;
 use super::{Chunk, Document, DocumentState, TextPart};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
@@ -251,46 +250,6 @@ pub(super) async fn set_failed(
     Ok(())
 }
 
-/// What indexing found out about a document.
-pub(super) struct Indexed<'a> {
-    pub title: &'a str,
-    pub chunk_count: i64,
-    pub token_count: i64,
-    pub facts: &'a Facts,
-    /// What read it.
-    pub read_with: &'a str,
-    pub embedding_model: Option<&'a str>,
-}
-
-/// Marks the version in `file_key`, cut as `cut_revision` says, as indexed; false when a newer one took its place.
-pub(super) async fn set_indexed(
-    write: &mut Write,
-    tenant_id: TenantId,
-    id: DocumentId,
-    (file_key, cut_revision): (&str, i64),
-    indexed: Indexed<'_>,
-    now: DateTime<Utc>,
-) -> Result<bool> {
-    let facts = indexed.facts;
-    let changed: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
-        "update document
-            set state = 'indexed', error_code = null, error_message = null, title = $4, chunk_count = $5, token_count = $6,
-                page_count = $7, embedding_model = $8, indexed_at = $9, updated_at = $9, scanned_pages = $11, read_with = $12,
-                -- Read for the first time; later a page may have said something else of itself with the same text.
-                description = case when read_with is distinct from $12 then $13 else description end,
-                published_at = case when read_with is distinct from $12 then $14 else published_at end,
-                breadcrumbs = case when read_with is distinct from $12 then $15 else breadcrumbs end,
-                -- What somebody said of it goes before what it says of itself.
-                language = case when read_with is distinct from $12 and run_id is not null then $16 else language end
-          where tenant_id = $1 and id = $2 and file_key = $3 and cut_revision = $10
-         returning id",
-    ).bind(tenant_id).bind(id).bind(file_key).bind(indexed.title).bind(indexed.chunk_count).bind(indexed.token_count)
-     .bind(facts.page_count).bind(indexed.embedding_model).bind(now).bind(cut_revision).bind(facts.scanned_pages)
-     .bind(indexed.read_with).bind(&facts.description).bind(facts.published_at).bind(facts.stored_breadcrumbs())
-     .bind(&facts.language).fetch_optional(c).await)?;
-    Ok(changed.is_some())
-}
-
 /// What the document's file holds.
 pub(super) async fn find_kept_as(conn: &mut Conn, tenant_id: TenantId, id: DocumentId) -> Result<KeptAs> {
     let name: Option<String> = on!(conn, c => sqlx::query_scalar("select kept_as from document where tenant_id = $1 and id = $2")
@@ -323,22 +282,6 @@ pub(super) async fn list_files_of_source(
         on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and source_id = $2 order by id")
         .bind(tenant_id).bind(source_id).fetch_all(c).await)?,
     )
-}
-
-/// Replaces a document's text, which is of one part.
-pub(super) async fn replace_text(
-    write: &mut Write,
-    tenant_id: TenantId,
-    id: DocumentId,
-    content_hash: &str,
-    text: &str,
-) -> Result<()> {
-    on!(write, c => sqlx::query("delete from document_text where tenant_id = $1 and document_id = $2 and part > 0").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query(
-        "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text) values ($1, 0, $2, $3, 0, $4)
-         on conflict (document_id, part) do update set content_hash = excluded.content_hash, start_char = 0, text = excluded.text",
-    ).bind(id).bind(tenant_id).bind(content_hash).bind(text).execute(c).await.map(drop))?;
-    Ok(())
 }
 
 /// One part of a document's text.
@@ -424,31 +367,4 @@ pub(super) struct ChunkRow {
     pub edit_id: Option<ChunkEditId>,
     pub original_text: Option<String>,
     pub is_enabled: bool,
-}
-
-/// Replaces all chunks of a document.
-pub(super) async fn replace_chunks(
-    write: &mut Write,
-    tenant_id: TenantId,
-    document_id: DocumentId,
-    source_id: SourceId,
-    chunks: &[&ChunkRow],
-) -> Result<()> {
-    on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(document_id).execute(c).await.map(drop))?;
-    for group in chunks.chunks(ROWS_AT_ONCE) {
-        on!(write, c => {
-            let mut insert = QueryBuilder::new(
-                "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled) ",
-            );
-            insert.push_values(group, |mut row, chunk| {
-                row.push_bind(chunk.id).push_bind(tenant_id).push_bind(document_id).push_bind(source_id).push_bind(chunk.position)
-                    .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
-                    .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
-                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled);
-            });
-            insert.build().execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
 }

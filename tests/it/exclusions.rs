@@ -96,6 +96,47 @@ async fn a_page_that_was_deleted_by_hand_does_not_come_back_and_still_leads_on()
 }
 
 #[tokio::test]
+async fn words_that_were_deleted_by_hand_do_not_come_back_under_another_address() {
+    let deleted = Answer::page("Help", "Words that nobody should read.", &[]);
+    let site = Site::start(&[
+        (
+            "/",
+            Answer::page("Shop", "We sell tables.", &["/help", "/print/help"]),
+        ),
+        ("/help", deleted.clone()),
+        ("/print/help", deleted.clone()),
+    ])
+    .await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    assert_eq!(desk.sync().await.new_count, 2, "one text is one document");
+    let documents = format!("/api/sources/{}/documents", desk.source_id);
+    let before = items(&service, &desk.key, &documents).await;
+    let path = format!("/api/documents/{}", named(&before, "Help"));
+    service
+        .send(Method::DELETE, &path, Some(&desk.key), None)
+        .await
+        .expect(204);
+    site.put(
+        "/",
+        Answer::page("Shop", "We sell tables.", &["/help", "/print/help", "/new/help"]),
+    );
+    site.put("/new/help", deleted);
+
+    for _ in 0..2 {
+        assert_eq!(desk.sync().await.new_count, 0);
+        assert_eq!(desk.paths().await, ["/"]);
+    }
+
+    site.put(
+        "/new/help",
+        Answer::page("Help", "Words that everybody should read.", &[]),
+    );
+    assert_eq!(desk.sync().await.new_count, 1, "it is a page like any other");
+    assert_eq!(desk.paths().await, ["/", "/new/help"]);
+}
+
+#[tokio::test]
 async fn a_file_that_was_deleted_by_hand_is_not_downloaded_again() {
     let fake = FakeDrive::start().await;
     let service = options_for(&fake).start().await;

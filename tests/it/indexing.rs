@@ -262,15 +262,13 @@ async fn a_page_that_the_crawler_read_is_indexed_as_it_was_read_and_downloaded_a
         }],
         ..ExtractedDocument::default()
     };
-    let kept = reading::keep(&service.app, acme.id, &reading)
-        .await
-        .expect("kept");
+    let kept = reading::keep(&service.app, acme.id, reading).await.expect("kept");
     let original = file_key(&acme, &id).await;
     let mut write = service.app.db.write(acme.id).await.expect("a transaction");
-    on!(write, c => sqlx::query("update document set kept_as = 'reading', file_key = $3, content_hash = $4, state = 'queued' where tenant_id = $1 and id = $2")
-        .bind(acme.id).bind(document_id(&id)).bind(&kept.file_key).bind(&kept.content_hash).execute(c).await.map(drop))
+    on!(write, c => sqlx::query("update document set kept_as = 'reading', file_key = $3, state = 'queued' where tenant_id = $1 and id = $2")
+        .bind(acme.id).bind(document_id(&id)).bind(&kept).execute(c).await.map(drop))
     .expect("updated");
-    let version = [(document_id(&id), kept.file_key.clone())];
+    let version = [(document_id(&id), kept)];
     indexing::enqueue(&service.app, &mut write, acme.id, &version, Priority::Normal)
         .await
         .expect("queued");

@@ -6,16 +6,19 @@ use std::collections::HashSet;
 use ingest::{ExtractError, ExtractedDocument};
 
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
-use super::store::forget_item;
+use super::store::{
+    Indexed, clear, forget_item, hold_current, insert_chunks, list_chunk_ids, put_text, set_indexed,
+};
 use super::{FILE_LOST, Work, concerns_one_document, enqueue_alone, load_edits, reader, remove_chunks_later};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, TenantId};
+use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::knowledge::chunks::{Verdict, set_stale};
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::facts::Facts;
 use crate::knowledge::operator;
-use crate::knowledge::store::{self, ChunkRow, Indexed};
+use crate::knowledge::store::{self, ChunkRow};
+use crate::knowledge::sync;
 use crate::usage;
 
 /// Documents that are swapped in with one transaction.
@@ -44,6 +47,19 @@ struct Cut {
     chunks: Vec<CutChunk>,
     /// What became of the owner's changes.
     verdicts: Vec<Verdict>,
+}
+
+impl Cut {
+    fn indexed<'a>(&'a self, read_with: &'a str, embedding_model: Option<&'a str>) -> Indexed<'a> {
+        Indexed {
+            title: &self.title,
+            chunk_count: as_i64(self.chunks.len()),
+            token_count: self.chunks.iter().map(|chunk| chunk.row.token_count).sum(),
+            facts: &self.facts,
+            read_with,
+            embedding_model: Some(embedding_model.unwrap_or(operator::NO_MODEL)),
+        }
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -222,46 +238,45 @@ impl<'a> Batch<'a> {
         let mut write = app.db.write(tenant_id).await?;
         let mut given_up: Vec<ChunkId> = Vec::new();
         let read_with = reader(app);
-        for Cut {
-            work,
-            title,
-            text,
-            facts,
-            chunks,
-            verdicts,
-        } in cut
-        {
-            let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
-            let indexed = Indexed {
-                title,
-                chunk_count: as_i64(rows.len()),
-                token_count: rows.iter().map(|row| row.token_count).sum(),
-                facts,
-                read_with: &read_with,
-                embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
-            };
-            let before: HashSet<ChunkId> = store::list_chunk_ids(&mut write, tenant_id, work.id)
-                .await?
-                .into_iter()
-                .map(|(id, ..)| id)
-                .collect();
-            let after: HashSet<ChunkId> = rows.iter().map(|row| row.id).collect();
-            let version = (work.file_key.as_str(), work.cut_revision);
-            if store::set_indexed(&mut write, tenant_id, work.id, version, indexed, now).await? {
-                store::replace_chunks(&mut write, tenant_id, work.id, work.source_id, &rows).await?;
-                store::replace_text(&mut write, tenant_id, work.id, &work.content_hash, text).await?;
-                set_stale(&mut write, tenant_id, verdicts).await?;
-                given_up.extend(before.difference(&after));
-            } else {
+        let work: Vec<&Work> = cut.iter().map(|document| &document.work).collect();
+        let ids: Vec<DocumentId> = work.iter().map(|work| work.id).collect();
+        let current = hold_current(&mut write, tenant_id, &work).await?;
+        let mut chunks_before = list_chunk_ids(&mut write, tenant_id, &ids).await?;
+        let mut chunks_after: Vec<(&Work, &ChunkRow)> = Vec::new();
+        for document in cut {
+            let work = &document.work;
+            let before = chunks_before.remove(&work.id).unwrap_or_default();
+            let after: HashSet<ChunkId> = document.chunks.iter().map(|chunk| chunk.row.id).collect();
+            if !current.contains(&work.id) {
                 // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
                 given_up.extend(after.difference(&before));
+                continue;
             }
+            given_up.extend(before.difference(&after));
+            if work.was_indexed || !before.is_empty() {
+                clear(&mut write, tenant_id, work.id).await?;
+            }
+            chunks_after.extend(document.chunks.iter().map(|chunk| (work, &chunk.row)));
+            let indexed = document.indexed(&read_with, app.embedding_model());
+            set_indexed(&mut write, tenant_id, work.id, indexed, now).await?;
+            put_text(&mut write, tenant_id, work.id, &work.content_hash, &document.text).await?;
+            set_stale(&mut write, tenant_id, &document.verdicts).await?;
         }
-        for (work, code, message) in failed {
+        insert_chunks(&mut write, tenant_id, &chunks_after).await?;
+        for (work, code, message) in &failed {
             let version = (work.file_key.as_str(), read_with.as_str());
-            store::set_failed(&mut write, tenant_id, work.id, version, (&code, &message), now).await?;
+            store::set_failed(&mut write, tenant_id, work.id, version, (code, message), now).await?;
         }
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+        let done = cut
+            .iter()
+            .map(|document| &document.work)
+            .chain(failed.iter().map(|(work, ..)| work));
+        let of_runs = done
+            .filter(|work| work.run_id.is_some())
+            .map(|work| work.source_id)
+            .collect();
+        sync::go_on_if_indexed(&mut write, tenant_id, &of_runs, now).await?;
         write.commit().await?;
         app.wake_workers();
         Ok(())

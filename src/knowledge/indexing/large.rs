@@ -8,6 +8,7 @@ use ingest::sandbox::DocumentParts;
 
 use super::batch::title_of;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::store::{Indexed, hold_current, set_indexed};
 use super::{Progress, Work, load_edits, reader, remove_chunks_later, staging};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -16,7 +17,8 @@ use crate::knowledge::chunks::{self, Verdict};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
 use crate::knowledge::facts::Facts;
 use crate::knowledge::operator;
-use crate::knowledge::store::{self, ChunkRow, Indexed};
+use crate::knowledge::store::{self, ChunkRow};
+use crate::knowledge::sync;
 use crate::usage;
 
 /// A document that took so long lets others have their turn. What was staged stays, but the file is read again.
@@ -179,10 +181,11 @@ async fn swap(
         read_with: &reader(app),
         embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
     };
-    let version = (work.file_key.as_str(), work.cut_revision);
-    let is_wanted =
-        store::set_indexed(&mut write, tenant_id, work.id, version, indexed, app.clock.now()).await?;
+    let is_wanted = hold_current(&mut write, tenant_id, &[work])
+        .await?
+        .contains(&work.id);
     let given_up = if is_wanted {
+        set_indexed(&mut write, tenant_id, work.id, indexed, app.clock.now()).await?;
         let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
         staging::swap_in(&mut write, tenant_id, work).await?;
         chunks::set_stale(&mut write, tenant_id, verdicts).await?;
@@ -193,6 +196,8 @@ async fn swap(
         staging::drop_own(&mut write, tenant_id, work).await?
     };
     remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+    let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
+    sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;
     write.commit().await?;
     app.wake_workers();
     Ok(())

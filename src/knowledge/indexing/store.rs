@@ -1,5 +1,7 @@
 //! SQL of indexing.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
@@ -7,10 +9,15 @@ use sqlx::{FromRow, QueryBuilder};
 use super::Work;
 use crate::db::{Conn, Write};
 use crate::error::Result;
-use crate::id::{ChatbotId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
 use crate::knowledge::chunks::Chunking;
+use crate::knowledge::facts::Facts;
 use crate::knowledge::reading::KeptAs;
+use crate::knowledge::store::ChunkRow;
 use crate::on;
+
+/// Chunks in one statement.
+const CHUNKS_AT_ONCE: usize = 64;
 
 #[derive(FromRow)]
 struct WorkRow {
@@ -106,6 +113,173 @@ pub(super) async fn set_processing(
         query.push(")");
         query.build().execute(c).await.map(drop)
     })?;
+    Ok(())
+}
+
+/// What indexing found out about a document.
+pub(super) struct Indexed<'a> {
+    pub title: &'a str,
+    pub chunk_count: i64,
+    pub token_count: i64,
+    pub facts: &'a Facts,
+    /// What read it.
+    pub read_with: &'a str,
+    pub embedding_model: Option<&'a str>,
+}
+
+/// Those of these versions of documents, each by its file and how it was cut, that no newer one has taken the place of. None
+/// will until the transaction ends.
+pub(super) async fn hold_current(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &[&Work],
+) -> Result<HashSet<DocumentId>> {
+    if work.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let lock = write.row_lock();
+    let found: Vec<(DocumentId, String, i64)> = on!(write, c => {
+        let mut query = QueryBuilder::new("select id, file_key, cut_revision from document where tenant_id = ");
+        query.push_bind(tenant_id).push(" and id in (");
+        let mut list = query.separated(", ");
+        work.iter().for_each(|work| {
+            list.push_bind(work.id);
+        });
+        query.push(") order by id ").push(lock);
+        query.build_query_as().fetch_all(c).await
+    })?;
+    let found: HashMap<DocumentId, (String, i64)> = found
+        .into_iter()
+        .map(|(id, file_key, revision)| (id, (file_key, revision)))
+        .collect();
+    let is_current = |work: &&&Work| {
+        found
+            .get(&work.id)
+            .is_some_and(|(file_key, revision)| *file_key == work.file_key && *revision == work.cut_revision)
+    };
+    Ok(work.iter().filter(is_current).map(|work| work.id).collect())
+}
+
+/// The ids of these documents' chunks.
+pub(super) async fn list_chunk_ids(
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<HashMap<DocumentId, HashSet<ChunkId>>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(DocumentId, ChunkId)> = on!(write, c => {
+        let mut query = QueryBuilder::new("select document_id, id from chunk where tenant_id = ");
+        query.push_bind(tenant_id).push(" and document_id in (");
+        let mut list = query.separated(", ");
+        ids.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(")");
+        query.build_query_as().fetch_all(c).await
+    })?;
+    let mut chunks: HashMap<DocumentId, HashSet<ChunkId>> = HashMap::new();
+    for (document_id, id) in rows {
+        chunks.entry(document_id).or_default().insert(id);
+    }
+    Ok(chunks)
+}
+
+/// Marks a version that is held as indexed.
+pub(super) async fn set_indexed(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+    indexed: Indexed<'_>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let facts = indexed.facts;
+    write
+        .put(
+            "update document
+                set state = 'indexed', error_code = null, error_message = null, title = $3, chunk_count = $4, token_count = $5,
+                    page_count = $6, embedding_model = $7, indexed_at = $8, updated_at = $8, scanned_pages = $9, read_with = $10,
+                    -- Read for the first time; later a page may have said something else of itself with the same text.
+                    description = case when read_with is distinct from $10 then $11 else description end,
+                    published_at = case when read_with is distinct from $10 then $12 else published_at end,
+                    breadcrumbs = case when read_with is distinct from $10 then $13 else breadcrumbs end,
+                    -- What somebody said of it goes before what it says of itself.
+                    language = case when read_with is distinct from $10 and run_id is not null then $14 else language end
+              where tenant_id = $1 and id = $2",
+        )
+        .bind(tenant_id)
+        .bind(id)
+        .bind(indexed.title)
+        .bind(indexed.chunk_count)
+        .bind(indexed.token_count)
+        .bind(facts.page_count)
+        .bind(indexed.embedding_model)
+        .bind(now)
+        .bind(facts.scanned_pages)
+        .bind(indexed.read_with)
+        .bind(&facts.description)
+        .bind(facts.published_at)
+        .bind(facts.stored_breadcrumbs())
+        .bind(&facts.language)
+        .run()
+        .await
+}
+
+/// Deletes the chunks of a document, and what its text has beyond its first part.
+pub(super) async fn clear(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
+    for statement in [
+        "delete from chunk where tenant_id = $1 and document_id = $2",
+        "delete from document_text where tenant_id = $1 and document_id = $2 and part > 0",
+    ] {
+        write.put(statement).bind(tenant_id).bind(id).run().await?;
+    }
+    Ok(())
+}
+
+/// The whole text of a document.
+pub(super) async fn put_text(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+    content_hash: &str,
+    text: &str,
+) -> Result<()> {
+    write
+        .put(
+            "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text) values ($1, 0, $2, $3, 0, $4)
+             on conflict (document_id, part) do update set content_hash = excluded.content_hash, start_char = 0, text = excluded.text",
+        )
+        .bind(id)
+        .bind(tenant_id)
+        .bind(content_hash)
+        .bind(text)
+        .run()
+        .await
+}
+
+/// More chunks of documents. Their statement has a few lengths only, so that it is prepared once for most of them.
+pub(super) async fn insert_chunks(
+    write: &mut Write,
+    tenant_id: TenantId,
+    chunks: &[(&Work, &ChunkRow)],
+) -> Result<()> {
+    for group in chunks.chunks(CHUNKS_AT_ONCE) {
+        let is_of_common_length = group.len() == CHUNKS_AT_ONCE;
+        on!(write, c => {
+            let mut insert = QueryBuilder::new(
+                "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
+                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled) ",
+            );
+            insert.push_values(group, |mut row, (work, chunk)| {
+                row.push_bind(chunk.id).push_bind(tenant_id).push_bind(work.id).push_bind(work.source_id).push_bind(chunk.position)
+                    .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
+                    .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
+                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled);
+            });
+            insert.build().persistent(is_of_common_length).execute(c).await.map(drop)
+        })?;
+    }
     Ok(())
 }
 

@@ -1,12 +1,13 @@
-//! Pages and files whose documents were deleted by hand: runs leave them out until the exclusion is lifted.
+//! Pages and files whose documents were deleted by hand: runs leave them out until the exclusion is lifted, whatever they
+//! say by then, and leave out the words that were deleted, whatever address shows them.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
 use super::{SourceKind, find, hold, record};
 use crate::app::App;
-use crate::db::{Conn, Write};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
@@ -44,11 +45,36 @@ pub(in crate::knowledge) async fn exclude(
         return Ok(());
     }
     on!(write, c => sqlx::query(
-        "insert into source_exclusion (id, tenant_id, source_id, item_key, url, title, created_at) values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into source_exclusion (id, tenant_id, source_id, item_key, url, title, created_at, content_hash)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
          on conflict (source_id, item_key) do nothing",
     ).bind(ExclusionId::new()).bind(tenant_id).bind(source_id).bind(key).bind(&document.url).bind(&document.title).bind(now)
-     .execute(c).await.map(drop))?;
+     .bind(&document.content_hash).execute(c).await.map(drop))?;
     forget_item(write, tenant_id, source_id, key).await
+}
+
+/// Which of these texts were deleted by hand.
+pub(in crate::knowledge) async fn list_texts(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+    texts: &[&str],
+) -> Result<Vec<String>> {
+    let mut excluded = Vec::new();
+    for group in texts.chunks(ROWS_AT_ONCE) {
+        let found: Vec<String> = on!(conn, c => {
+            let mut query = QueryBuilder::new("select content_hash from source_exclusion where tenant_id = ");
+            query.push_bind(tenant_id).push(" and source_id = ").push_bind(source_id).push(" and content_hash in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|text| {
+                list.push_bind(*text);
+            });
+            query.push(")");
+            query.build_query_scalar().fetch_all(c).await
+        })?;
+        excluded.extend(found);
+    }
+    Ok(excluded)
 }
 
 /// Whether a source leaves anything out.

@@ -14,29 +14,44 @@ use crate::knowledge::chunks::rename_edits;
 use crate::knowledge::indexing;
 use crate::on;
 
-/// Makes the document of an item that had none; returns its id.
-pub(super) async fn insert(
+/// Makes the document of an item that had none. Where one has the item's name already, `id` is that one's.
+pub(super) async fn put(
     write: &mut Write,
     place: Place,
-    chatbot_id: ChatbotId,
+    (id, chatbot_id): (DocumentId, ChatbotId),
     item: &Item,
     content: &Content,
     file_key: &str,
     now: DateTime<Utc>,
-) -> Result<DocumentId> {
-    Ok(on!(write, c => sqlx::query_scalar(
-        "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
-                               file_key, state, chunk_count, token_count, created_at, updated_at, url, kept_as, run_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', 0, 0, $12, $12, $13, $14, $15)
-         on conflict (source_id, external_id) do update
-            set title = excluded.title, file_name = excluded.file_name, format = excluded.format, size_bytes = excluded.size_bytes,
-                content_hash = excluded.content_hash, file_key = excluded.file_key, state = excluded.state, error_code = null,
-                error_message = null, updated_at = excluded.updated_at, url = excluded.url, kept_as = excluded.kept_as,
-                run_id = excluded.run_id, read_with = null
-         returning id",
-    ).bind(DocumentId::new()).bind(place.tenant_id).bind(chatbot_id).bind(place.source_id).bind(&item.key).bind(&content.title)
-     .bind(&content.file_name).bind(&content.format).bind(content.size_bytes).bind(&content.text_hash).bind(file_key).bind(now)
-     .bind(&item.url).bind(content.file.kept_as().name()).bind(place.run_id).fetch_one(c).await)?)
+) -> Result<()> {
+    write
+        .put(
+            "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
+                                   file_key, state, chunk_count, token_count, created_at, updated_at, url, kept_as, run_id)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', 0, 0, $12, $12, $13, $14, $15)
+             on conflict (source_id, external_id) do update
+                set title = excluded.title, file_name = excluded.file_name, format = excluded.format, size_bytes = excluded.size_bytes,
+                    content_hash = excluded.content_hash, file_key = excluded.file_key, state = excluded.state, error_code = null,
+                    error_message = null, updated_at = excluded.updated_at, url = excluded.url, kept_as = excluded.kept_as,
+                    run_id = excluded.run_id, read_with = null",
+        )
+        .bind(id)
+        .bind(place.tenant_id)
+        .bind(chatbot_id)
+        .bind(place.source_id)
+        .bind(&item.key)
+        .bind(&content.title)
+        .bind(&content.file_name)
+        .bind(&content.format)
+        .bind(content.size_bytes)
+        .bind(&content.text_hash)
+        .bind(file_key)
+        .bind(now)
+        .bind(&item.url)
+        .bind(content.file.kept_as().name())
+        .bind(place.run_id)
+        .run()
+        .await
 }
 
 /// Makes a new version of a document; returns the key of the old version's file. None when the document is gone.

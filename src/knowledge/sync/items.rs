@@ -273,17 +273,6 @@ pub(super) async fn count_states(conn: &mut Conn, place: Place) -> Result<Vec<(S
     ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).fetch_all(c).await)?)
 }
 
-/// The document of an item and the text that it has, as of now.
-pub(super) async fn find_known(
-    write: &mut Write,
-    place: Place,
-    key: &str,
-) -> Result<Option<(Option<DocumentId>, Option<String>)>> {
-    Ok(on!(write, c => sqlx::query_as(
-        "select document_id, text_hash from source_item where tenant_id = $1 and source_id = $2 and item_key = $3",
-    ).bind(place.tenant_id).bind(place.source_id).bind(key).fetch_optional(c).await)?)
-}
-
 /// What an item is after it was read. Fields that are `None` stay as they were.
 #[derive(Debug, Default)]
 pub(super) struct Change<'a> {
@@ -311,7 +300,7 @@ pub(super) struct Read<'a> {
     pub links: &'a str,
 }
 
-/// Moves a waiting item of the run on; false when it did not wait.
+/// Moves a waiting item of the run on; one that does not wait stays as it is.
 pub(super) async fn settle(
     write: &mut Write,
     place: Place,
@@ -319,33 +308,63 @@ pub(super) async fn settle(
     state: ItemState,
     change: &Change<'_>,
     now: DateTime<Utc>,
-) -> Result<bool> {
-    let settled: Option<String> = match &change.read {
-        Some(read) => on!(write, c => sqlx::query_scalar(
-            "update source_item
-                set state = $5, retry_at = null, read_at = $6, read_version = listed_version, known_as = $7, moved_to = $8,
-                    document_id = $9, etag = $10, last_modified = $11, body_hash = $12, text_hash = $13, reader_version = $14,
-                    links = $15, updated_at = $6
-              where tenant_id = $1 and source_id = $2 and run_id = $3 and item_key = $4 and state = 'waiting'
-             returning item_key",
-        ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(key).bind(state.name()).bind(now)
-         .bind(read.known_as.map(KnownAs::name)).bind(read.moved_to).bind(read.document_id).bind(&read.validators.etag)
-         .bind(&read.validators.last_modified).bind(read.body_hash).bind(read.text_hash).bind(read.reader_version)
-         .bind(read.links).fetch_optional(c).await)?,
-        None => on!(write, c => sqlx::query_scalar(
-            "update source_item
-                set state = $5, attempts = coalesce($6, attempts), retry_at = $7, updated_at = $8,
-                    read_at = case when $9 then $8 else read_at end,
-                    read_version = case when $9 then listed_version else read_version end,
-                    etag = case when $10 then $11 else etag end, last_modified = case when $10 then $12 else last_modified end
-              where tenant_id = $1 and source_id = $2 and run_id = $3 and item_key = $4 and state = 'waiting'
-             returning item_key",
-        ).bind(place.tenant_id).bind(place.source_id).bind(place.run_id).bind(key).bind(state.name()).bind(change.attempts)
-         .bind(change.retry_at).bind(now).bind(change.is_same).bind(change.validators.is_some())
-         .bind(change.validators.and_then(|validators| validators.etag.as_deref()))
-         .bind(change.validators.and_then(|validators| validators.last_modified.as_deref())).fetch_optional(c).await)?,
-    };
-    Ok(settled.is_some())
+) -> Result<()> {
+    match &change.read {
+        Some(read) => {
+            write
+                .put(
+                    "update source_item
+                        set state = $5, retry_at = null, read_at = $6, read_version = listed_version, known_as = $7, moved_to = $8,
+                            document_id = $9, etag = $10, last_modified = $11, body_hash = $12, text_hash = $13,
+                            reader_version = $14, links = $15, updated_at = $6
+                      where tenant_id = $1 and source_id = $2 and run_id = $3 and item_key = $4 and state = 'waiting'",
+                )
+                .bind(place.tenant_id)
+                .bind(place.source_id)
+                .bind(place.run_id)
+                .bind(key)
+                .bind(state.name())
+                .bind(now)
+                .bind(read.known_as.map(KnownAs::name))
+                .bind(read.moved_to)
+                .bind(read.document_id)
+                .bind(&read.validators.etag)
+                .bind(&read.validators.last_modified)
+                .bind(read.body_hash)
+                .bind(read.text_hash)
+                .bind(read.reader_version)
+                .bind(read.links)
+                .run()
+                .await
+        }
+        None => {
+            let validators = change.validators;
+            write
+                .put(
+                    "update source_item
+                        set state = $5, attempts = coalesce($6, attempts), retry_at = $7, updated_at = $8,
+                            read_at = case when $9 then $8 else read_at end,
+                            read_version = case when $9 then listed_version else read_version end,
+                            etag = case when $10 then $11 else etag end,
+                            last_modified = case when $10 then $12 else last_modified end
+                      where tenant_id = $1 and source_id = $2 and run_id = $3 and item_key = $4 and state = 'waiting'",
+                )
+                .bind(place.tenant_id)
+                .bind(place.source_id)
+                .bind(place.run_id)
+                .bind(key)
+                .bind(state.name())
+                .bind(change.attempts)
+                .bind(change.retry_at)
+                .bind(now)
+                .bind(change.is_same)
+                .bind(validators.is_some())
+                .bind(validators.and_then(|validators| validators.etag.as_deref()))
+                .bind(validators.and_then(|validators| validators.last_modified.as_deref()))
+                .run()
+                .await
+        }
+    }
 }
 
 /// An item that has the document of a text.

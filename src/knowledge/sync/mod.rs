@@ -5,6 +5,7 @@
 //! results is one transaction that also counts them: a run that dies at any point goes on from its last batch. Nothing
 //! is removed before everything was read, and never much of it at once unless the owner agrees.
 
+mod ahead;
 mod batch;
 mod documents;
 mod drive;
@@ -17,11 +18,13 @@ mod note;
 pub mod operator;
 mod orphans;
 mod reading;
+mod settling;
 mod slice;
 mod store;
 mod text;
 mod website;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -410,17 +413,33 @@ async fn enqueue_slice(
         run_id: run.id,
         slice: run.slice,
     };
-    jobs::enqueue_once(app, write, tenant_id, &job, &slice_key(run), run_at).await
+    jobs::enqueue_once(app, write, tenant_id, &job, &slice_key(run.id, run.slice), run_at).await
+}
+
+/// Documents of these sources were indexed, or failed: a run that waited for the last of them goes on at once. Call
+/// [`App::wake_workers`] after the commit.
+pub(super) async fn go_on_if_indexed(
+    write: &mut Write,
+    tenant_id: TenantId,
+    source_ids: &HashSet<SourceId>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    for source_id in source_ids {
+        if let Some((run_id, slice)) = store::find_indexed(write, tenant_id, *source_id).await? {
+            jobs::bring_forward(write, tenant_id, &slice_key(run_id, slice), now).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the present slice of a run out of the queue, where it may wait for hours.
 async fn withdraw_slice(write: &mut Write, tenant_id: TenantId, run: &SyncRun) -> Result<()> {
-    jobs::withdraw(write, tenant_id, &slice_key(run)).await
+    jobs::withdraw(write, tenant_id, &slice_key(run.id, run.slice)).await
 }
 
 /// What makes the job of a run's present slice one of a kind.
-fn slice_key(run: &SyncRun) -> String {
-    format!("{}:{}:{}", SyncSource::KIND, run.id, run.slice)
+fn slice_key(run_id: SyncRunId, slice: i64) -> String {
+    format!("{}:{run_id}:{slice}", SyncSource::KIND)
 }
 
 /// The run that a job with this key is for.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use ingest::ExtractedDocument;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -24,8 +23,8 @@ use crate::error::{Error, Result};
 use crate::id::TenantId;
 use crate::knowledge::reading;
 
-/// Items that one slice reads, about.
-const ITEMS_PER_SLICE: usize = 2_000;
+/// Items that one slice reads, about. Each slice begins with a look at all that the run has listed.
+const ITEMS_PER_SLICE: usize = 10_000;
 
 /// Items in one transaction, at most.
 const BATCH_ITEMS: usize = 32;
@@ -387,10 +386,9 @@ async fn keep(app: &App, tenant_id: TenantId, item: &Item, content: &mut Content
     }
     match &mut content.file {
         File::Reading(extracted) => {
-            let kept = reading::keep(app, tenant_id, extracted).await?;
-            // It lies on disk now, and a batch of long pages is large.
-            **extracted = ExtractedDocument::default();
-            Ok(Some(kept.file_key))
+            // A batch of long pages is large: it waits on the disk.
+            let extracted = std::mem::take(&mut **extracted);
+            Ok(Some(reading::keep(app, tenant_id, extracted).await?))
         }
         File::Staged(staged) => match staged.take() {
             Some(staged) => Ok(Some(app.files.keep(tenant_id, *staged).await?)),

@@ -140,6 +140,23 @@ pub(super) async fn find_open(
     row.map(SyncRun::try_from).transpose()
 }
 
+/// The run of the source that waits for documents of which none is left to be indexed, and its slice.
+pub(super) async fn find_indexed(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<Option<(SyncRunId, i64)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select id, slice
+           from sync_run
+          where tenant_id = $1
+            and source_id = $2
+            and state = 'running'
+            and phase = $3
+            and not exists (select 1 from document where tenant_id = $1 and source_id = $2 and state in ('queued', 'processing'))",
+    ).bind(tenant_id).bind(source_id).bind(Phase::Indexing.name()).fetch_optional(c).await)?)
+}
+
 /// Newest first, one more than the page holds.
 pub(super) async fn list(
     conn: &mut Conn,

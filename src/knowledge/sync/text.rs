@@ -3,6 +3,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use ingest::{BlockKind, ExtractedDocument};
+use url::Url;
 
 use super::driver::Found;
 use crate::secrets::hex;
@@ -55,6 +56,25 @@ pub(super) fn hash_reading(document: &ExtractedDocument) -> String {
     hex(hash.finish().as_ref())
 }
 
+/// Of title and text without the address that they were read at, in hexadecimal: sites say of an address that it leads
+/// nowhere, and name it.
+pub(super) fn hash_besides_address(document: &ExtractedDocument, address: &Url) -> String {
+    let path = address.path().trim_matches('/');
+    let segment = path.rsplit('/').next().unwrap_or_default();
+    let mut hash = Context::new(&SHA256);
+    for text in [document.title.as_deref().unwrap_or_default(), &document.text] {
+        let mut text = text.to_owned();
+        for form in [address.as_str(), path, segment] {
+            if !form.is_empty() {
+                text = text.replace(form, "");
+            }
+        }
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    }
+    hex(hash.finish().as_ref())
+}
+
 /// Which version of our readers made what is stored: after a change of them, pages are read again although they are the
 /// same.
 pub(super) fn reader_version() -> i64 {
@@ -97,6 +117,22 @@ mod tests {
             }],
             ..ExtractedDocument::default()
         }
+    }
+
+    #[test]
+    fn pages_that_differ_in_their_own_address_alone_say_the_same() {
+        let hash = |path: &str, text: &str| {
+            let url = Url::parse("https://example.org").and_then(|url| url.join(path));
+            hash_besides_address(
+                &document("Acme", text, BlockKind::Paragraph),
+                &url.expect("a URL"),
+            )
+        };
+        let nowhere = hash("/no-such-page", "There is nothing at /no-such-page.");
+
+        assert_eq!(hash("/a/b", "There is nothing at /a/b."), nowhere);
+        assert_ne!(hash("/a/b", "There is a table at /a/b."), nowhere);
+        assert_ne!(hash("/", "There is nothing at /a/b."), nowhere);
     }
 
     #[test]

@@ -44,6 +44,24 @@ impl Run {
             .map(|name| self.0[name].as_i64().expect("a count"))
     }
 
+    /// It ended so, having counted new, changed, unchanged, removed and failed.
+    #[track_caller]
+    pub fn ended(&self, state: &str, counts: [i64; 5]) {
+        assert_eq!((self.state(), self.counts()), (state, counts), "{}", self.0);
+    }
+
+    #[track_caller]
+    pub fn is_done(&self) {
+        assert_eq!(self.state(), "done", "{}", self.0);
+    }
+
+    /// It failed as a whole, with this code.
+    #[track_caller]
+    pub fn failed_for(&self, code: &str) {
+        let error = self.0["error"]["code"].as_str();
+        assert_eq!((self.state(), error), ("failed", Some(code)), "{}", self.0);
+    }
+
     /// The codes of what could not be read.
     pub fn failures(&self) -> Vec<&str> {
         let failures = self.0["failures"].as_array().expect("failures");

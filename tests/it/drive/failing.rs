@@ -27,7 +27,7 @@ async fn a_document_whose_indexing_failed_is_tried_again_by_each_sync() {
     let root = fake.folder("Root", &[]);
     fake.text("first.txt", &[&root], "First words.");
     let (desk, run) = Desk::of_folder(&service, &fake, &root).await;
-    assert_eq!(run.state(), "done", "{}", run.0);
+    run.is_done();
     let chatbot = format!("/api/chatbots/{}", desk.chatbot_id);
     let limit = async |tokens: i64| {
         let body = json!({ "monthly_token_limit": tokens });
@@ -44,22 +44,12 @@ async fn a_document_whose_indexing_failed_is_tried_again_by_each_sync() {
         refused.0
     );
     let still_refused = desk.sync().await;
-    assert_eq!(
-        (still_refused.state(), still_refused.counts()),
-        ("partial", [0, 0, 1, 0, 1]),
-        "{}",
-        still_refused.0
-    );
+    still_refused.ended("partial", [0, 0, 1, 0, 1]);
     fake.forget_requests();
     limit(1_000_000).await;
     let indexed = desk.sync().await;
 
-    assert_eq!(
-        (indexed.state(), indexed.counts()),
-        ("done", [0, 0, 2, 0, 0]),
-        "{}",
-        indexed.0
-    );
+    indexed.ended("done", [0, 0, 2, 0, 0]);
     assert_eq!(fake.transfers(), 0, "the file is here");
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
 }
@@ -131,10 +121,5 @@ async fn a_scanned_document_is_read_again_once_text_recognition_is_there() {
     };
     let run = desk.sync().await;
 
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [0, 0, 1, 0, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [0, 0, 1, 0, 0]);
 }

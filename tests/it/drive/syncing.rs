@@ -15,35 +15,20 @@ async fn a_folder_is_read_once_and_then_only_what_changed() {
     let fees = fake.text("fees.txt", &[&root], "Shipping costs five euros.");
     fake.text("elsewhere.txt", &[], "Nobody should know this.");
     let (desk, first) = Desk::of_folder(&service, &fake, &root).await;
-    assert_eq!(
-        (first.state(), first.counts()),
-        ("done", [2, 0, 0, 0, 0]),
-        "{}",
-        first.0
-    );
+    first.ended("done", [2, 0, 0, 0, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
     assert!(desk.found("returned goods").await.contains("thirty days"));
 
     fake.forget_requests();
     let again = desk.sync().await;
-    assert_eq!(
-        (again.state(), again.counts()),
-        ("done", [0, 0, 2, 0, 0]),
-        "{}",
-        again.0
-    );
+    again.ended("done", [0, 0, 2, 0, 0]);
     assert_eq!(again.0["embedding_calls"], 0);
     assert_eq!((fake.transfers(), fake.requests("list")), (0, 0));
 
     fake.write(&returns, "Goods may be returned within ninety days.");
     fake.rename(&fees, "prices.txt");
     let changed = desk.sync().await;
-    assert_eq!(
-        (changed.state(), changed.counts()),
-        ("done", [0, 2, 0, 0, 0]),
-        "{}",
-        changed.0
-    );
+    changed.ended("done", [0, 2, 0, 0, 0]);
     assert_eq!(fake.requests("list"), 0, "changes were followed");
     assert!(desk.found("returned goods").await.contains("ninety days"));
     let path = format!("/api/chatbots/{}/documents", desk.chatbot_id);
@@ -72,24 +57,14 @@ async fn what_leaves_the_folder_leaves_the_knowledge_and_what_comes_in_comes_wit
     fake.delete(&deleted);
     fake.move_to(&moved, &[&outside]);
     let run = desk.sync().await;
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [0, 0, 1, 3, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [0, 0, 1, 3, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
 
     fake.move_to(&inner, &[&outside]);
     fake.move_to(&coming, &[&root]);
     fake.untrash(&trashed);
     let run = desk.sync().await;
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [2, 0, 0, 1, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [2, 0, 0, 1, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
 }
 
@@ -104,7 +79,7 @@ async fn a_shared_drive_and_single_files_are_scopes_too() {
     let credentials = fake.service_account();
     let drive = json!({ "shared_drive_id": shared, "file_ids": [single], "credentials": credentials });
     let (desk, run) = Desk::with(&service, drive).await;
-    assert_eq!(run.state(), "done", "{}", run.0);
+    run.is_done();
     assert_eq!(desk.knowledge().await, fake.view(&[&shared, &single]));
 
     fake.write(&single, "Changed single words.");
@@ -143,12 +118,7 @@ async fn what_cannot_be_read_is_reported_each_time_and_downloaded_once() {
 
     fake.forget_requests();
     let again = desk.sync().await;
-    assert_eq!(
-        (again.state(), again.counts()),
-        ("partial", [0, 0, 1, 0, 3]),
-        "{}",
-        again.0
-    );
+    again.ended("partial", [0, 0, 1, 0, 3]);
     assert_eq!(fake.transfers(), 0);
     assert_eq!(
         fake.requests("get"),
@@ -182,7 +152,7 @@ async fn a_changed_scope_is_read_anew_without_reading_what_stays() {
     change.await.expect(200);
     let run = desk.sync().await;
 
-    assert_eq!(run.state(), "done", "{}", run.0);
+    run.is_done();
     assert_eq!(desk.knowledge().await, fake.view(&[&two]));
     assert!(desk.knowledge().await.contains_key(&both));
     assert_eq!(fake.transfers(), 1);

@@ -35,12 +35,7 @@ async fn rate_limits_outages_and_broken_transfers_are_waited_out() {
 
     let (desk, run) = Desk::of_folder(&service, &fake, &root).await;
 
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [2, 0, 0, 0, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [2, 0, 0, 0, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
 }
 
@@ -61,12 +56,7 @@ async fn a_limit_that_asks_for_a_long_rest_gives_the_run_to_a_later_time() {
 
     let (desk, run) = Desk::of_folder(&service, &fake, &root).await;
 
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [6, 0, 0, 0, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [6, 0, 0, 0, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
 }
 
@@ -90,7 +80,7 @@ async fn an_expired_page_token_means_listing_everything_and_reading_nothing_twic
 
         let run = desk.sync().await;
 
-        assert_eq!(run.state(), "done", "{}", run.0);
+        run.is_done();
         assert_eq!(desk.knowledge().await, fake.view(&[&root]));
         assert_eq!(fake.transfers(), 0);
         assert!(fake.requests("list") > 0);
@@ -108,24 +98,14 @@ async fn withdrawn_access_fails_the_run_and_removes_nothing() {
 
     fake.withdraw_access(true);
     let run = desk.sync().await;
-    assert_eq!(
-        (run.state(), &run.0["error"]["code"]),
-        ("failed", &json!("access_withdrawn")),
-        "{}",
-        run.0
-    );
+    run.failed_for("access_withdrawn");
     assert_eq!(desk.source().await["state"], "failed");
     assert_eq!(desk.knowledge().await, known);
 
     fake.withdraw_access(false);
     fake.text("b.txt", &[&root], "More words.");
     let run = desk.sync().await;
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [1, 0, 1, 0, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [1, 0, 1, 0, 0]);
 }
 
 #[tokio::test]
@@ -141,12 +121,7 @@ async fn access_that_ends_while_files_are_read_fails_the_run_and_keeps_what_was_
 
     fake.fail("media", 100, Fault::Status(401));
     let run = desk.sync().await;
-    assert_eq!(
-        (run.state(), &run.0["error"]["code"]),
-        ("failed", &json!("access_withdrawn")),
-        "{}",
-        run.0
-    );
+    run.failed_for("access_withdrawn");
     assert_eq!(desk.knowledge().await.len(), 12);
     assert!(fake.requests("token") <= 6, "no storm of token requests");
 }
@@ -168,18 +143,13 @@ async fn a_folder_that_is_lost_fails_the_run_and_removes_nothing() {
             fake.trash(&root);
         }
         let run = desk.sync().await;
-        assert_eq!(
-            (run.state(), &run.0["error"]["code"]),
-            ("failed", &json!("root_missing")),
-            "{}",
-            run.0
-        );
+        run.failed_for("root_missing");
         assert_eq!(desk.knowledge().await, known);
     }
 
     fake.untrash(&root);
     let run = desk.sync().await;
-    assert_eq!(run.state(), "done", "{}", run.0);
+    run.is_done();
     assert_eq!(desk.knowledge().await, known);
 }
 
@@ -226,12 +196,7 @@ async fn a_file_that_vanishes_between_list_and_download_is_gone_and_no_failure()
     fake.fail("media", 1, Fault::Status(404));
     let run = desk.sync().await;
 
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [0, 0, 1, 1, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [0, 0, 1, 1, 0]);
     fake.write(&file, "Changed again.");
     assert_eq!(desk.sync().await.counts(), [1, 0, 1, 0, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
@@ -244,12 +209,7 @@ async fn without_anything_that_opens_a_drive_a_source_says_so() {
     let root = fake.folder("Root", &[]);
 
     let (desk, run) = Desk::with(&service, json!({ "folder_id": root })).await;
-    assert_eq!(
-        (run.state(), &run.0["error"]["code"]),
-        ("failed", &json!("not_connected")),
-        "{}",
-        run.0
-    );
+    run.failed_for("not_connected");
 
     let mut stranger = fake.service_account();
     stranger["client_email"] = json!("somebody@else.example");
@@ -314,12 +274,7 @@ async fn a_run_that_was_interrupted_goes_on_where_it_stood() {
     fake.advance(600);
     let run = desk.finish().await;
 
-    assert_eq!(
-        (run.state(), run.counts()),
-        ("done", [10, 0, 0, 0, 0]),
-        "{}",
-        run.0
-    );
+    run.ended("done", [10, 0, 0, 0, 0]);
     assert_eq!(desk.knowledge().await, fake.view(&[&root]));
     assert_eq!(fake.requests("list"), lists, "nothing was listed twice");
     // One that was refused, and at most those that were under way beside it.

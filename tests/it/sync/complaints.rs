@@ -217,3 +217,30 @@ async fn what_a_site_shows_where_there_is_nothing_is_no_page() {
         .count();
     assert_eq!(questions, 1, "it is asked once, not for each page");
 }
+
+#[tokio::test]
+async fn a_page_that_echoes_the_address_that_it_has_nothing_for_is_left_out() {
+    let links = ["/real", "/one", "/two", "/three"];
+    let site = Site::start(&[
+        ("/", Answer::page("Acme", "We sell tables.", &links)),
+        (
+            "/real",
+            Answer::page("Oak", "A table of oak for eight guests.", &[]),
+        ),
+    ])
+    .await;
+    let echo = "We have looked for {path} everywhere and did not come across it, so have a look around.";
+    site.put_anywhere(Answer::page("Acme", echo, &[]));
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+
+    let run = desk.sync().await;
+
+    assert_eq!(
+        (run.state, counts(&run)),
+        (RunState::Done, [2, 0, 0, 0, 0]),
+        "{run:?}"
+    );
+    assert_eq!(desk.paths().await, ["/", "/real"]);
+    assert_eq!(run.notes, [Note::SoftNotFound]);
+}

@@ -3,7 +3,7 @@
 use frontdesk::knowledge::sync::{Cause, Note, RunState, Wanted};
 use serde_json::json;
 
-use super::desk::{Desk, counts, service_for, website};
+use super::desk::{Desk, counts, options_for, service_for, website};
 use super::site::{Answer, Site};
 
 /// A start page and `count` pages that it links to.
@@ -427,4 +427,47 @@ async fn an_owner_who_shortens_a_list_of_pages_means_it() {
         (RunState::Done, 7, 0)
     );
     assert_eq!(desk.paths().await, ["/page-0"]);
+}
+
+#[tokio::test]
+async fn a_chatbot_that_is_full_takes_no_more_run_after_run_and_goes_on_when_there_is_room() {
+    let links = ["/a", "/b", "/c", "/d"];
+    let site = Site::start(&[("/", Answer::page("Acme", "Everything we sell.", &links))]).await;
+    for link in links {
+        site.put(
+            link,
+            Answer::page(link, &format!("What there is to say about {link}."), &[]),
+        );
+    }
+    let service = options_for(&site)
+        .set("limits.documents_per_chatbot", 3)
+        .start()
+        .await;
+    let desk = Desk::of_website(&service, &site).await;
+
+    let first = desk.sync().await;
+    let known = desk.paths().await;
+    let second = desk.sync().await;
+
+    for (run, expected) in [(&first, [3, 0, 0, 0, 2]), (&second, [0, 0, 3, 0, 2])] {
+        assert_eq!((run.state, counts(run)), (RunState::Partial, expected));
+        let told = desk.failures(run).await;
+        assert!(
+            told.iter()
+                .all(|(path, code)| code == "too_many_documents" && !known.contains(path)),
+            "{told:?}"
+        );
+    }
+    assert_eq!(desk.paths().await, known, "the first three stay");
+
+    let (gone, left) = known.split_last().expect("three");
+    site.put(gone, Answer::status(410));
+    desk.sync().await;
+    let third = desk.sync().await;
+    assert_eq!((third.new_count, third.failed_count), (1, 1), "{third:?}");
+    let now = desk.paths().await;
+    assert!(
+        now.len() == 3 && left.iter().all(|path| now.contains(path)),
+        "{now:?}"
+    );
 }

@@ -76,6 +76,11 @@ impl Answer {
         self
     }
 
+    fn naming(mut self, path: &str) -> Self {
+        self.body = self.body.replace("{path}", path);
+        self
+    }
+
     pub fn without_validator(mut self) -> Self {
         self.has_validator = false;
         self
@@ -149,7 +154,7 @@ impl Site {
         lock(&self.content).fault = fault;
     }
 
-    /// Addresses without a page answer this from now on.
+    /// Addresses without a page answer this from now on, with their path for `{path}`.
     pub fn put_anywhere(&self, answer: Answer) {
         self.put(ANYWHERE, answer);
     }
@@ -197,7 +202,7 @@ async fn answer(State(content): State<Arc<Mutex<Content>>>, request: Request) ->
             .fault
             .clone()
             .or_else(|| content.answers.get(&path).cloned())
-            .or_else(|| content.answers.get(ANYWHERE).cloned())
+            .or_else(|| Some(content.answers.get(ANYWHERE)?.clone().naming(&path)))
             .unwrap_or_else(|| Answer::status(404))
     };
     tokio::time::sleep(answer.delay).await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use frontdesk::db::Scope;
+use frontdesk::jobs::Priority;
+use frontdesk::knowledge::indexing;
 use frontdesk::knowledge::sync::{self, Cause, RunState};
 use frontdesk::{jobs, on};
 use serde_json::{Value, json};
@@ -230,6 +232,45 @@ async fn a_run_whose_slice_was_cut_short_goes_on_at_once() {
 
     let run = desk.run(&run).await;
     assert_eq!((run.state, counts(&run)), (RunState::Done, [61, 0, 0, 0, 0]));
+}
+
+#[tokio::test]
+async fn a_run_waits_no_longer_than_for_the_last_of_its_documents() {
+    let site = Site::start(&[("/", Answer::page("Zero", "The start of it all.", &[]))]).await;
+    let service = service_for(&site).await;
+    let desk = Desk::of_website(&service, &site).await;
+    desk.sync().await;
+    let document_id = desk.documents().await["/"].0;
+    let run = desk.request(Cause::Request).await;
+    let mut write = service.app.db.write(desk.tenant_id).await.expect("a transaction");
+    on!(write, c => sqlx::query("update sync_run set phase = 'indexing' where id = $1").bind(run.id).execute(c).await.map(drop))
+        .expect("all is read");
+    let file_key: String = on!(write, c => sqlx::query_scalar(
+        "update document set state = 'queued', run_id = $2 where id = $1 returning file_key",
+    ).bind(document_id).bind(run.id).fetch_one(c).await)
+    .expect("one is left");
+    write.commit().await.expect("stored");
+    service.drain_jobs().await;
+    assert_eq!(desk.run(&run).await.state, RunState::Running, "one is left");
+
+    let mut write = service.app.db.write(desk.tenant_id).await.expect("a transaction");
+    indexing::enqueue(
+        &service.app,
+        &mut write,
+        desk.tenant_id,
+        &[(document_id, file_key)],
+        Priority::Bulk,
+    )
+    .await
+    .expect("queued");
+    write.commit().await.expect("stored");
+    service.drain_jobs().await;
+
+    assert_ne!(
+        desk.run(&run).await.state,
+        RunState::Running,
+        "the clock stands still"
+    );
 }
 
 #[tokio::test]

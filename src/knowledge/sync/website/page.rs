@@ -283,13 +283,16 @@ impl WebDriver {
         let Outcome::Content(content) = &reading.outcome else {
             return reading;
         };
+        let File::Reading(extracted) = &content.file else {
+            return reading;
+        };
         let says_nothing_new = item.text_hash.as_deref() == Some(content.text_hash.as_str());
         if self.kind.names(item) || says_nothing_new {
             return reading;
         }
         match self.shown_for_nothing(&page.final_url, begin_until).await {
             Shown::Busy { pause } => Outcome::Busy { pause }.into(),
-            Shown::Text(Some(text_hash)) if text_hash == content.text_hash => self.soft_not_found(item),
+            Shown::Text(Some(nothing)) if nothing.is(extracted, &page.final_url) => self.soft_not_found(item),
             Shown::Text(_) => reading,
         }
     }

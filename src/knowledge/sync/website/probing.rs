@@ -1,5 +1,5 @@
 //! What a site shows where there is nothing. Some sites answer every address with a page: one whose text is the text of
-//! an address that cannot exist is no page, whatever its status says.
+//! an address that cannot exist, or differs from it in the address alone, is no page, whatever its status says.
 //!
 //! A site is asked once in a while, and only when a page of it says something new.
 
@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ingest::Format;
 use ingest::loader::web::{Answer, PageRequest, Validators};
+use ingest::{ExtractedDocument, Format};
 use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
@@ -39,16 +39,38 @@ type Sites = HashMap<(SourceId, String), Arc<tokio::sync::Mutex<Site>>>;
 /// What is known of a site. Its lock is held while it is asked, so that it is asked once.
 #[derive(Default)]
 struct Site {
-    /// The hash of the text, or none where it admits that there is nothing; and since when this is known.
-    shown: Option<(Option<String>, Instant)>,
+    /// What it says, or none where it admits that there is nothing; and since when this is known.
+    shown: Option<(Option<Nothing>, Instant)>,
     /// The host had no time for the question: it goes before the next page.
     is_overdue: bool,
 }
 
+/// What a site says where there is nothing.
+#[derive(Clone)]
+pub(super) struct Nothing {
+    text_hash: String,
+    besides_address: String,
+}
+
+impl Nothing {
+    fn of(extracted: &ExtractedDocument, address: &Url) -> Self {
+        Self {
+            text_hash: text::hash_reading(extracted),
+            besides_address: text::hash_besides_address(extracted, address),
+        }
+    }
+
+    /// Whether a page says no more.
+    pub(super) fn is(&self, extracted: &ExtractedDocument, address: &Url) -> bool {
+        let page = Self::of(extracted, address);
+        page.text_hash == self.text_hash || page.besides_address == self.besides_address
+    }
+}
+
 /// The answer to the question what a site shows where there is nothing.
 pub(super) enum Shown {
-    /// The hash of a text; none where the site admits that there is nothing, or cannot say.
-    Text(Option<String>),
+    /// A text; none where the site admits that there is nothing, or cannot say.
+    Text(Option<Nothing>),
     /// The host has no time for the question.
     Busy { pause: Duration },
 }
@@ -84,15 +106,15 @@ impl WebDriver {
     pub(super) async fn shown_for_nothing(&self, url: &Url, begin_until: Instant) -> Shown {
         let site = self.app.nowhere.site(self.source_id, url);
         let mut site = site.lock().await;
-        if let Some((text_hash, since)) = &site.shown
+        if let Some((nothing, since)) = &site.shown
             && since.elapsed() < FRESH_FOR
         {
-            return Shown::Text(text_hash.clone());
+            return Shown::Text(nothing.clone());
         }
         let shown = self.ask_for_nothing(url, begin_until).await;
         match &shown {
-            Shown::Text(text_hash) => {
-                site.shown = Some((text_hash.clone(), Instant::now()));
+            Shown::Text(said) => {
+                site.shown = Some((said.clone(), Instant::now()));
                 site.is_overdue = false;
             }
             Shown::Busy { .. } => site.is_overdue = true,
@@ -127,6 +149,6 @@ impl WebDriver {
         let extracted = extractor
             .extract_bytes(&page.bytes, Format::Html, &page.hints())
             .await;
-        Shown::Text(extracted.ok().map(|extracted| text::hash_reading(&extracted)))
+        Shown::Text(extracted.ok().map(|extracted| Nothing::of(&extracted, &nothing)))
     }
 }
