@@ -19,6 +19,10 @@ use crate::setup::{Embedding, Installation, Service};
 /// Between two looks at the run.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The kernel walks all pages of a process to say how much memory it has: that is asked for with every so many looks only,
+/// since the server shares its cores with us.
+const LOOKS_PER_MEMORY: usize = 5;
+
 /// Longest wait for a run.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -174,14 +178,16 @@ async fn follow(service: &Service, site: &Site, path: &str, body: &Value) -> any
     );
     let path = format!("/api/sources/{source}/runs/{id}");
     let (mut memory, mut read_in) = (0.0_f64, None);
-    loop {
+    for look in 1.. {
         tokio::time::sleep(LOOK).await;
         let answer = client
             .send(&request("GET", &path, &service.api_key, "application/json", b""))
             .await?;
         let run: Value = serde_json::from_slice(&answer.body)?;
         let took = started.elapsed();
-        memory = memory.max(service.memory().resident);
+        if look % LOOKS_PER_MEMORY == 0 {
+            memory = memory.max(service.memory().resident);
+        }
         let is_reading = matches!(run["phase"].as_str(), Some("listing" | "reading"));
         if !is_reading && read_in.is_none() {
             read_in = Some(took);
@@ -202,6 +208,7 @@ async fn follow(service: &Service, site: &Site, path: &str, body: &Value) -> any
         }
         ensure!(took < LIMIT, "the run does not end: {run}");
     }
+    unreachable!("the looks have no end")
 }
 
 impl Crawl {

@@ -13,6 +13,7 @@ use outbound::Guard;
 use crate::site::{Reply, Site, in_time, loader_for};
 
 /// `FRONTDESK_TEST_CHROMIUM`, or the one that this machine has.
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
 fn chromium() -> PathBuf {
     if let Some(named) = std::env::var_os("FRONTDESK_TEST_CHROMIUM") {
         return named.into();
