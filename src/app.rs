@@ -21,11 +21,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chat::Places;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision};
 use crate::db::Db;
 use crate::http::rate::RateLimits;
+use crate::id::TenantId;
 use crate::integrations::google::Google;
 use crate::jobs::runner::JobKinds;
 use crate::knowledge::chunks::Previews;
@@ -33,6 +33,7 @@ use crate::knowledge::files::FileStore;
 use crate::knowledge::sync::Nowhere;
 use crate::llm::ChatModel;
 use crate::llm::openai::OpenAiModel;
+use crate::places::Places;
 use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
@@ -87,7 +88,7 @@ pub struct Parts {
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
     /// Turns that may run at once.
-    pub turns: Places,
+    pub turns: Places<TenantId>,
     /// Work that goes on when the request that began it has ended, such as saving an answer whose client left. The
     /// database stays open for it.
     pub tasks: TaskTracker,

@@ -88,6 +88,7 @@ section!(
         upload_limit_bytes: u64,
         upload_files_limit: usize,
         max_connections: usize,
+        max_connections_per_address: usize,
         shutdown_grace_s: u64,
         trusted_proxies: Vec<std::net::IpAddr>,
         dashboard_origins: Vec<String>,

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod id;
+pub mod places;
 pub mod secrets;
 pub mod telemetry;
 

@@ -4,7 +4,6 @@ mod citation;
 mod extractive;
 mod given;
 pub mod operator;
-mod places;
 mod prompt;
 mod quote;
 mod relevance;
@@ -29,7 +28,6 @@ use crate::id::{ChatbotId, ConversationId, MessageId};
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use citation::Citation;
-pub use places::Places;
 pub use store::{Conversation, HistoryMessage, Message};
 pub use turn::{Opening, RunningTurn, TurnEvent, TurnRequest, check_origin, start};
 

@@ -9,15 +9,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::citation::Citation;
 use super::given::{self, Said};
-use super::places::{Full, Place};
 use super::store::{self, Asked, MessageState};
 use super::{Answer, AnswerSource, TurnUsage, extractive, relevance, writing};
 use crate::app::App;
 use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ConversationId, MessageId, UsageEventId};
+use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
 use crate::knowledge::{self, SearchFilter, SearchResult};
+use crate::places::{Full, Place};
 use crate::usage::{self, Hold, UsageEvent, UsageKind};
 
 /// How long a client waits before it tries a full server again.
@@ -129,7 +129,7 @@ pub(super) struct Turn {
     pub(super) found: SearchResult,
     /// What was reserved for embedding the question, until it is settled.
     pub(super) hold: Hold,
-    _place: Place,
+    _place: Place<TenantId>,
 }
 
 /// Begins a turn. An error means that nothing was saved and nothing is owed.
@@ -144,7 +144,7 @@ pub async fn start(app: &App, request: TurnRequest) -> Result<RunningTurn> {
 async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let question = check_question(app, request.question)?;
     let reach = request.reach;
-    let place = app.turns.take(reach.tenant_id).map_err(busy)?;
+    let place = app.turns.take(Some(reach.tenant_id)).map_err(busy)?;
     let mut conn = app.db.read(reach.tenant_id).await?;
     reach.check_chatbot(request.chatbot_id)?;
     let asked = store::find_asked(&mut conn, reach.tenant_id, request.chatbot_id).await?;

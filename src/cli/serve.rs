@@ -71,7 +71,7 @@ async fn run(app: &App, args: &ServeArgs, signals: &mut Signals) -> Result<(), F
         parts.spawn(server::serve(
             router::router(app.clone()),
             listener,
-            app.config.server.max_connections,
+            (&app.config.server).into(),
             stop,
             app.ending.clone(),
             grace,

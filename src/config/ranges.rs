@@ -45,6 +45,12 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         ),
         ("server.max_connections", server.max_connections as i128, 1, MANY),
         (
+            "server.max_connections_per_address",
+            server.max_connections_per_address as i128,
+            1,
+            MANY,
+        ),
+        (
             "server.shutdown_grace_s",
             server.shutdown_grace_s.into(),
             0,

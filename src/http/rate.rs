@@ -274,7 +274,16 @@ pub fn client_address(parts: &Parts, app: &App) -> IpAddr {
         .map_or(IpAddr::from([127, 0, 0, 1]), |ConnectInfo(address)| {
             address.ip().to_canonical()
         });
-    match forwarded_for(peer, &parts.headers, &app.config.server.trusted_proxies) {
+    network_of(forwarded_for(
+        peer,
+        &parts.headers,
+        &app.config.server.trusted_proxies,
+    ))
+}
+
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is one customer's.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))

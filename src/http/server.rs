@@ -2,7 +2,7 @@
 //! it is told to stop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +12,23 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::pace::Paced;
+use super::rate::network_of;
+use crate::config;
+use crate::places::{Full, Place, Places};
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -60,6 +63,25 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after the system refused to hand out a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
+/// How many connections may be open.
+pub struct Connections {
+    pub most: usize,
+    /// Of these, how many may come from one address.
+    pub most_per_address: usize,
+    /// These bring many clients and have no limit of their own.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+impl From<&config::Server> for Connections {
+    fn from(config: &config::Server) -> Self {
+        Self {
+            most: config.max_connections,
+            most_per_address: config.max_connections_per_address,
+            trusted_proxies: config.trusted_proxies.clone(),
+        }
+    }
+}
+
 /// Opens a port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
@@ -77,14 +99,15 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     router: Router,
     listener: TcpListener,
-    max_connections: usize,
+    connections: Connections,
     stop: CancellationToken,
     ending: CancellationToken,
     grace: Duration,
 ) {
     let server = Server {
         router,
-        slots: Arc::new(Semaphore::new(max_connections)),
+        slots: Places::new(connections.most, connections.most_per_address),
+        trusted_proxies: connections.trusted_proxies,
         turn_away_slots: Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE)),
         connections: TaskTracker::new(),
         stop: stop.clone(),
@@ -124,7 +147,8 @@ pub async fn serve(
 
 struct Server {
     router: Router,
-    slots: Arc<Semaphore>,
+    slots: Places<IpAddr>,
+    trusted_proxies: Vec<IpAddr>,
     turn_away_slots: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -137,7 +161,10 @@ impl Server {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        match self.slots.clone().try_acquire_owned() {
+        let address = peer.ip().to_canonical();
+        // A proxy's connections are those of all its clients.
+        let holder = (!self.trusted_proxies.contains(&address)).then(|| network_of(address));
+        match self.slots.take(holder) {
             Ok(slot) => {
                 let (router, stop, abandon) = (self.router.clone(), self.stop.clone(), self.abandon.clone());
                 self.connections.spawn(async move {
@@ -145,11 +172,11 @@ impl Server {
                     attend(router, stream, peer, &stop, &abandon).await;
                 });
             }
-            Err(_) => {
+            Err(full) => {
                 metrics::counter!("frontdesk_http_connections_refused_total").increment(1);
                 if let Ok(slot) = self.turn_away_slots.clone().try_acquire_owned() {
                     self.connections.spawn(async move {
-                        let _ = timeout(TURN_AWAY_LIMIT, turn_away(stream)).await;
+                        let _ = timeout(TURN_AWAY_LIMIT, turn_away(stream, full)).await;
                         drop(slot);
                     });
                 }
@@ -160,12 +187,12 @@ impl Server {
 
 /// A connection's place among those that may be open, counted for the operator.
 struct OpenConnection {
-    _slot: OwnedSemaphorePermit,
+    _slot: Place<IpAddr>,
     gauge: metrics::Gauge,
 }
 
 impl OpenConnection {
-    fn new(slot: OwnedSemaphorePermit) -> Self {
+    fn new(slot: Place<IpAddr>) -> Self {
         let gauge = metrics::gauge!("frontdesk_http_connections");
         gauge.increment(1.0);
         Self { _slot: slot, gauge }
@@ -237,13 +264,28 @@ fn bounded(body: Incoming) -> Body {
 }
 
 /// Tells a newcomer that there is no place left.
-async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
-    const BODY: &str = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"code":"too_many_connections","detail":"the server holds as many connections as it may: try again shortly"}"#;
-    let head = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        BODY.len()
+async fn turn_away(mut stream: TcpStream, full: Full) -> io::Result<()> {
+    let (status, code, detail) = match full {
+        Full::All => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_connections",
+            "the server holds as many connections as it may: try again shortly",
+        ),
+        Full::Share => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_connections_from_address",
+            "your address has as many connections open as one may: use those, or close some",
+        ),
+    };
+    let (number, title) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{number},"code":"{code}","detail":"{detail}"}}"#
     );
-    stream.write_all((head + BODY).as_bytes()).await?;
+    let head = format!(
+        "HTTP/1.1 {number} {title}\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await?;
     stream.shutdown().await?;
     // Closing with the request still unread would make the kernel reset the connection and take the answer back.
     let mut unread = [0; 1024];

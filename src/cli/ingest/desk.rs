@@ -200,7 +200,7 @@ async fn start_here(config: &Config, unreachable: &str) -> Result<(Url, Here), F
     parts.spawn(server::serve(
         router::router(app.clone()),
         listener,
-        app.config.server.max_connections,
+        (&app.config.server).into(),
         app.stopping.clone(),
         app.ending.clone(),
         GRACE,

@@ -14,6 +14,15 @@ struct Running {
 }
 
 fn start(router: Router, max_connections: usize, grace: Duration) -> Running {
+    let connections = Connections {
+        most: max_connections,
+        most_per_address: max_connections,
+        trusted_proxies: Vec::new(),
+    };
+    start_with(router, connections, grace)
+}
+
+fn start_with(router: Router, connections: Connections, grace: Duration) -> Running {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let stop = CancellationToken::new();
@@ -21,7 +30,7 @@ fn start(router: Router, max_connections: usize, grace: Duration) -> Running {
     let served = tokio::spawn(serve(
         router,
         listener,
-        max_connections,
+        connections,
         stop.clone(),
         ending.clone(),
         grace,
@@ -81,6 +90,44 @@ async fn a_handler_learns_who_connects_and_the_connection_stays_open() {
                 .await
                 .starts_with("HTTP/1.1 200")
         );
+    }
+}
+
+#[tokio::test]
+async fn one_address_holds_its_share_of_the_connections_and_a_trusted_proxy_as_many_as_there_are() {
+    for (trusted_proxies, expected) in [
+        (Vec::new(), "HTTP/1.1 429"),
+        (vec![IpAddr::from([127, 0, 0, 1])], "HTTP/1.1 200"),
+    ] {
+        let connections = Connections {
+            most: 3,
+            most_per_address: 1,
+            trusted_proxies,
+        };
+        let server = start_with(
+            Router::new().route("/", get(|| async { "served" })),
+            connections,
+            Duration::from_secs(1),
+        );
+        let mut inside = connect(&server).await;
+        send(&mut inside, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        read_until(&mut inside, "served").await;
+
+        let mut second = connect(&server).await;
+        send(
+            &mut second,
+            "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        let answer = read_all(&mut second).await;
+
+        assert!(answer.starts_with(expected), "{answer}");
+        if expected.ends_with("429") {
+            assert!(
+                answer.contains("retry-after: 5") && answer.contains("too_many_connections_from_address"),
+                "{answer}"
+            );
+        }
     }
 }
 

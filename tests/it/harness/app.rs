@@ -243,7 +243,7 @@ impl TestApp {
         tokio::spawn(server::serve(
             router::router(app.clone()),
             listener,
-            1000,
+            (&app.config.server).into(),
             stop.clone(),
             app.ending.clone(),
             Duration::from_secs(5),
