@@ -38,7 +38,7 @@ use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
 use crate::usage::price_book::PriceBook;
-use crate::{chat, jobs, knowledge};
+use crate::{chat, jobs, knowledge, usage};
 
 pub use disk::{Disk, FreeBytes};
 
@@ -231,6 +231,9 @@ impl App {
         chat::operator::fail_all_interrupted(&app)
             .await
             .map_err(|error| StartError::Failed(format!("cannot end interrupted answers: {error}")))?;
+        usage::book_all_lapsed(&app)
+            .await
+            .map_err(|error| StartError::Failed(format!("cannot book interrupted calls: {error}")))?;
         app.warn_of_unpriced_models();
         Ok(app)
     }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use utoipa::ToSchema;
 
 use super::citation::Citation;
 use super::given::{self, Said};
@@ -15,8 +16,8 @@ use crate::app::App;
 use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
-use crate::knowledge::{self, SearchFilter, SearchResult};
+use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
+use crate::knowledge::{self, EmbeddedQuestion, Passage, SearchFilter};
 use crate::places::{Full, Place};
 use crate::usage::{self, Hold, UsageEvent, UsageKind};
 
@@ -44,8 +45,9 @@ pub enum Thread {
     Stateless(Vec<Said>),
 }
 
-/// What a client learns before the answer.
-#[derive(Clone, Copy, Debug)]
+/// What a client learns before the answer. Null in a stateless turn.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = AnswerOpening)]
 pub struct Opening {
     pub conversation_id: Option<ConversationId>,
     pub message_id: Option<MessageId>,
@@ -126,7 +128,8 @@ pub(super) struct Turn {
     /// Made before the answer's id, so that the question comes first in the thread.
     pub(super) question_id: MessageId,
     pub(super) question: String,
-    pub(super) found: SearchResult,
+    pub(super) passages: Vec<Passage>,
+    pub(super) embedded: EmbeddedQuestion,
     /// What was reserved for embedding the question, until it is settled.
     pub(super) hold: Hold,
     _place: Place<TenantId>,
@@ -204,21 +207,10 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         history = given::count_latest(said, app.config.chat.history_tokens).await?;
     }
 
-    let hold = usage::hold_for_embedding(app, &limits, reach.tenant_id, chatbot.id, &question).await?;
-    let limit = usize::try_from(settings.max_passages).unwrap_or(1);
-    let mut found = knowledge::search_sources(
-        app,
-        reach,
-        chatbot.id,
-        sources,
-        &question,
-        limit,
-        SearchFilter::default(),
-    )
-    .await?;
-    found.passages = relevance::keep_relevant(&question, found.passages, settings.min_similarity);
-
-    let turn = Turn {
+    let holders = (reach.tenant_id, chatbot.id);
+    let hold = usage::hold_for_embedding(app, &limits, holders, request.channel, &question).await?;
+    let embedded = knowledge::embed_question(app, &question, !sources.is_empty()).await;
+    let mut turn = Turn {
         app: app.clone(),
         reach,
         chatbot,
@@ -227,12 +219,17 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         is_new,
         question_id,
         question,
-        found,
+        passages: Vec::new(),
+        embedded,
         hold,
         _place: place,
     };
+    if let Err(error) = turn.find_passages(sources).await {
+        turn.book_refused().await?;
+        return Err(error);
+    }
     match app.model.clone() {
-        Some(model) if !turn.found.passages.is_empty() => {
+        Some(model) if !turn.passages.is_empty() => {
             writing::begin(turn, model, &history, limits, request.streamed).await
         }
         _ => answer_at_once(turn).await,
@@ -275,7 +272,7 @@ fn check_question(app: &App, question: String) -> Result<String> {
 
 /// Without a model, or without anything to tell it: the passages' own sentences, or the no-answer text.
 pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
-    let passages = std::mem::take(&mut turn.found.passages);
+    let passages = std::mem::take(&mut turn.passages);
     let (text, citations, source) = match extractive::extract(&turn.question, &passages) {
         Some(extract) => (extract.text, extract.citations, AnswerSource::Extractive),
         None => (
@@ -312,6 +309,23 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
 }
 
 impl Turn {
+    /// Looks for what may answer the question, and keeps what has to do with it.
+    async fn find_passages(&mut self, sources: Vec<SourceId>) -> Result<()> {
+        let settings = &self.chatbot.settings;
+        let found = knowledge::search_sources(
+            &self.app,
+            self.reach,
+            self.chatbot.id,
+            sources,
+            (&self.question, self.embedded.vector.take()),
+            usize::try_from(settings.max_passages).unwrap_or(1),
+            SearchFilter::default(),
+        )
+        .await?;
+        self.passages = relevance::keep_relevant(&self.question, found, settings.min_similarity);
+        Ok(())
+    }
+
     pub(super) fn answer(
         &self,
         text: String,
@@ -326,72 +340,37 @@ impl Turn {
             citations,
             usage,
             source,
-            degraded: self.found.without_meaning,
+            degraded: self.embedded.without_meaning,
         }
     }
 
     /// The ledger's line for embedding the question; none when nothing was embedded.
     pub(super) fn embedding_event(&self) -> Option<UsageEvent> {
-        let model = self
-            .app
-            .embedding_model()
-            .filter(|_| self.found.embedding_tokens > 0)?;
-        let mut event = self.usage_event(
-            UsageKind::Embedding,
-            model.to_owned(),
-            self.found.embedding_latency,
-        );
-        event.embedding_tokens = self.found.embedding_tokens;
-        event.cost_micro_usd = self
-            .app
-            .prices
-            .embedding_cost_micro_usd(model, self.found.embedding_tokens.unsigned_abs());
-        event.local = !self.app.embeds_remotely();
-        event.reported = self.found.embedding_reported;
+        let holders = (self.reach.tenant_id, self.chatbot.id);
+        let mut event = self.embedded.event(&self.app, holders, self.channel)?;
+        (event.conversation_id, event.message_id) = (self.opening.conversation_id, self.opening.message_id);
         Some(event)
     }
 
     /// Books what was spent on a turn that is refused after all.
     pub(super) async fn book_refused(&mut self) -> Result<()> {
-        let Some(mut event) = self.embedding_event() else {
-            return Ok(());
-        };
-        (event.conversation_id, event.message_id) = (None, None);
-        let mut write = self.app.db.write(self.reach.tenant_id).await?;
-        usage::settle(
-            &mut write,
-            self.reach.tenant_id,
-            self.chatbot.id,
-            self.hold.take(),
-            &[event],
-            self.app.clock.now(),
-        )
-        .await?;
-        write.commit().await
+        self.embedded
+            .book(
+                &self.app,
+                (self.reach.tenant_id, self.chatbot.id),
+                self.channel,
+                &mut self.hold,
+            )
+            .await
     }
 
-    pub(super) fn usage_event(&self, kind: UsageKind, model: String, latency: Duration) -> UsageEvent {
-        let now: DateTime<Utc> = self.app.clock.now();
+    /// The ledger's line for a call of this turn to a model that writes, without figures yet.
+    pub(super) fn usage_event(&self, model: &str) -> UsageEvent {
+        let holders = (self.reach.tenant_id, self.chatbot.id);
         UsageEvent {
-            id: UsageEventId::new(),
-            tenant_id: self.reach.tenant_id,
-            chatbot_id: Some(self.chatbot.id),
             conversation_id: self.opening.conversation_id,
             message_id: self.opening.message_id,
-            channel: self.channel.to_owned(),
-            kind,
-            model,
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            cached_tokens: 0,
-            embedding_tokens: 0,
-            audio_seconds: 0,
-            cost_micro_usd: 0,
-            local: false,
-            price_book_version: self.app.prices.version().to_owned(),
-            reported: true,
-            latency_ms: i64::try_from(latency.as_millis()).unwrap_or(i64::MAX),
-            created_at: now,
+            ..UsageEvent::of(&self.app, holders, self.channel, UsageKind::Chat, model)
         }
     }
 }

@@ -19,7 +19,7 @@ use super::turn::{RunningTurn, Turn, TurnEvent, answer_at_once, count_turn, turn
 use super::{Answer, AnswerSource, TurnUsage};
 use crate::error::{Error, Result};
 use crate::llm::{ChatModel, ChatRequest, ModelEvent, ProviderError, TokenUsage, tokens};
-use crate::usage::{self, Limits, Reservation, Spend, UsageEvent, UsageKind};
+use crate::usage::{self, Limits, Reservation, Spend, UsageEvent};
 
 /// Events that wait for a slow client. Past this the model is read more slowly.
 const EVENT_BUFFER: usize = 256;
@@ -48,7 +48,7 @@ pub(super) async fn begin(
         history: config.chat.history_tokens,
         passages: config.chat.passage_tokens,
     };
-    let passages = std::mem::take(&mut turn.found.passages);
+    let passages = std::mem::take(&mut turn.passages);
     let mut packed = match prompt::pack(&turn.chatbot.settings, history, passages, &turn.question, window) {
         // What no passage supports is not claimed.
         Ok(packed) if packed.passages.is_empty() => return answer_at_once(turn).await,
@@ -116,20 +116,30 @@ async fn accept(
     most_answer: usize,
     limits: &Limits,
 ) -> Result<(Option<Reservation>, usize)> {
-    let embedded = turn
-        .embedding_event()
-        .map(|event| event.spend())
-        .unwrap_or_default();
-    let spend = |answer: usize| {
-        let usage = TokenUsage::counted(prompt_tokens, answer);
-        let tokens = i64::try_from(prompt_tokens + answer).unwrap_or(i64::MAX);
-        Spend {
-            tokens,
-            micro_usd: turn.app.prices.cost_micro_usd(model, &usage),
-        }
-        .plus(embedded)
+    let embedding = turn.embedding_event();
+    let answer_tokens = |share: f64| {
+        let more = most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share;
+        LEAST_ANSWER_TOKENS + more as usize
     };
-    let (least, most) = (spend(LEAST_ANSWER_TOKENS), spend(most_answer));
+    // What the ledger says of this turn if nobody comes back to tell.
+    let calls = |share: f64| {
+        let usage = TokenUsage::counted(prompt_tokens, answer_tokens(share));
+        let mut chat = turn.chat_event(model, &usage, Duration::ZERO);
+        chat.estimated = true;
+        embedding
+            .clone()
+            .into_iter()
+            .chain([chat])
+            .collect::<Vec<UsageEvent>>()
+    };
+    let spend = |share: f64| {
+        let calls = calls(share);
+        calls
+            .iter()
+            .map(UsageEvent::spend)
+            .fold(Spend::default(), Spend::plus)
+    };
+    let (least, most) = (spend(0.0), spend(1.0));
     let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
     let now = turn.app.clock.now();
     // What embedding took is part of what is reserved now.
@@ -139,10 +149,9 @@ async fn accept(
     let (reservation, share) = usage::reserve_within(
         &mut write,
         limits,
-        turn.reach.tenant_id,
-        turn.chatbot.id,
-        least,
-        most,
+        (turn.reach.tenant_id, turn.chatbot.id),
+        (least, most),
+        calls,
         now,
     )
     .await?;
@@ -155,10 +164,9 @@ async fn accept(
     turn.save(&mut write, &begun, MessageState::Writing, Some(model))
         .await?;
     turn.commit(write).await?;
+    let answer_tokens = answer_tokens(share);
     // Given back with that commit.
     turn.hold.take();
-    let answer_tokens =
-        LEAST_ANSWER_TOKENS + (most_answer.saturating_sub(LEAST_ANSWER_TOKENS) as f64 * share) as usize;
     Ok((reservation, answer_tokens))
 }
 
@@ -366,15 +374,7 @@ impl Running {
         let usage = produced
             .usage
             .unwrap_or_else(|| TokenUsage::counted(self.packed.tokens, tokens::count(&produced.raw)));
-        let mut event = self
-            .turn
-            .usage_event(UsageKind::Chat, self.request.model.clone(), latency);
-        event.prompt_tokens = as_i64(usage.prompt);
-        event.completion_tokens = as_i64(usage.completion);
-        event.cached_tokens = as_i64(usage.cached);
-        event.reported = usage.reported;
-        event.cost_micro_usd = self.turn.app.prices.cost_micro_usd(&self.request.model, &usage);
-        Some(event)
+        Some(self.turn.chat_event(&self.request.model, &usage, latency))
     }
 
     async fn save(&mut self, answer: &Answer, state: MessageState, events: &[UsageEvent]) -> Result<()> {
@@ -392,6 +392,20 @@ impl Running {
         )
         .await?;
         write.commit().await
+    }
+}
+
+impl Turn {
+    /// The ledger's line for a model call of this `usage`.
+    fn chat_event(&self, model: &str, usage: &TokenUsage, latency: Duration) -> UsageEvent {
+        let mut event = self.usage_event(model);
+        event.prompt_tokens = as_i64(usage.prompt);
+        event.completion_tokens = as_i64(usage.completion);
+        event.cached_tokens = as_i64(usage.cached);
+        event.reported = usage.reported;
+        event.cost_micro_usd = self.app.prices.cost_micro_usd(model, usage);
+        event.latency_ms = i64::try_from(latency.as_millis()).unwrap_or(i64::MAX);
+        event
     }
 }
 

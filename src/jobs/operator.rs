@@ -45,8 +45,8 @@ impl Job for Upkeep {
 
 async fn clear(app: &App) -> Result<()> {
     let now = app.clock.now();
-    usage::release_expired(app).await?;
     chat::operator::fail_interrupted(app).await?;
+    usage::book_lapsed(app).await?;
     let mut write = app.db.write(Scope::Operator).await?;
     store::delete_finished(
         &mut write,

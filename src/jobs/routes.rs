@@ -33,10 +33,10 @@ struct JobsQuery {
     #[param(value_type = Option<JobState>, inline)]
     state: Option<JobState>,
     /// Items on the page, 1 to 100; 50 unless given.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = "uuid")]
     cursor: Option<String>,
 }
 

@@ -34,7 +34,9 @@ use crate::{chatbots, on};
 
 use self::sources::exclusions;
 pub use ingest::HEADING_SEPARATOR;
-pub use search::{Passage, SearchFilter, SearchResult, search, search_and_book, search_sources};
+pub use search::{
+    EmbeddedQuestion, Passage, SearchFilter, SearchResult, embed_question, search, search_sources,
+};
 pub use upload::{NewFile, upload};
 
 /// One page or file of a source.

@@ -335,9 +335,11 @@ fn attachment(file_name: &str) -> HeaderValue {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SearchRequest {
-    /// What to look for.
+    /// What to look for. How long it may be is a setting of the installation.
+    #[schema(min_length = 1)]
     query: String,
     /// Passages wanted, 1 to 50; 10 unless given.
+    #[schema(minimum = 1, maximum = 50)]
     limit: Option<i64>,
     filter: Option<SearchFilterRequest>,
 }
@@ -429,7 +431,7 @@ async fn search(
     let filter = SearchFilter {
         document_ids: request.filter.unwrap_or_default().document_ids,
     };
-    let found = super::search_and_book(
+    let found = super::search(
         &app,
         access.reach(),
         chatbot_id,

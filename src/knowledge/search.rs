@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use retrieval::embed::{EmbedError, Embeddings};
+use retrieval::embed::EmbedError;
 use retrieval::fuse::{Hit, fuse};
 use retrieval::index::{Filter, IndexError, SearchQuery};
 
 use super::{passages, store};
 use crate::app::App;
-use crate::chatbots;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, UsageEventId};
-use crate::usage::{self, UsageEvent, UsageKind};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::usage::{self, Hold, UsageEvent};
 
 /// Candidates asked of each side of the index at least, so that one that is middling in both can still win.
 const MIN_CANDIDATES: usize = 50;
@@ -62,64 +61,104 @@ pub struct SearchFilter {
     pub document_ids: Option<Vec<DocumentId>>,
 }
 
-/// What a search found and what it took.
-#[derive(Clone, Debug, Default)]
+/// What a search found.
+#[derive(Clone, Debug)]
 pub struct SearchResult {
     /// Best first.
     pub passages: Vec<Passage>,
-    /// Tokens that the embedding model read, and whether it said so itself.
-    pub embedding_tokens: i64,
-    pub embedding_reported: bool,
-    pub embedding_latency: Duration,
     /// The embedding model did not answer: these passages were found by their words alone.
     pub without_meaning: bool,
 }
 
-/// The passages of a chatbot's knowledge that are nearest to `question`, best first, at most `limit`.
-pub async fn search(
-    app: &App,
-    reach: Reach,
-    chatbot_id: ChatbotId,
-    question: &str,
-    limit: usize,
-    filter: SearchFilter,
-) -> Result<SearchResult> {
-    let mut conn = app.db.read(reach.tenant_id).await?;
-    reach.check_chatbot(chatbot_id)?;
-    let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
-    if sources.is_empty() {
-        // Every chatbot has a source, so this is how an absent one looks; the check makes the difference certain.
-        chatbots::check_exists(&mut conn, reach.tenant_id, chatbot_id).await?;
-        return Ok(SearchResult::default());
-    }
-    drop(conn);
-    search_sources(app, reach, chatbot_id, sources, question, limit, filter).await
+/// A question as the embedding model sees it, and what that took.
+#[derive(Clone, Debug, Default)]
+pub struct EmbeddedQuestion {
+    /// None: there is no embedding model, or it was not asked, or it did not answer.
+    pub vector: Option<Vec<f32>>,
+    /// Tokens that the embedding model read, and whether it said so itself.
+    tokens: u64,
+    reported: bool,
+    latency: Duration,
+    /// The embedding model did not answer: passages are found by their words alone.
+    pub without_meaning: bool,
 }
 
-/// Like [`search`], for a caller who knows the chatbot's sources already. They narrow what the index is asked for; what
-/// may be told is decided by the rows.
+impl EmbeddedQuestion {
+    /// The ledger's line; none when nothing was embedded.
+    pub fn event(&self, app: &App, holders: (TenantId, ChatbotId), channel: &str) -> Option<UsageEvent> {
+        let event = || UsageEvent::embedding(app, holders, channel, self.tokens, self.reported, self.latency);
+        (self.tokens > 0).then(event)
+    }
+
+    /// Books it for itself, where nobody else settles `hold`.
+    pub async fn book(
+        &self,
+        app: &App,
+        holders: (TenantId, ChatbotId),
+        channel: &str,
+        hold: &mut Hold,
+    ) -> Result<()> {
+        let event = self.event(app, holders, channel);
+        if event.is_none() && hold.reservation().is_none() {
+            hold.take();
+            return Ok(());
+        }
+        let (tenant_id, chatbot_id) = holders;
+        let events: Vec<UsageEvent> = event.into_iter().collect();
+        let mut write = app.db.write(tenant_id).await?;
+        let reservation = hold.reservation().cloned();
+        usage::settle(
+            &mut write,
+            tenant_id,
+            chatbot_id,
+            reservation,
+            &events,
+            app.clock.now(),
+        )
+        .await?;
+        write.commit().await?;
+        hold.take();
+        Ok(())
+    }
+}
+
+/// Asks the embedding model for a question's vector, where there is anything to look through.
+pub async fn embed_question(app: &App, question: &str, is_needed: bool) -> EmbeddedQuestion {
+    let mut embedded = EmbeddedQuestion::default();
+    let Some(embedder) = app.embedder.as_deref().filter(|_| is_needed) else {
+        return embedded;
+    };
+    let started = Instant::now();
+    match embedder.embed_query(question.to_owned()).await {
+        Ok(mut embeddings) => {
+            embedded.vector = embeddings.vectors.pop();
+            embedded.tokens = embeddings.tokens;
+            embedded.reported = embeddings.reported;
+            embedded.latency = started.elapsed();
+        }
+        Err(error) => {
+            tracing::warn!(error = ?error, "the embedding model did not answer: searching by words alone");
+            embedded.without_meaning = true;
+        }
+    }
+    embedded
+}
+
+/// The passages of `sources` that are nearest to `question` by its words and its `vector`, best first, at most `limit`.
+/// The sources narrow what the index is asked for; what may be told is decided by the rows.
 pub async fn search_sources(
     app: &App,
     reach: Reach,
     chatbot_id: ChatbotId,
     sources: Vec<SourceId>,
-    question: &str,
+    (question, vector): (&str, Option<Vec<f32>>),
     limit: usize,
     filter: SearchFilter,
-) -> Result<SearchResult> {
+) -> Result<Vec<Passage>> {
     reach.check_chatbot(chatbot_id)?;
-    let mut result = SearchResult::default();
     if sources.is_empty() {
-        return Ok(result);
+        return Ok(Vec::new());
     }
-    let vector = match embed(app, question, &mut result).await {
-        Ok(vector) => vector,
-        Err(error) => {
-            tracing::warn!(error = ?error, "the embedding model did not answer: searching by words alone");
-            result.without_meaning = true;
-            None
-        }
-    };
     let filter = Filter {
         sources: sources.into_iter().map(|id| retrieval::SourceId(id.0)).collect(),
         documents: filter
@@ -141,17 +180,18 @@ pub async fn search_sources(
             .await
             .map_err(index_error)?;
         let were_all = candidates.hits.len() < query.limit;
-        result.passages = attach_rows(app, reach, chatbot_id, fuse(&candidates), limit).await?;
-        if result.passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
-            return Ok(result);
+        let passages = attach_rows(app, reach, chatbot_id, fuse(&candidates), limit).await?;
+        if passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
+            return Ok(passages);
         }
         // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
         query.limit *= 4;
     }
 }
 
-/// Like [`search`], for a caller that keeps no books of its own: what embedding the question took goes to the ledger.
-pub async fn search_and_book(
+/// The passages of a chatbot's knowledge that are nearest to `question`, best first, at most `limit`. What embedding the
+/// question took goes to the ledger.
+pub async fn search(
     app: &App,
     reach: Reach,
     chatbot_id: ChatbotId,
@@ -159,83 +199,27 @@ pub async fn search_and_book(
     limit: usize,
     filter: SearchFilter,
 ) -> Result<SearchResult> {
-    let limits = usage::load_limits(
-        &mut app.db.read(reach.tenant_id).await?,
-        reach.tenant_id,
-        chatbot_id,
-    )
-    .await?;
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    reach.check_chatbot(chatbot_id)?;
+    let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot_id).await?;
+    let now = app.clock.now();
     if app.embeds_remotely() {
         usage::check_embedding_priced(app, &limits)?;
-        usage::check_open(
-            &mut app.db.read(reach.tenant_id).await?,
-            &limits,
-            reach.tenant_id,
-            chatbot_id,
-            app.clock.now(),
-        )
-        .await?;
+        usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot_id, now).await?;
     }
-    let mut hold = usage::hold_for_embedding(app, &limits, reach.tenant_id, chatbot_id, question).await?;
-    let found = search(app, reach, chatbot_id, question, limit, filter).await?;
-    if let Some(model) = app.embedding_model().filter(|_| found.embedding_tokens > 0) {
-        let now = app.clock.now();
-        let event = UsageEvent {
-            id: UsageEventId::new(),
-            tenant_id: reach.tenant_id,
-            chatbot_id: Some(chatbot_id),
-            conversation_id: None,
-            message_id: None,
-            channel: SEARCH_CHANNEL.to_owned(),
-            kind: UsageKind::Embedding,
-            cost_micro_usd: app
-                .prices
-                .embedding_cost_micro_usd(model, found.embedding_tokens.unsigned_abs()),
-            model: model.to_owned(),
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            cached_tokens: 0,
-            embedding_tokens: found.embedding_tokens,
-            audio_seconds: 0,
-            local: !app.embeds_remotely(),
-            price_book_version: app.prices.version().to_owned(),
-            reported: found.embedding_reported,
-            latency_ms: i64::try_from(found.embedding_latency.as_millis()).unwrap_or(i64::MAX),
-            created_at: now,
-        };
-        let mut write = app.db.write(reach.tenant_id).await?;
-        usage::settle(
-            &mut write,
-            reach.tenant_id,
-            chatbot_id,
-            hold.take(),
-            &[event],
-            now,
-        )
-        .await?;
-        write.commit().await?;
-    }
-    Ok(found)
-}
-
-async fn embed(
-    app: &App,
-    question: &str,
-    result: &mut SearchResult,
-) -> std::result::Result<Option<Vec<f32>>, EmbedError> {
-    let Some(embedder) = &app.embedder else {
-        return Ok(None);
-    };
-    let started = Instant::now();
-    let Embeddings {
-        mut vectors,
-        tokens,
-        reported,
-    } = embedder.embed_query(question.to_owned()).await?;
-    result.embedding_tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
-    result.embedding_reported = reported;
-    result.embedding_latency = started.elapsed();
-    Ok(vectors.pop())
+    let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
+    drop(conn);
+    let holders = (reach.tenant_id, chatbot_id);
+    let mut hold = usage::hold_for_embedding(app, &limits, holders, SEARCH_CHANNEL, question).await?;
+    let mut embedded = embed_question(app, question, !sources.is_empty()).await;
+    // It is paid for, whatever comes of the search.
+    embedded.book(app, holders, SEARCH_CHANNEL, &mut hold).await?;
+    let asked = (question, embedded.vector.take());
+    let passages = search_sources(app, reach, chatbot_id, sources, asked, limit, filter).await?;
+    Ok(SearchResult {
+        passages,
+        without_meaning: embedded.without_meaning,
+    })
 }
 
 async fn attach_rows(
@@ -308,6 +292,7 @@ pub(super) fn embed_error(error: EmbedError) -> Error {
             retry_after: retry_after.unwrap_or(TRY_AGAIN_AFTER),
             source: Some(source),
         },
+        EmbedError::Broken { cause, .. } => embed_error(*cause),
         EmbedError::Refused { reason } => Error::Upstream {
             code: "embedding_refused",
             message: format!("the embedding model refused the request: {reason}").into(),

@@ -18,7 +18,7 @@ use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
 /// Lines read and sent at once.
 const PAGE: i64 = 1000;
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "id",
     "created_at",
     "channel",
@@ -36,6 +36,7 @@ const COLUMNS: [&str; 17] = [
     "reported",
     "latency_ms",
     "audio_seconds",
+    "estimated",
 ];
 
 /// One line of the ledger, as it was booked.
@@ -56,6 +57,7 @@ pub(super) struct LedgerLine {
     cost_micro_usd: i64,
     price_book_version: String,
     reported: bool,
+    estimated: bool,
     latency_ms: i64,
     created_at: DateTime<Utc>,
 }
@@ -123,6 +125,7 @@ fn rows(lines: &[LedgerLine]) -> Result<Bytes> {
                 line.reported.to_string(),
                 line.latency_ms.to_string(),
                 line.audio_seconds.to_string(),
+                line.estimated.to_string(),
             ])
             .map_err(Error::internal)?;
     }
@@ -167,6 +170,7 @@ mod tests {
             cost_micro_usd: 12,
             price_book_version: "1".to_owned(),
             reported: true,
+            estimated: false,
             latency_ms: 3,
             created_at: DateTime::UNIX_EPOCH,
         }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Balance, Limit, Limits, Reservation, Spend, exceeded_by, period_of, reserve, store};
+use super::{Balance, Limit, Limits, Reservation, Spend, UsageEvent, exceeded_by, period_of, reserve, store};
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
@@ -61,37 +61,34 @@ pub fn check_embedding_priced(app: &App, limits: &Limits) -> Result<()> {
 }
 
 /// Reserves `most`, or as much of the way from `least` to `most` as the budgets allow; the share of that way is in the
-/// answer, 1 when all of it fits. Refused when not even `least` fits.
+/// answer, 1 when all of it fits. Refused when not even `least` fits. `calls` says what is called for by a share.
 pub async fn reserve_within(
     write: &mut Write,
     limits: &Limits,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
-    least: Spend,
-    most: Spend,
+    holders: (TenantId, ChatbotId),
+    (least, most): (Spend, Spend),
+    calls: impl Fn(f64) -> Vec<UsageEvent>,
     now: DateTime<Utc>,
 ) -> Result<(Option<Reservation>, f64)> {
-    if limits.is_none() {
-        return Ok((None, 1.0));
-    }
     // Mostly all of it fits, and then there is no need to look.
-    let mut last_refusal = match reserve(write, limits, tenant_id, chatbot_id, most, now).await {
+    let mut last_refusal = match reserve(write, limits, holders, most, calls(1.0), now).await {
         Ok(reservation) => return Ok((reservation, 1.0)),
         Err(error @ Error::BudgetExceeded { .. }) => Some(error),
         Err(error) => return Err(error),
     };
     for _ in 0..TRIES {
         let (of_tenant, of_chatbot) =
-            store::find_balances(write, tenant_id, chatbot_id, &period_of(now)).await?;
+            store::find_balances(write, holders.0, holders.1, &period_of(now)).await?;
         let share = affordable_share(&limits.tenant, of_tenant, least, most).min(affordable_share(
             &limits.chatbot,
             of_chatbot,
             least,
             most,
         ));
-        let wish = between(least, most, share.max(0.0));
-        match reserve(write, limits, tenant_id, chatbot_id, wish, now).await {
-            Ok(reservation) => return Ok((reservation, share.max(0.0))),
+        let granted = share.max(0.0);
+        let wish = between(least, most, granted);
+        match reserve(write, limits, holders, wish, calls(granted), now).await {
+            Ok(reservation) => return Ok((reservation, granted)),
             // Not even the least fits, or somebody was faster.
             Err(error @ Error::BudgetExceeded { .. }) if share <= 0.0 => return Err(error),
             Err(error @ Error::BudgetExceeded { .. }) => last_refusal = Some(error),

@@ -1,6 +1,8 @@
-//! Reserving what an embedding may take before the question is known to be answered.
+//! Reserving what a call may take for work that may be cut off, as embedding a question before it is known to be answered.
 
-use super::{Limits, Reservation, Spend, release, reserve};
+use std::time::Duration;
+
+use super::{Limits, Reservation, UsageEvent, reserve, settle};
 use crate::app::App;
 use crate::error::Result;
 use crate::id::{ChatbotId, TenantId};
@@ -8,10 +10,14 @@ use crate::id::{ChatbotId, TenantId};
 /// Tokens that embedding models put around a text.
 const TOKENS_AROUND: usize = 16;
 
-/// A reservation that is given back when it is dropped, for work that its client may cut off at any point.
+/// What a call may take, for work that may be cut off at any point. Dropped before it was taken, it books the call as it was
+/// reserved: it had begun, and a visitor who asks and leaves is not free of charge.
 pub struct Hold {
     app: App,
+    holders: (TenantId, ChatbotId),
     reservation: Option<Reservation>,
+    /// None: nothing is paid, or somebody else keeps the books by now.
+    call: Option<UsageEvent>,
 }
 
 impl Hold {
@@ -20,65 +26,92 @@ impl Hold {
         self.reservation.as_ref()
     }
 
-    /// Hands the reservation on to who settles it.
+    /// Hands the reservation, if there is one, on to who settles it and books the call.
     pub fn take(&mut self) -> Option<Reservation> {
+        self.call = None;
         self.reservation.take()
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Some(reservation) = self.reservation.take() else {
+        let Some(call) = self.call.take() else {
             return;
         };
-        let app = self.app.clone();
+        let (app, holders, reservation) = (self.app.clone(), self.holders, self.reservation.take());
         self.app.tasks.spawn(async move {
-            if let Err(error) = release(&app.db, reservation).await {
-                tracing::error!(error = ?error, "cannot give a reservation back: it lapses by itself");
+            if let Err(error) = book_cut_off(&app, holders, reservation, call).await {
+                tracing::error!(error = ?error, "cannot book a call that was cut off");
             }
         });
     }
 }
 
-/// Reserves `most`, where anything is limited. Refused when it does not fit.
+async fn book_cut_off(
+    app: &App,
+    (tenant_id, chatbot_id): (TenantId, ChatbotId),
+    reservation: Option<Reservation>,
+    call: UsageEvent,
+) -> Result<()> {
+    let mut write = app.db.write(tenant_id).await?;
+    settle(
+        &mut write,
+        tenant_id,
+        chatbot_id,
+        reservation,
+        &[call],
+        app.clock.now(),
+    )
+    .await?;
+    write.commit().await
+}
+
+/// Reserves for `call`, which begins now and takes no more than its figures say. Refused when it does not fit.
 pub async fn hold(
     app: &App,
     limits: &Limits,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
-    most: Spend,
+    holders: (TenantId, ChatbotId),
+    call: UsageEvent,
 ) -> Result<Hold> {
-    let mut hold = Hold {
-        app: app.clone(),
-        reservation: None,
+    let call = UsageEvent {
+        estimated: true,
+        ..call
     };
-    if limits.is_none() {
-        return Ok(hold);
-    }
-    let mut write = app.db.write(tenant_id).await?;
-    let reservation = reserve(&mut write, limits, tenant_id, chatbot_id, most, app.clock.now()).await?;
+    let mut write = app.db.write(holders.0).await?;
+    let calls = vec![call.clone()];
+    let reservation = reserve(&mut write, limits, holders, call.spend(), calls, app.clock.now()).await?;
     write.commit().await?;
-    hold.reservation = reservation;
-    Ok(hold)
+    Ok(Hold {
+        app: app.clone(),
+        holders,
+        reservation,
+        call: Some(call),
+    })
 }
 
-/// Reserves the most that embedding `question` can take, where embeddings are bought and anything is limited; elsewhere
-/// nothing is written. Refused when it does not fit.
+/// Reserves the most that embedding `question` can take, where embeddings are bought. Where nothing is limited, nothing is
+/// written: then a process that dies takes the few tokens of the questions that it was embedding with it.
 pub async fn hold_for_embedding(
     app: &App,
     limits: &Limits,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
+    holders: (TenantId, ChatbotId),
+    channel: &str,
     question: &str,
 ) -> Result<Hold> {
-    let Some(model) = app.embedding_model().filter(|_| app.embeds_remotely()) else {
-        return hold(app, &Limits::default(), tenant_id, chatbot_id, Spend::default()).await;
-    };
     // No tokenizer makes more tokens than a text has bytes.
-    let tokens = question.len() + TOKENS_AROUND;
-    let most = Spend {
-        tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
-        micro_usd: app.prices.embedding_cost_micro_usd(model, tokens as u64),
+    let tokens = (question.len() + TOKENS_AROUND) as u64;
+    let call = || UsageEvent::embedding(app, holders, channel, tokens, false, Duration::ZERO);
+    if app.embeds_remotely() && !limits.is_none() {
+        return hold(app, limits, holders, call()).await;
+    }
+    let unwritten = || UsageEvent {
+        estimated: true,
+        ..call()
     };
-    hold(app, limits, tenant_id, chatbot_id, most).await
+    Ok(Hold {
+        app: app.clone(),
+        holders,
+        reservation: None,
+        call: app.embeds_remotely().then(unwritten),
+    })
 }

@@ -3,11 +3,14 @@
 //! A turn reserves what it may cost before it calls a model ([`reserve`]) and settles what it did cost afterwards
 //! ([`settle`]), both in the caller's own short transactions. Reservations count against the limit like things
 //! already used, and are taken by one conditional statement, so parallel turns on any number of replicas cannot
-//! overshoot together. A turn that dies leaves a reservation that expires ([`release_expired`]).
+//! overshoot together. A turn that dies leaves a reservation that lapses: the calls that it was made for have begun and
+//! will be charged by whom they were made to, so they are booked as they were reserved, marked as estimated
+//! ([`book_lapsed`]). Without limits a reservation holds nothing of a budget, and is there for that alone.
 //!
 //! Every call is one line of the ledger, never changed afterwards; the month's sums in `budget` are kept beside it
 //! whether or not there is a limit, so that a limit set in the middle of a month counts from its beginning.
 
+mod event;
 mod export;
 mod headroom;
 mod hold;
@@ -20,98 +23,25 @@ mod store;
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 use sqlx::FromRow;
+use sqlx::types::Json;
 
 use crate::db::{Conn, Db, Write};
 use crate::error::{Error, Result};
-use crate::id::{ChatbotId, ConversationId, MessageId, ReservationId, TenantId, UsageEventId};
+use crate::id::{ChatbotId, ReservationId, TenantId};
 
+pub use event::{UsageEvent, UsageKind};
 pub use headroom::{check_embedding_priced, check_open, check_priced, reserve_within};
 pub use hold::{Hold, hold, hold_for_embedding};
 pub use notice::tell_owner_of_refusal;
-pub use operator::{release_expired, release_expired_before};
+pub use operator::{book_all_lapsed, book_lapsed, book_lapsed_before};
 pub use price_book::PriceBook;
 
-/// A reservation is given back after this long when its turn never came back: longer than any turn may last.
+/// A reservation lapses after this long when its turn never came back: longer than any turn may last.
 const RESERVATION_LIFETIME: TimeDelta = TimeDelta::minutes(15);
 
-/// What a second of a recording takes from a limit on tokens where the vendor counts none: what vendors who count them
-/// make of one.
-pub const TOKENS_PER_AUDIO_SECOND: i64 = 10;
-
-/// What kind of call was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsageKind {
-    /// A model wrote text.
-    Chat,
-    /// A model turned text into vectors.
-    Embedding,
-    /// A model wrote down what is said in a recording.
-    Transcription,
-}
-
-impl UsageKind {
-    /// The name in the database and in exports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Embedding => "embedding",
-            Self::Transcription => "transcription",
-        }
-    }
-}
-
-/// One call, as it is booked.
-#[derive(Clone, Debug)]
-pub struct UsageEvent {
-    pub id: UsageEventId,
-    pub tenant_id: TenantId,
-    pub chatbot_id: Option<ChatbotId>,
-    pub conversation_id: Option<ConversationId>,
-    pub message_id: Option<MessageId>,
-    /// Over what the question came, for example `api`.
-    pub channel: String,
-    pub kind: UsageKind,
-    pub model: String,
-    /// Tokens read, cached ones included.
-    pub prompt_tokens: i64,
-    pub completion_tokens: i64,
-    /// The part of `prompt_tokens` that the vendor had cached.
-    pub cached_tokens: i64,
-    pub embedding_tokens: i64,
-    /// Seconds of recordings that were listened to.
-    pub audio_seconds: i64,
-    pub cost_micro_usd: i64,
-    pub price_book_version: String,
-    /// Made by this process itself: booked, but taken from no budget, since nobody has to pay it.
-    pub local: bool,
-    /// Whether the vendor said how many tokens; otherwise we counted.
-    pub reported: bool,
-    pub latency_ms: i64,
-    pub created_at: DateTime<Utc>,
-}
-
-impl UsageEvent {
-    /// What this call takes from a budget.
-    pub fn spend(&self) -> Spend {
-        if self.local {
-            return Spend::default();
-        }
-        let tokens = self
-            .prompt_tokens
-            .saturating_add(self.completion_tokens)
-            .saturating_add(self.embedding_tokens);
-        // Whose vendor counts no tokens has a length all the same.
-        let tokens = if tokens == 0 {
-            self.audio_seconds.saturating_mul(TOKENS_PER_AUDIO_SECOND)
-        } else {
-            tokens
-        };
-        Spend {
-            tokens,
-            micro_usd: self.cost_micro_usd,
-        }
-    }
-}
+/// So long before it lapses a reservation is not taken for its holder's own any more: clocks of replicas differ, and a
+/// commit takes a while.
+const CLOSE_TO_LAPSING: TimeDelta = TimeDelta::minutes(1);
 
 /// An amount of tokens and money.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,9 +111,9 @@ impl Limits {
 
 /// A share of the month's budgets that is held while a turn runs.
 ///
-/// Give it to [`settle`] or [`release`]; one that is lost is given back when it expires.
+/// Give it to [`settle`] or [`release`]; one that is lost lapses, and its calls are booked.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-#[must_use = "a reservation that is neither settled nor released blocks the budget until it expires"]
+#[must_use = "a reservation that is neither settled nor released blocks the budget until it lapses"]
 pub struct Reservation {
     pub id: ReservationId,
     pub tenant_id: TenantId,
@@ -192,9 +122,17 @@ pub struct Reservation {
     pub period: String,
     pub tokens: i64,
     pub micro_usd: i64,
+    /// What is booked when it lapses.
+    pub calls: Json<Vec<UsageEvent>>,
+    pub expires_at: DateTime<Utc>,
 }
 
 impl Reservation {
+    /// Whether somebody may have taken its holder for dead by now.
+    fn may_have_lapsed(&self, now: DateTime<Utc>) -> bool {
+        now + CLOSE_TO_LAPSING >= self.expires_at
+    }
+
     fn spend(&self) -> Spend {
         Spend {
             tokens: self.tokens,
@@ -217,22 +155,27 @@ pub async fn load_limits(conn: &mut Conn, tenant_id: TenantId, chatbot_id: Chatb
         .ok_or(Error::NotFound("chatbot"))
 }
 
-/// Holds `estimate` against the month's budgets of the tenant and the chatbot.
+/// Holds `estimate` against the month's budgets of the tenant and the chatbot, for `calls` that begin with this commit:
+/// the lines that are booked if nobody comes back to [`settle`] it.
 ///
-/// Without limits nothing is written and `None` comes back. An estimate that does not fit is
-/// [`Error::BudgetExceeded`], naming the limit and when it starts anew, and leaves nothing held.
+/// Without limits nothing is held, and without calls as well nothing is written and `None` comes back. An estimate that
+/// does not fit is [`Error::BudgetExceeded`], naming the limit and when it starts anew, and leaves nothing held.
 pub async fn reserve(
     write: &mut Write,
     limits: &Limits,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
+    (tenant_id, chatbot_id): (TenantId, ChatbotId),
     estimate: Spend,
+    calls: Vec<UsageEvent>,
     now: DateTime<Utc>,
 ) -> Result<Option<Reservation>> {
-    if limits.is_none() {
+    if limits.is_none() && calls.is_empty() {
         return Ok(None);
     }
-    let estimate = estimate.at_least_zero();
+    let estimate = if limits.is_none() {
+        Spend::default()
+    } else {
+        estimate.at_least_zero()
+    };
     for (holder, limit) in [
         (Holder::Tenant, &limits.tenant),
         (Holder::Chatbot, &limits.chatbot),
@@ -249,8 +192,14 @@ pub async fn reserve(
         period: period_of(now),
         tokens: estimate.tokens,
         micro_usd: estimate.micro_usd,
+        calls: Json(calls),
+        expires_at: now + RESERVATION_LIFETIME,
     };
-    let held = store::hold(write, &reservation, limits).await?;
+    let held = if limits.is_none() {
+        store::Held::BOTH
+    } else {
+        store::hold(write, &reservation, limits).await?
+    };
     if !(held.tenant && held.chatbot) {
         let (holder, holder_id, limit) = if held.tenant {
             (Holder::Chatbot, chatbot_id.0, &limits.chatbot)
@@ -266,13 +215,14 @@ pub async fn reserve(
             now,
         ));
     }
-    store::insert_reservation(write, &reservation, now + RESERVATION_LIFETIME).await?;
+    store::insert_reservation(write, &reservation).await?;
     Ok(Some(reservation))
 }
 
 /// Books `events`, adds them to the month of the tenant and the chatbot, and gives `reservation` back.
 ///
-/// A reservation is given back once, however often this or [`release`] is called with it.
+/// A reservation is given back once, however often this or [`release`] is called with it. Where it lapsed meanwhile its
+/// calls are in the ledger as they were reserved, and stay there: they are not booked a second time.
 pub async fn settle(
     write: &mut Write,
     tenant_id: TenantId,
@@ -283,22 +233,39 @@ pub async fn settle(
 ) -> Result<()> {
     let period = period_of(now);
     let mut freed = Spend::default();
-    if let Some(reservation) = reservation
-        && store::delete_reservation(write, &reservation).await?
-    {
-        if reservation.period == period && reservation.chatbot_id == chatbot_id {
+    if let Some(reservation) = reservation {
+        let was_held = reservation.spend() != Spend::default();
+        if !was_held && !reservation.may_have_lapsed(now) {
+            // Nothing depends on the answer, so that the statement goes with the others.
+            store::forget_reservation(write, &reservation).await?;
+        } else if !store::delete_reservation(write, &reservation).await? {
+            if !reservation.calls.is_empty() {
+                return Ok(());
+            }
+        } else if reservation.period == period && reservation.chatbot_id == chatbot_id {
             freed = reservation.spend();
         } else {
             store::give_back(write, &reservation, store::Held::BOTH).await?;
         }
     }
-    store::insert_events(write, tenant_id, events).await?;
+    book(write, (tenant_id, chatbot_id), &period, events, freed).await
+}
+
+/// Writes `events` to the ledger, adds them to `period` and takes `freed` out of what is held there.
+async fn book(
+    write: &mut Write,
+    holders: (TenantId, ChatbotId),
+    period: &str,
+    events: &[UsageEvent],
+    freed: Spend,
+) -> Result<()> {
+    store::insert_events(write, holders.0, events).await?;
     let spent = events
         .iter()
         .map(|event| event.spend().at_least_zero())
         .fold(Spend::default(), Spend::plus);
     if spent != Spend::default() || freed != Spend::default() {
-        store::book(write, (tenant_id, chatbot_id), &period, spent, freed).await?;
+        store::book(write, holders, period, spent, freed).await?;
     }
     Ok(())
 }

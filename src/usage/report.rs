@@ -96,6 +96,7 @@ pub struct ReportLine {
     pub audio_seconds: i64,
     pub cost_micro_usd: i64,
     pub calls: i64,
+    pub estimated_calls: i64,
 }
 
 impl ReportLine {
@@ -107,6 +108,7 @@ impl ReportLine {
         self.audio_seconds = self.audio_seconds.saturating_add(other.audio_seconds);
         self.cost_micro_usd = self.cost_micro_usd.saturating_add(other.cost_micro_usd);
         self.calls = self.calls.saturating_add(other.calls);
+        self.estimated_calls = self.estimated_calls.saturating_add(other.estimated_calls);
     }
 }
 

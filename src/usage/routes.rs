@@ -122,6 +122,8 @@ pub struct UsageSum {
     cost_micro_usd: i64,
     /// How many calls.
     calls: i64,
+    /// Of these, how many are booked as they were reserved: the process that made them died before it knew what they took.
+    estimated_calls: i64,
 }
 
 impl From<&ReportLine> for UsageSum {
@@ -134,6 +136,7 @@ impl From<&ReportLine> for UsageSum {
             audio_seconds: line.audio_seconds,
             cost_micro_usd: line.cost_micro_usd,
             calls: line.calls,
+            estimated_calls: line.estimated_calls,
         }
     }
 }

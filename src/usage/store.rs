@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ use crate::id::{ChatbotId, TenantId};
 use crate::on;
 
 /// Parameters of one event, the tenant apart.
-const VALUES_PER_EVENT: usize = 17;
+const VALUES_PER_EVENT: usize = 18;
 
 /// Events in one statement. A turn has two.
 const EVENTS_PER_INSERT: usize = 4;
@@ -117,14 +117,10 @@ pub(super) async fn give_back(conn: &mut Conn, reservation: &Reservation, held: 
     Ok(())
 }
 
-pub(super) async fn insert_reservation(
-    write: &mut Write,
-    reservation: &Reservation,
-    expires_at: DateTime<Utc>,
-) -> Result<()> {
+pub(super) async fn insert_reservation(write: &mut Write, reservation: &Reservation) -> Result<()> {
     let insert = write.put(
-        "insert into reservation (id, tenant_id, chatbot_id, period, tokens, micro_usd, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into reservation (id, tenant_id, chatbot_id, period, tokens, micro_usd, calls, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
     );
     insert
         .bind(reservation.id)
@@ -133,7 +129,18 @@ pub(super) async fn insert_reservation(
         .bind(&reservation.period)
         .bind(reservation.tokens)
         .bind(reservation.micro_usd)
-        .bind(expires_at)
+        .bind(Json(&reservation.calls.0))
+        .bind(reservation.expires_at)
+        .run()
+        .await
+}
+
+/// Deletes the reservation, whether or not it is there.
+pub(super) async fn forget_reservation(write: &mut Write, reservation: &Reservation) -> Result<()> {
+    let delete = write.put("delete from reservation where tenant_id = $1 and id = $2");
+    delete
+        .bind(reservation.tenant_id)
+        .bind(reservation.id)
         .run()
         .await
 }
@@ -198,6 +205,7 @@ pub(super) async fn insert_events(
                 .bind(event.cost_micro_usd)
                 .bind(&event.price_book_version)
                 .bind(event.reported)
+                .bind(event.estimated)
                 .bind(event.latency_ms)
                 .bind(event.created_at)
                 .bind(event.audio_seconds);
@@ -211,11 +219,11 @@ pub(super) async fn insert_events(
 static INSERT_TEXTS: LazyLock<Vec<String>> =
     LazyLock::new(|| (1..=EVENTS_PER_INSERT).map(insert_text).collect());
 
-/// One insert of `rows` events: the tenant is the first parameter, then 17 for each row.
+/// One insert of `rows` events: the tenant is the first parameter, then 18 for each row.
 fn insert_text(rows: usize) -> String {
     let mut text = String::from(
         "insert into usage_event (tenant_id, id, chatbot_id, conversation_id, message_id, channel, kind, model, prompt_tokens, completion_tokens,
-                cached_tokens, embedding_tokens, cost_micro_usd, price_book_version, reported, latency_ms, created_at, audio_seconds)
+                cached_tokens, embedding_tokens, cost_micro_usd, price_book_version, reported, estimated, latency_ms, created_at, audio_seconds)
          values ",
     );
     for row in 0..rows {
@@ -315,7 +323,8 @@ pub(super) async fn sum_events(
                 cast(sum(embedding_tokens) as bigint) as embedding_tokens,
                 cast(sum(audio_seconds) as bigint) as audio_seconds,
                 cast(sum(cost_micro_usd) as bigint) as cost_micro_usd,
-                count(*) as calls
+                count(*) as calls,
+                cast(sum(case when estimated then 1 else 0 end) as bigint) as estimated_calls
            from usage_event
           where tenant_id = $1
             and created_at >= $2
@@ -338,7 +347,7 @@ pub(super) async fn list_events(
 ) -> Result<Vec<LedgerLine>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select id, chatbot_id, conversation_id, message_id, channel, kind, model, prompt_tokens, completion_tokens, cached_tokens,
-                embedding_tokens, audio_seconds, cost_micro_usd, price_book_version, reported, latency_ms, created_at
+                embedding_tokens, audio_seconds, cost_micro_usd, price_book_version, reported, estimated, latency_ms, created_at
            from usage_event
           where tenant_id = $1
             and id > $2

@@ -289,9 +289,9 @@ async fn die_in_a_turn(app: &App, tenant_id: TenantId, chatbot_id: &str, tokens:
     let held = usage::reserve(
         &mut write,
         &limits,
-        tenant_id,
-        chatbot_id,
+        (tenant_id, chatbot_id),
         Spend { tokens, micro_usd: 0 },
+        Vec::new(),
         app.clock.now(),
     )
     .await

@@ -211,4 +211,8 @@ async fn an_answer_that_a_kill_cut_off_is_kept_and_told_apart_from_a_whole_one()
         (json!("failed"), json!("interrupted"))
     };
     assert_eq!((answer["state"].clone(), answer["error_code"].clone()), expected);
+    // The model was asked, and will be paid: the call is booked as it was reserved, as soon as its turn is known to be dead.
+    let total = server.get("/api/usage").await["total"].clone();
+    let estimated = if engine() == "postgres" { 0 } else { 1 };
+    assert_eq!(total["estimated_calls"], estimated, "{total}");
 }

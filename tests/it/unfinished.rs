@@ -93,7 +93,15 @@ async fn an_answer_in_writing_for_longer_than_any_turn_is_marked_as_interrupted(
         (&json!("failed"), &json!("interrupted"))
     );
 
-    // The turn lives after all: what it says in the end stands.
+    // Its call has begun, so it is booked, as it was reserved.
+    service.clock.advance(TimeDelta::minutes(10));
+    upkeep(&service).await;
+    let booked = acme.get("/api/usage").await.expect(200).json()["total"].clone();
+    assert_eq!(booked["estimated_calls"], 1, "{booked}");
+    assert!(booked["prompt_tokens"].as_i64() > Some(0), "{booked}");
+    assert!(booked["completion_tokens"].as_i64() > Some(0), "{booked}");
+
+    // The turn lives after all: what it says in the end stands, and is not booked again.
     drop(response);
     until("the turn has ended", async || {
         acme.last_answer().await["state"] == "incomplete"
@@ -104,6 +112,8 @@ async fn an_answer_in_writing_for_longer_than_any_turn_is_marked_as_interrupted(
         (&answer["content"], &answer["error_code"]),
         (&json!("You have 30 days [1] and"), &Value::Null)
     );
+    let total = acme.get("/api/usage").await.expect(200).json()["total"].clone();
+    assert_eq!(total, booked);
 }
 
 #[tokio::test]

@@ -91,9 +91,26 @@ pub enum EmbedError {
     /// The answer is no set of vectors of this model: store nothing of it.
     #[error("embedding model gave unusable vectors: {reason}")]
     BadVectors { reason: String },
+    /// One of several requests failed; others were answered and took `tokens`. What to do is what `cause` says.
+    #[error("embedding model answered only a part")]
+    Broken {
+        tokens: u64,
+        /// As in [`Embeddings`].
+        reported: bool,
+        #[source]
+        cause: Box<Self>,
+    },
 }
 
 impl EmbedError {
+    /// Tokens that were consumed all the same, and whether the provider said so.
+    pub fn spent(&self) -> (u64, bool) {
+        match self {
+            Self::Broken { tokens, reported, .. } => (*tokens, *reported),
+            Self::Unavailable { .. } | Self::Refused { .. } | Self::BadVectors { .. } => (0, false),
+        }
+    }
+
     fn unavailable(source: impl Into<BoxError>) -> Self {
         Self::Unavailable {
             retry_after: None,

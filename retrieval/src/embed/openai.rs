@@ -1,10 +1,12 @@
 //! Any server that speaks OpenAI's embeddings API (`POST {base_url}/embeddings`), or the one of Hugging Face's Text Embeddings
 //! Inference (`POST {base_url}/embed`).
 
+use std::future::ready;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -189,23 +191,20 @@ impl OpenAiEmbedder {
         };
         let batches = into_batches(&texts, batch_size);
         let deadline = Instant::now() + self.options.timeout;
-        // Dropping the stream, by an error or with the caller, ends the requests under way.
-        let done: Vec<Embeddings> = stream::iter(batches)
-            .map(|batch| self.embed_batch(&texts[batch], deadline))
+        let has_failed = AtomicBool::new(false);
+        // After a failure no further request begins. Those under way are waited for, since they are paid for; dropping
+        // the stream, with the caller, ends them.
+        let done: Vec<Result<Embeddings, EmbedError>> = stream::iter(batches)
+            .take_while(|_| ready(!has_failed.load(Ordering::Relaxed)))
+            .map(|batch| async {
+                let answered = self.embed_batch(&texts[batch], deadline).await;
+                has_failed.fetch_or(answered.is_err(), Ordering::Relaxed);
+                answered
+            })
             .buffered(REQUESTS_AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut all = Embeddings {
-            vectors: Vec::with_capacity(texts.len()),
-            tokens: 0,
-            reported: !done.is_empty(),
-        };
-        for part in done {
-            all.vectors.extend(part.vectors);
-            all.tokens += part.tokens;
-            all.reported &= part.reported;
-        }
-        Ok(all)
+            .collect()
+            .await;
+        joined(done)
     }
 
     /// Tries until it succeeds, it is pointless or the time is up.
@@ -301,6 +300,37 @@ impl OpenAiEmbedder {
             tokens: reported.unwrap_or_else(counted),
             reported: reported.is_some(),
         })
+    }
+}
+
+/// The answers as one, or the first failure and what the others took.
+fn joined(parts: Vec<Result<Embeddings, EmbedError>>) -> Result<Embeddings, EmbedError> {
+    let mut all = Embeddings {
+        vectors: Vec::new(),
+        tokens: 0,
+        reported: !parts.is_empty(),
+    };
+    let mut failure = None;
+    for part in parts {
+        match part {
+            Ok(part) => {
+                all.vectors.extend(part.vectors);
+                all.tokens += part.tokens;
+                all.reported &= part.reported;
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match failure {
+        None => Ok(all),
+        Some(error) if all.tokens == 0 => Err(error),
+        Some(error) => Err(EmbedError::Broken {
+            tokens: all.tokens,
+            reported: all.reported,
+            cause: Box::new(error),
+        }),
     }
 }
 
@@ -452,39 +482,4 @@ fn into_batches(texts: &[String], batch_size: usize) -> Vec<Range<usize>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_respect_count_and_tokens() {
-        let short: Vec<String> = vec!["word".to_owned(); 10];
-        assert_eq!(into_batches(&short, 4), [0..4, 4..8, 8..10]);
-        let long: Vec<String> = vec!["word ".repeat(REQUEST_TOKENS / 2); 3];
-        assert_eq!(into_batches(&long, 100), [0..2, 2..3]);
-        assert!(into_batches(&[], 4).is_empty());
-        assert_eq!(into_batches(&short[..2], 0), [0..1, 1..2]);
-    }
-
-    #[test]
-    fn pauses_double_and_are_spread() {
-        assert_eq!(backoff(1, 0.0), FIRST_BACKOFF / 2);
-        assert_eq!(backoff(2, 0.0), FIRST_BACKOFF);
-        assert!(backoff(1, 0.999) <= FIRST_BACKOFF);
-    }
-
-    #[test]
-    fn a_key_is_never_shown() {
-        let options = OpenAiEmbedderOptions {
-            protocol: Protocol::OpenAi,
-            base_url: "http://localhost/v1".parse().expect("an address"),
-            api_key: Some("sk-secret".to_owned()),
-            model: "m".to_owned(),
-            dimension: 3,
-            batch_size: 8,
-            timeout: Duration::from_secs(1),
-            max_tokens: 100,
-        };
-
-        assert!(!format!("{options:?}").contains("secret"));
-    }
-}
+mod tests;

@@ -1,18 +1,18 @@
 //! Vectors for chunks, bought within the budget, booked, and stored in the index.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use retrieval::embed::{Embedder, Embeddings, estimate_tokens};
+use retrieval::embed::{Embedder, estimate_tokens};
 use retrieval::index::{Facets, Point};
 
 use super::Work;
 use super::store;
 use crate::app::App;
 use crate::error::Result;
-use crate::id::{ChatbotId, SyncRunId, TenantId, UsageEventId};
+use crate::id::{ChatbotId, SyncRunId, TenantId};
 use crate::knowledge::cut::{CutChunk, as_i64};
 use crate::knowledge::search::{embed_error, index_error};
-use crate::usage::{self, Spend, UsageEvent, UsageKind};
+use crate::usage::{self, UsageEvent};
 
 /// Chunks that are embedded and stored in the index at once.
 pub(super) const EMBEDDED_AT_ONCE: usize = 256;
@@ -70,21 +70,29 @@ async fn embed(
     group: &[&CutChunk],
 ) -> Result<Vec<Vec<f32>>> {
     let estimate: i64 = group.iter().map(|chunk| estimate_of(chunk)).sum();
-    let spend = Spend {
-        tokens: if app.embeds_remotely() { estimate } else { 0 },
-        micro_usd: app
-            .prices
-            .embedding_cost_micro_usd(embedder.model_id(), estimate.unsigned_abs()),
-    };
+    let holders = (payer.tenant_id, payer.chatbot_id);
+    let mut expected = UsageEvent::embedding(
+        app,
+        holders,
+        CHANNEL,
+        estimate.unsigned_abs(),
+        false,
+        Duration::ZERO,
+    );
+    expected.estimated = true;
     let mut write = app.db.write(payer.tenant_id).await?;
     let limits = usage::load_limits(&mut write, payer.tenant_id, payer.chatbot_id).await?;
     usage::check_embedding_priced(app, &limits)?;
     let reservation = usage::reserve(
         &mut write,
         &limits,
-        payer.tenant_id,
-        payer.chatbot_id,
-        spend,
+        holders,
+        expected.spend(),
+        if app.embeds_remotely() {
+            vec![expected]
+        } else {
+            Vec::new()
+        },
         app.clock.now(),
     )
     .await?;
@@ -92,65 +100,36 @@ async fn embed(
 
     let started = Instant::now();
     let texts = group.iter().map(|chunk| chunk.embedding_text.clone()).collect();
-    let embeddings = match embedder.embed_documents(texts).await {
-        Ok(embeddings) => embeddings,
-        Err(error) => {
-            if let Some(reservation) = reservation {
-                usage::release(&app.db, reservation).await?;
-            }
-            return Err(embed_error(error));
-        }
+    let answered = embedder.embed_documents(texts).await;
+    // Some requests of a bulk may have been answered before one failed: they are paid for as well.
+    let (tokens, reported) = match &answered {
+        Ok(embeddings) => (embeddings.tokens, embeddings.reported),
+        Err(error) => error.spent(),
     };
-    let event = event_of(app, embedder, payer, &embeddings, started);
+    let event = UsageEvent::embedding(app, holders, CHANNEL, tokens, reported, started.elapsed());
+    let events: &[UsageEvent] = if answered.is_ok() || tokens > 0 {
+        &[event]
+    } else {
+        &[]
+    };
     let mut write = app.db.write(payer.tenant_id).await?;
     usage::settle(
         &mut write,
         payer.tenant_id,
         payer.chatbot_id,
         reservation,
-        &[event],
+        events,
         app.clock.now(),
     )
     .await?;
-    if let Some(run_id) = payer.run_id {
+    if let Some(run_id) = payer.run_id.filter(|_| !events.is_empty()) {
         store::count_embedding_call(&mut write, payer.tenant_id, run_id).await?;
     }
     write.commit().await?;
-    Ok(embeddings.vectors)
+    answered.map(|embeddings| embeddings.vectors).map_err(embed_error)
 }
 
 fn estimate_of(chunk: &CutChunk) -> i64 {
     let heading = chunk.row.heading.as_deref().map_or(0, estimate_tokens);
     chunk.row.token_count + as_i64(heading)
-}
-
-fn event_of(
-    app: &App,
-    embedder: &dyn Embedder,
-    payer: Payer,
-    embeddings: &Embeddings,
-    started: Instant,
-) -> UsageEvent {
-    let model = embedder.model_id().to_owned();
-    UsageEvent {
-        id: UsageEventId::new(),
-        tenant_id: payer.tenant_id,
-        chatbot_id: Some(payer.chatbot_id),
-        conversation_id: None,
-        message_id: None,
-        channel: CHANNEL.to_owned(),
-        kind: UsageKind::Embedding,
-        cost_micro_usd: app.prices.embedding_cost_micro_usd(&model, embeddings.tokens),
-        model,
-        prompt_tokens: 0,
-        completion_tokens: 0,
-        cached_tokens: 0,
-        embedding_tokens: i64::try_from(embeddings.tokens).unwrap_or(i64::MAX),
-        audio_seconds: 0,
-        local: !app.embeds_remotely(),
-        price_book_version: app.prices.version().to_owned(),
-        reported: embeddings.reported,
-        latency_ms: i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX),
-        created_at: app.clock.now(),
-    }
 }

@@ -10,8 +10,8 @@ use ingest::{Account, ExtractError, Heard};
 use super::embedding::{CHANNEL, Payer};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::UsageEventId;
-use crate::usage::{self, Hold, Spend, TOKENS_PER_AUDIO_SECOND, UsageEvent, UsageKind};
+use crate::id::{ChatbotId, TenantId};
+use crate::usage::{self, Hold, UsageEvent, UsageKind};
 
 /// Pays for the recordings of one document.
 pub(super) struct Purse<'a> {
@@ -40,69 +40,53 @@ impl<'a> Purse<'a> {
     }
 
     async fn hold(&self, model: &str, seconds: u64) -> Result<()> {
-        let Payer {
-            tenant_id,
-            chatbot_id,
-            ..
-        } = self.payer;
+        let holders = self.holders();
         let limits = {
-            let mut conn = self.app.db.read(tenant_id).await?;
-            usage::load_limits(&mut conn, tenant_id, chatbot_id).await?
+            let mut conn = self.app.db.read(holders.0).await?;
+            usage::load_limits(&mut conn, holders.0, holders.1).await?
         };
         usage::check_priced(self.app, &limits, model)?;
-        let most = Spend {
-            tokens: as_i64(seconds).saturating_mul(TOKENS_PER_AUDIO_SECOND),
-            micro_usd: self.app.prices.transcription_cost_micro_usd(model, seconds, None),
-        };
-        let hold = usage::hold(self.app, &limits, tenant_id, chatbot_id, most).await?;
+        let mut call = UsageEvent::of(self.app, holders, CHANNEL, UsageKind::Transcription, model);
+        call.audio_seconds = as_i64(seconds);
+        call.cost_micro_usd = self.app.prices.transcription_cost_micro_usd(model, seconds, None);
+        let hold = usage::hold(self.app, &limits, holders, call).await?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((hold, Instant::now()));
         Ok(())
     }
 
     async fn book(&self, model: &str, heard: Option<Heard>) -> Result<()> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // What is not settled is given back when it is dropped.
-        let (Some((mut hold, began)), Some(heard)) = (held, heard) else {
+        let Some((mut hold, began)) = held else {
             return Ok(());
         };
-        let event = self.event_of(model, heard, began);
-        let mut write = self.app.db.write(self.payer.tenant_id).await?;
-        usage::settle(
-            &mut write,
-            self.payer.tenant_id,
-            self.payer.chatbot_id,
-            hold.take(),
-            &[event],
-            self.app.clock.now(),
-        )
-        .await?;
+        // A recording that the server did not take has no line, and what was held for it is free again.
+        let events: Vec<UsageEvent> = heard
+            .map(|heard| self.event_of(model, heard, began))
+            .into_iter()
+            .collect();
+        let (tenant_id, chatbot_id) = self.holders();
+        let mut write = self.app.db.write(tenant_id).await?;
+        let now = self.app.clock.now();
+        usage::settle(&mut write, tenant_id, chatbot_id, hold.take(), &events, now).await?;
         write.commit().await
     }
 
     fn event_of(&self, model: &str, heard: Heard, began: Instant) -> UsageEvent {
-        let prices = &self.app.prices;
         let (read, written) = heard.tokens.unwrap_or_default();
+        let prices = &self.app.prices;
         UsageEvent {
-            id: UsageEventId::new(),
-            tenant_id: self.payer.tenant_id,
-            chatbot_id: Some(self.payer.chatbot_id),
-            conversation_id: None,
-            message_id: None,
-            channel: CHANNEL.to_owned(),
-            kind: UsageKind::Transcription,
-            model: model.to_owned(),
             prompt_tokens: as_i64(read),
             completion_tokens: as_i64(written),
-            cached_tokens: 0,
-            embedding_tokens: 0,
             audio_seconds: as_i64(heard.seconds),
             cost_micro_usd: prices.transcription_cost_micro_usd(model, heard.seconds, heard.tokens),
-            price_book_version: prices.version().to_owned(),
-            local: false,
             reported: heard.reported,
             latency_ms: i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX),
-            created_at: self.app.clock.now(),
+            ..UsageEvent::of(self.app, self.holders(), CHANNEL, UsageKind::Transcription, model)
         }
+    }
+
+    fn holders(&self) -> (TenantId, ChatbotId) {
+        (self.payer.tenant_id, self.payer.chatbot_id)
     }
 
     fn keep(&self, outcome: Result<()>) -> Result<(), ExtractError> {

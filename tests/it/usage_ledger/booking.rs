@@ -69,7 +69,7 @@ async fn what_a_dead_turn_held_is_free_again_after_a_while() {
             .expect("there is a limit");
 
         assert_eq!(
-            usage::release_expired_before(&desk.db, now() + TimeDelta::minutes(5))
+            usage::book_lapsed_before(&desk.db, now() + TimeDelta::minutes(5))
                 .await
                 .expect("it runs"),
             0
@@ -79,7 +79,7 @@ async fn what_a_dead_turn_held_is_free_again_after_a_while() {
             "a running turn keeps what it holds"
         );
         assert_eq!(
-            usage::release_expired_before(&desk.db, now() + TimeDelta::hours(1))
+            usage::book_lapsed_before(&desk.db, now() + TimeDelta::hours(1))
                 .await
                 .expect("it runs"),
             1
@@ -100,6 +100,93 @@ async fn what_a_dead_turn_held_is_free_again_after_a_while() {
             },
             "it was not dead: what it used counts"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_turn_died_is_booked_once_as_it_was_reserved() {
+    for database in databases().await {
+        for limits in [Limits::default(), token_limits(Some(1_000), None)] {
+            let desk = Desk::open(&database.db).await;
+            let dead = desk
+                .begin_call(&limits, spend(100, 7), now())
+                .await
+                .expect("it fits");
+            let lapse = async |minutes: i64| {
+                usage::book_lapsed_before(&desk.db, now() + TimeDelta::minutes(minutes))
+                    .await
+                    .expect("it runs")
+            };
+
+            assert_eq!(lapse(14).await, 0, "a turn may live as long");
+            let (one, other) = tokio::join!(lapse(16), lapse(16));
+
+            assert_eq!(one + other, 1, "{}", database.engine);
+            let booked = Balance {
+                used: spend(100, 7),
+                reserved: spend(0, 0),
+            };
+            assert_eq!(
+                desk.balances(now()).await,
+                (booked, booked),
+                "{}",
+                database.engine
+            );
+            let all = Filter::new(None, None, None).expect("everything");
+            let total = desk.report(&all, GroupBy::Day).await.total;
+            assert_eq!(
+                (
+                    total.calls,
+                    total.estimated_calls,
+                    total.prompt_tokens,
+                    total.cost_micro_usd
+                ),
+                (1, 1, 100, 7)
+            );
+
+            let late = now() + TimeDelta::minutes(17);
+            desk.settle(Some(dead), &[desk.event(70, 5)], late).await;
+            assert_eq!(
+                desk.balances(now()).await.0,
+                booked,
+                "{}: it was not dead, and its call is in the books",
+                database.engine
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_ends_in_time_is_booked_as_it_was_and_leaves_nothing_that_lapses() {
+    for database in databases().await {
+        for limits in [Limits::default(), token_limits(Some(1_000), None)] {
+            let desk = Desk::open(&database.db).await;
+            let (whole, refused) = (
+                desk.begin_call(&limits, spend(100, 7), now()).await,
+                desk.begin_call(&limits, spend(50, 3), now()).await,
+            );
+
+            let in_time = now() + TimeDelta::minutes(3);
+            desk.settle(whole.ok(), &[desk.event(60, 4)], in_time).await;
+            desk.settle(refused.ok(), &[], in_time).await;
+            let lapsed = usage::book_lapsed_before(&desk.db, now() + TimeDelta::hours(1))
+                .await
+                .expect("it runs");
+
+            assert_eq!(lapsed, 0, "{}", database.engine);
+            assert_eq!(
+                desk.balances(now()).await.0,
+                Balance {
+                    used: spend(60, 4),
+                    reserved: spend(0, 0)
+                },
+                "{}",
+                database.engine
+            );
+            let all = Filter::new(None, None, None).expect("everything");
+            let total = desk.report(&all, GroupBy::Day).await.total;
+            assert_eq!((total.calls, total.estimated_calls), (1, 0));
+        }
     }
 }
 

@@ -81,9 +81,31 @@ impl Desk {
     ) -> Result<Option<Reservation>, Error> {
         let mut write = self.db.write(self.tenant_id).await?;
         let reservation =
-            usage::reserve(&mut write, limits, self.tenant_id, self.chatbot_id, estimate, now).await?;
+            usage::reserve(&mut write, limits, self.holders(), estimate, Vec::new(), now).await?;
         write.commit().await?;
         Ok(reservation)
+    }
+
+    /// Reserves for a call that begins, and that may take all of it.
+    pub(super) async fn begin_call(
+        &self,
+        limits: &Limits,
+        estimate: Spend,
+        now: DateTime<Utc>,
+    ) -> Result<Reservation, Error> {
+        let call = UsageEvent {
+            estimated: true,
+            ..self.event(estimate.tokens, estimate.micro_usd)
+        };
+        let mut write = self.db.write(self.tenant_id).await?;
+        let reservation =
+            usage::reserve(&mut write, limits, self.holders(), estimate, vec![call], now).await?;
+        write.commit().await?;
+        Ok(reservation.expect("there is a call"))
+    }
+
+    fn holders(&self) -> (TenantId, ChatbotId) {
+        (self.tenant_id, self.chatbot_id)
     }
 
     pub(super) async fn settle(
@@ -136,6 +158,7 @@ impl Desk {
             price_book_version: "1".to_owned(),
             local: false,
             reported: true,
+            estimated: false,
             latency_ms: 12,
             created_at: now(),
         }

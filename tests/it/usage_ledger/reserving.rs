@@ -115,9 +115,9 @@ async fn a_refused_reservation_leaves_nothing_held_even_when_its_transaction_goe
         let refused = usage::reserve(
             &mut write,
             &token_limits(Some(1_000), Some(100)),
-            desk.tenant_id,
-            desk.chatbot_id,
+            (desk.tenant_id, desk.chatbot_id),
             spend(20, 0),
+            Vec::new(),
             now(),
         )
         .await;

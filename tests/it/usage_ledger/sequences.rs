@@ -32,7 +32,7 @@ enum Step {
     Release {
         held: usize,
     },
-    /// The turn dies; upkeep comes when what it held has lapsed.
+    /// All turns die; upkeep comes when what they held has lapsed, and books it.
     Expire,
 }
 
@@ -117,10 +117,10 @@ async fn take(
         Step::Reserve { desk, wish } => {
             let taken = account.of(None);
             let fits = taken.used.tokens + taken.reserved.tokens + wish.tokens <= LIMIT;
-            match desks[*desk].reserve(limits, *wish, *time).await {
+            match desks[*desk].begin_call(limits, *wish, *time).await {
                 Ok(held) => {
                     assert!(fits, "{wish:?} was reserved beside {taken:?}");
-                    account.held.push((*desk, held.expect("there is a limit")));
+                    account.held.push((*desk, held));
                 }
                 Err(error) => {
                     assert!(!fits, "{wish:?} was refused beside {taken:?}");
@@ -143,7 +143,6 @@ async fn take(
             };
             let event = desks[desk].event(cost.tokens, cost.micro_usd);
             desks[desk].settle(Some(reservation), &[event], *time).await;
-            account.used[desk] = account.used[desk].plus(*cost);
         }
         Step::Release { held } if !account.held.is_empty() => {
             let (desk, reservation) = account.held.swap_remove(held % account.held.len());
@@ -157,9 +156,12 @@ async fn take(
         Step::Expire => {
             // So small a part of the month that none ends.
             *time += TimeDelta::hours(1);
-            usage::release_expired_before(&desks[0].db, *time)
+            usage::book_lapsed_before(&desks[0].db, *time)
                 .await
                 .expect("the upkeep works");
+            for (desk, dead) in &account.held {
+                account.used[*desk] = account.used[*desk].plus(spend(dead.tokens, dead.micro_usd));
+            }
             account.done.append(&mut account.held);
         }
         Step::Settle { .. } | Step::Release { .. } => {}
