@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::given::Said;
+use super::sse::AnswerEvent;
 use super::turn::{RunningTurn, Thread, TurnRequest};
 use super::{Answer, Citation, Conversation, Message, TurnUsage, sse, turn};
 use crate::app::App;
@@ -46,7 +47,8 @@ struct MessageRequest {
     chatbot_id: ChatbotId,
     /// None begins a conversation.
     conversation_id: Option<ConversationId>,
-    /// The question.
+    /// The question. How long it may be is a setting of the installation.
+    #[schema(min_length = 1)]
     message: String,
     /// True: server-sent events. `Accept: text/event-stream` asks for the same.
     stream: Option<bool>,
@@ -57,6 +59,7 @@ struct MessageRequest {
 struct InlineRequest {
     chatbot_id: ChatbotId,
     /// Earlier messages and, last, the question.
+    #[schema(min_items = 1, max_items = 100)]
     messages: Vec<InlineMessage>,
     /// True: server-sent events. `Accept: text/event-stream` asks for the same.
     stream: Option<bool>,
@@ -81,7 +84,7 @@ enum InlineRole {
 /// `message.end` (the whole JSON), or `error` (a problem).
 #[utoipa::path(post, path = "/api/chat/message", tag = "chat", request_body = MessageRequest,
     responses(
-        (status = 200, body = Answer, content_type = "application/json"),
+        (status = 200, description = "The answer, whole or event by event", content((Answer = "application/json"), (AnswerEvent = "text/event-stream"))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
@@ -105,7 +108,7 @@ async fn send_message(
 /// `/api/chat/message`, with null ids.
 #[utoipa::path(post, path = "/api/chat/inline", tag = "chat", request_body = InlineRequest,
     responses(
-        (status = 200, body = Answer, content_type = "application/json"),
+        (status = 200, description = "The answer, whole or event by event", content((Answer = "application/json"), (AnswerEvent = "text/event-stream"))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
@@ -237,13 +240,13 @@ async fn answer(
 #[into_params(parameter_in = Query)]
 struct ConversationQuery {
     /// Only this chatbot's conversations.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = "uuid")]
     chatbot_id: Option<ChatbotId>,
     /// Items on the page, 1 to 100; 50 unless given.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = "uuid")]
     cursor: Option<String>,
 }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
-use super::turn::{RunningTurn, TurnEvent};
+use super::turn::{Opening, RunningTurn, TurnEvent};
+use super::{Answer, Citation};
 use crate::app::App;
 use crate::error::Error;
 use crate::http::access::{self, Holder};
@@ -33,9 +34,7 @@ pub(super) fn respond(
     has_failed: Arc<AtomicBool>,
 ) -> Response {
     let mut first = Vec::with_capacity(128);
-    let opening =
-        json!({ "conversation_id": turn.opening.conversation_id, "message_id": turn.opening.message_id });
-    write_event(&mut first, "message.start", &opening);
+    write_event(&mut first, "message.start", &turn.opening);
     let state = State {
         turn,
         waiting: Vec::with_capacity(WRITTEN_AT_ONCE),
@@ -111,14 +110,39 @@ impl State {
     }
 }
 
-#[derive(Serialize)]
-struct Delta<'a> {
-    text: &'a str,
+/// One event of a stream: its name stands behind `event:`, its JSON behind `data:`.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "event", content = "data")]
+#[expect(
+    dead_code,
+    reason = "describes the stream, whose events are written as they come"
+)]
+pub(super) enum AnswerEvent {
+    /// The first.
+    #[serde(rename = "message.start")]
+    Start(Opening),
+    #[serde(rename = "delta")]
+    Delta(Delta),
+    #[serde(rename = "citation")]
+    Citation(Citation),
+    /// The last one of an answer that is whole.
+    #[serde(rename = "message.end")]
+    End(Answer),
+    /// The last one of any other.
+    #[serde(rename = "error")]
+    Error(Problem),
+}
+
+/// The next words of the answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnswerDelta)]
+pub(super) struct Delta {
+    text: String,
 }
 
 fn encode(frame: &mut Vec<u8>, event: TurnEvent, request_id: &str) {
     match event {
-        TurnEvent::Delta(text) => write_event(frame, "delta", &Delta { text: &text }),
+        TurnEvent::Delta(text) => write_event(frame, "delta", &Delta { text }),
         TurnEvent::Citation(citation) => write_event(frame, "citation", &citation),
         TurnEvent::End(answer) => write_event(frame, "message.end", &answer),
         TurnEvent::Failed(error) => {

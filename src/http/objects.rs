@@ -1,5 +1,8 @@
 //! A deserializer for which an object is an object. Serde would read a list too, as the fields in their order: nobody
 //! documented that, and it passes by the names that unknown fields are told by.
+//!
+//! Serde reads an enum with its tag inside, or without one, from a buffer of its own, where this sees nothing. No request
+//! has one: `tests/it/openapi.rs` looks for their shape in the document.
 
 use std::fmt;
 

@@ -6,7 +6,7 @@ use axum::middleware;
 use axum::routing::get;
 use http::StatusCode;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr};
 use utoipa_axum::router::OpenApiRouter;
@@ -15,6 +15,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::problem::Problem;
 use super::{cors, envelope, health, idempotency};
 use crate::app::App;
+use crate::config::{self, Config};
 use crate::{chat, chatbots, integrations, jobs, knowledge, tenancy, usage};
 
 fn api() -> OpenApiRouter<App> {
@@ -57,9 +58,29 @@ fn describe() -> OpenApi {
 
 /// The OpenAPI document of all routes.
 pub fn openapi() -> OpenApi {
-    let mut document = api().split_for_parts().1;
+    let defaults = Config::load(None, [], &[]).expect("the defaults are a configuration");
+    completed(api().split_for_parts().1, &defaults.chat)
+}
+
+/// What the routes' own descriptions leave out: what lies around all of them, and what is configured.
+fn completed(mut document: OpenApi, chat: &config::Chat) -> OpenApi {
     name_idempotency_key(&mut document);
+    bound_questions(&mut document, chat.message_limit_chars);
     document
+}
+
+/// How long a question may be.
+fn bound_questions(document: &mut OpenApi, most_chars: usize) {
+    let Some(components) = &mut document.components else {
+        return;
+    };
+    for (schema, field) in [("MessageRequest", "message"), ("SearchRequest", "query")] {
+        if let Some(RefOr::T(Schema::Object(request))) = components.schemas.get_mut(schema)
+            && let Some(RefOr::T(Schema::Object(text))) = request.properties.get_mut(field)
+        {
+            text.max_length = Some(most_chars);
+        }
+    }
 }
 
 /// The header that a layer around all routes takes, named where it has an effect.
@@ -91,9 +112,9 @@ fn name_idempotency_key(document: &mut OpenApi) {
 
 /// The whole service.
 pub fn router(app: App) -> Router {
-    let (routes, mut openapi) = api().split_for_parts();
-    name_idempotency_key(&mut openapi);
-    let document = serde_json::to_value(&openapi).unwrap_or_default();
+    let (routes, document) = api().split_for_parts();
+    let document = completed(document, &app.config.chat);
+    let document = serde_json::to_value(&document).unwrap_or_default();
     routes
         .route("/metrics", get(metrics))
         .merge(SwaggerUi::new("/docs").external_url_unchecked("/api/openapi.json", document))

@@ -4,8 +4,8 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use crate::harness::app::{Reply, TestApp, TestOptions};
-use crate::harness::operations::{Call, CallBody, Ids, Operation, operations};
+use crate::harness::app::{Reply, Tenant, TestApp, TestOptions};
+use crate::harness::operations::{Call, CallBody, Ids, Kind, Operation, operations};
 
 /// What a JSON operation answers to this body, sent by someone who may do everything.
 async fn send_raw(
@@ -113,6 +113,84 @@ async fn every_json_operation_refuses_what_does_not_fit_before_it_does_anything(
         }
     }
     assert!(owner.is_let_in().await, "a refused request was carried out");
+}
+
+/// Values of a field just past what its schema allows.
+fn past_bounds(schema: &Value) -> Vec<Value> {
+    let mut past = Vec::new();
+    if let Some(most) = schema["maxLength"].as_u64() {
+        past.push(json!(
+            "a".repeat(usize::try_from(most).expect("a small number") + 1)
+        ));
+    }
+    if schema["minLength"].as_u64() > Some(0) {
+        past.push(json!(""));
+    }
+    if let Some(most) = schema["maxItems"].as_u64() {
+        let items: Vec<String> = (0..=most).map(|n| format!("https://{n}.example")).collect();
+        past.push(json!(items));
+    }
+    // Whole numbers may be sent for fractions as well.
+    let bound = |name: &str| schema[name].as_f64().map(|bound| bound as i64);
+    past.extend(bound("maximum").map(|most| json!(most + 1)));
+    past.extend(bound("minimum").map(|least| json!(least - 1)));
+    past
+}
+
+#[tokio::test]
+async fn what_the_document_bounds_is_refused_past_its_bounds() {
+    let service = start().await;
+    let owner = service.sign_up("owner@example.com", "Engines").await;
+    let acme = Tenant {
+        service: &service,
+        id: serde_json::from_value(json!(owner.tenant_id)).expect("an id"),
+        key: owner.access_token.clone(),
+    };
+    let desk = acme.chatbot("Desk").await;
+    let document = desk.publish("a.md", "Tables are oiled twice a year.").await;
+    let chunk = desk.first_chunk(&document).await;
+    let path = format!("/api/chatbots/{}/sources", desk.id);
+    let push = json!({ "kind": "push", "name": "Ours" });
+    let source = acme.post(&path, push).await.expect(202).id();
+    let ids = Ids::random()
+        .with(Kind::Chatbot, &desk.id)
+        .with(Kind::Document, &document)
+        .with(Kind::Chunk, &chunk)
+        .with(Kind::Source, &source);
+    let described = serde_json::to_value(frontdesk::http::router::openapi()).expect("the document is JSON");
+    let mut tried = 0;
+    for operation in operations() {
+        let call = operation.call(&ids);
+        let method = operation.method.as_str().to_lowercase();
+        let body = &described["paths"][&operation.path][&method]["requestBody"]["content"];
+        let reference = body["application/json"]["schema"]["$ref"]
+            .as_str()
+            .unwrap_or("#/absent");
+        let properties = described.pointer(&format!("{}/properties", &reference[1..]));
+        let (CallBody::Json(example), Some(properties)) = (&call.body, properties.and_then(Value::as_object))
+        else {
+            continue;
+        };
+        for (field, schema) in properties {
+            for value in past_bounds(schema) {
+                let mut body = example.clone();
+                body[field] = value;
+                let sent = body.to_string().into_bytes();
+                let json = Some("application/json");
+                let reply = send_raw(&service, &acme.key, &call, json, sent).await;
+                assert!(
+                    [400, 413, 422].contains(&reply.status.as_u16()),
+                    "{} takes {field} of {:.60}: {} {}",
+                    operation.name(),
+                    body[field],
+                    reply.status,
+                    reply.text
+                );
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 30, "only {tried} bounds were tried");
 }
 
 #[tokio::test]

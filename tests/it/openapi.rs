@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::app::{Reply, TestApp, TestOptions};
+use crate::harness::app::{Reply as Answered, TestApp, TestOptions};
+use crate::harness::openai::{Reply, Script};
 use crate::harness::operations::{Ids, Kind, Need, operations};
 use crate::harness::stored::exclude_page;
 
@@ -173,7 +174,7 @@ fn merged(document: &Value, schema: &Value) -> Value {
 }
 
 /// Fails the test unless the document describes this answer.
-fn assert_described(document: &Value, path: &str, method: &Method, reply: &Reply) {
+fn assert_described(document: &Value, path: &str, method: &Method, reply: &Answered) {
     let place = format!("{method} {path} with {}", reply.status);
     let responses = &document["paths"][path][method.as_str().to_lowercase()]["responses"];
     let status = reply.status.as_u16().to_string();
@@ -290,6 +291,84 @@ async fn what_operations_answer_is_what_the_document_says() {
     }
 
     assert!(succeeded >= 30, "only {succeeded} operations succeeded");
+}
+
+#[tokio::test]
+async fn a_streamed_answer_is_what_the_document_says() {
+    let (service, model) = TestApp::with_model().await;
+    let document = document();
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish(
+        "returns.md",
+        "# Returns\n\nGoods may be returned within 30 days.\n",
+    )
+    .await;
+    let schema = |path: &str| {
+        let answers = &document["paths"][path]["post"]["responses"]["200"]["content"];
+        assert_eq!(
+            answers["application/json"]["schema"]["$ref"],
+            "#/components/schemas/Answer"
+        );
+        answers["text/event-stream"]["schema"].clone()
+    };
+    let event = schema("/api/chat/message");
+    assert_eq!(event, schema("/api/chat/inline"));
+    model.push(Script::Reply(Reply::new("Within 30 days [1].")));
+    model.push(Script::quota_exhausted());
+
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        for sent in desk.stream("Within how many days may goods be returned?").await {
+            let mut found = Vec::new();
+            let sent = json!({ "event": sent.name, "data": sent.data });
+            misfits(&document, &event, &sent, "", &mut found);
+            assert!(found.is_empty(), "{sent}: {found:#?}");
+            names.push(sent["event"].as_str().expect("a name").to_owned());
+        }
+    }
+
+    for name in ["message.start", "delta", "citation", "message.end", "error"] {
+        assert!(names.iter().any(|seen| seen == name), "no {name} in {names:?}");
+    }
+}
+
+#[test]
+fn no_request_has_an_enum_whose_variants_are_told_apart_inside_or_by_their_shape() {
+    let document = document();
+    for operation in document["paths"]
+        .as_object()
+        .expect("paths")
+        .values()
+        .flat_map(|item| item.as_object().expect("methods").values())
+    {
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+        check_variants(&document, body);
+    }
+}
+
+/// Fails the test for a choice that serde would read from a buffer.
+fn check_variants(document: &Value, schema: &Value) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(reference.trim_start_matches('#'));
+        return check_variants(document, target.expect("the reference points somewhere"));
+    }
+    let choices: Vec<&Value> = schema["oneOf"].as_array().into_iter().flatten().collect();
+    let choices: Vec<&&Value> = choices.iter().filter(|choice| choice["type"] != "null").collect();
+    for choice in &choices {
+        let fields = choice["properties"].as_object().map_or(0, serde_json::Map::len);
+        assert!(
+            choices.len() == 1 || choice["type"] == "string" || fields == 1,
+            "a variant that is told apart inside or by its shape: {schema}"
+        );
+        check_variants(document, choice);
+    }
+    for (_, field) in schema["properties"].as_object().into_iter().flatten() {
+        check_variants(document, field);
+    }
+    if schema["items"].is_object() {
+        check_variants(document, &schema["items"]);
+    }
 }
 
 #[tokio::test]

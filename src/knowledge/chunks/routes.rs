@@ -145,8 +145,10 @@ async fn list_chunks(
 #[serde(deny_unknown_fields)]
 struct NewChunkRequest {
     /// 1 to 8,000 characters, and no more than the embedding model reads.
+    #[schema(min_length = 1, max_length = 8_000)]
     text: String,
     /// Shown above it, and found by; at most 200 characters.
+    #[schema(max_length = 200)]
     heading: Option<String>,
 }
 
@@ -172,6 +174,7 @@ async fn add_chunk(
 struct ChunkChangeRequest {
     /// The words that are found and cited from now on. 1 to 8,000 characters, and no more than the embedding model reads.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 8_000)]
     text: Option<String>,
     /// Off: in no answer from now on.
     #[serde(default, deserialize_with = "present")]
@@ -214,8 +217,11 @@ async fn delete_chunk(
 #[serde(deny_unknown_fields)]
 struct PreviewRequest {
     /// Plain text; or `html`, or `markdown`. Exactly one of them, of at most 500,000 characters.
+    #[schema(min_length = 1, max_length = 500_000)]
     text: Option<String>,
+    #[schema(min_length = 1, max_length = 500_000)]
     html: Option<String>,
+    #[schema(min_length = 1, max_length = 500_000)]
     markdown: Option<String>,
     /// 16 to 4,096; 220 unless given, and never more than the embedding model reads.
     max_tokens: Option<u32>,

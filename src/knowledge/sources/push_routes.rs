@@ -56,13 +56,13 @@ struct PutDocumentRequest {
 #[into_params(parameter_in = Query)]
 struct PutDocumentQuery {
     /// Told from the content unless given.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 500)]
     title: Option<String>,
     /// Where people find it; citations link there.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, max_length = 2_000)]
     url: Option<String>,
     /// For example `de` or `pt-BR`.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, max_length = 35)]
     language: Option<String>,
 }
 

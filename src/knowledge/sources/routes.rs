@@ -421,10 +421,10 @@ struct DocumentsQuery {
     #[param(value_type = Option<String>)]
     state: Option<String>,
     /// Items on the page, 1 to 100; 50 unless given.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = "uuid")]
     cursor: Option<String>,
 }
 

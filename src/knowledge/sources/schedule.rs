@@ -43,7 +43,7 @@ pub struct Schedule {
     pub every_minutes: Option<u32>,
     /// Minute, hour, day of the month (`L` is its last), month, day of the week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "0 3 * * *")]
+    #[schema(max_length = 100, example = "0 3 * * *")]
     pub cron: Option<String>,
     /// Whose clock `cron` goes by: a name of the IANA database; UTC unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
