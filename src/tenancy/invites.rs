@@ -166,6 +166,13 @@ pub async fn find_email(app: &App, token: &str) -> Result<Option<String>> {
 
 /// Accepts an invitation for `email`, as [`find_email`] found it: a new account gets `password`, an existing one must
 /// prove it. Whoever calls this has counted the attempt.
+///
+/// Both kinds of people send the same fields, and a refusal is the same for a wrong password as for a token that opens
+/// nothing. What remains told: whoever holds an open invitation, which is who made it and whom it was handed to, learns by
+/// a refusal that its address has an account, as whoever signs up with an address does. Without letters to the address
+/// nothing can keep that from them, for someone who chooses an account's password sees whether it was made. It is told
+/// slowly: an attempt counts against the caller's address and the account ([`crate::http::rate`]), wrong passwords spend
+/// the invitation, and who made it stands in the audit log. No invitation tells it without an attempt to accept it.
 pub async fn accept(
     app: &App,
     token: &str,

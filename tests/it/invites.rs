@@ -53,6 +53,37 @@ async fn admins_see_what_is_open_and_by_whom_and_withdraw_it() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_the_same_for_an_account_s_wrong_password_as_for_a_token_that_opens_nothing() {
+    let service = start().await;
+    let owner = service.sign_up("owner@example.com", "Engines").await;
+    service.sign_up("ada@example.com", "Her own").await;
+
+    let made: Vec<Value> =
+        futures::future::join_all(["ada@example.com", "new@example.com"].map(async |email| {
+            let body = json!({ "email": email, "role": "viewer" });
+            let mut invite = owner.post("/api/members", body).await.expect(201).json();
+            for own in ["id", "email", "token", "expires_at"] {
+                assert!(invite[own].is_string(), "{own} is missing in {invite}");
+                invite[own] = json!(null);
+            }
+            invite
+        }))
+        .await;
+    assert_eq!(made[0], made[1], "inviting tells who has an account");
+
+    let token = owner.invite("ada@example.com", "viewer").await;
+    let mut refusals = Vec::new();
+    for token in [token.as_str(), "fdi_unknown"] {
+        let reply = service.accept_invite(token, "not her password").await;
+        assert_eq!(reply.status, 401);
+        let mut told = reply.json();
+        told["request_id"] = json!(null);
+        refusals.push(told);
+    }
+    assert_eq!(refusals[0], refusals[1]);
+}
+
+#[tokio::test]
 async fn an_invitation_opens_nothing_once_its_maker_is_removed_or_may_less() {
     let service = start().await;
     let owner = service.sign_up("owner@example.com", "Engines").await;
