@@ -51,7 +51,9 @@ pub async fn notice_lost_index(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Queues all documents whose indexed version was made with another embedding model than the present one.
+/// Queues all documents whose indexed version was made with another embedding model than the present one. A document
+/// whose newer version failed is one of them: its old version is not found any more, and what failed it may be gone. One
+/// that fails again is tried at the next start.
 pub async fn queue_stale_documents(app: &App) -> Result<()> {
     let model = app.embedding_model().unwrap_or(NO_MODEL).to_owned();
     let mut total = 0;
@@ -60,8 +62,8 @@ pub async fn queue_stale_documents(app: &App) -> Result<()> {
         let stale: Vec<(TenantId, DocumentId, String)> = on!(write, c => sqlx::query_as(
             "update document
                 set state = 'queued'
-              where id in (select id from document where state = 'indexed' and embedding_model <> $1 limit $2)
-                and state = 'indexed'
+              where id in (select id from document where state in ('indexed', 'failed') and embedding_model <> $1 limit $2)
+                and state in ('indexed', 'failed')
              returning tenant_id, id, file_key",
         ).bind(&model).bind(QUEUED_AT_ONCE).fetch_all(c).await)?;
         if stale.is_empty() {

@@ -1,6 +1,7 @@
 //! The index is gone while the rows are there: it is filled again by itself, and the log says so.
 
-use crate::harness::app::{Chatbot, Tenant, TestApp};
+use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
+use crate::harness::embedders::WatchedEmbedder;
 
 #[tokio::test]
 async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_the_files() {
@@ -33,6 +34,52 @@ async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_the_files() {
         found[0]["text"]
             .as_str()
             .is_some_and(|text| text.contains("30 days")),
+        "{found:?}"
+    );
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_document_that_failed_while_its_old_version_answered_is_filled_in_again_too() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default()
+        .embedder(embedder.clone())
+        .set("jobs.max_attempts", 1)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let document = desk
+        .publish("returns.md", "Goods may be returned within 30 days.")
+        .await;
+    embedder.refuse(1);
+    desk.upload(&[("returns.md", b"Goods may be returned within 60 days.")])
+        .await
+        .expect(202);
+    service.drain_jobs().await;
+    assert_eq!(desk.document(&document).await["state"], "failed");
+    let (id, key, chatbot) = (acme.id, acme.key.clone(), desk.id.clone());
+
+    let service = service
+        .restart_after(|data| std::fs::remove_dir_all(data.join("index")).expect("removed"))
+        .await;
+    service.drain_jobs().await;
+
+    let acme = Tenant {
+        service: &service,
+        id,
+        key,
+    };
+    let desk = Chatbot {
+        tenant: &acme,
+        id: chatbot,
+    };
+    assert_eq!(desk.document(&document).await["state"], "indexed");
+    let found = desk.search("Within how many days may goods be returned?").await;
+    assert!(
+        found[0]["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("60 days")),
         "{found:?}"
     );
     acme.check_stores_agree().await;
