@@ -1,20 +1,39 @@
 //! Keys that another issuer publishes: which tokens they open, how they rotate, and what holds while the issuer is down.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::foreign_tokens::{assert_refused, changed, claims, me, options};
+use crate::harness::app::{Reply, Tenant, TestApp};
 use crate::harness::issuer::{Issuer, Signer, encode};
+
+/// A service that takes tokens which the issuer's published keys verify.
+async fn trusting(issuer: &Issuer, algorithm: &str) -> TestApp {
+    options()
+        .set("auth.jwt.algorithm", algorithm)
+        .set("auth.jwt.jwks_url", issuer.url())
+        .start()
+        .await
+}
+
+/// Claims of a token that outlives every move of the clock.
+fn lasting(service: &TestApp, tenant: &Tenant<'_>) -> Value {
+    changed(&claims(service, tenant), |claims| claims["exp"] = json!(i64::MAX))
+}
+
+fn assert_unavailable(reply: &Reply, why: &str) {
+    assert_eq!(
+        (reply.status.as_u16(), reply.code().as_str()),
+        (503, "issuer_unavailable"),
+        "{why}"
+    );
+}
 
 #[tokio::test]
 async fn tokens_signed_by_a_key_of_the_published_set_open_and_others_do_not() {
     for algorithm in ["RS256", "ES256"] {
         let signer = Signer::generate(algorithm, "one");
         let issuer = Issuer::start(&[&signer]).await;
-        let service = options()
-            .set("auth.jwt.algorithm", algorithm)
-            .set("auth.jwt.jwks_url", issuer.url())
-            .start()
-            .await;
+        let service = trusting(&issuer, algorithm).await;
         let acme = service.tenant("acme").await;
         let good = claims(&service, &acme);
 
@@ -24,27 +43,16 @@ async fn tokens_signed_by_a_key_of_the_published_set_open_and_others_do_not() {
             "{algorithm}"
         );
 
-        assert_refused(
-            &me(&service, &encode(&Signer::generate(algorithm, "one"), &good)).await,
-            "another key under a known id",
-        );
-        assert_refused(
-            &me(&service, &encode(&Signer::generate(algorithm, "two"), &good)).await,
-            "an unknown key id",
-        );
-        assert_refused(
-            &me(&service, &encode(&signer.without_key_id(), &good)).await,
-            "no key id",
-        );
         let other = if algorithm == "RS256" { "ES256" } else { "RS256" };
-        assert_refused(
-            &me(&service, &encode(&Signer::generate(other, "one"), &good)).await,
-            "another algorithm",
-        );
-        assert_refused(
-            &me(&service, &encode(&Signer::none("none"), &good)).await,
-            "no algorithm",
-        );
+        for (signer, why) in [
+            (Signer::generate(algorithm, "one"), "another key under a known id"),
+            (Signer::generate(algorithm, "two"), "an unknown key id"),
+            (signer.without_key_id(), "no key id"),
+            (Signer::generate(other, "one"), "another algorithm"),
+            (Signer::none("none"), "no algorithm"),
+        ] {
+            assert_refused(&me(&service, &encode(&signer, &good)).await, why);
+        }
     }
 }
 
@@ -52,11 +60,7 @@ async fn tokens_signed_by_a_key_of_the_published_set_open_and_others_do_not() {
 async fn a_published_key_is_no_shared_secret() {
     let signer = Signer::generate("RS256", "one");
     let issuer = Issuer::start(&[&signer]).await;
-    let service = options()
-        .set("auth.jwt.algorithm", "RS256")
-        .set("auth.jwt.jwks_url", issuer.url())
-        .start()
-        .await;
+    let service = trusting(&issuer, "RS256").await;
     let acme = service.tenant("acme").await;
     let good = claims(&service, &acme);
     me(&service, &encode(&signer, &good)).await.expect(200);
@@ -80,13 +84,9 @@ async fn keys_rotate_and_unknown_ids_do_not_hammer_the_issuer() {
         Signer::generate("ES256", "second"),
     );
     let issuer = Issuer::start(&[&first]).await;
-    let service = options()
-        .set("auth.jwt.algorithm", "ES256")
-        .set("auth.jwt.jwks_url", issuer.url())
-        .start()
-        .await;
+    let service = trusting(&issuer, "ES256").await;
     let acme = service.tenant("acme").await;
-    let good = changed(&claims(&service, &acme), |claims| claims["exp"] = json!(i64::MAX));
+    let good = lasting(&service, &acme);
     let (with_first, with_second) = (encode(&first, &good), encode(&second, &good));
     me(&service, &with_first).await.expect(200);
 
@@ -115,24 +115,14 @@ async fn keys_rotate_and_unknown_ids_do_not_hammer_the_issuer() {
 async fn an_issuer_that_is_down_locks_nobody_out_at_once_and_is_told_from_a_wrong_token() {
     let signer = Signer::generate("ES256", "one");
     let issuer = Issuer::start(&[&signer]).await;
-    let service = options()
-        .set("auth.jwt.algorithm", "ES256")
-        .set("auth.jwt.jwks_url", issuer.url())
-        .start()
-        .await;
+    let service = trusting(&issuer, "ES256").await;
     let acme = service.tenant("acme").await;
-    let token = encode(
-        &signer,
-        &changed(&claims(&service, &acme), |claims| claims["exp"] = json!(i64::MAX)),
-    );
+    let token = encode(&signer, &lasting(&service, &acme));
 
     issuer.break_down();
     for _ in 0..2 {
         let reply = me(&service, &token).await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.code().as_str()),
-            (503, "issuer_unavailable")
-        );
+        assert_unavailable(&reply, "down");
         assert!(reply.headers.contains_key("retry-after"));
     }
 
@@ -144,10 +134,9 @@ async fn an_issuer_that_is_down_locks_nobody_out_at_once_and_is_told_from_a_wron
     service.clock.advance(chrono::TimeDelta::minutes(30));
     me(&service, &token).await.expect(200);
     service.clock.advance(chrono::TimeDelta::minutes(40));
-    assert_eq!(
-        me(&service, &token).await.status,
-        503,
-        "keys of a silent issuer hold for ever"
+    assert_unavailable(
+        &me(&service, &token).await,
+        "keys of a silent issuer hold for ever",
     );
 }
 
@@ -155,11 +144,7 @@ async fn an_issuer_that_is_down_locks_nobody_out_at_once_and_is_told_from_a_wron
 async fn an_absurd_key_set_is_no_key_set() {
     let signer = Signer::generate("ES256", "one");
     let issuer = Issuer::start(&[&signer]).await;
-    let service = options()
-        .set("auth.jwt.algorithm", "ES256")
-        .set("auth.jwt.jwks_url", issuer.url())
-        .start()
-        .await;
+    let service = trusting(&issuer, "ES256").await;
     let acme = service.tenant("acme").await;
     let token = encode(&signer, &claims(&service, &acme));
 
@@ -171,11 +156,7 @@ async fn an_absurd_key_set_is_no_key_set() {
     ] {
         issuer.answer(answer.to_owned());
         let reply = me(&service, &token).await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.code().as_str()),
-            (503, "issuer_unavailable"),
-            "{answer:.20}"
-        );
+        assert_unavailable(&reply, &format!("{answer:.20}"));
         service.clock.advance(chrono::TimeDelta::seconds(31));
     }
 }
@@ -184,13 +165,9 @@ async fn an_absurd_key_set_is_no_key_set() {
 async fn a_known_key_opens_while_the_issuer_keeps_another_caller_waiting() {
     let signer = Signer::generate("ES256", "one");
     let issuer = Issuer::start(&[&signer]).await;
-    let service = options()
-        .set("auth.jwt.algorithm", "ES256")
-        .set("auth.jwt.jwks_url", issuer.url())
-        .start()
-        .await;
+    let service = trusting(&issuer, "ES256").await;
     let acme = service.tenant("acme").await;
-    let good = changed(&claims(&service, &acme), |claims| claims["exp"] = json!(i64::MAX));
+    let good = lasting(&service, &acme);
     let known = encode(&signer, &good);
     let unknown = encode(&Signer::generate("ES256", "two"), &good);
     me(&service, &known).await.expect(200);
