@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::part::{PartOutlet, is_part};
-use crate::{ExtractError, Limits, Metadata, WebPage};
+use crate::{ExtractError, Format, Limits, Metadata, WebPage};
 
 /// Blocks of one document. More of them than this is a file made to hurt, or one that should be split.
 const MAX_BLOCKS: usize = 1_000_000;
@@ -29,11 +29,69 @@ pub struct ExtractedDocument {
     /// Pages that are pictures without text, counted from 1, in order.
     #[serde(default)]
     pub scanned_pages: Vec<u32>,
+    /// Pictures and recordings in it that nobody read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     #[serde(default)]
     pub metadata: Metadata,
     /// For web pages only.
     #[serde(default)]
     pub web: Option<WebPage>,
+}
+
+/// Pictures or recordings in a document that were not read, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// [`Format::Picture`] or [`Format::Recording`].
+    pub format: Format,
+    pub reason: LeftOutReason,
+    pub count: u32,
+}
+
+/// Why nobody read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOutReason {
+    /// Nobody is configured to.
+    NotConfigured,
+    /// There are more than are read of one document.
+    TooMany,
+    /// More bytes or pixels, or a longer recording, than are read.
+    TooLarge,
+    /// The time for those of one document was over.
+    OutOfTime,
+    /// The reader failed on them.
+    Unreadable,
+}
+
+impl LeftOutReason {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::TooMany => "too_many",
+            Self::TooLarge => "too_large",
+            Self::OutOfTime => "out_of_time",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl LeftOut {
+    /// Adds one to `all`.
+    pub(crate) fn count(all: &mut Vec<Self>, format: Format, reason: LeftOutReason) {
+        let known = all
+            .iter_mut()
+            .find(|known| known.format == format && known.reason == reason);
+        match known {
+            Some(known) => known.count = known.count.saturating_add(1),
+            None => all.push(Self {
+                format,
+                reason,
+                count: 1,
+            }),
+        }
+    }
 }
 
 /// One paragraph, heading, list item, table row or code listing.
@@ -65,6 +123,14 @@ pub enum BlockKind {
         header: Option<String>,
     },
     Code,
+    /// A picture or a recording whose text belongs here once others have read it; its own text is its name. What an
+    /// [`ExtractorPool`](crate::sandbox::ExtractorPool) gives has none of these any more.
+    Medium {
+        number: u32,
+        format: Format,
+        /// Of the heading with its name that its text stands under.
+        level: Option<u8>,
+    },
 }
 
 /// Collects blocks into a document, cleans their text and tracks offsets and headings.
@@ -145,7 +211,12 @@ impl DocumentBuilder {
         let start = self.chars;
         self.chars += cleaned.chars().count();
         self.text.push_str(&cleaned);
-        if let BlockKind::Heading { level } = kind {
+        // The name of a picture will be the heading of its text.
+        if let BlockKind::Heading { level }
+        | BlockKind::Medium {
+            level: Some(level), ..
+        } = kind
+        {
             self.headings.retain(|(above, _)| *above < level);
             self.headings.push((level, shorten(&cleaned, MAX_HEADING_CHARS)));
         }
@@ -156,6 +227,20 @@ impl DocumentBuilder {
             page: page.or(self.page),
             heading_path: self.headings.iter().map(|(_, text)| text.clone()).collect(),
         });
+    }
+
+    /// Adds a block under these headings, whatever came before.
+    pub(crate) fn push_under(&mut self, path: &[String], kind: BlockKind, text: &str, page: Option<u32>) {
+        let before = self.blocks.len();
+        self.push(kind, text, page);
+        if let Some(block) = self.blocks.get_mut(before) {
+            block.heading_path = path.to_vec();
+        }
+    }
+
+    /// Whether nothing was added yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.gone_bytes == 0
     }
 
     /// Puts what follows under a heading that is no block of its own, such as the title of the document.
@@ -215,6 +300,7 @@ impl DocumentBuilder {
             blocks: self.blocks,
             page_count: self.page_count,
             scanned_pages: self.scanned_pages,
+            left_out: Vec::new(),
             metadata: self.metadata,
             web: self.web,
         })

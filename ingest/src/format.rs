@@ -58,7 +58,7 @@ pub enum Format {
 }
 
 /// What can be read besides documents, as this machine is configured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Media {
     pub pictures: bool,
     pub recordings: bool,

@@ -27,7 +27,7 @@ pub mod sandbox;
 mod transcription;
 
 pub use chunk::{Chunk, ChunkOptions, Chunker, HEADING_SEPARATOR, chunk};
-pub use document::{Block, BlockKind, ExtractedDocument};
+pub use document::{Block, BlockKind, ExtractedDocument, LeftOut, LeftOutReason};
 pub use error::ExtractError;
 pub use extract::extract;
 pub use format::{Format, Media};

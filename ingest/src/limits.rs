@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Media;
+
 /// Bounds on the extraction of one document. Going over one is [`ExtractError::TooLarge`]
 /// (sizes and counts), [`ExtractError::TimedOut`] or [`ExtractError::OutOfMemory`].
 ///
@@ -26,6 +28,9 @@ pub struct Limits {
     pub max_entries: u32,
     /// Nesting of elements, lists, arrays.
     pub max_depth: u32,
+    /// Pictures and recordings inside of documents that others will read. The sandbox knows.
+    #[serde(default)]
+    pub media: Media,
 }
 
 impl Limits {
@@ -51,6 +56,7 @@ impl Default for Limits {
             max_ratio: 100,
             max_entries: 5_000,
             max_depth: 256,
+            media: Media::default(),
         }
     }
 }

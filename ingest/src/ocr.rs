@@ -6,7 +6,7 @@
 //! fail. What was recognised is remembered for a while, so that a document whose indexing is interrupted goes on where
 //! it was, and its time is counted once.
 
-mod progress;
+pub(crate) mod progress;
 
 use std::collections::BTreeMap;
 use std::io;

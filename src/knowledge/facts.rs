@@ -1,7 +1,7 @@
 //! What a document says of itself besides its text, as its row keeps it.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use ingest::ExtractedDocument;
+use ingest::{ExtractedDocument, LeftOut};
 use sqlx::types::Json;
 
 use crate::db::Write;
@@ -21,6 +21,8 @@ pub struct Facts {
     pub page_count: Option<i64>,
     /// Pages that are pictures without text.
     pub scanned_pages: i64,
+    /// Pictures and recordings in it that nobody read.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Facts {
@@ -34,7 +36,12 @@ impl Facts {
             breadcrumbs: metadata.breadcrumbs.clone(),
             page_count: extracted.page_count.map(i64::from),
             scanned_pages: i64::try_from(extracted.scanned_pages.len()).unwrap_or(i64::MAX),
+            left_out: extracted.left_out.clone(),
         }
+    }
+
+    pub(super) fn stored_left_out(&self) -> Option<Json<&[LeftOut]>> {
+        Some(Json(self.left_out.as_slice())).filter(|stored| !stored.0.is_empty())
     }
 
     pub(super) fn stored_breadcrumbs(&self) -> Option<Json<&[String]>> {

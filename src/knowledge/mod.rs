@@ -21,6 +21,7 @@ pub mod sync;
 mod upload;
 
 use chrono::{DateTime, Utc};
+use ingest::LeftOut;
 use serde_json::json;
 
 use crate::app::App;
@@ -72,6 +73,8 @@ pub struct Document {
     pub page_count: Option<i64>,
     /// Pages that are pictures without text; none until it is indexed.
     pub scanned_pages: Option<i64>,
+    /// Pictures and recordings in it that nobody read.
+    pub left_out: Vec<LeftOut>,
     /// Changes of its chunks that rest.
     pub stale_changes: i64,
     pub created_at: DateTime<Utc>,

@@ -5,7 +5,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use http::{HeaderValue, StatusCode, header};
-use ingest::Format;
+use ingest::{Format, LeftOut};
 use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
 use utoipa::{IntoParams, ToSchema};
@@ -87,12 +87,38 @@ pub(super) struct DocumentResponse {
     /// How many of its pages are pictures without text: nothing is known of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     scanned_pages: Option<i64>,
+    /// Pictures and recordings in it that were not read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<LeftOutResponse>,
     /// How many changes of its chunks rest, since the words that they were made to are not in it at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     stale_changes: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
+}
+
+/// Pictures or recordings in a document that were not read.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LeftOutResponse {
+    /// `picture` or `recording`.
+    #[schema(value_type = String)]
+    format: &'static str,
+    /// `not_configured`: this server has nobody who reads them; `too_many` of one document, `too_large`, `out_of_time`,
+    /// or `unreadable`.
+    #[schema(value_type = String)]
+    reason: &'static str,
+    count: u32,
+}
+
+impl From<&LeftOut> for LeftOutResponse {
+    fn from(left_out: &LeftOut) -> Self {
+        Self {
+            format: left_out.format.as_str(),
+            reason: left_out.reason.as_str(),
+            count: left_out.count,
+        }
+    }
 }
 
 impl From<Document> for DocumentResponse {
@@ -122,6 +148,7 @@ impl From<Document> for DocumentResponse {
             tokens: document.token_count,
             pages: document.page_count,
             scanned_pages: document.scanned_pages.filter(|pages| *pages > 0),
+            left_out: document.left_out.iter().map(LeftOutResponse::from).collect(),
             stale_changes: Some(document.stale_changes).filter(|changes| *changes > 0),
             created_at: document.created_at,
             updated_at: document.updated_at,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use ingest::LeftOut;
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
@@ -40,6 +41,7 @@ struct DocumentRow {
     token_count: i64,
     page_count: Option<i64>,
     scanned_pages: Option<i64>,
+    left_out: Option<Json<Vec<LeftOut>>>,
     stale_changes: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -79,6 +81,7 @@ impl From<DocumentRow> for Document {
             token_count: row.token_count,
             page_count: row.page_count,
             scanned_pages: row.scanned_pages,
+            left_out: row.left_out.map(|Json(left_out)| left_out).unwrap_or_default(),
             stale_changes: row.stale_changes,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -92,7 +95,7 @@ macro_rules! select_document {
     ($rest:literal) => {
         concat!(
             "select id, chatbot_id, source_id, external_id, title, given_title, url, language, description, published_at, breadcrumbs, file_name, format, size_bytes,
-                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, created_at, updated_at, indexed_at,
+                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, left_out, created_at, updated_at, indexed_at,
                     (select count(*)
                        from chunk_edit e
                       where e.tenant_id = document.tenant_id

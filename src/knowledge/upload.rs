@@ -371,6 +371,7 @@ pub(super) async fn store_one(
         token_count: 0,
         page_count: None,
         scanned_pages: None,
+        left_out: Vec::new(),
         stale_changes: 0,
         created_at: now,
         updated_at: now,

@@ -228,6 +228,91 @@ async fn a_picture_and_a_recording_are_indexed_and_answered_from() {
 }
 
 #[tokio::test]
+async fn what_nobody_reads_inside_of_a_document_is_counted_on_it() {
+    let listener = Listener::start(json!({ "text": "The gate opens at seven.", "duration": 2 })).await;
+    let bundle = archive(&[
+        ("a.txt", b"Words."),
+        ("memo.mp3", RECORDING),
+        ("scan.gif", PICTURE),
+    ]);
+    let service = TestOptions::default()
+        .set("extract.transcription_base_url", &listener.base_url)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+
+    let taken = desk.upload(&[("bundle.zip", &bundle)]).await.expect(202).json();
+    service.drain_jobs().await;
+
+    let id = taken["items"][0]["id"].as_str().expect("an id");
+    let document = desk.document(id).await;
+    assert_eq!(document["state"], json!("indexed"), "{document}");
+    assert_eq!(
+        document["left_out"],
+        json!([{ "format": "picture", "reason": "not_configured", "count": 1 }])
+    );
+    let chunks = acme
+        .get(&format!("/api/documents/{id}/chunks"))
+        .await
+        .expect(200)
+        .text;
+    assert!(chunks.contains("The gate opens at seven."), "{chunks}");
+    assert!(
+        chunks.contains("scan.gif (a picture, which nobody is set up to read)"),
+        "{chunks}"
+    );
+    assert_eq!(
+        acme.usage().await["audio_seconds"],
+        json!(2),
+        "inside of documents too"
+    );
+}
+
+#[tokio::test]
+async fn a_recording_inside_of_a_document_over_the_limit_fails_the_document_until_the_limit_allows() {
+    let listener = Listener::start(json!({ "text": "The gate opens at seven.", "duration": 2 })).await;
+    let bundle = archive(&[("a.txt", b"Words."), ("memo.mp3", RECORDING)]);
+    let service = TestOptions::default()
+        .set("extract.transcription_base_url", &listener.base_url)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let limit = async |limit: Value| {
+        let limits = json!({ "monthly_cost_limit_micro_usd": limit });
+        acme.patch("/api/tenant", limits).await.expect(200);
+        desk.upload(&[("bundle.zip", &bundle)]).await.expect(202);
+        service.drain_jobs().await;
+        let listed = acme
+            .get(&format!("/api/chatbots/{}/documents", desk.id))
+            .await
+            .expect(200)
+            .json();
+        let document = &listed["items"][0];
+        (document["state"].clone(), document["error"]["code"].clone())
+    };
+
+    assert_eq!(
+        limit(json!(9)).await,
+        (json!("failed"), json!("cost_budget_exceeded"))
+    );
+    assert_eq!(listener.asked(), 0);
+    assert_eq!(limit(Value::Null).await.0, json!("indexed"));
+}
+
+/// A ZIP archive of these members, unpacked.
+fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in members {
+        let options = zip::write::SimpleFileOptions::default();
+        writer.start_file(*name, options).expect("a new entry");
+        std::io::Write::write_all(&mut writer, content).expect("written to memory");
+    }
+    writer.finish().expect("a whole archive").into_inner()
+}
+
+#[tokio::test]
 async fn where_nobody_reads_them_they_are_refused_with_the_setting_that_is_missing() {
     let service = TestOptions::default().start().await;
     let acme = service.tenant("acme").await;

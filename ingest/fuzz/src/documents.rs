@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ingest::{ChunkOptions, ExtractError, ExtractedDocument, Format, Hints, Limits, chunk, extract};
+use ingest::{ChunkOptions, ExtractError, ExtractedDocument, Format, Hints, Limits, Media, chunk, extract};
 
 /// Small limits keep a run quick; what they refuse is refused the same way with larger ones.
 pub fn small_limits() -> Limits {
@@ -14,6 +14,10 @@ pub fn small_limits() -> Limits {
         max_ratio: 100,
         max_entries: 200,
         max_depth: 64,
+        media: Media {
+            pictures: true,
+            recordings: true,
+        },
     }
 }
 

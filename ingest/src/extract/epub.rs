@@ -1,6 +1,6 @@
 //! E-books: the chapters of the spine in reading order, each a page of XHTML read whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::html::read_fragment;
 use super::package::{Package, join};
@@ -27,15 +27,35 @@ pub(crate) fn extract(bytes: &[u8], scope: &Scope<'_>) -> Result<ExtractedDocume
     if chapters.len() > scope.limits.max_pages as usize {
         return Err(ExtractError::too_large("too many chapters"));
     }
+    let mut seen = HashSet::new();
     for chapter in chapters {
         if let Some(source) = package.read(&chapter)? {
             builder = read_fragment(&source, builder, scope.limits)?;
+            for picture in pictures_of(&chapter, &source) {
+                if seen.insert(picture.clone()) {
+                    package.put_medium(&picture, &mut builder);
+                }
+            }
         }
         if builder.is_full() {
             break;
         }
     }
     builder.finish()
+}
+
+/// The parts that a chapter shows, as its references name them.
+fn pictures_of(chapter: &str, source: &str) -> Vec<String> {
+    let folder = chapter.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut found = Vec::new();
+    for name in ["src=", "xlink:href="] {
+        let references = source.split(name).skip(1).filter_map(|after| {
+            let quote = after.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+            after[1..].split_once(quote).map(|(reference, _)| reference)
+        });
+        found.extend(references.map(|reference| join(folder, &without_escapes(reference))));
+    }
+    found
 }
 
 /// Whether the text is encrypted, as shops do.

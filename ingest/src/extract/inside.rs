@@ -1,9 +1,10 @@
 //! Documents inside a document: members of an archive, attachments of a mail. Each is read by its own format
 //! and stands under a heading with its name; one that cannot be read is named at the end and fails nothing else.
 
+use super::media::Place;
 use super::read;
 use super::scope::Scope;
-use crate::document::{DocumentBuilder, one_line, shorten};
+use crate::document::{DocumentBuilder, LeftOutReason, one_line, shorten};
 use crate::{BlockKind, ExtractError, ExtractedDocument, Format, Hints};
 
 /// Innermost level of headings.
@@ -36,6 +37,9 @@ impl Inside {
     ) {
         let name = shorten(&one_line(name), MAX_NAME_CHARS);
         let hints = Hints::named(&name);
+        if let Ok(format @ (Format::Picture | Format::Recording)) = Format::detect(bytes, &name) {
+            return self.add_medium(&name, format, bytes, level, scope, builder);
+        }
         let outcome = match scope.inside(&hints) {
             None => Err(ExtractError::too_large("documents are nested too deeply")),
             Some(inner) => Format::detect(bytes, &name).and_then(|format| read(bytes, format, &inner)),
@@ -53,14 +57,55 @@ impl Inside {
         }
     }
 
+    /// Leaves the place of a picture or a recording, which others read.
+    fn add_medium(
+        &mut self,
+        name: &str,
+        format: Format,
+        bytes: &[u8],
+        level: u8,
+        scope: &Scope<'_>,
+        builder: &mut DocumentBuilder,
+    ) {
+        match scope.shelf.take(format, bytes, Some(level)) {
+            Place::Block(kind) => {
+                self.read += 1;
+                builder.push(kind, name, None);
+            }
+            Place::Nothing => self.note(
+                name,
+                "a picture too small for words",
+                ExtractError::unread(format),
+            ),
+            Place::LeftOut(LeftOutReason::TooMany) => {
+                self.note(name, "more than are read", ExtractError::unread(format));
+            }
+            Place::LeftOut(_) if format == Format::Picture => {
+                self.note(
+                    name,
+                    "a picture, which nobody is set up to read",
+                    ExtractError::unread(format),
+                );
+            }
+            Place::LeftOut(_) => {
+                self.note(
+                    name,
+                    "a recording, which nobody is set up to hear",
+                    ExtractError::unread(format),
+                );
+            }
+        }
+    }
+
     /// Notes that the document `name` is not read.
     pub(super) fn skip(&mut self, name: &str, error: ExtractError) {
+        self.note(name, reason(&error), error);
+    }
+
+    fn note(&mut self, name: &str, reason: &str, error: ExtractError) {
         if self.unread.len() < MAX_NAMED {
-            self.unread.push(format!(
-                "{} ({})",
-                shorten(&one_line(name), MAX_NAME_CHARS),
-                reason(&error)
-            ));
+            let name = shorten(&one_line(name), MAX_NAME_CHARS);
+            self.unread.push(format!("{name} ({reason})"));
         } else {
             self.unnamed += 1;
         }

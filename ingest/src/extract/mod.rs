@@ -12,6 +12,7 @@ mod json;
 mod mail;
 mod markdown;
 mod markup;
+pub(crate) mod media;
 mod odf;
 pub(crate) mod package;
 mod pdf;
@@ -30,6 +31,7 @@ mod xml;
 use std::cell::Cell;
 use std::io::Read;
 
+use self::media::Shelf;
 pub(crate) use self::pdf::{PageScan, Scans};
 use self::scope::Scope;
 use crate::{ExtractError, ExtractedDocument, Format, Hints, Limits};
@@ -43,9 +45,41 @@ pub fn extract(
     hints: &Hints,
     limits: &Limits,
 ) -> Result<ExtractedDocument, ExtractError> {
+    let shelf = Shelf::of(limits.media);
+    match read_whole(bytes, format, hints, limits, &shelf) {
+        Ok(document) => Ok(ExtractedDocument {
+            left_out: shelf.left_out(),
+            ..document
+        }),
+        Err(error) => Err(shelf.judge(error)),
+    }
+}
+
+fn read_whole(
+    bytes: &[u8],
+    format: Format,
+    hints: &Hints,
+    limits: &Limits,
+    shelf: &Shelf,
+) -> Result<ExtractedDocument, ExtractError> {
     let (unpack, documents) = (Cell::new(0), Cell::new(0));
-    let scope = Scope::of_file(bytes, hints, limits, &unpack, &documents);
+    let scope = Scope::of_file(bytes, hints, limits, &unpack, &documents, shelf);
     read(bytes, format, &scope)
+}
+
+/// Whether pictures and recordings inside of files of this format are read.
+pub(crate) fn may_hold_media(format: Format) -> bool {
+    matches!(
+        format,
+        Format::Docx
+            | Format::Pptx
+            | Format::Odt
+            | Format::Odp
+            | Format::Epub
+            | Format::Eml
+            | Format::Msg
+            | Format::Zip
+    )
 }
 
 /// Whether files of this format are read as they come, so that nobody holds them whole.
@@ -68,7 +102,8 @@ pub(crate) fn extract_stream(
     }
 }
 
-/// The images of the next scanned pages after page `after`, for text recognition; none when there are no more.
+/// The images of the next scanned pages after page `after`, for text recognition, or the next pictures and recordings
+/// after the one of this number; none when there are no more.
 pub(crate) fn scans(
     bytes: &[u8],
     format: Format,
@@ -78,6 +113,11 @@ pub(crate) fn scans(
 ) -> Result<Scans, ExtractError> {
     match format {
         Format::Pdf => pdf::scans(bytes, hints, limits, after),
+        format if may_hold_media(format) => {
+            let shelf = Shelf::collecting(limits.media, after);
+            read_whole(bytes, format, hints, limits, &shelf)?;
+            Ok(shelf.into_batch())
+        }
         _ => Ok(Scans::default()),
     }
 }

@@ -91,6 +91,27 @@ impl<'a> Package<'a> {
         Ok((name, bytes))
     }
 
+    /// Puts a picture or a recording on the shelf, and its place into the text. What is needed of it is unpacked beside
+    /// the allowance, which is for what we read ourselves.
+    pub(super) fn put_medium(&mut self, name: &str, builder: &mut DocumentBuilder) {
+        let shelf = self.scope.shelf;
+        if shelf.is_full() {
+            return;
+        }
+        let Some(index) = self.archive.index_for_name(name) else {
+            return;
+        };
+        let Ok(entry) = self.archive.by_index(index) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        let needed = shelf.needed_bytes() as u64;
+        // One that is broken says so by what it is taken for.
+        let _ = entry.take(needed).read_to_end(&mut bytes);
+        let shown = name.rsplit('/').next().unwrap_or(name);
+        shelf.put(shown, &bytes, builder);
+    }
+
     /// The text of a part, or `None` if there is none of this name.
     pub(super) fn read(&mut self, name: &str) -> Result<Option<String>, ExtractError> {
         self.read_bytes(name)?

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 
+use super::media::Shelf;
 use crate::{Hints, Limits};
 
 /// Archives in an archive, or an attachment in a mail in an archive. What lies deeper is left out.
@@ -16,6 +17,8 @@ pub(crate) struct Scope<'a> {
     unpack: &'a Cell<u64>,
     /// Documents inside documents that may still be read, so that mail in mail cannot multiply work.
     documents: &'a Cell<u32>,
+    /// Takes pictures and recordings.
+    pub(super) shelf: &'a Shelf,
     depth: u32,
 }
 
@@ -27,6 +30,7 @@ impl<'a> Scope<'a> {
         limits: &'a Limits,
         unpack: &'a Cell<u64>,
         documents: &'a Cell<u32>,
+        shelf: &'a Shelf,
     ) -> Self {
         unpack.set(limits.max_unpacked(bytes.len() as u64));
         documents.set(limits.max_entries);
@@ -35,6 +39,7 @@ impl<'a> Scope<'a> {
             hints,
             unpack,
             documents,
+            shelf,
             depth: 0,
         }
     }
@@ -51,6 +56,7 @@ impl<'a> Scope<'a> {
             hints,
             unpack: self.unpack,
             documents: self.documents,
+            shelf: self.shelf,
             depth: self.depth + 1,
         })
     }

@@ -12,18 +12,18 @@ const MEMORY_DOCUMENTS: usize = 256;
 
 /// What was recognised of one document.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Scanned pages that were tried, ascending, with their text if there was any.
-    pub(super) pages: BTreeMap<u32, Option<String>>,
+    pub(crate) pages: BTreeMap<u32, Option<String>>,
     /// Pages of the whole document.
-    pub(super) page_count: u32,
+    pub(crate) page_count: u32,
     /// There is no scanned page after the last one that was tried.
-    pub(super) is_complete: bool,
-    pub(super) spent: Duration,
+    pub(crate) is_complete: bool,
+    pub(crate) spent: Duration,
 }
 
 impl Progress {
-    pub(super) fn texts(&self) -> BTreeMap<u32, &str> {
+    pub(crate) fn texts(&self) -> BTreeMap<u32, &str> {
         self.pages
             .iter()
             .filter_map(|(page, text)| Some((*page, text.as_deref()?)))
@@ -31,7 +31,7 @@ impl Progress {
     }
 
     /// Pages without a text, of a document that has no other text: those that gave none, and those never tried.
-    pub(super) fn unread_pages(&self) -> Vec<u32> {
+    pub(crate) fn unread_pages(&self) -> Vec<u32> {
         let last = self.pages.keys().last().copied().unwrap_or(0);
         let untried = if self.is_complete {
             0..0
@@ -49,7 +49,7 @@ impl Progress {
 
 /// Documents by key, latest last.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<VecDeque<(String, Progress)>>);
+pub(crate) struct Memory(Mutex<VecDeque<(String, Progress)>>);
 
 impl Memory {
     fn take(&self, key: &str) -> Progress {
@@ -75,15 +75,15 @@ impl Memory {
 
 /// One attempt at a document. However it ends, what it came to is kept for the next one.
 #[derive(Debug)]
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     memory: &'a Memory,
     key: String,
     began: Instant,
-    pub(super) progress: Progress,
+    pub(crate) progress: Progress,
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn resume(memory: &'a Memory, key: String) -> Self {
+    pub(crate) fn resume(memory: &'a Memory, key: String) -> Self {
         Self {
             progress: memory.take(&key),
             memory,

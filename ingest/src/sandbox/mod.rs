@@ -6,6 +6,7 @@
 //! needs no file, and its own limits forbid it to open one.
 
 mod child;
+mod media;
 mod parts;
 mod pool;
 mod process;

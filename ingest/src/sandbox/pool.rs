@@ -10,7 +10,8 @@ use super::parts::{DocumentParts, Exchange};
 use super::process::{Body, Process};
 use super::protocol::{MAX_SCANS_BYTES, RequestHead, Wanted, encode_head, max_reply_bytes};
 use super::recognition::{Origin, Readers};
-use crate::{Account, ExtractError, ExtractedDocument, Format, FreeOfCharge, Hints, Limits};
+use crate::extract::may_hold_media;
+use crate::{Account, ExtractError, ExtractedDocument, Format, FreeOfCharge, Hints, Limits, Media};
 
 /// Idle processes end after this time, so that a service at rest holds no memory for them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -101,7 +102,8 @@ impl ExtractorPool {
     }
 
     /// Like [`ExtractorPool::extract`], for a document of any size: neither the file nor its text is ever held whole,
-    /// but for what others recognise or transcribe, and the text of PDF files where text recognition is configured.
+    /// but for what others recognise or transcribe, and where they do, the text of PDF files and of documents that may hold
+    /// pictures and recordings.
     ///
     /// The process stays occupied until the last part was taken, or the rest is dropped; the time that the caller
     /// takes between two parts does not count. `account` pays for what is transcribed.
@@ -124,6 +126,9 @@ impl ExtractorPool {
     ) -> Result<DocumentParts, ExtractError> {
         match (format, &self.readers.ocr) {
             (Format::Picture | Format::Recording, _) => self.read_media(origin, format, account).await,
+            (format, _) if may_hold_media(format) && self.media() != Media::default() => {
+                self.read_with_media(origin, format, hints, account).await
+            }
             (Format::Pdf, Some(ocr)) => self.read_with_scans(ocr, origin, format, hints).await,
             _ => {
                 let slot = self.slot().await?;
@@ -154,7 +159,10 @@ impl ExtractorPool {
             wanted,
             format,
             hints: hints.clone(),
-            limits: limits.clone(),
+            limits: Limits {
+                media: self.media(),
+                ..limits.clone()
+            },
             body_bytes: body.len(),
         };
         let head = encode_head(&head).map_err(|_| ExtractError::Crashed)?;

@@ -10,9 +10,10 @@ use super::pool::ExtractorPool;
 use super::process::Body;
 use super::protocol::{Wanted, decode_scans};
 use crate::extract::Scans;
+use crate::ocr::progress::Memory;
 use crate::ocr::{Ocr, OcrOptions};
 use crate::transcription::Transcriber;
-use crate::{Account, ExtractError, Format, Hints, Media};
+use crate::{Account, ExtractError, ExtractedDocument, Format, Hints, Media};
 
 /// Where the bytes of a document are.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub(super) enum Origin<'a> {
 pub(super) struct Readers {
     pub(super) ocr: Option<Ocr>,
     pub(super) transcriber: Option<Transcriber>,
+    /// What was read lately of the pictures and recordings inside of documents.
+    pub(super) memory: Memory,
 }
 
 impl ExtractorPool {
@@ -89,20 +92,29 @@ impl ExtractorPool {
         format: Format,
         hints: &Hints,
     ) -> Result<DocumentParts, ExtractError> {
-        let slot = self.slot().await?;
-        let whole = match self.ask(origin.body().await?, format, hints, Wanted::Text).await {
-            Ok((exchange, message)) => DocumentParts::join_all(exchange, message).await,
-            Err(error) => Err(error),
-        };
-        drop(slot);
+        let whole = self.read_whole(origin, format, hints).await;
         let scans = |after| self.scans(origin, format, hints, after);
         let key = origin.key().await?;
         let document = ocr.complete(key, whole, &self.shared.limits, scans).await?;
         Ok(DocumentParts::of(document))
     }
 
-    /// The images of the next scanned pages after page `after`.
-    async fn scans(
+    /// All that an extractor makes of a document.
+    pub(super) async fn read_whole(
+        &self,
+        origin: Origin<'_>,
+        format: Format,
+        hints: &Hints,
+    ) -> Result<ExtractedDocument, ExtractError> {
+        let _slot = self.slot().await?;
+        let (exchange, message) = self
+            .ask(origin.body().await?, format, hints, Wanted::Text)
+            .await?;
+        DocumentParts::join_all(exchange, message).await
+    }
+
+    /// The images of the next scanned pages after page `after`, or the next pictures and recordings.
+    pub(super) async fn scans(
         &self,
         origin: Origin<'_>,
         format: Format,
@@ -148,7 +160,7 @@ impl Origin<'_> {
     }
 
     /// Tells this content from any other.
-    async fn key(&self) -> Result<String, ExtractError> {
+    pub(super) async fn key(&self) -> Result<String, ExtractError> {
         match self {
             Self::Bytes(bytes) => {
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);

@@ -186,7 +186,7 @@ async fn credentials_go_to_the_configured_origin_only() {
 
 #[tokio::test]
 async fn what_brings_no_page_has_a_stable_code() {
-    let image = Reply::new(200, "png").header("content-type", "image/png");
+    let image = Reply::new(200, "svg").header("content-type", "image/svg+xml");
     let huge = Reply::html(&"a".repeat(100_001));
     let site = Site::of(&[
         ("/401", Reply::new(401, "")),

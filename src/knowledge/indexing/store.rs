@@ -199,7 +199,7 @@ pub(super) async fn set_indexed(
         .put(
             "update document
                 set state = 'indexed', error_code = null, error_message = null, title = $3, chunk_count = $4, token_count = $5,
-                    page_count = $6, embedding_model = $7, indexed_at = $8, updated_at = $8, scanned_pages = $9, read_with = $10,
+                    page_count = $6, embedding_model = $7, indexed_at = $8, updated_at = $8, scanned_pages = $9, read_with = $10, left_out = $15,
                     -- Read for the first time; later a page may have said something else of itself with the same text.
                     description = case when read_with is distinct from $10 then $11 else description end,
                     published_at = case when read_with is distinct from $10 then $12 else published_at end,
@@ -222,6 +222,7 @@ pub(super) async fn set_indexed(
         .bind(facts.published_at)
         .bind(facts.stored_breadcrumbs())
         .bind(&facts.language)
+        .bind(facts.stored_left_out())
         .run()
         .await
 }

@@ -17,12 +17,14 @@ pub enum Note {
     RemovalsHeld,
     /// Pages that say that there is none were left out, although their server says that they are there.
     SoftNotFound,
+    /// Pages link to pictures or recordings that nobody is configured to read.
+    MediaLeftOut,
     /// Owners' changes of chunks have no passage to hold for.
     ChangesRest,
 }
 
 impl Note {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::PageLimit,
         Self::StartUnreadable,
         Self::RobotsUnavailable,
@@ -30,12 +32,16 @@ impl Note {
         Self::ManyFailures,
         Self::RemovalsHeld,
         Self::SoftNotFound,
+        Self::MediaLeftOut,
         Self::ChangesRest,
     ];
 
     /// Whether it says that something is not as it should be.
     pub(super) const fn is_doubt(self) -> bool {
-        !matches!(self, Self::PageLimit | Self::SoftNotFound | Self::ChangesRest)
+        !matches!(
+            self,
+            Self::PageLimit | Self::SoftNotFound | Self::MediaLeftOut | Self::ChangesRest
+        )
     }
 
     /// The stable code.
@@ -48,6 +54,7 @@ impl Note {
             Self::ManyFailures => "many_failures",
             Self::RemovalsHeld => "removals_held",
             Self::SoftNotFound => "soft_not_found",
+            Self::MediaLeftOut => "media_left_out",
             Self::ChangesRest => "changes_rest",
         }
     }
@@ -75,6 +82,9 @@ impl Note {
             }
             Self::SoftNotFound => {
                 "Some pages say that there is no such page, so they were left out, although the site answers as if they were there. If they are real, give them titles and first lines of their own."
+            }
+            Self::MediaLeftOut => {
+                "Pages link to pictures or recordings, which were left out: this server has nobody who reads them. Its operator can set extract.ocr_program and extract.transcription_base_url."
             }
             Self::ChangesRest => {
                 "Changes that you made to chunks rest, since the words that you made them to have changed. Documents with stale_changes list them."

@@ -350,7 +350,7 @@ async fn read_item(
     is_full: bool,
     begin_until: Instant,
 ) -> Result<ReadItem> {
-    let is_outdated = item.reader_version != Some(text::reader_version());
+    let is_outdated = item.reader_version != Some(text::reader_version(app.extractor.media()));
     if is_full || is_outdated {
         item.forget();
     }

@@ -119,7 +119,7 @@ impl<'a> Commit<'a> {
             validators,
             body_hash: None,
             text_hash: None,
-            reader_version: Some(text::reader_version()),
+            reader_version: Some(text::reader_version(self.app.extractor.media())),
             links: &text::lines(&read.reading.found),
         };
         self.settle_read(&read.item, ItemState::Skipped, known).await
@@ -209,7 +209,7 @@ impl<'a> Commit<'a> {
             validators,
             body_hash: None,
             text_hash: None,
-            reader_version: Some(text::reader_version()),
+            reader_version: Some(text::reader_version(self.app.extractor.media())),
             links: "",
         };
         self.settle_read(item, ItemState::Moved, known).await
@@ -273,7 +273,7 @@ impl<'a> Commit<'a> {
             validators: &content.validators,
             body_hash: Some(&content.body_hash),
             text_hash: Some(&content.text_hash),
-            reader_version: Some(text::reader_version()),
+            reader_version: Some(text::reader_version(self.app.extractor.media())),
             links: &text::lines(&read.reading.found),
         };
         self.settle_read(item, state, known).await

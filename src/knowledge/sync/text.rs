@@ -2,7 +2,7 @@
 //! else is stored of a reading.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use ingest::{BlockKind, ExtractedDocument};
+use ingest::{BlockKind, ExtractedDocument, Media};
 use url::Url;
 
 use super::driver::Found;
@@ -48,6 +48,7 @@ pub(super) fn hash_reading(document: &ExtractedDocument) -> String {
             BlockKind::ListItem => 17,
             BlockKind::TableRow { .. } => 18,
             BlockKind::Code => 19,
+            BlockKind::Medium { .. } => 20,
         };
         hash.update(&[kind]);
         hash.update(&(block.start as u64).to_le_bytes());
@@ -76,9 +77,9 @@ pub(super) fn hash_besides_address(document: &ExtractedDocument, address: &Url) 
 }
 
 /// Which version of our readers made what is stored: after a change of them, pages are read again although they are the
-/// same.
-pub(super) fn reader_version() -> i64 {
-    i64::from(ingest::READER_VERSION)
+/// same. Whoever reads pictures or recordings finds more of what pages link to.
+pub(super) fn reader_version(media: Media) -> i64 {
+    i64::from(ingest::READER_VERSION) << 2 | i64::from(media.recordings) << 1 | i64::from(media.pictures)
 }
 
 /// Keys, one a line, as they are stored.

@@ -1,12 +1,49 @@
 //! A run stays within its source: hosts, paths, depth and robots.txt; secrets stay with their origin; traps end.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use frontdesk::knowledge::sync::RunState;
+use frontdesk::knowledge::sync::{Note, RunState};
 use serde_json::json;
 
 use super::desk::{Desk, counts, options_for, service_for, website};
 use super::site::{Answer, Site};
+
+#[tokio::test]
+async fn pictures_that_pages_link_to_are_read_where_somebody_is_set_up_to_and_else_told_of() {
+    // The head of a picture, as far as it is text.
+    let picture = "GIF89a\x40\x01\x40\x01\0\0\0\0\0\0\0\0";
+    let site = Site::start(&[
+        (
+            "/",
+            Answer::page("Acme", "We sell tables.", &["/plan.gif", "/logo.svg"]),
+        ),
+        ("/plan.gif", Answer::of("image/gif", picture)),
+    ])
+    .await;
+    let without = options_for(&site).start().await;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("ingest/tests/ocr_stand_in.sh");
+    let with = options_for(&site)
+        .set("extract.ocr_program", program.display())
+        .start()
+        .await;
+
+    let desk = Desk::of_website(&without, &site).await;
+    let run = desk.sync().await;
+    assert_eq!(desk.paths().await, ["/"]);
+    assert_eq!(run.notes, [Note::MediaLeftOut]);
+
+    let desk = Desk::of_website(&with, &site).await;
+    let run = desk.sync().await;
+    assert_eq!(
+        desk.paths().await,
+        ["/", "/plan.gif"],
+        "{:?}",
+        desk.failures(&run).await
+    );
+    assert_eq!((run.state, run.notes.as_slice()), (RunState::Done, [].as_slice()));
+    assert!(desk.found("letter recognised").await.contains("recognised in GI"));
+}
 
 #[tokio::test]
 async fn a_run_leaves_neither_its_host_nor_its_paths() {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::math::Equation;
 use super::numbering::Numbering;
+use super::pictures::Pictures;
 use super::styles::{Styles, heading_of_outline};
 use crate::document::DocumentBuilder;
 use crate::extract::table::Table;
@@ -42,10 +43,12 @@ pub(super) fn read_body(
     styles: &Styles,
     numbering: &mut Numbering,
     notes: &Notes,
+    pictures: &mut Pictures<'_, '_>,
     max_depth: u32,
     builder: &mut DocumentBuilder,
 ) -> Result<(), ExtractError> {
     let mut reader = XmlReader::new(source, max_depth);
+    let mut shown = Vec::new();
     let mut body = Body {
         builder,
         styles,
@@ -67,9 +70,21 @@ pub(super) fn read_body(
             continue;
         }
         match event {
-            XmlEvent::Start(element) => body.start(&element),
+            XmlEvent::Start(element) => {
+                body.start(&element);
+                if body.skip == 0 && matches!(element.name(), "blip" | "imagedata") {
+                    shown.extend(element.reference("embed").or_else(|| element.reference("id")));
+                }
+            }
             XmlEvent::End(name) => body.end(&name),
             XmlEvent::Text(text) => body.characters(&text),
+        }
+        // After the paragraph or the table that it stands in.
+        if body.paragraphs.is_empty() && body.tables.is_empty() && !shown.is_empty() {
+            body.flush_code();
+            for id in shown.drain(..) {
+                pictures.show(&id, body.builder);
+            }
         }
         if body.builder.is_full() {
             break;

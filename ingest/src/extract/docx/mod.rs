@@ -3,12 +3,14 @@
 mod body;
 mod math;
 pub(super) mod numbering;
+mod pictures;
 mod styles;
 #[cfg(test)]
 mod tests;
 
 use self::body::{Notes, read_body, read_notes};
 use self::numbering::Numbering;
+use self::pictures::Pictures;
 use self::styles::Styles;
 use super::drawing::{read_chart, read_diagram};
 use super::package::Package;
@@ -47,7 +49,22 @@ pub(crate) fn extract(bytes: &[u8], scope: &Scope<'_>) -> Result<ExtractedDocume
     }
 
     let mut builder = DocumentBuilder::new(scope.limits);
-    read_body(&source, &styles, &mut numbering, &notes, depth, &mut builder)?;
+    let pictures = package
+        .relationships(&main)?
+        .into_iter()
+        .filter(|part| part.kind == "image")
+        .map(|part| (part.id, part.target))
+        .collect();
+    let mut pictures = Pictures::new(&mut package, pictures);
+    read_body(
+        &source,
+        &styles,
+        &mut numbering,
+        &notes,
+        &mut pictures,
+        depth,
+        &mut builder,
+    )?;
     read_graphics(&mut package, &main, &mut builder)?;
     package.describe(&mut builder)?;
     builder.finish()

@@ -78,7 +78,9 @@ fn write(letter: Letter, scope: &Scope<'_>) -> Result<ExtractedDocument, Extract
     }
     let mut inside = Inside::default();
     for attachment in &letter.attachments {
+        // Logos and photographs stand in the text without a name to speak of.
         if attachment.is_picture {
+            scope.shelf.put(&attachment.name, &attachment.bytes, &mut builder);
             continue;
         }
         if !scope.spend(attachment.bytes.len() as u64) {

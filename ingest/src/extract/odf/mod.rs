@@ -67,6 +67,12 @@ fn extract(bytes: &[u8], scope: &Scope<'_>, is_paged: bool) -> Result<ExtractedD
             body.finish();
         }
     }
+    let mut pictures: Vec<String> = package.entries().into_iter().map(|(name, _)| name).collect();
+    pictures.retain(|name| name.starts_with("Pictures/") || name.starts_with("Media/"));
+    pictures.sort_unstable();
+    for picture in pictures {
+        package.put_medium(&picture, &mut builder);
+    }
     builder.finish()
 }
 

@@ -4,6 +4,8 @@ mod slide;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use self::slide::read_slide;
 use super::drawing::{read_chart, read_diagram};
 use super::package::Package;
@@ -26,12 +28,14 @@ pub(crate) fn extract(bytes: &[u8], scope: &Scope<'_>) -> Result<ExtractedDocume
     let parts = package.relationships(&main)?;
     let mut builder = DocumentBuilder::new(scope.limits);
     package.describe(&mut builder)?;
+    // A logo is the same part on every slide.
+    let mut seen = HashSet::new();
     for (position, id) in order.iter().enumerate() {
         let part = parts.iter().find(|part| part.kind == "slide" && part.id == *id);
         if let Some(part) = part {
             let page = u32::try_from(position + 1).ok();
             builder.page = page;
-            read_page(&mut package, &part.target, &mut builder)?;
+            read_page(&mut package, &part.target, &mut seen, &mut builder)?;
         }
         if builder.is_full() {
             break;
@@ -59,6 +63,7 @@ fn slide_ids(package: &mut Package<'_>, main: &str) -> Result<Vec<String>, Extra
 fn read_page(
     package: &mut Package<'_>,
     part: &str,
+    seen: &mut HashSet<String>,
     builder: &mut DocumentBuilder,
 ) -> Result<(), ExtractError> {
     let Some(reader) = package.xml(part)? else {
@@ -83,6 +88,9 @@ fn read_page(
                         builder.push(BlockKind::ListItem, &entry, None);
                     }
                 }
+            }
+            "image" | "audio" | "video" if seen.insert(beside.target.clone()) => {
+                package.put_medium(&beside.target, builder);
             }
             "notesSlide" => {
                 let notes = match package.xml(&beside.target)? {

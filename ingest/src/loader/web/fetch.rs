@@ -44,6 +44,14 @@ const MEDIA_TYPES: &[&str] = &[
     "application/octet-stream",
     "binary/octet-stream",
     "message/rfc822",
+    "image/png",
+    "image/jpeg",
+    "image/tiff",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "audio/*",
+    "video/*",
 ];
 
 const ACCEPT: HeaderValue =

@@ -7,6 +7,16 @@ use url::{Host, Url};
 use super::address::{AddressError, normalize};
 use super::pattern::{PatternError, Patterns};
 use super::trap;
+use crate::Media;
+
+/// File endings of what text recognition reads, where it is configured.
+const PICTURE_ENDINGS: &[&str] = &["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// File endings of what a transcription server hears, where one is configured.
+const RECORDING_ENDINGS: &[&str] = &[
+    "aac", "avi", "flac", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "ogg", "ogv", "wav",
+    "webm", "wma", "wmv",
+];
 
 /// File endings of what holds no text to read. A link to one is not worth a request.
 const UNREADABLE_ENDINGS: &[&str] = &[
@@ -78,6 +88,8 @@ pub struct Scope {
     include: Patterns,
     exclude: Patterns,
     max_depth: u32,
+    /// What can be read besides text.
+    media: Media,
 }
 
 impl Scope {
@@ -95,7 +107,22 @@ impl Scope {
             include: Patterns::parse(include).map_err(ScopeError::Include)?,
             exclude: Patterns::parse(exclude).map_err(ScopeError::Exclude)?,
             max_depth,
+            media: Media::default(),
         })
+    }
+
+    /// Pictures and recordings that somebody reads are part of it.
+    pub fn with_media(self, media: Media) -> Self {
+        Self { media, ..self }
+    }
+
+    /// Whether `url` is left out only because nobody is configured to read such pictures or recordings.
+    pub fn lacks_reader_of(&self, url: &Url, depth: u32) -> bool {
+        let all = Media {
+            pictures: true,
+            recordings: true,
+        };
+        self.admits(url, depth) == Err(OutOfScope::NotText) && !has_unreadable_ending(url, all)
     }
 
     /// The start page in normal form.
@@ -121,7 +148,7 @@ impl Scope {
         if !self.include.is_empty() && !self.include.matches(url) {
             return Err(OutOfScope::NotIncluded);
         }
-        if has_unreadable_ending(url) {
+        if has_unreadable_ending(url, self.media) {
             return Err(OutOfScope::NotText);
         }
         if trap::is_shaped_like_one(url) {
@@ -201,12 +228,17 @@ fn without_www(host: &str) -> &str {
     host.strip_prefix("www.").unwrap_or(host)
 }
 
-fn has_unreadable_ending(url: &Url) -> bool {
+fn has_unreadable_ending(url: &Url, media: Media) -> bool {
     let file = url.path().rsplit('/').next().unwrap_or_default();
     let ending = file
         .rsplit_once('.')
         .map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|ending| UNREADABLE_ENDINGS.binary_search(&ending.as_str()).is_ok())
+    ending.is_some_and(|ending| {
+        let is_one_of = |endings: &[&str]| endings.binary_search(&ending.as_str()).is_ok();
+        let is_read = (media.pictures && is_one_of(PICTURE_ENDINGS))
+            || (media.recordings && is_one_of(RECORDING_ENDINGS));
+        is_one_of(UNREADABLE_ENDINGS) && !is_read
+    })
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl KnownItem {
         self.has_document
             && !awaits_another_try
             && self.read_version.as_deref() == Some(version)
-            && self.reader_version == Some(text::reader_version())
+            && self.reader_version == Some(text::reader_version(app.extractor.media()))
             && matches!(self.state.as_str(), "new" | "changed" | "unchanged")
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ingest::Media;
 use ingest::loader::web::{Hosts, Scope, normalize};
 use url::Url;
 
@@ -34,7 +35,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn site(website: &Website) -> Result<Self> {
+    pub(super) fn site(website: &Website, media: Media) -> Result<Self> {
         let hosts = if website.subdomains {
             Hosts::Subdomains
         } else {
@@ -48,7 +49,7 @@ impl Kind {
             website.max_depth,
         );
         Ok(Self::Site {
-            scope: scope.map_err(bad_scope)?,
+            scope: scope.map_err(bad_scope)?.with_media(media),
             max_pages: website.max_pages,
             max_depth: website.max_depth,
             keeps_query: website.keep_query,
@@ -56,7 +57,7 @@ impl Kind {
         })
     }
 
-    pub(super) fn sitemap(sitemap: &Sitemap) -> Result<Self> {
+    pub(super) fn sitemap(sitemap: &Sitemap, media: Media) -> Result<Self> {
         let scope = Scope::new(
             &sitemap.url,
             Hosts::Same,
@@ -66,7 +67,7 @@ impl Kind {
         );
         Ok(Self::Sitemap {
             url: sitemap.url.clone(),
-            scope: scope.map_err(bad_scope)?,
+            scope: scope.map_err(bad_scope)?.with_media(media),
             max_pages: sitemap.max_pages,
         })
     }
@@ -123,6 +124,12 @@ impl Kind {
                 Scope::new::<&str>(page, Hosts::Same, &[], &[], 0).is_ok_and(|scope| scope.is_own_host(url))
             }),
         }
+    }
+
+    /// Whether an address is left out only because nobody is configured to read such pictures or recordings.
+    pub(super) fn lacks_reader_of(&self, url: &Url, depth: i64) -> bool {
+        let depth = u32::try_from(depth).unwrap_or(u32::MAX);
+        matches!(self, Self::Site { scope, .. } if scope.lacks_reader_of(url, depth))
     }
 
     /// Whether the owner named this very page, and expects it to be known.

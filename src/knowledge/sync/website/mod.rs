@@ -47,9 +47,10 @@ pub(super) struct WebDriver {
 impl WebDriver {
     /// None when the source is none of web pages.
     pub(super) fn open(app: &App, source: &Source) -> Result<Option<Self>> {
+        let media = app.extractor.media();
         let kind = match &source.settings {
-            Settings::Website(website) => Kind::site(website)?,
-            Settings::Sitemap(sitemap) => Kind::sitemap(sitemap)?,
+            Settings::Website(website) => Kind::site(website, media)?,
+            Settings::Sitemap(sitemap) => Kind::sitemap(sitemap, media)?,
             Settings::Pages(pages) => Kind::pages(pages),
             Settings::Upload | Settings::Drive(_) | Settings::Push => return Ok(None),
         };

@@ -249,6 +249,10 @@ impl WebDriver {
         } else {
             Vec::new()
         };
+        let lacks_reader = links
+            .links
+            .iter()
+            .any(|link| self.kind.lacks_reader_of(link, item.depth + 1));
         let is_empty = extracted.text.trim().is_empty();
         // A page that leads on is worth something even if nothing of it is kept.
         let is_missed = self.kind.names(item) && found.is_empty();
@@ -269,6 +273,7 @@ impl WebDriver {
             Outcome::Content(Box::new(self.content(page, extracted, body_hash, validators)))
         };
         reading.found = found;
+        reading.notes.extend(lacks_reader.then_some(Note::MediaLeftOut));
         Ok(reading)
     }
 
