@@ -4,12 +4,18 @@
 //! can reach that tenant's points only.
 
 mod embedded;
+mod input;
 mod keyword;
 mod point;
+mod qdrant;
 mod query;
+mod spread;
 
 pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning};
 pub use self::point::{Facets, Point, StoredPoint};
+pub use self::qdrant::{
+    QdrantIndex, QdrantOptions, QdrantTuning, Quantisation, ReadConsistency, WriteOrdering, WrongOption,
+};
 pub use self::query::{Audience, Candidate, Candidates, Filter, SearchQuery};
 use crate::{BoxError, BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 

@@ -5,6 +5,8 @@ mod crash;
 mod embedded_index;
 mod local_embedder;
 mod openai_embedder;
+mod qdrant_index;
+mod qdrant_server;
 mod samples;
 mod scripted_server;
 mod static_embedder;

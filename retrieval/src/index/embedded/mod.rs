@@ -35,6 +35,7 @@ use self::filter::TenantFilter;
 use self::operation::{Change, Operation, PreparedPoint};
 use self::shard::{Shard, closed, lock};
 use self::sides::PreparedQuery;
+use super::input::{check_vector, without_repeats};
 use super::point::text_hash;
 use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint, keyword};
 use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
@@ -194,31 +195,12 @@ impl Inner {
         Ok(shard)
     }
 
-    fn check_vector(&self, vector: &[f32]) -> Result<(), IndexError> {
-        let refused = |reason: &str| {
-            Err(IndexError::Refused {
-                reason: reason.to_owned(),
-            })
-        };
-        match self.dimension {
-            None => refused("this index holds no vectors"),
-            Some(expected) if expected != vector.len() => Err(IndexError::DimensionMismatch {
-                expected,
-                actual: vector.len(),
-            }),
-            Some(_) if !vector.iter().all(|value| value.is_finite()) => {
-                refused("a vector has a value that is no number")
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
     fn prepare(&self, points: Vec<Point>) -> Result<Vec<PreparedPoint>, IndexError> {
         points
             .iter()
             .filter_map(|point| point.vector.as_ref())
-            .try_for_each(|vector| self.check_vector(vector))?;
-        let prepared = points.into_iter().map(|point| PreparedPoint {
+            .try_for_each(|vector| check_vector(self.dimension, vector))?;
+        let prepared = without_repeats(points).into_iter().map(|point| PreparedPoint {
             chunk_id: point.chunk_id,
             document_id: point.document_id,
             source_id: point.source_id,
@@ -227,7 +209,7 @@ impl Inner {
             text_hash: text_hash(&point.text),
             facets: point.facets.in_order(),
         });
-        Ok(without_repeats(prepared.collect()))
+        Ok(prepared.collect())
     }
 }
 
@@ -283,7 +265,7 @@ impl Index for EmbeddedIndex {
     ) -> BoxFuture<'_, Result<Candidates, IndexError>> {
         Box::pin(async move {
             if let Some(vector) = &query.vector {
-                self.inner.check_vector(vector)?;
+                check_vector(self.inner.dimension, vector)?;
             }
             let filter = TenantFilter::matching(tenant_id, &query.filter);
             let (Some(shard), Some(filter)) = (self.inner.shard(tenant_id)?, filter) else {
@@ -354,13 +336,4 @@ impl Index for EmbeddedIndex {
             Ok(())
         }))
     }
-}
-
-/// Of points with one chunk id the last, as if they had come one after the other.
-fn without_repeats(mut points: Vec<PreparedPoint>) -> Vec<PreparedPoint> {
-    let mut seen = std::collections::HashSet::with_capacity(points.len());
-    points.reverse();
-    points.retain(|point| seen.insert(point.chunk_id));
-    points.reverse();
-    points
 }
