@@ -3,6 +3,7 @@
 mod data_dir;
 mod disk;
 mod extractor;
+mod index;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -15,7 +16,7 @@ use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use outbound::{Guard, GuardedClient};
 use retrieval::embed::{self, Embedder};
-use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError};
+use retrieval::index::Index;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -161,7 +162,7 @@ impl App {
             Some(embedder) => Some(embedder),
             None => load_embedder(&config).await?,
         };
-        let index = open_index(&config, embedder.as_deref()).await?;
+        let index = index::open(&config, embedder.as_deref()).await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
             None
         } else {
@@ -382,27 +383,6 @@ fn load_local_embedder(settings: &config::Embedding) -> Result<Arc<dyn Embedder>
         &settings.model_dir,
         options,
     )?))
-}
-
-async fn open_index(config: &Config, embedder: Option<&dyn Embedder>) -> Result<Arc<dyn Index>, StartError> {
-    let dir = config.data_dir.join("index");
-    let model_id = embedder.map(|embedder| embedder.model_id().to_owned());
-    let dimension = embedder.map(Embedder::dimension);
-    let shards = config.index.shards;
-    let opened = tokio::task::spawn_blocking(move || {
-        EmbeddedIndex::open(EmbeddedOptions {
-            dir,
-            model_id: model_id.as_deref(),
-            dimension,
-            shards,
-        })
-    })
-    .await
-    .map_err(|error| StartError::Failed(error.to_string()))?;
-    Ok(Arc::new(opened.map_err(|error| match error {
-        IndexError::InUse { dir } => StartError::InUse { dir },
-        error => StartError::Failed(format!("the index cannot be opened: {error}")),
-    })?))
 }
 
 /// Public addresses, and what the operator listed.

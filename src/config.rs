@@ -5,6 +5,7 @@
 
 mod check;
 mod merge;
+mod qdrant;
 mod ranges;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use toml::Table;
 
 use self::merge::{merge_file, parse_sections, read_file, set_text};
+pub use self::qdrant::QdrantSettings;
 use crate::db::DatabaseUrl;
 
 /// The defaults, commented.
@@ -100,7 +102,7 @@ section!(
 );
 section!(
     /// Vectors and keywords.
-    Index { backend: IndexBackend, url: String, shards: usize }
+    Index { backend: IndexBackend, url: String, api_key: Secret, shards: usize, qdrant: QdrantSettings }
 );
 section!(
     /// What turns text into vectors.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, EmbeddingBackend, IndexBackend, is_origin, ranges};
+use super::{Config, EmbeddingBackend, IndexBackend, is_origin, qdrant, ranges};
 use crate::db::DatabaseUrl;
 use crate::telemetry;
 use crate::tenancy::tokens::OWN_ISSUER;
@@ -12,6 +12,9 @@ impl Config {
     /// All that is wrong with these values, each by its path.
     pub(super) fn check(&self) -> Vec<String> {
         let mut problems = ranges::check(self);
+        if self.index.backend == IndexBackend::Qdrant {
+            problems.extend(qdrant::check(&self.index));
+        }
         let mut require = |holds: bool, problem: &str| {
             if !holds {
                 problems.push(problem.to_owned());
@@ -23,12 +26,16 @@ impl Config {
             require(false, &format!("database.url: {problem}"));
         }
         require(
-            self.index.backend == IndexBackend::Embedded,
-            "index.backend: this version has \"embedded\" only",
+            self.index.backend != IndexBackend::Pgvector,
+            "index.backend: this version has \"embedded\" and \"qdrant\"",
         );
         require(
             self.index.backend != IndexBackend::Embedded || self.index.url.is_empty(),
             "index.url: the embedded index has none; leave it empty, or choose another index.backend",
+        );
+        require(
+            self.index.backend == IndexBackend::Qdrant || self.index.api_key.is_empty(),
+            "index.api_key: is for a Qdrant server, and index.backend is another",
         );
         match self.embedding.backend {
             EmbeddingBackend::Local | EmbeddingBackend::Static => {

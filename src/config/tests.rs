@@ -257,6 +257,37 @@ fn half_a_configuration_is_refused_by_what_it_lacks_or_does_not_take() {
         (&[("auth.jwt.hs256_secret", "abc")], "auth.jwt.issuer"),
         (&[("auth.jwt.audience", "desk")], "auth.jwt.issuer"),
         (&[("index.url", "http://127.0.0.1:6334")], "index.url"),
+        (&[("index.api_key", "secret")], "index.api_key"),
+        (&[("index.backend", "qdrant")], "index.url"),
+        (
+            &[("index.backend", "qdrant"), ("index.url", "http://qdrant")],
+            "index.url",
+        ),
+        (
+            &[
+                ("index.backend", "qdrant"),
+                ("index.url", "http://qdrant:6334"),
+                ("index.api_key", "secret"),
+            ],
+            "index.api_key",
+        ),
+        (
+            &[
+                ("index.backend", "qdrant"),
+                ("index.url", "http://127.0.0.1:6334"),
+                ("index.qdrant.write_consistency_factor", "2"),
+            ],
+            "index.qdrant.write_consistency_factor",
+        ),
+        (
+            &[
+                ("index.backend", "qdrant"),
+                ("index.url", "http://127.0.0.1:6334"),
+                ("index.qdrant.shards", "4"),
+                ("index.qdrant.promote_from_chunks", "20000"),
+            ],
+            "index.qdrant.shards",
+        ),
         (&[("embedding.api_key", "sk-x")], "embedding.api_key"),
         (
             &[("embedding.base_url", "http://127.0.0.1:1/v1")],
