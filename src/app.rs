@@ -419,9 +419,7 @@ fn web_loader(config: &Config) -> Result<WebLoader, StartError> {
     if settings.chromium.is_empty() {
         return Ok(loader);
     }
-    let work_dir = config.data_dir.join("browser");
-    // What browsers of a process that was killed left behind.
-    let _ = std::fs::remove_dir_all(&work_dir);
+    let work_dir = data_dir::browser_dir(config);
     let rendering = RenderSettings {
         program: PathBuf::from(&settings.chromium),
         work_dir,

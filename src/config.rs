@@ -102,7 +102,18 @@ section!(
 );
 section!(
     /// Vectors and keywords.
-    Index { backend: IndexBackend, url: String, api_key: Secret, shards: usize, qdrant: QdrantSettings }
+    Index { backend: IndexBackend, url: String, api_key: Secret, shards: usize, qdrant: QdrantSettings, pgvector: Pgvector }
+);
+section!(
+    /// The index in PostgreSQL.
+    Pgvector {
+        max_connections: u32,
+        halfvec: bool,
+        m: u32,
+        ef_construction: u32,
+        ef_search: u32,
+        build_memory_mb: u32,
+    }
 );
 section!(
     /// What turns text into vectors.
@@ -343,6 +354,21 @@ impl Config {
             .url
             .parse()
             .expect("the address was checked when the configuration was loaded")
+    }
+
+    /// The address of the index in PostgreSQL: the configured one, or where the rows are.
+    pub fn pgvector_url(&self) -> &str {
+        if self.index.url.is_empty() {
+            &self.database.url
+        } else {
+            &self.index.url
+        }
+    }
+
+    /// Whether several processes can do the work of this configuration, on one data folder.
+    pub fn is_shareable(&self) -> bool {
+        self.index.backend != IndexBackend::Embedded
+            && matches!(self.database_url(), DatabaseUrl::Postgres(_))
     }
 }
 

@@ -1,12 +1,18 @@
-//! The data folder: made where it is absent, closed to others on this machine, and worked in by one process.
+//! The data folder: made where it is absent, closed to others on this machine, and worked in by one process, or by several
+//! that keep rows and index elsewhere.
 
 use std::fs::{File, TryLockError};
+use std::path::PathBuf;
+
+use uuid::Uuid;
 
 use super::StartError;
 use crate::config::Config;
 
-/// The file in it that the one process working there holds locked.
+/// The file in it that who works there holds locked.
 const LOCK_FILE: &str = "lock";
+
+const BROWSERS_DIR: &str = "browser";
 
 /// Makes the data folder, and keeps others on this machine out of it.
 pub(super) fn prepare(config: &Config) -> Result<(), StartError> {
@@ -37,7 +43,8 @@ pub(super) fn prepare(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Takes the data folder for this process. The lock falls with the process, whichever way that ends.
+/// Takes the data folder for this process, or together with others of its kind. The lock falls with the process, whichever
+/// way that ends.
 pub(super) fn lock(config: &Config) -> Result<File, StartError> {
     let dir = &config.data_dir;
     let failed = |error| StartError::Setting(format!("data_dir: cannot lock {}: {error}", dir.display()));
@@ -47,11 +54,33 @@ pub(super) fn lock(config: &Config) -> Result<File, StartError> {
         .truncate(false)
         .open(dir.join(LOCK_FILE))
         .map_err(failed)?;
-    match file.try_lock() {
+    let alone = file.try_lock();
+    if alone.is_ok() {
+        remove_leftovers(config);
+    }
+    let locked = if config.is_shareable() {
+        file.try_lock_shared()
+    } else {
+        alone
+    };
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse {
             dir: dir.display().to_string(),
         }),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
+}
+
+/// Where a browser of this process keeps what it needs while it runs.
+pub(super) fn browser_dir(config: &Config) -> PathBuf {
+    config
+        .data_dir
+        .join(BROWSERS_DIR)
+        .join(Uuid::now_v7().to_string())
+}
+
+/// What browsers of processes that were killed left behind.
+fn remove_leftovers(config: &Config) {
+    let _ = std::fs::remove_dir_all(config.data_dir.join(BROWSERS_DIR));
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StartError;
-use crate::config::Config;
+use crate::config::{Config, IndexBackend};
 use crate::error::{Error, Result};
 
 const MIB: u64 = 1024 * 1024;
@@ -31,7 +31,10 @@ pub struct Disk {
 impl Disk {
     /// The room that this configuration wants to be left; `free_bytes` measures where the system is not to be asked.
     pub(super) fn new(config: &Config, free_bytes: Option<FreeBytes>) -> Self {
-        let shards = config.index.shards as u64;
+        let shards = match config.index.backend {
+            IndexBackend::Embedded => config.index.shards as u64,
+            IndexBackend::Qdrant | IndexBackend::Pgvector => 0,
+        };
         Self {
             folder: config.data_dir.clone(),
             floor_bytes: config

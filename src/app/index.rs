@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use retrieval::embed::Embedder;
-use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError, QdrantIndex};
+use retrieval::index::{
+    EmbeddedIndex, EmbeddedOptions, Index, IndexError, PgvectorIndex, PgvectorOptions, QdrantIndex,
+};
 
-use super::StartError;
+use super::{StartError, innermost};
 use crate::config::{Config, IndexBackend};
 
 pub(super) async fn open(
@@ -23,13 +25,17 @@ pub(super) async fn open(
                 .map(|index| Arc::new(index) as Arc<dyn Index>)
         }
         IndexBackend::Pgvector => {
-            return Err(StartError::Setting(
-                "index.backend: this version has \"embedded\" and \"qdrant\"".to_owned(),
-            ));
+            PgvectorIndex::open(pgvector_options(config, model_id.as_deref(), dimension))
+                .await
+                .map(|index| Arc::new(index) as Arc<dyn Index>)
         }
     };
     opened.map_err(|error| match error {
         IndexError::InUse { dir } => StartError::InUse { dir },
+        error @ IndexError::Unavailable { .. } => StartError::Failed(format!(
+            "the index cannot be opened: {error}: {}",
+            innermost(&error)
+        )),
         error => StartError::Failed(format!("the index cannot be opened: {error}")),
     })
 }
@@ -52,4 +58,23 @@ async fn open_embedded(
     })
     .await
     .map_err(|error| StartError::Failed(error.to_string()))
+}
+
+fn pgvector_options<'a>(
+    config: &'a Config,
+    model_id: Option<&'a str>,
+    dimension: Option<usize>,
+) -> PgvectorOptions<'a> {
+    let settings = &config.index.pgvector;
+    PgvectorOptions {
+        url: config.pgvector_url(),
+        model_id,
+        dimension,
+        halfvec: settings.halfvec,
+        m: settings.m,
+        ef_construction: settings.ef_construction,
+        ef_search: settings.ef_search,
+        build_memory_mb: settings.build_memory_mb,
+        max_connections: settings.max_connections,
+    }
 }

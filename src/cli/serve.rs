@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::args::{Role, ServeArgs};
 use super::{Failure, demo, failed, print_line};
 use crate::app::App;
-use crate::config::{Config, IndexBackend};
+use crate::config::Config;
 use crate::http::{router, server};
 use crate::jobs;
 
@@ -33,9 +33,9 @@ pub(super) async fn serve(config: Config, args: ServeArgs) -> Result<(), Failure
             folder.display()
         )));
     }
-    if args.role != Role::All && config.index.backend == IndexBackend::Embedded {
+    if args.role != Role::All && !config.is_shareable() {
         return Err(Failure::Configuration(
-            "--role: API and workers are apart only where they share index and files, and the embedded index belongs to one process: use --role all"
+            "--role: API and workers are apart only where they share rows, index and files, and SQLite and the embedded index belong to one process: use --role all, or set database.url to a PostgreSQL and index.backend to \"pgvector\" or \"qdrant\""
                 .to_owned(),
         ));
     }

@@ -26,8 +26,9 @@ impl Config {
             require(false, &format!("database.url: {problem}"));
         }
         require(
-            self.index.backend != IndexBackend::Pgvector,
-            "index.backend: this version has \"embedded\" and \"qdrant\"",
+            self.index.backend != IndexBackend::Pgvector
+                || matches!(self.pgvector_url().parse(), Ok(DatabaseUrl::Postgres(_))),
+            "index.url: index.backend \"pgvector\" needs a postgres:// URL here, or in database.url while this is empty",
         );
         require(
             self.index.backend != IndexBackend::Embedded || self.index.url.is_empty(),
@@ -36,6 +37,10 @@ impl Config {
         require(
             self.index.backend == IndexBackend::Qdrant || self.index.api_key.is_empty(),
             "index.api_key: is for a Qdrant server, and index.backend is another",
+        );
+        require(
+            self.index.pgvector.ef_construction >= 2 * self.index.pgvector.m,
+            "index.pgvector.ef_construction: must be at least twice index.pgvector.m",
         );
         match self.embedding.backend {
             EmbeddingBackend::Local | EmbeddingBackend::Static => {

@@ -119,6 +119,33 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             0,
             1000 * MANY,
         ),
+        (
+            "index.pgvector.max_connections",
+            index.pgvector.max_connections.into(),
+            1,
+            1000,
+        ),
+        // What pgvector itself takes.
+        ("index.pgvector.m", index.pgvector.m.into(), 2, 100),
+        (
+            "index.pgvector.ef_construction",
+            index.pgvector.ef_construction.into(),
+            // At least twice m, which is checked beside this.
+            4,
+            1000,
+        ),
+        (
+            "index.pgvector.ef_search",
+            index.pgvector.ef_search.into(),
+            1,
+            1000,
+        ),
+        (
+            "index.pgvector.build_memory_mb",
+            index.pgvector.build_memory_mb.into(),
+            1,
+            MANY,
+        ),
         ("embedding.dimension", embedding.dimension as i128, 0, 8192),
         ("embedding.max_tokens", embedding.max_tokens as i128, 1, MANY),
         ("embedding.batch_size", embedding.batch_size as i128, 1, 2048),

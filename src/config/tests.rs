@@ -288,6 +288,18 @@ fn half_a_configuration_is_refused_by_what_it_lacks_or_does_not_take() {
             ],
             "index.qdrant.shards",
         ),
+        (&[("index.backend", "pgvector")], "index.url"),
+        (
+            &[("index.backend", "pgvector"), ("index.url", "sqlite:index.db")],
+            "index.url",
+        ),
+        (
+            &[
+                ("index.pgvector.m", "40"),
+                ("index.pgvector.ef_construction", "64"),
+            ],
+            "index.pgvector.ef_construction",
+        ),
         (&[("embedding.api_key", "sk-x")], "embedding.api_key"),
         (
             &[("embedding.base_url", "http://127.0.0.1:1/v1")],

@@ -2,6 +2,7 @@
 
 mod commands;
 mod ingest;
+mod roles;
 mod server;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -66,7 +67,7 @@ struct Server {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     log: Arc<Mutex<String>>,
-    /// `127.0.0.1:port`
+    /// `127.0.0.1:port`; empty where the role is worker.
     address: String,
     first_key: Option<String>,
 }
@@ -100,6 +101,8 @@ impl Server {
                 server.first_key = Some(key.to_owned());
             } else if let Some(address) = line.strip_prefix("listening on http://") {
                 server.address = address.to_owned();
+                return server;
+            } else if line == "working" {
                 return server;
             } else {
                 panic!("unexpected line {line:?}");
@@ -167,6 +170,18 @@ impl Server {
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n",
             self.address
+        );
+        stream.write_all(request.as_bytes()).await.expect("written");
+        read_all(stream).await
+    }
+
+    /// The answer to a POST, head and body.
+    async fn post(&self, path: &str, key: &str, content_type: &str, body: &str) -> String {
+        let mut stream = self.connect().await;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {key}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
         );
         stream.write_all(request.as_bytes()).await.expect("written");
         read_all(stream).await

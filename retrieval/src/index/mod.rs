@@ -6,12 +6,14 @@
 mod embedded;
 mod input;
 mod keyword;
+mod pgvector;
 mod point;
 mod qdrant;
 mod query;
 mod spread;
 
 pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning};
+pub use self::pgvector::{PgvectorIndex, PgvectorOptions, PgvectorTuning};
 pub use self::point::{Facets, Point, StoredPoint};
 pub use self::qdrant::{
     QdrantIndex, QdrantOptions, QdrantTuning, Quantisation, ReadConsistency, WriteOrdering, WrongOption,

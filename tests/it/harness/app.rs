@@ -28,6 +28,9 @@ use super::openai::{ScriptedModel, bag_of_words};
 /// Names the engine of this run: `sqlite` (also when absent) or `postgres`. The suite runs once with each.
 const ENGINE_VARIABLE: &str = "FRONTDESK_TEST_ENGINE";
 
+/// Chooses where the index is: `embedded`, or `pgvector` beside the engine `postgres`.
+const INDEX_VARIABLE: &str = "FRONTDESK_TEST_INDEX";
+
 /// Length of the test embedder's vectors.
 pub const DIMENSION: usize = 256;
 
@@ -163,6 +166,10 @@ impl TestOptions {
                 .expect("FRONTDESK_TEST_POSTGRES_URL names the server; scripts/with-postgres starts one");
             settings.push(("database.url".to_owned(), create_postgres_database(&server).await));
             settings.push(("database.max_connections".to_owned(), "8".to_owned()));
+        }
+        if index_backend() == "pgvector" {
+            settings.push(("index.backend".to_owned(), "pgvector".to_owned()));
+            settings.push(("index.pgvector.max_connections".to_owned(), "4".to_owned()));
         }
         if let Some(base_url) = &self.model {
             settings.push(("llm.base_url".to_owned(), base_url.clone()));
@@ -332,6 +339,7 @@ impl TestApp {
                 ("data_dir", config.data_dir.display().to_string()),
                 ("database.url", config.database.url.clone()),
                 ("index.shards", "1".to_owned()),
+                ("index.backend", index_backend()),
             ];
             let flags: Vec<(String, String)> = base
                 .into_iter()
@@ -390,6 +398,15 @@ impl TestApp {
         }
         Reply::read(request.send().await.expect("the service answers")).await
     }
+}
+
+/// What keeps the index in this run.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how the tests' own script chooses the index"
+)]
+pub fn index_backend() -> String {
+    std::env::var(INDEX_VARIABLE).unwrap_or_else(|_| "embedded".to_owned())
 }
 
 /// The engine of this run.

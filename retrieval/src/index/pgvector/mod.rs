@@ -1,0 +1,178 @@
+//! The index in PostgreSQL, on the extension pgvector: for those who have a PostgreSQL and want nothing beside it. Any
+//! number of processes share it.
+//!
+//! Where a tenant's points lie goes by their number (`docs/decisions/0013-pgvector.md`):
+//! - in the table that all small tenants share, which has no index on vectors or words: a search compares each point of
+//!   the tenant, so that its answer is exact whatever the filter;
+//! - once there are many, in a table of the tenant's own with a graph on the vectors and an inverted index on the words.
+//!   New points go to the shared table even so, and move over in the background.
+//!
+//! BM25 goes by the tenant's own statistics, which every change keeps in the same transaction.
+
+mod delete;
+mod home;
+mod open;
+mod own;
+mod read;
+mod schema;
+mod search;
+mod stored;
+mod tenant;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+pub use self::open::PgvectorOptions;
+use self::own::Movers;
+use self::schema::Collection;
+use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
+
+/// How long a readiness check waits for an answer.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
+
+/// When points move to a table of their tenant's own. The defaults are what measurements chose.
+#[derive(Debug, Clone, Copy)]
+pub struct PgvectorTuning {
+    /// Points of a tenant without a table of its own that make it get one.
+    pub own_table_from: u32,
+    /// Points beside its own table that make them move there.
+    pub move_from: u32,
+    /// A tenant that is being filled is left alone until it rests for so long.
+    pub rest: Duration,
+}
+
+impl Default for PgvectorTuning {
+    fn default() -> Self {
+        Self {
+            own_table_from: 10_000,
+            move_from: 2_000,
+            rest: Duration::from_secs(3),
+        }
+    }
+}
+
+/// An open index in PostgreSQL. Cheap to clone; all clones are one index.
+#[derive(Clone)]
+pub struct PgvectorIndex {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Runs what calls ask for, as a role that row-level security holds.
+    pool: PgPool,
+    collection: Collection,
+    /// Moves points to tables of their tenants' own; alone makes and drops those.
+    movers: Movers,
+}
+
+impl Index for PgvectorIndex {
+    fn upsert(&self, tenant_id: TenantId, points: Vec<Point>) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(write::upsert(&self.inner, tenant_id, points))
+    }
+
+    fn delete_chunks(
+        &self,
+        tenant_id: TenantId,
+        chunk_ids: Vec<ChunkId>,
+    ) -> BoxFuture<'_, Result<(), IndexError>> {
+        let ids = chunk_ids.into_iter().map(|id| id.0).collect();
+        Box::pin(delete::delete(&self.inner, tenant_id, "chunk_id", ids))
+    }
+
+    fn delete_documents(
+        &self,
+        tenant_id: TenantId,
+        document_ids: Vec<DocumentId>,
+    ) -> BoxFuture<'_, Result<(), IndexError>> {
+        let ids = document_ids.into_iter().map(|id| id.0).collect();
+        Box::pin(delete::delete(&self.inner, tenant_id, "document_id", ids))
+    }
+
+    fn delete_sources(
+        &self,
+        tenant_id: TenantId,
+        source_ids: Vec<SourceId>,
+    ) -> BoxFuture<'_, Result<(), IndexError>> {
+        let ids = source_ids.into_iter().map(|id| id.0).collect();
+        Box::pin(delete::delete(&self.inner, tenant_id, "source_id", ids))
+    }
+
+    fn delete_tenant(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(delete::delete_tenant(&self.inner, tenant_id))
+    }
+
+    fn set_facets(
+        &self,
+        tenant_id: TenantId,
+        facets: Vec<(DocumentId, Facets)>,
+    ) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(write::set_facets(&self.inner, tenant_id, facets))
+    }
+
+    fn search(
+        &self,
+        tenant_id: TenantId,
+        query: SearchQuery,
+    ) -> BoxFuture<'_, Result<Candidates, IndexError>> {
+        Box::pin(search::search(&self.inner, tenant_id, query))
+    }
+
+    fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
+        Box::pin(read::list(&self.inner, tenant_id, after, limit))
+    }
+
+    fn count(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<u64, IndexError>> {
+        Box::pin(read::count(&self.inner, tenant_id))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(async {
+            let asked = sqlx::query_scalar::<_, i32>("select 1").fetch_one(&self.inner.pool);
+            match tokio::time::timeout(CHECK_LIMIT, asked).await {
+                Ok(answer) => Ok(answer.map(drop).map_err(failure)?),
+                Err(_) => Err(unavailable("no answer in time", None)),
+            }
+        })
+    }
+
+    fn generation(&self) -> Option<String> {
+        Some(self.inner.collection.generation.clone())
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(async {
+            self.inner.movers.stop().await;
+            self.inner.pool.close().await;
+            Ok(())
+        })
+    }
+}
+
+/// What a failed statement means to the caller.
+fn failure(error: sqlx::Error) -> IndexError {
+    /// Classes of SQLSTATE that name something lost in the tables rather than the moment.
+    const DAMAGED: [&str; 2] = ["42", "XX"];
+    let code = error.as_database_error().and_then(|error| error.code());
+    match code {
+        Some(code) if DAMAGED.iter().any(|class| code.starts_with(class)) => IndexError::Damaged {
+            reason: error.to_string(),
+        },
+        _ => unavailable("PostgreSQL did not carry out the statement", Some(error.into())),
+    }
+}
+
+fn unavailable(reason: &str, source: Option<crate::BoxError>) -> IndexError {
+    IndexError::Unavailable {
+        reason: reason.to_owned(),
+        source,
+    }
+}
