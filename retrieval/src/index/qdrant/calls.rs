@@ -21,6 +21,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Asked to wait for longer, we give up: every call ends sooner.
 const LONGEST_ASKED_PAUSE_S: u64 = 3_600;
 
+/// Questions go without the index meanwhile, as when it does not answer.
+pub(super) const COLLECTION_IS_GONE: &str =
+    "the collection is gone from the index server; a restart makes it again and fills it from the rows";
+
 /// The connections to the server and our patience with it. All calls are safe to make twice.
 pub(super) struct Calls {
     /// Gives up half-way through `read_timeout`, so that a connection which leads nowhere is replaced in time.
@@ -225,6 +229,18 @@ pub(super) fn is_already_there(error: &QdrantError) -> bool {
     })
 }
 
+/// Whether the server refuses our key, which waiting does not change.
+pub(super) fn is_key_refused(error: &IndexError) -> bool {
+    let IndexError::Unavailable {
+        source: Some(source), ..
+    } = error
+    else {
+        return false;
+    };
+    let status = source.downcast_ref::<QdrantError>().and_then(status_of);
+    status.is_some_and(|status| matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied))
+}
+
 /// Without the metadata of the answer, which is nobody's concern.
 fn summary(error: &QdrantError) -> String {
     match status_of(error) {
@@ -240,10 +256,9 @@ fn error_of(what: &str, error: QdrantError) -> IndexError {
             reason: format!("{what}: the index server refuses our API key: {summary}"),
             source: Some(error.into()),
         },
-        Some(Code::NotFound) => IndexError::Damaged {
-            reason: format!(
-                "{what}: the collection is gone from the index server; a restart makes it again and fills it: {summary}"
-            ),
+        Some(Code::NotFound) => IndexError::Unavailable {
+            reason: format!("{what}: {COLLECTION_IS_GONE}: {summary}"),
+            source: Some(error.into()),
         },
         _ if is_passing(&error) => IndexError::Unavailable {
             reason: format!("{what}: {summary}"),

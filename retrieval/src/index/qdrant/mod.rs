@@ -20,7 +20,7 @@ use qdrant_client::qdrant::{DeletePoints, PointId, QueryBatchPoints, ScoredPoint
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use self::calls::Calls;
+use self::calls::{COLLECTION_IS_GONE, Calls, is_key_refused};
 use self::collection::Layout;
 pub use self::options::{
     QdrantOptions, QdrantTuning, Quantisation, ReadConsistency, WriteOrdering, WrongOption,
@@ -65,8 +65,10 @@ impl QdrantIndex {
         let deadline = Instant::now() + options.tuning.start_timeout;
         let generation = loop {
             match layout.open(&calls).await {
-                Err(IndexError::Unavailable { reason, .. }) if Instant::now() < deadline => {
-                    tracing::info!(%reason, "waiting for the index server");
+                Err(error @ IndexError::Unavailable { .. })
+                    if Instant::now() < deadline && !is_key_refused(&error) =>
+                {
+                    tracing::info!(%error, "waiting for the index server");
                     sleep(options.tuning.start_timeout / 30).await;
                 }
                 outcome => break outcome?,
@@ -192,10 +194,9 @@ impl Index for QdrantIndex {
             if is_there {
                 return Ok(());
             }
-            Err(IndexError::Damaged {
-                reason: format!(
-                    "the collection {name:?} is gone from the index server; a restart makes it again and fills it"
-                ),
+            Err(IndexError::Unavailable {
+                reason: COLLECTION_IS_GONE.to_owned(),
+                source: None,
             })
         })
     }
