@@ -195,6 +195,7 @@ impl App {
                 .with::<knowledge::jobs::IndexDocuments>()
                 .with::<knowledge::chunks::CutSource>()
                 .with::<knowledge::jobs::RemoveDocuments>()
+                .with::<knowledge::labels::TellIndex>()
                 .with::<knowledge::sync::SyncSource>()
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
@@ -228,6 +229,11 @@ impl App {
                 StartError::Failed(format!(
                     "cannot compare documents with the embedding model: {error}"
                 ))
+            })?;
+        knowledge::operator::queue_untold_documents(&app)
+            .await
+            .map_err(|error| {
+                StartError::Failed(format!("cannot look for what the index was not told: {error}"))
             })?;
         chat::operator::fail_all_interrupted(&app)
             .await

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use retrieval::index::Audience;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,6 +25,7 @@ use crate::http::idempotency::Subject;
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, MessageId};
+use crate::knowledge::labels::visitor;
 use crate::llm::PromptRole;
 
 /// What the ledger and conversations name as the way in.
@@ -50,6 +52,11 @@ struct MessageRequest {
     /// The question. How long it may be is a setting of the installation.
     #[schema(min_length = 1)]
     message: String,
+    /// Access groups of the visitor, from callers with the scope `chat:groups` or `knowledge:read` only. Otherwise those that
+    /// the caller's token vouches for, or none: then only what is open to everyone is looked at. A conversation goes on with
+    /// the groups that it began with.
+    #[schema(max_items = 50)]
+    groups: Option<Vec<String>>,
     /// True: server-sent events. `Accept: text/event-stream` asks for the same.
     stream: Option<bool>,
 }
@@ -61,6 +68,9 @@ struct InlineRequest {
     /// Earlier messages and, last, the question.
     #[schema(min_items = 1, max_items = 100)]
     messages: Vec<InlineMessage>,
+    /// Access groups of the visitor, from callers with the scope `chat:groups` or `knowledge:read` only.
+    #[schema(max_items = 50)]
+    groups: Option<Vec<String>>,
     /// True: server-sent events. `Accept: text/event-stream` asks for the same.
     stream: Option<bool>,
 }
@@ -99,6 +109,7 @@ async fn send_message(
         chatbot_id: request.chatbot_id,
         thread: Thread::Stored(request.conversation_id),
         question: request.message,
+        audience: visitor(&access.actor, request.groups)?,
         stream: request.stream,
     };
     answer(&app, access.reach(), access.holder(), &headers, asked).await
@@ -124,6 +135,7 @@ async fn send_inline(
         chatbot_id: request.chatbot_id,
         thread,
         question,
+        audience: visitor(&access.actor, request.groups)?,
         stream: request.stream,
     };
     answer(&app, access.reach(), access.holder(), &headers, asked).await
@@ -180,6 +192,7 @@ struct Asked {
     chatbot_id: ChatbotId,
     thread: Thread,
     question: String,
+    audience: Audience,
     stream: Option<bool>,
 }
 
@@ -199,6 +212,7 @@ async fn answer(
         chatbot_id: asked.chatbot_id,
         thread: asked.thread,
         question: asked.question,
+        audience: asked.audience,
         streamed,
         channel: CHANNEL,
         origin,

@@ -32,6 +32,7 @@ impl Turn {
                 conversation_id,
                 self.chatbot.id,
                 self.channel,
+                &self.groups,
                 now,
             )
             .await

@@ -1,13 +1,14 @@
 //! SQL of conversations and messages.
 
 use chrono::{DateTime, Utc};
+use retrieval::index::Audience;
 use sqlx::FromRow;
 use sqlx::types::{Json, Uuid};
 
 use super::{AnswerSource, Citation, TurnUsage};
 use crate::chatbots::{Chatbot, ChatbotRow};
 use crate::db::{Conn, Put, Write};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
@@ -27,6 +28,24 @@ pub struct Conversation {
     pub message_count: i64,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    access_groups: Option<Json<Vec<String>>>,
+}
+
+impl Conversation {
+    /// As whom the conversation goes on when `audience` asks: what was said in it may come from what its groups may read, so
+    /// who lacks one of them has no such conversation, and who has more asks with these alone.
+    pub(super) fn go_on_as(&self, audience: &Audience) -> Result<Audience> {
+        let groups = self.access_groups.as_ref().map(|Json(groups)| groups.clone());
+        let groups = groups.unwrap_or_default();
+        let has_all = match audience {
+            Audience::Everything => true,
+            Audience::Groups(own) => groups.iter().all(|group| own.contains(group)),
+        };
+        match has_all {
+            true => Ok(Audience::Groups(groups)),
+            false => Err(Error::NotFound("conversation")),
+        }
+    }
 }
 
 /// One utterance.
@@ -115,11 +134,12 @@ pub(super) async fn insert_conversation(
     id: ConversationId,
     chatbot_id: ChatbotId,
     channel: &str,
+    groups: &[String],
     now: DateTime<Utc>,
 ) -> Result<()> {
     let insert = write.put(
-        "insert into conversation (id, tenant_id, chatbot_id, channel, message_count, created_at, updated_at)
-         values ($1, $2, $3, $4, 2, $5, $5)",
+        "insert into conversation (id, tenant_id, chatbot_id, channel, message_count, created_at, updated_at, access_groups)
+         values ($1, $2, $3, $4, 2, $5, $5, $6)",
     );
     insert
         .bind(id)
@@ -127,6 +147,7 @@ pub(super) async fn insert_conversation(
         .bind(chatbot_id)
         .bind(channel)
         .bind(now)
+        .bind(Some(Json(groups)).filter(|Json(groups)| !groups.is_empty()))
         .run()
         .await
 }
@@ -273,7 +294,7 @@ pub(super) async fn find_asked(
 
 pub(super) async fn find(conn: &mut Conn, reach: Reach, id: ConversationId) -> Result<Option<Conversation>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select id, chatbot_id, channel, message_count, created_at, updated_at
+        "select id, chatbot_id, channel, message_count, created_at, updated_at, access_groups
            from conversation
           where tenant_id = $1
             and id = $2
@@ -288,7 +309,7 @@ pub(super) async fn list(
     page: PageRequest,
 ) -> Result<Vec<Conversation>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select id, chatbot_id, channel, message_count, created_at, updated_at
+        "select id, chatbot_id, channel, message_count, created_at, updated_at, access_groups
            from conversation
           where tenant_id = $1
             and id < $2

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use retrieval::index::Audience;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,6 +31,8 @@ pub struct TurnRequest {
     pub chatbot_id: ChatbotId,
     pub thread: Thread,
     pub question: String,
+    /// As whom it is asked: only what they may read is looked at.
+    pub audience: Audience,
     /// Whether the answer is wanted token by token.
     pub streamed: bool,
     pub channel: &'static str,
@@ -128,6 +131,8 @@ pub(super) struct Turn {
     /// Made before the answer's id, so that the question comes first in the thread.
     pub(super) question_id: MessageId,
     pub(super) question: String,
+    /// Access groups with which it was asked; a conversation keeps those that it began with.
+    pub(super) groups: Vec<String>,
     pub(super) passages: Vec<Passage>,
     pub(super) embedded: EmbeddedQuestion,
     /// What was reserved for embedding the question, until it is settled.
@@ -159,6 +164,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     check_origin(app, &chatbot, request.origin.as_deref())?;
     let question_id = MessageId::new();
     let mut said = Vec::new();
+    let mut audience = request.audience;
     let (mut history, opening, is_new) = match request.thread {
         Thread::Stateless(given) => {
             said = given;
@@ -183,7 +189,8 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
             let conversation = store::find(&mut conn, reach, id)
                 .await?
                 .filter(|conversation| conversation.chatbot_id == chatbot.id);
-            conversation.ok_or(Error::NotFound("conversation"))?;
+            let conversation = conversation.ok_or(Error::NotFound("conversation"))?;
+            audience = conversation.go_on_as(&audience)?;
             let history = store::list_history(&mut conn, reach.tenant_id, id).await?;
             (
                 history,
@@ -219,6 +226,10 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         is_new,
         question_id,
         question,
+        groups: match audience {
+            Audience::Groups(groups) => groups,
+            Audience::Everything => Vec::new(),
+        },
         passages: Vec::new(),
         embedded,
         hold,
@@ -319,7 +330,10 @@ impl Turn {
             sources,
             (&self.question, self.embedded.vector.take()),
             usize::try_from(settings.max_passages).unwrap_or(1),
-            SearchFilter::default(),
+            SearchFilter {
+                audience: Audience::Groups(self.groups.clone()),
+                ..SearchFilter::default()
+            },
         )
         .await?;
         self.passages = relevance::keep_relevant(&self.question, found, settings.min_similarity);

@@ -94,7 +94,8 @@ async fn upload(
             format!("there is no file in {}", folder.display()),
         ));
     }
-    knowledge::upload(app, reach, chatbot_id, files, &caller.actor, &Origin::default()).await
+    let (labels, origin) = (knowledge::Labels::default(), Origin::default());
+    knowledge::upload(app, reach, chatbot_id, files, labels, &caller.actor, &origin).await
 }
 
 /// The folder's own files, by name. Hidden ones and folders in it are left out.

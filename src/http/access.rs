@@ -43,7 +43,12 @@ pub enum Actor {
         role: Role,
     },
     /// A person, vouched for by the configured issuer.
-    External { subject: String, role: Role },
+    External {
+        subject: String,
+        role: Role,
+        /// Access groups that the issuer vouches for.
+        groups: Vec<String>,
+    },
 }
 
 impl Actor {
@@ -52,6 +57,21 @@ impl Actor {
         match self {
             Self::ApiKey { scopes, .. } => scopes.iter().any(|scope| scope.allows(permission)),
             Self::Member { role, .. } | Self::External { role, .. } => role.allows(permission),
+        }
+    }
+
+    /// Whether this actor may say which access groups a visitor has: who may read all documents anyway, and keys that are
+    /// made for it.
+    pub fn may_name_groups(&self) -> bool {
+        let has_scope = matches!(self, Self::ApiKey { scopes, .. } if scopes.contains(&KeyScope::ChatGroups));
+        has_scope || self.allows(Permission::KnowledgeRead)
+    }
+
+    /// The access groups that this actor has by its own credential.
+    pub fn own_groups(&self) -> &[String] {
+        match self {
+            Self::External { groups, .. } => groups,
+            Self::ApiKey { .. } | Self::Member { .. } => &[],
         }
     }
 

@@ -142,8 +142,10 @@ async fn run_once(app: &App, request: Request, next: Next) -> std::result::Resul
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
+    // A person whose groups were changed meanwhile asks something else.
+    let groups = member.caller.actor.own_groups().join(",");
     let request_hash = secrets::token_hash(&format!(
-        "{} {accept}\n{}",
+        "{} {accept}\n{groups}{}",
         parts.uri,
         secrets::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body).as_ref())
     ));

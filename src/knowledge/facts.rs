@@ -49,15 +49,15 @@ impl Facts {
     }
 }
 
-/// Takes over what a page says of itself now although its text is the same.
+/// Takes over what a page says of itself now although its text is the same; whether anything was new.
 pub(super) async fn update(
     write: &mut Write,
     tenant_id: TenantId,
     id: DocumentId,
     facts: &Facts,
     now: DateTime<Utc>,
-) -> Result<()> {
-    on!(write, c => sqlx::query(
+) -> Result<bool> {
+    let changed = on!(write, c => sqlx::query(
         "update document
             set language = $3, description = $4, published_at = $5, breadcrumbs = $6, updated_at = $7
           where tenant_id = $1
@@ -65,8 +65,8 @@ pub(super) async fn update(
             and (language is distinct from $3 or description is distinct from $4 or published_at is distinct from $5
                  or breadcrumbs is distinct from $6)",
     ).bind(tenant_id).bind(id).bind(&facts.language).bind(&facts.description).bind(facts.published_at)
-     .bind(facts.stored_breadcrumbs()).bind(now).execute(c).await.map(drop))?;
-    Ok(())
+     .bind(facts.stored_breadcrumbs()).bind(now).execute(c).await.map(|done| done.rows_affected()))?;
+    Ok(changed > 0)
 }
 
 /// A day is its first moment.

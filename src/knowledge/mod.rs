@@ -9,6 +9,8 @@ mod facts;
 pub mod files;
 pub mod indexing;
 pub mod jobs;
+pub mod labels;
+mod labels_routes;
 pub mod operator;
 mod passages;
 pub mod reading;
@@ -33,6 +35,7 @@ use crate::id::{ChatbotId, ChunkEditId, ChunkId, DocumentId, SourceId, TenantId}
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, on};
 
+pub use self::labels::Labels;
 use self::sources::exclusions;
 pub use ingest::HEADING_SEPARATOR;
 pub use search::{
@@ -75,6 +78,8 @@ pub struct Document {
     pub scanned_pages: Option<i64>,
     /// Pictures and recordings in it that nobody read.
     pub left_out: Vec<LeftOut>,
+    /// Its own tags and access groups.
+    pub labels: Labels,
     /// Changes of its chunks that rest.
     pub stale_changes: i64,
     pub created_at: DateTime<Utc>,

@@ -10,7 +10,7 @@ use crate::id::{DocumentId, TenantId};
 use crate::jobs::Priority;
 use crate::on;
 
-use super::indexing;
+use super::{indexing, labels};
 
 /// What a document's row says when it was indexed without an embedding model.
 pub(super) const NO_MODEL: &str = "none";
@@ -90,6 +90,35 @@ pub async fn queue_stale_documents(app: &App) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Queues that the index is told of documents of which it was not told since they were indexed.
+pub async fn queue_untold_documents(app: &App) -> Result<()> {
+    let mut after = DocumentId(uuid::Uuid::nil());
+    loop {
+        let mut write = app.db.write(Scope::Operator).await?;
+        let untold: Vec<(TenantId, DocumentId)> = on!(write, c => sqlx::query_as(
+            "select tenant_id, id
+               from document
+              where state = 'indexed'
+                and facets_told is null
+                and id > $1
+              order by id
+              limit $2",
+        ).bind(after).bind(QUEUED_AT_ONCE).fetch_all(c).await)?;
+        let Some((_, last)) = untold.last() else {
+            return Ok(());
+        };
+        after = *last;
+        let mut untold_of: HashMap<TenantId, Vec<DocumentId>> = HashMap::new();
+        for (tenant_id, document_id) in untold {
+            untold_of.entry(tenant_id).or_default().push(document_id);
+        }
+        for (tenant_id, ids) in untold_of {
+            labels::tell_later(app, &mut write, tenant_id, &ids).await?;
+        }
+        write.commit().await?;
+    }
 }
 
 /// Removes files that no row names: left by requests that died between storing a file and naming it.

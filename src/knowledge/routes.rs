@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::chunks::routes::{CHUNK_PAGE, ChunkResponse};
 use super::files::store_error;
 use super::reading::{self, KeptAs};
-use super::{Document, DocumentState, Passage, SearchFilter, receive};
+use super::{Document, DocumentState, Labels, Passage, SearchFilter, labels, receive};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
@@ -35,6 +35,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(uploads)
         .routes(routes!(get_document, delete_document))
+        .merge(super::labels_routes::routes())
         .routes(routes!(get_document_file))
         .merge(super::chunks::routes::routes())
         .routes(routes!(search))
@@ -70,6 +71,12 @@ pub(super) struct DocumentResponse {
     /// The path of sections above a page, outermost first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     breadcrumbs: Vec<String>,
+    /// Its own tags; absent where those of its source hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Vec<String>>,
+    /// Its own access groups; absent where those of its source hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_groups: Option<Vec<String>>,
     file_name: String,
     /// What the content is, such as `pdf`, `docx`, `xlsx`, `html` or `markdown`; `unknown` where it is of no accepted type.
     format: String,
@@ -139,6 +146,8 @@ impl From<Document> for DocumentResponse {
             description: document.description,
             published_at: document.published_at,
             breadcrumbs: document.breadcrumbs,
+            tags: document.labels.tags,
+            access_groups: document.labels.access_groups,
             file_name: document.file_name,
             format: document.format,
             size_bytes: document.size_bytes,
@@ -204,16 +213,32 @@ struct UploadResponse {
     items: Vec<DocumentResponse>,
 }
 
+/// What is said of all files of an upload.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UploadQuery {
+    /// Separated by commas; those that a document had, or the source's, unless given.
+    #[param(value_type = Option<String>)]
+    tags: Option<String>,
+    /// Access groups of which a visitor needs one to be answered from these files, separated by commas; those that a document
+    /// had, or the source's, unless given.
+    #[param(value_type = Option<String>)]
+    access_groups: Option<String>,
+}
+
 /// Adds files, or new versions of files with the same name. The same bytes again change nothing.
-#[utoipa::path(post, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")),
+#[utoipa::path(post, path = "/api/chatbots/{id}/documents", tag = "knowledge", params(("id" = String, Path, description = "The chatbot"), UploadQuery),
     request_body(content = UploadBody, content_type = "multipart/form-data"),
     responses((status = 202, body = UploadResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["ingest"])))]
 async fn upload_documents(
     access: IngestAccess,
     State(app): State<App>,
     Path(chatbot_id): Path<ChatbotId>,
+    Query(query): Query<UploadQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let labels = Labels::listed(query.tags.as_deref(), query.access_groups.as_deref())?;
     // Before a byte is stored: may this caller add to this chatbot at all?
     crate::chatbots::get(&app, access.reach(), chatbot_id).await?;
     let files = receive::files(&app, request).await?;
@@ -222,6 +247,7 @@ async fn upload_documents(
         access.reach(),
         chatbot_id,
         files,
+        labels,
         &access.actor,
         &access.origin,
     )
@@ -369,6 +395,10 @@ struct SearchRequest {
     #[schema(minimum = 1, maximum = 50)]
     limit: Option<i64>,
     filter: Option<SearchFilterRequest>,
+    /// Access groups to search with, as a visitor who has them would. Without this, who may read all documents finds all of
+    /// them, and everyone else what is open to everyone. From callers with the scope `chat:groups` or `knowledge:read` only.
+    #[schema(max_items = 50)]
+    groups: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize, ToSchema)]
@@ -376,6 +406,14 @@ struct SearchRequest {
 struct SearchFilterRequest {
     /// Only passages of these documents.
     document_ids: Option<Vec<DocumentId>>,
+    /// Only passages of documents in one of these languages, such as `de`.
+    languages: Option<Vec<String>>,
+    /// Only passages of documents with one of these tags.
+    tags: Option<Vec<String>>,
+    /// Only passages of documents published then or later; where they do not say when, that came then or later.
+    since: Option<DateTime<Utc>>,
+    /// Only passages of documents published, or else come, before then.
+    until: Option<DateTime<Utc>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -455,8 +493,14 @@ async fn search(
         )
         .into());
     }
+    let asked = request.filter.unwrap_or_default();
     let filter = SearchFilter {
-        document_ids: request.filter.unwrap_or_default().document_ids,
+        document_ids: asked.document_ids,
+        languages: asked.languages,
+        tags: asked.tags,
+        since: asked.since,
+        until: asked.until,
+        audience: labels::searcher(&access.actor, request.groups)?,
     };
     let found = super::search(
         &app,

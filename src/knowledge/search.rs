@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use retrieval::embed::EmbedError;
 use retrieval::fuse::{Hit, fuse};
-use retrieval::index::{Filter, IndexError, SearchQuery};
+use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
 
+use super::labels::primary_language;
 use super::{passages, store};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -59,6 +61,16 @@ pub struct Passage {
 pub struct SearchFilter {
     /// Only these documents.
     pub document_ids: Option<Vec<DocumentId>>,
+    /// Only documents in one of these languages, by the first part of their tags.
+    pub languages: Option<Vec<String>>,
+    /// Only documents with one of these tags.
+    pub tags: Option<Vec<String>>,
+    /// Only documents published then or later; where they do not say when, since they came.
+    pub since: Option<DateTime<Utc>>,
+    /// Only documents published before then.
+    pub until: Option<DateTime<Utc>>,
+    /// Who asks; somebody without any access group unless given.
+    pub audience: Audience,
 }
 
 /// What a search found.
@@ -159,13 +171,7 @@ pub async fn search_sources(
     if sources.is_empty() {
         return Ok(Vec::new());
     }
-    let filter = Filter {
-        sources: sources.into_iter().map(|id| retrieval::SourceId(id.0)).collect(),
-        documents: filter
-            .document_ids
-            .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
-        ..Filter::default()
-    };
+    let filter = index_filter(&sources, filter);
     let mut query = SearchQuery {
         text: question.to_owned(),
         vector,
@@ -180,7 +186,15 @@ pub async fn search_sources(
             .await
             .map_err(index_error)?;
         let were_all = candidates.hits.len() < query.limit;
-        let passages = attach_rows(app, reach, chatbot_id, fuse(&candidates), limit).await?;
+        let passages = attach_rows(
+            app,
+            reach,
+            chatbot_id,
+            &query.filter.audience,
+            fuse(&candidates),
+            limit,
+        )
+        .await?;
         if passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
             return Ok(passages);
         }
@@ -222,10 +236,27 @@ pub async fn search(
     })
 }
 
+/// What the index is asked for.
+fn index_filter(sources: &[SourceId], filter: SearchFilter) -> Filter {
+    let languages = |tags: Vec<String>| tags.iter().filter_map(|tag| primary_language(tag)).collect();
+    Filter {
+        sources: sources.iter().map(|id| retrieval::SourceId(id.0)).collect(),
+        documents: filter
+            .document_ids
+            .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
+        languages: filter.languages.map(languages),
+        tags: filter.tags,
+        since: filter.since.map(|since| since.timestamp()),
+        until: filter.until.map(|until| until.timestamp()),
+        audience: filter.audience,
+    }
+}
+
 async fn attach_rows(
     app: &App,
     reach: Reach,
     chatbot_id: ChatbotId,
+    audience: &Audience,
     hits: Vec<Hit>,
     limit: usize,
 ) -> Result<Vec<Passage>> {
@@ -244,7 +275,8 @@ async fn attach_rows(
             rows.into_iter().map(|row| (row.id, row)).collect();
         let found = hits.iter().filter_map(|hit| {
             let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
-            Some(passage(hit, row))
+            // The index was asked for the same. It may not know yet what changed a moment ago.
+            row.is_open_to(audience).then(|| passage(hit, row))
         });
         passages.extend(found.take(limit - passages.len()));
     }

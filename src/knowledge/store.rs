@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
 use super::reading::KeptAs;
-use super::{Chunk, Document, DocumentState, TextPart};
+use super::{Chunk, Document, DocumentState, Labels, TextPart};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
@@ -42,6 +42,8 @@ struct DocumentRow {
     page_count: Option<i64>,
     scanned_pages: Option<i64>,
     left_out: Option<Json<Vec<LeftOut>>>,
+    tags: Option<Json<Vec<String>>>,
+    access_groups: Option<Json<Vec<String>>>,
     stale_changes: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -82,6 +84,10 @@ impl From<DocumentRow> for Document {
             page_count: row.page_count,
             scanned_pages: row.scanned_pages,
             left_out: row.left_out.map(|Json(left_out)| left_out).unwrap_or_default(),
+            labels: Labels {
+                tags: row.tags.map(|Json(names)| names),
+                access_groups: row.access_groups.map(|Json(names)| names),
+            },
             stale_changes: row.stale_changes,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -95,7 +101,8 @@ macro_rules! select_document {
     ($rest:literal) => {
         concat!(
             "select id, chatbot_id, source_id, external_id, title, given_title, url, language, description, published_at, breadcrumbs, file_name, format, size_bytes,
-                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, left_out, created_at, updated_at, indexed_at,
+                    content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, left_out, tags, access_groups,
+                    created_at, updated_at, indexed_at,
                     (select count(*)
                        from chunk_edit e
                       where e.tenant_id = document.tenant_id
@@ -205,12 +212,13 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
     let upsert = write.put(
         "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
                                file_key, state, error_code, error_message, chunk_count, token_count, created_at, updated_at, given_title,
-                               url, language)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, $15, $16, $17, $18, $19)
+                               url, language, tags, access_groups)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, $15, $16, $17, $18, $19, $20, $21)
          on conflict (id) do update
             set given_title = excluded.given_title, url = excluded.url, language = excluded.language, format = excluded.format, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash,
                 file_key = excluded.file_key, state = excluded.state, error_code = excluded.error_code,
-                error_message = excluded.error_message, updated_at = excluded.updated_at, read_with = null",
+                error_message = excluded.error_message, updated_at = excluded.updated_at, tags = excluded.tags,
+                access_groups = excluded.access_groups, read_with = null",
     );
     upsert
         .bind(document.id)
@@ -232,6 +240,8 @@ pub(super) async fn upsert(write: &mut Write, tenant_id: TenantId, document: &Do
         .bind(&document.given_title)
         .bind(&document.url)
         .bind(&document.language)
+        .bind(document.labels.tags.as_ref().map(Json))
+        .bind(document.labels.access_groups.as_ref().map(Json))
         .run()
         .await
 }

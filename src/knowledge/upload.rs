@@ -7,7 +7,7 @@ use ingest::{ExtractError, Format};
 use serde_json::json;
 
 use super::files::StagedFile;
-use super::{Document, DocumentState, indexing, store};
+use super::{Document, DocumentState, Labels, indexing, store};
 use crate::app::App;
 use crate::chatbots;
 use crate::db::Write;
@@ -43,6 +43,7 @@ pub async fn upload(
     reach: Reach,
     chatbot_id: ChatbotId,
     files: Vec<NewFile>,
+    labels: Labels,
     actor: &Actor,
     origin: &Origin,
 ) -> Result<Vec<Document>> {
@@ -60,6 +61,7 @@ pub async fn upload(
     for file in judged {
         let told = Told {
             external_id: file.file_name.clone(),
+            labels: labels.clone(),
             ..Told::default()
         };
         placed.push(place(app, reach.tenant_id, file, told).await?);
@@ -258,6 +260,8 @@ pub(super) struct Told {
     pub title: Option<String>,
     pub url: Option<String>,
     pub language: Option<String>,
+    /// Where it says nothing, what was said before stays.
+    pub labels: Labels,
 }
 
 /// A received file in its final place.
@@ -317,17 +321,21 @@ pub(super) async fn store_one(
         title,
         url,
         language,
+        labels,
     } = file.told;
     let same_name = store::find_by_external_id(write, tenant_id, source_id, &external_id).await?;
     let same = match &same_name {
         Some(named) => Some(named)
             .filter(|named| {
                 let told = (&named.given_title, &named.url, &named.language);
-                named.content_hash == file.content_hash && told == (&title, &url, &language)
+                named.content_hash == file.content_hash
+                    && told == (&title, &url, &language)
+                    && labels.adds_nothing_to(&named.labels)
             })
             .cloned(),
         None if place.matching == Matching::ByNameOrContent => {
-            store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?
+            let same = store::find_by_content(write, tenant_id, source_id, &file.content_hash).await?;
+            same.filter(|same| labels.adds_nothing_to(&same.labels))
         }
         None => None,
     };
@@ -372,6 +380,7 @@ pub(super) async fn store_one(
         page_count: None,
         scanned_pages: None,
         left_out: Vec::new(),
+        labels: Labels::default(),
         stale_changes: 0,
         created_at: now,
         updated_at: now,
@@ -392,6 +401,7 @@ pub(super) async fn store_one(
     document.given_title = title;
     document.url = url;
     document.language = language;
+    document.labels.put(labels);
     document.state = state;
     document.updated_at = now;
     store::upsert(write, tenant_id, &document).await?;

@@ -1,7 +1,8 @@
 //! Tokens of another issuer (Supabase, say): one configured algorithm, one key or key set, checked claims.
 //!
 //! The issuer is trusted with who someone is and which tenant they belong to (`app_metadata.tenant_id`); what they
-//! may do is a role that the token names, or the configured default.
+//! may do is a role that the token names, or the configured default; what restricted documents they may be answered from,
+//! the access groups that it names (`app_metadata.groups`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,9 @@ struct Claims {
 struct AppMetadata {
     tenant_id: Option<TenantId>,
     role: Option<String>,
+    /// Access groups of the person.
+    #[serde(default)]
+    groups: Vec<String>,
 }
 
 /// Checks tokens of the configured issuer.
@@ -156,6 +160,7 @@ impl ForeignTokens {
             actor: Actor::External {
                 subject: claims.sub,
                 role,
+                groups: claims.app_metadata.groups,
             },
             chatbot_id: None,
         })

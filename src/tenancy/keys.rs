@@ -92,7 +92,7 @@ pub fn check(new: &NewApiKey, now: DateTime<Utc>) -> Result<()> {
         return Err(Error::invalid(
             "invalid_scopes",
             "scopes",
-            "name at least one scope: admin, ingest, chat or usage:read",
+            "name at least one scope: admin, ingest, chat, chat:groups or usage:read",
         ));
     }
     let wide = new
@@ -103,7 +103,7 @@ pub fn check(new: &NewApiKey, now: DateTime<Utc>) -> Result<()> {
         return Err(Error::invalid(
             "invalid_scopes",
             "scopes",
-            "a key restricted to one chatbot can have the scopes ingest and chat only",
+            "a key restricted to one chatbot can have the scopes ingest, chat and chat:groups only",
         ));
     }
     if new

@@ -104,6 +104,9 @@ pub enum KeyScope {
     /// Asking and searching.
     #[serde(rename = "chat")]
     Chat,
+    /// Asking and searching, and saying which access groups the visitor has: for servers, never for browsers.
+    #[serde(rename = "chat:groups")]
+    ChatGroups,
     /// Usage and costs.
     #[serde(rename = "usage:read")]
     UsageRead,
@@ -111,14 +114,20 @@ pub enum KeyScope {
 
 impl KeyScope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [Self::Admin, Self::Ingest, Self::Chat, Self::UsageRead];
+    pub const ALL: [Self; 5] = [
+        Self::Admin,
+        Self::Ingest,
+        Self::Chat,
+        Self::ChatGroups,
+        Self::UsageRead,
+    ];
 
     /// Whether keys of this scope may do what needs `permission`.
     pub fn allows(self, permission: Permission) -> bool {
         match self {
             Self::Admin => true,
             Self::Ingest => matches!(permission, Permission::Ingest | Permission::KnowledgeRead),
-            Self::Chat => permission == Permission::Chat,
+            Self::Chat | Self::ChatGroups => permission == Permission::Chat,
             Self::UsageRead => permission == Permission::UsageRead,
         }
     }
@@ -129,6 +138,7 @@ impl KeyScope {
             Self::Admin => "admin",
             Self::Ingest => "ingest",
             Self::Chat => "chat",
+            Self::ChatGroups => "chat:groups",
             Self::UsageRead => "usage:read",
         }
     }

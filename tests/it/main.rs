@@ -5,6 +5,7 @@
     reason = "nothing leaves a test binary: pub marks what a test may use"
 )]
 
+mod access_groups;
 mod addresses;
 mod answers;
 mod audit;

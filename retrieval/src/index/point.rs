@@ -40,6 +40,11 @@ pub struct StoredPoint {
 }
 
 impl Facets {
+    /// A number for all of it, as [`Point::fingerprint`] is for a point.
+    pub fn fingerprint(&self) -> u64 {
+        fingerprint(0, self, false)
+    }
+
     /// With tags and groups in order and without repeats, as an index keeps them.
     pub(crate) fn in_order(mut self) -> Self {
         for texts in [&mut self.tags, &mut self.groups] {

@@ -16,6 +16,7 @@ use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::knowledge::chunks::{Verdict, set_stale};
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::facts::Facts;
+use crate::knowledge::labels::{self, Stored};
 use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
@@ -77,7 +78,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Cuts a document and takes it in; carries out what has gathered when it is enough.
-    pub(super) async fn add(&mut self, work: Work, extracted: ExtractedDocument) -> Result<()> {
+    pub(super) async fn add(&mut self, mut work: Work, extracted: ExtractedDocument) -> Result<()> {
         let payer = Payer {
             tenant_id: self.tenant_id,
             chatbot_id: work.chatbot_id,
@@ -94,12 +95,14 @@ impl<'a> Batch<'a> {
         if chunks.is_empty() {
             return self.fail(work, &ExtractError::NoText { scanned: false }).await;
         }
+        let facts = Facts::of(&extracted);
+        work.expect(&facts);
         self.payer = Some(payer);
         self.new_chunks += chunks.iter().filter(|chunk| !chunk.is_indexed).count();
         self.cut.push(Cut {
             work,
             title,
-            facts: Facts::of(&extracted),
+            facts,
             text: extracted.text,
             chunks,
             verdicts: cutter.edits().verdicts(),
@@ -237,6 +240,7 @@ impl<'a> Batch<'a> {
         let (app, tenant_id, now) = (self.app, self.tenant_id, self.app.clock.now());
         let mut write = app.db.write(tenant_id).await?;
         let mut given_up: Vec<ChunkId> = Vec::new();
+        let mut swapped_in: Vec<Stored<'_>> = Vec::new();
         let read_with = reader(app);
         let work: Vec<&Work> = cut.iter().map(|document| &document.work).collect();
         let ids: Vec<DocumentId> = work.iter().map(|work| work.id).collect();
@@ -261,12 +265,14 @@ impl<'a> Batch<'a> {
             set_indexed(&mut write, tenant_id, work.id, indexed, now).await?;
             put_text(&mut write, tenant_id, work.id, &work.content_hash, &document.text).await?;
             set_stale(&mut write, tenant_id, &document.verdicts).await?;
+            swapped_in.push(work.stored());
         }
         insert_chunks(&mut write, tenant_id, &chunks_after).await?;
         for (work, code, message) in &failed {
             let version = (work.file_key.as_str(), read_with.as_str());
             store::set_failed(&mut write, tenant_id, work.id, version, (code, message), now).await?;
         }
+        labels::settle(app, &mut write, tenant_id, &swapped_in).await?;
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
         let done = cut
             .iter()

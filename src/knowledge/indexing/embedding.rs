@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use retrieval::embed::{Embedder, estimate_tokens};
-use retrieval::index::{Facets, Point};
+use retrieval::index::Point;
 
 use super::Work;
 use super::store;
@@ -52,7 +52,7 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
             source_id: retrieval::SourceId(work.source_id.0),
             text: chunk.embedding_text.clone(),
             vector,
-            facets: Facets::default(),
+            facets: work.facets.clone(),
         })
         .collect();
     app.disk.check_room()?;

@@ -16,6 +16,7 @@ use crate::id::{ChunkId, TenantId};
 use crate::knowledge::chunks::{self, Verdict};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
 use crate::knowledge::facts::Facts;
+use crate::knowledge::labels;
 use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
@@ -190,6 +191,7 @@ async fn swap(
         staging::swap_in(&mut write, tenant_id, work).await?;
         chunks::set_stale(&mut write, tenant_id, verdicts).await?;
         staging::drop_own(&mut write, tenant_id, work).await?;
+        labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
         given_up
     } else {
         // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.

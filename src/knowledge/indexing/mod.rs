@@ -16,8 +16,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use ingest::sandbox::DocumentParts;
 use ingest::{ExtractError, ExtractedDocument, Format, Hints};
+use retrieval::index::Facets;
 
 use self::batch::Batch;
 use self::embedding::Payer;
@@ -28,6 +30,7 @@ use super::files::store_error;
 use super::jobs::{IndexDocuments, RemoveDocuments};
 use super::reading::{self, KeptAs};
 use super::search::index_error;
+use super::{facts, labels};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
@@ -80,6 +83,29 @@ pub(super) struct Work {
     pub chunking: Chunking,
     /// Its owner changed chunks of it.
     pub has_edits: bool,
+    /// What its chunks go into the index with.
+    pub facets: Facets,
+    created_at: DateTime<Utc>,
+}
+
+impl Work {
+    /// Takes over what was read: what the row will say of the document, as far as that can be told before it is written.
+    fn expect(&mut self, read: &facts::Facts) {
+        // What somebody said of an upload goes before what it says of itself.
+        if self.run_id.is_some() {
+            self.facets.language = read.language.as_deref().and_then(labels::primary_language);
+        }
+        self.facets.date = Some(labels::date_of(read.published_at, self.created_at));
+    }
+
+    /// What its chunks went into the index with.
+    fn stored(&self) -> labels::Stored<'_> {
+        labels::Stored {
+            id: self.id,
+            facets: &self.facets,
+            was_indexed: self.was_indexed,
+        }
+    }
 }
 
 /// Why a document was not read.

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
 use crate::knowledge::chunks::Chunking;
 use crate::knowledge::facts::Facts;
+use crate::knowledge::labels::{FacetsRow, facets_columns};
 use crate::knowledge::reading::KeptAs;
 use crate::knowledge::store::ChunkRow;
 use crate::on;
@@ -39,6 +40,8 @@ struct WorkRow {
     cut_revision: i64,
     chunking: Option<Json<Chunking>>,
     has_edits: bool,
+    #[sqlx(flatten)]
+    facets: FacetsRow,
 }
 
 /// A document as an indexing job finds it.
@@ -51,8 +54,8 @@ pub(super) struct Found {
 /// Those of these documents that there are.
 pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Found>> {
     let rows: Vec<WorkRow> = on!(conn, c => {
-        let mut query = QueryBuilder::new(
-            "select d.id, d.chatbot_id, d.source_id, d.external_id, d.given_title, d.file_name, d.format, d.content_hash, d.file_key, d.kept_as, d.run_id,
+        let mut query = QueryBuilder::new(concat!(
+            "select ", facets_columns!(), ", d.id, d.chatbot_id, d.source_id, d.external_id, d.given_title, d.file_name, d.format, d.content_hash, d.file_key, d.kept_as, d.run_id,
                     d.embedding_model, d.state, d.error_code, d.indexed_at, d.cut_revision, s.chunking,
                     exists(select 1
                              from chunk_edit e
@@ -62,7 +65,7 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
                from document d
                join source s on s.id = d.source_id
               where d.tenant_id = ",
-        );
+        ));
         query.push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {
@@ -89,6 +92,8 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
             cut_revision: row.cut_revision,
             chunking: row.chunking.map(|Json(chunking)| chunking).unwrap_or_default(),
             has_edits: row.has_edits,
+            created_at: row.facets.document_created_at,
+            facets: row.facets.into(),
         },
         state: row.state,
         error_code: row.error_code,

@@ -26,9 +26,10 @@ use serde_json::{Value, json};
 use self::fields::WebsiteInput;
 use self::input::SettingsInput;
 use self::orders::begin_run;
-use super::Document;
 use super::chunks::{self, Chunking};
+use super::labels::{self, LabelsChange};
 use super::sync::{self, Cause, SyncRun};
+use super::{Document, Labels};
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
@@ -54,6 +55,8 @@ pub struct Source {
     pub state: SourceState,
     /// How its documents are cut; none: as everywhere.
     pub chunking: Option<Chunking>,
+    /// What holds for documents that say nothing of their own.
+    pub labels: Labels,
     /// None: read on request only.
     pub schedule: Option<Schedule>,
     pub next_run_at: Option<DateTime<Utc>>,
@@ -83,6 +86,8 @@ impl Source {
             "settings": self.settings.to_json()?,
             "schedule": self.schedule,
             "chunking": self.chunking,
+            "tags": self.labels.tags,
+            "access_groups": self.labels.access_groups,
         }))
     }
 }
@@ -93,6 +98,7 @@ struct NewSource {
     name: Option<String>,
     schedule: Option<Schedule>,
     chunking: Option<Chunking>,
+    labels: Labels,
     settings: SettingsInput,
 }
 
@@ -103,6 +109,7 @@ struct SourceChange {
     schedule: Option<Option<Schedule>>,
     /// `Some(None)`: its documents are cut as everywhere from now on.
     chunking: Option<Option<Chunking>>,
+    labels: LabelsChange,
     settings: SettingsInput,
 }
 
@@ -153,6 +160,7 @@ async fn crawl(
                 name: None,
                 schedule: None,
                 chunking: None,
+                labels: Labels::default(),
                 settings,
             };
             create_in(app, &mut write, reach, chatbot_id, new, actor, origin).await?
@@ -162,6 +170,7 @@ async fn crawl(
                 name: None,
                 schedule: None,
                 chunking: None,
+                labels: LabelsChange::default(),
                 settings,
             };
             let source = change_in(app, &mut write, reach, known, change, actor, origin).await?;
@@ -216,6 +225,7 @@ async fn create_in(
         name,
         state: SourceState::Idle,
         chunking: new.chunking,
+        labels: new.labels.checked()?,
         schedule: new.schedule,
         next_run_at,
         created_at: now,
@@ -291,6 +301,11 @@ async fn change_in(
         let wanted = chunking.clone().unwrap_or_default();
         chunks::set_chunking(app, write, reach.tenant_id, source.id, &wanted).await?;
         source.chunking = chunking;
+    }
+    let labels_before = source.labels.clone();
+    source.labels.change(change.labels)?;
+    if source.labels != labels_before {
+        labels::tell_of_source(app, write, reach.tenant_id, source.id).await?;
     }
     let after = source.describe()?;
     if after == before && secrets == secrets_before {

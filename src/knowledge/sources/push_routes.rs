@@ -17,9 +17,9 @@ use crate::http::input::{Path, Query, parse, read_body};
 use crate::http::problem::Problem;
 use crate::id::SourceId;
 use crate::knowledge::files::IncomingFile;
-use crate::knowledge::receive;
 use crate::knowledge::routes::DocumentResponse;
 use crate::knowledge::upload::{NewFile, Told};
+use crate::knowledge::{Labels, receive};
 
 const MAX_TITLE_CHARS: usize = 500;
 const MAX_URL_CHARS: usize = 2_000;
@@ -48,6 +48,12 @@ struct PutDocumentRequest {
     /// For example `de` or `pt-BR`.
     #[schema(max_length = 35)]
     language: Option<String>,
+    /// Those that it had, or its source's, unless given.
+    #[schema(max_items = 50)]
+    tags: Option<Vec<String>>,
+    /// Access groups of which a visitor needs one to be answered from it; those that it had, or its source's, unless given.
+    #[schema(max_items = 50)]
+    access_groups: Option<Vec<String>>,
 }
 
 /// What the JSON of a document says besides its content, for a document that is sent as it is.
@@ -64,6 +70,12 @@ struct PutDocumentQuery {
     /// For example `de` or `pt-BR`.
     #[param(value_type = Option<String>, max_length = 35)]
     language: Option<String>,
+    /// Separated by commas.
+    #[param(value_type = Option<String>)]
+    tags: Option<String>,
+    /// Access groups of which a visitor needs one to be answered from it, separated by commas.
+    #[param(value_type = Option<String>)]
+    access_groups: Option<String>,
 }
 
 /// Puts a document under a name of one's own, or its new version. The same again changes nothing.
@@ -100,6 +112,7 @@ async fn put_document(
         title: query.title,
         url: query.url,
         language: query.language,
+        labels: Labels::listed(query.tags.as_deref(), query.access_groups.as_deref())?,
     };
     check_told(&told)?;
     let file = match essence.as_str() {
@@ -188,6 +201,11 @@ async fn receive_text(
     told.title = request.title.or(told.title.take());
     told.url = request.url.or(told.url.take());
     told.language = request.language.or(told.language.take());
+    let labels = Labels {
+        tags: request.tags,
+        access_groups: request.access_groups,
+    };
+    told.labels.put(labels.checked()?);
     let mut incoming = app.files.receive().await?;
     incoming.write(content.as_bytes()).await?;
     finish(incoming, &told.external_id, Some(format))

@@ -19,10 +19,11 @@ use crate::http::access::{IngestAccess, KnowledgeAccess};
 use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, SourceId, SyncRunId};
-use crate::knowledge::DocumentState;
 use crate::knowledge::chunks::Chunking;
+use crate::knowledge::labels::LabelsChange;
 use crate::knowledge::routes::DocumentResponse;
 use crate::knowledge::sync::{self, Cause, Wanted};
+use crate::knowledge::{DocumentState, Labels};
 
 /// The routes of sources.
 pub fn routes() -> OpenApiRouter<App> {
@@ -77,6 +78,13 @@ struct CreateSourceRequest {
     schedule: Option<Schedule>,
     /// How its documents are cut; as everywhere unless given.
     chunking: Option<Chunking>,
+    /// Tags of documents that have none of their own.
+    #[schema(max_items = 50)]
+    tags: Option<Vec<String>>,
+    /// Access groups of which a visitor needs one to be answered from documents that say nothing of their own; none: open
+    /// to everyone.
+    #[schema(max_items = 50)]
+    access_groups: Option<Vec<String>>,
     website: Option<WebsiteInput>,
     sitemap: Option<SitemapInput>,
     pages: Option<PagesInput>,
@@ -90,6 +98,10 @@ impl From<CreateSourceRequest> for NewSource {
             name: request.name,
             schedule: request.schedule,
             chunking: request.chunking,
+            labels: Labels {
+                tags: request.tags,
+                access_groups: request.access_groups,
+            },
             settings: SettingsInput {
                 website: request.website,
                 sitemap: request.sitemap,
@@ -116,6 +128,15 @@ struct UpdateSourceRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Chunking>)]
     chunking: Option<Option<Chunking>>,
+    /// Tags of documents that have none of their own. Null: none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 50)]
+    tags: Option<Option<Vec<String>>>,
+    /// Access groups of which a visitor needs one to be answered from documents that say nothing of their own. Null: open
+    /// to everyone.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 50)]
+    access_groups: Option<Option<Vec<String>>>,
     website: Option<WebsiteInput>,
     sitemap: Option<SitemapInput>,
     pages: Option<PagesInput>,
@@ -128,6 +149,10 @@ impl From<UpdateSourceRequest> for SourceChange {
             name: request.name,
             schedule: request.schedule,
             chunking: request.chunking,
+            labels: LabelsChange {
+                tags: request.tags,
+                access_groups: request.access_groups,
+            },
             settings: SettingsInput {
                 website: request.website,
                 sitemap: request.sitemap,

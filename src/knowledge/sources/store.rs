@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, SourceId, TenantId};
+use crate::knowledge::Labels;
 use crate::knowledge::chunks::Chunking;
 use crate::on;
 
@@ -26,6 +27,8 @@ struct SourceRow {
     sealed: Option<String>,
     state: String,
     chunking: Option<Json<Chunking>>,
+    tags: Option<Json<Vec<String>>>,
+    access_groups: Option<Json<Vec<String>>>,
     schedule: Option<Json<Schedule>>,
     next_run_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -50,6 +53,10 @@ impl TryFrom<SourceRow> for Source {
                 .chunking
                 .map(|chunking| chunking.0)
                 .filter(|chunking| *chunking != Chunking::default()),
+            labels: Labels {
+                tags: row.tags.map(|Json(names)| names),
+                access_groups: row.access_groups.map(|Json(names)| names),
+            },
             schedule: row.schedule.map(|schedule| schedule.0),
             next_run_at: row.next_run_at,
             created_at: row.created_at,
@@ -63,7 +70,7 @@ impl TryFrom<SourceRow> for Source {
 macro_rules! select_source {
     ($rest:literal) => {
         concat!(
-            "select id, tenant_id, chatbot_id, kind, name, settings, sealed, state, chunking, schedule, next_run_at, created_at, updated_at
+            "select id, tenant_id, chatbot_id, kind, name, settings, sealed, state, chunking, tags, access_groups, schedule, next_run_at, created_at, updated_at
                from source ",
             $rest
         )
@@ -143,11 +150,12 @@ pub(super) async fn find_website(
 pub(super) async fn insert(write: &mut Write, source: &Source) -> Result<()> {
     let settings = Json(source.settings.to_json()?);
     on!(write, c => sqlx::query(
-        "insert into source (id, tenant_id, chatbot_id, kind, name, settings, sealed, state, schedule, next_run_at, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+        "insert into source (id, tenant_id, chatbot_id, kind, name, settings, sealed, state, schedule, next_run_at, created_at, updated_at, tags, access_groups)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13)",
     ).bind(source.id).bind(source.tenant_id).bind(source.chatbot_id).bind(source.kind().name()).bind(&source.name)
      .bind(settings).bind(&source.sealed).bind(source.state.name()).bind(source.schedule.as_ref().map(Json))
-     .bind(source.next_run_at).bind(source.created_at).execute(c).await.map(drop))?;
+     .bind(source.next_run_at).bind(source.created_at).bind(source.labels.tags.as_ref().map(Json))
+     .bind(source.labels.access_groups.as_ref().map(Json)).execute(c).await.map(drop))?;
     Ok(())
 }
 
@@ -156,10 +164,12 @@ pub(super) async fn update(write: &mut Write, source: &Source) -> Result<()> {
     let settings = Json(source.settings.to_json()?);
     on!(write, c => sqlx::query(
         "update source
-            set name = $3, settings = $4, sealed = $5, schedule = $6, next_run_at = $7, updated_at = $8
+            set name = $3, settings = $4, sealed = $5, schedule = $6, next_run_at = $7, updated_at = $8, tags = $9,
+                access_groups = $10
           where tenant_id = $1 and id = $2",
     ).bind(source.tenant_id).bind(source.id).bind(&source.name).bind(settings).bind(&source.sealed)
-     .bind(source.schedule.as_ref().map(Json)).bind(source.next_run_at).bind(source.updated_at).execute(c).await.map(drop))?;
+     .bind(source.schedule.as_ref().map(Json)).bind(source.next_run_at).bind(source.updated_at)
+     .bind(source.labels.tags.as_ref().map(Json)).bind(source.labels.access_groups.as_ref().map(Json)).execute(c).await.map(drop))?;
     Ok(())
 }
 

@@ -105,6 +105,12 @@ pub(super) struct SourceResponse {
     next_run_at: Option<DateTime<Utc>>,
     /// How its documents are cut; null: as everywhere.
     chunking: Option<Chunking>,
+    /// Tags of documents that have none of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Vec<String>>,
+    /// Who may read documents that say nothing of their own; everyone unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_groups: Option<Vec<String>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,6 +174,8 @@ impl SourceResponse {
             schedule: source.schedule,
             next_run_at: source.next_run_at,
             chunking: source.chunking,
+            tags: source.labels.tags,
+            access_groups: source.labels.access_groups,
             created_at: source.created_at,
             updated_at: source.updated_at,
             last_run,

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::id::DocumentId;
 use crate::jobs::Priority;
 use crate::knowledge::facts::{self, Facts};
-use crate::knowledge::{indexing, store as knowledge_store};
+use crate::knowledge::{indexing, labels, store as knowledge_store};
 
 /// The pause after an item's first failed attempt; four times as long after each further one.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(5);
@@ -290,7 +290,9 @@ impl<'a> Commit<'a> {
     async fn take_over_facts(&mut self, item: &Item, content: &Content) -> Result<()> {
         if let (File::Reading(extracted), Some(id)) = (&content.file, item.document_id) {
             let (facts, place) = (Facts::of(extracted), self.place());
-            facts::update(&mut self.write, place.tenant_id, id, &facts, self.now).await?;
+            if facts::update(&mut self.write, place.tenant_id, id, &facts, self.now).await? {
+                labels::tell_later(self.app, &mut self.write, place.tenant_id, &[id]).await?;
+            }
         }
         Ok(())
     }

@@ -25,6 +25,8 @@ const PLAIN_QUERY: &[&str] = &[
     "code",
     "error",
     "text_part",
+    "tags",
+    "access_groups",
 ];
 
 /// Fields that are called like ids of rows, and name things of others.
@@ -285,6 +287,7 @@ impl Operation {
             "POST /api/chatbots/{id}/search" => {
                 json!({ "query": "returned goods", "filter": { "document_ids": [document] } })
             }
+            "PATCH /api/documents/{id}" => json!({ "tags": ["returns"] }),
             "POST /api/documents/{id}/chunks" => json!({ "text": "We mend chairs too." }),
             "PATCH /api/documents/{id}/chunks/{chunk_id}" => json!({ "enabled": false }),
             "POST /api/chunk-preview" => json!({ "text": "A text to be cut." }),

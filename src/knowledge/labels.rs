@@ -1,0 +1,503 @@
+//! Tags and access groups: what owners say of documents, and whom they let read them.
+//!
+//! A document's own go before those of its source. The index is told of every change, by a job of the change's own
+//! transaction and without embedding anything again; until then, and whatever the index says, rows decide who reads what.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use retrieval::index::{Audience, Facets};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::types::Json;
+use sqlx::{FromRow, QueryBuilder};
+
+use super::search::index_error;
+use super::{Document, store};
+use crate::app::App;
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::id::{DocumentId, SourceId, TenantId};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::on;
+use crate::tenancy::audit::{self, Change, Origin};
+use crate::tenancy::role::Permission;
+
+/// Tags, or groups, of one document, source or visitor.
+const MAX_NAMES: usize = 50;
+
+/// Longest name of a tag or group, in characters.
+const MAX_NAME_CHARS: usize = 64;
+
+/// Documents that one job tells the index of.
+const TOLD_AT_ONCE: usize = 500;
+
+/// What is said of a document or of all documents of a source. `None`: nothing of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    pub tags: Option<Vec<String>>,
+    /// Who has one of them may read it; an empty list opens it to everyone.
+    pub access_groups: Option<Vec<String>>,
+}
+
+/// What changes of [`Labels`]; what is left out stays.
+#[derive(Debug, Default)]
+pub(super) struct LabelsChange {
+    pub tags: Option<Option<Vec<String>>>,
+    pub access_groups: Option<Option<Vec<String>>>,
+}
+
+impl Labels {
+    /// Checked: names without spaces around them, in order, each once.
+    pub(super) fn checked(self) -> Result<Self> {
+        Ok(Self {
+            tags: self.tags.map(|names| check_names("tags", names)).transpose()?,
+            access_groups: self
+                .access_groups
+                .map(|names| check_names("access_groups", names))
+                .transpose()?,
+        })
+    }
+
+    /// As queries give them: names separated by commas.
+    pub(super) fn listed(tags: Option<&str>, access_groups: Option<&str>) -> Result<Self> {
+        let given = Self {
+            tags: tags.map(split_names),
+            access_groups: access_groups.map(split_names),
+        };
+        given.checked()
+    }
+
+    /// Takes over what `given` says.
+    pub(super) fn put(&mut self, given: Self) {
+        self.tags = given.tags.or(self.tags.take());
+        self.access_groups = given.access_groups.or(self.access_groups.take());
+    }
+
+    /// Whether `known` says all that this says.
+    pub(super) fn adds_nothing_to(&self, known: &Self) -> bool {
+        let mut told = known.clone();
+        told.put(self.clone());
+        told == *known
+    }
+
+    pub(super) fn change(&mut self, change: LabelsChange) -> Result<()> {
+        let given = Self {
+            tags: change.tags.clone().flatten(),
+            access_groups: change.access_groups.clone().flatten(),
+        }
+        .checked()?;
+        if change.tags.is_some() {
+            self.tags = given.tags;
+        }
+        if change.access_groups.is_some() {
+            self.access_groups = given.access_groups;
+        }
+        Ok(())
+    }
+}
+
+/// Nothing in the list is an empty list.
+fn split_names(list: &str) -> Vec<String> {
+    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+fn check_names(field: &'static str, names: Vec<String>) -> Result<Vec<String>> {
+    let mut names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let is_name = |name: &String| {
+        (1..=MAX_NAME_CHARS).contains(&name.chars().count())
+            && !name
+                .chars()
+                .any(|character| character.is_control() || character == ',')
+    };
+    if names.len() > MAX_NAMES || !names.iter().all(is_name) {
+        return Err(Error::invalid(
+            "invalid_names",
+            field,
+            format!("give at most {MAX_NAMES} names of 1 to {MAX_NAME_CHARS} characters, without commas"),
+        ));
+    }
+    Ok(names)
+}
+
+/// As whom a turn is asked: with the groups that a trusted caller names or that its token carries, otherwise as somebody
+/// without any.
+pub fn visitor(actor: &Actor, groups: Option<Vec<String>>) -> Result<Audience> {
+    let groups = match groups {
+        Some(groups) => named_groups(actor, groups)?,
+        None => actor.own_groups().to_vec(),
+    };
+    Ok(Audience::Groups(groups))
+}
+
+/// As whom is searched: who may read all documents finds all of them, unless groups are to be tried.
+pub(super) fn searcher(actor: &Actor, groups: Option<Vec<String>>) -> Result<Audience> {
+    match groups {
+        None if actor.allows(Permission::KnowledgeRead) => Ok(Audience::Everything),
+        groups => visitor(actor, groups),
+    }
+}
+
+fn named_groups(actor: &Actor, groups: Vec<String>) -> Result<Vec<String>> {
+    if !actor.may_name_groups() {
+        return Err(Error::Forbidden {
+            code: "groups_not_allowed",
+            message:
+                "this key must not say which access groups a visitor has: leave groups out, or use a key with the scope chat:groups that no browser sees"
+                    .into(),
+        });
+    }
+    check_names("groups", groups)
+}
+
+/// Changes a document's own tags and groups.
+pub(super) async fn change_document(
+    app: &App,
+    reach: Reach,
+    id: DocumentId,
+    change: LabelsChange,
+    actor: &Actor,
+    origin: &Origin,
+) -> Result<Document> {
+    let tenant_id = reach.tenant_id;
+    let mut write = app.db.write(tenant_id).await?;
+    hold(&mut write, tenant_id, id).await?;
+    let mut document = store::find(&mut write, reach, id)
+        .await?
+        .ok_or(Error::NotFound("document"))?;
+    let before = document.labels.clone();
+    document.labels.change(change)?;
+    if document.labels == before {
+        return Ok(document);
+    }
+    let (now, labels) = (app.clock.now(), document.labels.clone());
+    document.updated_at = now;
+    on!(write, c => sqlx::query(
+        "update document
+            set tags = $3, access_groups = $4, updated_at = $5
+          where tenant_id = $1
+            and id = $2",
+    ).bind(tenant_id).bind(id).bind(labels.tags.as_ref().map(Json)).bind(labels.access_groups.as_ref().map(Json)).bind(now)
+     .execute(c).await.map(drop))?;
+    tell_later(app, &mut write, tenant_id, &[id]).await?;
+    let change = Change {
+        action: "document.update",
+        object_kind: "document",
+        object_id: id.to_string(),
+        before: Some(describe(&before)),
+        after: Some(describe(&labels)),
+    };
+    audit::record(&mut write, tenant_id, actor, origin, change, now).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(document)
+}
+
+fn describe(labels: &Labels) -> serde_json::Value {
+    json!({ "tags": labels.tags, "access_groups": labels.access_groups })
+}
+
+/// Nobody else changes the document until the transaction ends. SQLite has one writer anyway.
+async fn hold(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
+    if write.is_postgres() {
+        on!(write, c => sqlx::query("select id from document where tenant_id = $1 and id = $2 for no key update")
+            .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// Tells the index what is said of documents.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TellIndex {
+    pub document_ids: Vec<DocumentId>,
+}
+
+impl Job for TellIndex {
+    const KIND: &'static str = "tell_index";
+    const PRIORITY: Priority = Priority::Normal;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        tell(&app, &context, &self.document_ids).await.into()
+    }
+}
+
+async fn tell(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()> {
+    let tenant_id = context.tenant()?;
+    let said = load(&mut app.db.read(tenant_id).await?, tenant_id, ids).await?;
+    let changed: Vec<Said> = said.into_iter().filter(|said| !said.is_told()).collect();
+    let facets = changed
+        .iter()
+        .map(|said| (retrieval::DocumentId(said.id.0), said.facets.clone()))
+        .collect();
+    app.disk.check_room()?;
+    app.index
+        .set_facets(retrieval::TenantId(tenant_id.0), facets)
+        .await
+        .map_err(index_error)?;
+    let mut write = app.db.write(tenant_id).await?;
+    for said in &changed {
+        // What was changed meanwhile has a job of its own, which finds that this is not what holds.
+        note_told(&mut write, tenant_id, said.id, Some(said.number())).await?;
+    }
+    write.commit().await
+}
+
+/// Queues that the index is told of these documents, in the caller's transaction.
+pub(super) async fn tell_later(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<()> {
+    for group in ids.chunks(TOLD_AT_ONCE) {
+        let job = TellIndex {
+            document_ids: group.to_vec(),
+        };
+        jobs::enqueue(app, write, tenant_id, &job).await?;
+    }
+    Ok(())
+}
+
+/// Like [`tell_later`], for all documents of a source.
+pub(super) async fn tell_of_source(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<()> {
+    let ids: Vec<DocumentId> = on!(write, c => sqlx::query_scalar("select id from document where tenant_id = $1 and source_id = $2 order by id")
+        .bind(tenant_id).bind(source_id).fetch_all(c).await)?;
+    tell_later(app, write, tenant_id, &ids).await
+}
+
+/// What was put into the index with a document's chunks.
+pub(super) struct Stored<'a> {
+    pub id: DocumentId,
+    pub facets: &'a Facets,
+    /// Whether older chunks of it may be there, with what the index was told before.
+    pub was_indexed: bool,
+}
+
+/// Settles, in the transaction that swaps documents in, whether their chunks say what their rows say; the index is told
+/// of those that do not.
+pub(super) async fn settle(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    stored: &[Stored<'_>],
+) -> Result<()> {
+    let ids: Vec<DocumentId> = stored.iter().map(|stored| stored.id).collect();
+    let mut said_of: HashMap<DocumentId, Said> = load(write, tenant_id, &ids)
+        .await?
+        .into_iter()
+        .map(|said| (said.id, said))
+        .collect();
+    let mut untold = Vec::new();
+    for stored in stored {
+        let Some(said) = said_of.remove(&stored.id) else {
+            continue;
+        };
+        let is_right = *stored.facets == said.facets && (!stored.was_indexed || said.is_told());
+        if !is_right {
+            untold.push(said.id);
+        }
+        let told = is_right.then(|| said.number());
+        if said.told != told {
+            note_told(write, tenant_id, said.id, told).await?;
+        }
+    }
+    tell_later(app, write, tenant_id, &untold).await
+}
+
+async fn note_told(write: &mut Write, tenant_id: TenantId, id: DocumentId, told: Option<i64>) -> Result<()> {
+    let update = write.put("update document set facets_told = $3 where tenant_id = $1 and id = $2");
+    update.bind(tenant_id).bind(id).bind(told).run().await
+}
+
+/// What rows say of a document, as the index is told.
+struct Said {
+    id: DocumentId,
+    facets: Facets,
+    /// What the index was told last.
+    told: Option<i64>,
+}
+
+impl Said {
+    fn number(&self) -> i64 {
+        self.facets.fingerprint().cast_signed()
+    }
+
+    fn is_told(&self) -> bool {
+        self.told == Some(self.number())
+    }
+}
+
+#[derive(FromRow)]
+struct SaidRow {
+    id: DocumentId,
+    #[sqlx(flatten)]
+    facets: FacetsRow,
+    facets_told: Option<i64>,
+}
+
+/// What the facets of a document are made of, in statements that join it as `d` with its source as `s`.
+#[derive(FromRow)]
+pub(super) struct FacetsRow {
+    language: Option<String>,
+    published_at: Option<DateTime<Utc>>,
+    pub document_created_at: DateTime<Utc>,
+    tags: Option<Json<Vec<String>>>,
+    access_groups: Option<Json<Vec<String>>>,
+}
+
+/// The columns of [`FacetsRow`].
+macro_rules! facets_columns {
+    () => {
+        "d.language, d.published_at, d.created_at as document_created_at, coalesce(d.tags, s.tags) as tags, coalesce(d.access_groups, s.access_groups) as access_groups"
+    };
+}
+pub(super) use facets_columns;
+
+impl From<FacetsRow> for Facets {
+    fn from(row: FacetsRow) -> Self {
+        let names = |list: Option<Json<Vec<String>>>| list.map(|Json(names)| names).unwrap_or_default();
+        Self {
+            language: row.language.as_deref().and_then(primary_language),
+            tags: names(row.tags),
+            date: Some(date_of(row.published_at, row.document_created_at)),
+            groups: names(row.access_groups),
+        }
+    }
+}
+
+/// `de` of `de-AT`: what filters and the analysis of words go by.
+pub(super) fn primary_language(tag: &str) -> Option<String> {
+    let primary = tag.split(['-', '_']).next().unwrap_or_default().trim();
+    (!primary.is_empty()).then(|| primary.to_ascii_lowercase())
+}
+
+/// The date that filters go by, in Unix seconds: when it was published, or else when it came.
+pub(super) fn date_of(published_at: Option<DateTime<Utc>>, created_at: DateTime<Utc>) -> i64 {
+    published_at.unwrap_or(created_at).timestamp()
+}
+
+async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<SaidRow> = on!(conn, c => {
+        let mut query = QueryBuilder::new(concat!(
+            "select d.id, d.facets_told, ", facets_columns!(), "
+               from document d
+               join source s on s.id = d.source_id
+              where d.tenant_id = "
+        ));
+        query.push_bind(tenant_id).push(" and s.tenant_id = ").push_bind(tenant_id).push(" and d.id in (");
+        let mut list = query.separated(", ");
+        ids.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(")");
+        query.build_query_as().fetch_all(c).await
+    })?;
+    let said = rows.into_iter().map(|row| Said {
+        id: row.id,
+        facets: row.facets.into(),
+        told: row.facets_told,
+    });
+    Ok(said.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ApiKeyId;
+    use crate::tenancy::role::{KeyScope, Role};
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn key(scopes: &[KeyScope]) -> Actor {
+        Actor::ApiKey {
+            id: ApiKeyId::new(),
+            scopes: scopes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn names_are_put_in_order_and_odd_ones_are_refused() {
+        let checked = check_names("tags", names(&[" staff ", "sales", "staff"])).expect("names");
+        assert_eq!(checked, names(&["sales", "staff"]));
+
+        let long = "x".repeat(65);
+        for odd in ["", "  ", "a,b", "a\nb", long.as_str()] {
+            assert!(check_names("tags", names(&[odd])).is_err(), "{odd:?}");
+        }
+        let many = (0..=MAX_NAMES).map(|n| n.to_string()).collect();
+        assert!(check_names("tags", many).is_err());
+    }
+
+    #[test]
+    fn only_who_may_read_everything_or_has_the_scope_names_groups() {
+        let staff = || Some(names(&["staff"]));
+        let external = |role| Actor::External {
+            subject: "ada".to_owned(),
+            role,
+            groups: names(&["portal"]),
+        };
+        for (actor, may_name) in [
+            (key(&[KeyScope::Chat]), false),
+            (key(&[KeyScope::ChatGroups]), true),
+            (key(&[KeyScope::Chat, KeyScope::Ingest]), true),
+            (key(&[KeyScope::Admin]), true),
+            (external(Role::Editor), true),
+        ] {
+            let asked = visitor(&actor, staff());
+            assert_eq!(asked.is_ok(), may_name, "{actor:?}");
+            if let Ok(asked) = asked {
+                assert_eq!(asked, Audience::Groups(names(&["staff"])));
+            }
+        }
+        assert_eq!(
+            visitor(&key(&[KeyScope::Admin]), None).expect("somebody"),
+            Audience::default(),
+            "a turn is a visitor's unless somebody says whose"
+        );
+        assert_eq!(
+            visitor(&external(Role::Editor), None).expect("somebody"),
+            Audience::Groups(names(&["portal"]))
+        );
+    }
+
+    #[test]
+    fn a_search_finds_everything_for_those_who_may_read_it_anyway() {
+        for (actor, audience) in [
+            (key(&[KeyScope::Admin]), Audience::Everything),
+            (key(&[KeyScope::Chat]), Audience::default()),
+            (key(&[KeyScope::ChatGroups]), Audience::default()),
+        ] {
+            assert_eq!(searcher(&actor, None).expect("somebody"), audience, "{actor:?}");
+        }
+        let tried = searcher(&key(&[KeyScope::Admin]), Some(vec![])).expect("a visitor");
+        assert_eq!(tried, Audience::default());
+    }
+
+    #[test]
+    fn languages_are_compared_by_their_first_part() {
+        for (tag, primary) in [
+            ("de-AT", Some("de")),
+            ("pt_BR", Some("pt")),
+            ("EN", Some("en")),
+            ("", None),
+        ] {
+            assert_eq!(primary_language(tag).as_deref(), primary, "{tag}");
+        }
+    }
+}
