@@ -1,7 +1,7 @@
 # Each target is one or two plain commands. A bare machine needs the Rust toolchain, make, a C compiler and python3 with
 # pip; whatever else is needed is fetched, pinned by checksum, into models/ and .tools/. With npm, that includes a Chromium.
 
-.PHONY: run test lint fuzz-check bench deny
+.PHONY: run test lint fuzz-check recall bench deny
 
 # Builds, starts the server on 127.0.0.1:8080 and fills an empty data directory with the demo chatbot.
 run:
@@ -24,6 +24,10 @@ lint:
 # test` compiles and runs all of them but that.
 fuzz-check:
 	cargo check --manifest-path ingest/fuzz/Cargo.toml --bins
+
+# What index backends find among 100,000 chunks, through graphs: of one tenant, and of one among a thousand.
+recall:
+	cargo test --release --locked --package retrieval --test it -- --ignored finds_the_nearest_of_100_000
 
 # CPU per turn, latency, throughput, memory. A table on stdout and JSON under target/.
 bench:

@@ -43,7 +43,7 @@ async fn it_keeps_the_rules_of_all_backends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: make recall"]
 async fn it_finds_the_nearest_of_100_000() {
     let dir = tempfile::tempdir().expect("a temporary directory");
 
