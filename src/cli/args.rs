@@ -204,13 +204,13 @@ pub(super) struct CreateKeyArgs {
     /// Whose key
     #[arg(long, value_name = "ID")]
     pub tenant: TenantId,
-    /// What it may do: admin, ingest, chat or usage:read; may be repeated
+    /// What it may do: admin, ingest, chat, chat:groups or usage:read; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = parse_scope)]
     pub scopes: Vec<KeyScope>,
     /// What to call it
     #[arg(long, default_value = "made at the command line")]
     pub name: String,
-    /// Restrict it to one chatbot; with the scopes ingest and chat only
+    /// Restrict it to one chatbot; with the scopes ingest, chat and chat:groups only
     #[arg(long, value_name = "ID")]
     pub chatbot: Option<ChatbotId>,
     /// How long it works; without this, until it is revoked
