@@ -293,7 +293,7 @@ async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> 
             language: None,
         };
         let started = Instant::now();
-        let hits = fuse(&index.search(tenant_of(n), query).await.expect("candidates"));
+        let hits = fuse(&index.search(tenant_of(n), query).await.expect("candidates"), 0.5);
         latencies.push(started.elapsed());
         found += hits.len();
     }
@@ -331,7 +331,7 @@ async fn recall(index: &EmbeddedIndex, own: &[u64]) -> String {
             limit: 10,
             language: None,
         };
-        let hits = fuse(&index.search(tenant(0), query).await.expect("candidates"));
+        let hits = fuse(&index.search(tenant(0), query).await.expect("candidates"), 0.5);
         met += nearest[..10]
             .iter()
             .filter(|(_, n)| hits.iter().any(|hit| hit.chunk_id == point(*n).chunk_id))

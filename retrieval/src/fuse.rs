@@ -1,20 +1,36 @@
-//! Merges what meaning and words found by rank alone, so that cosine and BM25 need no common scale: reciprocal rank fusion
-//! (Cormack, Clarke and Buettcher, SIGIR 2009).
+//! One order out of what meaning and words found: both scores are standardised over the candidates, then added by weight.
+//!
+//! Cosine and BM25 have no common scale, but on both a score says how far a chunk stands out from the other candidates, in
+//! standard deviations. Ranks alone forget that: a chunk far ahead by its words and one barely ahead would count the same.
+//! How much meaning weighs follows the language of the question, as far as the embedding model reads it. Why so, with
+//! figures: `docs/decisions/0014-fusion-and-confidence.md`.
 
-use std::collections::HashMap;
-
+use crate::analysis::{Language, Script};
 use crate::index::{Candidate, Candidates};
 use crate::{ChunkId, DocumentId};
 
-/// Rank offset from the paper. Larger values flatten the advantage of the first places.
-const RANK_OFFSET: f32 = 60.0;
+/// Candidates to ask of each side at least. Fewer tell less about how far one stands out.
+pub const MIN_CANDIDATES: usize = 100;
+
+/// How much meaning weighs against words, from 0 (not) to 1 (alone), in a language that the model reads.
+const READ: f32 = 0.55;
+
+/// The same where the question does not show its language, and may be in one that the model reads.
+pub(crate) const UNDETERMINED: f32 = 0.4;
+
+/// The same in a language that the model does not read, but whose script it does: it knows names and many words.
+const SAME_SCRIPT: f32 = 0.2;
+
+/// How much meaning weighs where questions are compared with questions, in a language that the model reads: a line of text
+/// has few words to go by.
+const BETWEEN_QUESTIONS: f32 = 0.8;
 
 /// A chunk that was found, with its place among the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hit {
     pub chunk_id: ChunkId,
     pub document_id: DocumentId,
-    /// Fused over both sides, in (0, 1]; 1 is first in every ranking. Higher is better.
+    /// Fused over both sides, in [0, 1]: 1 is best on each, 0 worst on each. Compares the hits of one search only.
     pub score: f32,
     /// As the candidate's.
     pub similarity: Option<f32>,
@@ -22,61 +38,141 @@ pub struct Hit {
     pub keyword_score: Option<f32>,
 }
 
-/// The candidates in one order, best first. Equal scores are ordered by chunk id, so that a search repeats itself.
+/// How much meaning weighs for a question: `language` is its own, where known; `read` are those that the embedding model
+/// reads, `None` for all.
+pub fn meaning_weight(question: &str, language: Option<Language>, read: Option<&[Language]>) -> f32 {
+    let Some(read) = read else { return READ };
+    let reads_script = |script| read.iter().any(|language| language.script() == script);
+    match language {
+        Some(language) if read.contains(&language) => READ,
+        Some(language) if reads_script(language.script()) => SAME_SCRIPT,
+        Some(_) => 0.0,
+        None => match Script::of_text(question) {
+            Some(script) if !reads_script(script) => 0.0,
+            _ => UNDETERMINED,
+        },
+    }
+}
+
+/// What becomes of [`meaning_weight`] where what is stored are questions themselves.
+pub fn between_questions(weight: f32) -> f32 {
+    if weight >= UNDETERMINED {
+        BETWEEN_QUESTIONS
+    } else {
+        weight
+    }
+}
+
+/// The candidates in one order, best first; `weight` is how much meaning weighs, see [`meaning_weight`]. Equal scores are
+/// ordered by chunk id, so that a search repeats itself.
 ///
-/// A side that found nothing is no ranking: what is first on the other one scores 1.
-pub fn fuse(candidates: &Candidates) -> Vec<Hit> {
-    let rankings = [
-        ranking(&candidates.hits, |candidate| candidate.similarity),
-        ranking(&candidates.hits, |candidate| candidate.keyword_score),
-    ];
-    let score_of = reciprocal_ranks(&rankings);
-    let mut hits: Vec<Hit> = candidates
-        .hits
+/// With a weight of 0, what only meaning found is left out as long as words found something.
+pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
+    let hits = &candidates.hits;
+    let by_meaning = Side::of(hits, |candidate| candidate.similarity, Absent::Worst);
+    let by_words = Side::of(hits, |candidate| candidate.keyword_score, Absent::Zero);
+    let (by_meaning, by_words) = match (by_meaning, by_words) {
+        (Some(by_meaning), Some(by_words)) => (by_meaning.scaled(weight), by_words.scaled(1.0 - weight)),
+        (Some(alone), None) => (alone.scaled(1.0), Side::empty(hits.len())),
+        (None, Some(alone)) => (Side::empty(hits.len()), alone.scaled(1.0)),
+        (None, None) => return Vec::new(),
+    };
+    let best_possible = by_meaning.range + by_words.range;
+    let is_by_words_alone = weight == 0.0 && by_words.range + by_words.found > 0.0;
+    let mut fused: Vec<Hit> = hits
         .iter()
-        .filter_map(|candidate| {
-            Some(Hit {
-                chunk_id: candidate.chunk_id,
-                document_id: candidate.document_id,
-                score: *score_of.get(&candidate.chunk_id)?,
-                similarity: candidate.similarity,
-                keyword_score: candidate.keyword_score,
-            })
+        .zip(by_meaning.scores.iter().zip(&by_words.scores))
+        .filter(|(candidate, _)| !is_by_words_alone || candidate.keyword_score.is_some())
+        .map(|(candidate, (meaning, words))| Hit {
+            chunk_id: candidate.chunk_id,
+            document_id: candidate.document_id,
+            score: match best_possible > 0.0 {
+                true => ((meaning + words) / best_possible).clamp(0.0, 1.0),
+                false => 1.0,
+            },
+            similarity: candidate.similarity,
+            keyword_score: candidate.keyword_score,
         })
         .collect();
-    hits.sort_by(|a, b| {
+    fused.sort_by(|a, b| {
         b.score
             .total_cmp(&a.score)
             .then_with(|| a.chunk_id.cmp(&b.chunk_id))
     });
-    hits
+    fused
 }
 
-/// The chunks that have a score, highest first.
-fn ranking(candidates: &[Candidate], score: impl Fn(&Candidate) -> Option<f32>) -> Vec<ChunkId> {
-    let mut scored: Vec<(f32, ChunkId)> = candidates
-        .iter()
-        .filter_map(|candidate| Some((score(candidate)?, candidate.chunk_id)))
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    scored.into_iter().map(|(_, chunk_id)| chunk_id).collect()
+/// What a score stands for that a candidate does not have.
+enum Absent {
+    /// It was not compared, and is no better than the worst.
+    Worst,
+    /// It was looked at and had nothing.
+    Zero,
 }
 
-/// Scores in (0, 1] of all chunks in `rankings`, each of which is best first and without repeats.
-fn reciprocal_ranks(rankings: &[Vec<ChunkId>]) -> HashMap<ChunkId, f32> {
-    let made = rankings.iter().filter(|ranking| !ranking.is_empty()).count();
-    let best_possible = made as f32 / (RANK_OFFSET + 1.0);
-    let mut score_of: HashMap<ChunkId, f32> = HashMap::new();
-    for ranking in rankings {
-        for (position, chunk_id) in ranking.iter().enumerate() {
-            let rank = position as f32 + 1.0;
-            *score_of.entry(*chunk_id).or_default() += 1.0 / (RANK_OFFSET + rank);
+/// One side's scores of all candidates, in standard deviations above the worst.
+struct Side {
+    scores: Vec<f32>,
+    /// The best of them.
+    range: f32,
+    /// How many candidates the side found.
+    found: f32,
+}
+
+impl Side {
+    /// `None` when the side found nothing.
+    fn of(hits: &[Candidate], score: impl Fn(&Candidate) -> Option<f32>, absent: Absent) -> Option<Self> {
+        let known: Vec<f32> = hits.iter().filter_map(&score).collect();
+        let worst_known = known.iter().copied().reduce(f32::min)?;
+        let instead = match absent {
+            Absent::Worst => worst_known,
+            Absent::Zero => 0.0,
+        };
+        let mut scores: Vec<f32> = hits
+            .iter()
+            .map(|candidate| score(candidate).unwrap_or(instead))
+            .collect();
+        let worst = scores.iter().copied().fold(f32::INFINITY, f32::min);
+        let deviation = standard_deviation(&scores);
+        for score in &mut scores {
+            *score = if deviation > 0.0 {
+                (*score - worst) / deviation
+            } else {
+                0.0
+            };
+        }
+        let range = scores.iter().copied().fold(0.0, f32::max);
+        Some(Self {
+            scores,
+            range,
+            found: known.len() as f32,
+        })
+    }
+
+    fn empty(candidates: usize) -> Self {
+        Self {
+            scores: vec![0.0; candidates],
+            range: 0.0,
+            found: 0.0,
         }
     }
-    for score in score_of.values_mut() {
-        *score = (*score / best_possible).min(1.0);
+
+    fn scaled(mut self, factor: f32) -> Self {
+        self.scores.iter_mut().for_each(|score| *score *= factor);
+        self.range *= factor;
+        self
     }
-    score_of
+}
+
+fn standard_deviation(values: &[f32]) -> f32 {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
+    let variance = values
+        .iter()
+        .map(|value| (f64::from(*value) - mean).powi(2))
+        .sum::<f64>()
+        / count;
+    variance.sqrt() as f32
 }
 
 #[cfg(test)]
@@ -99,66 +195,139 @@ mod tests {
         }
     }
 
-    fn fused(hits: Vec<Candidate>) -> Vec<(ChunkId, f32)> {
-        let hits = fuse(&Candidates { hits });
+    fn fused(hits: Vec<Candidate>, weight: f32) -> Vec<(ChunkId, f32)> {
+        let candidates = Candidates {
+            hits,
+            ..Candidates::default()
+        };
+        let hits = fuse(&candidates, weight);
         hits.into_iter().map(|hit| (hit.chunk_id, hit.score)).collect()
     }
 
     #[test]
-    fn first_in_every_ranking_scores_one() {
-        let fused = fused(vec![
-            candidate(2, Some(0.8), None),
-            candidate(1, Some(0.9), Some(7.0)),
-            candidate(3, None, Some(6.0)),
-        ]);
+    fn best_on_both_sides_scores_one_and_worst_on_both_zero() {
+        let fused = fused(
+            vec![
+                candidate(2, Some(0.8), None),
+                candidate(1, Some(0.9), Some(7.0)),
+                candidate(3, Some(0.1), None),
+            ],
+            0.5,
+        );
 
         assert_eq!(fused[0], (chunk(1), 1.0));
+        assert_eq!(fused[2], (chunk(3), 0.0));
     }
 
     #[test]
-    fn agreement_beats_a_single_first_place() {
-        let fused = fused(vec![
-            candidate(1, Some(0.9), None),
-            candidate(2, Some(0.8), Some(6.0)),
-            candidate(3, None, Some(7.0)),
-        ]);
+    fn how_far_a_chunk_stands_out_counts_and_not_only_its_rank() {
+        let outstanding = fused(
+            vec![
+                candidate(1, Some(0.50), Some(20.0)),
+                candidate(2, Some(0.52), Some(2.0)),
+                candidate(3, Some(0.10), Some(1.9)),
+                candidate(4, Some(0.12), Some(1.8)),
+            ],
+            0.5,
+        );
 
-        assert_eq!(fused[0].0, chunk(2));
+        assert_eq!(outstanding[0].0, chunk(1));
     }
 
     #[test]
-    fn equal_scores_are_ordered_by_chunk_id() {
-        let fused = fused(vec![candidate(9, Some(0.5), None), candidate(4, None, Some(3.0))]);
+    fn the_weight_decides_between_the_sides() {
+        let hits = || {
+            vec![
+                candidate(1, Some(0.9), None),
+                candidate(2, Some(0.1), Some(9.0)),
+                candidate(3, Some(0.2), Some(1.0)),
+            ]
+        };
+
+        assert_eq!(fused(hits(), 0.9)[0].0, chunk(1));
+        assert_eq!(fused(hits(), 0.1)[0].0, chunk(2));
+    }
+
+    #[test]
+    fn words_alone_leave_out_what_only_meaning_found() {
+        let ids = |hits| fused(hits, 0.0).into_iter().map(|hit| hit.0).collect::<Vec<_>>();
 
         assert_eq!(
-            fused.iter().map(|hit| hit.0).collect::<Vec<_>>(),
-            [chunk(4), chunk(9)]
+            ids(vec![
+                candidate(1, Some(0.9), None),
+                candidate(2, Some(0.1), Some(9.0))
+            ]),
+            [chunk(2)]
         );
-        assert!((fused[0].1 - 0.5).abs() < 1e-6);
-    }
-
-    #[test]
-    fn what_no_side_scored_is_left_out() {
-        assert_eq!(fused(vec![]), []);
-        assert_eq!(fused(vec![candidate(1, None, None)]), []);
+        assert_eq!(ids(vec![candidate(1, Some(0.9), None)]), [chunk(1)]);
     }
 
     #[test]
     fn a_side_that_found_nothing_takes_nothing_away() {
-        assert_eq!(fused(vec![candidate(1, None, Some(0.1))]), [(chunk(1), 1.0)]);
+        let by_words = fused(
+            vec![candidate(1, None, Some(3.0)), candidate(2, None, Some(1.0))],
+            0.55,
+        );
+
+        assert_eq!(by_words, [(chunk(1), 1.0), (chunk(2), 0.0)]);
+    }
+
+    #[test]
+    fn equal_scores_are_ordered_by_chunk_id() {
+        let fused = fused(
+            vec![candidate(9, Some(0.5), None), candidate(4, Some(0.5), None)],
+            0.55,
+        );
+
+        assert_eq!(fused, [(chunk(4), 1.0), (chunk(9), 1.0)]);
+    }
+
+    #[test]
+    fn meaning_weighs_as_much_as_the_model_reads_of_the_question() {
+        let english = Some(&[Language::English][..]);
+        let weight = |question: &str| meaning_weight(question, crate::analysis::detect(question), english);
+
+        let read = weight("How long may I return the goods?");
+        let undetermined = weight("return policy shoes");
+        let same_script = weight("Wie lange kann ich die Ware zurückgeben?");
+        assert!(read > undetermined && undetermined > same_script && same_script > 0.0);
+        assert_eq!(weight("Сколько времени есть на возврат?"), 0.0);
+        assert_eq!(weight("退货"), 0.0);
+        assert_eq!(meaning_weight("退货", Some(Language::Chinese), None), read);
     }
 
     proptest! {
         #[test]
         fn scores_stay_in_their_range_and_fall(
-            scores in prop::collection::vec((prop::option::of(-1.0_f32..1.0), prop::option::of(0.01_f32..90.0)), 0..60),
+            scores in prop::collection::vec((prop::option::of(-1.0_f32..1.0), prop::option::of(0.001_f32..50.0)), 0..60),
+            weight in 0.0_f32..=1.0,
         ) {
-            let candidates = scores.iter().zip(0..).map(|((similarity, keyword_score), n)| candidate(n, *similarity, *keyword_score));
+            let hits: Vec<Candidate> = scores.iter().zip(0..).map(|((similarity, words), n)| candidate(n, *similarity, *words)).collect();
+            let candidates = Candidates { hits: hits.clone(), keyword_ceiling: None };
 
-            let fused = fused(candidates.collect());
+            let fused = fuse(&candidates, weight);
 
-            prop_assert!(fused.iter().all(|(_, score)| *score > 0.0 && *score <= 1.0));
-            prop_assert!(fused.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+            prop_assert!(fused.len() <= hits.len());
+            prop_assert!(fused.iter().all(|hit| (0.0..=1.0).contains(&hit.score)));
+            prop_assert!(fused.windows(2).all(|pair| pair[0].score >= pair[1].score));
+            let mut reversed = candidates.clone();
+            reversed.hits.reverse();
+            let again = fuse(&reversed, weight);
+            prop_assert_eq!(again.len(), fused.len());
+        }
+
+        #[test]
+        fn better_on_both_sides_is_never_behind(
+            scores in prop::collection::vec((-1.0_f32..1.0, 0.001_f32..50.0), 2..40),
+            weight in 0.0_f32..=1.0,
+        ) {
+            let hits: Vec<Candidate> = scores.iter().zip(0..).map(|((similarity, words), n)| candidate(n, Some(*similarity), Some(*words))).collect();
+            let fused = fuse(&Candidates { hits, keyword_ceiling: None }, weight);
+            for (place, hit) in fused.iter().enumerate() {
+                for behind in &fused[place + 1..] {
+                    prop_assert!(!(behind.similarity > hit.similarity && behind.keyword_score > hit.keyword_score) || behind.score == hit.score);
+                }
+            }
         }
     }
 }

@@ -5,7 +5,10 @@
 //! [`Index`](index::Index) keeps chunks and finds them again by meaning and by words. Every index call names its
 //! [`TenantId`]; there is no call without one.
 
+pub mod analysis;
+pub mod confidence;
 pub mod embed;
+pub mod eval;
 pub mod fuse;
 mod id;
 pub mod index;

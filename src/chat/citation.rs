@@ -266,6 +266,7 @@ mod tests {
             score: 0.9,
             similarity: Some(0.8),
             keyword_score: None,
+            confidence: None,
             prompt_tokens: 0,
         }
     }

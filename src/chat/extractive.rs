@@ -173,6 +173,7 @@ mod tests {
             score,
             similarity: None,
             keyword_score: None,
+            confidence: None,
             prompt_tokens: 0,
         }
     }

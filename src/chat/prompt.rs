@@ -231,6 +231,7 @@ mod tests {
             score: 0.5,
             similarity: None,
             keyword_score: None,
+            confidence: None,
             prompt_tokens,
         }
     }

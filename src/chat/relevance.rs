@@ -1,9 +1,11 @@
 //! Whether a retrieved passage has to do with the question at all.
 //!
-//! A search always finds something. A passage counts when its meaning is near enough, or when it holds enough of the
-//! question's own words.
+//! A search always finds something. A passage counts when the search may be sure enough of it, or when it holds enough of
+//! the question's own words.
 
 use std::collections::HashSet;
+
+use retrieval::confidence::{self, Confidence};
 
 use super::words::content_words;
 use crate::knowledge::Passage;
@@ -16,20 +18,20 @@ const SINGLE_WORD_COVERAGE: f32 = 1.0;
 
 /// The passages that have to do with `question`, in their order.
 ///
-/// `min_similarity` is the cosine from which on meaning alone speaks for a passage.
+/// `min_similarity` is a cosine: where meaning tells something about the question, a passage must inspire as much
+/// confidence as one of that cosine does which has none of the question's words and stands before a usual background.
 pub fn keep_relevant(question: &str, passages: Vec<Passage>, min_similarity: f64) -> Vec<Passage> {
     let wanted = content_words(question);
+    let least = confidence::of_similarity(min_similarity as f32);
     passages
         .into_iter()
-        .filter(|passage| is_relevant(&wanted, passage, min_similarity))
+        .filter(|passage| is_relevant(&wanted, passage, least))
         .collect()
 }
 
-fn is_relevant(wanted: &HashSet<String>, passage: &Passage, min_similarity: f64) -> bool {
-    if passage
-        .similarity
-        .is_some_and(|similarity| f64::from(similarity) >= min_similarity)
-    {
+fn is_relevant(wanted: &HashSet<String>, passage: &Passage, least: f32) -> bool {
+    let speaks_for_it = |found: Confidence| found.is_by_meaning && found.value >= least;
+    if passage.confidence.is_some_and(speaks_for_it) {
         return true;
     }
     if passage.keyword_score.is_none() {

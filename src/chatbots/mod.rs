@@ -58,7 +58,7 @@ pub struct Settings {
     pub no_answer_text: String,
     /// Passages put into a prompt, at most.
     pub max_passages: i64,
-    /// Cosine similarity below which a passage counts as unrelated, 0 to 1.
+    /// Cosine similarity, 0 to 1, that a passage needs to count; `chat::relevance` says how it is read.
     pub min_similarity: f64,
     /// Sites whose pages may talk to this chatbot from a browser.
     pub allowed_origins: Vec<String>,

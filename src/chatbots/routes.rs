@@ -45,7 +45,8 @@ struct CreateChatbotRequest {
     /// Passages put into a prompt, at most.
     #[schema(minimum = 1, maximum = 20)]
     max_passages: Option<i64>,
-    /// Cosine similarity below which a passage counts as unrelated.
+    /// Cosine similarity that a passage without a word of the question needs to count, on a usual background; words of the
+    /// question, and standing out from the other passages, make up for some of it.
     #[schema(minimum = 0, maximum = 1)]
     min_similarity: Option<f64>,
     /// Sites whose pages may talk to this chatbot from a browser, for example `https://www.example.com`.
@@ -104,7 +105,8 @@ struct UpdateChatbotRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = i64, required = false, minimum = 1, maximum = 20)]
     max_passages: Option<i64>,
-    /// Cosine similarity below which a passage counts as unrelated.
+    /// Cosine similarity that a passage without a word of the question needs to count, on a usual background; words of the
+    /// question, and standing out from the other passages, make up for some of it.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = f64, required = false, minimum = 0, maximum = 1)]
     min_similarity: Option<f64>,
@@ -160,7 +162,8 @@ struct ChatbotResponse {
     no_answer_text: String,
     /// Passages put into a prompt, at most.
     max_passages: i64,
-    /// Cosine similarity below which a passage counts as unrelated.
+    /// Cosine similarity that a passage without a word of the question needs to count, on a usual background; words of the
+    /// question, and standing out from the other passages, make up for some of it.
     min_similarity: f64,
     /// Sites whose pages may talk to this chatbot from a browser.
     allowed_origins: Vec<String>,

@@ -45,7 +45,7 @@ pub async fn notice_lost_index(app: &App) -> Result<()> {
     if !lost.is_empty() {
         tracing::warn!(
             documents = lost.len(),
-            "the search index is not the one that these documents were put into: it is filled again, and until then they are not found"
+            "the search index is not the one that these documents were put into: it is filled again, and until then some are not found"
         );
     }
     Ok(())

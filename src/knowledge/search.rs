@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use retrieval::analysis;
+use retrieval::confidence::{Background, Confidence};
 use retrieval::embed::EmbedError;
-use retrieval::fuse::{Hit, fuse};
+use retrieval::fuse::{self, Hit};
 use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
 
 use super::labels::primary_language;
@@ -15,9 +17,6 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::usage::{self, Hold, UsageEvent};
-
-/// Candidates asked of each side of the index at least, so that one that is middling in both can still win.
-const MIN_CANDIDATES: usize = 50;
 
 /// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
 const SPARE_CANDIDATES: usize = 8;
@@ -46,12 +45,14 @@ pub struct Passage {
     /// Character offsets in the document's text, end exclusive.
     pub start: i64,
     pub end: i64,
-    /// Fused rank score in (0, 1]; 1: first in every ranking.
+    /// Fused over meaning and words, in [0, 1]; 1: best by each. Compares the passages of one search only.
     pub score: f32,
     /// Cosine similarity to the question; none: found by its words only.
     pub similarity: Option<f32>,
     /// BM25; none: found by its meaning only.
     pub keyword_score: Option<f32>,
+    /// How sure one may be that it answers the question; none: nothing tells.
+    pub confidence: Option<Confidence>,
     /// In tokens of the answering model; 0: not counted yet.
     pub prompt_tokens: i64,
 }
@@ -171,13 +172,16 @@ pub async fn search_sources(
     if sources.is_empty() {
         return Ok(Vec::new());
     }
+    let language = analysis::detect(question);
+    let read = app.embedder.as_ref().and_then(|embedder| embedder.languages());
+    let meaning_weight = fuse::meaning_weight(question, language, read);
     let filter = index_filter(&sources, filter);
     let mut query = SearchQuery {
         text: question.to_owned(),
         vector,
         filter,
-        limit: (limit + SPARE_CANDIDATES).max(MIN_CANDIDATES),
-        language: None,
+        limit: (limit + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
+        language: language.map(|language| language.subtag().to_owned()),
     };
     loop {
         let candidates = app
@@ -186,15 +190,10 @@ pub async fn search_sources(
             .await
             .map_err(index_error)?;
         let were_all = candidates.hits.len() < query.limit;
-        let passages = attach_rows(
-            app,
-            reach,
-            chatbot_id,
-            &query.filter.audience,
-            fuse(&candidates),
-            limit,
-        )
-        .await?;
+        let background = Background::of(&candidates, meaning_weight);
+        let found = (fuse::fuse(&candidates, meaning_weight), background);
+        let audience = &query.filter.audience;
+        let passages = attach_rows(app, reach, chatbot_id, audience, found, limit).await?;
         if passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
             return Ok(passages);
         }
@@ -257,7 +256,7 @@ async fn attach_rows(
     reach: Reach,
     chatbot_id: ChatbotId,
     audience: &Audience,
-    hits: Vec<Hit>,
+    (hits, background): (Vec<Hit>, Background),
     limit: usize,
 ) -> Result<Vec<Passage>> {
     let mut passages = Vec::with_capacity(limit);
@@ -276,14 +275,15 @@ async fn attach_rows(
         let found = hits.iter().filter_map(|hit| {
             let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
             // The index was asked for the same. It may not know yet what changed a moment ago.
-            row.is_open_to(audience).then(|| passage(hit, row))
+            row.is_open_to(audience)
+                .then(|| passage(hit, background.confidence(hit), row))
         });
         passages.extend(found.take(limit - passages.len()));
     }
     Ok(passages)
 }
 
-fn passage(hit: &Hit, row: passages::PassageRow) -> Passage {
+fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow) -> Passage {
     Passage {
         chunk_id: row.id,
         document_id: row.document_id,
@@ -298,6 +298,7 @@ fn passage(hit: &Hit, row: passages::PassageRow) -> Passage {
         score: hit.score,
         similarity: hit.similarity,
         keyword_score: hit.keyword_score,
+        confidence,
         prompt_tokens: row.prompt_token_count,
     }
 }

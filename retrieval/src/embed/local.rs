@@ -15,6 +15,7 @@ use super::tokenizer::{LoadError, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedError, Embedder, Embeddings};
 use crate::BoxFuture;
+use crate::analysis::Language;
 
 /// Word pieces of one batch of documents: some tens of milliseconds of work, enough to read the weights for.
 const BATCH_PIECES: usize = 512;
@@ -138,6 +139,10 @@ impl Embedder for LocalEmbedder {
 
     fn document_prefix(&self) -> &str {
         &self.engine.prefixes.document
+    }
+
+    fn languages(&self) -> Option<&[Language]> {
+        self.engine.tokenizer.languages()
     }
 
     fn count_tokens(&self, text: &str) -> usize {

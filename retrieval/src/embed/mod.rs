@@ -30,6 +30,7 @@ pub use self::matrix::Precision;
 pub use self::openai::{OpenAiEmbedder, OpenAiEmbedderOptions, Protocol};
 pub use self::static_model::StaticEmbedder;
 pub use self::tokenizer::{LoadError, Tokenizer, estimate_tokens};
+use crate::analysis::Language;
 use crate::{BoxError, BoxFuture};
 
 /// Turns texts into vectors of one named model. Vectors of two models, or of two dimensions, are never comparable.
@@ -52,6 +53,11 @@ pub trait Embedder: Send + Sync + 'static {
     /// What the model reads before a document; added by [`Embedder::embed_documents`] itself.
     fn document_prefix(&self) -> &str {
         ""
+    }
+
+    /// The languages that the model reads; `None`: all.
+    fn languages(&self) -> Option<&[Language]> {
+        None
     }
 
     /// Tokens in `text` without special tokens: exact for a local model, [`estimate_tokens`] for a remote one.

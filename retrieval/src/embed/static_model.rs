@@ -17,6 +17,7 @@ use super::tokenizer::{LoadError, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedError, Embedder, Embeddings};
 use crate::BoxFuture;
+use crate::analysis::Language;
 
 /// What `config.json` calls such a model.
 pub(super) const MODEL_TYPE: &str = "model2vec";
@@ -113,6 +114,10 @@ impl Embedder for StaticEmbedder {
 
     fn max_tokens(&self) -> usize {
         MAX_TOKENS
+    }
+
+    fn languages(&self) -> Option<&[Language]> {
+        self.model.tokenizer.languages()
     }
 
     fn count_tokens(&self, text: &str) -> usize {

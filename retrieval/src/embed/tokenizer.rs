@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use crate::analysis::Language;
+
 /// A file of the model's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -28,10 +30,18 @@ impl LoadError {
     }
 }
 
+/// Share of a language's function words that are tokens of their own in the vocabulary of a model that reads it. The
+/// English BERT has all of the English ones and at most a third of any other language's.
+const LEAST_WORDS: f32 = 0.6;
+
+/// A model that reads this many languages was made for many, also for those whose words cannot be counted.
+const MANY_LANGUAGES: usize = 5;
+
 /// A model's own tokenizer, without its weights: about 15 MiB in memory.
 pub struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
     special: SpecialTokens,
+    languages: Option<Vec<Language>>,
 }
 
 /// What stands around every text.
@@ -70,7 +80,17 @@ impl Tokenizer {
                 ));
             }
         };
-        Ok(Self { tokenizer, special })
+        let languages = languages_of(&tokenizer);
+        Ok(Self {
+            tokenizer,
+            special,
+            languages,
+        })
+    }
+
+    /// The languages whose words the vocabulary has; `None`: all.
+    pub(super) fn languages(&self) -> Option<&[Language]> {
+        self.languages.as_deref()
     }
 
     /// Tokens in `text`, special tokens not counted, however long it is.
@@ -115,6 +135,23 @@ impl Tokenizer {
             .id_to_token(token)
             .is_some_and(|token| !token.starts_with("[unused"))
     }
+}
+
+/// What the vocabulary says about the languages that a model was made for; `None`: all.
+fn languages_of(tokenizer: &tokenizers::Tokenizer) -> Option<Vec<Language>> {
+    // As the model's own vocabulary writes the beginning of a word: WordPiece, SentencePiece, byte pairs.
+    let is_token = |word: &str| {
+        ["", "\u{2581}", "\u{120}"]
+            .iter()
+            .any(|start| tokenizer.token_to_id(&format!("{start}{word}")).is_some())
+    };
+    let is_read = |language: &Language| {
+        let words = language.function_words();
+        let known = words.iter().filter(|word| is_token(word)).count();
+        !words.is_empty() && known as f32 >= LEAST_WORDS * words.len() as f32
+    };
+    let read: Vec<Language> = Language::ALL.iter().copied().filter(is_read).collect();
+    (read.len() < MANY_LANGUAGES && !read.is_empty()).then_some(read)
 }
 
 /// Letters of an ASCII word that one token holds, in the long run of English text.

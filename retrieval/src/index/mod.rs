@@ -5,7 +5,6 @@
 
 mod embedded;
 mod input;
-mod keyword;
 mod pgvector;
 mod point;
 mod qdrant;

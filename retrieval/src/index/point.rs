@@ -1,5 +1,6 @@
 //! What an index stores: points with their facets, and the number that tells two of them apart.
 
+use crate::analysis::Language;
 use crate::{ChunkId, DocumentId, SourceId};
 
 /// One chunk as the index stores it.
@@ -43,6 +44,11 @@ impl Facets {
     /// A number for all of it, as [`Point::fingerprint`] is for a point.
     pub fn fingerprint(&self) -> u64 {
         fingerprint(0, self, false)
+    }
+
+    /// The document's language, if there are rules for it.
+    pub(super) fn known_language(&self) -> Option<Language> {
+        self.language.as_deref().and_then(Language::from_tag)
     }
 
     /// With tags and groups in order and without repeats, as an index keeps them.

@@ -1,5 +1,6 @@
 //! What an index is asked and what it answers.
 
+use crate::analysis::Language;
 use crate::{ChunkId, DocumentId, SourceId};
 
 use super::Facets;
@@ -14,6 +15,13 @@ pub struct SearchQuery {
     pub limit: usize,
     /// Of the question: primary language subtag in lower case. `None`: undetermined.
     pub language: Option<String>,
+}
+
+impl SearchQuery {
+    /// The question's language, if there are rules for it.
+    pub(super) fn known_language(&self) -> Option<Language> {
+        self.language.as_deref().and_then(Language::from_tag)
+    }
 }
 
 /// Which of the tenant's chunks may be found: those that pass every part.
@@ -95,6 +103,9 @@ impl Filter {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Candidates {
     pub hits: Vec<Candidate>,
+    /// The BM25 score of a chunk that said nothing but the question's words, each as strongly as a chunk can: what keyword
+    /// scores are a share of. `None` where no words were asked for or the index cannot tell.
+    pub keyword_ceiling: Option<f32>,
 }
 
 /// A chunk that meaning or words found.

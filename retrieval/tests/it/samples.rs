@@ -84,6 +84,9 @@ pub(crate) async fn found(index: &dyn Index, tenant_id: TenantId, query: SearchQ
     hits.into_iter().map(|hit| hit.chunk_id).collect()
 }
 
+/// Meaning and words weigh the same.
+const EVEN: f32 = 0.5;
+
 /// What a search finds, fused, best first, at most `query.limit`.
 pub(crate) async fn hits(index: &dyn Index, tenant_id: TenantId, query: SearchQuery) -> Vec<Hit> {
     let limit = query.limit;
@@ -91,7 +94,7 @@ pub(crate) async fn hits(index: &dyn Index, tenant_id: TenantId, query: SearchQu
         .search(tenant_id, query)
         .await
         .expect("a search of a healthy index");
-    let mut hits = fuse(&candidates);
+    let mut hits = fuse(&candidates, EVEN);
     hits.truncate(limit);
     hits
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::generation;
 use super::shard::unavailable;
 use crate::TenantId;
-use crate::index::{IndexError, keyword};
+use crate::analysis;
+use crate::index::IndexError;
 
 /// Number of the layout of directories and files.
 const LAYOUT: u32 = 3;
@@ -54,7 +55,7 @@ impl Collection {
         let lock = acquire(&dir)?;
         let wanted = Manifest {
             layout: LAYOUT,
-            analysis: keyword::ANALYSIS,
+            analysis: analysis::ANALYSIS,
             model: model.map(|(id, _)| id.to_owned()),
             dimension: model.map(|(_, dimension)| dimension),
             shards: shards.max(1),
@@ -63,8 +64,14 @@ impl Collection {
         let manifest = match fs::read(&path) {
             Ok(bytes) => {
                 let mut found = accept(&dir, &bytes, &wanted)?;
-                if found.layout != LAYOUT {
-                    found.layout = LAYOUT;
+                if found.analysis != wanted.analysis {
+                    // Its terms are those of earlier rules. Another name has all documents put into it again, and
+                    // until then most of them are still found.
+                    generation::make(&dir)
+                        .map_err(|error| unavailable("cannot name the index anew", error))?;
+                }
+                if (found.layout, found.analysis) != (LAYOUT, wanted.analysis) {
+                    (found.layout, found.analysis) = (LAYOUT, wanted.analysis);
                     write_whole(&path, &found)
                         .map_err(|error| unavailable("cannot write the index manifest", error))?;
                 }
@@ -129,7 +136,7 @@ fn accept(dir: &Path, bytes: &[u8], wanted: &Manifest) -> Result<Manifest, Index
     let found: Manifest = serde_json::from_slice(bytes)
         .map_err(|error| damaged(format!("the manifest cannot be read: {error}")))?;
     let is_known = found.layout == LAYOUT || EARLIER_LAYOUTS.contains(&found.layout);
-    if !is_known || found.analysis != wanted.analysis {
+    if !is_known || found.analysis > wanted.analysis {
         return Err(damaged(
             "written by another version of this program; delete it and index again".to_owned(),
         ));
@@ -232,6 +239,30 @@ mod tests {
         fs::write(&path, read().replace("\"layout\": 3", "\"layout\": 9")).expect("written");
         let error = Collection::open(root.path(), None, 4).expect_err("of a version to come");
         assert!(error.to_string().contains("another version"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_whose_words_were_read_by_earlier_rules_counts_as_another_making() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let opened = || Collection::open(root.path(), None, 3).map(|collection| collection.generation());
+        let made = opened().expect("free");
+        let path = root.path().join("keyword-0").join(MANIFEST_FILE);
+        let present = format!("\"analysis\": {}", analysis::ANALYSIS);
+        let rewrite = |analysis: u32| {
+            let manifest = fs::read_to_string(&path).expect("the manifest");
+            assert!(manifest.contains(&present), "{manifest}");
+            let other = format!("\"analysis\": {analysis}");
+            fs::write(&path, manifest.replace(&present, &other)).expect("written");
+        };
+
+        rewrite(analysis::ANALYSIS - 1);
+        let anew = opened().expect("taken over");
+        assert_ne!(anew, made);
+        assert_eq!(opened().expect("ours from then on"), anew);
+
+        rewrite(analysis::ANALYSIS + 1);
+        let error = opened().expect_err("of a version to come").to_string();
+        assert!(error.contains("another version"), "{error}");
     }
 
     #[test]

@@ -435,7 +435,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::index::keyword::SparseTerms;
+    use crate::analysis::SparseTerms;
     use crate::{ChunkId, SourceId};
 
     fn point(n: u128, vector: Option<Vec<f32>>) -> PreparedPoint {

@@ -18,8 +18,8 @@ use super::keywords::Keywords;
 use super::operation::{Change, Operation, PreparedPoint, UNKNOWN_TEXT};
 use super::sides::SideError;
 use super::stored::{self, DENSE};
+use crate::analysis::SparseTerms;
 use crate::index::Facets;
-use crate::index::keyword::SparseTerms;
 use crate::{DocumentId, SourceId, TenantId};
 
 const EARLIER_ENGINE_DIR: &str = "engine";
@@ -145,9 +145,9 @@ mod tests {
 
     use super::*;
     use crate::ChunkId;
+    use crate::analysis;
     use crate::index::embedded::filter::TenantFilter;
     use crate::index::embedded::tuning::Tuning;
-    use crate::index::keyword;
 
     fn tenant() -> TenantId {
         TenantId(Uuid::from_u128(7))
@@ -155,7 +155,7 @@ mod tests {
 
     /// A point as the earlier version had it: both sides in one, chunk `n` of document `n + 100` of source 5.
     fn earlier_point(n: u128, text: &str, vector: Option<Vec<f32>>) -> PointStructPersisted {
-        let terms = keyword::weigh_document(text);
+        let terms = analysis::weigh_document(text, None);
         let sparse = SparseVector {
             indices: terms.hashes,
             values: terms.weights,
@@ -224,8 +224,9 @@ mod tests {
         assert_eq!(keywords.count(tenant()), 3);
         let all = TenantFilter::all(tenant());
         let hits = keywords
-            .search(&all, &keyword::query_terms("goods"), 10)
-            .expect("an answer");
+            .search(&all, &analysis::query_terms("goods", None), 10)
+            .expect("an answer")
+            .hits;
         let mut found: Vec<(u128, u128)> = hits
             .iter()
             .map(|hit| (hit.chunk_id.0.as_u128(), hit.document_id.0.as_u128()))

@@ -37,8 +37,8 @@ use self::shard::{Shard, closed, lock};
 use self::sides::PreparedQuery;
 use super::input::{check_vector, without_repeats};
 use super::point::text_hash;
-use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint, keyword};
-use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
+use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId, analysis};
 
 /// Shards of a new index. More of them write in parallel; each costs about a megabyte at rest.
 pub const DEFAULT_SHARDS: usize = 4;
@@ -204,7 +204,7 @@ impl Inner {
             chunk_id: point.chunk_id,
             document_id: point.document_id,
             source_id: point.source_id,
-            terms: keyword::weigh_document(&point.text),
+            terms: analysis::weigh_document(&point.text, point.facets.known_language()),
             vector: point.vector,
             text_hash: text_hash(&point.text),
             facets: point.facets.in_order(),
@@ -276,14 +276,11 @@ impl Index for EmbeddedIndex {
             }
             let _permit = self.inner.search_permits.acquire().await.map_err(|_| closed())?;
             self.blocking(move |_| {
-                let SearchQuery {
-                    text, vector, limit, ..
-                } = query;
                 shard.search(PreparedQuery {
                     filter,
-                    vector,
-                    terms: keyword::query_terms(&text),
-                    limit,
+                    terms: analysis::query_terms(&query.text, query.known_language()),
+                    vector: query.vector,
+                    limit: query.limit,
                 })
             })
             .await

@@ -6,8 +6,8 @@
 use uuid::Uuid;
 
 use super::codec::{Reader, put_facets, put_floats, put_id, put_len};
+use crate::analysis::SparseTerms;
 use crate::index::Facets;
-use crate::index::keyword::SparseTerms;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// As an earlier version wrote it, without facets; still read.
@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::index::keyword;
+    use crate::analysis;
 
     fn facets() -> Facets {
         Facets {
@@ -212,7 +212,7 @@ mod tests {
             chunk_id: ChunkId(Uuid::from_u128(n)),
             document_id: DocumentId(Uuid::from_u128(n + 1)),
             source_id: SourceId(Uuid::from_u128(n + 2)),
-            terms: keyword::weigh_document("goods may be returned within thirty days"),
+            terms: analysis::weigh_document("goods may be returned within thirty days", None),
             vector,
             text_hash: 0x1234_5678_9abc_def0,
             facets: facets(),

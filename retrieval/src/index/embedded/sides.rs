@@ -14,6 +14,7 @@ use super::keywords::{ChunkRow, Keywords};
 use super::migrate;
 use super::operation::{Change, Operation, UNKNOWN_TEXT};
 use super::stored::cosine;
+use crate::analysis::QueryTerms;
 use crate::index::point::fingerprint;
 use crate::index::{Candidate, Candidates, Facets, StoredPoint};
 use crate::{ChunkId, TenantId};
@@ -31,7 +32,7 @@ const VECTORS_DIR: &str = "vectors";
 pub(super) struct PreparedQuery {
     pub(super) filter: TenantFilter,
     pub(super) vector: Option<Vec<f32>>,
-    pub(super) terms: Vec<u32>,
+    pub(super) terms: QueryTerms,
     pub(super) limit: usize,
 }
 
@@ -172,8 +173,11 @@ impl Sides {
             limit,
         } = query;
         let mut candidates: HashMap<ChunkId, Candidate> = HashMap::new();
-        if !terms.is_empty() {
-            for found in self.keywords().search(&filter, &terms, limit)? {
+        let mut keyword_ceiling = None;
+        if !terms.hashes.is_empty() {
+            let by_words = self.keywords().search(&filter, &terms, limit)?;
+            keyword_ceiling = Some(by_words.ceiling);
+            for found in by_words.hits {
                 let candidate = Candidate {
                     chunk_id: found.chunk_id,
                     document_id: found.document_id,
@@ -188,6 +192,7 @@ impl Sides {
         }
         Ok(Candidates {
             hits: candidates.into_values().collect(),
+            keyword_ceiling,
         })
     }
 

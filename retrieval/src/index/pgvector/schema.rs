@@ -4,7 +4,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::failure;
 use super::open::{Layout, refused};
-use crate::index::{IndexError, keyword};
+use crate::analysis;
+use crate::index::IndexError;
 
 /// Who makes tables waits for this lock.
 const MAKING_LOCK: i64 = 0x0066_6469_6e64_6578;
@@ -151,7 +152,7 @@ async fn find_or_make_collection(
     connection: &mut PgConnection,
     layout: Layout,
 ) -> Result<Collection, IndexError> {
-    let name = format!("{}, analysis {}", layout.name, keyword::ANALYSIS);
+    let name = format!("{}, analysis {}", layout.name, analysis::ANALYSIS);
     let made = sqlx::query_as::<_, (i32, String)>(
         "insert into frontdesk_index.collection (name) values ($1)
          on conflict (name) do nothing returning number, generation::text",

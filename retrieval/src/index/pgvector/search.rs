@@ -10,7 +10,8 @@ use super::Inner;
 use super::home::Home;
 use super::stored::{bind_vector, check_vector, normalise, sparse, storable, term};
 use super::tenant::{Statement, TenantTransaction};
-use crate::index::{Audience, Candidate, Candidates, Filter, IndexError, SearchQuery, keyword};
+use crate::analysis;
+use crate::index::{Audience, Candidate, Candidates, Filter, IndexError, SearchQuery};
 use crate::{ChunkId, DocumentId, TenantId};
 
 /// Chunks that are scored by words at least, as a multiple of those wanted, before common words are given up.
@@ -67,7 +68,8 @@ async fn search_once(
     query: SearchQuery,
 ) -> Result<Candidates, IndexError> {
     let mut tenant = TenantTransaction::read(&inner.pool, tenant_id).await?;
-    let terms: Vec<i32> = keyword::query_terms(&query.text).into_iter().map(term).collect();
+    let terms = analysis::query_terms(&query.text, query.known_language());
+    let terms: Vec<i32> = terms.hashes.into_iter().map(term).collect();
     let Some((home, words)) = look_up(inner, &mut tenant, terms).await? else {
         return Ok(Candidates::default());
     };
@@ -366,7 +368,10 @@ fn best(rows: Vec<Row>, limit: usize) -> Candidates {
         }
         (is_near || is_worded).then_some(candidate)
     });
-    Candidates { hits: hits.collect() }
+    Candidates {
+        hits: hits.collect(),
+        keyword_ceiling: None,
+    }
 }
 
 /// Score and id of the last of the `limit` candidates that come first by `score`.

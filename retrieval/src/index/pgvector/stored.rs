@@ -6,7 +6,7 @@ use pgvector::{HalfVector, SparseVector, Vector};
 
 use super::open::{Layout, refused};
 use super::tenant::Statement;
-use crate::index::keyword::{self, SparseTerms};
+use crate::analysis::{self, SparseTerms};
 use crate::index::point::text_hash;
 use crate::index::{Facets, IndexError, Point};
 use crate::{ChunkId, DocumentId, SourceId};
@@ -42,6 +42,7 @@ pub(super) fn prepare(
     let mut seen = HashSet::with_capacity(points.len());
     let mut prepared = Vec::with_capacity(points.len());
     for point in points.into_iter().rev() {
+        let language = point.facets.known_language();
         facets_of
             .entry(point.document_id)
             .or_insert_with(|| point.facets.in_order());
@@ -53,7 +54,7 @@ pub(super) fn prepare(
             document_id: point.document_id,
             source_id: point.source_id,
             text_hash: text_hash(&point.text).cast_signed(),
-            words: document_words(keyword::weigh_document(&point.text)),
+            words: document_words(analysis::weigh_document(&point.text, language)),
             vector: point.vector.map(normalise),
         });
     }

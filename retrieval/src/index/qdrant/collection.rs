@@ -20,8 +20,8 @@ use super::calls::{Calls, is_already_there, is_not_found};
 use super::options::{QdrantOptions, QdrantTuning, Quantisation, ReadConsistency, WriteOrdering};
 use super::point::{DATE, DENSE, DOCUMENT, FACETS, GROUPS, LANGUAGE, SOURCE, TAGS, TENANT, WORDS};
 use super::scope::SHARED_SHARD;
+use crate::analysis::ANALYSIS;
 use crate::index::IndexError;
-use crate::index::keyword::ANALYSIS;
 
 /// Version of what is in this file and in `point.rs`; another one needs another collection.
 const LAYOUT: i64 = 1;

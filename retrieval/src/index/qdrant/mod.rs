@@ -31,8 +31,8 @@ use self::scope::{PreparedQuery, Side, TenantScope};
 use super::input::{check_vector, without_repeats};
 use super::point::text_hash;
 use super::spread::spread;
-use super::{Candidate, Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint, keyword};
-use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
+use super::{Candidate, Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId, analysis};
 
 /// Points in one request: a megabyte or three.
 const UPSERT_BATCH: usize = 256;
@@ -280,7 +280,7 @@ impl Inner {
             return Ok(Candidates::default());
         };
         let prepared = PreparedQuery {
-            terms: keyword::query_terms(&query.text),
+            terms: analysis::query_terms(&query.text, query.known_language()).hashes,
             vector: query.vector,
             limit: query.limit as u64,
         };
@@ -418,6 +418,7 @@ impl Gathered {
     fn into_candidates(self) -> Candidates {
         Candidates {
             hits: self.0.into_values().collect(),
+            keyword_ceiling: None,
         }
     }
 }
@@ -433,7 +434,7 @@ fn prepare(points: Vec<Point>) -> (Vec<PreparedPoint>, Vec<(DocumentId, Facets)>
         document_id: point.document_id,
         source_id: point.source_id,
         text_hash: text_hash(&point.text),
-        terms: keyword::weigh_document(&point.text),
+        terms: analysis::weigh_document(&point.text, point.facets.known_language()),
         facets: facets_of[&point.document_id].clone(),
         vector: point.vector,
     });

@@ -7,7 +7,7 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{ListValue, NamedVectors, PointId, PointStruct, Value, Vector};
 use uuid::Uuid;
 
-use crate::index::keyword::SparseTerms;
+use crate::analysis::SparseTerms;
 use crate::index::point::fingerprint;
 use crate::index::{Facets, StoredPoint};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
@@ -144,8 +144,8 @@ fn hex(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::weigh_document;
     use crate::index::Point;
-    use crate::index::keyword::weigh_document;
     use crate::index::point::text_hash;
 
     fn facets() -> Facets {
@@ -173,7 +173,7 @@ mod tests {
                 document_id: point.document_id,
                 source_id: point.source_id,
                 text_hash: text_hash(&point.text),
-                terms: weigh_document(&point.text),
+                terms: weigh_document(&point.text, None),
                 vector: point.vector.clone(),
                 facets: point.facets.clone(),
             };

@@ -27,16 +27,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) use self::format::ChunkRow;
-pub(super) use self::search::Found;
-
 use self::facets::{FacetFile, FacetTable};
+pub(super) use self::format::ChunkRow;
 use self::fresh::{Fresh, FreshChunk, FreshTenant, Posting};
 use self::manifest::{Manifest, ManifestEntry};
+use self::search::FoundByWords;
 use self::segment::Segment;
 use self::write::SegmentWriter;
 use super::filter::TenantFilter;
 use super::operation::{Change, Operation, PreparedPoint};
+use crate::analysis::QueryTerms;
 use crate::index::Facets;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
@@ -168,9 +168,9 @@ impl Keywords {
     pub(super) fn search(
         &self,
         filter: &TenantFilter,
-        terms: &[u32],
+        terms: &QueryTerms,
         limit: usize,
-    ) -> io::Result<Vec<Found>> {
+    ) -> io::Result<FoundByWords> {
         search::search(self, filter, terms, limit)
     }
 

@@ -1,12 +1,14 @@
 //! BM25 over one tenant's chunks, in memory and in files.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::facets::FacetTable;
 use super::fresh::FreshTenant;
 use super::segment::{Block, Segment};
-use super::weight::{contributions, inverse_document_frequency};
+use super::weight::{LARGEST, contributions, inverse_document_frequency};
 use super::{Keywords, format};
+use crate::analysis::QueryTerms;
 use crate::index::embedded::filter::TenantFilter;
 use crate::{ChunkId, DocumentId, SourceId};
 
@@ -16,6 +18,15 @@ pub(in super::super) struct Found {
     pub(in super::super) chunk_id: ChunkId,
     pub(in super::super) document_id: DocumentId,
     pub(in super::super) score: f32,
+}
+
+/// What was found by words.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(in super::super) struct FoundByWords {
+    /// Best first.
+    pub(in super::super) hits: Vec<Found>,
+    /// The score of a chunk that said nothing but the question's words, and said them often.
+    pub(in super::super) ceiling: f32,
 }
 
 /// A part of the index that holds some of the tenant's chunks.
@@ -48,13 +59,15 @@ struct Candidate {
 pub(super) fn search(
     keywords: &Keywords,
     filter: &TenantFilter,
-    terms: &[u32],
+    terms: &QueryTerms,
     limit: usize,
-) -> io::Result<Vec<Found>> {
+) -> io::Result<FoundByWords> {
+    let QueryTerms { hashes: terms, words } = terms;
     if limit == 0 || terms.is_empty() {
-        return Ok(Vec::new());
+        return Ok(FoundByWords::default());
     }
-    let (parts, weights) = look_up(keywords, filter, terms)?;
+    let (parts, statistics) = look_up(keywords, filter, terms)?;
+    let weights = statistics.contributions();
     let gate = Gate {
         filter,
         facets: &keywords.facets,
@@ -82,15 +95,47 @@ pub(super) fn search(
             score: candidate.score,
         })
     });
-    Ok(found.collect())
+    Ok(FoundByWords {
+        hits: found.collect(),
+        ceiling: statistics.ceiling(words),
+    })
 }
 
-/// The tenant's parts, and what each stored weight of each term adds to a score: the statistics are those of all parts.
+/// How many of the tenant's chunks have each of a question's terms.
+struct Statistics {
+    chunks: u64,
+    having: Vec<u64>,
+}
+
+impl Statistics {
+    /// What each stored weight of each term adds to a score.
+    fn contributions(&self) -> Vec<[f32; 256]> {
+        let frequencies = self.having.iter();
+        frequencies
+            .map(|having| contributions(inverse_document_frequency(self.chunks, *having)))
+            .collect()
+    }
+
+    /// The score of a chunk that said nothing but the question's words; of the forms of a word the one that is used here.
+    fn ceiling(&self, words: &[u32]) -> f32 {
+        let mut most_used: BTreeMap<u32, u64> = BTreeMap::new();
+        for (word, having) in words.iter().zip(&self.having) {
+            let most = most_used.entry(*word).or_default();
+            *most = (*most).max(*having);
+        }
+        let frequencies = most_used.values();
+        frequencies
+            .map(|having| LARGEST * inverse_document_frequency(self.chunks, *having))
+            .sum()
+    }
+}
+
+/// The tenant's parts and the statistics of all of them.
 fn look_up<'a>(
     keywords: &'a Keywords,
     filter: &TenantFilter,
     terms: &[u32],
-) -> io::Result<(Vec<Part<'a>>, Vec<[f32; 256]>)> {
+) -> io::Result<(Vec<Part<'a>>, Statistics)> {
     let tenant_id = filter.tenant_id();
     let mut having = vec![0_u64; terms.len()];
     let mut chunks = 0;
@@ -119,11 +164,7 @@ fn look_up<'a>(
         }
         parts.push(Part::Fresh(tenant));
     }
-    let weights = having
-        .into_iter()
-        .map(|having| contributions(inverse_document_frequency(chunks, having)))
-        .collect();
-    Ok((parts, weights))
+    Ok((parts, Statistics { chunks, having }))
 }
 
 impl Gate<'_> {

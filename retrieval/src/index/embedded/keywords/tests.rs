@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::weight::{inverse_document_frequency, quantise};
 use super::*;
+use crate::analysis::{self, SparseTerms};
 use crate::index::embedded::operation::UNKNOWN_TEXT;
-use crate::index::keyword::{self, SparseTerms};
 use crate::index::{Audience, Facets, Filter};
 use crate::{ChunkId, SourceId};
 
@@ -46,7 +46,7 @@ fn text_hash(n: u128) -> u64 {
 }
 
 fn written(n: u128, text: &str) -> PreparedPoint {
-    point(n, keyword::weigh_document(text))
+    point(n, analysis::weigh_document(text, None))
 }
 
 fn upsert(keywords: &mut Keywords, tenant_id: TenantId, points: Vec<PreparedPoint>) {
@@ -57,9 +57,9 @@ fn upsert(keywords: &mut Keywords, tenant_id: TenantId, points: Vec<PreparedPoin
 fn found(keywords: &Keywords, tenant_id: TenantId, text: &str) -> Vec<ChunkId> {
     let filter = TenantFilter::all(tenant_id);
     let hits = keywords
-        .search(&filter, &keyword::query_terms(text), 10)
+        .search(&filter, &analysis::query_terms(text, None), 10)
         .expect("an answer");
-    hits.into_iter().map(|hit| hit.chunk_id).collect()
+    hits.hits.into_iter().map(|hit| hit.chunk_id).collect()
 }
 
 #[test]
@@ -185,9 +185,9 @@ fn scores_do_not_depend_on_what_others_store() {
     let score = |keywords: &Keywords, tenant_id| {
         let filter = TenantFilter::all(tenant_id);
         let hits = keywords
-            .search(&filter, &keyword::query_terms("refund"), 10)
+            .search(&filter, &analysis::query_terms("refund", None), 10)
             .expect("an answer");
-        hits[0].score
+        hits.hits[0].score
     };
     let alone = score(&keywords, tenant(1));
 
@@ -224,7 +224,7 @@ fn a_damaged_file_is_an_error_and_no_panic() {
         if let Ok(mut keywords) = Keywords::open(dir.path()) {
             drop(keywords.search(
                 &TenantFilter::all(tenant(1)),
-                &keyword::query_terms("goods returned"),
+                &analysis::query_terms("goods returned", None),
                 10,
             ));
             let (tenant_id, change) = (tenant(1), Change::DeleteChunks(vec![chunk(3)]));
@@ -470,14 +470,18 @@ fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
                 ..Filter::default()
             };
             let filter = TenantFilter::matching(tenant(owner), &filter).expect("something may match");
-            let all = keywords.search(&filter, &terms, 100).expect("an answer");
+            let asked = QueryTerms {
+                hashes: terms.clone(),
+                words: (0..).take(terms.len()).collect(),
+            };
+            let all = keywords.search(&filter, &asked, 100).expect("an answer").hits;
             prop_assert!(all.windows(2).all(|pair| pair[0].score >= pair[1].score));
             prop_assert!(all.iter().all(|hit| hit.score > 0.0 && hit.document_id.0.as_u128() == hit.chunk_id.0.as_u128() / 3));
             let ids: BTreeSet<ChunkId> = all.iter().map(|hit| hit.chunk_id).collect();
             prop_assert_eq!(ids.len(), all.len());
             prop_assert_eq!(ids, expected(model, owner, &sources, &terms, &audience));
-            let best = keywords.search(&filter, &terms, 3).expect("an answer");
-            let scores = |hits: &[Found]| hits.iter().map(|hit| hit.score).collect::<Vec<_>>();
+            let best = keywords.search(&filter, &asked, 3).expect("an answer").hits;
+            let scores = |hits: &[search::Found]| hits.iter().map(|hit| hit.score).collect::<Vec<_>>();
             prop_assert_eq!(scores(&best), scores(&all[..all.len().min(3)]));
         }
     }
@@ -564,15 +568,17 @@ fn a_score_is_bm25_of_the_stored_weights() {
     keywords.checkpoint().expect("written");
     upsert(&mut keywords, tenant(1), points[12..].to_vec());
 
-    let terms = keyword::query_terms("refund goods");
+    let terms = analysis::query_terms("refund goods", None);
     let hits = keywords
         .search(&TenantFilter::all(tenant(1)), &terms, 50)
-        .expect("an answer");
+        .expect("an answer")
+        .hits;
 
     assert_eq!(hits.len(), 20);
     for hit in hits {
         let sparse = &points[hit.chunk_id.0.as_u128() as usize].terms;
         let score: f32 = terms
+            .hashes
             .iter()
             .filter_map(|term| {
                 let at = sparse.hashes.binary_search(term).ok()?;

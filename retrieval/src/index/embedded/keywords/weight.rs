@@ -1,7 +1,7 @@
 //! BM25 on stored weights: a byte for what a term says about a chunk, and the inverse document frequency on top.
 
 /// The weight that the largest byte stands for; the saturation of BM25 keeps every weight below it.
-const LARGEST: f32 = 2.2;
+pub(super) const LARGEST: f32 = 2.2;
 
 /// The stored form of a weight, never 0: a posting says at least that the term is there.
 pub(super) fn quantise(weight: f32) -> u8 {

@@ -1,0 +1,312 @@
+//! Which language a text is in, by its script and its function words.
+//!
+//! Made for what a support desk sees: questions of five words and passages of a paragraph. A script that one language has
+//! tells it at once; among languages of one script the words decide that only some of them have. Statistics of letters
+//! would know more languages, but are wrong about every other short question.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::fold::fold;
+use super::script::Script;
+use super::stop_words;
+
+/// Characters looked at; a language shows itself long before.
+const SAMPLE_CHARS: usize = 4_000;
+
+/// Share of the words of a text, counted as what they say, that its language must account for. Texts in languages that
+/// are not listed here have some of these words too.
+const LEAST_SHARE: f32 = 0.06;
+
+/// Function words that a text must show before its language is taken for certain: one may be a name.
+const LEAST_WORDS: f32 = 2.0;
+
+/// A language whose words count this share of the best one's is as plausible.
+const PLAUSIBLE: f32 = 0.5;
+
+macro_rules! languages {
+    ($($name:ident $subtag:literal $script:ident,)*) => {
+        /// A language with rules of its own.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Language {
+            $($name,)*
+        }
+
+        impl Language {
+            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its primary language subtag (BCP 47), e.g. `de`.
+            pub fn subtag(self) -> &'static str {
+                match self {
+                    $(Self::$name => $subtag,)*
+                }
+            }
+
+            pub(crate) fn script(self) -> Script {
+                match self {
+                    $(Self::$name => Script::$script,)*
+                }
+            }
+        }
+    };
+}
+
+languages! {
+    Arabic "ar" Arabic,
+    Armenian "hy" Armenian,
+    Chinese "zh" Han,
+    Czech "cs" Latin,
+    Danish "da" Latin,
+    Dutch "nl" Latin,
+    English "en" Latin,
+    Finnish "fi" Latin,
+    French "fr" Latin,
+    German "de" Latin,
+    Greek "el" Greek,
+    Hebrew "he" Hebrew,
+    Hindi "hi" Devanagari,
+    Hungarian "hu" Latin,
+    Italian "it" Latin,
+    Japanese "ja" Kana,
+    Korean "ko" Hangul,
+    Norwegian "no" Latin,
+    Persian "fa" Arabic,
+    Polish "pl" Latin,
+    Portuguese "pt" Latin,
+    Romanian "ro" Latin,
+    Russian "ru" Cyrillic,
+    Spanish "es" Latin,
+    Swedish "sv" Latin,
+    Tamil "ta" Tamil,
+    Thai "th" Thai,
+    Turkish "tr" Latin,
+    Ukrainian "uk" Cyrillic,
+}
+
+impl Language {
+    /// Its function words of three letters and more, folded: in the vocabulary of whatever was made to read it. Empty where
+    /// none are listed.
+    pub(crate) fn function_words(self) -> Vec<String> {
+        let words = stop_words::of(self).split_whitespace();
+        words
+            .map(fold)
+            .filter(|word| word.chars().nth(2).is_some())
+            .collect()
+    }
+
+    /// The language that `tag` names (`de`, `de-AT`, `pt_BR`), if there are rules for it.
+    pub fn from_tag(tag: &str) -> Option<Self> {
+        let primary = tag.split(['-', '_']).next()?.to_ascii_lowercase();
+        if matches!(primary.as_str(), "nb" | "nn") {
+            return Some(Self::Norwegian);
+        }
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|language| language.subtag() == primary)
+    }
+}
+
+/// The language of `text`; `None` when it does not show.
+pub fn detect(text: &str) -> Option<Language> {
+    let ranked = rank(text);
+    let best = ranked.first()?;
+    let next_score = ranked.get(1).map_or(0.0, |next| next.score);
+    (best.score > next_score && best.words >= LEAST_WORDS).then_some(best.language)
+}
+
+/// The languages that `text` may well be in, at most three, the likeliest first.
+pub(super) fn plausible(text: &str) -> Vec<Language> {
+    let ranked = rank(text);
+    let least = ranked.first().map_or(0.0, |best| best.score * PLAUSIBLE);
+    ranked
+        .into_iter()
+        .take(3)
+        .filter(|speaking| speaking.score >= least)
+        .map(|speaking| speaking.language)
+        .collect()
+}
+
+/// What speaks for a language.
+struct Speaking {
+    language: Language,
+    /// Its function words in the text, each the less the more languages have it.
+    score: f32,
+    /// The same, each counted as one.
+    words: f32,
+}
+
+/// Languages by what speaks for them, the best first.
+fn rank(text: &str) -> Vec<Speaking> {
+    let sample = match text.char_indices().nth(SAMPLE_CHARS) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    };
+    let Some(script) = Script::of_text(sample) else {
+        return Vec::new();
+    };
+    let certain = |language: &Language| Speaking {
+        language: *language,
+        score: 1.0,
+        words: LEAST_WORDS,
+    };
+    let of_script: Vec<&Language> = Language::ALL
+        .iter()
+        .filter(|language| language.script() == script)
+        .collect();
+    if of_script.len() < 2 {
+        return of_script.into_iter().map(certain).collect();
+    }
+    let mut found: HashMap<Language, (f32, f32)> = HashMap::new();
+    let mut all_words = 0.0;
+    for word in fold(sample).unicode_words() {
+        if word.chars().next().and_then(Script::of) != Some(script) {
+            continue;
+        }
+        all_words += 1.0;
+        let languages = LANGUAGES_OF.get(word).map_or(&[][..], Vec::as_slice);
+        for language in languages {
+            let (score, words) = found.entry(*language).or_default();
+            *score += 1.0 / languages.len() as f32;
+            *words += 1.0;
+        }
+    }
+    let mut ranked: Vec<Speaking> = found
+        .into_iter()
+        .filter(|(_, (score, _))| *score >= LEAST_SHARE * all_words)
+        .map(|(language, (score, words))| Speaking {
+            language,
+            score,
+            words,
+        })
+        .collect();
+    ranked.sort_by(|a, b| {
+        b.score
+            .total_cmp(&a.score)
+            .then_with(|| a.language.cmp(&b.language))
+    });
+    ranked
+}
+
+/// The languages in which a folded word is a function word. Letters alone are no words: they number lists and name things.
+static LANGUAGES_OF: LazyLock<HashMap<String, Vec<Language>>> = LazyLock::new(|| {
+    let mut languages_of: HashMap<String, Vec<Language>> = HashMap::new();
+    for language in Language::ALL {
+        for word in stop_words::of(*language).split_whitespace() {
+            let folded = fold(word);
+            if language.script() == Script::Latin && folded.chars().nth(1).is_none() {
+                continue;
+            }
+            let languages = languages_of.entry(folded).or_default();
+            if !languages.contains(language) {
+                languages.push(*language);
+            }
+        }
+    }
+    languages_of
+});
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_question_shows_its_language() {
+        let questions = [
+            ("How long may I return the goods?", Language::English),
+            ("Wie lange kann ich die Ware zurückgeben?", Language::German),
+            (
+                "¿Cuánto tiempo tengo para devolver el artículo?",
+                Language::Spanish,
+            ),
+            (
+                "Combien de temps ai-je pour retourner un article ?",
+                Language::French,
+            ),
+            ("Quanto tempo ho per restituire gli articoli?", Language::Italian),
+            (
+                "Quanto tempo tenho para devolver um produto?",
+                Language::Portuguese,
+            ),
+            ("Hoe lang heb ik om het artikel terug te sturen?", Language::Dutch),
+            (
+                "Ile mam czasu na zwrot i kiedy dostanę pieniądze?",
+                Language::Polish,
+            ),
+            (
+                "Hur länge har jag på mig att lämna tillbaka varan?",
+                Language::Swedish,
+            ),
+            ("Ürünü iade etmek için ne kadar sürem var?", Language::Turkish),
+            ("Сколько времени есть на возврат товара?", Language::Russian),
+            ("Скільки часу є на повернення товару?", Language::Ukrainian),
+            ("كم من الوقت لدي لإرجاع المنتج؟", Language::Arabic),
+            ("چقدر زمان برای بازگرداندن کالا دارم و چگونه؟", Language::Persian),
+            ("我可以在多长时间内退货？", Language::Chinese),
+            ("返品の期限はいつまでですか。", Language::Japanese),
+            ("반품은 언제까지 가능한가요?", Language::Korean),
+            ("คืนสินค้าได้ภายในกี่วัน", Language::Thai),
+            ("Πόσο καιρό έχω για επιστροφή;", Language::Greek),
+            ("כמה זמן יש לי להחזיר את המוצר?", Language::Hebrew),
+            ("मैं सामान कितने दिन में वापस कर सकता हूँ?", Language::Hindi),
+        ];
+
+        for (question, language) in questions {
+            assert_eq!(detect(question), Some(language), "{question}");
+        }
+    }
+
+    #[test]
+    fn accents_that_were_not_typed_are_not_missed() {
+        assert_eq!(
+            detect("cuanto tiempo tengo para devolver esto"),
+            Some(Language::Spanish)
+        );
+        assert_eq!(detect("wo kann ich das zuruckgeben"), Some(Language::German));
+    }
+
+    #[test]
+    fn names_and_codes_show_no_language() {
+        for text in ["", "4711", "XK-4711", "Frontdesk Pro", "!?", "a b c"] {
+            assert_eq!(detect(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_another_script_does_not_hide_the_language() {
+        assert_eq!(
+            detect("如何更新 Frontdesk Professional？"),
+            Some(Language::Chinese)
+        );
+        assert_eq!(
+            detect("Как обновить Frontdesk и что для этого нужно?"),
+            Some(Language::Russian)
+        );
+    }
+
+    #[test]
+    fn tags_name_languages_whatever_their_region() {
+        assert_eq!(Language::from_tag("de-AT"), Some(Language::German));
+        assert_eq!(Language::from_tag("PT_br"), Some(Language::Portuguese));
+        assert_eq!(Language::from_tag("nb"), Some(Language::Norwegian));
+        assert_eq!(Language::from_tag("tlh"), None);
+        for language in Language::ALL {
+            assert_eq!(Language::from_tag(language.subtag()), Some(*language));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_looked_at_without_harm(text in any::<String>()) {
+            let plausible = plausible(&text);
+            prop_assert!(plausible.len() <= 3);
+            if let Some(language) = detect(&text) {
+                prop_assert_eq!(plausible.first(), Some(&language));
+            }
+        }
+    }
+}

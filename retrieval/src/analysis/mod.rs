@@ -1,0 +1,413 @@
+//! Text to terms, terms to BM25 weights (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009).
+//!
+//! A chunk becomes its terms with their frequencies, saturated and normalised by length; a question becomes its terms; an
+//! index multiplies by the inverse document frequency among the tenant's chunks. Both go through [`terms`], and terms are
+//! stored as hashes: changing anything here makes stored chunks unfindable, so it needs a new [`ANALYSIS`].
+//!
+//! A chunk is read by the rules of its own language. A question offers its words by those of each language that it may be
+//! in, and of English where the letters are Latin: names and products are the same words in all of them.
+
+mod fold;
+mod language;
+mod script;
+mod stem;
+mod stop_words;
+
+use std::collections::BTreeMap;
+
+use unicode_normalization::char::is_combining_mark;
+use unicode_segmentation::UnicodeSegmentation;
+
+pub use self::language::{Language, detect};
+
+use self::fold::fold;
+pub(crate) use self::script::Script;
+use self::stem::Rules;
+
+/// Number of the rules in this module; part of what an index writes down about itself.
+pub(crate) const ANALYSIS: u32 = 2;
+
+/// How fast further occurrences of a term stop counting.
+const SATURATION: f32 = 1.2;
+
+/// How much a long chunk is marked down, from 0 (not) to 1 (in full proportion).
+const LENGTH_WEIGHT: f32 = 0.75;
+
+/// Words in a chunk of usual length, stop words not counted. Fixed, so that a weight never depends on other chunks; with
+/// the mean of each collection instead, no set of the evaluation gains or loses a point.
+const USUAL_LENGTH: f32 = 100.0;
+
+/// Words that a character stands for where no spaces part them.
+const WORDS_PER_CHARACTER: f32 = 0.5;
+
+/// Longer "words" are data, not language; their beginning is enough to find them again.
+const MAX_TERM_CHARS: usize = 64;
+
+/// A sparse vector: term hashes in rising order, each once, and the weight of each.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct SparseTerms {
+    pub(crate) hashes: Vec<u32>,
+    pub(crate) weights: Vec<f32>,
+}
+
+impl SparseTerms {
+    fn from_sorted(entries: impl Iterator<Item = (u32, f32)>) -> Self {
+        let (hashes, weights) = entries.unzip();
+        Self { hashes, weights }
+    }
+}
+
+/// The BM25 weights of a chunk, without the inverse document frequency. Without a `language` the text tells it.
+pub(crate) fn weigh_document(text: &str, language: Option<Language>) -> SparseTerms {
+    let rules = Rules::of(language.or_else(|| detect(text)));
+    let mut count_of: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut length = 0.0;
+    terms(text, Side::Document, &[rules], |term| {
+        *count_of.entry(hash(term.text)).or_default() += 1;
+        length += term.words;
+    });
+    let length_factor = 1.0 - LENGTH_WEIGHT + LENGTH_WEIGHT * length / USUAL_LENGTH;
+    SparseTerms::from_sorted(count_of.into_iter().map(|(term, count)| {
+        let count = count as f32;
+        (
+            term,
+            count * (SATURATION + 1.0) / (count + SATURATION * length_factor),
+        )
+    }))
+}
+
+/// What a question asks for: its different terms in rising order, and for each the word that it is a form of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct QueryTerms {
+    pub(crate) hashes: Vec<u32>,
+    pub(crate) words: Vec<u32>,
+}
+
+/// The terms of a question. Without a `language` the text tells those that it may be in.
+pub(crate) fn query_terms(text: &str, language: Option<Language>) -> QueryTerms {
+    let languages = language.map_or_else(|| language::plausible(text), |language| vec![language]);
+    let mut rules: Vec<Rules> = languages
+        .into_iter()
+        .map(|language| Rules::of(Some(language)))
+        .collect();
+    if !rules
+        .iter()
+        .any(|rules| rules.language() == Some(Language::English))
+    {
+        // The rules of no language in particular are those of a script's most usual one.
+        rules.push(Rules::of(None));
+    }
+    let mut word_of: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut word = 0;
+    terms(text, Side::Query, &rules, |term| {
+        word += u32::from(!term.is_another_form);
+        word_of.entry(hash(term.text)).or_insert(word);
+    });
+    let (hashes, words) = word_of.into_iter().unzip();
+    QueryTerms { hashes, words }
+}
+
+/// Documents offer more terms than a query asks for, so that a query finds them by each of its own.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Document,
+    Query,
+}
+
+/// A term on its way into an index or a question.
+#[derive(Clone, Copy)]
+struct Term<'a> {
+    text: &'a str,
+    /// What it adds to the length of its text.
+    words: f32,
+    /// Of the word before: by the rules of another language, joined, or in pieces.
+    is_another_form: bool,
+}
+
+impl<'a> Term<'a> {
+    fn word(text: &'a str, words: f32) -> Self {
+        Self {
+            text,
+            words,
+            is_another_form: false,
+        }
+    }
+
+    fn another_form(text: &'a str) -> Self {
+        Self {
+            text,
+            words: 0.0,
+            is_another_form: true,
+        }
+    }
+}
+
+/// Calls `emit` for each term of `text`, in order. Each word is read by all of `rules`; what is a stop word by the first
+/// of them is none at all.
+fn terms(text: &str, side: Side, rules: &[Rules], mut emit: impl FnMut(Term<'_>)) {
+    let folded = fold(text);
+    let folded = match side {
+        Side::Query => stop_words::without_question_words(folded),
+        Side::Document => folded,
+    };
+    // Characters of a script that puts no spaces between words, in a row.
+    let mut run: Vec<&str> = Vec::new();
+    let mut compound = Compound::default();
+    let mut end = 0;
+    for (start, word) in folded.unicode_word_indices() {
+        let between = &folded[end..start];
+        end = start + word.len();
+        if word.chars().next().is_some_and(Script::has_no_word_spaces) {
+            if !between.is_empty() {
+                emit_run(&mut run, &mut emit);
+            }
+            run.extend(word.graphemes(true));
+            continue;
+        }
+        emit_run(&mut run, &mut emit);
+        compound.take(between, word, rules, &mut emit);
+        emit_word(word, side, rules, &mut emit);
+    }
+    compound.end(rules, &mut emit);
+    emit_run(&mut run, &mut emit);
+}
+
+/// Pairs of neighbours, and single characters: one may be a word.
+fn emit_run(run: &mut Vec<&str>, emit: &mut impl FnMut(Term<'_>)) {
+    for pair in run.windows(2) {
+        emit(Term::word(&format!("{}{}", pair[0], pair[1]), 0.0));
+    }
+    run.iter()
+        .for_each(|character| emit(Term::word(character, WORDS_PER_CHARACTER)));
+    run.clear();
+}
+
+/// One word as Unicode cuts it: whole when it is joined by dots or the like (`v1.2.3`, `example.com`), then its parts.
+fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term<'_>)) {
+    let is_joint = |c: char| !c.is_alphanumeric() && !is_combining_mark(c);
+    let has_apostrophe = word.contains(['\'', '\u{2019}']);
+    let is_joined = word.contains(is_joint);
+    if is_joined && !has_apostrophe {
+        emit(Term::word(clip(word), 0.0));
+        // A question that names the whole code should not be answered by every chunk with one of its digits.
+        if side == Side::Query {
+            return;
+        }
+    }
+    for part in word.split(is_joint).filter(|part| !part.is_empty()) {
+        // What is left of "don't" or "l'eau" beside its word.
+        let is_clitic = has_apostrophe && part.chars().nth(1).is_none();
+        if is_clitic || rules[0].is_stop_word(part) {
+            continue;
+        }
+        emit_stems(part, rules, false, emit);
+        if side == Side::Document {
+            emit_letters_and_digits(part, emit);
+        }
+    }
+}
+
+/// A word by each of `rules`; it counts once for the length, if it is not itself a form of another.
+fn emit_stems(word: &str, rules: &[Rules], is_another_form: bool, emit: &mut impl FnMut(Term<'_>)) {
+    for (position, rules) in rules.iter().enumerate() {
+        let stem = rules.stem(clip(word));
+        emit(match is_another_form || position > 0 {
+            true => Term::another_form(&stem),
+            false => Term::word(&stem, 1.0),
+        });
+    }
+}
+
+/// The pieces of `xk4711` or `iphone15`, so that each of them finds it.
+fn emit_letters_and_digits(word: &str, emit: &mut impl FnMut(Term<'_>)) {
+    if !word.contains(char::is_numeric) || !word.contains(char::is_alphabetic) {
+        return;
+    }
+    let mut rest = clip(word);
+    while let Some(first) = rest.chars().next() {
+        let end = rest
+            .find(|c: char| c.is_numeric() != first.is_numeric())
+            .unwrap_or(rest.len());
+        emit(Term::another_form(&rest[..end]));
+        rest = &rest[end..];
+    }
+}
+
+/// Words that hyphens or slashes join to a code or a compound (`XK-4711`, `e-mail`): found as one word, too.
+#[derive(Default)]
+struct Compound {
+    joined: String,
+    parts: usize,
+}
+
+impl Compound {
+    /// The next word, with what stands between it and the one before.
+    fn take(&mut self, between: &str, word: &str, rules: &[Rules], emit: &mut impl FnMut(Term<'_>)) {
+        if !matches!(between, "-" | "/" | "\u{2010}" | "\u{2011}") {
+            self.end(rules, emit);
+        }
+        self.joined.push_str(word);
+        self.parts += 1;
+    }
+
+    fn end(&mut self, rules: &[Rules], emit: &mut impl FnMut(Term<'_>)) {
+        if self.parts > 1 {
+            emit_stems(&self.joined, rules, true, emit);
+        }
+        self.joined.clear();
+        self.parts = 0;
+    }
+}
+
+fn clip(term: &str) -> &str {
+    match term.char_indices().nth(MAX_TERM_CHARS) {
+        Some((end, _)) => &term[..end],
+        None => term,
+    }
+}
+
+/// FNV-1a over the bytes, folded to 32 bits. Stored on disk, so it may never change. Two of a million terms colliding
+/// costs a little precision and nothing else.
+fn hash(term: &str) -> u32 {
+    let wide = term.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (wide >> 32) as u32 ^ wide as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn document_terms(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let rules = [Rules::of(detect(text))];
+        terms(text, Side::Document, &rules, |term| {
+            found.push(term.text.to_owned())
+        });
+        found
+    }
+
+    /// Share of the query's terms that the document offers.
+    fn coverage(query: &str, document: &str) -> f32 {
+        let asked = query_terms(query, None).hashes;
+        let offered = weigh_document(document, None);
+        let met = asked
+            .iter()
+            .filter(|term| offered.hashes.binary_search(term).is_ok())
+            .count();
+        met as f32 / asked.len().max(1) as f32
+    }
+
+    #[test]
+    fn words_meet_in_all_their_forms() {
+        assert_eq!(
+            document_terms("The returned goods, returning"),
+            ["return", "good", "return"]
+        );
+        assert_eq!(coverage("CAFÉ", "a small cafe\u{301} in town"), 1.0);
+        assert_eq!(coverage("cafe", "Café"), 1.0);
+        assert_eq!(coverage("ﬁle", "files"), 1.0);
+        assert_eq!(coverage("книги", "книга"), 1.0);
+    }
+
+    #[test]
+    fn apostrophes_leave_the_word_itself() {
+        assert_eq!(document_terms("the company's l'eau"), ["compani", "eau"]);
+    }
+
+    #[test]
+    fn codes_are_found_whole_and_by_their_parts() {
+        assert_eq!(coverage("v1.2.3", "release v1.2.3 is out"), 1.0);
+        assert_eq!(coverage("example", "write to example.com today"), 1.0);
+        assert_eq!(coverage("XK-4711", "part number xk-4711"), 1.0);
+        assert_eq!(coverage("4711", "part number XK-4711"), 1.0);
+        assert_eq!(coverage("v1.2.3", "release v1.2.4 is out"), 0.0);
+        assert_eq!(coverage("XK4711", "part number XK-4711"), 1.0);
+        assert_eq!(coverage("4711", "part number XK4711"), 1.0);
+        assert_eq!(coverage("emails", "send us an e-mail"), 1.0);
+    }
+
+    #[test]
+    fn scripts_without_spaces_are_found_by_pairs() {
+        assert_eq!(coverage("退货", "您可以在三十天内退货。"), 1.0);
+        assert_eq!(coverage("返品", "商品は30日以内に返品できます"), 1.0);
+        assert_eq!(coverage("天", "三十天内"), 1.0);
+        assert_eq!(coverage("คืนสินค้า", "ลูกค้าสามารถคืนสินค้าได้"), 1.0);
+        assert!(coverage("退货", "运费由客户承担") < 0.5);
+    }
+
+    #[test]
+    fn a_question_meets_documents_in_its_own_language_and_names_in_any() {
+        assert_eq!(
+            coverage(
+                "Wo sind die Rücksendungen?",
+                "Jede Rücksendung ist kostenlos, und das gilt immer."
+            ),
+            1.0
+        );
+        assert!(
+            coverage(
+                "Wer trainiert die Panthers?",
+                "The Panthers are trained by him and by her."
+            ) > 0.0
+        );
+        assert_eq!(coverage("мой заказ", "Где мои заказы и что с ними?"), 1.0);
+    }
+
+    #[test]
+    fn forms_of_one_word_are_known_as_such() {
+        let asked = query_terms("Panthers", Some(Language::German));
+
+        assert_eq!(asked.hashes.len(), 2);
+        assert_eq!(asked.words[0], asked.words[1]);
+        assert_ne!(
+            query_terms("goods refund", None).words[0],
+            query_terms("goods refund", None).words[1]
+        );
+    }
+
+    #[test]
+    fn question_words_are_not_asked_for_where_no_spaces_part_them() {
+        assert_eq!(coverage("退货政策是什么", "退货政策是三十天"), 1.0);
+        assert_eq!(query_terms("什么", None).hashes.len(), 3);
+    }
+
+    #[test]
+    fn a_term_counts_less_each_time_and_in_a_longer_chunk() {
+        let weight_in = |text: &str| {
+            let sparse = weigh_document(text, None);
+            let term = hash("refund");
+            let position = sparse
+                .hashes
+                .binary_search(&term)
+                .expect("the term is in the text");
+            sparse.weights[position]
+        };
+
+        let once = weight_in("refund");
+        let thrice = weight_in("refund refund refund");
+        let in_long = weight_in(&format!("refund {}", "other words follow ".repeat(80)));
+
+        assert!(thrice > once && thrice < 3.0 * once);
+        assert!(in_long < once);
+    }
+
+    #[test]
+    fn nothing_to_say_gives_no_terms() {
+        assert_eq!(weigh_document("", None), SparseTerms::default());
+        assert!(query_terms("the of and ... !?", None).hashes.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_found_by_itself(text in any::<String>()) {
+            let document = weigh_document(&text, None);
+            prop_assert!(document.hashes.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(document.weights.iter().all(|weight| *weight > 0.0 && weight.is_finite()));
+            prop_assert!(query_terms(&text, None).hashes.is_empty() || coverage(&text, &text) == 1.0);
+        }
+    }
+}
