@@ -28,6 +28,9 @@ use writer::SqliteWrite;
 pub use writer::SqliteWriter;
 
 /// Rows in one statement that lists them: stays far below both engines' limits on bound values.
+///
+/// Such a statement says `coalesce(tenant_id, tenant_id) = …` of its tenant. SQLite keeps no statistics here, takes a tenant
+/// for ten rows, and would rather read all that an index by tenant leads to than look up more keys than that.
 pub const ROWS_AT_ONCE: usize = 500;
 
 /// So long, a connection that proves dead is replaced by another one: a restart of the server leaves as many as rested.

@@ -396,9 +396,9 @@ async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Resul
             "select d.id, d.facets_told, ", facets_columns!(), "
                from document d
                join source s on s.id = d.source_id
-              where d.tenant_id = "
+              where coalesce(d.tenant_id, d.tenant_id) = "
         ));
-        query.push_bind(tenant_id).push(" and s.tenant_id = ").push_bind(tenant_id).push(" and d.id in (");
+        query.push_bind(tenant_id).push(" and coalesce(s.tenant_id, s.tenant_id) = ").push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {
             list.push_bind(*id);

@@ -2,7 +2,7 @@
 
 use retrieval::index::Audience;
 use sqlx::types::Json;
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::{FromRow, QueryBuilder, Sqlite};
 
 use crate::db::{Conn, Engine};
 use crate::error::Result;
@@ -32,6 +32,15 @@ impl PassageRow {
     }
 }
 
+/// The tenant stands in an expression: see [`crate::db::ROWS_AT_ONCE`].
+const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+                             coalesce(d.access_groups, s.access_groups) as access_groups
+                        from chunk c
+                        join document d on d.id = c.document_id
+                        join source s on s.id = d.source_id
+                       where c.is_enabled
+                         and coalesce(c.tenant_id, c.tenant_id) = ";
+
 /// The chunks of these ids that this chatbot knows now and may use. Others are left out, whatever the index said.
 pub(super) async fn find_passages(
     conn: &mut Conn,
@@ -39,13 +48,6 @@ pub(super) async fn find_passages(
     chatbot_id: ChatbotId,
     ids: &[ChunkId],
 ) -> Result<Vec<PassageRow>> {
-    const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
-                                 coalesce(d.access_groups, s.access_groups) as access_groups
-                            from chunk c
-                            join document d on d.id = c.document_id
-                            join source s on s.id = d.source_id
-                           where c.is_enabled
-                             and c.tenant_id = ";
     let rows = match conn.engine().await? {
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
@@ -69,24 +71,60 @@ pub(super) async fn find_passages(
                 .await?
         }
         Engine::Sqlite(connection) => {
-            let mut query = QueryBuilder::new(SELECT);
-            query
-                .push_bind(tenant_id)
-                .push(" and d.tenant_id = ")
-                .push_bind(tenant_id)
-                .push(" and s.tenant_id = ")
-                .push_bind(tenant_id)
-                .push(" and d.chatbot_id = ")
-                .push_bind(chatbot_id)
-                .push(" and c.id in (");
-            let mut list = query.separated(", ");
-            ids.iter().for_each(|id| {
-                list.push_bind(*id);
-            });
-            query.push(")");
+            let mut query = by_ids(SELECT, tenant_id, chatbot_id, ids);
             query.build_query_as().fetch_all(connection).await?
         }
     };
     conn.settle();
     Ok(rows)
+}
+
+fn by_ids(select: &str, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[ChunkId]) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(select);
+    query
+        .push_bind(tenant_id)
+        .push(" and coalesce(d.tenant_id, d.tenant_id) = ")
+        .push_bind(tenant_id)
+        .push(" and coalesce(s.tenant_id, s.tenant_id) = ")
+        .push_bind(tenant_id)
+        .push(" and d.chatbot_id = ")
+        .push_bind(chatbot_id)
+        .push(" and c.id in (");
+    let mut list = query.separated(", ");
+    ids.iter().for_each(|id| {
+        list.push_bind(*id);
+    });
+    query.push(")");
+    query
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::db::{DatabaseUrl, Db, Scope};
+
+    #[tokio::test]
+    async fn passages_are_found_by_their_own_keys_however_many_there_are_of_the_tenant() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = DatabaseUrl::Sqlite(folder.path().join("test.db"));
+        let db = Db::open(&url, 2).await.expect("a database");
+        let mut conn = db.read(Scope::Operator).await.expect("a connection");
+        let Ok(Engine::Sqlite(connection)) = conn.engine().await else {
+            panic!("not SQLite");
+        };
+        let ids: Vec<ChunkId> = (0..50).map(|id| ChunkId(Uuid::from_u128(id))).collect();
+        let explain = format!("explain query plan {SELECT}");
+
+        let plan: Vec<(i64, i64, i64, String)> =
+            by_ids(&explain, TenantId(Uuid::nil()), ChatbotId(Uuid::nil()), &ids)
+                .build_query_as()
+                .fetch_all(connection)
+                .await
+                .expect("a plan");
+
+        let steps: Vec<&str> = plan.iter().map(|(.., step)| step.as_str()).collect();
+        assert!(steps.iter().all(|step| step.contains("(id=?)")), "{steps:?}");
+    }
 }

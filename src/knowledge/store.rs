@@ -351,7 +351,7 @@ pub(super) async fn list_existing_chunks(
     let mut existing = HashSet::new();
     for group in ids.chunks(ROWS_AT_ONCE) {
         let found: Vec<ChunkId> = on!(conn, c => {
-            let mut query = QueryBuilder::new("select id from chunk where tenant_id = ");
+            let mut query = QueryBuilder::new("select id from chunk where coalesce(tenant_id, tenant_id) = ");
             query.push_bind(tenant_id).push(" and id in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|id| {

@@ -64,7 +64,7 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
                               and e.external_id = d.external_id) as has_edits
                from document d
                join source s on s.id = d.source_id
-              where d.tenant_id = ",
+              where coalesce(d.tenant_id, d.tenant_id) = ",
         ));
         query.push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
@@ -110,7 +110,7 @@ pub(super) async fn set_processing(
 ) -> Result<()> {
     on!(write, c => {
         let mut query = QueryBuilder::new("update document set state = 'processing', error_code = null, error_message = null, updated_at = ");
-        query.push_bind(now).push(" where tenant_id = ").push_bind(tenant_id).push(" and state <> 'indexed' and id in (");
+        query.push_bind(now).push(" where coalesce(tenant_id, tenant_id) = ").push_bind(tenant_id).push(" and state <> 'indexed' and id in (");
         let mut list = query.separated(", ");
         work.iter().for_each(|work| {
             list.push_bind(work.id);
@@ -144,7 +144,7 @@ pub(super) async fn hold_current(
     }
     let lock = write.row_lock();
     let found: Vec<(DocumentId, String, i64)> = on!(write, c => {
-        let mut query = QueryBuilder::new("select id, file_key, cut_revision from document where tenant_id = ");
+        let mut query = QueryBuilder::new("select id, file_key, cut_revision from document where coalesce(tenant_id, tenant_id) = ");
         query.push_bind(tenant_id).push(" and id in (");
         let mut list = query.separated(", ");
         work.iter().for_each(|work| {

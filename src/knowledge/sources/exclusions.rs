@@ -63,7 +63,7 @@ pub(in crate::knowledge) async fn list_texts(
     let mut excluded = Vec::new();
     for group in texts.chunks(ROWS_AT_ONCE) {
         let found: Vec<String> = on!(conn, c => {
-            let mut query = QueryBuilder::new("select content_hash from source_exclusion where tenant_id = ");
+            let mut query = QueryBuilder::new("select content_hash from source_exclusion where coalesce(tenant_id, tenant_id) = ");
             query.push_bind(tenant_id).push(" and source_id = ").push_bind(source_id).push(" and content_hash in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|text| {

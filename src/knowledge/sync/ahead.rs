@@ -131,7 +131,7 @@ async fn list_known(
     let mut known = Vec::with_capacity(keys.len());
     for group in keys.chunks(ROWS_AT_ONCE) {
         let found: Vec<(String, Option<DocumentId>, Option<String>)> = on!(write, c => {
-            let mut query = QueryBuilder::new("select item_key, document_id, text_hash from source_item where tenant_id = ");
+            let mut query = QueryBuilder::new("select item_key, document_id, text_hash from source_item where coalesce(tenant_id, tenant_id) = ");
             query.push_bind(place.tenant_id).push(" and source_id = ").push_bind(place.source_id).push(" and item_key in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|key| {
@@ -169,7 +169,7 @@ async fn list_named(write: &mut Write, place: Place, names: &[&str]) -> Result<V
     let mut named = Vec::new();
     for group in names.chunks(ROWS_AT_ONCE) {
         let found: Vec<(String, DocumentId)> = on!(write, c => {
-            let mut query = QueryBuilder::new("select external_id, id from document where tenant_id = ");
+            let mut query = QueryBuilder::new("select external_id, id from document where coalesce(tenant_id, tenant_id) = ");
             query.push_bind(place.tenant_id).push(" and source_id = ").push_bind(place.source_id).push(" and external_id in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|name| {

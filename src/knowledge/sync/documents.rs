@@ -139,7 +139,7 @@ pub(super) async fn requeue_failed(
         let rows: Vec<(DocumentId, String)> = on!(write, c => {
             let mut update = QueryBuilder::new("update document set state = 'queued', error_code = null, error_message = null, run_id = ");
             update.push_bind(place.run_id).push(", updated_at = ").push_bind(now);
-            update.push(" where tenant_id = ").push_bind(place.tenant_id).push(" and state = 'failed' and id in (");
+            update.push(" where coalesce(tenant_id, tenant_id) = ").push_bind(place.tenant_id).push(" and state = 'failed' and id in (");
             let mut list = update.separated(", ");
             group.iter().for_each(|id| {
                 list.push_bind(*id);
@@ -201,7 +201,7 @@ pub(super) async fn list_files(conn: &mut Conn, place: Place, ids: &[DocumentId]
     let mut files = Vec::with_capacity(ids.len());
     for group in ids.chunks(ROWS_AT_ONCE) {
         let found: Vec<String> = on!(conn, c => {
-            let mut query = QueryBuilder::new("select file_key from document where tenant_id = ");
+            let mut query = QueryBuilder::new("select file_key from document where coalesce(tenant_id, tenant_id) = ");
             query.push_bind(place.tenant_id).push(" and id in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|id| {
@@ -233,8 +233,8 @@ pub(super) async fn delete(write: &mut Write, place: Place, ids: &[DocumentId]) 
             update.build().execute(c).await.map(drop)
         })?;
         deleted += on!(write, c => {
-            let mut delete = QueryBuilder::new("delete from document where tenant_id = ");
-            delete.push_bind(place.tenant_id).push(" and source_id = ").push_bind(place.source_id).push(" and id in (");
+            let mut delete = QueryBuilder::new("delete from document where coalesce(tenant_id, tenant_id) = ");
+            delete.push_bind(place.tenant_id).push(" and coalesce(source_id, source_id) = ").push_bind(place.source_id).push(" and id in (");
             let mut list = delete.separated(", ");
             group.iter().for_each(|id| {
                 list.push_bind(*id);

@@ -61,7 +61,7 @@ pub(super) async fn store_nodes(write: &mut Write, place: Place, changes: &TreeC
     }
     for group in changes.removed.chunks(ROWS_AT_ONCE) {
         on!(write, c => {
-            let mut delete = QueryBuilder::new("delete from drive_node where tenant_id = ");
+            let mut delete = QueryBuilder::new("delete from drive_node where coalesce(tenant_id, tenant_id) = ");
             delete.push_bind(place.tenant_id).push(" and source_id = ").push_bind(place.source_id).push(" and file_id in (");
             let mut list = delete.separated(", ");
             group.iter().for_each(|id| {
@@ -99,7 +99,7 @@ pub(super) async fn list_items(
                         case when d.state = 'failed' then coalesce(d.error_code, '') end as error_code, d.read_with
                    from source_item i
                    left join document d on d.id = i.document_id and d.tenant_id = i.tenant_id
-                  where i.tenant_id = ",
+                  where coalesce(i.tenant_id, i.tenant_id) = ",
             );
             query.push_bind(tenant_id).push(" and i.source_id = ").push_bind(source_id).push(" and i.item_key in (");
             let mut list = query.separated(", ");
