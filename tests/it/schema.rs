@@ -178,3 +178,76 @@ async fn both_engines_have_the_same_schema() {
         "only on {first_engine}: {only_first:#?}\nonly on {second_engine}: {only_second:#?}"
     );
 }
+
+/// A table's columns, in an order that means something.
+type Columns = (String, String);
+
+/// Every reference to a row that may be deleted. Nothing deletes a tenant.
+async fn references(db: &Db) -> Vec<Columns> {
+    let text = match db {
+        Db::Sqlite { .. } => {
+            "select t.name, group_concat(r.\"from\", ',' order by r.seq)
+               from sqlite_schema t, pragma_foreign_key_list(t.name) r
+              where t.type = 'table' and r.\"table\" <> 'tenant'
+              group by t.name, r.id"
+        }
+        Db::Postgres(_) => {
+            "select cast(t.relname as text), string_agg(cast(a.attname as text), ',' order by k.place)
+               from pg_constraint r
+               join pg_class t on t.oid = r.conrelid
+               join pg_class f on f.oid = r.confrelid
+              cross join unnest(r.conkey) with ordinality as k (number, place)
+               join pg_attribute a on a.attrelid = t.oid and a.attnum = k.number
+              where r.contype = 'f' and f.relname <> 'tenant'
+              group by r.oid, t.relname"
+        }
+    };
+    all(db, text).await
+}
+
+/// Every index of all of a table's rows.
+async fn indexes(db: &Db) -> Vec<Columns> {
+    let text = match db {
+        Db::Sqlite { .. } => {
+            "select t.name, group_concat(c.name, ',' order by c.seqno)
+               from sqlite_schema t, pragma_index_list(t.name) i, pragma_index_info(i.name) c
+              where t.type = 'table' and not i.partial
+              group by t.name, i.name"
+        }
+        Db::Postgres(_) => {
+            "select cast(t.relname as text), string_agg(cast(a.attname as text), ',' order by k.place)
+               from pg_index i
+               join pg_class t on t.oid = i.indrelid
+              cross join unnest(i.indkey) with ordinality as k (number, place)
+               join pg_attribute a on a.attrelid = t.oid and a.attnum = k.number
+              where i.indpred is null
+              group by i.indexrelid, t.relname"
+        }
+    };
+    all(db, text).await
+}
+
+#[tokio::test]
+async fn what_refers_to_a_row_is_found_by_an_index_when_the_row_is_deleted() {
+    for database in databases().await {
+        let indexes = indexes(&database.db).await;
+        let references = references(&database.db).await;
+        assert!(references.len() > 20, "{}: {references:?}", database.engine);
+
+        let slow: Vec<&Columns> = references
+            .iter()
+            .filter(|(table, columns)| {
+                let wanted: BTreeSet<&str> = columns.split(',').collect();
+                !indexes.iter().any(|(indexed, by)| {
+                    indexed == table && by.split(',').take(wanted.len()).collect::<BTreeSet<_>>() == wanted
+                })
+            })
+            .collect();
+
+        assert!(
+            slow.is_empty(),
+            "{}: no index begins with {slow:?}: a deletion would look through the whole table",
+            database.engine
+        );
+    }
+}
