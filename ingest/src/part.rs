@@ -1,7 +1,8 @@
 //! Documents in parts: a large one is handed on piece by piece, so that nobody holds all of it.
 //!
 //! A part is an [`ExtractedDocument`] whose offsets count from its own beginning; the texts of all parts, one after
-//! another, are the text of the document. Parts end between two blocks, and not right after a heading.
+//! another, are the text of the document. Parts end between two blocks, and not right after a heading; a block that is
+//! too large for that becomes several.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,6 +11,9 @@ use crate::{Block, BlockKind, ExtractedDocument};
 
 /// Bytes of text at which a part is large enough.
 pub(crate) const PART_BYTES: usize = 2 << 20;
+
+/// Bytes of a block above which it becomes several where a document is parted.
+const MAX_BLOCK_BYTES: usize = PART_BYTES / 4;
 
 thread_local! {
     static OUTLET: RefCell<Option<PartOutlet>> = const { RefCell::new(None) };
@@ -38,8 +42,10 @@ impl PartOutlet {
         OUTLET.with_borrow_mut(Option::take)
     }
 
+    /// Sends what a builder lets go, in several parts where one of its blocks is too large.
     pub(crate) fn send(&mut self, part: ExtractedDocument) {
-        (self.0)(part);
+        let last = split(part, &mut self.0);
+        (self.0)(last);
     }
 }
 
@@ -70,21 +76,26 @@ pub(crate) fn split(
     let blocks = std::mem::take(&mut document.blocks);
     let (mut part_byte, mut part_char) = (0, 0);
     let (mut byte, mut char) = (0, 0);
-    for mut block in blocks {
+    for block in blocks {
         byte += byte_of_char(&text[byte..], block.start - char);
-        char = block.start;
-        if is_part(&text[part_byte..byte], &document.blocks) {
-            send(ExtractedDocument {
-                title: document.title.clone(),
-                text: text[part_byte..byte].to_owned(),
-                blocks: std::mem::take(&mut document.blocks),
-                ..ExtractedDocument::default()
-            });
-            (part_byte, part_char) = (byte, char);
+        let end_byte = byte + byte_of_char(&text[byte..], block.end - block.start);
+        char = block.end;
+        for (piece_byte, mut piece) in pieces(&text[byte..end_byte], block) {
+            let piece_byte = byte + piece_byte;
+            if is_part(&text[part_byte..piece_byte], &document.blocks) {
+                send(ExtractedDocument {
+                    title: document.title.clone(),
+                    text: text[part_byte..piece_byte].to_owned(),
+                    blocks: std::mem::take(&mut document.blocks),
+                    ..ExtractedDocument::default()
+                });
+                (part_byte, part_char) = (piece_byte, piece.start);
+            }
+            piece.start -= part_char;
+            piece.end -= part_char;
+            document.blocks.push(piece);
         }
-        block.start -= part_char;
-        block.end -= part_char;
-        document.blocks.push(block);
+        byte = end_byte;
     }
     document.text = text[part_byte..].to_owned();
     document
@@ -95,6 +106,68 @@ fn byte_of_char(text: &str, chars: usize) -> usize {
         .nth(chars)
         .map_or(text.len(), |(byte, _)| byte)
 }
+
+/// The block, whose text this is, as blocks of at most [`MAX_BLOCK_BYTES`], each with its first byte in `text`. White
+/// space where it is cut is between them. What goes on after the beginning of a heading is a paragraph under it.
+fn pieces(text: &str, mut block: Block) -> Vec<(usize, Block)> {
+    let mut pieces = Vec::new();
+    let (mut byte, mut char) = (0, block.start);
+    loop {
+        let left = &text[byte..];
+        let length = if left.len() > MAX_BLOCK_BYTES {
+            length_of_piece(left)
+        } else {
+            left.len()
+        };
+        if length == left.len() {
+            block.start = char;
+            pieces.push((byte, block));
+            return pieces;
+        }
+        let piece = &left[..length];
+        let visible = piece.trim_end().chars().count();
+        if visible > 0 {
+            let piece = Block {
+                start: char,
+                end: char + visible,
+                ..block.clone()
+            };
+            pieces.push((byte, piece));
+            if matches!(block.kind, BlockKind::Heading { .. }) {
+                block.kind = BlockKind::Paragraph;
+            }
+        }
+        char += piece.chars().count();
+        byte += length;
+    }
+}
+
+/// Bytes of the first piece of a text that is too large: up to the last end of a line in the second half of what it may
+/// have, else of a sentence, else of a word, else of a character.
+fn length_of_piece(text: &str) -> usize {
+    let most = text.floor_char_boundary(MAX_BLOCK_BYTES);
+    let least = text.floor_char_boundary(MAX_BLOCK_BYTES / 2);
+    let half = &text[least..most];
+    let after = |found: Option<(usize, &str)>| found.map(|(at, end)| least + at + end.len());
+    let last_space = || {
+        let (at, space) = half.char_indices().rev().find(|(_, char)| char.is_whitespace())?;
+        Some(least + at + space.len_utf8())
+    };
+    after(half.rmatch_indices('\n').next())
+        .or_else(|| {
+            after(
+                SENTENCE_ENDS
+                    .iter()
+                    .filter_map(|end| half.rmatch_indices(*end).next())
+                    .max(),
+            )
+        })
+        .or_else(last_space)
+        .unwrap_or(most)
+}
+
+/// How sentences end.
+const SENTENCE_ENDS: [&str; 5] = [". ", "! ", "? ", "。", "؟ "];
 
 /// Puts parts together again.
 #[derive(Debug, Default)]
@@ -177,6 +250,37 @@ mod tests {
         (parts.take(), last)
     }
 
+    /// A heading, a block, and a few words.
+    fn one_block(kind: BlockKind, text: &str) -> ExtractedDocument {
+        let mut builder = DocumentBuilder::new(&Limits::default());
+        builder.push(BlockKind::Heading { level: 1 }, "Protokoll", None);
+        builder.push(kind, text, Some(7));
+        builder.push(BlockKind::Paragraph, "Das war alles.", Some(8));
+        builder.finish().expect("it has text")
+    }
+
+    /// Each block lies in one of the whole's, which says of what kind it is, and nothing visible is in none.
+    fn assert_blocks_are_pieces(joined: &ExtractedDocument, whole: &ExtractedDocument) {
+        let mut char = 0;
+        let mut text = joined.text.chars();
+        for block in &joined.blocks {
+            let of = whole
+                .blocks
+                .iter()
+                .find(|of| of.start <= block.start && block.end <= of.end)
+                .expect("a block of the whole");
+            assert_eq!(
+                (&block.kind, block.page, &block.heading_path),
+                (&of.kind, of.page, &of.heading_path)
+            );
+            assert!(text.by_ref().take(block.start - char).all(char::is_whitespace));
+            let own: String = text.by_ref().take(block.end - block.start).collect();
+            assert!(!own.trim().is_empty());
+            char = block.end;
+        }
+        assert_eq!(text.next(), None);
+    }
+
     fn join(parts: Vec<ExtractedDocument>, last: ExtractedDocument) -> ExtractedDocument {
         let mut joined = Joined::default();
         parts.into_iter().for_each(|part| joined.add(part));
@@ -216,6 +320,72 @@ mod tests {
 
         assert_are_parts(&parts, &whole);
         assert!(join(parts, last) == whole);
+    }
+
+    #[test]
+    fn a_block_of_any_size_goes_in_parts_that_make_the_same_text() {
+        let of = |piece: &str| piece.repeat((5 << 20) / piece.len());
+        let texts = [
+            of("["),
+            of("ж"),
+            of("𝔤 "),
+            of("Ein Satz. Größer als der vorige! "),
+            of("2026-11-20 request id=1\n    indented path=/ü\n"),
+            of("長い文です。"),
+        ];
+        let kinds = [BlockKind::Paragraph, BlockKind::Code];
+        let of_each_kind = |text| kinds.clone().map(|kind| (text, kind));
+        for (text, kind) in texts.iter().flat_map(of_each_kind) {
+            let whole = one_block(kind, text);
+            let mut parts = Vec::new();
+
+            let last = split(whole.clone(), |part| parts.push(part));
+
+            assert!(parts.len() >= 2, "{} parts", parts.len());
+            for part in &parts {
+                assert!((PART_BYTES..PART_BYTES + MAX_BLOCK_BYTES).contains(&part.text.len()));
+            }
+            let joined = join(parts, last);
+            assert!(joined.text == whole.text);
+            assert_blocks_are_pieces(&joined, &whole);
+        }
+    }
+
+    #[test]
+    fn a_builder_lets_no_block_go_that_is_too_large() {
+        let parts = Rc::new(RefCell::new(Vec::new()));
+        let sent = Rc::clone(&parts);
+        let text = "word ".repeat(2 << 20);
+
+        let last = PartOutlet::during(
+            move |part| sent.borrow_mut().push(part),
+            || one_block(BlockKind::Paragraph, &text),
+        );
+
+        let parts = parts.take();
+        assert!(parts.len() >= 4, "{} parts", parts.len());
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.text.len() < PART_BYTES + MAX_BLOCK_BYTES)
+        );
+        let joined = join(parts, last);
+        let whole = one_block(BlockKind::Paragraph, &text);
+        assert!(joined.text == whole.text);
+        assert_blocks_are_pieces(&joined, &whole);
+    }
+
+    #[test]
+    fn a_large_block_is_cut_at_lines_else_sentences_else_words() {
+        let cut_after = |piece: &str| {
+            let text = piece.repeat((1 << 20) / piece.len());
+            text[..length_of_piece(&text)].to_owned()
+        };
+
+        assert!(cut_after("A line. Of words\n").ends_with('\n'));
+        assert!(cut_after("A sentence of words. ").ends_with(". "));
+        assert!(cut_after("words, ").ends_with(' '));
+        assert_eq!(cut_after("ж").len(), MAX_BLOCK_BYTES);
     }
 
     #[test]

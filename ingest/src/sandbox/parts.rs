@@ -38,7 +38,7 @@ impl DocumentParts {
     }
 
     /// Of a document that was read whole.
-    pub(super) fn of(document: ExtractedDocument) -> Self {
+    pub fn of(document: ExtractedDocument) -> Self {
         let mut ready = VecDeque::new();
         let last = part::split(document, |part| ready.push_back(part));
         ready.push_back(last);
