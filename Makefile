@@ -1,7 +1,7 @@
 # Each target is one or two plain commands. A bare machine needs the Rust toolchain, make, a C compiler and python3 with
 # pip; whatever else is needed is fetched, pinned by checksum, into models/ and .tools/. With npm, that includes a Chromium.
 
-.PHONY: run test lint fuzz-check recall bench deny
+.PHONY: run test lint fuzz-check recall bench eval deny
 
 # Builds, starts the server on 127.0.0.1:8080 and fills an empty data directory with the demo chatbot.
 run:
@@ -34,6 +34,11 @@ bench:
 	@scripts/fetch-model || echo "going on without the embedding model: the local-model rows are left out" >&2
 	cargo build --release --locked --package frontdesk --package frontdesk-bench
 	target/release/frontdesk-bench
+
+# How good retrieval is, on the test sets of ../shared/eval or of EVAL_DIR=<folder>. Writes EVAL.md; takes minutes to hours.
+eval:
+	cargo build --release --locked --package frontdesk
+	scripts/eval
 
 # The whole of deny.toml, where cargo-deny is installed. Its advisory database has to be on the machine already.
 deny:

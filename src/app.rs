@@ -325,7 +325,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, StartError> {
+/// The configured embedding model; none: it is not installed.
+pub(crate) async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, StartError> {
     let settings = &config.embedding;
     match settings.backend {
         EmbeddingBackend::Local | EmbeddingBackend::Static => {

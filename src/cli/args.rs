@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use super::eval::EvalCommand;
 use crate::id::{ApiKeyId, ChatbotId, TenantId};
 use crate::tenancy::role::KeyScope;
 
@@ -17,7 +18,7 @@ Exit codes:
   1    it failed; standard error says why
   2    the command line, or a value on it, is wrong
   3    the configuration is wrong; every problem is listed
-  4    there is no such tenant, chatbot or key
+  4    there is no such tenant, chatbot, key or test set
   5    the data folder or the address is in use by another process
   130  ended by a second signal, without waiting for what still ran";
 
@@ -88,6 +89,9 @@ pub(super) enum Command {
     /// Embedding models
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// How good retrieval is, measured on test sets
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Check that the server lives: exit code 0 if it does
     Health(ServerArgs),
     /// Print the OpenAPI document of all routes

@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod client;
 mod demo;
+mod eval;
 mod events;
 mod ingest;
 mod manage;
@@ -152,6 +153,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Key(command) => manage::key(&config, command).await,
             Command::Ask(args) => ask::ask(config, args).await,
             Command::Ingest(args) => ingest::ingest(config, args).await,
+            Command::Eval(command) => eval::eval(config, command).await,
             Command::Health(args) => client::health(&config, args).await,
             Command::Serve(_) | Command::Openapi | Command::Models(_) | Command::ExtractChild => {
                 unreachable!("carried out above")

@@ -1,6 +1,7 @@
 //! The program as an operator and a script meet it: what it prints, how it ends, what it leaves on disk.
 
 mod commands;
+mod eval;
 mod ingest;
 mod roles;
 mod server;
