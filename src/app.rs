@@ -39,7 +39,7 @@ use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
 use crate::usage::price_book::PriceBook;
-use crate::{chat, jobs, knowledge, usage};
+use crate::{chat, evals, jobs, knowledge, usage};
 
 pub use disk::{Disk, FreeBytes};
 
@@ -197,6 +197,7 @@ impl App {
                 .with::<knowledge::jobs::RemoveDocuments>()
                 .with::<knowledge::labels::TellIndex>()
                 .with::<knowledge::sync::SyncSource>()
+                .with::<evals::RunEval>()
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
             clock,

@@ -80,6 +80,12 @@ id_type! {
     ConversationId,
     /// One utterance in a conversation.
     MessageId,
+    /// Questions by which a chatbot is measured.
+    EvalSetId,
+    /// One of them.
+    EvalQuestionId,
+    /// One asking of all questions of a set.
+    EvalRunId,
     /// One line of the usage ledger.
     UsageEventId,
     /// A share of a budget that is held while a turn runs.

@@ -16,6 +16,7 @@ pub mod jobs;
 
 pub mod chat;
 pub mod chatbots;
+pub mod evals;
 pub mod integrations;
 pub mod knowledge;
 pub mod llm;

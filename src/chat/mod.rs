@@ -21,15 +21,20 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ConversationId, MessageId};
+use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId};
+use crate::knowledge::Passage;
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use citation::Citation;
 pub use store::{Conversation, HistoryMessage, Message};
-pub use turn::{Opening, RunningTurn, TurnEvent, TurnRequest, check_origin, start};
+pub use turn::{Opening, RunningTurn, Thread, TurnEvent, TurnRequest, check_origin, start};
+
+/// Messages of a conversation that are looked through for answers.
+const LOOKED_THROUGH: i64 = 1_000;
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -139,6 +144,71 @@ pub async fn get(
         earlier,
         updated_at,
     })
+}
+
+/// A question of a conversation with what was answered.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The answer's.
+    pub message_id: MessageId,
+    pub question: String,
+    /// The documents that the answer cites, each once.
+    pub cited: Vec<DocumentId>,
+    /// False: nothing relevant was found.
+    pub is_known: bool,
+}
+
+/// The questions of a chatbot's conversation whose answers cite something, or said that nothing was known; in order.
+pub async fn list_answered(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    id: ConversationId,
+) -> Result<Vec<Answered>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    store::find(&mut conn, reach, id)
+        .await?
+        .filter(|conversation| conversation.chatbot_id == chatbot_id)
+        .ok_or(Error::NotFound("conversation"))?;
+    let page = PageRequest {
+        limit: LOOKED_THROUGH,
+        before: uuid::Uuid::max(),
+    };
+    let mut messages = store::list_messages(&mut conn, reach.tenant_id, id, page).await?;
+    messages.reverse();
+    let mut answered = Vec::new();
+    let mut question = None;
+    for message in messages {
+        if message.role == "user" {
+            question = Some(message.content);
+            continue;
+        }
+        let is_known = message.answer_source.as_deref() != Some(AnswerSource::NoAnswer.name());
+        let mut cited: Vec<DocumentId> = Vec::new();
+        for citation in &message.citations.0 {
+            if !cited.contains(&citation.document_id) {
+                cited.push(citation.document_id);
+            }
+        }
+        if let Some(question) = question.take().filter(|_| message.state == "complete")
+            && (!is_known || !cited.is_empty())
+        {
+            answered.push(Answered {
+                message_id: message.id,
+                question,
+                cited,
+                is_known,
+            });
+        }
+    }
+    Ok(answered)
+}
+
+/// Whether the chatbot would answer `question` from these passages, the best first, rather than say that it knows nothing.
+pub fn would_answer(chatbot: &Chatbot, question: &str, mut passages: Vec<Passage>) -> bool {
+    let settings = &chatbot.settings;
+    passages.truncate(usize::try_from(settings.max_passages).unwrap_or(1));
+    !relevance::keep_relevant(question, passages, settings.min_similarity).is_empty()
 }
 
 /// Deletes a conversation with its messages. The ledger keeps its figures, which name nobody.

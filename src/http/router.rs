@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::{cors, envelope, health, idempotency};
 use crate::app::App;
 use crate::config::{self, Config};
-use crate::{chat, chatbots, integrations, jobs, knowledge, tenancy, usage};
+use crate::{chat, chatbots, evals, integrations, jobs, knowledge, tenancy, usage};
 
 fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(describe())
@@ -27,6 +27,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(knowledge::sources::routes::routes())
         .merge(integrations::google::routes::routes())
         .merge(chat::routes::routes())
+        .merge(evals::routes::routes())
         .merge(usage::routes::routes())
         .merge(jobs::routes::routes())
 }

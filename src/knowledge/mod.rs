@@ -200,6 +200,15 @@ pub async fn kept_as(app: &App, reach: Reach, id: DocumentId) -> Result<reading:
     store::find_kept_as(&mut app.db.read(reach.tenant_id).await?, reach.tenant_id, id).await
 }
 
+/// Those of `ids` that are documents of the chatbot.
+pub async fn list_existing(
+    write: &mut Write,
+    holders: (TenantId, ChatbotId),
+    ids: &[DocumentId],
+) -> Result<Vec<DocumentId>> {
+    store::list_existing_documents(write, holders, ids).await
+}
+
 /// Deletes a document: out of answers at once, out of index and files soon after. Runs do not bring it back.
 pub async fn delete_document(
     app: &App,

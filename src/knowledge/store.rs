@@ -365,6 +365,28 @@ pub(super) async fn list_existing_chunks(
     Ok(existing)
 }
 
+pub(super) async fn list_existing_documents(
+    conn: &mut Conn,
+    (tenant_id, chatbot_id): (TenantId, ChatbotId),
+    ids: &[DocumentId],
+) -> Result<Vec<DocumentId>> {
+    let mut existing = Vec::new();
+    for group in ids.chunks(ROWS_AT_ONCE) {
+        let found: Vec<DocumentId> = on!(conn, c => {
+            let mut query = QueryBuilder::new("select id from document where tenant_id = ");
+            query.push_bind(tenant_id).push(" and chatbot_id = ").push_bind(chatbot_id).push(" and id in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|id| {
+                list.push_bind(*id);
+            });
+            query.push(")");
+            query.build_query_scalar().fetch_all(c).await
+        })?;
+        existing.extend(found);
+    }
+    Ok(existing)
+}
+
 /// A chunk as it is stored.
 pub(super) struct ChunkRow {
     pub id: ChunkId,

@@ -45,6 +45,11 @@ const CHANGES: &[(&str, &str)] = &[
         "DELETE /api/sources/{id}/documents/{external_id}",
         "document.delete",
     ),
+    ("POST /api/chatbots/{id}/evals", "eval.create"),
+    ("PATCH /api/chatbots/{id}/evals/{eval_id}", "eval.update"),
+    ("POST /api/chatbots/{id}/evals/{eval_id}/import", "eval.import"),
+    ("POST /api/chatbots/{id}/evals/{eval_id}/runs", "eval.run"),
+    ("DELETE /api/chatbots/{id}/evals/{eval_id}", "eval.delete"),
     ("POST /api/jobs/{id}/retry", "job.retry"),
     ("POST /api/documents/{id}/chunks", "chunk.add"),
     ("PATCH /api/documents/{id}/chunks/{chunk_id}", "chunk.update"),
@@ -93,6 +98,7 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         .expect(201)
         .id();
     let member = tenant.bring("staff@example.com", "editor").await.member_id;
+    let (eval, eval_run) = desk.run_eval(&document).await;
     let mut write = tenant
         .service
         .app
@@ -122,6 +128,8 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         chunk,
         exclusion,
         tenant.open_invite("invited@example.com").await,
+        eval,
+        eval_run,
     ])
 }
 

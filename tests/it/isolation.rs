@@ -64,6 +64,7 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         .as_str()
         .expect("the upload queued a job")
         .to_owned();
+    let (eval, eval_run) = desk.run_eval(&document).await;
     let (source, run) = desk.aborted_source(&format!("https://{name}.example/")).await;
     let exclusion = exclude_page(tenant, &source, "/left-out").await;
     let chunk = desk.first_chunk(&document).await;
@@ -80,6 +81,8 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         chunk,
         exclusion,
         invite,
+        eval,
+        eval_run,
     ])
 }
 
@@ -144,6 +147,11 @@ async fn everything_of(tenant: &Tenant<'_>, ids: &Ids) -> Vec<(String, String)> 
     paths.push(format!("/api/sources/{}/runs", ids.of(Kind::Source)));
     paths.push(format!("/api/sources/{}/documents", ids.of(Kind::Source)));
     paths.push(format!("/api/sources/{}/exclusions", ids.of(Kind::Source)));
+    paths.push(format!(
+        "/api/chatbots/{}/evals/{}",
+        ids.of(Kind::Chatbot),
+        ids.of(Kind::Eval)
+    ));
     let mut seen = Vec::new();
     for path in paths {
         let reply = tenant.get(&path).await.expect(200);

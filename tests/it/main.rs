@@ -22,6 +22,7 @@ mod deletion;
 mod disconnects;
 mod documents;
 mod drive;
+mod evals;
 mod exclusions;
 mod extractive;
 mod foreign_tokens;

@@ -246,6 +246,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         .as_str()
         .expect("a job")
         .to_owned();
+    let (eval, eval_run) = desk.run_eval(&published).await;
     let (source, run) = desk.aborted_source("https://www.example.com/").await;
     let exclusion = exclude_page(&acme, &source, "/left-out").await;
     let chunk = desk.first_chunk(&published).await;
@@ -261,6 +262,8 @@ async fn what_operations_answer_is_what_the_document_says() {
         chunk,
         exclusion,
         acme.open_invite("invited@example.com").await,
+        eval,
+        eval_run,
     ]);
 
     // Reads first, deletions last: each finds what it needs.

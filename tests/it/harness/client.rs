@@ -169,6 +169,19 @@ impl Chatbot<'_, '_> {
         (source, run)
     }
 
+    /// A test set of one question, and a run over it that is done.
+    pub async fn run_eval(&self, document: &str) -> (String, String) {
+        let evals = format!("/api/chatbots/{}/evals", self.id);
+        let question =
+            json!({ "question": "Within how many days may goods be returned?", "document_ids": [document] });
+        let body = json!({ "name": "Questions", "questions": [question] });
+        let eval = self.tenant.post(&evals, body).await.expect(201).id();
+        let runs = format!("{evals}/{eval}/runs");
+        let run = self.tenant.post(&runs, json!({})).await.expect(202).id();
+        self.tenant.service.drain_jobs().await;
+        (eval, run)
+    }
+
     /// The id of a document's first chunk.
     pub async fn first_chunk(&self, document: &str) -> String {
         let document = self.document(document).await;

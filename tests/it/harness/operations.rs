@@ -62,10 +62,12 @@ pub enum Kind {
     Chunk,
     Exclusion,
     Invite,
+    Eval,
+    EvalRun,
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Chatbot,
         Self::Document,
         Self::Conversation,
@@ -77,6 +79,8 @@ impl Kind {
         Self::Chunk,
         Self::Exclusion,
         Self::Invite,
+        Self::Eval,
+        Self::EvalRun,
     ];
 }
 
@@ -235,6 +239,8 @@ impl Operation {
             ("invites", "id") => Kind::Invite,
             ("chunks", "chunk_id") => Kind::Chunk,
             ("exclusions", "exclusion_id") => Kind::Exclusion,
+            ("evals", "eval_id") => Kind::Eval,
+            ("runs", "eval_run_id") | ("compare", "other_run_id") => Kind::EvalRun,
             // Named by who puts it there: no id of ours.
             ("documents", "external_id") => return "returns%2Fdomestic".to_owned(),
             _ => panic!("{}: make a fixture for {{{parameter}}} of {above}", self.name()),
@@ -300,6 +306,11 @@ impl Operation {
             "PUT /api/sources/{id}/documents/{external_id}" => {
                 json!({ "title": "Returns", "text": "Goods may be returned." })
             }
+            "POST /api/chatbots/{id}/evals" | "PATCH /api/chatbots/{id}/evals/{eval_id}" => {
+                json!({ "name": "Returns", "questions": [{ "question": "May oak be returned?", "document_ids": [document] }] })
+            }
+            "POST /api/chatbots/{id}/evals/{eval_id}/import" => json!({ "conversation_id": conversation }),
+            "POST /api/chatbots/{id}/evals/{eval_id}/runs" => json!({ "answers": false }),
             "POST /api/chat/message" => {
                 json!({ "chatbot_id": chatbot, "conversation_id": conversation, "message": "May goods be returned?" })
             }

@@ -1,0 +1,139 @@
+//! Two runs of a set side by side.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use super::{EvalResult, EvalRun};
+use crate::id::EvalQuestionId;
+
+/// What changed from one run to another one.
+#[derive(Debug)]
+pub struct Comparison {
+    pub before: EvalRun,
+    pub after: EvalRun,
+    /// Questions of either run, in the order of the later set.
+    pub questions: Vec<QuestionChange>,
+}
+
+/// One question in both runs; none: the run did not ask it, or not yet.
+#[derive(Debug)]
+pub struct QuestionChange {
+    pub before: Option<EvalResult>,
+    pub after: Option<EvalResult>,
+}
+
+impl Comparison {
+    pub(super) fn of(before: (EvalRun, Vec<EvalResult>), after: (EvalRun, Vec<EvalResult>)) -> Self {
+        let mut earlier: HashMap<EvalQuestionId, EvalResult> = HashMap::new();
+        let mut order = Vec::new();
+        for result in before.1 {
+            order.push(result.question_id);
+            earlier.insert(result.question_id, result);
+        }
+        let mut questions: Vec<QuestionChange> = after
+            .1
+            .into_iter()
+            .map(|result| QuestionChange {
+                before: earlier.remove(&result.question_id),
+                after: Some(result),
+            })
+            .collect();
+        let gone = order.into_iter().filter_map(|id| earlier.remove(&id));
+        questions.extend(gone.map(|result| QuestionChange {
+            before: Some(result),
+            after: None,
+        }));
+        Self {
+            before: before.0,
+            after: after.0,
+            questions,
+        }
+    }
+
+    /// Questions that both runs asked and whose outcome became better, and worse.
+    pub fn better_and_worse(&self) -> (i64, i64) {
+        let count = |wanted| {
+            let became = self
+                .questions
+                .iter()
+                .filter(|change| change.became() == Some(wanted));
+            became.count() as i64
+        };
+        (count(Ordering::Greater), count(Ordering::Less))
+    }
+}
+
+impl QuestionChange {
+    /// Whether the outcome is better than before (`Greater`), the same, or worse; none where only one run asked.
+    pub fn became(&self) -> Option<Ordering> {
+        let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
+        Some(goodness(after).total_cmp(&goodness(before)))
+    }
+}
+
+/// By nDCG@10; a question without an answer is right when it is declined.
+fn goodness(result: &EvalResult) -> f64 {
+    match result.measures {
+        Some(measures) => measures.ndcg_at_10,
+        None if result.is_answered => 0.0,
+        None => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judging::tests::result;
+    use super::*;
+    use crate::id::EvalRunId;
+
+    fn run() -> EvalRun {
+        EvalRun {
+            id: EvalRunId::new(),
+            state: "done".to_owned(),
+            with_answers: false,
+            embedding_model: None,
+            question_count: 0,
+            done_count: 0,
+            summary: None,
+            error: None,
+            created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn questions_of_both_runs_are_paired_and_judged() {
+        let same = result(Some(1), 0.9, true);
+        let lower = result(Some(3), 0.5, true);
+        let higher = EvalResult {
+            measures: result(Some(1), 0.5, true).measures,
+            ..lower.clone()
+        };
+        let answered = result(None, 0.5, true);
+        let declined = EvalResult {
+            is_answered: false,
+            ..answered.clone()
+        };
+        let (gone, new) = (result(Some(1), 0.1, true), result(Some(1), 0.1, true));
+
+        let compared = Comparison::of(
+            (run(), vec![same.clone(), lower, declined, gone.clone()]),
+            (run(), vec![new.clone(), same, higher, answered]),
+        );
+
+        let became: Vec<_> = compared.questions.iter().map(QuestionChange::became).collect();
+        assert_eq!(
+            became,
+            [
+                None,
+                Some(Ordering::Equal),
+                Some(Ordering::Greater),
+                Some(Ordering::Less),
+                None
+            ]
+        );
+        assert_eq!(compared.better_and_worse(), (1, 1));
+        assert_eq!(compared.questions[0].after.as_ref(), Some(&new));
+        assert_eq!(compared.questions[4].before.as_ref(), Some(&gone));
+    }
+}

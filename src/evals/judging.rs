@@ -1,0 +1,176 @@
+//! How good an answer to one question is, and what the answers of a run sum up to.
+
+use std::collections::BTreeMap;
+
+use retrieval::eval::{Abstention, Measures};
+
+use super::{EvalMeasures, EvalResult, EvalSummary, Expected};
+use crate::id::DocumentId;
+use crate::knowledge::Passage;
+
+/// Documents in the order of their best passages, each once.
+pub(super) fn ranking(passages: &[Passage]) -> Vec<DocumentId> {
+    let mut ranking: Vec<DocumentId> = Vec::new();
+    for passage in passages {
+        if !ranking.contains(&passage.document_id) {
+            ranking.push(passage.document_id);
+        }
+    }
+    ranking
+}
+
+/// The documents that are right: those that were named, else the first one whose passage says the expected answer (as
+/// answers are matched in open-domain question answering: Chen and others, ACL 2017).
+pub(super) fn right_documents(expected: &Expected, passages: &[Passage]) -> Vec<DocumentId> {
+    if !expected.document_ids.is_empty() {
+        return expected.document_ids.clone();
+    }
+    let Some(answer) = &expected.answer else {
+        return Vec::new();
+    };
+    let says_it = passages.iter().find(|passage| says(&passage.text, answer));
+    says_it.map(|passage| passage.document_id).into_iter().collect()
+}
+
+/// Of one ranking, where `right` are the right documents. Without any, nothing that was found is right.
+pub(super) fn measure(ranking: &[DocumentId], right: &[DocumentId]) -> EvalMeasures {
+    let ranking: Vec<String> = ranking.iter().map(DocumentId::to_string).collect();
+    let right: BTreeMap<String, f64> = right.iter().map(|id| (id.to_string(), 1.0)).collect();
+    Measures::of(&ranking, &right).into()
+}
+
+/// Whether `text` says `wanted`, word by word, whatever stands between the words.
+pub(super) fn says(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (spaced_words(text), spaced_words(wanted));
+    !wanted.trim().is_empty() && text.contains(&wanted)
+}
+
+/// The words of a text in small letters, each between spaces.
+fn spaced_words(text: &str) -> String {
+    let mut words = " ".to_owned();
+    for word in text.split(|letter: char| !letter.is_alphanumeric()) {
+        if !word.is_empty() {
+            words += &word.to_lowercase();
+            words.push(' ');
+        }
+    }
+    words
+}
+
+impl EvalSummary {
+    pub(super) fn of(results: &[EvalResult]) -> Self {
+        let measures: Vec<Measures> = results
+            .iter()
+            .filter_map(|result| result.measures.map(Measures::from))
+            .collect();
+        let count = |holds: &dyn Fn(&EvalResult) -> bool| {
+            results.iter().filter(|result| holds(result)).count() as i64
+        };
+        let confidences = |answerable: bool| -> Vec<f64> {
+            let of_kind = results.iter().filter(|result| result.answerable == answerable);
+            // Where nothing was found, nothing speaks for an answer.
+            of_kind.map(|result| result.confidence.unwrap_or(0.0)).collect()
+        };
+        let judged = |result: &EvalResult| result.answer.as_ref().and_then(|answer| answer.holds_expected);
+        let mut took: Vec<f64> = results.iter().map(|result| result.latency_ms).collect();
+        took.sort_by(f64::total_cmp);
+        let has_answers = results.iter().any(|result| result.answer.is_some());
+        Self {
+            answerable: count(&|result| result.answerable),
+            measures: Measures::mean(&measures).into(),
+            answered: count(&|result| result.answerable && result.is_answered),
+            unanswerable: count(&|result| !result.answerable),
+            declined: count(&|result| !result.answerable && !result.is_answered),
+            auroc: Abstention::of(&confidences(true), &confidences(false)).map(|abstention| abstention.auroc),
+            right_answers: has_answers.then(|| count(&|result| judged(result) == Some(true))),
+            expected_answers: count(&|result| judged(result).is_some()),
+            latency_p50_ms: at_share(&took, 0.5),
+            latency_p95_ms: at_share(&took, 0.95),
+        }
+    }
+}
+
+/// The value below which this share of the sorted `values` lies; 0 without any.
+fn at_share(values: &[f64], share: f64) -> f64 {
+    let place = (values.len() as f64 * share) as usize;
+    let last = values.len().saturating_sub(1);
+    values.get(place.min(last)).copied().unwrap_or(0.0)
+}
+
+impl From<Measures> for EvalMeasures {
+    fn from(measures: Measures) -> Self {
+        Self {
+            ndcg_at_10: measures.ndcg_at_10,
+            recall_at_5: measures.recall_at_5,
+            recall_at_10: measures.recall_at_10,
+            recall_at_100: measures.recall_at_100,
+            mrr_at_10: measures.mrr_at_10,
+        }
+    }
+}
+
+impl From<EvalMeasures> for Measures {
+    fn from(measures: EvalMeasures) -> Self {
+        Self {
+            ndcg_at_10: measures.ndcg_at_10,
+            recall_at_5: measures.recall_at_5,
+            recall_at_10: measures.recall_at_10,
+            recall_at_100: measures.recall_at_100,
+            mrr_at_10: measures.mrr_at_10,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::id::EvalQuestionId;
+
+    /// What came of a question whose first right document stands at `rank`; of one without an answer for `None`.
+    pub(in crate::evals) fn result(rank: Option<i64>, confidence: f64, is_answered: bool) -> EvalResult {
+        let right = [DocumentId::new()];
+        let mut ranking: Vec<DocumentId> = (1..rank.unwrap_or(1)).map(|_| DocumentId::new()).collect();
+        ranking.extend(right);
+        EvalResult {
+            question_id: EvalQuestionId::new(),
+            question: "May goods be returned?".to_owned(),
+            answerable: rank.is_some(),
+            found: ranking.clone(),
+            rank,
+            measures: rank.map(|_| measure(&ranking, &right)),
+            confidence: Some(confidence),
+            is_answered,
+            latency_ms: 1.0,
+            degraded: false,
+            answer: None,
+        }
+    }
+
+    #[test]
+    fn a_run_sums_up_ranks_decisions_and_confidences() {
+        let results = [
+            result(Some(1), 0.9, true),
+            result(Some(2), 0.4, false),
+            result(None, 0.6, true),
+            result(None, 0.1, false),
+        ];
+
+        let summary = EvalSummary::of(&results);
+
+        assert_eq!((summary.answerable, summary.answered), (2, 1));
+        assert_eq!((summary.unanswerable, summary.declined), (2, 1));
+        assert_eq!(summary.measures.mrr_at_10, 0.75);
+        assert_eq!(summary.measures.recall_at_5, 1.0);
+        assert_eq!(summary.auroc, Some(0.75));
+        assert_eq!((summary.right_answers, summary.latency_p95_ms), (None, 1.0));
+        assert_eq!(EvalSummary::of(&[]), EvalSummary::default());
+    }
+
+    #[test]
+    fn an_answer_is_said_by_its_words_in_their_order() {
+        assert!(says("Goods may be returned within 30\ndays.", "Within 30 days"));
+        assert!(!says("Within 300 days.", "within 30"));
+        assert!(!says("days 30 within", "within 30 days"));
+        assert!(!says("Anything.", " ... "), "no words are said by nobody");
+    }
+}

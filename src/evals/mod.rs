@@ -1,0 +1,595 @@
+//! Test sets of a chatbot: questions whose right documents or answers its owner knows, runs that ask them, and two runs
+//! side by side.
+
+mod compare;
+mod judging;
+pub mod routes;
+mod run;
+mod store;
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::chat::AnswerSource;
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::http::input::PageRequest;
+use crate::id::{
+    ChatbotId, ConversationId, DocumentId, EvalQuestionId, EvalRunId, EvalSetId, MessageId, TenantId,
+};
+use crate::tenancy::audit::{self, Change, Origin};
+use crate::{chat, chatbots, jobs, knowledge, tenancy};
+
+pub use compare::{Comparison, QuestionChange};
+pub use run::RunEval;
+
+const MAX_SETS: i64 = 50;
+const MAX_QUESTIONS: usize = 500;
+const MAX_DOCUMENTS: usize = 50;
+const MAX_ANSWER_CHARS: usize = 2_000;
+
+/// A set of questions.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct EvalSet {
+    pub id: EvalSetId,
+    pub name: String,
+    pub questions: sqlx::types::Json<Vec<EvalQuestion>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// One question, and what is expected of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalQuestion {
+    /// Stays while the question's text stays, so that runs can be compared.
+    pub id: EvalQuestionId,
+    #[serde(flatten)]
+    pub expected: Expected,
+}
+
+/// A question with what its owner expects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Expected {
+    pub question: String,
+    /// The documents that hold the answer.
+    pub document_ids: Vec<DocumentId>,
+    /// What the answer has to say, in words that stand in the documents.
+    pub answer: Option<String>,
+    /// False: nothing the chatbot knows answers it, and it should say so.
+    pub answerable: bool,
+}
+
+/// One asking of all questions of a set.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct EvalRun {
+    pub id: EvalRunId,
+    pub state: String,
+    pub with_answers: bool,
+    pub embedding_model: Option<String>,
+    pub question_count: i64,
+    /// Questions that were asked already.
+    pub done_count: i64,
+    pub summary: Option<sqlx::types::Json<EvalSummary>>,
+    pub error: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What came of one question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalResult {
+    pub question_id: EvalQuestionId,
+    pub question: String,
+    pub answerable: bool,
+    /// The first documents that were found, best first, at most ten.
+    pub found: Vec<DocumentId>,
+    /// Place of the first right document; null: not among what was found, or none is right.
+    pub rank: Option<i64>,
+    /// Null for a question that has no answer.
+    pub measures: Option<EvalMeasures>,
+    /// How sure the search is of the first passage, in [0, 1]; null: nothing tells.
+    pub confidence: Option<f64>,
+    /// Whether the chatbot would answer rather than say that it does not know.
+    pub is_answered: bool,
+    pub latency_ms: f64,
+    /// The embedding model did not answer: the question was asked by its words alone.
+    pub degraded: bool,
+    /// What the chatbot said; null when the run asked for no answers.
+    pub answer: Option<GivenAnswer>,
+}
+
+/// What the chatbot said to a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GivenAnswer {
+    pub text: String,
+    pub source: AnswerSource,
+    /// The documents that it cites.
+    pub cited: Vec<DocumentId>,
+    /// Whether it says what was expected; null: no answer was expected in words.
+    pub holds_expected: Option<bool>,
+}
+
+/// Of one question, or the mean of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalMeasures {
+    pub ndcg_at_10: f64,
+    pub recall_at_5: f64,
+    pub recall_at_10: f64,
+    pub recall_at_100: f64,
+    pub mrr_at_10: f64,
+}
+
+/// What a run's questions sum up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalSummary {
+    /// Questions that have an answer: what `measures` are the mean of.
+    pub answerable: i64,
+    pub measures: EvalMeasures,
+    /// Of the questions that have an answer: those that the chatbot would answer.
+    pub answered: i64,
+    pub unanswerable: i64,
+    /// Of the questions that have none: those to which it would say that it does not know.
+    pub declined: i64,
+    /// How often the confidence is higher for a question that has an answer than for one that has none; null without both.
+    pub auroc: Option<f64>,
+    /// Of the answers whose words were expected: how many say it; null when the run asked for no answers.
+    pub right_answers: Option<i64>,
+    pub expected_answers: i64,
+    pub latency_p50_ms: f64,
+    pub latency_p95_ms: f64,
+}
+
+/// What an owner changes of a set; none: it stays.
+#[derive(Debug, Default)]
+pub struct SetChange {
+    pub name: Option<String>,
+    pub questions: Option<Vec<Expected>>,
+}
+
+/// Makes a set.
+pub async fn create(
+    app: &App,
+    reach: Reach,
+    chatbot_id: ChatbotId,
+    (name, questions): (String, Vec<Expected>),
+    (actor, origin): (&Actor, &Origin),
+) -> Result<EvalSet> {
+    tenancy::check_name(&name, "name")?;
+    let now = app.clock.now();
+    let mut write = app.db.write(reach.tenant_id).await?;
+    chatbots::find(&mut write, reach, chatbot_id).await?;
+    chatbots::hold(&mut write, reach.tenant_id, chatbot_id).await?;
+    if store::count_sets(&mut write, reach.tenant_id, chatbot_id).await? >= MAX_SETS {
+        return Err(Error::conflict(
+            "too_many_evals",
+            format!("this chatbot has {MAX_SETS} test sets: delete one first"),
+        ));
+    }
+    let questions = checked(app, &mut write, (reach.tenant_id, chatbot_id), questions, &[]).await?;
+    let set = EvalSet {
+        id: EvalSetId::new(),
+        name,
+        questions: sqlx::types::Json(questions),
+        created_at: now,
+        updated_at: now,
+    };
+    store::insert_set(&mut write, (reach.tenant_id, chatbot_id), &set).await?;
+    let lines = (None, Some(set.describe()));
+    record(
+        app,
+        &mut write,
+        reach.tenant_id,
+        ("eval.create", set.id),
+        lines,
+        (actor, origin),
+    )
+    .await?;
+    write.commit().await?;
+    Ok(set)
+}
+
+/// A page of a chatbot's sets, newest first.
+pub async fn list(app: &App, reach: Reach, chatbot_id: ChatbotId, page: PageRequest) -> Result<Vec<EvalSet>> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    chatbots::find(&mut conn, reach, chatbot_id).await?;
+    store::list_sets(&mut conn, (reach.tenant_id, chatbot_id), page).await
+}
+
+/// One set.
+pub async fn get(app: &App, reach: Reach, (chatbot_id, id): (ChatbotId, EvalSetId)) -> Result<EvalSet> {
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    chatbots::find(&mut conn, reach, chatbot_id).await?;
+    store::find_set(&mut conn, (reach.tenant_id, chatbot_id), id)
+        .await?
+        .ok_or(Error::NotFound("test set"))
+}
+
+/// Changes a set. Runs keep the questions that they were begun with.
+pub async fn update(
+    app: &App,
+    reach: Reach,
+    place: (ChatbotId, EvalSetId),
+    change: SetChange,
+    by: (&Actor, &Origin),
+) -> Result<EvalSet> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let before = hold(&mut write, reach, place).await?;
+    let mut set = before.clone();
+    if let Some(name) = change.name {
+        tenancy::check_name(&name, "name")?;
+        set.name = name;
+    }
+    if let Some(questions) = change.questions {
+        let holders = (reach.tenant_id, place.0);
+        set.questions.0 = checked(app, &mut write, holders, questions, &before.questions).await?;
+    }
+    save(
+        app,
+        &mut write,
+        reach.tenant_id,
+        ("eval.update", &before, &mut set),
+        by,
+    )
+    .await?;
+    write.commit().await?;
+    Ok(set)
+}
+
+/// Adds questions that were really asked: of a conversation's answers, those in `messages`, or all that cite something or
+/// said that nothing was known. What an answer cited is expected again; one that knew nothing is expected to decline again.
+pub async fn import(
+    app: &App,
+    reach: Reach,
+    place: (ChatbotId, EvalSetId),
+    (conversation_id, messages): (ConversationId, Option<Vec<MessageId>>),
+    by: (&Actor, &Origin),
+) -> Result<EvalSet> {
+    let answered = chat::list_answered(app, reach, place.0, conversation_id).await?;
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let before = hold(&mut write, reach, place).await?;
+    let mut expected: Vec<Expected> = before.questions.iter().map(|own| own.expected.clone()).collect();
+    let known: BTreeSet<String> = expected.iter().map(|own| own.question.clone()).collect();
+    for id in messages.iter().flatten() {
+        if !answered.iter().any(|answer| answer.message_id == *id) {
+            return Err(Error::NotFound("message"));
+        }
+    }
+    let chosen = answered
+        .into_iter()
+        .filter(|answer| {
+            messages
+                .as_ref()
+                .is_none_or(|ids| ids.contains(&answer.message_id))
+        })
+        .filter(|answer| !known.contains(&answer.question));
+    for answer in chosen {
+        let documents =
+            knowledge::list_existing(&mut write, (reach.tenant_id, place.0), &answer.cited).await?;
+        // What it cited may be gone by now: then nobody knows what is right.
+        if answer.is_known && documents.is_empty() {
+            continue;
+        }
+        expected.push(Expected {
+            question: answer.question,
+            document_ids: if answer.is_known { documents } else { Vec::new() },
+            answer: None,
+            answerable: answer.is_known,
+        });
+    }
+    let mut set = before.clone();
+    let holders = (reach.tenant_id, place.0);
+    set.questions.0 = checked(app, &mut write, holders, expected, &before.questions).await?;
+    save(
+        app,
+        &mut write,
+        reach.tenant_id,
+        ("eval.import", &before, &mut set),
+        by,
+    )
+    .await?;
+    write.commit().await?;
+    Ok(set)
+}
+
+/// Deletes a set with its runs.
+pub async fn delete(
+    app: &App,
+    reach: Reach,
+    place: (ChatbotId, EvalSetId),
+    by: (&Actor, &Origin),
+) -> Result<()> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let set = hold(&mut write, reach, place).await?;
+    store::delete_set(&mut write, reach.tenant_id, set.id).await?;
+    let lines = (Some(set.describe()), None);
+    record(
+        app,
+        &mut write,
+        reach.tenant_id,
+        ("eval.delete", set.id),
+        lines,
+        by,
+    )
+    .await?;
+    write.commit().await
+}
+
+/// Begins a run over a set's questions as they are now.
+pub async fn start_run(
+    app: &App,
+    reach: Reach,
+    place: (ChatbotId, EvalSetId),
+    with_answers: bool,
+    by: (&Actor, &Origin),
+) -> Result<EvalRun> {
+    let now = app.clock.now();
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let set = hold(&mut write, reach, place).await?;
+    if set.questions.is_empty() {
+        return Err(Error::conflict(
+            "eval_empty",
+            "this test set has no questions: add or import some first",
+        ));
+    }
+    if store::has_open_run(&mut write, reach.tenant_id, set.id).await? {
+        return Err(Error::conflict(
+            "eval_running",
+            "this test set is being run already: wait for the end of that run",
+        ));
+    }
+    let run = EvalRun {
+        id: EvalRunId::new(),
+        state: "queued".to_owned(),
+        with_answers,
+        embedding_model: app.embedding_model().map(str::to_owned),
+        question_count: set.questions.len() as i64,
+        done_count: 0,
+        summary: None,
+        error: None,
+        created_at: now,
+        finished_at: None,
+    };
+    store::insert_run(&mut write, reach.tenant_id, &set, &run).await?;
+    let job = RunEval {
+        chatbot_id: place.0,
+        run_id: run.id,
+    };
+    jobs::enqueue(app, &mut write, reach.tenant_id, &job).await?;
+    let after = json!({ "run_id": run.id, "questions": run.question_count, "answers": with_answers });
+    let lines = (None, Some(after));
+    record(app, &mut write, reach.tenant_id, ("eval.run", set.id), lines, by).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(run)
+}
+
+/// A page of a set's runs, newest first.
+pub async fn list_runs(
+    app: &App,
+    reach: Reach,
+    (chatbot_id, id): (ChatbotId, EvalSetId),
+    page: PageRequest,
+) -> Result<Vec<EvalRun>> {
+    let set = get(app, reach, (chatbot_id, id)).await?;
+    store::list_runs(
+        &mut app.db.read(reach.tenant_id).await?,
+        reach.tenant_id,
+        set.id,
+        page,
+    )
+    .await
+}
+
+/// A run with what came of its questions so far, in their order.
+pub async fn get_run(
+    app: &App,
+    reach: Reach,
+    (chatbot_id, set_id): (ChatbotId, EvalSetId),
+    id: EvalRunId,
+) -> Result<(EvalRun, Vec<EvalResult>)> {
+    let set = get(app, reach, (chatbot_id, set_id)).await?;
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    let run = store::find_run(&mut conn, reach.tenant_id, set.id, id)
+        .await?
+        .ok_or(Error::NotFound("run"))?;
+    let results = store::list_results(&mut conn, reach.tenant_id, id).await?;
+    Ok((run, results))
+}
+
+/// Two runs of a set side by side, question by question.
+pub async fn compare_runs(
+    app: &App,
+    reach: Reach,
+    place: (ChatbotId, EvalSetId),
+    (before, after): (EvalRunId, EvalRunId),
+) -> Result<Comparison> {
+    let before = get_run(app, reach, place, before).await?;
+    let after = get_run(app, reach, place, after).await?;
+    Ok(Comparison::of(before, after))
+}
+
+impl EvalSet {
+    fn describe(&self) -> serde_json::Value {
+        json!({ "name": self.name, "questions": self.questions.len() })
+    }
+}
+
+/// The set, kept as it is for others until the transaction ends.
+async fn hold(write: &mut Write, reach: Reach, (chatbot_id, id): (ChatbotId, EvalSetId)) -> Result<EvalSet> {
+    chatbots::find(write, reach, chatbot_id).await?;
+    store::hold_set(write, (reach.tenant_id, chatbot_id), id)
+        .await?
+        .ok_or(Error::NotFound("test set"))
+}
+
+async fn save(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    (action, before, set): (&'static str, &EvalSet, &mut EvalSet),
+    by: (&Actor, &Origin),
+) -> Result<()> {
+    set.updated_at = app.clock.now();
+    store::update_set(write, tenant_id, set).await?;
+    let lines = (Some(before.describe()), Some(set.describe()));
+    record(app, write, tenant_id, (action, set.id), lines, by).await
+}
+
+async fn record(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    (action, id): (&'static str, EvalSetId),
+    (before, after): (Option<serde_json::Value>, Option<serde_json::Value>),
+    (actor, origin): (&Actor, &Origin),
+) -> Result<()> {
+    let change = Change {
+        action,
+        object_kind: "eval",
+        object_id: id.to_string(),
+        before,
+        after,
+    };
+    audit::record(write, tenant_id, actor, origin, change, app.clock.now()).await
+}
+
+/// The questions, when all hold; those whose text `present` has keep their ids.
+async fn checked(
+    app: &App,
+    write: &mut Write,
+    holders: (TenantId, ChatbotId),
+    questions: Vec<Expected>,
+    present: &[EvalQuestion],
+) -> Result<Vec<EvalQuestion>> {
+    if questions.len() > MAX_QUESTIONS {
+        return Err(Error::invalid(
+            "too_many_questions",
+            "questions",
+            format!("a test set has at most {MAX_QUESTIONS} questions: make another one"),
+        ));
+    }
+    let mut texts = BTreeSet::new();
+    let mut named: BTreeSet<DocumentId> = BTreeSet::new();
+    for (position, question) in questions.iter().enumerate() {
+        question.check(app.config.chat.message_limit_chars, position)?;
+        if !texts.insert(question.question.as_str()) {
+            return Err(Error::invalid(
+                "question_twice",
+                &format!("questions[{position}].question"),
+                "this question is in the set already",
+            ));
+        }
+        named.extend(&question.document_ids);
+    }
+    // A document may have been deleted since it was expected: then the question stays, and is missed.
+    let before: BTreeSet<DocumentId> = present
+        .iter()
+        .flat_map(|own| own.expected.document_ids.iter().copied())
+        .collect();
+    let new: Vec<DocumentId> = named.difference(&before).copied().collect();
+    if knowledge::list_existing(write, holders, &new).await?.len() < new.len() {
+        return Err(Error::NotFound("document"));
+    }
+    let id_of: HashMap<&str, EvalQuestionId> = present
+        .iter()
+        .map(|own| (own.expected.question.as_str(), own.id))
+        .collect();
+    let with_id = |expected: Expected| EvalQuestion {
+        id: id_of
+            .get(expected.question.as_str())
+            .copied()
+            .unwrap_or_else(EvalQuestionId::new),
+        expected,
+    };
+    Ok(questions.into_iter().map(with_id).collect())
+}
+
+impl Expected {
+    fn check(&self, most_chars: usize, position: usize) -> Result<()> {
+        let field = |name: &str| format!("questions[{position}].{name}");
+        let chars = self.question.chars().count();
+        if self.question.trim().is_empty() || chars > most_chars {
+            return Err(Error::invalid(
+                "invalid_question",
+                &field("question"),
+                format!("a question has 1 to {most_chars} characters"),
+            ));
+        }
+        if self.document_ids.len() > MAX_DOCUMENTS {
+            return Err(Error::invalid(
+                "too_many_documents",
+                &field("document_ids"),
+                format!("at most {MAX_DOCUMENTS} documents are expected of one question"),
+            ));
+        }
+        let answer = self.answer.as_deref();
+        if answer.is_some_and(|answer| answer.trim().is_empty() || answer.chars().count() > MAX_ANSWER_CHARS)
+        {
+            return Err(Error::invalid(
+                "invalid_answer",
+                &field("answer"),
+                format!(
+                    "an expected answer has 1 to {MAX_ANSWER_CHARS} characters; leave it out when none is"
+                ),
+            ));
+        }
+        let expects = !self.document_ids.is_empty() || answer.is_some();
+        if self.answerable != expects {
+            return Err(Error::invalid(
+                "invalid_expectation",
+                &field("answerable"),
+                "name the documents or the answer that are expected, or say \"answerable\": false and name neither",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected() -> Expected {
+        Expected {
+            question: "May goods be returned?".to_owned(),
+            document_ids: Vec::new(),
+            answer: Some("within 30 days".to_owned()),
+            answerable: true,
+        }
+    }
+
+    #[test]
+    fn a_question_expects_something_or_that_nothing_answers_it() {
+        let good = expected();
+        let none = Expected {
+            answer: None,
+            answerable: false,
+            ..expected()
+        };
+        for fine in [&good, &none] {
+            fine.check(100, 0).expect("it holds");
+        }
+        let nothing = Expected {
+            answer: None,
+            ..expected()
+        };
+        let both = Expected {
+            answerable: false,
+            ..expected()
+        };
+        let empty = Expected {
+            question: " ".to_owned(),
+            ..expected()
+        };
+        for broken in [nothing, both, empty] {
+            assert!(broken.check(100, 0).is_err(), "{broken:?}");
+        }
+        assert!(good.check(5, 0).is_err(), "too long");
+    }
+}

@@ -1,0 +1,408 @@
+//! `/api/chatbots/{id}/evals`: test sets, their runs, and two runs side by side.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{
+    Comparison, EvalQuestion, EvalResult, EvalRun, EvalSet, EvalSummary, Expected, QuestionChange, SetChange,
+};
+use crate::app::App;
+use crate::evals;
+use crate::http::access::{EditAccess, KnowledgeAccess};
+use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
+use crate::http::problem::Problem;
+use crate::id::{ChatbotId, ConversationId, DocumentId, EvalRunId, EvalSetId, MessageId};
+
+/// The routes of this room.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_eval, list_evals))
+        .routes(routes!(get_eval, update_eval, delete_eval))
+        .routes(routes!(import_questions))
+        .routes(routes!(start_eval_run, list_eval_runs))
+        .routes(routes!(get_eval_run))
+        .routes(routes!(compare_eval_runs))
+}
+
+/// A test set to make.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateEvalRequest {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[serde(default)]
+    #[schema(max_items = 500)]
+    questions: Vec<QuestionRequest>,
+}
+
+/// A question with what is expected: documents, an answer, or both; or that nothing answers it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct QuestionRequest {
+    #[schema(min_length = 1)]
+    question: String,
+    /// Documents that hold the answer.
+    #[serde(default)]
+    #[schema(max_items = 50)]
+    document_ids: Vec<DocumentId>,
+    /// What the answer has to say, in words that stand in the documents.
+    #[schema(min_length = 1, max_length = 2_000)]
+    answer: Option<String>,
+    /// False: the chatbot should say that it does not know. True unless given.
+    answerable: Option<bool>,
+}
+
+impl From<QuestionRequest> for Expected {
+    fn from(request: QuestionRequest) -> Self {
+        Self {
+            question: request.question,
+            document_ids: request.document_ids,
+            answer: request.answer,
+            answerable: request.answerable.unwrap_or(true),
+        }
+    }
+}
+
+/// A change of a test set. What is left out stays; questions are replaced as a whole.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UpdateEvalRequest {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200)]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Vec<QuestionRequest>, required = false, max_items = 500)]
+    questions: Option<Vec<QuestionRequest>>,
+}
+
+/// Which questions of a conversation become test questions.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ImportRequest {
+    conversation_id: ConversationId,
+    /// Ids of answers in it. Left out: all answers that cite something, and all that knew nothing.
+    messages: Option<Vec<MessageId>>,
+}
+
+/// How a set is run.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct StartRunRequest {
+    /// True: the chatbot answers each question, which counts to its budget. Otherwise only its search is measured.
+    answers: Option<bool>,
+}
+
+/// A test set.
+#[derive(Serialize, ToSchema)]
+struct EvalResponse {
+    id: EvalSetId,
+    name: String,
+    question_count: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<EvalSet> for EvalResponse {
+    fn from(set: EvalSet) -> Self {
+        Self {
+            id: set.id,
+            name: set.name,
+            question_count: set.questions.len() as i64,
+            created_at: set.created_at,
+            updated_at: set.updated_at,
+        }
+    }
+}
+
+/// A test set with its questions.
+#[derive(Serialize, ToSchema)]
+struct EvalDetail {
+    #[serde(flatten)]
+    set: EvalResponse,
+    questions: Vec<EvalQuestion>,
+}
+
+impl From<EvalSet> for EvalDetail {
+    fn from(mut set: EvalSet) -> Self {
+        let questions = std::mem::take(&mut set.questions.0);
+        let question_count = questions.len() as i64;
+        Self {
+            set: EvalResponse {
+                question_count,
+                ..set.into()
+            },
+            questions,
+        }
+    }
+}
+
+/// A run over a test set.
+#[derive(Serialize, ToSchema)]
+struct EvalRunResponse {
+    id: EvalRunId,
+    /// `queued`, `running`, `done` or `failed`.
+    state: String,
+    answers: bool,
+    /// The embedding model in use; null: questions were asked by their words alone.
+    embedding_model: Option<String>,
+    question_count: i64,
+    /// Questions that were asked already.
+    done_count: i64,
+    /// Null until the run is done.
+    summary: Option<EvalSummary>,
+    /// Why it failed.
+    error: Option<String>,
+    created_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<EvalRun> for EvalRunResponse {
+    fn from(run: EvalRun) -> Self {
+        Self {
+            id: run.id,
+            state: run.state,
+            answers: run.with_answers,
+            embedding_model: run.embedding_model,
+            question_count: run.question_count,
+            done_count: run.done_count,
+            summary: run.summary.map(|summary| summary.0),
+            error: run.error,
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+        }
+    }
+}
+
+/// A run with what came of each question.
+#[derive(Serialize, ToSchema)]
+struct EvalRunDetail {
+    #[serde(flatten)]
+    run: EvalRunResponse,
+    /// In the order of the questions, those that were asked so far.
+    results: Vec<EvalResult>,
+}
+
+/// Two runs side by side.
+#[derive(Serialize, ToSchema)]
+struct ComparisonResponse {
+    before: EvalRunResponse,
+    after: EvalRunResponse,
+    /// Questions whose outcome is better in the second run: a higher nDCG@10, or declined where nothing answers.
+    better: i64,
+    worse: i64,
+    questions: Vec<QuestionChangeResponse>,
+}
+
+/// One question in both runs.
+#[derive(Serialize, ToSchema)]
+struct QuestionChangeResponse {
+    /// `better`, `same` or `worse`; null where only one run asked it.
+    change: Option<&'static str>,
+    /// nDCG@10 of the second run less that of the first.
+    ndcg_difference: Option<f64>,
+    /// Null: the first run did not ask it.
+    before: Option<EvalResult>,
+    /// Null: the second run did not ask it.
+    after: Option<EvalResult>,
+}
+
+impl From<QuestionChange> for QuestionChangeResponse {
+    fn from(change: QuestionChange) -> Self {
+        let ndcg =
+            |result: &Option<EvalResult>| result.as_ref()?.measures.map(|measures| measures.ndcg_at_10);
+        let difference = ndcg(&change.after).zip(ndcg(&change.before));
+        Self {
+            change: change.became().map(|became| match became {
+                std::cmp::Ordering::Greater => "better",
+                std::cmp::Ordering::Equal => "same",
+                std::cmp::Ordering::Less => "worse",
+            }),
+            ndcg_difference: difference.map(|(after, before)| after - before),
+            before: change.before,
+            after: change.after,
+        }
+    }
+}
+
+impl From<Comparison> for ComparisonResponse {
+    fn from(compared: Comparison) -> Self {
+        let (better, worse) = compared.better_and_worse();
+        Self {
+            before: compared.before.into(),
+            after: compared.after.into(),
+            better,
+            worse,
+            questions: compared.questions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Makes a test set for a chatbot: questions with the documents or the answer that are expected.
+#[utoipa::path(post, path = "/api/chatbots/{id}/evals", tag = "evals", request_body = CreateEvalRequest, params(("id" = String, Path, description = "The chatbot")),
+    responses((status = 201, description = "The new test set", body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
+async fn create_eval(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(id): Path<ChatbotId>,
+    Json(request): Json<CreateEvalRequest>,
+) -> Result<(StatusCode, axum::Json<EvalDetail>), Problem> {
+    let questions = request.questions.into_iter().map(Into::into).collect();
+    let by = (&access.actor, &access.origin);
+    let set = evals::create(&app, access.reach(), id, (request.name, questions), by).await?;
+    Ok((StatusCode::CREATED, axum::Json(set.into())))
+}
+
+/// A chatbot's test sets, newest first.
+#[utoipa::path(get, path = "/api/chatbots/{id}/evals", tag = "evals", params(("id" = String, Path, description = "The chatbot"), PageQuery),
+    responses((status = 200, body = Page<EvalResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+async fn list_evals(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(id): Path<ChatbotId>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<EvalResponse>>, Problem> {
+    let page = query.check()?;
+    let sets = evals::list(&app, access.reach(), id, page).await?;
+    Ok(axum::Json(Page::of(
+        sets,
+        page.limit,
+        |set| set.id.0,
+        EvalResponse::from,
+    )))
+}
+
+/// A test set with its questions.
+#[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}", tag = "evals",
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
+    responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+async fn get_eval(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(place): Path<(ChatbotId, EvalSetId)>,
+) -> Result<axum::Json<EvalDetail>, Problem> {
+    Ok(axum::Json(evals::get(&app, access.reach(), place).await?.into()))
+}
+
+/// Changes a test set's name, or replaces its questions. Earlier runs keep the questions that they asked.
+#[utoipa::path(patch, path = "/api/chatbots/{id}/evals/{eval_id}", tag = "evals", request_body = UpdateEvalRequest,
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
+    responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
+async fn update_eval(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(place): Path<(ChatbotId, EvalSetId)>,
+    Json(request): Json<UpdateEvalRequest>,
+) -> Result<axum::Json<EvalDetail>, Problem> {
+    let change = SetChange {
+        name: request.name,
+        questions: request
+            .questions
+            .map(|questions| questions.into_iter().map(Into::into).collect()),
+    };
+    let by = (&access.actor, &access.origin);
+    let set = evals::update(&app, access.reach(), place, change, by).await?;
+    Ok(axum::Json(set.into()))
+}
+
+/// Deletes a test set with its runs.
+#[utoipa::path(delete, path = "/api/chatbots/{id}/evals/{eval_id}", tag = "evals",
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
+    responses((status = 204, description = "Gone"), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
+async fn delete_eval(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(place): Path<(ChatbotId, EvalSetId)>,
+) -> Result<StatusCode, Problem> {
+    evals::delete(&app, access.reach(), place, (&access.actor, &access.origin)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Adds questions that visitors really asked, from a conversation of the chatbot: what an answer cited is expected again,
+/// and of a question that found nothing it is expected that nothing answers it. Questions that are there already are not
+/// added again.
+#[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/import", tag = "evals", request_body = ImportRequest,
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
+    responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
+async fn import_questions(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(place): Path<(ChatbotId, EvalSetId)>,
+    Json(request): Json<ImportRequest>,
+) -> Result<axum::Json<EvalDetail>, Problem> {
+    let wanted = (request.conversation_id, request.messages);
+    let by = (&access.actor, &access.origin);
+    let set = evals::import(&app, access.reach(), place, wanted, by).await?;
+    Ok(axum::Json(set.into()))
+}
+
+/// Begins a run: asks all questions of a test set in the background.
+#[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals", request_body = StartRunRequest,
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
+    responses((status = 202, description = "The run, queued", body = EvalRunResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
+async fn start_eval_run(
+    access: EditAccess,
+    State(app): State<App>,
+    Path(place): Path<(ChatbotId, EvalSetId)>,
+    Json(request): Json<StartRunRequest>,
+) -> Result<(StatusCode, axum::Json<EvalRunResponse>), Problem> {
+    let with_answers = request.answers.unwrap_or(false);
+    let by = (&access.actor, &access.origin);
+    let run = evals::start_run(&app, access.reach(), place, with_answers, by).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(run.into())))
+}
+
+/// A test set's runs, newest first.
+#[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals",
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"), PageQuery),
+    responses((status = 200, body = Page<EvalRunResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+async fn list_eval_runs(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path(place): Path<(ChatbotId, EvalSetId)>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<EvalRunResponse>>, Problem> {
+    let page = query.check()?;
+    let runs = evals::list_runs(&app, access.reach(), place, page).await?;
+    Ok(axum::Json(Page::of(
+        runs,
+        page.limit,
+        |run| run.id.0,
+        EvalRunResponse::from,
+    )))
+}
+
+/// A run with what came of each question.
+#[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}", tag = "evals",
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"), ("eval_run_id" = String, Path, description = "The run")),
+    responses((status = 200, body = EvalRunDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+async fn get_eval_run(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path((chatbot_id, set_id, run_id)): Path<(ChatbotId, EvalSetId, EvalRunId)>,
+) -> Result<axum::Json<EvalRunDetail>, Problem> {
+    let (run, results) = evals::get_run(&app, access.reach(), (chatbot_id, set_id), run_id).await?;
+    Ok(axum::Json(EvalRunDetail {
+        run: run.into(),
+        results,
+    }))
+}
+
+/// Two runs of a test set side by side, with what changed for each question.
+#[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}/compare/{other_run_id}", tag = "evals",
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"),
+        ("eval_run_id" = String, Path, description = "The first run"), ("other_run_id" = String, Path, description = "The run that is held against it")),
+    responses((status = 200, body = ComparisonResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+async fn compare_eval_runs(
+    access: KnowledgeAccess,
+    State(app): State<App>,
+    Path((chatbot_id, set_id, before, after)): Path<(ChatbotId, EvalSetId, EvalRunId, EvalRunId)>,
+) -> Result<axum::Json<ComparisonResponse>, Problem> {
+    let place = (chatbot_id, set_id);
+    let compared = evals::compare_runs(&app, access.reach(), place, (before, after)).await?;
+    Ok(axum::Json(compared.into()))
+}

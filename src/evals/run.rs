@@ -1,0 +1,172 @@
+//! Carries out a run: asks one question after the other the way visitors' questions are asked, and keeps what came of each,
+//! so that a run whose process died goes on where it was.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::store::{self, Ending};
+use super::{EvalQuestion, EvalResult, EvalSummary, GivenAnswer, judging};
+use crate::app::App;
+use crate::chat::{self, AnswerSource, Thread, TurnRequest};
+use crate::chatbots::{self, Chatbot};
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::http::access::Reach;
+use crate::id::{ChatbotId, EvalRunId, TenantId};
+use crate::jobs::{Job, JobContext, Outcome, Priority};
+use crate::knowledge::{self, SearchFilter};
+
+/// Passages that a question's ranking of documents is made of.
+const PASSAGES: usize = 100;
+
+/// Documents of it that are kept.
+const KEPT: usize = 10;
+
+/// So long a run asks before others have their turn.
+const TURN: Duration = Duration::from_secs(60);
+
+/// What the ledger names as the way in.
+const CHANNEL: &str = "eval";
+
+/// Asks the questions of a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunEval {
+    pub chatbot_id: ChatbotId,
+    pub run_id: EvalRunId,
+}
+
+/// How far one turn of a run came.
+enum Progress {
+    Finished,
+    Unfinished,
+}
+
+impl Job for RunEval {
+    const KIND: &'static str = "run_eval";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        match run(&app, &context, &self).await {
+            Ok(Progress::Unfinished) => Outcome::Outage {
+                reason: "it had its turn and goes on after others".to_owned(),
+                delay: Duration::ZERO,
+            },
+            // Waiting does not bring the month's budget back.
+            Err(Error::BudgetExceeded { message, .. }) => Outcome::Fail {
+                reason: message.into_owned(),
+            },
+            ended => ended.map(drop).into(),
+        }
+    }
+
+    fn on_failed<'a>(
+        self,
+        write: &'a mut Write,
+        tenant_id: Option<TenantId>,
+        reason: &'a str,
+        now: DateTime<Utc>,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let Some(tenant_id) = tenant_id else { return Ok(()) };
+            store::finish_run(write, tenant_id, self.run_id, Ending::Failed(reason), now).await
+        })
+    }
+}
+
+async fn run(app: &App, context: &JobContext, job: &RunEval) -> Result<Progress> {
+    let started = Instant::now();
+    let tenant_id = context.tenant()?;
+    let reach = Reach::whole(tenant_id);
+    let chatbot = chatbots::get(app, reach, job.chatbot_id).await?;
+    let mut conn = app.db.read(tenant_id).await?;
+    let Some(open) = store::find_open_run(&mut conn, tenant_id, job.run_id).await? else {
+        return Ok(Progress::Finished);
+    };
+    drop(conn);
+    let asked = usize::try_from(open.done_count).unwrap_or_default();
+    for (position, question) in open.questions.iter().enumerate().skip(asked) {
+        if started.elapsed() >= TURN {
+            return Ok(Progress::Unfinished);
+        }
+        let result = ask(app, reach, &chatbot, question, open.with_answers).await?;
+        let mut write = app.db.write(tenant_id).await?;
+        if !store::insert_result(&mut write, tenant_id, job.run_id, position as i64, &result).await? {
+            return Ok(Progress::Finished);
+        }
+        write.commit().await?;
+    }
+    let results = store::list_results(&mut app.db.read(tenant_id).await?, tenant_id, job.run_id).await?;
+    let ending = Ending::Done(EvalSummary::of(&results));
+    let mut write = app.db.write(tenant_id).await?;
+    store::finish_run(&mut write, tenant_id, job.run_id, ending, app.clock.now()).await?;
+    write.commit().await?;
+    Ok(Progress::Finished)
+}
+
+async fn ask(
+    app: &App,
+    reach: Reach,
+    chatbot: &Chatbot,
+    question: &EvalQuestion,
+    with_answer: bool,
+) -> Result<EvalResult> {
+    let expected = &question.expected;
+    let started = Instant::now();
+    let filter = SearchFilter::default();
+    let found = knowledge::search(app, reach, chatbot.id, &expected.question, PASSAGES, filter).await?;
+    let latency = started.elapsed();
+    let ranking = judging::ranking(&found.passages);
+    let right = judging::right_documents(expected, &found.passages);
+    let confidence = found.passages.first().and_then(|passage| passage.confidence);
+    Ok(EvalResult {
+        question_id: question.id,
+        question: expected.question.clone(),
+        answerable: expected.answerable,
+        rank: ranking
+            .iter()
+            .position(|id| right.contains(id))
+            .map(|position| position as i64 + 1),
+        measures: expected.answerable.then(|| judging::measure(&ranking, &right)),
+        found: ranking.into_iter().take(KEPT).collect(),
+        confidence: confidence.map(|confidence| f64::from(confidence.value)),
+        is_answered: chat::would_answer(chatbot, &expected.question, found.passages),
+        latency_ms: latency.as_secs_f64() * 1e3,
+        degraded: found.without_meaning,
+        answer: match with_answer {
+            true => Some(answer(app, reach, chatbot, question).await?),
+            false => None,
+        },
+    })
+}
+
+/// A turn of its own: nothing of it stays in a conversation, and it is booked like any other.
+async fn answer(app: &App, reach: Reach, chatbot: &Chatbot, question: &EvalQuestion) -> Result<GivenAnswer> {
+    let request = TurnRequest {
+        reach,
+        chatbot_id: chatbot.id,
+        thread: Thread::Stateless(Vec::new()),
+        question: question.expected.question.clone(),
+        streamed: false,
+        channel: CHANNEL,
+        origin: None,
+    };
+    let answer = chat::start(app, request).await?.finish().await?;
+    let mut cited: Vec<_> = answer
+        .citations
+        .iter()
+        .map(|citation| citation.document_id)
+        .collect();
+    cited.dedup();
+    let expected = question.expected.answer.as_ref();
+    Ok(GivenAnswer {
+        holds_expected: expected
+            .map(|wanted| answer.source != AnswerSource::NoAnswer && judging::says(&answer.answer, wanted)),
+        text: answer.answer,
+        source: answer.source,
+        cited,
+    })
+}

@@ -1,0 +1,337 @@
+//! A chatbot's own test sets: what is expected, what a run finds, what it costs, and two runs side by side.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions};
+use crate::harness::openai::{Reply as Said, Script};
+use crate::harness::stored::count_rows;
+
+const RETURNS: &str = "# Returns\n\nGoods may be returned within 30 days of delivery.\n";
+const OAK: &str = "# Oak\n\nHardwax oil suits oak, twice a year.\n";
+
+/// A desk that knows two documents; their ids.
+async fn furnish(desk: &Chatbot<'_, '_>) -> (String, String) {
+    (
+        desk.publish("returns.md", RETURNS).await,
+        desk.publish("oak.md", OAK).await,
+    )
+}
+
+fn evals(desk: &Chatbot<'_, '_>) -> String {
+    format!("/api/chatbots/{}/evals", desk.id)
+}
+
+async fn make(desk: &Chatbot<'_, '_>, questions: Value) -> Reply {
+    let body = json!({ "name": "Questions", "questions": questions });
+    desk.tenant.post(&evals(desk), body).await
+}
+
+/// Runs a set to its end; the run with its results.
+async fn run(desk: &Chatbot<'_, '_>, set: &str, answers: bool) -> Value {
+    let runs = format!("{}/{set}/runs", evals(desk));
+    let id = desk
+        .tenant
+        .post(&runs, json!({ "answers": answers }))
+        .await
+        .expect(202)
+        .id();
+    desk.tenant.service.drain_jobs().await;
+    desk.tenant.get(&format!("{runs}/{id}")).await.expect(200).json()
+}
+
+#[tokio::test]
+async fn a_run_tells_for_each_question_where_the_right_document_stood_and_sums_up() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let (returns, oak) = furnish(&desk).await;
+    let set = make(
+        &desk,
+        json!([
+            { "question": "Within how many days may goods be returned?", "document_ids": [returns] },
+            { "question": "Which oil suits oak?", "answer": "Hardwax oil" },
+            { "question": "Which oil suits oak best?", "document_ids": [returns] },
+            { "question": "Zebras?", "answerable": false },
+        ]),
+    )
+    .await
+    .expect(201)
+    .id();
+
+    let run = run(&desk, &set, false).await;
+
+    assert_eq!(
+        (&run["state"], &run["done_count"]),
+        (&json!("done"), &json!(4)),
+        "{run}"
+    );
+    let results = run["results"].as_array().expect("results");
+    assert_eq!(
+        (&results[0]["rank"], &results[0]["found"][0]),
+        (&json!(1), &json!(returns))
+    );
+    assert_eq!(
+        (&results[1]["rank"], &results[1]["found"][0]),
+        (&json!(1), &json!(oak))
+    );
+    assert_ne!(results[2]["rank"], 1, "another document was expected");
+    assert_eq!(
+        (&results[3]["measures"], &results[3]["is_answered"]),
+        (&Value::Null, &json!(false))
+    );
+    let summary = &run["summary"];
+    assert_eq!(
+        (
+            &summary["answerable"],
+            &summary["unanswerable"],
+            &summary["declined"]
+        ),
+        (&json!(3), &json!(1), &json!(1))
+    );
+    let ndcg = |result: &Value| result["measures"]["ndcg_at_10"].as_f64().expect("a measure");
+    let mean = results[..3].iter().map(ndcg).sum::<f64>() / 3.0;
+    assert!((ndcg(&json!({ "measures": summary["measures"] })) - mean).abs() < 1e-9);
+    assert_eq!(summary["right_answers"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_model_is_asked_only_when_answers_are_wanted_and_then_it_is_booked() {
+    let (service, model) = TestApp::with_model().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    furnish(&desk).await;
+    let question = "Within how many days may goods be returned?";
+    let set = make(&desk, json!([{ "question": question, "answer": "30 days" }]))
+        .await
+        .expect(201)
+        .id();
+
+    let silent = run(&desk, &set, false).await;
+    assert_eq!(silent["results"][0]["answer"], Value::Null);
+    assert!(acme.ledger().await.iter().all(|line| line["kind"] != "chat"));
+
+    model.push(Script::Reply(Said::new("You have 30 days [1].")));
+    let spoken = run(&desk, &set, true).await;
+    let answer = &spoken["results"][0]["answer"];
+    assert_eq!(
+        (&answer["source"], &answer["holds_expected"]),
+        (&json!("model"), &json!(true)),
+        "{spoken}"
+    );
+    assert_eq!(spoken["summary"]["right_answers"], 1);
+    assert_eq!(
+        acme.ledger()
+            .await
+            .iter()
+            .filter(|line| line["kind"] == "chat")
+            .count(),
+        1
+    );
+    assert!(acme.conversations().await.is_empty(), "nobody talked");
+}
+
+#[tokio::test]
+async fn two_runs_are_compared_question_by_question() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let (returns, oak) = furnish(&desk).await;
+    let set = make(
+        &desk,
+        json!([
+            { "question": "Within how many days may goods be returned?", "document_ids": [returns] },
+            { "question": "Which oil suits oak?", "document_ids": [oak] },
+        ]),
+    )
+    .await
+    .expect(201)
+    .id();
+    let before = run(&desk, &set, false).await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    acme.delete(&format!("/api/documents/{oak}")).await.expect(204);
+    let after = run(&desk, &set, false).await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+
+    let path = format!("{}/{set}/runs/{before}/compare/{after}", evals(&desk));
+    let compared = acme.get(&path).await.expect(200).json();
+
+    assert_eq!(
+        (&compared["better"], &compared["worse"]),
+        (&json!(0), &json!(1)),
+        "{compared}"
+    );
+    assert_eq!(
+        (&compared["before"]["id"], &compared["after"]["id"]),
+        (&json!(before), &json!(after))
+    );
+    let changes: Vec<&Value> = compared["questions"]
+        .as_array()
+        .expect("questions")
+        .iter()
+        .map(|question| &question["change"])
+        .collect();
+    assert_eq!(changes, ["same", "worse"]);
+    assert_eq!(compared["questions"][1]["ndcg_difference"], -1.0);
+    let back = format!("{}/{set}/runs/{after}/compare/{before}", evals(&desk));
+    assert_eq!(acme.get(&back).await.expect(200).json()["better"], 1);
+}
+
+#[tokio::test]
+async fn questions_of_real_conversations_expect_what_their_answers_cited() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let (returns, _) = furnish(&desk).await;
+    let known = "Within how many days may goods be returned?";
+    let answer = desk.ask(known).await.expect(200).json();
+    let conversation = answer["conversation_id"].as_str().expect("an id");
+    desk.ask_in(conversation, "Zebras?").await.expect(200);
+    let set = make(&desk, json!([])).await.expect(201).id();
+    let import = format!("{}/{set}/import", evals(&desk));
+
+    let chosen = json!({ "conversation_id": conversation, "messages": [answer["message_id"]] });
+    let imported = acme.post(&import, chosen).await.expect(200).json();
+    assert_eq!(imported["question_count"], 1);
+    let first = imported["questions"][0].clone();
+    assert_eq!(
+        (&first["question"], &first["document_ids"], &first["answerable"]),
+        (&json!(known), &json!([returns]), &json!(true))
+    );
+
+    let all = json!({ "conversation_id": conversation });
+    let imported = acme.post(&import, all).await.expect(200).json();
+    assert_eq!(
+        imported["questions"][0], first,
+        "a question is there once, with its id"
+    );
+    assert_eq!(
+        (
+            &imported["questions"][1]["question"],
+            &imported["questions"][1]["answerable"]
+        ),
+        (&json!("Zebras?"), &json!(false))
+    );
+    let unknown = json!({ "conversation_id": conversation, "messages": [uuid::Uuid::now_v7()] });
+    acme.post(&import, unknown).await.expect(404);
+    let other = acme.chatbot("Other").await;
+    let elsewhere = make(&other, json!([])).await.expect(201).id();
+    let path = format!("{}/{elsewhere}/import", evals(&other));
+    acme.post(&path, json!({ "conversation_id": conversation }))
+        .await
+        .expect(404);
+}
+
+#[tokio::test]
+async fn a_set_says_what_does_not_hold_and_keeps_what_did() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let other = acme.chatbot("Other").await;
+    let (returns, _) = furnish(&desk).await;
+    for (questions, code) in [
+        (
+            json!([{ "question": " ", "document_ids": [returns] }]),
+            "invalid_question",
+        ),
+        (json!([{ "question": "Why?" }]), "invalid_expectation"),
+        (
+            json!([{ "question": "Why?", "answer": "So.", "answerable": false }]),
+            "invalid_expectation",
+        ),
+        (json!([{ "question": "Why?", "answer": "" }]), "invalid_answer"),
+        (
+            json!([{ "question": "Why?", "answer": "So." }, { "question": "Why?", "answer": "No." }]),
+            "question_twice",
+        ),
+    ] {
+        let refused = make(&desk, questions).await.expect(422);
+        assert_eq!(refused.code(), code, "{}", refused.text);
+    }
+    let of_another = json!([{ "question": "Why?", "document_ids": [returns] }]);
+    make(&other, of_another).await.expect(404);
+
+    let empty = make(&desk, json!([])).await.expect(201).id();
+    let refused = acme
+        .post(&format!("{}/{empty}/runs", evals(&desk)), json!({}))
+        .await;
+    assert_eq!(refused.expect(409).code(), "eval_empty");
+    let path = format!("{}/{empty}", evals(&desk));
+    let question = json!({ "question": "May goods be returned?", "document_ids": [returns] });
+    let changed = acme
+        .patch(&path, json!({ "questions": [question] }))
+        .await
+        .expect(200)
+        .json();
+    let renamed = acme
+        .patch(&path, json!({ "name": "Returns" }))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&renamed["name"], &renamed["questions"]),
+        (&json!("Returns"), &changed["questions"])
+    );
+    let runs = format!("{path}/runs");
+    acme.post(&runs, json!({})).await.expect(202);
+    assert_eq!(
+        acme.post(&runs, json!({})).await.expect(409).code(),
+        "eval_running"
+    );
+
+    acme.delete(&path).await.expect(204);
+    service.drain_jobs().await;
+    acme.get(&path).await.expect(404);
+    for table in ["eval_set", "eval_run", "eval_result"] {
+        assert_eq!(count_rows(&service, table).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_over_the_budget_ends_as_failed_and_says_why() {
+    let (service, _model) = TestApp::with_model().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    furnish(&desk).await;
+    let question = json!({ "question": "Within how many days may goods be returned?", "answer": "30 days" });
+    let set = make(&desk, json!([question])).await.expect(201).id();
+    acme.patch(
+        &format!("/api/chatbots/{}", desk.id),
+        json!({ "monthly_token_limit": 1 }),
+    )
+    .await
+    .expect(200);
+
+    let failed = run(&desk, &set, true).await;
+
+    assert_eq!(failed["state"], "failed", "{failed}");
+    assert!(
+        failed["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("budget") || error.contains("limit")),
+        "{failed}"
+    );
+    let silent = run(&desk, &set, false).await;
+    assert_eq!(silent["state"], "done", "searching spends nothing of it");
+}
+
+#[tokio::test]
+async fn viewers_see_sets_and_do_not_change_or_run_them() {
+    let service = TestOptions::default().start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let set = make(&desk, json!([{ "question": "Zebras?", "answerable": false }]))
+        .await
+        .expect(201)
+        .id();
+    let viewer = acme.bring("viewer@example.com", "viewer").await;
+    let path = format!("{}/{set}", evals(&desk));
+
+    viewer.get(&path).await.expect(200);
+    viewer.post(&format!("{path}/runs"), json!({})).await.expect(403);
+    viewer.send(Method::DELETE, &path, None).await.expect(403);
+}
