@@ -3,36 +3,33 @@
 
 mod compare;
 mod judging;
+mod outcome;
+mod questions;
 pub mod routes;
 mod run;
 mod store;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::chat::AnswerSource;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
-use crate::id::{
-    ChatbotId, ConversationId, DocumentId, EvalQuestionId, EvalRunId, EvalSetId, MessageId, TenantId,
-};
+use crate::id::{ChatbotId, ConversationId, EvalRunId, EvalSetId, MessageId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chat, chatbots, jobs, knowledge, tenancy};
 
 pub use compare::{Comparison, QuestionChange};
+pub use outcome::{EvalMeasures, EvalResult, EvalSummary, GivenAnswer};
+pub use questions::{EvalQuestion, Expected};
 pub use run::RunEval;
 
+/// Sets of one chatbot, at most.
 const MAX_SETS: i64 = 50;
-const MAX_QUESTIONS: usize = 500;
-const MAX_DOCUMENTS: usize = 50;
-const MAX_ANSWER_CHARS: usize = 2_000;
 
 /// A set of questions.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -42,27 +39,6 @@ pub struct EvalSet {
     pub questions: sqlx::types::Json<Vec<EvalQuestion>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-}
-
-/// One question, and what is expected of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct EvalQuestion {
-    /// Stays while the question's text stays, so that runs can be compared.
-    pub id: EvalQuestionId,
-    #[serde(flatten)]
-    pub expected: Expected,
-}
-
-/// A question with what its owner expects.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Expected {
-    pub question: String,
-    /// The documents that hold the answer.
-    pub document_ids: Vec<DocumentId>,
-    /// What the answer has to say, in words that stand in the documents.
-    pub answer: Option<String>,
-    /// False: nothing the chatbot knows answers it, and it should say so.
-    pub answerable: bool,
 }
 
 /// One asking of all questions of a set.
@@ -79,70 +55,6 @@ pub struct EvalRun {
     pub error: Option<String>,
     pub created_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
-}
-
-/// What came of one question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct EvalResult {
-    pub question_id: EvalQuestionId,
-    pub question: String,
-    pub answerable: bool,
-    /// The first documents that were found, best first, at most ten.
-    pub found: Vec<DocumentId>,
-    /// Place of the first right document; null: not among what was found, or none is right.
-    pub rank: Option<i64>,
-    /// Null for a question that has no answer.
-    pub measures: Option<EvalMeasures>,
-    /// How sure the search is of the first passage, in [0, 1]; null: nothing tells.
-    pub confidence: Option<f64>,
-    /// Whether the chatbot would answer rather than say that it does not know.
-    pub is_answered: bool,
-    pub latency_ms: f64,
-    /// The embedding model did not answer: the question was asked by its words alone.
-    pub degraded: bool,
-    /// What the chatbot said; null when the run asked for no answers.
-    pub answer: Option<GivenAnswer>,
-}
-
-/// What the chatbot said to a question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct GivenAnswer {
-    pub text: String,
-    pub source: AnswerSource,
-    /// The documents that it cites.
-    pub cited: Vec<DocumentId>,
-    /// Whether it says what was expected; null: no answer was expected in words.
-    pub holds_expected: Option<bool>,
-}
-
-/// Of one question, or the mean of several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct EvalMeasures {
-    pub ndcg_at_10: f64,
-    pub recall_at_5: f64,
-    pub recall_at_10: f64,
-    pub recall_at_100: f64,
-    pub mrr_at_10: f64,
-}
-
-/// What a run's questions sum up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct EvalSummary {
-    /// Questions that have an answer: what `measures` are the mean of.
-    pub answerable: i64,
-    pub measures: EvalMeasures,
-    /// Of the questions that have an answer: those that the chatbot would answer.
-    pub answered: i64,
-    pub unanswerable: i64,
-    /// Of the questions that have none: those to which it would say that it does not know.
-    pub declined: i64,
-    /// How often the confidence is higher for a question that has an answer than for one that has none; null without both.
-    pub auroc: Option<f64>,
-    /// Of the answers whose words were expected: how many say it; null when the run asked for no answers.
-    pub right_answers: Option<i64>,
-    pub expected_answers: i64,
-    pub latency_p50_ms: f64,
-    pub latency_p95_ms: f64,
 }
 
 /// What an owner changes of a set; none: it stays.
@@ -171,7 +83,8 @@ pub async fn create(
             format!("this chatbot has {MAX_SETS} test sets: delete one first"),
         ));
     }
-    let questions = checked(app, &mut write, (reach.tenant_id, chatbot_id), questions, &[]).await?;
+    let questions =
+        questions::checked(app, &mut write, (reach.tenant_id, chatbot_id), questions, &[]).await?;
     let set = EvalSet {
         id: EvalSetId::new(),
         name,
@@ -227,7 +140,7 @@ pub async fn update(
     }
     if let Some(questions) = change.questions {
         let holders = (reach.tenant_id, place.0);
-        set.questions.0 = checked(app, &mut write, holders, questions, &before.questions).await?;
+        set.questions.0 = questions::checked(app, &mut write, holders, questions, &before.questions).await?;
     }
     save(
         app,
@@ -254,21 +167,19 @@ pub async fn import(
     let mut write = app.db.write(reach.tenant_id).await?;
     let before = hold(&mut write, reach, place).await?;
     let mut expected: Vec<Expected> = before.questions.iter().map(|own| own.expected.clone()).collect();
-    let known: BTreeSet<String> = expected.iter().map(|own| own.question.clone()).collect();
+    let mut known: BTreeSet<String> = expected.iter().map(|own| own.question.clone()).collect();
     for id in messages.iter().flatten() {
         if !answered.iter().any(|answer| answer.message_id == *id) {
             return Err(Error::NotFound("message"));
         }
     }
-    let chosen = answered
-        .into_iter()
-        .filter(|answer| {
-            messages
-                .as_ref()
-                .is_none_or(|ids| ids.contains(&answer.message_id))
-        })
-        .filter(|answer| !known.contains(&answer.question));
-    for answer in chosen {
+    for answer in answered {
+        let is_chosen = messages
+            .as_ref()
+            .is_none_or(|ids| ids.contains(&answer.message_id));
+        if !is_chosen || !known.insert(answer.question.clone()) {
+            continue;
+        }
         let documents =
             knowledge::list_existing(&mut write, (reach.tenant_id, place.0), &answer.cited).await?;
         // What it cited may be gone by now: then nobody knows what is right.
@@ -284,7 +195,7 @@ pub async fn import(
     }
     let mut set = before.clone();
     let holders = (reach.tenant_id, place.0);
-    set.questions.0 = checked(app, &mut write, holders, expected, &before.questions).await?;
+    set.questions.0 = questions::checked(app, &mut write, holders, expected, &before.questions).await?;
     save(
         app,
         &mut write,
@@ -457,139 +368,4 @@ async fn record(
         after,
     };
     audit::record(write, tenant_id, actor, origin, change, app.clock.now()).await
-}
-
-/// The questions, when all hold; those whose text `present` has keep their ids.
-async fn checked(
-    app: &App,
-    write: &mut Write,
-    holders: (TenantId, ChatbotId),
-    questions: Vec<Expected>,
-    present: &[EvalQuestion],
-) -> Result<Vec<EvalQuestion>> {
-    if questions.len() > MAX_QUESTIONS {
-        return Err(Error::invalid(
-            "too_many_questions",
-            "questions",
-            format!("a test set has at most {MAX_QUESTIONS} questions: make another one"),
-        ));
-    }
-    let mut texts = BTreeSet::new();
-    let mut named: BTreeSet<DocumentId> = BTreeSet::new();
-    for (position, question) in questions.iter().enumerate() {
-        question.check(app.config.chat.message_limit_chars, position)?;
-        if !texts.insert(question.question.as_str()) {
-            return Err(Error::invalid(
-                "question_twice",
-                &format!("questions[{position}].question"),
-                "this question is in the set already",
-            ));
-        }
-        named.extend(&question.document_ids);
-    }
-    // A document may have been deleted since it was expected: then the question stays, and is missed.
-    let before: BTreeSet<DocumentId> = present
-        .iter()
-        .flat_map(|own| own.expected.document_ids.iter().copied())
-        .collect();
-    let new: Vec<DocumentId> = named.difference(&before).copied().collect();
-    if knowledge::list_existing(write, holders, &new).await?.len() < new.len() {
-        return Err(Error::NotFound("document"));
-    }
-    let id_of: HashMap<&str, EvalQuestionId> = present
-        .iter()
-        .map(|own| (own.expected.question.as_str(), own.id))
-        .collect();
-    let with_id = |expected: Expected| EvalQuestion {
-        id: id_of
-            .get(expected.question.as_str())
-            .copied()
-            .unwrap_or_else(EvalQuestionId::new),
-        expected,
-    };
-    Ok(questions.into_iter().map(with_id).collect())
-}
-
-impl Expected {
-    fn check(&self, most_chars: usize, position: usize) -> Result<()> {
-        let field = |name: &str| format!("questions[{position}].{name}");
-        let chars = self.question.chars().count();
-        if self.question.trim().is_empty() || chars > most_chars {
-            return Err(Error::invalid(
-                "invalid_question",
-                &field("question"),
-                format!("a question has 1 to {most_chars} characters"),
-            ));
-        }
-        if self.document_ids.len() > MAX_DOCUMENTS {
-            return Err(Error::invalid(
-                "too_many_documents",
-                &field("document_ids"),
-                format!("at most {MAX_DOCUMENTS} documents are expected of one question"),
-            ));
-        }
-        let answer = self.answer.as_deref();
-        if answer.is_some_and(|answer| answer.trim().is_empty() || answer.chars().count() > MAX_ANSWER_CHARS)
-        {
-            return Err(Error::invalid(
-                "invalid_answer",
-                &field("answer"),
-                format!(
-                    "an expected answer has 1 to {MAX_ANSWER_CHARS} characters; leave it out when none is"
-                ),
-            ));
-        }
-        let expects = !self.document_ids.is_empty() || answer.is_some();
-        if self.answerable != expects {
-            return Err(Error::invalid(
-                "invalid_expectation",
-                &field("answerable"),
-                "name the documents or the answer that are expected, or say \"answerable\": false and name neither",
-            ));
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn expected() -> Expected {
-        Expected {
-            question: "May goods be returned?".to_owned(),
-            document_ids: Vec::new(),
-            answer: Some("within 30 days".to_owned()),
-            answerable: true,
-        }
-    }
-
-    #[test]
-    fn a_question_expects_something_or_that_nothing_answers_it() {
-        let good = expected();
-        let none = Expected {
-            answer: None,
-            answerable: false,
-            ..expected()
-        };
-        for fine in [&good, &none] {
-            fine.check(100, 0).expect("it holds");
-        }
-        let nothing = Expected {
-            answer: None,
-            ..expected()
-        };
-        let both = Expected {
-            answerable: false,
-            ..expected()
-        };
-        let empty = Expected {
-            question: " ".to_owned(),
-            ..expected()
-        };
-        for broken in [nothing, both, empty] {
-            assert!(broken.check(100, 0).is_err(), "{broken:?}");
-        }
-        assert!(good.check(5, 0).is_err(), "too long");
-    }
 }

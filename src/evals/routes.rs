@@ -37,13 +37,13 @@ struct CreateEvalRequest {
     name: String,
     #[serde(default)]
     #[schema(max_items = 500)]
-    questions: Vec<QuestionRequest>,
+    questions: Vec<EvalQuestionRequest>,
 }
 
 /// A question with what is expected: documents, an answer, or both; or that nothing answers it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct QuestionRequest {
+struct EvalQuestionRequest {
     #[schema(min_length = 1)]
     question: String,
     /// Documents that hold the answer.
@@ -57,8 +57,8 @@ struct QuestionRequest {
     answerable: Option<bool>,
 }
 
-impl From<QuestionRequest> for Expected {
-    fn from(request: QuestionRequest) -> Self {
+impl From<EvalQuestionRequest> for Expected {
+    fn from(request: EvalQuestionRequest) -> Self {
         Self {
             question: request.question,
             document_ids: request.document_ids,
@@ -76,14 +76,14 @@ struct UpdateEvalRequest {
     #[schema(value_type = String, required = false, min_length = 1, max_length = 200)]
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Vec<QuestionRequest>, required = false, max_items = 500)]
-    questions: Option<Vec<QuestionRequest>>,
+    #[schema(value_type = Vec<EvalQuestionRequest>, required = false, max_items = 500)]
+    questions: Option<Vec<EvalQuestionRequest>>,
 }
 
 /// Which questions of a conversation become test questions.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ImportRequest {
+struct EvalImportRequest {
     conversation_id: ConversationId,
     /// Ids of answers in it. Left out: all answers that cite something, and all that knew nothing.
     messages: Option<Vec<MessageId>>,
@@ -92,7 +92,7 @@ struct ImportRequest {
 /// How a set is run.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct StartRunRequest {
+struct EvalRunRequest {
     /// True: the chatbot answers each question, which counts to its budget. Otherwise only its search is measured.
     answers: Option<bool>,
 }
@@ -189,18 +189,18 @@ struct EvalRunDetail {
 
 /// Two runs side by side.
 #[derive(Serialize, ToSchema)]
-struct ComparisonResponse {
+struct EvalComparisonResponse {
     before: EvalRunResponse,
     after: EvalRunResponse,
     /// Questions whose outcome is better in the second run: a higher nDCG@10, or declined where nothing answers.
     better: i64,
     worse: i64,
-    questions: Vec<QuestionChangeResponse>,
+    questions: Vec<EvalQuestionChangeResponse>,
 }
 
 /// One question in both runs.
 #[derive(Serialize, ToSchema)]
-struct QuestionChangeResponse {
+struct EvalQuestionChangeResponse {
     /// `better`, `same` or `worse`; null where only one run asked it.
     change: Option<&'static str>,
     /// nDCG@10 of the second run less that of the first.
@@ -211,7 +211,7 @@ struct QuestionChangeResponse {
     after: Option<EvalResult>,
 }
 
-impl From<QuestionChange> for QuestionChangeResponse {
+impl From<QuestionChange> for EvalQuestionChangeResponse {
     fn from(change: QuestionChange) -> Self {
         let ndcg =
             |result: &Option<EvalResult>| result.as_ref()?.measures.map(|measures| measures.ndcg_at_10);
@@ -229,7 +229,7 @@ impl From<QuestionChange> for QuestionChangeResponse {
     }
 }
 
-impl From<Comparison> for ComparisonResponse {
+impl From<Comparison> for EvalComparisonResponse {
     fn from(compared: Comparison) -> Self {
         let (better, worse) = compared.better_and_worse();
         Self {
@@ -325,14 +325,14 @@ async fn delete_eval(
 /// Adds questions that visitors really asked, from a conversation of the chatbot: what an answer cited is expected again,
 /// and of a question that found nothing it is expected that nothing answers it. Questions that are there already are not
 /// added again.
-#[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/import", tag = "evals", request_body = ImportRequest,
+#[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/import", tag = "evals", request_body = EvalImportRequest,
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
     responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
 async fn import_questions(
     access: EditAccess,
     State(app): State<App>,
     Path(place): Path<(ChatbotId, EvalSetId)>,
-    Json(request): Json<ImportRequest>,
+    Json(request): Json<EvalImportRequest>,
 ) -> Result<axum::Json<EvalDetail>, Problem> {
     let wanted = (request.conversation_id, request.messages);
     let by = (&access.actor, &access.origin);
@@ -341,14 +341,14 @@ async fn import_questions(
 }
 
 /// Begins a run: asks all questions of a test set in the background.
-#[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals", request_body = StartRunRequest,
+#[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals", request_body = EvalRunRequest,
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
     responses((status = 202, description = "The run, queued", body = EvalRunResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
 async fn start_eval_run(
     access: EditAccess,
     State(app): State<App>,
     Path(place): Path<(ChatbotId, EvalSetId)>,
-    Json(request): Json<StartRunRequest>,
+    Json(request): Json<EvalRunRequest>,
 ) -> Result<(StatusCode, axum::Json<EvalRunResponse>), Problem> {
     let with_answers = request.answers.unwrap_or(false);
     let by = (&access.actor, &access.origin);
@@ -396,12 +396,12 @@ async fn get_eval_run(
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}/compare/{other_run_id}", tag = "evals",
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"),
         ("eval_run_id" = String, Path, description = "The first run"), ("other_run_id" = String, Path, description = "The run that is held against it")),
-    responses((status = 200, body = ComparisonResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = EvalComparisonResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn compare_eval_runs(
     access: KnowledgeAccess,
     State(app): State<App>,
     Path((chatbot_id, set_id, before, after)): Path<(ChatbotId, EvalSetId, EvalRunId, EvalRunId)>,
-) -> Result<axum::Json<ComparisonResponse>, Problem> {
+) -> Result<axum::Json<EvalComparisonResponse>, Problem> {
     let place = (chatbot_id, set_id);
     let compared = evals::compare_runs(&app, access.reach(), place, (before, after)).await?;
     Ok(axum::Json(compared.into()))

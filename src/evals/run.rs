@@ -15,7 +15,7 @@ use crate::chatbots::{self, Chatbot};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, EvalRunId, TenantId};
+use crate::id::{ChatbotId, DocumentId, EvalRunId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority};
 use crate::knowledge::{self, SearchFilter};
 
@@ -155,12 +155,12 @@ async fn answer(app: &App, reach: Reach, chatbot: &Chatbot, question: &EvalQuest
         origin: None,
     };
     let answer = chat::start(app, request).await?.finish().await?;
-    let mut cited: Vec<_> = answer
-        .citations
-        .iter()
-        .map(|citation| citation.document_id)
-        .collect();
-    cited.dedup();
+    let mut cited: Vec<DocumentId> = Vec::new();
+    for citation in &answer.citations {
+        if !cited.contains(&citation.document_id) {
+            cited.push(citation.document_id);
+        }
+    }
     let expected = question.expected.answer.as_ref();
     Ok(GivenAnswer {
         holds_expected: expected

@@ -1,0 +1,72 @@
+//! What comes of questions: of one, of one in words, and of all of a run.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::chat::AnswerSource;
+use crate::id::{DocumentId, EvalQuestionId};
+
+/// What came of one question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalResult {
+    pub question_id: EvalQuestionId,
+    pub question: String,
+    pub answerable: bool,
+    /// The first documents that were found, best first, at most ten.
+    pub found: Vec<DocumentId>,
+    /// Place of the first right document; null: not among what was found, or none is right.
+    pub rank: Option<i64>,
+    /// Null for a question that has no answer.
+    pub measures: Option<EvalMeasures>,
+    /// How sure the search is of the first passage, in [0, 1]; null: nothing tells.
+    pub confidence: Option<f64>,
+    /// Whether the chatbot would answer rather than say that it does not know.
+    pub is_answered: bool,
+    pub latency_ms: f64,
+    /// The embedding model did not answer: the question was asked by its words alone.
+    pub degraded: bool,
+    /// What the chatbot said; null when the run asked for no answers.
+    pub answer: Option<GivenAnswer>,
+}
+
+/// What the chatbot said to a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EvalAnswer)]
+pub struct GivenAnswer {
+    pub text: String,
+    pub source: AnswerSource,
+    /// The documents that it cites.
+    pub cited: Vec<DocumentId>,
+    /// Whether it says what was expected; null: no answer was expected in words.
+    pub holds_expected: Option<bool>,
+}
+
+/// Of one question, or the mean of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalMeasures {
+    pub ndcg_at_10: f64,
+    pub recall_at_5: f64,
+    pub recall_at_10: f64,
+    pub recall_at_100: f64,
+    pub mrr_at_10: f64,
+}
+
+/// What a run's questions sum up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalSummary {
+    /// Questions that have an answer: what `measures` are the mean of.
+    pub answerable: i64,
+    pub measures: EvalMeasures,
+    /// Of the questions that have an answer: those that the chatbot would answer.
+    pub answered: i64,
+    pub unanswerable: i64,
+    /// Of the questions that have none: those to which it would say that it does not know.
+    pub declined: i64,
+    /// How often the confidence is higher for a question that has an answer than for one that has none; null without both.
+    pub auroc: Option<f64>,
+    /// Of the answers whose words were expected: how many say it; null when the run asked for no answers.
+    pub right_answers: Option<i64>,
+    pub expected_answers: i64,
+    pub latency_p50_ms: f64,
+    pub latency_p95_ms: f64,
+}

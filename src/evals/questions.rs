@@ -1,0 +1,174 @@
+//! The questions of a set, and what must hold of them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::id::{ChatbotId, DocumentId, EvalQuestionId, TenantId};
+use crate::knowledge;
+
+/// Of one set, of one question, and of one expected answer, at most.
+const MAX_QUESTIONS: usize = 500;
+const MAX_DOCUMENTS: usize = 50;
+const MAX_ANSWER_CHARS: usize = 2_000;
+
+/// One question, and what is expected of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvalQuestion {
+    /// Stays while the question's text stays, so that runs can be compared.
+    pub id: EvalQuestionId,
+    #[serde(flatten)]
+    pub expected: Expected,
+}
+
+/// A question with what its owner expects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EvalExpectation)]
+pub struct Expected {
+    pub question: String,
+    /// The documents that hold the answer.
+    pub document_ids: Vec<DocumentId>,
+    /// What the answer has to say, in words that stand in the documents.
+    pub answer: Option<String>,
+    /// False: nothing the chatbot knows answers it, and it should say so.
+    pub answerable: bool,
+}
+
+/// The questions, when all hold; those whose text `present` has keep their ids.
+pub(super) async fn checked(
+    app: &App,
+    write: &mut Write,
+    holders: (TenantId, ChatbotId),
+    questions: Vec<Expected>,
+    present: &[EvalQuestion],
+) -> Result<Vec<EvalQuestion>> {
+    if questions.len() > MAX_QUESTIONS {
+        return Err(Error::invalid(
+            "too_many_questions",
+            "questions",
+            format!("a test set has at most {MAX_QUESTIONS} questions: make another one"),
+        ));
+    }
+    let mut texts = BTreeSet::new();
+    let mut named: BTreeSet<DocumentId> = BTreeSet::new();
+    for (position, question) in questions.iter().enumerate() {
+        question.check(app.config.chat.message_limit_chars, position)?;
+        if !texts.insert(question.question.as_str()) {
+            return Err(Error::invalid(
+                "question_twice",
+                &format!("questions[{position}].question"),
+                "this question is in the set already",
+            ));
+        }
+        named.extend(&question.document_ids);
+    }
+    // A document may have been deleted since it was expected: then the question stays, and is missed.
+    let before: BTreeSet<DocumentId> = present
+        .iter()
+        .flat_map(|own| own.expected.document_ids.iter().copied())
+        .collect();
+    let new: Vec<DocumentId> = named.difference(&before).copied().collect();
+    if knowledge::list_existing(write, holders, &new).await?.len() < new.len() {
+        return Err(Error::NotFound("document"));
+    }
+    let id_of: HashMap<&str, EvalQuestionId> = present
+        .iter()
+        .map(|own| (own.expected.question.as_str(), own.id))
+        .collect();
+    let with_id = |expected: Expected| EvalQuestion {
+        id: id_of
+            .get(expected.question.as_str())
+            .copied()
+            .unwrap_or_else(EvalQuestionId::new),
+        expected,
+    };
+    Ok(questions.into_iter().map(with_id).collect())
+}
+
+impl Expected {
+    fn check(&self, most_chars: usize, position: usize) -> Result<()> {
+        let field = |name: &str| format!("questions[{position}].{name}");
+        let chars = self.question.chars().count();
+        if self.question.trim().is_empty() || chars > most_chars {
+            return Err(Error::invalid(
+                "invalid_question",
+                &field("question"),
+                format!("a question has 1 to {most_chars} characters"),
+            ));
+        }
+        if self.document_ids.len() > MAX_DOCUMENTS {
+            return Err(Error::invalid(
+                "too_many_documents",
+                &field("document_ids"),
+                format!("at most {MAX_DOCUMENTS} documents are expected of one question"),
+            ));
+        }
+        let answer = self.answer.as_deref();
+        if answer.is_some_and(|answer| answer.trim().is_empty() || answer.chars().count() > MAX_ANSWER_CHARS)
+        {
+            return Err(Error::invalid(
+                "invalid_answer",
+                &field("answer"),
+                format!(
+                    "an expected answer has 1 to {MAX_ANSWER_CHARS} characters; leave it out when none is"
+                ),
+            ));
+        }
+        let expects = !self.document_ids.is_empty() || answer.is_some();
+        if self.answerable != expects {
+            return Err(Error::invalid(
+                "invalid_expectation",
+                &field("answerable"),
+                "name the documents or the answer that are expected, or say \"answerable\": false and name neither",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected() -> Expected {
+        Expected {
+            question: "May goods be returned?".to_owned(),
+            document_ids: Vec::new(),
+            answer: Some("within 30 days".to_owned()),
+            answerable: true,
+        }
+    }
+
+    #[test]
+    fn a_question_expects_something_or_that_nothing_answers_it() {
+        let good = expected();
+        let none = Expected {
+            answer: None,
+            answerable: false,
+            ..expected()
+        };
+        for fine in [&good, &none] {
+            fine.check(100, 0).expect("it holds");
+        }
+        let nothing = Expected {
+            answer: None,
+            ..expected()
+        };
+        let both = Expected {
+            answerable: false,
+            ..expected()
+        };
+        let empty = Expected {
+            question: " ".to_owned(),
+            ..expected()
+        };
+        for broken in [nothing, both, empty] {
+            assert!(broken.check(100, 0).is_err(), "{broken:?}");
+        }
+        assert!(good.check(5, 0).is_err(), "too long");
+    }
+}
