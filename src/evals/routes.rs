@@ -340,7 +340,7 @@ async fn import_questions(
     Ok(axum::Json(set.into()))
 }
 
-/// Begins a run: asks all questions of a test set in the background.
+/// Begins a run: asks all questions of a test set in the background, as a visitor without any access group.
 #[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals", request_body = EvalRunRequest,
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
     responses((status = 202, description = "The run, queued", body = EvalRunResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]

@@ -1,10 +1,11 @@
 //! Carries out a run: asks one question after the other the way visitors' questions are asked, and keeps what came of each,
-//! so that a run whose process died goes on where it was.
+//! so that a run whose process died goes on where it was. It asks as a visitor without any access group.
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use retrieval::index::Audience;
 use serde::{Deserialize, Serialize};
 
 use super::store::{self, Ending};
@@ -150,6 +151,7 @@ async fn answer(app: &App, reach: Reach, chatbot: &Chatbot, question: &EvalQuest
         chatbot_id: chatbot.id,
         thread: Thread::Stateless(Vec::new()),
         question: question.expected.question.clone(),
+        audience: Audience::default(),
         streamed: false,
         channel: CHANNEL,
         origin: None,
