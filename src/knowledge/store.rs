@@ -373,7 +373,7 @@ pub(super) async fn list_existing_documents(
     let mut existing = Vec::new();
     for group in ids.chunks(ROWS_AT_ONCE) {
         let found: Vec<DocumentId> = on!(conn, c => {
-            let mut query = QueryBuilder::new("select id from document where tenant_id = ");
+            let mut query = QueryBuilder::new("select id from document where coalesce(tenant_id, tenant_id) = ");
             query.push_bind(tenant_id).push(" and chatbot_id = ").push_bind(chatbot_id).push(" and id in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|id| {

@@ -10,7 +10,7 @@ create table eval_set (
     created_at timestamptz not null,
     updated_at timestamptz not null
 );
-create index eval_set_chatbot on eval_set (tenant_id, chatbot_id, id);
+create index eval_set_chatbot on eval_set (chatbot_id, tenant_id, id);
 
 create table eval_run (
     id uuid primary key,
@@ -31,7 +31,7 @@ create table eval_run (
     created_at timestamptz not null,
     finished_at timestamptz
 );
-create index eval_run_set on eval_run (tenant_id, set_id, id);
+create index eval_run_set on eval_run (set_id, tenant_id, id);
 
 create table eval_result (
     run_id uuid not null references eval_run (id) on delete cascade,
@@ -40,7 +40,6 @@ create table eval_result (
     result jsonb not null,
     primary key (run_id, position)
 );
-create index eval_result_tenant on eval_result (tenant_id, run_id);
 
 alter table eval_set enable row level security;
 alter table eval_set force row level security;

@@ -10,7 +10,7 @@ create table eval_set (
     created_at text not null,
     updated_at text not null
 );
-create index eval_set_chatbot on eval_set (tenant_id, chatbot_id, id);
+create index eval_set_chatbot on eval_set (chatbot_id, tenant_id, id);
 
 create table eval_run (
     id blob primary key,
@@ -31,7 +31,7 @@ create table eval_run (
     created_at text not null,
     finished_at text
 );
-create index eval_run_set on eval_run (tenant_id, set_id, id);
+create index eval_run_set on eval_run (set_id, tenant_id, id);
 
 create table eval_result (
     run_id blob not null references eval_run (id) on delete cascade,
@@ -40,4 +40,3 @@ create table eval_result (
     result text not null,
     primary key (run_id, position)
 );
-create index eval_result_tenant on eval_result (tenant_id, run_id);
