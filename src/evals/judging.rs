@@ -100,7 +100,8 @@ fn at_share(values: &[f64], share: f64) -> f64 {
 impl From<Measures> for EvalMeasures {
     fn from(measures: Measures) -> Self {
         Self {
-            ndcg_at_10: measures.ndcg_at_10,
+            // The sum of no gains is a negative zero, which would compare as less than a zero.
+            ndcg_at_10: measures.ndcg_at_10 + 0.0,
             recall_at_5: measures.recall_at_5,
             recall_at_10: measures.recall_at_10,
             recall_at_100: measures.recall_at_100,
@@ -164,6 +165,16 @@ pub(super) mod tests {
         assert_eq!(summary.auroc, Some(0.75));
         assert_eq!((summary.right_answers, summary.latency_p95_ms), (None, 1.0));
         assert_eq!(EvalSummary::of(&[]), EvalSummary::default());
+    }
+
+    #[test]
+    fn to_find_nothing_is_as_bad_as_to_find_what_is_wrong() {
+        let right = [DocumentId::new()];
+
+        let nothing = measure(&[], &right).ndcg_at_10;
+        let wrong = measure(&[DocumentId::new()], &right).ndcg_at_10;
+
+        assert!(nothing.total_cmp(&wrong).is_eq(), "{nothing} and {wrong}");
     }
 
     #[test]
