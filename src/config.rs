@@ -204,6 +204,7 @@ section!(
     Limits {
         requests_per_minute_per_key: u32,
         requests_per_minute_per_member: u32,
+        requests_per_minute_per_tenant: u32,
         requests_per_minute_per_address: u32,
         login_attempts: u32,
         login_window_s: u64,

@@ -138,6 +138,7 @@ impl Installation {
             "log.level=warn".to_owned(),
             // The load must not be turned away for being a load.
             "limits.requests_per_minute_per_key=1000000000".to_owned(),
+            "limits.requests_per_minute_per_tenant=1000000000".to_owned(),
             "limits.requests_per_minute_per_address=1000000000".to_owned(),
         ];
         match embedding {

@@ -1,10 +1,11 @@
 //! Answers without a model: the sentences of the passages that support the question best, word for word, cited, and in
-//! the order in which they were written.
+//! the order in which they were written. Only a document's own `[5]` is left out: in an answer it would be our marker.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::citation::{Citation, cite};
+use super::marker::without_markers;
 use super::words::{content_words, sentences};
 use crate::knowledge::Passage;
 
@@ -90,7 +91,8 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
                 citations.len()
             }
         };
-        text.push_str(&format!("\n\n{} [{marker}]", shorten(candidate.text)));
+        let said = without_markers(candidate.text);
+        text.push_str(&format!("\n\n{} [{marker}]", shorten(said.trim())));
     }
     Some(Extract { text, citations })
 }
@@ -111,6 +113,9 @@ fn add_candidates<'p>(
     let mut is_first = true;
     for (start, end) in sentences(&passage.text) {
         let text = &passage.text[start..end];
+        if !without_markers(text).contains(char::is_alphanumeric) {
+            continue;
+        }
         let weight = if is_first {
             FIRST_BELOW_HEADING_WEIGHT
         } else {
@@ -241,6 +246,25 @@ mod tests {
         let passages = [passage(None, text, 0.9), passage(None, text, 0.8)];
 
         assert_eq!(answer("When can goods be returned?", &passages).len(), 1);
+    }
+
+    #[test]
+    fn a_documents_own_brackets_pose_as_no_citation() {
+        let wiki = passage(
+            None,
+            "Goods may be returned within 30 days [5]. [1] Gift cards are never returned [1-3][2]. [7][8].",
+            1.0,
+        );
+        let cited = passage(None, "[3].", 1.0);
+
+        assert_eq!(
+            answer("May goods and gift cards be returned?", &[wiki]),
+            [
+                "Goods may be returned within 30 days. [1]",
+                "Gift cards are never returned. [1]"
+            ]
+        );
+        assert!(extract("May goods be returned?", &[cited]).is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod citation;
 mod extractive;
 mod given;
+mod marker;
 pub mod operator;
 mod prompt;
 mod quote;

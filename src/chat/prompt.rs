@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::citation::without_markers;
+use super::marker::without_markers;
 use super::store::HistoryMessage;
 use crate::chatbots::Settings;
 use crate::knowledge::{HEADING_SEPARATOR, Passage};
@@ -93,7 +93,7 @@ pub fn pack(
         }
         let content = match message.role {
             // Its markers named the passages of its own turn.
-            PromptRole::Assistant if message.content.contains('[') => {
+            PromptRole::Assistant if message.content.contains(['[', '【']) => {
                 Cow::Owned(unframed(&without_markers(&message.content)).into_owned())
             }
             _ => unframed(&message.content),

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::citation::{Citation, MarkerFilter, Piece};
+use super::citation::Citation;
+use super::marker::{MarkerFilter, Piece};
 use super::prompt::{self, Packed, Window};
 use super::store::{HistoryMessage, MessageState};
 use super::turn::{RunningTurn, Turn, TurnEvent, answer_at_once, count_turn, turn_usage};

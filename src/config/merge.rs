@@ -83,13 +83,7 @@ pub(super) fn set_text(
         Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
         Value::Float(_) => text.trim().parse().ok().map(Value::Float),
         Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
-        Value::Array(_) => Some(Value::Array(
-            text.split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(|item| Value::String(item.to_owned()))
-                .collect(),
-        )),
+        Value::Array(_) => Some(Value::Array(read_list(text))),
         Value::Table(_) | Value::Datetime(_) => None,
     };
     match value {
@@ -98,6 +92,22 @@ pub(super) fn set_text(
         }
         None => problems.push(format!("{origin}: must be {}, not {text:?}", type_name(default))),
     }
+}
+
+/// A list as files have it, `["a", "b"]`, or with commas alone, `a,b`.
+fn read_list(text: &str) -> Vec<Value> {
+    let written = format!("list = {}", text.trim()).parse::<Table>();
+    if let Ok(mut table) = written
+        && table.len() == 1
+        && let Some(Value::Array(list)) = table.remove("list")
+    {
+        return list;
+    }
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(|item| Value::String(item.to_owned()))
+        .collect()
 }
 
 /// A value that its setting cannot hold.

@@ -272,6 +272,12 @@ pub(super) fn check(config: &Config) -> Vec<String> {
             1000 * MANY,
         ),
         (
+            "limits.requests_per_minute_per_tenant",
+            limits.requests_per_minute_per_tenant.into(),
+            1,
+            1000 * MANY,
+        ),
+        (
             "limits.requests_per_minute_per_address",
             limits.requests_per_minute_per_address.into(),
             1,

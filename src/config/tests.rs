@@ -36,6 +36,50 @@ fn a_flag_wins_over_the_environment_and_that_over_the_default() {
 }
 
 #[test]
+fn a_list_is_given_with_commas_or_as_in_a_file() {
+    for text in [
+        "127.0.0.1,::1",
+        " 127.0.0.1 , ::1 ",
+        r#"["127.0.0.1", "::1"]"#,
+        "['127.0.0.1', '::1',]",
+    ] {
+        let config = load(&[("FRONTDESK_SERVER__TRUSTED_PROXIES", text)], &[]).expect(text);
+
+        let proxies = config.server.trusted_proxies.iter().map(ToString::to_string);
+        assert_eq!(proxies.collect::<Vec<_>>(), ["127.0.0.1", "::1"], "{text}");
+    }
+    for text in ["", "[]"] {
+        let config = load(&[], &[("outbound.allow", text)]).expect(text);
+
+        assert!(config.outbound.allow.is_empty(), "{text}");
+    }
+    let config = load(&[], &[("outbound.allow", "[::1]:80,127.0.0.1:80")]).expect("an address with brackets");
+    assert_eq!(config.outbound.allow, ["[::1]:80", "127.0.0.1:80"]);
+    for text in [r#"["127.0.0.1"#, "[1]", "[]\nlisten = 1"] {
+        let ConfigError(problems) = load(&[], &[("server.trusted_proxies", text)]).expect_err(text);
+
+        assert!(problems[0].starts_with("server.trusted_proxies"), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_database_in_memory_or_with_parameters_is_refused() {
+    for url in [
+        "sqlite::memory:",
+        "sqlite://:memory:",
+        "sqlite:desk.db?mode=memory",
+        "sqlite:file:desk?mode=memory&cache=shared",
+    ] {
+        let ConfigError(problems) = load(&[], &[("database.url", url)]).expect_err(url);
+
+        assert!(
+            problems[0].starts_with("database.url: must be the path of a file"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
 fn all_problems_are_reported_together_by_path() {
     let environment = [
         ("FRONTDESK_SERVER__COLOUR", "red"),

@@ -32,6 +32,13 @@ impl FromStr for DatabaseUrl {
             if path.is_empty() {
                 return Err("names no file: write sqlite:/path/to/frontdesk.db".to_owned());
             }
+            if path == ":memory:" || path.starts_with("file:") || path.contains('?') {
+                return Err(
+                    "must be the path of a file, without parameters, and not in memory, where readers and writer would \
+                     not share it: write sqlite:/path/to/frontdesk.db"
+                        .to_owned(),
+                );
+            }
             return Ok(Self::Sqlite(path.into()));
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {

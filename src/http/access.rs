@@ -298,6 +298,7 @@ impl FromRequestParts<App> for Member {
             Actor::Member { account_id, .. } => meter.charge(app, Bucket::Account(*account_id))?,
             Actor::External { subject, .. } => meter.charge(app, Bucket::Subject(subject.clone()))?,
         }
+        meter.charge_behind(app, Bucket::Tenant(caller.tenant_id))?;
         tracing::Span::current().record("tenant.id", tracing::field::display(caller.tenant_id));
         Ok(Self {
             caller,

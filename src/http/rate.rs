@@ -1,4 +1,4 @@
-//! Rate limits per key, account and client address, by the generic cell rate algorithm: one timestamp per bucket.
+//! Rate limits per key, account, tenant and client address, by the generic cell rate algorithm: one timestamp per bucket.
 //!
 //! Counts live in this process; each replica allows its own share. Buckets that are full again are forgotten.
 
@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{AccountId, ApiKeyId};
+use crate::id::{AccountId, ApiKeyId, TenantId};
 
 const SHARDS: usize = 16;
 
@@ -36,6 +36,8 @@ pub enum Bucket {
     Account(AccountId),
     /// One person of the configured issuer.
     Subject(String),
+    /// One tenant, with all its keys and persons.
+    Tenant(TenantId),
     /// One client address; an IPv6 /64 is one address.
     Address(IpAddr),
     /// Logins, sign-ups and wrong tokens from one address.
@@ -209,6 +211,13 @@ impl Meter {
         take(app, self.0.as_ref(), bucket, 1)
     }
 
+    /// Counts the request in `bucket`, which is told in the headers only when it is empty: another one is nearer to the
+    /// client.
+    pub fn charge_behind(&self, app: &App, bucket: Bucket) -> Result<()> {
+        self.check(app, bucket.clone())?;
+        take(app, None, bucket, 1)
+    }
+
     /// Refuses when `bucket` is empty already, without counting.
     pub fn check(&self, app: &App, bucket: Bucket) -> Result<()> {
         take(app, self.0.as_ref(), bucket, 0)
@@ -230,6 +239,7 @@ fn take(app: &App, slot: Option<&StandingSlot>, bucket: Bucket, cost: u32) -> Re
     let (name, limit, window) = match bucket {
         Bucket::Key(_) => ("key", limits.requests_per_minute_per_key, minute),
         Bucket::Account(_) | Bucket::Subject(_) => ("member", limits.requests_per_minute_per_member, minute),
+        Bucket::Tenant(_) => ("tenant", limits.requests_per_minute_per_tenant, minute),
         Bucket::Address(_) => ("address", limits.requests_per_minute_per_address, minute),
         Bucket::LoginAddress(_) | Bucket::LoginAccount(_) | Bucket::Password(_) => {
             ("login", limits.login_attempts, login_window)

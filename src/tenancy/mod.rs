@@ -141,7 +141,7 @@ pub async fn update(
 /// Refuses empty, overlong and invisible names.
 pub fn check_name(name: &str, field: &str) -> Result<()> {
     let length = name.chars().count();
-    if name.trim().is_empty() || length > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+    if name.chars().all(draws_nothing) || length > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(Error::invalid(
             "invalid_name",
             field,
@@ -149,6 +149,17 @@ pub fn check_name(name: &str, field: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// White space and characters that nobody sees: controls, what joins and directs others, fillers, tags.
+fn draws_nothing(character: char) -> bool {
+    character.is_whitespace()
+        || character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Refuses negative limits.

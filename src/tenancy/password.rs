@@ -20,16 +20,17 @@ static HASHING: Line = Line::new(PARALLEL_HASHES, MAX_WAITING);
 /// Shortest and longest password, in characters.
 const LENGTHS: std::ops::RangeInclusive<usize> = 10..=200;
 
-/// Refuses passwords that are too short to protect anything or absurdly long.
+/// Refuses passwords that are too short to protect anything, blank, or absurdly long.
 pub fn check(password: &str) -> Result<()> {
-    if LENGTHS.contains(&password.chars().count()) {
+    let is_blank = password.chars().all(super::draws_nothing);
+    if LENGTHS.contains(&password.chars().count()) && !is_blank {
         return Ok(());
     }
     Err(Error::invalid(
         "invalid_password",
         "password",
         format!(
-            "the password must have {} to {} characters",
+            "the password must have {} to {} characters, not all of them blank",
             LENGTHS.start(),
             LENGTHS.end()
         ),

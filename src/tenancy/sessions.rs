@@ -35,15 +35,12 @@ pub struct Login {
 pub fn normalise_email(email: &str) -> Result<String> {
     let email = email.trim().to_lowercase();
     let plausible = email.len() <= 254
-        && !email
-            .chars()
-            .any(|character| character.is_whitespace() || character.is_control())
+        && !email.chars().any(super::draws_nothing)
         && email.split_once('@').is_some_and(|(local, domain)| {
             !local.is_empty()
                 && domain.contains('.')
                 && !domain.contains('@')
-                && !domain.starts_with('.')
-                && !domain.ends_with('.')
+                && domain.split('.').all(|label| !label.is_empty())
         });
     if plausible {
         Ok(email)

@@ -97,6 +97,11 @@ async fn an_address_has_one_account_and_odd_addresses_and_passwords_are_refused(
         "ada@example",
         "a b@example.com",
         "ada@exam\nple.com",
+        "ada@example..com",
+        "ada@.example.com",
+        "ada@example.com.",
+        "ada@example.com\u{200b}",
+        "a\u{ad}da@example.com",
     ] {
         assert_eq!(
             sign_up(email, PASSWORD, "Other").await,
@@ -104,7 +109,13 @@ async fn an_address_has_one_account_and_odd_addresses_and_passwords_are_refused(
             "{email:?}"
         );
     }
-    for password in ["", "short", &"x".repeat(201)] {
+    for password in [
+        "",
+        "short",
+        &"x".repeat(201),
+        "            ",
+        &"\u{200b}".repeat(12),
+    ] {
         assert_eq!(
             sign_up("bob@example.com", password, "Other").await,
             (422, "invalid_password".to_owned()),
@@ -112,10 +123,13 @@ async fn an_address_has_one_account_and_odd_addresses_and_passwords_are_refused(
             password.len()
         );
     }
-    assert_eq!(
-        sign_up("bob@example.com", PASSWORD, "  ").await,
-        (422, "invalid_name".to_owned())
-    );
+    for name in ["  ", "\u{200b} \u{3164}"] {
+        assert_eq!(
+            sign_up("bob@example.com", PASSWORD, name).await,
+            (422, "invalid_name".to_owned()),
+            "{name:?}"
+        );
+    }
     assert_eq!(
         service.log_in("bob@example.com", PASSWORD).await.status,
         401,

@@ -1,4 +1,4 @@
-//! Rate limits per key, member and address: counted exactly, told in headers, and over when `Retry-After` says.
+//! Rate limits per key, member, tenant and address: counted exactly, told in headers, and over when `Retry-After` says.
 
 use chrono::TimeDelta;
 use reqwest::Method;
@@ -87,6 +87,56 @@ async fn one_keys_requests_hold_up_no_other_key() {
     assert_eq!(acme.get("/api/me").await.status, 429);
 
     me(&service, Some(&globex.key), None).await.expect(200);
+    me(&service, Some(&second), None).await.expect(200);
+}
+
+#[tokio::test]
+async fn all_keys_of_a_tenant_have_one_allowance_and_other_tenants_their_own() {
+    let service = TestOptions::default()
+        .set("limits.requests_per_minute_per_tenant", 4)
+        .set("limits.requests_per_minute_per_key", 3)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let globex = service.tenant("globex").await;
+    let second = acme
+        .make_key(json!({ "name": "second", "scopes": ["chat"] }))
+        .await;
+    service.clock.advance(TimeDelta::seconds(60));
+    for key in [&acme.key, &second, &second, &second] {
+        let reply = me(&service, Some(key), None).await.expect(200);
+        assert_eq!(header(&reply, "ratelimit-policy"), "\"key\";q=3;w=60");
+    }
+
+    let refused = me(&service, Some(&acme.key), None).await;
+
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (429, "rate_limited")
+    );
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"tenant\";q=4;w=60");
+    me(&service, Some(&globex.key), None).await.expect(200);
+    service.clock.advance(TimeDelta::seconds(retry_after(&refused)));
+    me(&service, Some(&acme.key), None).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_a_key_is_refused_takes_nothing_from_its_tenant() {
+    let service = TestOptions::default()
+        .set("limits.requests_per_minute_per_tenant", 4)
+        .set("limits.requests_per_minute_per_key", 1)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let second = acme
+        .make_key(json!({ "name": "second", "scopes": ["chat"] }))
+        .await;
+    service.clock.advance(TimeDelta::seconds(60));
+    me(&service, Some(&acme.key), None).await.expect(200);
+    for _ in 0..5 {
+        assert_eq!(me(&service, Some(&acme.key), None).await.status, 429);
+    }
+
     me(&service, Some(&second), None).await.expect(200);
 }
 
