@@ -25,12 +25,15 @@ const SAME_SCRIPT: f32 = 0.2;
 /// has few words to go by.
 const BETWEEN_QUESTIONS: f32 = 0.8;
 
+/// What the worst on both sides has left, in standard deviations: it was found all the same.
+const LEFT_TO_THE_WORST: f32 = 1.0;
+
 /// A chunk that was found, with its place among the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hit {
     pub chunk_id: ChunkId,
     pub document_id: DocumentId,
-    /// Fused over both sides, in [0, 1]: 1 is best on each, 0 worst on each. Compares the hits of one search only.
+    /// Fused over both sides, in (0, 1]: 1 is best on each. Compares the hits of one search only.
     pub score: f32,
     /// As the candidate's.
     pub similarity: Option<f32>,
@@ -77,7 +80,7 @@ pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
         (None, Some(alone)) => (Side::empty(hits.len()), alone.scaled(1.0)),
         (None, None) => return Vec::new(),
     };
-    let best_possible = by_meaning.range + by_words.range;
+    let best_possible = by_meaning.range + by_words.range + LEFT_TO_THE_WORST;
     let is_by_words_alone = weight == 0.0 && by_words.range + by_words.found > 0.0;
     let mut fused: Vec<Hit> = hits
         .iter()
@@ -86,10 +89,7 @@ pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
         .map(|(candidate, (meaning, words))| Hit {
             chunk_id: candidate.chunk_id,
             document_id: candidate.document_id,
-            score: match best_possible > 0.0 {
-                true => ((meaning + words) / best_possible).clamp(0.0, 1.0),
-                false => 1.0,
-            },
+            score: ((meaning + words + LEFT_TO_THE_WORST) / best_possible).min(1.0),
             similarity: candidate.similarity,
             keyword_score: candidate.keyword_score,
         })
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn best_on_both_sides_scores_one_and_worst_on_both_zero() {
+    fn best_on_both_sides_scores_one_and_worst_on_both_little() {
         let fused = fused(
             vec![
                 candidate(2, Some(0.8), None),
@@ -216,7 +216,10 @@ mod tests {
         );
 
         assert_eq!(fused[0], (chunk(1), 1.0));
-        assert_eq!(fused[2], (chunk(3), 0.0));
+        assert!(
+            fused[2].0 == chunk(3) && fused[2].1 > 0.0 && fused[2].1 < 0.5,
+            "{fused:?}"
+        );
     }
 
     #[test]
@@ -269,7 +272,8 @@ mod tests {
             0.55,
         );
 
-        assert_eq!(by_words, [(chunk(1), 1.0), (chunk(2), 0.0)]);
+        assert_eq!(by_words[0], (chunk(1), 1.0));
+        assert_eq!(by_words[1].0, chunk(2));
     }
 
     #[test]
@@ -308,7 +312,7 @@ mod tests {
             let fused = fuse(&candidates, weight);
 
             prop_assert!(fused.len() <= hits.len());
-            prop_assert!(fused.iter().all(|hit| (0.0..=1.0).contains(&hit.score)));
+            prop_assert!(fused.iter().all(|hit| hit.score > 0.0 && hit.score <= 1.0));
             prop_assert!(fused.windows(2).all(|pair| pair[0].score >= pair[1].score));
             let mut reversed = candidates.clone();
             reversed.hits.reverse();

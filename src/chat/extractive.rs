@@ -121,7 +121,8 @@ fn add_candidates<'p>(
         } else {
             HEADING_WEIGHT
         };
-        let score = score(text, wanted, &above, weight) * passage.score;
+        // The passage's place counts for up to half.
+        let score = score(text, wanted, &above, weight) * (1.0 + passage.score) / 2.0;
         candidates.push(Candidate {
             passage: index,
             start,

@@ -25,7 +25,7 @@ pub const DEFAULT_NO_ANSWER: &str = "I could not find an answer to that in the i
 /// Passages put into a prompt unless the owner chose otherwise.
 pub const DEFAULT_MAX_PASSAGES: i64 = 6;
 
-/// Cosine below which a passage counts as unrelated, unless the owner chose otherwise.
+/// Cosine that a passage needs to count, unless the owner chose otherwise.
 pub const DEFAULT_MIN_SIMILARITY: f64 = 0.25;
 
 const MAX_PROMPT_CHARS: usize = 20_000;

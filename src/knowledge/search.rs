@@ -45,7 +45,7 @@ pub struct Passage {
     /// Character offsets in the document's text, end exclusive.
     pub start: i64,
     pub end: i64,
-    /// Fused over meaning and words, in [0, 1]; 1: best by each. Compares the passages of one search only.
+    /// Fused over meaning and words, in (0, 1]; 1: best by each. Compares the passages of one search only.
     pub score: f32,
     /// Cosine similarity to the question; none: found by its words only.
     pub similarity: Option<f32>,

@@ -341,20 +341,21 @@ mod tests {
 
     #[test]
     fn a_question_meets_documents_in_its_own_language_and_names_in_any() {
-        assert_eq!(
-            coverage(
-                "Wo sind die Rücksendungen?",
-                "Jede Rücksendung ist kostenlos, und das gilt immer."
-            ),
-            1.0
-        );
-        assert!(
-            coverage(
-                "Wer trainiert die Panthers?",
-                "The Panthers are trained by him and by her."
-            ) > 0.0
-        );
-        assert_eq!(coverage("мой заказ", "Где мои заказы и что с ними?"), 1.0);
+        let meets = |question: &str, document: &str| coverage(question, document) > 0.0;
+
+        assert!(meets(
+            "Wo sind die Rücksendungen?",
+            "Jede Rücksendung ist kostenlos, und das gilt immer."
+        ));
+        assert!(meets(
+            "Wer trainiert die Panthers?",
+            "The Panthers are trained by him and by her."
+        ));
+        assert!(meets("мой заказ", "Где мои заказы и что с ними?"));
+        assert!(!meets(
+            "Wo sind die Rücksendungen?",
+            "Die Ware wird von uns geprüft."
+        ));
     }
 
     #[test]

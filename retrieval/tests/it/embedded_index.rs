@@ -171,10 +171,10 @@ async fn a_caller_who_goes_away_leaves_a_working_index() {
     }
 
     index
-        .upsert(tenant(1), vec![point(99, "still here")])
+        .upsert(tenant(1), vec![point(99, "still present")])
         .await
         .expect("stored");
-    assert_eq!(found(&index, tenant(1), by_words("here")).await, [chunk(99)]);
+    assert_eq!(found(&index, tenant(1), by_words("present")).await, [chunk(99)]);
 }
 
 /// So small that graphs, merges, checkpoints and re-openings all happen within a test.
