@@ -20,6 +20,9 @@ const MAX_SENTENCE_CHARS: usize = 500;
 const HEADING_WEIGHT: f32 = 0.5;
 const FIRST_BELOW_HEADING_WEIGHT: f32 = 0.8;
 
+/// How much of a sentence's score its passage's place among the found ones decides.
+const PLACE_WEIGHT: f32 = 0.2;
+
 /// What a sentence counts that hardly says anything by itself: a label, or a question.
 const LABEL_WEIGHT: f32 = 0.3;
 
@@ -121,8 +124,8 @@ fn add_candidates<'p>(
         } else {
             HEADING_WEIGHT
         };
-        // The passage's place counts for up to half.
-        let score = score(text, wanted, &above, weight) * (1.0 + passage.score) / 2.0;
+        let place = 1.0 - PLACE_WEIGHT * (1.0 - passage.score);
+        let score = score(text, wanted, &above, weight) * place;
         candidates.push(Candidate {
             passage: index,
             start,

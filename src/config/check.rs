@@ -39,7 +39,7 @@ impl Config {
             "index.api_key: is for a Qdrant server, and index.backend is another",
         );
         require(
-            self.index.pgvector.ef_construction >= 2 * self.index.pgvector.m,
+            self.index.pgvector.ef_construction >= self.index.pgvector.m.saturating_mul(2),
             "index.pgvector.ef_construction: must be at least twice index.pgvector.m",
         );
         match self.embedding.backend {

@@ -32,7 +32,7 @@ impl PassageRow {
     }
 }
 
-/// The tenant stands in an expression: see [`crate::db::ROWS_AT_ONCE`].
+/// The tenant and the chatbot stand in expressions: see [`crate::db::ROWS_AT_ONCE`].
 const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                              coalesce(d.access_groups, s.access_groups) as access_groups
                         from chunk c
@@ -87,7 +87,7 @@ fn by_ids(select: &str, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[Chunk
         .push_bind(tenant_id)
         .push(" and coalesce(s.tenant_id, s.tenant_id) = ")
         .push_bind(tenant_id)
-        .push(" and d.chatbot_id = ")
+        .push(" and coalesce(d.chatbot_id, d.chatbot_id) = ")
         .push_bind(chatbot_id)
         .push(" and c.id in (");
     let mut list = query.separated(", ");

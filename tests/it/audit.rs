@@ -51,6 +51,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("POST /api/chatbots/{id}/evals/{eval_id}/runs", "eval.run"),
     ("DELETE /api/chatbots/{id}/evals/{eval_id}", "eval.delete"),
     ("POST /api/jobs/{id}/retry", "job.retry"),
+    ("PATCH /api/documents/{id}", "document.update"),
     ("POST /api/documents/{id}/chunks", "chunk.add"),
     ("PATCH /api/documents/{id}/chunks/{chunk_id}", "chunk.update"),
     ("DELETE /api/documents/{id}/chunks/{chunk_id}", "chunk.restore"),

@@ -152,11 +152,14 @@ async fn what_the_document_bounds_is_refused_past_its_bounds() {
     let path = format!("/api/chatbots/{}/sources", desk.id);
     let push = json!({ "kind": "push", "name": "Ours" });
     let source = acme.post(&path, push).await.expect(202).id();
+    let (eval, eval_run) = desk.run_eval(&document).await;
     let ids = Ids::random()
         .with(Kind::Chatbot, &desk.id)
         .with(Kind::Document, &document)
         .with(Kind::Chunk, &chunk)
-        .with(Kind::Source, &source);
+        .with(Kind::Source, &source)
+        .with(Kind::Eval, &eval)
+        .with(Kind::EvalRun, &eval_run);
     let described = serde_json::to_value(frontdesk::http::router::openapi()).expect("the document is JSON");
     let mut tried = 0;
     for operation in operations() {
@@ -302,7 +305,8 @@ async fn pages_have_one_to_a_hundred_items() {
         let path = operation
             .path
             .replace("{id}", &desk.id)
-            .replace("{run_id}", &desk.id);
+            .replace("{run_id}", &desk.id)
+            .replace("{eval_id}", &desk.id);
         for (limit, status) in [
             ("1", 200),
             ("100", 200),
@@ -315,8 +319,10 @@ async fn pages_have_one_to_a_hundred_items() {
             ("1.5", 422),
         ] {
             let reply = acme.get(&format!("{path}?limit={limit}")).await;
-            // The chatbot's id is no conversation's and no source's: those are absent, once the query holds.
-            let is_absent = path.contains("/conversations/") || path.contains("/sources/");
+            // The chatbot's id is no conversation's, source's or test set's: those are absent, once the query holds.
+            let is_absent = ["/conversations/", "/sources/", "/evals/"]
+                .iter()
+                .any(|room| path.contains(room));
             let expected = if status == 200 && is_absent { 404 } else { status };
             assert_eq!(
                 reply.status.as_u16(),

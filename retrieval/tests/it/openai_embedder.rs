@@ -277,7 +277,10 @@ async fn one_bad_batch_fails_the_whole_call() {
         .await
         .expect_err("one of three");
 
-    assert!(matches!(error, EmbedError::Refused { .. }), "{error}");
+    let EmbedError::Broken { cause, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(*cause, EmbedError::Refused { .. }), "{cause}");
 }
 
 #[tokio::test]
