@@ -57,11 +57,11 @@ pub fn cite(passage: &Passage, marker: usize, claim: &str, question: &str) -> Ci
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::knowledge::HEADING_SEPARATOR;
 
-    fn passage(text: &str) -> Passage {
+    pub(in crate::chat) fn passage(text: &str) -> Passage {
         Passage {
             chunk_id: ChunkId::new(),
             document_id: DocumentId::new(),

@@ -252,28 +252,8 @@ fn last_sentence(claim: &str) -> &str {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::citation::tests::passage;
     use super::*;
-    use crate::id::{ChunkId, DocumentId};
-
-    fn passage(text: &str) -> Passage {
-        Passage {
-            chunk_id: ChunkId::new(),
-            document_id: DocumentId::new(),
-            title: "Returns".to_owned(),
-            file_name: "returns.md".to_owned(),
-            url: None,
-            text: text.to_owned(),
-            heading: None,
-            page: Some(2),
-            start: 100,
-            end: 100 + text.chars().count() as i64,
-            score: 0.9,
-            similarity: Some(0.8),
-            keyword_score: None,
-            confidence: None,
-            prompt_tokens: 0,
-        }
-    }
 
     fn run(passages: &[Passage], parts: &[&str]) -> (String, Vec<Citation>) {
         let mut filter = MarkerFilter::new(passages, "How long may I return goods?");

@@ -4,6 +4,7 @@
 //! can reach that tenant's points only.
 
 mod embedded;
+mod field;
 mod input;
 mod pgvector;
 mod point;

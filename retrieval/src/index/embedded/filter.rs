@@ -9,17 +9,10 @@ use qdrant_edge::{
 };
 use uuid::Uuid;
 
+pub(super) use crate::index::field::{DATE, DOCUMENT, GROUPS, LANGUAGE, SOURCE, TAGS, TENANT};
 use crate::index::spread::spread;
 use crate::index::{Audience, Facets, Filter};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
-
-pub(super) const TENANT: &str = "tenant";
-pub(super) const SOURCE: &str = "source";
-pub(super) const DOCUMENT: &str = "document";
-pub(super) const LANGUAGE: &str = "language";
-pub(super) const TAGS: &str = "tags";
-pub(super) const DATE: &str = "date";
-pub(super) const GROUPS: &str = "groups";
 
 /// A condition that holds for points of one tenant only. Both sides of a shard are asked with one.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use qdrant_client::qdrant::{ListValue, NamedVectors, PointId, PointStruct, Value
 use uuid::Uuid;
 
 use crate::analysis::SparseTerms;
+pub(super) use crate::index::field::{DATE, DOCUMENT, GROUPS, LANGUAGE, SOURCE, TAGS, TENANT};
 use crate::index::point::fingerprint;
 use crate::index::{Facets, StoredPoint};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
@@ -16,15 +17,7 @@ use crate::{ChunkId, DocumentId, SourceId, TenantId};
 pub(super) const DENSE: &str = "dense";
 pub(super) const WORDS: &str = "words";
 
-/// Names of the fields.
-pub(super) const TENANT: &str = "tenant";
-pub(super) const SOURCE: &str = "source";
-pub(super) const DOCUMENT: &str = "document";
-pub(super) const LANGUAGE: &str = "language";
-pub(super) const TAGS: &str = "tags";
-pub(super) const DATE: &str = "date";
-pub(super) const GROUPS: &str = "groups";
-/// A digest of the four before, by which points that already have them are left alone.
+/// A digest of language, tags, date and groups, by which points that already have them are left alone.
 pub(super) const FACETS: &str = "facets";
 const TEXT: &str = "text";
 const HAS_VECTOR: &str = "has_vector";
