@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId};
-use crate::knowledge::Passage;
+use crate::knowledge::{Degradation, Passage};
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use citation::Citation;
@@ -88,9 +88,9 @@ pub struct Answer {
     pub citations: Vec<Citation>,
     pub usage: TurnUsage,
     pub source: AnswerSource,
-    /// The embedding model did not answer: passages were found by their words alone, so some may be missing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub degraded: bool,
+    /// What the search for passages had to do without; not there when nothing was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<Degradation>,
 }
 
 /// Whose conversation messages are.

@@ -25,6 +25,7 @@ use crate::http::idempotency::Subject;
 use crate::http::input::{Json, Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, MessageId};
+use crate::knowledge::Degradation;
 use crate::knowledge::labels::visitor;
 use crate::llm::PromptRole;
 
@@ -305,6 +306,9 @@ struct MessageResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<String>,
     citations: Vec<Citation>,
+    /// What looking for passages had to do without; not there when nothing was left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<Degradation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<TurnUsage>,
     created_at: DateTime<Utc>,
@@ -328,6 +332,7 @@ impl From<Message> for MessageResponse {
             model: message.model,
             error_code: message.error_code,
             citations: message.citations.0,
+            degraded: message.degraded.map(|degraded| degraded.0).unwrap_or_default(),
             created_at: message.created_at,
         }
     }

@@ -92,6 +92,7 @@ impl Turn {
             source: answer.source,
             model,
             citations: &answer.citations,
+            degraded: &answer.degraded,
             text_tokens: if answer.usage.completion_tokens > 0 {
                 answer.usage.completion_tokens
             } else {

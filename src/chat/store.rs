@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
+use crate::knowledge::Degradation;
 use crate::llm::PromptRole;
 use crate::on;
 use crate::usage::{Limit, Limits};
@@ -61,6 +62,8 @@ pub struct Message {
     pub model: Option<String>,
     pub error_code: Option<String>,
     pub citations: Json<Vec<Citation>>,
+    /// What looking for passages had to do without; none: nothing.
+    pub degraded: Option<Json<Vec<Degradation>>>,
     pub prompt_tokens: i64,
     pub completion_tokens: i64,
     pub embedding_tokens: i64,
@@ -123,6 +126,7 @@ pub(super) struct NewAnswer<'a> {
     pub source: AnswerSource,
     pub model: Option<&'a str>,
     pub citations: &'a [Citation],
+    pub degraded: &'a [Degradation],
     pub text_tokens: i64,
     pub usage: TurnUsage,
 }
@@ -179,9 +183,9 @@ pub(super) async fn insert_turn(
 ) -> Result<()> {
     let insert = write.put(
         "insert into message (id, tenant_id, conversation_id, role, content, state, answer_source, model, error_code, citations,
-                              content_tokens, prompt_tokens, completion_tokens, embedding_tokens, cost_micro_usd, created_at)
-         values ($1, $2, $3, 'user', $4, 'complete', null, null, null, '[]', $5, 0, 0, 0, 0, $6),
-                ($7, $2, $3, 'assistant', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $6)",
+                              content_tokens, prompt_tokens, completion_tokens, embedding_tokens, cost_micro_usd, degraded, created_at)
+         values ($1, $2, $3, 'user', $4, 'complete', null, null, null, '[]', $5, 0, 0, 0, 0, null, $6),
+                ($7, $2, $3, 'assistant', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $6)",
     );
     let insert = insert
         .bind(question.id)
@@ -202,14 +206,14 @@ pub(super) async fn finish_answer(
     let update = write.put(
         "update message
             set content = $3, state = $4, answer_source = $5, model = $6, error_code = $7, citations = $8, content_tokens = $9,
-                prompt_tokens = $10, completion_tokens = $11, embedding_tokens = $12, cost_micro_usd = $13
+                prompt_tokens = $10, completion_tokens = $11, embedding_tokens = $12, cost_micro_usd = $13, degraded = $14
           where tenant_id = $1
             and id = $2",
     );
     bind_answer(update.bind(tenant_id), answer).run().await
 }
 
-/// Gives a statement the twelve values of an answer, in the order in which both that store one name them.
+/// Gives a statement the thirteen values of an answer, in the order in which both that store one name them.
 fn bind_answer<'w>(statement: Put<'w>, answer: NewAnswer<'_>) -> Put<'w> {
     statement
         .bind(answer.id)
@@ -224,6 +228,7 @@ fn bind_answer<'w>(statement: Put<'w>, answer: NewAnswer<'_>) -> Put<'w> {
         .bind(answer.usage.completion_tokens)
         .bind(answer.usage.embedding_tokens)
         .bind(answer.usage.cost_micro_usd)
+        .bind(Some(Json(answer.degraded)).filter(|Json(degraded)| !degraded.is_empty()))
 }
 
 /// What a turn has to know of whom it asks.
@@ -327,7 +332,7 @@ pub(super) async fn list_messages(
     page: PageRequest,
 ) -> Result<Vec<Message>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select id, role, content, state, answer_source, model, error_code, citations, prompt_tokens, completion_tokens,
+        "select id, role, content, state, answer_source, model, error_code, citations, degraded, prompt_tokens, completion_tokens,
                 embedding_tokens, cost_micro_usd, created_at
            from message
           where tenant_id = $1

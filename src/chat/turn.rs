@@ -18,7 +18,7 @@ use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
-use crate::knowledge::{self, EmbeddedQuestion, Passage, SearchFilter};
+use crate::knowledge::{self, Degradation, EmbeddedQuestion, Passage, SearchFilter, degraded};
 use crate::places::{Full, Place};
 use crate::usage::{self, Hold, UsageEvent, UsageKind};
 
@@ -134,6 +134,8 @@ pub(super) struct Turn {
     /// Access groups with which it was asked; a conversation keeps those that it began with.
     pub(super) groups: Vec<String>,
     pub(super) passages: Vec<Passage>,
+    /// What looking for them had to do without.
+    pub(super) degraded: Vec<Degradation>,
     pub(super) embedded: EmbeddedQuestion,
     /// What was reserved for embedding the question, until it is settled.
     pub(super) hold: Hold,
@@ -231,6 +233,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
             Audience::Everything => Vec::new(),
         },
         passages: Vec::new(),
+        degraded: Vec::new(),
         embedded,
         hold,
         _place: place,
@@ -281,16 +284,23 @@ fn check_question(app: &App, question: String) -> Result<String> {
     Ok(question)
 }
 
-/// Without a model, or without anything to tell it: the passages' own sentences, or the no-answer text.
+/// Without a model, or without anything to tell it: the passages' own sentences, or the no-answer text. Refused where
+/// nothing was found for want of a part of the search: nobody knows then that nothing is known.
 pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
     let passages = std::mem::take(&mut turn.passages);
     let (text, citations, source) = match extractive::extract(&turn.question, &passages) {
         Some(extract) => (extract.text, extract.citations, AnswerSource::Extractive),
-        None => (
-            turn.chatbot.settings.no_answer_text.clone(),
-            Vec::new(),
-            AnswerSource::NoAnswer,
-        ),
+        None => {
+            if let Some(doubt) = degraded::doubt(&turn.degraded) {
+                turn.book_refused().await?;
+                return Err(doubt);
+            }
+            (
+                turn.chatbot.settings.no_answer_text.clone(),
+                Vec::new(),
+                AnswerSource::NoAnswer,
+            )
+        }
     };
     let embedding = turn.embedding_event();
     let answer = turn.answer(text, citations, source, turn_usage(embedding.as_ref(), None));
@@ -328,7 +338,7 @@ impl Turn {
             self.reach,
             self.chatbot.id,
             sources,
-            (&self.question, self.embedded.vector.take()),
+            (&self.question, &mut self.embedded),
             usize::try_from(settings.max_passages).unwrap_or(1),
             SearchFilter {
                 audience: Audience::Groups(self.groups.clone()),
@@ -336,7 +346,8 @@ impl Turn {
             },
         )
         .await?;
-        self.passages = relevance::keep_relevant(&self.question, found, settings.min_similarity);
+        self.degraded = found.degraded;
+        self.passages = relevance::keep_relevant(&self.question, found.passages, settings.min_similarity);
         Ok(())
     }
 
@@ -354,7 +365,7 @@ impl Turn {
             citations,
             usage,
             source,
-            degraded: self.embedded.without_meaning,
+            degraded: self.degraded.clone(),
         }
     }
 

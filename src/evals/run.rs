@@ -136,7 +136,7 @@ async fn ask(
         confidence: confidence.map(|confidence| f64::from(confidence.value)),
         is_answered: chat::would_answer(chatbot, &expected.question, found.passages),
         latency_ms: latency.as_secs_f64() * 1e3,
-        degraded: found.without_meaning,
+        degraded: !found.degraded.is_empty(),
         answer: match with_answer {
             true => Some(answer(app, reach, chatbot, question).await?),
             false => None,

@@ -5,6 +5,7 @@
 
 pub mod chunks;
 mod cut;
+pub mod degraded;
 mod facts;
 pub mod files;
 pub mod indexing;
@@ -37,6 +38,7 @@ use crate::{chatbots, on};
 
 pub use self::labels::Labels;
 use self::sources::exclusions;
+pub use degraded::Degradation;
 pub use ingest::HEADING_SEPARATOR;
 pub use search::{
     EmbeddedQuestion, Passage, SearchFilter, SearchResult, embed_question, search, search_sources,

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::chunks::routes::{CHUNK_PAGE, ChunkResponse};
 use super::files::store_error;
 use super::reading::{self, KeptAs};
-use super::{Document, DocumentState, Labels, Passage, SearchFilter, labels, receive};
+use super::{Degradation, Document, DocumentState, Labels, Passage, SearchFilter, labels, receive};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
@@ -461,9 +461,9 @@ impl From<Passage> for PassageResponse {
 struct SearchResponse {
     /// Best first.
     items: Vec<PassageResponse>,
-    /// The embedding model did not answer: found by words alone.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    degraded: bool,
+    /// What the search had to do without; not there when nothing was left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<Degradation>,
 }
 
 /// Finds passages in a chatbot's knowledge, by meaning and by words.
@@ -513,6 +513,6 @@ async fn search(
     .await?;
     Ok(axum::Json(SearchResponse {
         items: found.passages.into_iter().map(PassageResponse::from).collect(),
-        degraded: found.without_meaning,
+        degraded: found.degraded,
     }))
 }

@@ -10,6 +10,7 @@ use retrieval::embed::EmbedError;
 use retrieval::fuse::{self, Hit};
 use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
 
+use super::degraded::Degradation;
 use super::labels::primary_language;
 use super::{passages, store};
 use crate::app::App;
@@ -79,8 +80,8 @@ pub struct SearchFilter {
 pub struct SearchResult {
     /// Best first.
     pub passages: Vec<Passage>,
-    /// The embedding model did not answer: these passages were found by their words alone.
-    pub without_meaning: bool,
+    /// What the search had to do without.
+    pub degraded: Vec<Degradation>,
 }
 
 /// A question as the embedding model sees it, and what that took.
@@ -92,8 +93,8 @@ pub struct EmbeddedQuestion {
     tokens: u64,
     reported: bool,
     latency: Duration,
-    /// The embedding model did not answer: passages are found by their words alone.
-    pub without_meaning: bool,
+    /// The embedding model was asked and did not answer.
+    is_missing: bool,
 }
 
 impl EmbeddedQuestion {
@@ -151,26 +152,31 @@ pub async fn embed_question(app: &App, question: &str, is_needed: bool) -> Embed
         }
         Err(error) => {
             tracing::warn!(error = ?error, "the embedding model did not answer: searching by words alone");
-            embedded.without_meaning = true;
+            embedded.is_missing = true;
         }
     }
     embedded
 }
 
-/// The passages of `sources` that are nearest to `question` by its words and its `vector`, best first, at most `limit`.
-/// The sources narrow what the index is asked for; what may be told is decided by the rows.
+/// The passages of `sources` that are nearest to `question` by its words and by its vector, which is taken, best first, at
+/// most `limit`. The sources narrow what the index is asked for; what may be told is decided by the rows.
 pub async fn search_sources(
     app: &App,
     reach: Reach,
     chatbot_id: ChatbotId,
     sources: Vec<SourceId>,
-    (question, vector): (&str, Option<Vec<f32>>),
+    (question, embedded): (&str, &mut EmbeddedQuestion),
     limit: usize,
     filter: SearchFilter,
-) -> Result<Vec<Passage>> {
+) -> Result<SearchResult> {
     reach.check_chatbot(chatbot_id)?;
+    let mut degraded = Vec::new();
     if sources.is_empty() {
-        return Ok(Vec::new());
+        let passages = Vec::new();
+        return Ok(SearchResult { passages, degraded });
+    }
+    if embedded.is_missing {
+        Degradation::WORDS_ALONE.note(&mut degraded);
     }
     let language = analysis::detect(question);
     let read = app.embedder.as_ref().and_then(|embedder| embedder.languages());
@@ -178,7 +184,7 @@ pub async fn search_sources(
     let filter = index_filter(&sources, filter);
     let mut query = SearchQuery {
         text: question.to_owned(),
-        vector,
+        vector: embedded.vector.take(),
         filter,
         limit: (limit + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
         language: language.map(|language| language.subtag().to_owned()),
@@ -195,7 +201,7 @@ pub async fn search_sources(
         let audience = &query.filter.audience;
         let passages = attach_rows(app, reach, chatbot_id, audience, found, limit).await?;
         if passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
-            return Ok(passages);
+            return Ok(SearchResult { passages, degraded });
         }
         // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
         query.limit *= 4;
@@ -227,12 +233,8 @@ pub async fn search(
     let mut embedded = embed_question(app, question, !sources.is_empty()).await;
     // It is paid for, whatever comes of the search.
     embedded.book(app, holders, SEARCH_CHANNEL, &mut hold).await?;
-    let asked = (question, embedded.vector.take());
-    let passages = search_sources(app, reach, chatbot_id, sources, asked, limit, filter).await?;
-    Ok(SearchResult {
-        passages,
-        without_meaning: embedded.without_meaning,
-    })
+    let asked = (question, &mut embedded);
+    search_sources(app, reach, chatbot_id, sources, asked, limit, filter).await
 }
 
 /// What the index is asked for.

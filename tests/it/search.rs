@@ -219,7 +219,8 @@ async fn when_the_embedding_model_is_down_words_still_find_and_the_answer_says_s
         "{whole}"
     );
     assert!(
-        reply.json()["degraded"] == true && reply.json()["items"][0]["similarity"].is_null(),
+        reply.json()["degraded"][0]["code"] == "embedding_unavailable"
+            && reply.json()["items"][0]["similarity"].is_null(),
         "{}",
         reply.text
     );
@@ -229,6 +230,43 @@ async fn when_the_embedding_model_is_down_words_still_find_and_the_answer_says_s
             .as_str()
             .is_some_and(|text| text.contains("twice a year")),
         "{answer}"
+    );
+    assert_eq!(answer["degraded"], reply.json()["degraded"], "{answer}");
+    let path = format!(
+        "/api/conversations/{}",
+        answer["conversation_id"].as_str().expect("an id")
+    );
+    let kept = acme.get(&path).await.expect(200).json();
+    assert_eq!(kept["messages"][1]["degraded"], answer["degraded"], "{kept}");
+    assert!(kept["messages"][0]["degraded"].is_null(), "{kept}");
+    let metrics = service.http.get(format!("http://{}/metrics", service.address));
+    let metrics = metrics.send().await.expect("metrics").text().await.expect("text");
+    assert!(
+        metrics.contains("frontdesk_degraded_total{code=\"embedding_unavailable\"}"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn when_the_embedding_model_is_down_nothing_found_by_words_is_not_told_as_nothing_known() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let known = desk.ask("Who won the cup?").await.expect(200).json();
+    embedder.set_down(true);
+
+    let answer = desk.ask("Who won the cup?").await.expect(503);
+
+    assert_eq!(known["source"], "no_answer");
+    assert_eq!(answer.code(), "search_degraded");
+    assert!(answer.headers.contains_key("retry-after"));
+    assert_eq!(count_rows(&service, "message").await, 2, "nothing of it is kept");
+    embedder.set_down(false);
+    assert_eq!(
+        desk.ask("Who won the cup?").await.expect(200).json()["source"],
+        "no_answer"
     );
 }
 
