@@ -12,6 +12,7 @@ pub mod eval;
 pub mod fuse;
 mod id;
 pub mod index;
+pub mod operators;
 
 pub use id::{ChunkId, DocumentId, SourceId, TenantId};
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use retrieval::index::Audience;
+use retrieval::operators::Query;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -18,7 +19,7 @@ use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
-use crate::knowledge::{self, Degradation, EmbeddedQuestion, Passage, SearchFilter, degraded};
+use crate::knowledge::{self, Degradation, EmbeddedQuestion, Passage, Search, SearchFilter, Trace, degraded};
 use crate::places::{Full, Place};
 use crate::usage::{self, Hold, UsageEvent, UsageKind};
 
@@ -217,8 +218,9 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     }
 
     let holders = (reach.tenant_id, chatbot.id);
-    let hold = usage::hold_for_embedding(app, &limits, holders, request.channel, &question).await?;
-    let embedded = knowledge::embed_question(app, &question, !sources.is_empty()).await;
+    let query = Query::said(&question);
+    let hold = usage::hold_for_embedding(app, &limits, holders, request.channel, &query.text).await?;
+    let embedded = knowledge::embed_question(app, &query.text, !sources.is_empty()).await;
     let mut turn = Turn {
         app: app.clone(),
         reach,
@@ -238,7 +240,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         hold,
         _place: place,
     };
-    if let Err(error) = turn.find_passages(sources).await {
+    if let Err(error) = turn.find_passages(&query, sources).await {
         turn.book_refused().await?;
         return Err(error);
     }
@@ -331,21 +333,20 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
 
 impl Turn {
     /// Looks for what may answer the question, and keeps what has to do with it.
-    async fn find_passages(&mut self, sources: Vec<SourceId>) -> Result<()> {
+    async fn find_passages(&mut self, query: &Query, sources: Vec<SourceId>) -> Result<()> {
         let settings = &self.chatbot.settings;
-        let found = knowledge::search_sources(
-            &self.app,
-            self.reach,
-            self.chatbot.id,
+        let search = Search {
+            chatbot_id: self.chatbot.id,
             sources,
-            (&self.question, &mut self.embedded),
-            usize::try_from(settings.max_passages).unwrap_or(1),
-            SearchFilter {
+            query,
+            embedded: &mut self.embedded,
+            limit: usize::try_from(settings.max_passages).unwrap_or(1),
+            filter: SearchFilter {
                 audience: Audience::Groups(self.groups.clone()),
                 ..SearchFilter::default()
             },
-        )
-        .await?;
+        };
+        let found = knowledge::search_sources(&self.app, self.reach, search, Trace::default()).await?;
         self.degraded = found.degraded;
         self.passages = relevance::keep_relevant(&self.question, found.passages, settings.min_similarity);
         Ok(())

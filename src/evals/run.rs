@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use retrieval::index::Audience;
+use retrieval::operators::Query;
 use serde::{Deserialize, Serialize};
 
 use super::store::{self, Ending};
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, DocumentId, EvalRunId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority};
-use crate::knowledge::{self, SearchFilter};
+use crate::knowledge::{self, SearchFilter, Trace};
 
 /// Passages that a question's ranking of documents is made of.
 const PASSAGES: usize = 100;
@@ -117,8 +118,9 @@ async fn ask(
 ) -> Result<EvalResult> {
     let expected = &question.expected;
     let started = Instant::now();
-    let filter = SearchFilter::default();
-    let found = knowledge::search(app, reach, chatbot.id, &expected.question, PASSAGES, filter).await?;
+    let query = Query::said(&expected.question);
+    let (filter, trace) = (SearchFilter::default(), Trace::default());
+    let found = knowledge::search(app, reach, chatbot.id, &query, PASSAGES, filter, trace).await?;
     let latency = started.elapsed();
     let ranking = judging::ranking(&found.passages);
     let right = judging::right_documents(expected, &found.passages);

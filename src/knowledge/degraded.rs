@@ -82,7 +82,10 @@ mod tests {
 
     #[test]
     fn finding_nothing_says_something_only_where_nothing_was_left_out_that_finds() {
-        let order = Degradation::new("rerank_unavailable", "The passages are in the order of the search.");
+        let order = Degradation::new(
+            "rerank_unavailable",
+            "The passages are in the order of the search.",
+        );
 
         assert!(doubt(&[]).is_none());
         assert!(doubt(std::slice::from_ref(&order)).is_none());

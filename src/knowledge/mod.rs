@@ -41,7 +41,8 @@ use self::sources::exclusions;
 pub use degraded::Degradation;
 pub use ingest::HEADING_SEPARATOR;
 pub use search::{
-    EmbeddedQuestion, Passage, SearchFilter, SearchResult, embed_question, search, search_sources,
+    EmbeddedQuestion, Passage, Search, SearchFilter, SearchResult, embed_question, explain::Trace, search,
+    search_sources,
 };
 pub use upload::{NewFile, upload};
 

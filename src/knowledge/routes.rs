@@ -1,4 +1,4 @@
-//! HTTP of documents and search.
+//! HTTP of documents.
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -15,17 +15,13 @@ use utoipa_axum::routes;
 use super::chunks::routes::{CHUNK_PAGE, ChunkResponse};
 use super::files::store_error;
 use super::reading::{self, KeptAs};
-use super::{Degradation, Document, DocumentState, Labels, Passage, SearchFilter, labels, receive};
+use super::{Document, DocumentState, Labels, receive};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::access::{ChatAccess, IngestAccess, KnowledgeAccess};
-use crate::http::input::{Json, Page, PageQuery, Path, Query};
+use crate::http::access::{IngestAccess, KnowledgeAccess};
+use crate::http::input::{Page, PageQuery, Path, Query};
 use crate::http::problem::Problem;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId};
-
-/// Passages of one search.
-const MAX_SEARCH_LIMIT: i64 = 50;
-const DEFAULT_SEARCH_LIMIT: i64 = 10;
+use crate::id::{ChatbotId, DocumentId, SourceId};
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
@@ -38,7 +34,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(super::labels_routes::routes())
         .routes(routes!(get_document_file))
         .merge(super::chunks::routes::routes())
-        .routes(routes!(search))
+        .merge(super::search::routes::routes())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -383,136 +379,4 @@ fn attachment(file_name: &str) -> HeaderValue {
         "attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
     ))
     .unwrap_or(HeaderValue::from_static("attachment"))
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct SearchRequest {
-    /// What to look for. How long it may be is a setting of the installation.
-    #[schema(min_length = 1)]
-    query: String,
-    /// Passages wanted, 1 to 50; 10 unless given.
-    #[schema(minimum = 1, maximum = 50)]
-    limit: Option<i64>,
-    filter: Option<SearchFilterRequest>,
-    /// Access groups to search with, as a visitor who has them would. Without this, who may read all documents finds all of
-    /// them, and everyone else what is open to everyone. From callers with the scope `chat:groups` or `knowledge:read` only.
-    #[schema(max_items = 50)]
-    groups: Option<Vec<String>>,
-}
-
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct SearchFilterRequest {
-    /// Only passages of these documents.
-    document_ids: Option<Vec<DocumentId>>,
-    /// Only passages of documents in one of these languages, such as `de`.
-    languages: Option<Vec<String>>,
-    /// Only passages of documents with one of these tags.
-    tags: Option<Vec<String>>,
-    /// Only passages of documents published then or later; where they do not say when, that came then or later.
-    since: Option<DateTime<Utc>>,
-    /// Only passages of documents published, or else come, before then.
-    until: Option<DateTime<Utc>>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct PassageResponse {
-    chunk_id: ChunkId,
-    document_id: DocumentId,
-    title: String,
-    /// Where a reader finds the document, if it is elsewhere too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    text: String,
-    /// In (0, 1]; higher is nearer. 1: first by meaning and by words.
-    score: f32,
-    /// Cosine similarity to the query.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    similarity: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    page: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    heading: Option<String>,
-    /// Character offsets in the document's text, end exclusive.
-    start: i64,
-    end: i64,
-}
-
-impl From<Passage> for PassageResponse {
-    fn from(passage: Passage) -> Self {
-        Self {
-            chunk_id: passage.chunk_id,
-            document_id: passage.document_id,
-            title: passage.title,
-            url: passage.url,
-            text: passage.text,
-            score: passage.score,
-            similarity: passage.similarity,
-            page: passage.page,
-            heading: passage.heading,
-            start: passage.start,
-            end: passage.end,
-        }
-    }
-}
-
-#[derive(Serialize, ToSchema)]
-struct SearchResponse {
-    /// Best first.
-    items: Vec<PassageResponse>,
-    /// What the search had to do without; not there when nothing was left out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    degraded: Vec<Degradation>,
-}
-
-/// Finds passages in a chatbot's knowledge, by meaning and by words.
-#[utoipa::path(post, path = "/api/chatbots/{id}/search", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")), request_body = SearchRequest,
-    responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["chat"])))]
-async fn search(
-    access: ChatAccess,
-    State(app): State<App>,
-    Path(chatbot_id): Path<ChatbotId>,
-    Json(request): Json<SearchRequest>,
-) -> Result<axum::Json<SearchResponse>, Problem> {
-    let limit = request.limit.unwrap_or(DEFAULT_SEARCH_LIMIT);
-    if !(1..=MAX_SEARCH_LIMIT).contains(&limit) {
-        return Err(Error::invalid(
-            "invalid_limit",
-            "limit",
-            format!("limit must be 1 to {MAX_SEARCH_LIMIT}"),
-        )
-        .into());
-    }
-    let most_chars = app.config.chat.message_limit_chars;
-    if request.query.trim().is_empty() || request.query.chars().count() > most_chars {
-        return Err(Error::invalid(
-            "invalid_query_text",
-            "query",
-            format!("query must have 1 to {most_chars} characters"),
-        )
-        .into());
-    }
-    let asked = request.filter.unwrap_or_default();
-    let filter = SearchFilter {
-        document_ids: asked.document_ids,
-        languages: asked.languages,
-        tags: asked.tags,
-        since: asked.since,
-        until: asked.until,
-        audience: labels::searcher(&access.actor, request.groups)?,
-    };
-    let found = super::search(
-        &app,
-        access.reach(),
-        chatbot_id,
-        &request.query,
-        limit as usize,
-        filter,
-    )
-    .await?;
-    Ok(axum::Json(SearchResponse {
-        items: found.passages.into_iter().map(PassageResponse::from).collect(),
-        degraded: found.degraded,
-    }))
 }

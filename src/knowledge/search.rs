@@ -1,5 +1,8 @@
 //! From a question to passages: by meaning and by words in the index, then checked against the rows.
 
+pub mod explain;
+pub(super) mod routes;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -9,7 +12,9 @@ use retrieval::confidence::{Background, Confidence};
 use retrieval::embed::EmbedError;
 use retrieval::fuse::{self, Hit};
 use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
+use retrieval::operators::{Query, Refusal};
 
+use self::explain::{Stage, StageItem, StageName, Trace};
 use super::degraded::Degradation;
 use super::labels::primary_language;
 use super::{passages, store};
@@ -21,6 +26,9 @@ use crate::usage::{self, Hold, UsageEvent};
 
 /// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
 const SPARE_CANDIDATES: usize = 8;
+
+/// Rows that are read at once behind the first ones.
+const SPARE_ROWS: usize = 64;
 
 /// Candidates at which a search gives up looking behind those that have no rows.
 const MOST_CANDIDATES: usize = 4096;
@@ -82,6 +90,21 @@ pub struct SearchResult {
     pub passages: Vec<Passage>,
     /// What the search had to do without.
     pub degraded: Vec<Degradation>,
+    /// How they were found; none unless it was asked for.
+    pub stages: Option<Vec<Stage>>,
+}
+
+/// What to look for.
+pub struct Search<'a> {
+    pub chatbot_id: ChatbotId,
+    /// They narrow what the index is asked for; what may be told is decided by the rows.
+    pub sources: Vec<SourceId>,
+    pub query: &'a Query,
+    /// The query's text; its vector is taken.
+    pub embedded: &'a mut EmbeddedQuestion,
+    /// Passages, at most.
+    pub limit: usize,
+    pub filter: SearchFilter,
 }
 
 /// A question as the embedding model sees it, and what that took.
@@ -158,65 +181,81 @@ pub async fn embed_question(app: &App, question: &str, is_needed: bool) -> Embed
     embedded
 }
 
-/// The passages of `sources` that are nearest to `question` by its words and by its vector, which is taken, best first, at
-/// most `limit`. The sources narrow what the index is asked for; what may be told is decided by the rows.
+/// The passages that are nearest to the query by its words and its vector, best first.
 pub async fn search_sources(
     app: &App,
     reach: Reach,
-    chatbot_id: ChatbotId,
-    sources: Vec<SourceId>,
-    (question, embedded): (&str, &mut EmbeddedQuestion),
-    limit: usize,
-    filter: SearchFilter,
+    search: Search<'_>,
+    mut trace: Trace,
 ) -> Result<SearchResult> {
-    reach.check_chatbot(chatbot_id)?;
+    reach.check_chatbot(search.chatbot_id)?;
     let mut degraded = Vec::new();
-    if sources.is_empty() {
-        let passages = Vec::new();
-        return Ok(SearchResult { passages, degraded });
+    let text = search.query.text.as_str();
+    if search.sources.is_empty() || text.is_empty() {
+        return Ok(SearchResult {
+            passages: Vec::new(),
+            degraded,
+            stages: trace.into_stages(),
+        });
     }
-    if embedded.is_missing {
+    if search.embedded.is_missing {
         Degradation::WORDS_ALONE.note(&mut degraded);
     }
-    let language = analysis::detect(question);
+    let language = analysis::detect(text);
     let read = app.embedder.as_ref().and_then(|embedder| embedder.languages());
-    let meaning_weight = fuse::meaning_weight(question, language, read);
-    let filter = index_filter(&sources, filter);
+    let meaning_weight = fuse::meaning_weight(text, language, read);
+    let rows = Rows {
+        app,
+        reach,
+        chatbot_id: search.chatbot_id,
+        query: search.query,
+        audience: search.filter.audience.clone(),
+        limit: search.limit,
+    };
     let mut query = SearchQuery {
-        text: question.to_owned(),
-        vector: embedded.vector.take(),
-        filter,
-        limit: (limit + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
+        text: text.to_owned(),
+        vector: search.embedded.vector.take(),
+        filter: index_filter(&search.sources, search.filter),
+        limit: (search.limit + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
         language: language.map(|language| language.subtag().to_owned()),
     };
     loop {
+        let started = Instant::now();
         let candidates = app
             .index
             .search(retrieval::TenantId(reach.tenant_id.0), query.clone())
             .await
             .map_err(index_error)?;
+        trace.add(StageName::Index, started, Vec::new);
+        let started = Instant::now();
         let were_all = candidates.hits.len() < query.limit;
         let background = Background::of(&candidates, meaning_weight);
-        let found = (fuse::fuse(&candidates, meaning_weight), background);
-        let audience = &query.filter.audience;
-        let passages = attach_rows(app, reach, chatbot_id, audience, found, limit).await?;
-        if passages.len() >= limit || were_all || query.limit >= MOST_CANDIDATES {
-            return Ok(SearchResult { passages, degraded });
+        let hits = fuse::fuse(&candidates, meaning_weight);
+        trace.add(StageName::Fuse, started, Vec::new);
+        let passages = rows.attach(&hits, background, &mut trace).await?;
+        if passages.len() >= search.limit || were_all || query.limit >= MOST_CANDIDATES {
+            return Ok(SearchResult {
+                passages,
+                degraded,
+                stages: trace.into_stages(),
+            });
         }
         // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
         query.limit *= 4;
+        trace.begin_again();
     }
 }
 
-/// The passages of a chatbot's knowledge that are nearest to `question`, best first, at most `limit`. What embedding the
+/// The passages of a chatbot's knowledge that are nearest to `query`, best first, at most `limit`. What embedding the
 /// question took goes to the ledger.
 pub async fn search(
     app: &App,
     reach: Reach,
     chatbot_id: ChatbotId,
-    question: &str,
+    query: &Query,
     limit: usize,
     filter: SearchFilter,
+    mut trace: Trace,
 ) -> Result<SearchResult> {
     let mut conn = app.db.read(reach.tenant_id).await?;
     reach.check_chatbot(chatbot_id)?;
@@ -229,12 +268,21 @@ pub async fn search(
     let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
     drop(conn);
     let holders = (reach.tenant_id, chatbot_id);
-    let mut hold = usage::hold_for_embedding(app, &limits, holders, SEARCH_CHANNEL, question).await?;
-    let mut embedded = embed_question(app, question, !sources.is_empty()).await;
+    let mut hold = usage::hold_for_embedding(app, &limits, holders, SEARCH_CHANNEL, &query.text).await?;
+    let started = Instant::now();
+    let mut embedded = embed_question(app, &query.text, !sources.is_empty()).await;
+    trace.add(StageName::Embed, started, Vec::new);
     // It is paid for, whatever comes of the search.
     embedded.book(app, holders, SEARCH_CHANNEL, &mut hold).await?;
-    let asked = (question, &mut embedded);
-    search_sources(app, reach, chatbot_id, sources, asked, limit, filter).await
+    let search = Search {
+        chatbot_id,
+        sources,
+        query,
+        embedded: &mut embedded,
+        limit,
+        filter,
+    };
+    search_sources(app, reach, search, trace).await
 }
 
 /// What the index is asked for.
@@ -253,36 +301,100 @@ fn index_filter(sources: &[SourceId], filter: SearchFilter) -> Filter {
     }
 }
 
-async fn attach_rows(
-    app: &App,
+/// What turns hits into passages.
+struct Rows<'a> {
+    app: &'a App,
     reach: Reach,
     chatbot_id: ChatbotId,
-    audience: &Audience,
-    (hits, background): (Vec<Hit>, Background),
+    query: &'a Query,
+    audience: Audience,
+    /// Passages wanted.
     limit: usize,
-) -> Result<Vec<Passage>> {
-    let mut passages = Vec::with_capacity(limit);
-    // Nearly every hit has its row, so the first ones are mostly all that it takes.
-    let (first, spare) = hits.split_at(hits.len().min(limit));
-    for hits in [first, spare] {
-        if hits.is_empty() || passages.len() >= limit {
-            break;
+}
+
+impl Rows<'_> {
+    /// The passages behind `hits` that may be told and are what was asked for, in the order of the hits.
+    async fn attach(&self, hits: &[Hit], background: Background, trace: &mut Trace) -> Result<Vec<Passage>> {
+        let mut passages = Vec::with_capacity(self.limit);
+        // Nearly every hit has its row, so the first ones are mostly all that it takes.
+        let (first, spare) = hits.split_at(hits.len().min(self.limit));
+        for hits in std::iter::once(first).chain(spare.chunks(SPARE_ROWS)) {
+            if hits.is_empty() || passages.len() >= self.limit {
+                break;
+            }
+            let started = Instant::now();
+            let open = self.read(hits, background).await?;
+            trace.add(StageName::Rows, started, || {
+                open.iter().map(by_confidence).collect()
+            });
+            trace.add(StageName::Index, Instant::now(), || {
+                open.iter().map(by_side).collect()
+            });
+            trace.add(StageName::Fuse, Instant::now(), || {
+                open.iter().map(by_score).collect()
+            });
+            let started = Instant::now();
+            let mut refused = Vec::new();
+            for passage in open {
+                match refusal(self.query, &passage) {
+                    Some(refusal) => refused.push(StageItem::left_out(passage.chunk_id, reason(refusal))),
+                    None if passages.len() < self.limit => passages.push(passage),
+                    None => {}
+                }
+            }
+            trace.add(StageName::Operators, started, || refused);
         }
+        trace.add(StageName::Operators, Instant::now(), || {
+            passages.iter().map(by_score).collect()
+        });
+        Ok(passages)
+    }
+
+    /// The passages of those hits that have a row which the asker may read.
+    async fn read(&self, hits: &[Hit], background: Background) -> Result<Vec<Passage>> {
         let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
-        let mut conn = app.db.read(reach.tenant_id).await?;
-        let rows = passages::find_passages(&mut conn, reach.tenant_id, chatbot_id, &ids).await?;
+        let mut conn = self.app.db.read(self.reach.tenant_id).await?;
+        let rows = passages::find_passages(&mut conn, self.reach.tenant_id, self.chatbot_id, &ids).await?;
         drop(conn);
         let mut row_of: HashMap<ChunkId, passages::PassageRow> =
             rows.into_iter().map(|row| (row.id, row)).collect();
-        let found = hits.iter().filter_map(|hit| {
+        let open = hits.iter().filter_map(|hit| {
             let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
             // The index was asked for the same. It may not know yet what changed a moment ago.
-            row.is_open_to(audience)
+            row.is_open_to(&self.audience)
                 .then(|| passage(hit, background.confidence(hit), row))
         });
-        passages.extend(found.take(limit - passages.len()));
+        Ok(open.collect())
     }
-    Ok(passages)
+}
+
+fn by_side(passage: &Passage) -> StageItem {
+    let scores = [
+        ("similarity", passage.similarity),
+        ("keyword_score", passage.keyword_score),
+    ];
+    StageItem::new(passage.chunk_id, scores)
+}
+
+fn by_score(passage: &Passage) -> StageItem {
+    StageItem::new(passage.chunk_id, [("score", Some(passage.score))])
+}
+
+fn by_confidence(passage: &Passage) -> StageItem {
+    let confidence = passage.confidence.map(|confidence| confidence.value);
+    StageItem::new(passage.chunk_id, [("confidence", confidence)])
+}
+
+fn refusal(query: &Query, passage: &Passage) -> Option<Refusal> {
+    let heading = passage.heading.as_deref().unwrap_or_default();
+    query.refusal(&[&passage.text, heading, &passage.title])
+}
+
+const fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::PhraseMissing => "phrase_missing",
+        Refusal::Excluded => "excluded",
+    }
 }
 
 fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow) -> Passage {

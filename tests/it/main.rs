@@ -65,6 +65,7 @@ mod row_security;
 mod schedules;
 mod schema;
 mod search;
+mod search_stages;
 mod source_events;
 mod source_push;
 mod source_schedules;

@@ -12,6 +12,7 @@ mod language;
 mod script;
 mod stem;
 mod stop_words;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
 pub use self::language::{Language, detect};
+pub use self::words::Words;
 
 use self::fold::fold;
 pub(crate) use self::script::Script;
