@@ -39,7 +39,7 @@ use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
 use crate::usage::price_book::PriceBook;
-use crate::{chat, evals, jobs, knowledge, usage};
+use crate::{chat, chatbots, evals, jobs, knowledge, usage};
 
 pub use disk::{Disk, FreeBytes};
 
@@ -195,6 +195,8 @@ impl App {
                 .with::<knowledge::jobs::IndexDocuments>()
                 .with::<knowledge::chunks::CutSource>()
                 .with::<knowledge::jobs::RemoveDocuments>()
+                .with::<knowledge::deletion::DeleteSource>()
+                .with::<chatbots::deletion::DeleteChatbot>()
                 .with::<knowledge::labels::TellIndex>()
                 .with::<knowledge::sync::SyncSource>()
                 .with::<evals::RunEval>()

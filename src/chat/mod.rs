@@ -26,7 +26,7 @@ use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId};
+use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId, TenantId};
 use crate::knowledge::{Degradation, Passage};
 use crate::tenancy::audit::{self, Change, Origin};
 
@@ -36,6 +36,10 @@ pub use turn::{Opening, RunningTurn, Thread, TurnEvent, TurnRequest, check_origi
 
 /// Messages of a conversation that are looked through for answers.
 const LOOKED_THROUGH: i64 = 1_000;
+
+/// Conversations of a deleted chatbot that one transaction deletes, at most, and about how many messages with them.
+const CONVERSATIONS_AT_ONCE: i64 = 500;
+const MESSAGES_AT_ONCE: i64 = 2_000;
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -243,4 +247,21 @@ pub async fn delete(
     )
     .await?;
     write.commit().await
+}
+
+/// Deletes some conversations of a chatbot that is being deleted; false when none are left.
+pub async fn delete_some(app: &App, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<bool> {
+    let mut write = app.db.write(tenant_id).await?;
+    let found = store::list_some(&mut write, tenant_id, chatbot_id, CONVERSATIONS_AT_ONCE).await?;
+    let is_any = !found.is_empty();
+    let mut messages = 0;
+    for (id, count) in found {
+        store::delete(&mut write, tenant_id, id).await?;
+        messages += count;
+        if messages >= MESSAGES_AT_ONCE {
+            break;
+        }
+    }
+    write.commit().await?;
+    Ok(is_any)
 }

@@ -259,7 +259,8 @@ macro_rules! asked {
                from chatbot b
                join tenant t on t.id = b.tenant_id
               where b.tenant_id = $1
-                and b.id = $2"
+                and b.id = $2
+                and b.deleted_at is null"
         )
     };
 }
@@ -303,7 +304,8 @@ pub(super) async fn find(conn: &mut Conn, reach: Reach, id: ConversationId) -> R
            from conversation
           where tenant_id = $1
             and id = $2
-            and ($3 is null or chatbot_id = $3)",
+            and ($3 is null or chatbot_id = $3)
+            and exists (select 1 from chatbot b where b.id = conversation.chatbot_id and b.deleted_at is null)",
     ).bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?)
 }
 
@@ -319,6 +321,7 @@ pub(super) async fn list(
           where tenant_id = $1
             and id < $2
             and ($3 is null or chatbot_id = $3)
+            and exists (select 1 from chatbot b where b.id = conversation.chatbot_id and b.deleted_at is null)
           order by id desc
           limit $4",
     ).bind(tenant_id).bind(page.before).bind(chatbot_id).bind(page.limit + 1).fetch_all(c).await)?)
@@ -375,4 +378,17 @@ pub(super) async fn list_history(
 pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: ConversationId) -> Result<()> {
     on!(write, c => sqlx::query("delete from conversation where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())
+}
+
+/// Some of a chatbot's conversations, in no order, each with the number of its messages.
+pub(super) async fn list_some(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    limit: i64,
+) -> Result<Vec<(ConversationId, i64)>> {
+    Ok(
+        on!(conn, c => sqlx::query_as("select id, message_count from conversation where tenant_id = $1 and chatbot_id = $2 limit $3")
+        .bind(tenant_id).bind(chatbot_id).bind(limit).fetch_all(c).await)?,
+    )
 }

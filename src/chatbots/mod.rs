@@ -1,5 +1,6 @@
 //! Chatbots: a tenant's configured assistants, each with its own prompt, model, knowledge and limits.
 
+pub mod deletion;
 pub mod operator;
 pub mod routes;
 mod store;
@@ -15,7 +16,7 @@ use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, SourceId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
-use crate::{knowledge, tenancy};
+use crate::{jobs, knowledge, tenancy};
 
 pub(crate) use store::ChatbotRow;
 
@@ -276,7 +277,8 @@ pub async fn update(
     Ok(chatbot)
 }
 
-/// Deletes a chatbot with its knowledge and conversations: out of answers at once, out of index and files soon after.
+/// Deletes a chatbot with its knowledge and conversations: gone for everybody at once, out of rows, index and files soon
+/// after.
 pub async fn delete(app: &App, reach: Reach, id: ChatbotId, actor: &Actor, origin: &Origin) -> Result<()> {
     for _ in 1..DELETE_TRIES {
         match try_delete(app, reach, id, actor, origin).await {
@@ -294,8 +296,11 @@ async fn try_delete(app: &App, reach: Reach, id: ChatbotId, actor: &Actor, origi
     // First, as all do who write below a source: whoever holds one needs the chatbot next.
     knowledge::hold_sources(&mut write, reach.tenant_id, id).await?;
     let chatbot = find_for_update(&mut write, reach, id).await?;
-    knowledge::remove_all_of_chatbot(app, &mut write, reach.tenant_id, id).await?;
-    store::delete(&mut write, reach.tenant_id, id).await?;
+    knowledge::deletion::hide_all_of_chatbot(app, &mut write, reach.tenant_id, id).await?;
+    tenancy::keys::delete_of_chatbot(&mut write, reach.tenant_id, id).await?;
+    store::hide(&mut write, reach.tenant_id, id, now).await?;
+    let rest = deletion::DeleteChatbot { chatbot_id: id };
+    jobs::enqueue(app, &mut write, reach.tenant_id, &rest).await?;
     let change = Change {
         action: "chatbot.delete",
         object_kind: "chatbot",

@@ -20,6 +20,6 @@ pub async fn any_allows_origin(app: &App, origin: &str) -> Result<bool> {
 pub async fn find_tenant(db: &Db, id: ChatbotId) -> Result<Option<TenantId>> {
     let mut conn = db.read(Scope::Operator).await?;
     Ok(
-        on!(conn, c => sqlx::query_scalar("select tenant_id from chatbot where id = $1").bind(id).fetch_optional(c).await)?,
+        on!(conn, c => sqlx::query_scalar("select tenant_id from chatbot where id = $1 and deleted_at is null").bind(id).fetch_optional(c).await)?,
     )
 }

@@ -100,7 +100,8 @@ pub(super) async fn find(conn: &mut Conn, tenant_id: TenantId, id: ChatbotId) ->
                 monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at
            from chatbot
           where tenant_id = $1
-            and id = $2",
+            and id = $2
+            and deleted_at is null",
     ).bind(tenant_id).bind(id).fetch_optional(c).await)?;
     Ok(row.map(Chatbot::from))
 }
@@ -112,6 +113,7 @@ pub(super) async fn list(conn: &mut Conn, reach: Reach, page: PageRequest) -> Re
            from chatbot
           where tenant_id = $1
             and id < $2
+            and deleted_at is null
             and ($3 is null or id = $3)
           order by id desc
           limit $4",
@@ -121,7 +123,7 @@ pub(super) async fn list(conn: &mut Conn, reach: Reach, page: PageRequest) -> Re
 
 pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId) -> Result<i64> {
     Ok(
-        on!(conn, c => sqlx::query_scalar("select count(*) from chatbot where tenant_id = $1").bind(tenant_id).fetch_one(c).await)?,
+        on!(conn, c => sqlx::query_scalar("select count(*) from chatbot where tenant_id = $1 and deleted_at is null").bind(tenant_id).fetch_one(c).await)?,
     )
 }
 
@@ -136,16 +138,30 @@ pub(super) async fn lock(write: &mut Write, tenant_id: TenantId, id: ChatbotId) 
 /// Keeps the row from being deleted until the transaction ends; false when there is none. SQLite has one writer anyway.
 pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: ChatbotId) -> Result<bool> {
     let statement = if write.is_postgres() {
-        "select id from chatbot where tenant_id = $1 and id = $2 for key share"
+        "select id from chatbot where tenant_id = $1 and id = $2 and deleted_at is null for key share"
     } else {
-        "select id from chatbot where tenant_id = $1 and id = $2"
+        "select id from chatbot where tenant_id = $1 and id = $2 and deleted_at is null"
     };
     let row: Option<ChatbotId> =
         on!(write, c => sqlx::query_scalar(statement).bind(tenant_id).bind(id).fetch_optional(c).await)?;
     Ok(row.is_some())
 }
 
-pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: ChatbotId) -> Result<()> {
-    on!(write, c => sqlx::query("delete from chatbot where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+/// Nobody finds the chatbot any more.
+pub(super) async fn hide(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: ChatbotId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("delete from chatbot_origin where tenant_id = $1 and chatbot_id = $2")
+        .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    on!(write, c => sqlx::query("update chatbot set deleted_at = $3 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn delete_hidden(write: &mut Write, tenant_id: TenantId, id: ChatbotId) -> Result<()> {
+    on!(write, c => sqlx::query("delete from chatbot where tenant_id = $1 and id = $2 and deleted_at is not null").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())
 }

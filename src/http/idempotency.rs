@@ -202,7 +202,9 @@ async fn claim(app: &App, slot: &Slot, request_hash: &str) -> Result<Option<Note
     Ok(on!(write, c => sqlx::query_as(
         "select n.request_hash, n.state, n.status, n.content_type, n.created_at, a.conversation_id, a.body
            from idempotency n
-           left join idempotency_answer a on a.tenant_id = n.tenant_id and a.actor = n.actor and a.key = n.key
+           left join idempotency_answer a
+             on a.tenant_id = n.tenant_id and a.actor = n.actor and a.key = n.key
+            and not exists (select 1 from chatbot b where b.id = a.chatbot_id and b.deleted_at is not null)
           where n.tenant_id = $1 and n.actor = $2 and n.key = $3",
     ).bind(slot.tenant_id).bind(&slot.actor).bind(&slot.key).fetch_optional(c).await)?)
 }

@@ -90,6 +90,9 @@ impl JobContext {
     }
 }
 
+/// Slices of a long deletion that a job does before others have its place.
+pub const SLICES_AT_ONCE: usize = 20;
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -101,6 +104,24 @@ pub enum Outcome {
     Outage { reason: String, delay: Duration },
     /// It can never work.
     Fail { reason: String },
+}
+
+impl Outcome {
+    /// It had its turn and goes on after others.
+    pub fn unfinished() -> Self {
+        Self::Outage {
+            reason: "it had its turn and goes on after others".to_owned(),
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// Like any other, but that two who were in each other's way try again as often as it takes.
+    pub fn of_slice(result: Result<()>) -> Self {
+        match result {
+            Err(error) if error.is_deadlock() => Self::unfinished(),
+            result => result.into(),
+        }
+    }
 }
 
 impl From<Result<()>> for Outcome {

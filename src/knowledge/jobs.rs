@@ -32,10 +32,7 @@ impl Job for IndexDocuments {
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
         match indexing::run(&app, &context, &self.documents).await {
-            Ok(Progress::Unfinished) => Outcome::Outage {
-                reason: "it had its turn and goes on after others".to_owned(),
-                delay: Duration::ZERO,
-            },
+            Ok(Progress::Unfinished) => Outcome::unfinished(),
             ended => ended.map(drop).into(),
         }
     }

@@ -6,6 +6,7 @@
 pub mod chunks;
 mod cut;
 pub mod degraded;
+pub mod deletion;
 mod facts;
 pub mod files;
 pub mod indexing;
@@ -259,45 +260,4 @@ pub async fn delete_document(
 /// Holds all sources of a chatbot until the transaction ends, so that nothing is written below them.
 pub async fn hold_sources(write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<()> {
     sources::store::hold_all(write, tenant_id, chatbot_id).await
-}
-
-/// Queues the removal of all that a chatbot knows from index and files, in the transaction that deletes its rows.
-pub async fn remove_all_of_chatbot(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
-) -> Result<()> {
-    let documents = store::list_files_of_chatbot(write, tenant_id, chatbot_id).await?;
-    remove_later(app, write, tenant_id, &documents).await
-}
-
-/// Like [`remove_all_of_chatbot`], for one source of it.
-async fn remove_all_of_source(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    source_id: SourceId,
-) -> Result<()> {
-    let documents = store::list_files_of_source(write, tenant_id, source_id).await?;
-    remove_later(app, write, tenant_id, &documents).await
-}
-
-/// Queues the removal of these documents, each with its file, from index and files.
-async fn remove_later(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    documents: &[(DocumentId, String)],
-) -> Result<()> {
-    for group in documents.chunks(jobs::REMOVED_AT_ONCE) {
-        let (document_ids, file_keys) = group.iter().cloned().unzip();
-        let cleaning = jobs::RemoveDocuments {
-            document_ids,
-            chunk_ids: Vec::new(),
-            file_keys,
-        };
-        crate::jobs::enqueue(app, write, tenant_id, &cleaning).await?;
-    }
-    Ok(())
 }

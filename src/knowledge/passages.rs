@@ -39,6 +39,7 @@ const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c
                         join document d on d.id = c.document_id
                         join source s on s.id = d.source_id
                        where c.is_enabled
+                             and s.deleted_at is null
                          and coalesce(c.tenant_id, c.tenant_id) = ";
 
 /// The chunks of these ids that this chatbot knows now and may use. Others are left out, whatever the index said.
@@ -60,6 +61,7 @@ pub(super) async fn find_passages(
                          where c.tenant_id = $1
                            and s.tenant_id = $1
                            and c.is_enabled
+                           and s.deleted_at is null
                            and d.tenant_id = $1
                            and d.chatbot_id = $2
                            and c.id = any($3)";

@@ -116,7 +116,7 @@ macro_rules! select_document {
 }
 
 pub(super) async fn find(conn: &mut Conn, reach: Reach, id: DocumentId) -> Result<Option<Document>> {
-    let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3)"))
+    let row: Option<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3) and exists (select 1 from source s where s.id = document.source_id and s.deleted_at is null)"))
         .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?;
     Ok(row.map(Document::from))
 }
@@ -149,7 +149,7 @@ pub(super) async fn list(
     chatbot_id: ChatbotId,
     page: PageRequest,
 ) -> Result<Vec<Document>> {
-    let rows: Vec<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
+    let rows: Vec<DocumentRow> = on!(conn, c => sqlx::query_as(select_document!("where tenant_id = $1 and chatbot_id = $2 and id < $3 and exists (select 1 from source s where s.id = document.source_id and s.deleted_at is null) order by id desc limit $4"))
         .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Document::from).collect())
 }
@@ -187,7 +187,7 @@ pub(super) async fn hold_upload_source(
     // On PostgreSQL the row is held: two uploads of one new file name at once must not both think it is new.
     let lock = write.row_lock();
     let statement = format!(
-        "select id from source where tenant_id = $1 and chatbot_id = $2 and kind = 'upload' order by id limit 1 {lock}"
+        "select id from source where tenant_id = $1 and chatbot_id = $2 and kind = 'upload' and deleted_at is null order by id limit 1 {lock}"
     );
     Ok(
         on!(write, c => sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?,
@@ -200,7 +200,7 @@ pub(super) async fn list_sources(
     chatbot_id: ChatbotId,
 ) -> Result<Vec<SourceId>> {
     Ok(
-        on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 order by id").bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?,
+        on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 and deleted_at is null order by id").bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?,
     )
 }
 
@@ -273,28 +273,6 @@ pub(super) async fn find_kept_as(conn: &mut Conn, tenant_id: TenantId, id: Docum
 pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
     on!(write, c => sqlx::query("delete from document where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())
-}
-
-pub(super) async fn list_files_of_chatbot(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    chatbot_id: ChatbotId,
-) -> Result<Vec<(DocumentId, String)>> {
-    Ok(
-        on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and chatbot_id = $2 order by id")
-        .bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?,
-    )
-}
-
-pub(super) async fn list_files_of_source(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    source_id: SourceId,
-) -> Result<Vec<(DocumentId, String)>> {
-    Ok(
-        on!(conn, c => sqlx::query_as("select id, file_key from document where tenant_id = $1 and source_id = $2 order by id")
-        .bind(tenant_id).bind(source_id).fetch_all(c).await)?,
-    )
 }
 
 /// One part of a document's text.

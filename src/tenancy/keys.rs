@@ -261,6 +261,13 @@ pub async fn authenticate(app: &App, secret: &str) -> Result<Option<Caller>> {
     }))
 }
 
+/// Deletes the keys that open one chatbot only, with the chatbot.
+pub async fn delete_of_chatbot(write: &mut Write, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<()> {
+    on!(write, c => sqlx::query("delete from api_key where tenant_id = $1 and chatbot_id = $2")
+        .bind(tenant_id).bind(chatbot_id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
 /// Whether the key opens something now.
 pub async fn stands(app: &App, tenant_id: TenantId, id: ApiKeyId) -> Result<bool> {
     let mut conn = app.db.read(tenant_id).await?;

@@ -57,7 +57,8 @@ pub(super) async fn find_limits(
            from chatbot b
            join tenant t on t.id = b.tenant_id
           where b.tenant_id = $1
-            and b.id = $2",
+            and b.id = $2
+            and b.deleted_at is null",
     ).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?;
     Ok(row.map(|row| Limits {
         tenant: Limit {

@@ -1,6 +1,12 @@
 //! Deleted is deleted: out of answers at once, and out of rows, index and files soon after, whatever dies meanwhile.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
+use frontdesk::chatbots::deletion;
+use frontdesk::db::{Scope, Write};
+use frontdesk::id::{ChatbotId, ChunkId, DocumentId};
+use frontdesk::on;
 use serde_json::json;
 
 use crate::harness::app::{TestApp, TestOptions};
@@ -203,4 +209,152 @@ async fn a_cleaning_that_was_interrupted_is_finished_later() {
     )
     .await
     .expect(200);
+}
+
+/// Documents that are deleted in several transactions, and the chunks of each.
+const MANY: usize = 1_200;
+const CHUNKS_EACH: i64 = 3;
+
+/// One more document than fits into a transaction with its chunks.
+const CHUNKS_OF_LARGE: i64 = 4_500;
+
+/// Copies the one document of a chatbot `MANY` times, and gives the first one more chunks than a transaction deletes.
+async fn multiply_document(service: &TestApp, desk: &str) {
+    let mut write = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    let desk: ChatbotId = desk.parse().expect("an id");
+    let original: (DocumentId, String) =
+        on!(write, c => sqlx::query_as("select id, content_hash from document where chatbot_id = $1").bind(desk).fetch_one(c).await)
+            .expect("a document");
+    for number in 0..MANY {
+        let id = DocumentId::new();
+        on!(write, c => sqlx::query(
+            "insert into document (id, tenant_id, chatbot_id, source_id, external_id, title, file_name, format, size_bytes, content_hash,
+                                   file_key, state, chunk_count, token_count, created_at, updated_at)
+             select $1, tenant_id, chatbot_id, source_id, $2, title, file_name, format, size_bytes, content_hash, $2, state, $3, token_count,
+                    created_at, updated_at
+               from document
+              where id = $4",
+        ).bind(id).bind(format!("copy {number}")).bind(CHUNKS_EACH).bind(original.0).execute(c).await.map(drop))
+        .expect("a copy");
+        copy_chunk(&mut write, original.0, id, CHUNKS_EACH).await;
+    }
+    copy_chunk(&mut write, original.0, original.0, CHUNKS_OF_LARGE).await;
+    on!(write, c => sqlx::query("update document set chunk_count = $2 where id = $1").bind(original.0).bind(1 + CHUNKS_OF_LARGE).execute(c).await.map(drop))
+        .expect("a count");
+    write.commit().await.expect("a commit");
+}
+
+async fn copy_chunk(write: &mut Write, from: DocumentId, to: DocumentId, copies: i64) {
+    for position in 1..=copies {
+        on!(write, c => sqlx::query(
+            "insert into chunk (id, tenant_id, document_id, source_id, position, text, start_char, end_char, token_count, prompt_token_count, content_hash)
+             select $1, tenant_id, $2, source_id, $3, text, start_char, end_char, token_count, prompt_token_count, content_hash
+               from chunk
+              where document_id = $4
+                and position = 0",
+        ).bind(ChunkId::new()).bind(to).bind(position).bind(from).execute(c).await.map(drop))
+        .expect("a chunk");
+    }
+}
+
+#[tokio::test]
+async fn a_large_chatbot_is_gone_at_once_for_everybody_while_its_rows_go_in_slices() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let answer = desk.ask(QUESTION).await.expect(200).json();
+    let conversation = answer["conversation_id"].as_str().expect("an id");
+    multiply_document(&service, &desk.id).await;
+    let sources = format!("/api/chatbots/{}/sources", desk.id);
+    let source = acme.get(&sources).await.expect(200).json()["items"][0]["id"].clone();
+    let source = source.as_str().expect("an id");
+
+    acme.delete(&format!("/api/chatbots/{}", desk.id))
+        .await
+        .expect(204);
+
+    // No worker has run since: all rows are there.
+    assert_eq!(count_rows(&service, "document").await, 1 + MANY as i64);
+    for path in [
+        format!("/api/chatbots/{}", desk.id),
+        format!("/api/chatbots/{}/documents", desk.id),
+        sources,
+        format!("/api/sources/{source}"),
+        format!("/api/documents/{oak}"),
+        format!("/api/conversations/{conversation}"),
+    ] {
+        acme.get(&path).await.expect(404);
+    }
+    for path in ["/api/chatbots", "/api/conversations"] {
+        let page = acme.get(path).await.expect(200).json();
+        assert_eq!(page["items"], json!([]), "{path}");
+    }
+    desk.ask(QUESTION).await.expect(404);
+    desk.upload(&[("new.md", b"Something new.")]).await.expect(404);
+    acme.delete(&format!("/api/chatbots/{}", desk.id))
+        .await
+        .expect(404);
+
+    let id: ChatbotId = desk.id.parse().expect("an id");
+    let (mut documents, mut chunks) = (1 + MANY as i64, count_rows(&service, "chunk").await);
+    while deletion::delete_some(&service.app, acme.id, id)
+        .await
+        .expect("a slice")
+    {
+        let left = (
+            count_rows(&service, "document").await,
+            count_rows(&service, "chunk").await,
+        );
+        assert!(
+            documents - left.0 <= 500 && chunks - left.1 <= 2_000,
+            "{left:?} of {documents} and {chunks}"
+        );
+        (documents, chunks) = left;
+    }
+    service.drain_jobs().await;
+    for table in [
+        "chatbot",
+        "source",
+        "document",
+        "document_text",
+        "chunk",
+        "conversation",
+        "message",
+    ] {
+        assert_eq!(count_rows(&service, table).await, 0, "{table}");
+    }
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn nobody_is_refused_while_a_large_chatbot_is_deleted() {
+    let service = TestApp::start().await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    multiply_document(&service, &desk.id).await;
+    acme.delete(&format!("/api/chatbots/{}", desk.id))
+        .await
+        .expect(204);
+
+    let worker = spawn_worker(&service.app);
+    let mut made = 0;
+    while !worker.is_finished() || made < 5 {
+        globex
+            .post("/api/chatbots", json!({ "name": format!("Desk {made}") }))
+            .await
+            .expect(201);
+        made += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    worker.await.expect("the worker lives");
+    assert_eq!(count_rows(&service, "document").await, 0);
+    assert_eq!(count_rows(&service, "chatbot").await, made);
 }

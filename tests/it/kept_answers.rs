@@ -92,6 +92,7 @@ async fn with_a_chatbot_goes_what_was_kept_of_answers_about_it() {
     acme.delete(&format!("/api/chatbots/{}", desk.id))
         .await
         .expect(204);
+    service.drain_jobs().await;
 
     assert_eq!(kept_bytes(&service).await, 0);
 }

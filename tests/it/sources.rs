@@ -362,6 +362,7 @@ async fn a_deleted_source_takes_its_runs_with_it_and_the_uploads_stay() {
     acme.delete(&format!("/api/sources/{source}")).await.expect(204);
 
     acme.get(&format!("/api/sources/{source}")).await.expect(404);
+    service.drain_jobs().await;
     assert_eq!(count_rows(&service, "sync_run").await, 0);
     let left = acme
         .get(&format!("/api/chatbots/{}/sources", desk.id))

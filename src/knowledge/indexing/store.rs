@@ -63,7 +63,7 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
                               and e.source_id = d.source_id
                               and e.external_id = d.external_id) as has_edits
                from document d
-               join source s on s.id = d.source_id
+               join source s on s.id = d.source_id and s.deleted_at is null
               where coalesce(d.tenant_id, d.tenant_id) = ",
         ));
         query.push_bind(tenant_id).push(" and d.id in (");

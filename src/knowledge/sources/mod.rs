@@ -27,6 +27,7 @@ use self::fields::WebsiteInput;
 use self::input::SettingsInput;
 use self::orders::begin_run;
 use super::chunks::{self, Chunking};
+use super::deletion;
 use super::labels::{self, LabelsChange};
 use super::sync::{self, Cause, SyncRun};
 use super::{Document, Labels};
@@ -327,7 +328,7 @@ async fn change_in(
     Ok(source)
 }
 
-/// Deletes a source with its documents: out of answers at once, out of index and files soon after.
+/// Deletes a source with its documents: gone for everybody at once, out of rows, index and files soon after.
 async fn delete(app: &App, reach: Reach, id: SourceId, actor: &Actor, origin: &Origin) -> Result<()> {
     let mut write = app.db.write(reach.tenant_id).await?;
     let source = hold(&mut write, reach, id).await?;
@@ -337,9 +338,9 @@ async fn delete(app: &App, reach: Reach, id: SourceId, actor: &Actor, origin: &O
             "every chatbot has one source for uploaded files: delete its documents instead",
         ));
     }
-    super::sync::cancel(app, &mut write, reach.tenant_id, id).await?;
-    super::remove_all_of_source(app, &mut write, reach.tenant_id, id).await?;
-    store::delete(&mut write, reach.tenant_id, id).await?;
+    deletion::hide(app, &mut write, reach.tenant_id, id).await?;
+    let rest = deletion::DeleteSource { source_id: id };
+    crate::jobs::enqueue(app, &mut write, reach.tenant_id, &rest).await?;
     let before = source.describe()?;
     record(
         app,

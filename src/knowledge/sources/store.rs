@@ -79,7 +79,7 @@ macro_rules! select_source {
 
 /// The source with this id, if it is within reach.
 pub async fn find(conn: &mut Conn, reach: Reach, id: SourceId) -> Result<Option<Source>> {
-    let row: Option<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3)"))
+    let row: Option<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3) and deleted_at is null"))
         .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?;
     row.map(Source::try_from).transpose()
 }
@@ -87,7 +87,7 @@ pub async fn find(conn: &mut Conn, reach: Reach, id: SourceId) -> Result<Option<
 /// Like [`find`]; until the transaction ends, nobody else changes the source.
 pub async fn hold(write: &mut Write, reach: Reach, id: SourceId) -> Result<Option<Source>> {
     let row: Option<SourceRow> = if write.is_postgres() {
-        on!(write, c => sqlx::query_as(select_source!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3) for no key update"))
+        on!(write, c => sqlx::query_as(select_source!("where tenant_id = $1 and id = $2 and ($3 is null or chatbot_id = $3) and deleted_at is null for no key update"))
             .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?
     } else {
         return find(write, reach, id).await;
@@ -111,14 +111,14 @@ pub async fn list(
     chatbot_id: ChatbotId,
     page: PageRequest,
 ) -> Result<Vec<Source>> {
-    let rows: Vec<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and chatbot_id = $2 and id < $3 order by id desc limit $4"))
+    let rows: Vec<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and chatbot_id = $2 and id < $3 and deleted_at is null order by id desc limit $4"))
         .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
     rows.into_iter().map(Source::try_from).collect()
 }
 
 pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
     Ok(
-        on!(conn, c => sqlx::query_scalar("select count(*) from source where tenant_id = $1 and chatbot_id = $2").bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?,
+        on!(conn, c => sqlx::query_scalar("select count(*) from source where tenant_id = $1 and chatbot_id = $2 and deleted_at is null").bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?,
     )
 }
 
@@ -132,7 +132,9 @@ pub(super) async fn find_website(
     let lock = write.row_lock();
     let statement = format!(
         concat!(
-            select_source!("where tenant_id = $1 and chatbot_id = $2 and kind = 'website' order by id "),
+            select_source!(
+                "where tenant_id = $1 and chatbot_id = $2 and kind = 'website' and deleted_at is null order by id "
+            ),
             "{}"
         ),
         lock
@@ -173,8 +175,33 @@ pub(super) async fn update(write: &mut Write, source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the row, and with it documents, chunks and runs.
-pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<()> {
+/// Nobody finds the source any more, and no schedule fires.
+pub(in crate::knowledge) async fn hide(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: SourceId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update source set deleted_at = $3, next_run_at = null where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Holds a source that was hidden until the transaction ends; false when there is none.
+pub(in crate::knowledge) async fn hold_hidden(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: SourceId,
+) -> Result<bool> {
+    let lock = write.row_lock();
+    let statement =
+        format!("select id from source where tenant_id = $1 and id = $2 and deleted_at is not null {lock}");
+    let row: Option<SourceId> = on!(write, c => sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).bind(tenant_id).bind(id).fetch_optional(c).await)?;
+    Ok(row.is_some())
+}
+
+/// Deletes the row, and with it what is left of it.
+pub(in crate::knowledge) async fn delete(write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<()> {
     on!(write, c => sqlx::query("delete from source where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
     Ok(())
 }
