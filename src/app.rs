@@ -197,6 +197,7 @@ impl App {
                 .with::<knowledge::jobs::RemoveDocuments>()
                 .with::<knowledge::deletion::DeleteSource>()
                 .with::<chatbots::deletion::DeleteChatbot>()
+                .with::<knowledge::jobs::DropStaged>()
                 .with::<knowledge::labels::TellIndex>()
                 .with::<knowledge::sync::SyncSource>()
                 .with::<evals::RunEval>()

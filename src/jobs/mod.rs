@@ -63,6 +63,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Called in the transaction that ends the job as failed, so that what waited for it learns why.
     fn on_failed<'a>(
         self,
+        _app: &'a App,
         _write: &'a mut Write,
         _tenant_id: Option<TenantId>,
         _reason: &'a str,

@@ -30,8 +30,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 type RunJob = fn(App, JobContext, Value) -> BoxFuture<'static, Outcome>;
-type FailJob =
-    for<'a> fn(Value, &'a mut Write, Option<TenantId>, &'a str, DateTime<Utc>) -> BoxFuture<'a, Result<()>>;
+type FailJob = for<'a> fn(
+    Value,
+    &'a App,
+    &'a mut Write,
+    Option<TenantId>,
+    &'a str,
+    DateTime<Utc>,
+) -> BoxFuture<'a, Result<()>>;
 
 struct Kind {
     run: RunJob,
@@ -58,8 +64,8 @@ impl JobKinds {
             })
         };
         let fail: FailJob =
-            |payload, write, tenant_id, reason, now| match serde_json::from_value::<J>(payload) {
-                Ok(job) => job.on_failed(write, tenant_id, reason, now),
+            |payload, app, write, tenant_id, reason, now| match serde_json::from_value::<J>(payload) {
+                Ok(job) => job.on_failed(app, write, tenant_id, reason, now),
                 Err(_) => Box::pin(async { Ok(()) }),
             };
         self.0.insert(
@@ -285,7 +291,15 @@ async fn end(app: &App, job: &ClaimedJob, token: Uuid, outcome: Outcome) -> Resu
     {
         tracing::warn!(reason, "job failed for good");
         if let Some(kind) = app.job_kinds.0.get(job.kind.as_str()) {
-            (kind.fail)(job.payload.0.clone(), &mut write, job.tenant_id, &reason, now).await?;
+            (kind.fail)(
+                job.payload.0.clone(),
+                app,
+                &mut write,
+                job.tenant_id,
+                &reason,
+                now,
+            )
+            .await?;
         }
     }
     write.commit().await

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
 use crate::id::{ChunkId, DocumentId, TenantId};
-use crate::jobs::{Job, JobContext, Outcome, Priority};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 
 /// Documents that one removal job names.
 pub(super) const REMOVED_AT_ONCE: usize = 500;
@@ -39,6 +39,7 @@ impl Job for IndexDocuments {
 
     fn on_failed<'a>(
         self,
+        app: &'a App,
         write: &'a mut Write,
         tenant_id: Option<TenantId>,
         reason: &'a str,
@@ -51,8 +52,29 @@ impl Job for IndexDocuments {
                 let cause = (INDEXING_FAILED, message.as_str());
                 indexing::fail_unfinished(write, tenant_id, (*id, file_key), cause, now).await?;
             }
-            Ok(())
+            let dropping = DropStaged {
+                documents: self.documents.into_iter().map(|(id, _)| id).collect(),
+            };
+            jobs::enqueue(app, write, tenant_id, &dropping).await
         })
+    }
+}
+
+/// Drops what was staged of versions that will not be finished, or are.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DropStaged {
+    pub documents: Vec<DocumentId>,
+}
+
+impl Job for DropStaged {
+    const KIND: &'static str = "drop_staged";
+    const PRIORITY: Priority = Priority::Normal;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        indexing::drop_staged(&app, &context, &self.documents)
+            .await
+            .into()
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Document {
     pub labels: Labels,
     /// Changes of its chunks that rest.
     pub stale_changes: i64,
+    /// Chunks of the version that is being worked on that are ready; none when no version is.
+    pub staged_chunks: Option<i64>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub indexed_at: Option<DateTime<Utc>>,

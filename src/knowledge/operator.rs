@@ -41,6 +41,8 @@ pub async fn notice_lost_index(app: &App) -> Result<()> {
           where embedding_model is not null
          returning id",
     ).bind(LOST_MODEL).fetch_all(c).await)?;
+    // What is staged was in the lost index as well.
+    on!(write, c => sqlx::query("delete from staged_chunk").execute(c).await.map(drop))?;
     write.commit().await?;
     if !lost.is_empty() {
         tracing::warn!(

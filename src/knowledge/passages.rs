@@ -40,9 +40,10 @@ const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c
                         join source s on s.id = d.source_id
                        where c.is_enabled
                              and s.deleted_at is null
+                         and d.indexed_at is not null
                          and coalesce(c.tenant_id, c.tenant_id) = ";
 
-/// The chunks of these ids that this chatbot knows now and may use. Others are left out, whatever the index said.
+/// The chunks of these ids that this chatbot knows now and may use. Those of a document that is not indexed yet and others are left out, whatever the index said.
 pub(super) async fn find_passages(
     conn: &mut Conn,
     tenant_id: TenantId,
@@ -62,6 +63,7 @@ pub(super) async fn find_passages(
                            and s.tenant_id = $1
                            and c.is_enabled
                            and s.deleted_at is null
+                           and d.indexed_at is not null
                            and d.tenant_id = $1
                            and d.chatbot_id = $2
                            and c.id = any($3)";

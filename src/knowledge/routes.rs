@@ -96,6 +96,9 @@ pub(super) struct DocumentResponse {
     /// How many changes of its chunks rest, since the words that they were made to are not in it at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     stale_changes: Option<i64>,
+    /// While a version of many chunks is being worked on: how many of them are ready. They answer when all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staged_chunks: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
@@ -155,6 +158,7 @@ impl From<Document> for DocumentResponse {
             scanned_pages: document.scanned_pages.filter(|pages| *pages > 0),
             left_out: document.left_out.iter().map(LeftOutResponse::from).collect(),
             stale_changes: Some(document.stale_changes).filter(|changes| *changes > 0),
+            staged_chunks: document.staged_chunks.filter(|chunks| *chunks > 0),
             created_at: document.created_at,
             updated_at: document.updated_at,
             indexed_at: document.indexed_at,

@@ -45,6 +45,7 @@ struct DocumentRow {
     tags: Option<Json<Vec<String>>>,
     access_groups: Option<Json<Vec<String>>>,
     stale_changes: i64,
+    staged_chunks: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     indexed_at: Option<DateTime<Utc>>,
@@ -89,6 +90,7 @@ impl From<DocumentRow> for Document {
                 access_groups: row.access_groups.map(|Json(names)| names),
             },
             stale_changes: row.stale_changes,
+            staged_chunks: row.staged_chunks,
             created_at: row.created_at,
             updated_at: row.updated_at,
             indexed_at: row.indexed_at,
@@ -108,7 +110,15 @@ macro_rules! select_document {
                       where e.tenant_id = document.tenant_id
                         and e.source_id = document.source_id
                         and e.external_id = document.external_id
-                        and e.is_stale) as stale_changes
+                        and e.is_stale) as stale_changes,
+                    case when state = 'processing' then
+                        (select count(*)
+                           from staged_chunk c
+                          where c.tenant_id = document.tenant_id
+                            and c.document_id = document.id
+                            and c.file_key = document.file_key
+                            and c.cut_revision = document.cut_revision)
+                    end as staged_chunks
                from document ",
             $rest
         )
@@ -287,7 +297,8 @@ pub(super) async fn find_text(
            from document_text t
           where tenant_id = $1
             and document_id = $2
-            and part = $3",
+            and part = $3
+            and exists(select 1 from document d where d.tenant_id = $1 and d.id = $2 and d.indexed_at is not null)",
     ).bind(tenant_id).bind(id).bind(part).fetch_optional(c).await)?)
 }
 
@@ -304,6 +315,7 @@ pub(super) async fn list_chunks(
           where tenant_id = $1
             and document_id = $2
             and position >= $3
+            and exists(select 1 from document d where d.tenant_id = $1 and d.id = $2 and d.indexed_at is not null)
           order by position
           limit $4",
     ).bind(tenant_id).bind(document_id).bind(from).bind(limit).fetch_all(c).await)?)

@@ -382,6 +382,7 @@ pub(super) async fn store_one(
         left_out: Vec::new(),
         labels: Labels::default(),
         stale_changes: 0,
+        staged_chunks: None,
         created_at: now,
         updated_at: now,
         indexed_at: None,

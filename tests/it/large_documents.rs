@@ -1,12 +1,24 @@
 //! Documents of many megabytes: read, cut, embedded and stored in parts, and swapped in whole.
 
 use chrono::TimeDelta;
-use serde_json::Value;
+use frontdesk::db::DatabaseUrl;
+use serde_json::{Value, json};
 
 use crate::harness::app::{Chatbot, TestApp, TestOptions};
+use crate::harness::databases::run_as_owner;
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::count_rows;
-use crate::harness::work::spawn_worker;
+use crate::harness::work::{spawn_worker, until};
+
+/// What one call of the embedding model takes at most.
+const GROUP: i64 = 256;
+
+/// A log without an empty line is one block; this one has several groups of chunks.
+fn log_file() -> String {
+    (0..60_000)
+        .map(|number| format!("request{number} answered\n"))
+        .collect()
+}
 
 /// Somewhat more than two parts, of chapters whose chunks are few enough for a test.
 fn book(last_words: &str) -> String {
@@ -86,13 +98,7 @@ async fn a_document_in_parts_is_one_document_whose_spans_hold_from_end_to_end() 
             .to_string()
             .contains("butler")
     );
-    assert_eq!(
-        (
-            count_rows(&service, "staged_chunk").await,
-            count_rows(&service, "staged_text").await
-        ),
-        (0, 0)
-    );
+    assert_nothing_staged(&service).await;
     acme.check_stores_agree().await;
 }
 
@@ -152,4 +158,177 @@ async fn a_large_document_goes_on_where_it_was_and_its_old_version_answers_until
     let (text, parts) = text_of(&desk, &id).await;
     assert_eq!((text.as_str(), parts), ("Nobody did it.", 1));
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_text_of_one_block_goes_group_by_group_and_a_death_repeats_no_group_that_was_done() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    embedder.hold();
+    let taken = desk
+        .upload(&[("requests.txt", log_file().as_bytes())])
+        .await
+        .expect(202)
+        .json();
+    let id = taken["items"][0]["id"].as_str().expect("an id").to_owned();
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    embedder.let_one_go();
+    embedder.hold();
+    embedder.wait_held(2).await;
+    worker.abort();
+    let _ = worker.await;
+    embedder.take_documents();
+    let document = desk.document(&id).await;
+    assert_eq!(
+        (
+            &document["state"],
+            &document["chunks"],
+            &document["staged_chunks"]
+        ),
+        (&json!("processing"), &json!(0), &json!(GROUP))
+    );
+    assert!(
+        desk.search("request1").await.is_empty(),
+        "half a document answers nothing"
+    );
+
+    embedder.let_one_go();
+    service.clock.advance(TimeDelta::minutes(10));
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    assert!(document["staged_chunks"].is_null());
+    let all = document["chunks"].as_i64().expect("a count");
+    assert!(all > 2 * GROUP, "{all} chunks");
+    let embedded_again = i64::try_from(embedder.take_documents().len()).expect("a small number");
+    assert_eq!(embedded_again, all - GROUP);
+    let booked = count_rows(&service, "usage_event where channel = 'ingest'").await;
+    assert_eq!(booked, (all + GROUP - 1) / GROUP);
+    assert_eq!(count_rows(&service, "chunk").await, all);
+    assert_nothing_staged(&service).await;
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_in_the_index() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default()
+        .embedder(embedder.clone())
+        .set("jobs.max_attempts", 1)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    embedder.hold();
+    desk.upload(&[("requests.txt", log_file().as_bytes())])
+        .await
+        .expect(202);
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    embedder.let_one_go();
+    embedder.hold();
+    embedder.wait_held(2).await;
+    assert_eq!(count_rows(&service, "staged_chunk").await, GROUP);
+    embedder.refuse(1);
+    embedder.let_one_go();
+    until("it is given up", async || {
+        count_rows(&service, "staged_chunk").await == 0
+    })
+    .await;
+    worker.abort();
+    let _ = worker.await;
+    service.clock.advance(TimeDelta::minutes(10));
+    service.drain_jobs().await;
+
+    assert_nothing_staged(&service).await;
+    assert_eq!(
+        (acme.indexed_chunks().await, count_rows(&service, "chunk").await),
+        (0, 0)
+    );
+    acme.check_stores_agree().await;
+}
+
+async fn assert_nothing_staged(service: &TestApp) {
+    assert_eq!(
+        (
+            count_rows(service, "staged_chunk").await,
+            count_rows(service, "staged_text").await
+        ),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_document_that_never_answered_is_brought_to_its_place_in_short_transactions_and_hidden_until_all_is_there()
+ {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    veto_chunk(&service, 1_500).await;
+    let text: String = (0..200_000)
+        .map(|number| format!("request{number} answered\n"))
+        .collect();
+
+    let id = desk.publish("requests.txt", &text).await;
+
+    assert_eq!(desk.document(&id).await["state"], "processing");
+    // The transaction that moves the rows from 1,000 on failed by itself.
+    assert_eq!(count_rows(&service, "chunk").await, 1_000);
+    assert!(desk.search("request1").await.is_empty());
+    assert!(all_chunks(&desk, &id).await.is_empty());
+
+    lift_veto(&service).await;
+    embedder.take_documents();
+    service.clock.advance(TimeDelta::hours(1));
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    let chunks = document["chunks"].as_i64().expect("a count");
+    assert!(chunks > 2_000, "{chunks} chunks");
+    assert_eq!(count_rows(&service, "chunk").await, chunks);
+    assert!(embedder.take_documents().is_empty(), "all was staged");
+    assert!(!desk.search("request1").await.is_empty());
+    assert_nothing_staged(&service).await;
+    acme.check_stores_agree().await;
+}
+
+/// From now on no chunk comes to this position.
+async fn veto_chunk(service: &TestApp, position: i64) {
+    let (url, veto) = match service.app.config.database.url.as_str() {
+        "" => (
+            DatabaseUrl::Sqlite(service.data_dir().join("frontdesk.db")),
+            format!(
+                "create trigger veto before insert on chunk when new.position = {position}
+                 begin select raise(abort, 'vetoed'); end"
+            ),
+        ),
+        url => (
+            DatabaseUrl::Postgres(url.to_owned()),
+            format!(
+                "create function veto() returns trigger language plpgsql as $$ begin raise exception 'vetoed'; end $$;
+                 create trigger veto before insert on chunk for each row when (new.position = {position}) execute function veto()"
+            ),
+        ),
+    };
+    run_as_owner(&url, &veto).await;
+}
+
+async fn lift_veto(service: &TestApp) {
+    let (url, lifting) = match service.app.config.database.url.as_str() {
+        "" => (
+            DatabaseUrl::Sqlite(service.data_dir().join("frontdesk.db")),
+            "drop trigger veto",
+        ),
+        url => (
+            DatabaseUrl::Postgres(url.to_owned()),
+            "drop trigger veto on chunk; drop function veto()",
+        ),
+    };
+    run_as_owner(&url, lifting).await;
 }

@@ -3,13 +3,18 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use ingest::sandbox::DocumentParts;
 use ingest::{ExtractError, ExtractedDocument};
 
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::large::{self, FirstPart};
 use super::store::{
     Indexed, clear, forget_item, hold_current, insert_chunks, list_chunk_ids, put_text, set_indexed,
 };
-use super::{FILE_LOST, Work, concerns_one_document, enqueue_alone, load_edits, reader, remove_chunks_later};
+use super::{
+    FILE_LOST, Progress, Work, concerns_one_document, drop_staged_later, enqueue_alone, load_edits, reader,
+    remove_chunks_later,
+};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, DocumentId, TenantId};
@@ -77,8 +82,9 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Cuts a document and takes it in; carries out what has gathered when it is enough.
-    pub(super) async fn add(&mut self, mut work: Work, extracted: ExtractedDocument) -> Result<()> {
+    /// Cuts a document and takes it in; carries out what has gathered when it is enough. What has more chunks than are
+    /// embedded at once is staged.
+    pub(super) async fn add(&mut self, mut work: Work, extracted: ExtractedDocument) -> Result<Progress> {
         let payer = Payer {
             tenant_id: self.tenant_id,
             chatbot_id: work.chatbot_id,
@@ -97,6 +103,17 @@ impl<'a> Batch<'a> {
         }
         let facts = Facts::of(&extracted);
         work.expect(&facts);
+        if chunks.len() > EMBEDDED_AT_ONCE {
+            self.flush().await?;
+            let first = FirstPart {
+                title,
+                cutter,
+                document: extracted,
+                chunks,
+            };
+            let staged = large::index(self.app, self.tenant_id, &work, first, None).await;
+            return self.judge(&work, staged).await;
+        }
         self.payer = Some(payer);
         self.new_chunks += chunks.iter().filter(|chunk| !chunk.is_indexed).count();
         self.cut.push(Cut {
@@ -110,8 +127,33 @@ impl<'a> Batch<'a> {
         self.flush_if_full().await
     }
 
+    /// Indexes a document that comes in parts, of which this is the first, behind what has gathered.
+    pub(super) async fn add_parts(
+        &mut self,
+        work: Work,
+        first: ExtractedDocument,
+        rest: DocumentParts,
+    ) -> Result<Progress> {
+        self.flush().await?;
+        let (app, tenant_id) = (self.app, self.tenant_id);
+        let first = FirstPart::cut(app, tenant_id, &work, first).await?;
+        let staged = large::index(app, tenant_id, &work, first, Some(rest)).await;
+        self.judge(&work, staged).await
+    }
+
+    /// What fails one document must not fail the others.
+    async fn judge(&self, work: &Work, staged: Result<Progress>) -> Result<Progress> {
+        match staged {
+            Err(error) if concerns_one_document(&error) => {
+                self.try_alone(work, error).await?;
+                Ok(Progress::Done)
+            }
+            staged => staged,
+        }
+    }
+
     /// The document cannot be read.
-    pub(super) async fn fail(&mut self, work: Work, error: &ExtractError) -> Result<()> {
+    pub(super) async fn fail(&mut self, work: Work, error: &ExtractError) -> Result<Progress> {
         self.failed
             .push((work, error.code().to_owned(), error.to_string()));
         self.flush_if_full().await
@@ -123,7 +165,7 @@ impl<'a> Batch<'a> {
         work: Work,
         code: &'static str,
         message: Cow<'static, str>,
-    ) -> Result<()> {
+    ) -> Result<Progress> {
         self.note_over_budget(work, code, message).await;
         self.flush_if_full().await
     }
@@ -136,7 +178,7 @@ impl<'a> Batch<'a> {
     }
 
     /// What was stored of the document is lost: whoever brought it has to bring it again.
-    pub(super) async fn fail_for_lost_file(&mut self, work: Work) -> Result<()> {
+    pub(super) async fn fail_for_lost_file(&mut self, work: Work) -> Result<Progress> {
         let mut write = self.app.db.write(self.tenant_id).await?;
         forget_item(&mut write, self.tenant_id, work.id).await?;
         write.commit().await?;
@@ -145,11 +187,11 @@ impl<'a> Batch<'a> {
         self.flush_if_full().await
     }
 
-    async fn flush_if_full(&mut self) -> Result<()> {
+    async fn flush_if_full(&mut self) -> Result<Progress> {
         if self.new_chunks >= EMBEDDED_AT_ONCE || self.cut.len() + self.failed.len() >= DOCUMENTS_AT_ONCE {
             self.flush().await?;
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Carries out what has gathered.
@@ -200,14 +242,19 @@ impl<'a> Batch<'a> {
                 self.note_over_budget(document.work, code, message).await;
                 Ok(())
             }
-            error if self.is_single => Err(error),
-            error => {
-                tracing::warn!(error = ?error, document.id = %document.work.id, "a document is tried again by itself");
-                let mut write = self.app.db.write(self.tenant_id).await?;
-                enqueue_alone(self.app, &mut write, self.tenant_id, &document.work).await?;
-                write.commit().await
-            }
+            error => self.try_alone(&document.work, error).await,
         }
+    }
+
+    /// The document gets a job of its own, if this is not one.
+    async fn try_alone(&self, work: &Work, error: Error) -> Result<()> {
+        if self.is_single {
+            return Err(error);
+        }
+        tracing::warn!(error = ?error, document.id = %work.id, "a document is tried again by itself");
+        let mut write = self.app.db.write(self.tenant_id).await?;
+        enqueue_alone(self.app, &mut write, self.tenant_id, work).await?;
+        write.commit().await
     }
 
     async fn embed(&mut self, payer: Payer, cut: &[Cut]) -> Result<()> {
@@ -272,6 +319,8 @@ impl<'a> Batch<'a> {
             let version = (work.file_key.as_str(), read_with.as_str());
             store::set_failed(&mut write, tenant_id, work.id, version, (code, message), now).await?;
         }
+        let failed_ids: Vec<DocumentId> = failed.iter().map(|(work, ..)| work.id).collect();
+        drop_staged_later(app, &mut write, tenant_id, &failed_ids).await?;
         labels::settle(app, &mut write, tenant_id, &swapped_in).await?;
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
         let done = cut

@@ -1,4 +1,5 @@
-//! Documents of any size: they come in parts, each of which is cut, embedded and staged before the next one is read.
+//! Documents of any size: they come in parts, each of which is cut, embedded and staged, group by group, before the next
+//! one is read. What was staged need not be done again, whatever ends an attempt.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,8 +10,9 @@ use ingest::sandbox::DocumentParts;
 use super::batch::title_of;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::store::{Indexed, hold_current, set_indexed};
-use super::{Progress, Work, load_edits, reader, remove_chunks_later, staging};
+use super::{Progress, Work, drop_staged_later, load_edits, reader, remove_chunks_later, staging};
 use crate::app::App;
+use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, TenantId};
 use crate::knowledge::chunks::{self, Verdict};
@@ -42,16 +44,46 @@ enum Staged {
     Failed(Reason),
 }
 
-/// Indexes a document whose first part has come.
+/// The first part of a document, or all of it, as it was cut.
+pub(super) struct FirstPart {
+    pub title: String,
+    pub cutter: Cutter,
+    pub document: ExtractedDocument,
+    pub chunks: Vec<CutChunk>,
+}
+
+impl FirstPart {
+    /// Cuts the first of several parts.
+    pub(super) async fn cut(
+        app: &App,
+        tenant_id: TenantId,
+        work: &Work,
+        first: ExtractedDocument,
+    ) -> Result<Self> {
+        let title = title_of(work, &first);
+        let present = PresentChunks::load(app, tenant_id, work).await?;
+        let edits = load_edits(app, tenant_id, work).await?;
+        let cutter = Cutter::new(app, work, &title, present, edits);
+        let (cutter, document, chunks) = cutter.cut(first, false).await?;
+        Ok(Self {
+            title,
+            cutter,
+            document,
+            chunks,
+        })
+    }
+}
+
+/// Indexes a document of which at least the first part was cut.
 pub(super) async fn index(
     app: &App,
     tenant_id: TenantId,
     work: &Work,
-    first: ExtractedDocument,
-    rest: DocumentParts,
+    first: FirstPart,
+    rest: Option<DocumentParts>,
 ) -> Result<Progress> {
-    let title = title_of(work, &first);
-    let reason = match stage(app, tenant_id, work, &title, first, rest).await {
+    let title = first.title.clone();
+    let reason = match stage(app, tenant_id, work, first, rest).await {
         Ok(Staged::Whole { facts, verdicts }) => {
             swap(app, tenant_id, work, (&title, &facts), &verdicts).await?;
             return Ok(Progress::Done);
@@ -75,96 +107,132 @@ async fn stage(
     app: &App,
     tenant_id: TenantId,
     work: &Work,
-    title: &str,
-    first: ExtractedDocument,
-    mut rest: DocumentParts,
+    first: FirstPart,
+    mut rest: Option<DocumentParts>,
 ) -> Result<Staged> {
-    let started = Instant::now();
-    let (staged, staged_parts) = take_up(app, tenant_id, work).await?;
-    let present = PresentChunks::load(app, tenant_id, work).await?;
-    let edits = load_edits(app, tenant_id, work).await?;
-    let mut cutter = Cutter::new(app, work, title, present, edits);
-    let (mut part, mut number, mut start_char) = (first, 0, 0);
+    let mut stage = Stage::take_up(app, tenant_id, work).await?;
+    let FirstPart {
+        mut cutter,
+        document: mut part,
+        mut chunks,
+        ..
+    } = first;
     loop {
-        let is_last = !rest.has_more();
-        let (back, cut_part, chunks) = cutter.cut(part, is_last).await?;
-        cutter = back;
-        add_part(app, tenant_id, work, &staged, &chunks).await?;
-        let is_new = number >= staged_parts;
-        if is_new {
-            let mut write = app.db.write(tenant_id).await?;
-            let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
-            staging::insert_chunks(&mut write, tenant_id, work, &rows).await?;
-            staging::insert_text(&mut write, tenant_id, work, (number, start_char), &cut_part.text).await?;
-            write.commit().await?;
-        }
-        if is_last {
-            return Ok(Staged::Whole {
-                facts: Facts::of(&cut_part),
-                verdicts: cutter.edits().verdicts(),
-            });
-        }
-        if started.elapsed() > SLICE && is_new {
+        if !stage.add_chunks(&chunks).await? {
             return Ok(Staged::Unfinished);
         }
-        if started.elapsed() > LONGEST_REPLAY {
+        stage.add_text(&part.text).await?;
+        let Some(parts) = rest.as_mut().filter(|parts| parts.has_more()) else {
+            return Ok(Staged::Whole {
+                facts: Facts::of(&part),
+                verdicts: cutter.edits().verdicts(),
+            });
+        };
+        if !stage.has_gained && stage.started.elapsed() > LONGEST_REPLAY {
             // Nothing was gained by this turn, and nothing would be by the next one.
             let message = "The document is too large: reading it anew up to where it stood takes too long. Split it into smaller files.";
             return Ok(Staged::Failed(("too_large".to_owned(), message.to_owned())));
         }
-        number += 1;
-        start_char += as_i64(cut_part.text.chars().count());
-        part = match rest.next().await {
+        let next = match parts.next().await {
             Ok(Some(next)) => next,
             Ok(None) => return Err(Error::internal("the last part of a document did not come")),
             Err(error) => return Ok(Staged::Failed((error.code().to_owned(), error.to_string()))),
         };
+        let is_last = !parts.has_more();
+        (cutter, part, chunks) = cutter.cut(next, is_last).await?;
     }
 }
 
-/// What an earlier attempt at this version staged, and how many parts that are; what is left of other versions is
-/// dropped.
-async fn take_up(app: &App, tenant_id: TenantId, work: &Work) -> Result<(HashMap<ChunkId, ContentKey>, i64)> {
-    let mut write = app.db.write(tenant_id).await?;
-    let left = staging::drop_others(&mut write, tenant_id, work).await?;
-    remove_chunks_later(app, &mut write, tenant_id, &left).await?;
-    let staged = staging::list(&mut write, tenant_id, work).await?;
-    let parts = staging::count_parts(&mut write, tenant_id, work).await?;
-    write.commit().await?;
-    let staged = staged
-        .into_iter()
-        .map(|(id, content_hash)| (id, content_key(&content_hash)))
-        .collect();
-    Ok((staged, parts))
-}
-
-/// Puts those chunks of a part into the index that it does not hold yet.
-async fn add_part(
-    app: &App,
+/// The tables where a version waits until all of it is there.
+struct Stage<'a> {
+    app: &'a App,
     tenant_id: TenantId,
-    work: &Work,
-    staged: &HashMap<ChunkId, ContentKey>,
-    chunks: &[CutChunk],
-) -> Result<()> {
-    let payer = Payer {
-        tenant_id,
-        chatbot_id: work.chatbot_id,
-        run_id: work.run_id,
-    };
-    let is_staged =
-        |chunk: &CutChunk| staged.get(&chunk.row.id) == Some(&content_key(&chunk.row.content_hash));
-    let new: Vec<(&Work, &CutChunk)> = chunks
-        .iter()
-        .filter(|chunk| !chunk.is_indexed && !is_staged(chunk))
-        .map(|chunk| (work, chunk))
-        .collect();
-    for group in new.chunks(EMBEDDED_AT_ONCE) {
-        add_to_index(app, payer, group).await?;
-    }
-    Ok(())
+    work: &'a Work,
+    started: Instant,
+    /// What an earlier attempt staged: the index holds it.
+    staged: HashMap<ChunkId, ContentKey>,
+    /// Parts of the text that an earlier attempt staged.
+    staged_parts: i64,
+    /// This attempt staged something.
+    has_gained: bool,
+    /// The part that comes next, and where it begins.
+    part: i64,
+    start_char: i64,
 }
 
-/// Swaps the staged version in, in one transaction.
+impl<'a> Stage<'a> {
+    async fn take_up(app: &'a App, tenant_id: TenantId, work: &'a Work) -> Result<Self> {
+        let mut conn = app.db.read(tenant_id).await?;
+        let staged = staging::list(&mut conn, tenant_id, work).await?;
+        let staged_parts = staging::count_parts(&mut conn, tenant_id, work).await?;
+        let staged = staged
+            .into_iter()
+            .map(|(id, content_hash)| (id, content_key(&content_hash)))
+            .collect();
+        Ok(Self {
+            app,
+            tenant_id,
+            work,
+            started: Instant::now(),
+            staged,
+            staged_parts,
+            has_gained: false,
+            part: 0,
+            start_char: 0,
+        })
+    }
+
+    /// Stages chunks of a part group by group, each as soon as the index holds it; false when the turn is over.
+    async fn add_chunks(&mut self, chunks: &[CutChunk]) -> Result<bool> {
+        let payer = Payer {
+            tenant_id: self.tenant_id,
+            chatbot_id: self.work.chatbot_id,
+            run_id: self.work.run_id,
+        };
+        let is_staged =
+            |chunk: &&CutChunk| self.staged.get(&chunk.row.id) == Some(&content_key(&chunk.row.content_hash));
+        let left = chunks.iter().filter(|chunk| !is_staged(chunk));
+        let (known, new): (Vec<&CutChunk>, Vec<&CutChunk>) = left.partition(|chunk| chunk.is_indexed);
+        for group in known.chunks(staging::MOVED_AT_ONCE) {
+            self.insert(group).await?;
+        }
+        for group in new.chunks(EMBEDDED_AT_ONCE) {
+            if self.has_gained && self.started.elapsed() > SLICE {
+                return Ok(false);
+            }
+            let of_work: Vec<(&Work, &CutChunk)> = group.iter().map(|chunk| (self.work, *chunk)).collect();
+            add_to_index(self.app, payer, &of_work).await?;
+            self.insert(group).await?;
+        }
+        Ok(true)
+    }
+
+    async fn insert(&mut self, chunks: &[&CutChunk]) -> Result<()> {
+        let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
+        let mut write = self.app.db.write(self.tenant_id).await?;
+        staging::insert_chunks(&mut write, self.tenant_id, self.work, &rows).await?;
+        write.commit().await?;
+        self.has_gained = true;
+        Ok(())
+    }
+
+    /// Stages the text of a part, all of whose chunks are.
+    async fn add_text(&mut self, text: &str) -> Result<()> {
+        if self.part >= self.staged_parts {
+            let mut write = self.app.db.write(self.tenant_id).await?;
+            let place = (self.part, self.start_char);
+            staging::insert_text(&mut write, self.tenant_id, self.work, place, text).await?;
+            write.commit().await?;
+            self.has_gained = true;
+        }
+        self.part += 1;
+        self.start_char += as_i64(text.chars().count());
+        Ok(())
+    }
+}
+
+/// Makes the staged version the one that answers, in one transaction. Where there is none yet, its rows are brought to
+/// their place before, so that this transaction is short.
 async fn swap(
     app: &App,
     tenant_id: TenantId,
@@ -172,8 +240,13 @@ async fn swap(
     (title, facts): (&str, &Facts),
     verdicts: &[Verdict],
 ) -> Result<()> {
-    let mut write = app.db.write(tenant_id).await?;
-    let totals = staging::count(&mut write, tenant_id, work).await?;
+    let mut conn = app.db.read(tenant_id).await?;
+    let totals = staging::count(&mut conn, tenant_id, work).await?;
+    let parts = staging::count_parts(&mut conn, tenant_id, work).await?;
+    drop(conn);
+    if !work.was_indexed {
+        bring_in(app, tenant_id, work, totals.chunk_count, parts).await?;
+    }
     let indexed = Indexed {
         title,
         chunk_count: totals.chunk_count,
@@ -182,27 +255,66 @@ async fn swap(
         read_with: &reader(app),
         embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
     };
+    let mut write = app.db.write(tenant_id).await?;
     let is_wanted = hold_current(&mut write, tenant_id, &[work])
         .await?
         .contains(&work.id);
-    let given_up = if is_wanted {
+    // Where it was deleted or replaced meanwhile, what this attempt staged belongs to nothing.
+    if is_wanted {
         set_indexed(&mut write, tenant_id, work.id, indexed, app.clock.now()).await?;
-        let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
-        staging::swap_in(&mut write, tenant_id, work).await?;
+        if work.was_indexed {
+            let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
+            staging::swap_in(&mut write, tenant_id, work).await?;
+            remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+        }
         chunks::set_stale(&mut write, tenant_id, verdicts).await?;
-        staging::drop_own(&mut write, tenant_id, work).await?;
         labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
-        given_up
-    } else {
-        // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
-        staging::drop_own(&mut write, tenant_id, work).await?
-    };
-    remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+    }
+    drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
     let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
     sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;
     write.commit().await?;
     app.wake_workers();
     Ok(())
+}
+
+/// Brings the rows of a document that never answered to their place bit by bit: nobody sees them before it is indexed.
+async fn bring_in(app: &App, tenant_id: TenantId, work: &Work, chunk_count: i64, parts: i64) -> Result<()> {
+    let mut from = 0;
+    while from < chunk_count {
+        let to = from + as_i64(staging::MOVED_AT_ONCE);
+        let Some(mut write) = hold_wanted(app, tenant_id, work).await? else {
+            return Ok(());
+        };
+        staging::bring_in_chunks(&mut write, tenant_id, work, (from, to)).await?;
+        write.commit().await?;
+        from = to;
+    }
+    for part in 0..parts {
+        let Some(mut write) = hold_wanted(app, tenant_id, work).await? else {
+            return Ok(());
+        };
+        staging::bring_in_text(&mut write, tenant_id, work, part).await?;
+        write.commit().await?;
+    }
+    loop {
+        let Some(mut write) = hold_wanted(app, tenant_id, work).await? else {
+            return Ok(());
+        };
+        let dropped = staging::drop_from(&mut write, tenant_id, work, chunk_count).await?;
+        staging::drop_text_from(&mut write, tenant_id, work, parts).await?;
+        write.commit().await?;
+        if dropped == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// A transaction in which this version is the document's own; none where it is not any more.
+async fn hold_wanted(app: &App, tenant_id: TenantId, work: &Work) -> Result<Option<Write>> {
+    let mut write = app.db.write(tenant_id).await?;
+    let current = hold_current(&mut write, tenant_id, &[work]).await?;
+    Ok(current.contains(&work.id).then_some(write))
 }
 
 /// The document fails, and what was staged for it goes.
@@ -211,8 +323,9 @@ async fn fail(app: &App, tenant_id: TenantId, work: &Work, (code, message): Reas
     let read_with = reader(app);
     let (version, now) = ((work.file_key.as_str(), read_with.as_str()), app.clock.now());
     store::set_failed(&mut write, tenant_id, work.id, version, (&code, &message), now).await?;
-    let in_vain = staging::drop_own(&mut write, tenant_id, work).await?;
-    remove_chunks_later(app, &mut write, tenant_id, &in_vain).await?;
+    drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
+    let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
+    sync::go_on_if_indexed(&mut write, tenant_id, &of_run, now).await?;
     write.commit().await?;
     app.wake_workers();
     Ok(())

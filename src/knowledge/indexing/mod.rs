@@ -5,6 +5,7 @@
 //! what is not done yet.
 
 mod batch;
+mod dropping;
 mod embedding;
 mod large;
 mod listening;
@@ -22,6 +23,8 @@ use ingest::{ExtractError, ExtractedDocument, Format, Hints};
 use retrieval::index::Facets;
 
 use self::batch::Batch;
+pub(super) use self::dropping::drop_staged;
+use self::dropping::drop_staged_later;
 use self::embedding::Payer;
 use self::listening::Purse;
 pub(super) use self::store::fail_unfinished;
@@ -127,6 +130,20 @@ enum Reading {
     Parts(ExtractedDocument, Box<DocumentParts>),
 }
 
+impl Reading {
+    async fn of(mut parts: DocumentParts) -> std::result::Result<Self, ExtractError> {
+        let first = parts
+            .next()
+            .await?
+            .ok_or(ExtractError::NoText { scanned: false })?;
+        Ok(if parts.has_more() {
+            Self::Parts(first, Box::new(parts))
+        } else {
+            Self::Whole(first)
+        })
+    }
+}
+
 /// How far a job came.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -183,14 +200,9 @@ pub(super) async fn run(
             batch.flush().await?;
             return Ok(Progress::Unfinished);
         }
-        match read(app, tenant_id, &work).await? {
+        let progress = match read(app, tenant_id, &work).await? {
             Ok(Reading::Whole(extracted)) => batch.add(work, extracted).await?,
-            Ok(Reading::Parts(first, rest)) => {
-                batch.flush().await?;
-                if large::index(app, tenant_id, &work, first, *rest).await? == Progress::Unfinished {
-                    return Ok(Progress::Unfinished);
-                }
-            }
+            Ok(Reading::Parts(first, rest)) => batch.add_parts(work, first, *rest).await?,
             Err(Unread::Verdict(ExtractError::Unavailable)) => {
                 batch.flush().await?;
                 return Err(reader_unavailable());
@@ -198,7 +210,10 @@ pub(super) async fn run(
             Err(Unread::Verdict(error)) => batch.fail(work, &error).await?,
             Err(Unread::OverBudget(code, message)) => batch.fail_over_budget(work, code, message).await?,
             Err(Unread::FileLost) => batch.fail_for_lost_file(work).await?,
-            Err(Unread::Superseded) => {}
+            Err(Unread::Superseded) => Progress::Done,
+        };
+        if progress == Progress::Unfinished {
+            return Ok(progress);
         }
     }
     batch.flush().await?;
@@ -231,6 +246,7 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
         drop(write);
     } else {
         store::set_processing(&mut write, tenant_id, &work, app.clock.now()).await?;
+        drop_staged_later(app, &mut write, tenant_id, &ids).await?;
         write.commit().await?;
     }
     if !gone.is_empty() {
@@ -247,7 +263,9 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
 async fn read(app: &App, tenant_id: TenantId, work: &Work) -> Result<std::result::Result<Reading, Unread>> {
     if work.kept_as == KeptAs::Reading {
         return match reading::load(app, &work.file_key).await {
-            Ok(reading) => Ok(Ok(Reading::Whole(reading))),
+            Ok(reading) => Ok(Reading::of(DocumentParts::of(reading))
+                .await
+                .map_err(Unread::Verdict)),
             Err(Error::NotFound(_)) => judge_absent_file(app, tenant_id, work).await.map(Err),
             Err(error) => {
                 tracing::error!(error = ?error, document.id = %work.id, "what was read of a document is unreadable");
@@ -285,16 +303,7 @@ async fn read_file(
         .find(|format| format.as_str() == work.format)
         .ok_or(ExtractError::UnsupportedType { found: None })?;
     let hints = Hints::named(&work.file_name);
-    let mut parts = app.extractor.extract_parts(path, format, &hints, purse).await?;
-    let first = parts
-        .next()
-        .await?
-        .ok_or(ExtractError::NoText { scanned: false })?;
-    Ok(if parts.has_more() {
-        Reading::Parts(first, Box::new(parts))
-    } else {
-        Reading::Whole(first)
-    })
+    Reading::of(app.extractor.extract_parts(path, format, &hints, purse).await?).await
 }
 
 /// Whether a file is not there because nothing needs it any more.

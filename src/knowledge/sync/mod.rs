@@ -217,6 +217,7 @@ impl Job for SyncSource {
 
     fn on_failed<'a>(
         self,
+        _app: &'a App,
         write: &'a mut Write,
         tenant_id: Option<TenantId>,
         reason: &'a str,
