@@ -1,4 +1,5 @@
-//! Chatbots that were deleted, taken apart by a job: their sources, then their conversations, the row itself last.
+//! Chatbots that were deleted, taken apart by a job: their sources, then their conversations and test results, the row
+//! itself last.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::id::{ChatbotId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority, SLICES_AT_ONCE};
-use crate::{chat, knowledge};
+use crate::{chat, evals, knowledge};
 
 /// Takes a hidden chatbot apart.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,7 +43,7 @@ pub async fn delete_some(app: &App, tenant_id: TenantId, id: ChatbotId) -> Resul
     if let Some(source_id) = knowledge::deletion::find_remaining(app, tenant_id, id).await? {
         return knowledge::deletion::delete_some(app, tenant_id, source_id).await;
     }
-    if chat::delete_some(app, tenant_id, id).await? {
+    if chat::delete_some(app, tenant_id, id).await? || evals::delete_some(app, tenant_id, id).await? {
         return Ok(true);
     }
     let mut write = app.db.write(tenant_id).await?;

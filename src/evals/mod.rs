@@ -31,6 +31,9 @@ pub use run::RunEval;
 /// Sets of one chatbot, at most.
 const MAX_SETS: i64 = 50;
 
+/// Results of a deleted chatbot that one transaction deletes, at most.
+const RESULTS_AT_ONCE: i64 = 1_000;
+
 /// A set of questions.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct EvalSet {
@@ -229,6 +232,14 @@ pub async fn delete(
     )
     .await?;
     write.commit().await
+}
+
+/// Deletes some results of a chatbot that is being deleted; false when none are left.
+pub async fn delete_some(app: &App, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<bool> {
+    let mut write = app.db.write(tenant_id).await?;
+    let deleted = store::delete_results(&mut write, (tenant_id, chatbot_id), RESULTS_AT_ONCE).await?;
+    write.commit().await?;
+    Ok(deleted > 0)
 }
 
 /// Begins a run over a set's questions as they are now.

@@ -67,6 +67,7 @@ impl Job for RunEval {
 
     fn on_failed<'a>(
         self,
+        _app: &'a App,
         write: &'a mut Write,
         tenant_id: Option<TenantId>,
         reason: &'a str,

@@ -50,6 +50,25 @@ pub(super) async fn delete_set(write: &mut Write, tenant_id: TenantId, id: EvalS
     delete.bind(tenant_id).bind(id).run().await
 }
 
+/// Deletes some results of a chatbot's runs; how many.
+pub(super) async fn delete_results(
+    write: &mut Write,
+    (tenant_id, chatbot_id): (TenantId, ChatbotId),
+    most: i64,
+) -> Result<u64> {
+    // `coalesce`: see `db::ROWS_AT_ONCE`.
+    Ok(on!(write, c => sqlx::query(
+        "delete from eval_result
+          where coalesce(tenant_id, tenant_id) = $1
+            and (run_id, position) in (select e.run_id, e.position
+                                         from eval_set s
+                                         join eval_run r on r.set_id = s.id
+                                         join eval_result e on e.run_id = r.id
+                                        where s.chatbot_id = $2
+                                        limit $3)",
+    ).bind(tenant_id).bind(chatbot_id).bind(most).execute(c).await.map(|done| done.rows_affected()))?)
+}
+
 pub(super) async fn count_sets(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
     Ok(on!(conn, c => sqlx::query_scalar(
         "select count(*) from eval_set where tenant_id = $1 and chatbot_id = $2",

@@ -14,14 +14,15 @@ use crate::id::{ChatbotId, DocumentId, SourceId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority};
 use crate::on;
 
-/// Chunks that one transaction deletes, at most.
-const CHUNKS_AT_ONCE: i64 = 2_000;
-
-/// Other rows that one transaction deletes, at most.
+/// Rows that one transaction deletes, at most; documents are fewer, and have no chunks by then.
 const ROWS_AT_ONCE: i64 = 1_000;
 
-/// What a source has many of, besides documents. `coalesce` keeps SQLite from going through all that the tenant has.
-const PARTS: [&str; 5] = [
+/// What a source has many of, besides documents; what is looked for the longest stands last. `coalesce` keeps SQLite from
+/// going through all that the tenant has.
+const PARTS: [&str; 7] = [
+    "delete from chunk
+      where coalesce(tenant_id, tenant_id) = $1
+        and id in (select id from chunk where source_id = $2 limit $3)",
     "delete from source_item
       where coalesce(tenant_id, tenant_id) = $1
         and source_id = $2
@@ -39,6 +40,13 @@ const PARTS: [&str; 5] = [
     "delete from source_exclusion
       where coalesce(tenant_id, tenant_id) = $1
         and id in (select id from source_exclusion where source_id = $2 limit $3)",
+    "delete from staged_chunk
+      where coalesce(tenant_id, tenant_id) = $1
+        and (document_id, file_key, cut_revision, position) in (select s.document_id, s.file_key, s.cut_revision, s.position
+                                                                  from staged_chunk s
+                                                                 where s.tenant_id = $1
+                                                                   and exists(select 1 from document d where d.id = s.document_id and d.source_id = $2)
+                                                                 limit $3)",
 ];
 
 /// Takes a hidden source apart.
@@ -127,28 +135,17 @@ async fn delete_part(write: &mut Write, tenant_id: TenantId, id: SourceId) -> Re
     Ok(false)
 }
 
-/// Deletes documents with about as many chunks as one transaction may, or some chunks of one that has more, and queues
-/// their removal from index and files.
+/// Deletes documents, and queues their removal from index and files.
 async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<bool> {
     // In no order: to sort them would be to look at all of them for each slice.
     let most = i64::try_from(jobs::REMOVED_AT_ONCE).unwrap_or(i64::MAX);
-    let documents: Vec<(DocumentId, String, i64)> = on!(write, c => sqlx::query_as(
-        "select id, file_key, chunk_count from document where tenant_id = $1 and source_id = $2 limit $3",
+    let documents: Vec<(DocumentId, String)> = on!(write, c => sqlx::query_as(
+        "select id, file_key from document where tenant_id = $1 and source_id = $2 limit $3",
     ).bind(tenant_id).bind(id).bind(most).fetch_all(c).await)?;
-    let Some((first, _, chunks)) = documents.first() else {
+    if documents.is_empty() {
         return Ok(false);
-    };
-    if *chunks > CHUNKS_AT_ONCE {
-        delete_chunks(write, tenant_id, *first).await?;
-        return Ok(true);
     }
-    let mut chunks = 0;
-    let slice = documents.into_iter().take_while(|(_, _, count)| {
-        chunks += count;
-        chunks <= CHUNKS_AT_ONCE
-    });
-    let (document_ids, file_keys): (Vec<DocumentId>, Vec<String>) =
-        slice.map(|(id, file_key, _)| (id, file_key)).unzip();
+    let (document_ids, file_keys): (Vec<DocumentId>, Vec<String>) = documents.into_iter().unzip();
     on!(write, c => {
         let mut delete = QueryBuilder::new("delete from document where coalesce(tenant_id, tenant_id) = ");
         delete.push_bind(tenant_id).push(" and id in (");
@@ -166,15 +163,4 @@ async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id:
     };
     crate::jobs::enqueue(app, write, tenant_id, &cleaning).await?;
     Ok(true)
-}
-
-async fn delete_chunks(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
-    on!(write, c => sqlx::query(
-        "delete from chunk
-          where coalesce(tenant_id, tenant_id) = $1
-            and id in (select id from chunk where tenant_id = $1 and document_id = $2 limit $3)",
-    ).bind(tenant_id).bind(id).bind(CHUNKS_AT_ONCE).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query("update document set chunk_count = chunk_count - $3 where tenant_id = $1 and id = $2")
-        .bind(tenant_id).bind(id).bind(CHUNKS_AT_ONCE).execute(c).await.map(drop))?;
-    Ok(())
 }

@@ -39,11 +39,12 @@ const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c
                         join document d on d.id = c.document_id
                         join source s on s.id = d.source_id
                        where c.is_enabled
-                             and s.deleted_at is null
+                         and s.deleted_at is null
                          and d.indexed_at is not null
                          and coalesce(c.tenant_id, c.tenant_id) = ";
 
-/// The chunks of these ids that this chatbot knows now and may use. Those of a document that is not indexed yet and others are left out, whatever the index said.
+/// The chunks of these ids that this chatbot knows now and may use. Others, and those of a document that is not indexed yet, are left
+/// out, whatever the index said.
 pub(super) async fn find_passages(
     conn: &mut Conn,
     tenant_id: TenantId,

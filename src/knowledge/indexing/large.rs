@@ -18,11 +18,12 @@ use crate::id::{ChunkId, TenantId};
 use crate::knowledge::chunks::{self, Verdict};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
 use crate::knowledge::facts::Facts;
+use crate::knowledge::jobs::RemoveDocuments;
 use crate::knowledge::labels;
 use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
-use crate::usage;
+use crate::{jobs, usage};
 
 /// A document that took so long lets others have their turn. What was staged stays, but the file is read again.
 const SLICE: Duration = Duration::from_secs(20 * 60);
@@ -41,6 +42,8 @@ enum Staged {
         verdicts: Vec<Verdict>,
     },
     Unfinished,
+    /// The document was deleted or replaced meanwhile.
+    Superseded,
     Failed(Reason),
 }
 
@@ -89,6 +92,10 @@ pub(super) async fn index(
             return Ok(Progress::Done);
         }
         Ok(Staged::Unfinished) => return Ok(Progress::Unfinished),
+        Ok(Staged::Superseded) => {
+            abandon(app, tenant_id, work).await?;
+            return Ok(Progress::Done);
+        }
         Ok(Staged::Failed(reason)) => reason,
         Err(Error::BudgetExceeded { code, message }) => {
             let reason = (code.to_owned(), message.to_string());
@@ -118,10 +125,14 @@ async fn stage(
         ..
     } = first;
     loop {
-        if !stage.add_chunks(&chunks).await? {
-            return Ok(Staged::Unfinished);
+        match stage.add_chunks(&chunks).await? {
+            Step::Taken => {}
+            Step::TurnIsOver => return Ok(Staged::Unfinished),
+            Step::Superseded => return Ok(Staged::Superseded),
         }
-        stage.add_text(&part.text).await?;
+        if stage.add_text(&part.text).await? == Step::Superseded {
+            return Ok(Staged::Superseded);
+        }
         let Some(parts) = rest.as_mut().filter(|parts| parts.has_more()) else {
             return Ok(Staged::Whole {
                 facts: Facts::of(&part),
@@ -141,6 +152,14 @@ async fn stage(
         let is_last = !parts.has_more();
         (cutter, part, chunks) = cutter.cut(next, is_last).await?;
     }
+}
+
+/// What became of a step of staging.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Taken,
+    TurnIsOver,
+    Superseded,
 }
 
 /// The tables where a version waits until all of it is there.
@@ -182,8 +201,8 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Stages chunks of a part group by group, each as soon as the index holds it; false when the turn is over.
-    async fn add_chunks(&mut self, chunks: &[CutChunk]) -> Result<bool> {
+    /// Stages chunks of a part group by group, each as soon as the index holds it.
+    async fn add_chunks(&mut self, chunks: &[CutChunk]) -> Result<Step> {
         let payer = Payer {
             tenant_id: self.tenant_id,
             chatbot_id: self.work.chatbot_id,
@@ -194,32 +213,49 @@ impl<'a> Stage<'a> {
         let left = chunks.iter().filter(|chunk| !is_staged(chunk));
         let (known, new): (Vec<&CutChunk>, Vec<&CutChunk>) = left.partition(|chunk| chunk.is_indexed);
         for group in known.chunks(staging::MOVED_AT_ONCE) {
-            self.insert(group).await?;
+            if self.insert(group).await? == Step::Superseded {
+                return Ok(Step::Superseded);
+            }
         }
         for group in new.chunks(EMBEDDED_AT_ONCE) {
             if self.has_gained && self.started.elapsed() > SLICE {
-                return Ok(false);
+                return Ok(Step::TurnIsOver);
             }
             let of_work: Vec<(&Work, &CutChunk)> = group.iter().map(|chunk| (self.work, *chunk)).collect();
             add_to_index(self.app, payer, &of_work).await?;
-            self.insert(group).await?;
+            if self.insert(group).await? == Step::Superseded {
+                self.forget(group).await?;
+                return Ok(Step::Superseded);
+            }
         }
-        Ok(true)
+        Ok(Step::Taken)
     }
 
-    async fn insert(&mut self, chunks: &[&CutChunk]) -> Result<()> {
-        let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
+    /// What was put into the index in vain is removed.
+    async fn forget(&self, chunks: &[&CutChunk]) -> Result<()> {
+        let in_vain: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.row.id).collect();
         let mut write = self.app.db.write(self.tenant_id).await?;
+        remove_chunks_later(self.app, &mut write, self.tenant_id, &in_vain).await?;
+        write.commit().await
+    }
+
+    async fn insert(&mut self, chunks: &[&CutChunk]) -> Result<Step> {
+        let rows: Vec<&ChunkRow> = chunks.iter().map(|chunk| &chunk.row).collect();
+        let Some(mut write) = hold_wanted(self.app, self.tenant_id, self.work).await? else {
+            return Ok(Step::Superseded);
+        };
         staging::insert_chunks(&mut write, self.tenant_id, self.work, &rows).await?;
         write.commit().await?;
         self.has_gained = true;
-        Ok(())
+        Ok(Step::Taken)
     }
 
     /// Stages the text of a part, all of whose chunks are.
-    async fn add_text(&mut self, text: &str) -> Result<()> {
+    async fn add_text(&mut self, text: &str) -> Result<Step> {
         if self.part >= self.staged_parts {
-            let mut write = self.app.db.write(self.tenant_id).await?;
+            let Some(mut write) = hold_wanted(self.app, self.tenant_id, self.work).await? else {
+                return Ok(Step::Superseded);
+            };
             let place = (self.part, self.start_char);
             staging::insert_text(&mut write, self.tenant_id, self.work, place, text).await?;
             write.commit().await?;
@@ -227,7 +263,7 @@ impl<'a> Stage<'a> {
         }
         self.part += 1;
         self.start_char += as_i64(text.chars().count());
-        Ok(())
+        Ok(Step::Taken)
     }
 }
 
@@ -259,17 +295,18 @@ async fn swap(
     let is_wanted = hold_current(&mut write, tenant_id, &[work])
         .await?
         .contains(&work.id);
-    // Where it was deleted or replaced meanwhile, what this attempt staged belongs to nothing.
-    if is_wanted {
-        set_indexed(&mut write, tenant_id, work.id, indexed, app.clock.now()).await?;
-        if work.was_indexed {
-            let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
-            staging::swap_in(&mut write, tenant_id, work).await?;
-            remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
-        }
-        chunks::set_stale(&mut write, tenant_id, verdicts).await?;
-        labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
+    if !is_wanted {
+        drop(write);
+        return abandon(app, tenant_id, work).await;
     }
+    set_indexed(&mut write, tenant_id, work.id, indexed, app.clock.now()).await?;
+    if work.was_indexed {
+        let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
+        staging::swap_in(&mut write, tenant_id, work).await?;
+        remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+    }
+    chunks::set_stale(&mut write, tenant_id, verdicts).await?;
+    labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
     drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
     let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
     sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;
@@ -315,6 +352,26 @@ async fn hold_wanted(app: &App, tenant_id: TenantId, work: &Work) -> Result<Opti
     let mut write = app.db.write(tenant_id).await?;
     let current = hold_current(&mut write, tenant_id, &[work]).await?;
     Ok(current.contains(&work.id).then_some(write))
+}
+
+/// What was staged, and put into the index, of a version that is not wanted any more goes.
+async fn abandon(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
+    let mut write = app.db.write(tenant_id).await?;
+    if staging::hold(&mut write, tenant_id, work.id).await?.is_some() {
+        drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
+    } else {
+        let removal = RemoveDocuments {
+            document_ids: vec![work.id],
+            chunk_ids: Vec::new(),
+            file_keys: Vec::new(),
+        };
+        jobs::enqueue(app, &mut write, tenant_id, &removal).await?;
+    }
+    let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
+    sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
 }
 
 /// The document fails, and what was staged for it goes.
