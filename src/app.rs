@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision};
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::http::rate::RateLimits;
 use crate::id::TenantId;
 use crate::integrations::google::Google;
@@ -309,15 +309,17 @@ impl App {
 
 /// Opens the configured database and brings its schema up to date.
 pub async fn open_database(config: &Config) -> Result<Db, StartError> {
-    Db::open(&config.database_url(), config.database.max_connections)
-        .await
-        .map_err(|error| {
-            tracing::debug!(error = ?error, "cannot open the database");
-            StartError::Failed(format!(
-                "database.url: cannot open the database: {}",
-                innermost(&error)
-            ))
-        })
+    let limits = db::Limits {
+        connections: config.database.max_connections,
+        statement: Duration::from_secs(config.database.statement_timeout_s),
+    };
+    Db::open(&config.database_url(), limits).await.map_err(|error| {
+        tracing::debug!(error = ?error, "cannot open the database");
+        StartError::Failed(format!(
+            "database.url: cannot open the database: {}",
+            innermost(&error)
+        ))
+    })
 }
 
 /// The cause at the bottom, which names what to mend.

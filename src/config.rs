@@ -98,7 +98,7 @@ section!(
 );
 section!(
     /// Rows.
-    Database { url: String, max_connections: u32 }
+    Database { url: String, max_connections: u32, statement_timeout_s: u64 }
 );
 section!(
     /// Vectors and keywords.

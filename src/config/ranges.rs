@@ -35,6 +35,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         server.max_connections_per_address in 1..=MANY;
         server.shutdown_grace_s in 0..=DAY_S;
         database.max_connections in 1..=1000;
+        database.statement_timeout_s in 1..=3600;
         index.shards in 1..=64;
         index.qdrant.connect_timeout_s in 1..=60;
         // A person waits for it.

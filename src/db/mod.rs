@@ -9,6 +9,7 @@ mod open;
 mod put;
 mod reader;
 mod script;
+mod watch;
 mod writer;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::id::TenantId;
 
 pub use migrate::AppliedMigration;
+pub use open::Limits;
 use open::WAIT_LIMIT;
 pub use put::Put;
 use reader::SqliteRead;
@@ -113,6 +115,17 @@ impl Db {
         matches!(self, Self::Postgres(_))
     }
 
+    /// Whether there is an answer to a statement, and on SQLite also a turn at the one writer.
+    pub async fn check(&self) -> Result<()> {
+        let mut conn = self.read(Scope::Operator).await?;
+        let _: i64 =
+            crate::on!(conn, c => sqlx::query_scalar("select count(*) from job_clock").fetch_one(c).await)?;
+        match self {
+            Self::Sqlite { writer, .. } => Ok(writer.check().await?),
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Waits until every connection is given back and closes them.
     pub async fn close(&self) {
         match self {
@@ -175,8 +188,10 @@ impl Conn {
     /// Says that the statement came to its end, so that the connection is fit for the next one as it is. Called by
     /// [`on!`](crate::on).
     pub fn settle(&mut self) {
-        if let Inner::SqliteRead(read) = &mut self.0 {
-            read.settle();
+        match &mut self.0 {
+            Inner::SqliteRead(read) => read.settle(),
+            Inner::Sqlite(write) => write.settle(),
+            Inner::Postgres(_) => {}
         }
     }
 

@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor};
 
+use super::watch::WatchedConnection;
 use super::{DatabaseUrl, Db, SqliteReaders, SqliteWriter};
 use crate::error::{Error, Result};
 
@@ -17,8 +18,24 @@ pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// Readers of the SQLite file, at most.
 const SQLITE_READERS: u32 = 8;
 
-/// Statements that run longer are cut off by PostgreSQL.
-const STATEMENT_TIMEOUT: &str = "30s";
+/// What may be asked of a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections to PostgreSQL at once.
+    pub connections: u32,
+    /// Statements that take longer are cut off. On SQLite those count together that are sent together.
+    pub statement: Duration,
+}
+
+/// So many connections, and the time for a statement that is the default.
+impl From<u32> for Limits {
+    fn from(connections: u32) -> Self {
+        Self {
+            connections,
+            statement: Duration::from_secs(30),
+        }
+    }
+}
 
 /// The role without privileges of its own that statements run as when the login role would bypass row security.
 const POSTGRES_ROLE: &str = "frontdesk_app";
@@ -52,17 +69,19 @@ impl FromStr for DatabaseUrl {
 }
 
 impl Db {
-    /// Opens the database and brings its schema up to date. A SQLite file is created when absent.
-    pub async fn open(url: &DatabaseUrl, max_connections: u32) -> Result<Self> {
+    /// Opens the database and brings its schema up to date, which takes as long as it takes. A SQLite file is created when
+    /// absent.
+    pub async fn open(url: &DatabaseUrl, limits: impl Into<Limits>) -> Result<Self> {
+        let limits = limits.into();
         let db = match url {
-            DatabaseUrl::Sqlite(path) => open_sqlite(path).await?,
-            DatabaseUrl::Postgres(url) => open_postgres(url, max_connections).await?,
+            DatabaseUrl::Sqlite(path) => open_sqlite(path, limits).await?,
+            DatabaseUrl::Postgres(url) => open_postgres(url, limits).await?,
         };
         Ok(db)
     }
 }
 
-async fn open_sqlite(path: &Path) -> Result<Db> {
+async fn open_sqlite(path: &Path, limits: Limits) -> Result<Db> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         tokio::fs::create_dir_all(folder).await?;
     }
@@ -79,26 +98,27 @@ async fn open_sqlite(path: &Path) -> Result<Db> {
         .disable_statement_logging();
     let mut connection = options.connect().await?;
     super::migrate::sqlite(&mut connection).await?;
-    let writer = SqliteWriter::new(connection);
+    let writer = SqliteWriter::new(WatchedConnection::new(connection, limits.statement).await?);
     // A connection is a thread with a cache of its own: more of them than cores only makes all of them cold.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let readers = u32::try_from(cores).unwrap_or(1).clamp(3, SQLITE_READERS);
     let options = options.read_only(true).create_if_missing(false);
-    let reader = SqliteReaders::open(options, readers).await?;
+    let reader = SqliteReaders::open(options, readers, limits.statement).await?;
     Ok(Db::Sqlite { reader, writer })
 }
 
-async fn open_postgres(url: &str, max_connections: u32) -> Result<Db> {
+async fn open_postgres(url: &str, limits: Limits) -> Result<Db> {
     let options = PgConnectOptions::from_str(url)?
         .application_name("frontdesk")
-        .options([
-            ("statement_timeout", STATEMENT_TIMEOUT),
-            ("idle_in_transaction_session_timeout", "60s"),
-        ])
         .disable_statement_logging();
     let bypasses_row_security = super::migrate::postgres(&options, POSTGRES_ROLE).await?;
+    let statement_timeout = format!("{}ms", limits.statement.as_millis());
+    let options = options.options([
+        ("statement_timeout", statement_timeout.as_str()),
+        ("idle_in_transaction_session_timeout", "60s"),
+    ]);
     let pool = PgPoolOptions::new()
-        .max_connections(max_connections)
+        .max_connections(limits.connections)
         .acquire_timeout(WAIT_LIMIT)
         .test_before_acquire(false)
         .after_connect(move |connection, _| {

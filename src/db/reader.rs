@@ -4,12 +4,14 @@
 //! statement. Here only those are asked that come back in doubt: after an error, or from the middle of a statement.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::open::WAIT_LIMIT;
+use super::watch::WatchedConnection;
 
 /// The readers. Clones share them.
 #[derive(Clone)]
@@ -17,27 +19,34 @@ pub struct SqliteReaders(Arc<Readers>);
 
 struct Readers {
     options: SqliteConnectOptions,
+    statement_limit: Duration,
     at_most: u32,
     places: Arc<Semaphore>,
     /// The one that came back last is taken first: its cache is the warmest.
-    idle: Mutex<Vec<SqliteConnection>>,
+    idle: Mutex<Vec<WatchedConnection>>,
 }
 
 /// A connection that goes back when it is dropped.
 pub(super) struct SqliteRead {
     readers: SqliteReaders,
     /// None while it is given back.
-    connection: Option<SqliteConnection>,
+    connection: Option<WatchedConnection>,
     place: Option<OwnedSemaphorePermit>,
     is_in_doubt: bool,
 }
 
 impl SqliteReaders {
-    /// At most `at_most` connections, of which the first is opened now.
-    pub(super) async fn open(options: SqliteConnectOptions, at_most: u32) -> Result<Self, sqlx::Error> {
-        let first = options.connect().await?;
+    /// At most `at_most` connections, of which the first is opened now, and on which no statement takes longer than
+    /// `statement_limit`.
+    pub(super) async fn open(
+        options: SqliteConnectOptions,
+        at_most: u32,
+        statement_limit: Duration,
+    ) -> Result<Self, sqlx::Error> {
+        let first = WatchedConnection::new(options.connect().await?, statement_limit).await?;
         Ok(Self(Arc::new(Readers {
             options,
+            statement_limit,
             at_most,
             places: Arc::new(Semaphore::new(at_most as usize)),
             idle: Mutex::new(vec![first]),
@@ -55,7 +64,7 @@ impl SqliteReaders {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.0.options.connect().await?,
+            None => WatchedConnection::new(self.0.options.connect().await?, self.0.statement_limit).await?,
         };
         Ok(SqliteRead {
             readers: self.clone(),
@@ -78,7 +87,7 @@ impl SqliteReaders {
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<WatchedConnection>> {
         // A list is whole whatever happened to who held it.
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,6 +100,7 @@ impl SqliteRead {
         self.connection
             .as_mut()
             .expect("given back when it is dropped only")
+            .begin()
     }
 
     pub(super) fn settle(&mut self) {
@@ -111,8 +121,7 @@ impl Drop for SqliteRead {
         // Without a runtime nobody reads any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // A statement that was left is at its end when this is answered.
-                if connection.ping().await.is_ok() {
+                if connection.come_to_rest().await.is_ok() {
                     readers.idle().push(connection);
                 }
                 drop(place);
@@ -123,16 +132,22 @@ impl Drop for SqliteRead {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
+
+    /// Far more than any statement of these tests takes that ends by itself.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A statement that does not end by itself.
+    const ENDLESS: &str = "with recursive counted (n) as (select 1 union all select n + 1 from counted) select count(*) from counted";
 
     async fn readers(at_most: u32) -> (SqliteReaders, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = SqliteConnectOptions::new()
             .filename(folder.path().join("test.db"))
             .create_if_missing(true);
-        let readers = SqliteReaders::open(options, at_most)
+        let readers = SqliteReaders::open(options, at_most, LIMIT)
             .await
             .expect("the file opens");
         (readers, folder)
@@ -178,6 +193,21 @@ mod tests {
         let mut next = readers.acquire().await.expect("a place");
 
         assert_eq!(read(&mut next, "select 3").await.expect("read"), 3);
+    }
+
+    #[tokio::test]
+    async fn a_statement_whose_reader_left_gives_its_place_to_the_next_one_long_before_its_time() {
+        let (readers, _folder) = readers(1).await;
+        let mut left = readers.acquire().await.expect("a place");
+        let started = Instant::now();
+        let cut_off = tokio::time::timeout(Duration::from_millis(50), read(&mut left, ENDLESS)).await;
+        assert!(cut_off.is_err(), "it is endless");
+
+        drop(left);
+
+        let mut next = readers.acquire().await.expect("a place");
+        assert_eq!(read(&mut next, "select 4").await.expect("read"), 4);
+        assert!(started.elapsed() < LIMIT / 10, "{:?}", started.elapsed());
     }
 
     #[tokio::test]

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::{Executor as _, SqliteConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::timeout;
 
 use super::open::WAIT_LIMIT;
 use super::script::Script;
+use super::watch::WatchedConnection;
 use crate::error::{Error, Result};
 
 /// Transactions in one commit, at most.
@@ -24,6 +26,12 @@ const MEMBERS_AT_MOST: usize = 64;
 
 /// From this age on a group takes nobody in: its members wait for the commit, and so do other processes.
 const GROUP_AGE: Duration = Duration::from_millis(5);
+
+/// Who asks whether the writer is to be had waits this long for a turn.
+const TURN_LIMIT: Duration = Duration::from_secs(2);
+
+/// For so long everybody who asks gets the same answer.
+const CHECK_LIFE: Duration = Duration::from_secs(1);
 
 /// How long a caller whose commit was lost waits before it tries again.
 const LOST_RETRY: Duration = Duration::from_secs(1);
@@ -34,12 +42,14 @@ pub struct SqliteWriter {
     session: Arc<Mutex<Session>>,
     /// Transactions that wait to begin.
     waiting: Arc<AtomicUsize>,
+    /// Whether a turn was to be had, and when that was asked.
+    checked: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 /// The connection, and what was written over it since the last commit.
 struct Session {
     /// None once closed.
-    connection: Option<SqliteConnection>,
+    connection: Option<WatchedConnection>,
     group: Option<Group>,
 }
 
@@ -61,6 +71,8 @@ pub(super) struct SqliteWrite {
     begun: Begun,
     /// What is still to be sent.
     script: Script,
+    /// What was sent last has not come to a good end, or is still at it.
+    is_in_doubt: bool,
 }
 
 /// How far the database knows of a transaction.
@@ -80,7 +92,7 @@ enum Ending {
 }
 
 impl SqliteWriter {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
+    pub(super) fn new(connection: WatchedConnection) -> Self {
         let session = Session {
             connection: Some(connection),
             group: None,
@@ -88,6 +100,7 @@ impl SqliteWriter {
         Self {
             session: Arc::new(Mutex::new(session)),
             waiting: Arc::default(),
+            checked: Arc::default(),
         }
     }
 
@@ -97,7 +110,7 @@ impl SqliteWriter {
             Ok(session) => session,
             Err(_) => {
                 let place = Place::take(self);
-                let turn = tokio::time::timeout(WAIT_LIMIT, self.session.clone().lock_owned()).await;
+                let turn = timeout(WAIT_LIMIT, self.session.clone().lock_owned()).await;
                 let session = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
                 place.give_up();
                 session
@@ -109,6 +122,7 @@ impl SqliteWriter {
             session: Some(session),
             begun: Begun::NotYet,
             script: Script::default(),
+            is_in_doubt: false,
         };
         match write
             .session
@@ -118,6 +132,20 @@ impl SqliteWriter {
             true => Ok(write),
             false => Err(sqlx::Error::PoolClosed),
         }
+    }
+
+    /// Whether a turn is to be had soon. However many ask, it is tried once a second.
+    pub(super) async fn check(&self) -> Result<(), sqlx::Error> {
+        let mut checked = self.checked.lock().await;
+        let is_had = match *checked {
+            Some((when, is_had)) if when.elapsed() < CHECK_LIFE => is_had,
+            _ => {
+                let is_had = timeout(TURN_LIMIT, self.session.lock()).await.is_ok();
+                *checked = Some((Instant::now(), is_had));
+                is_had
+            }
+        };
+        is_had.then_some(()).ok_or(sqlx::Error::PoolTimedOut)
     }
 
     /// Waits for the open transaction and closes the connection.
@@ -135,9 +163,21 @@ impl SqliteWriter {
     }
 
     /// Ends the transaction that `session` has open, and commits the group unless another transaction follows at once.
-    async fn end(&self, mut session: OwnedMutexGuard<Session>, begun: Begun, ending: Ending) -> Result<()> {
-        let is_followed =
-            self.waiting.load(Ordering::Acquire) > 0 && session.group.as_ref().is_none_or(Group::takes_more);
+    async fn end(
+        &self,
+        mut session: OwnedMutexGuard<Session>,
+        begun: Begun,
+        ending: Ending,
+        is_in_doubt: bool,
+    ) -> Result<()> {
+        if is_in_doubt && let Some(connection) = &mut session.connection {
+            // Where the connection is at its end, what follows finds out and tells it.
+            let _ = connection.come_to_rest().await;
+        }
+        // Some failures take the whole group back by themselves: then nobody builds on it, and the commit finds out.
+        let is_followed = !is_in_doubt
+            && self.waiting.load(Ordering::Acquire) > 0
+            && session.group.as_ref().is_none_or(Group::takes_more);
         let told = match ending {
             Ending::TakenBack => {
                 session.take_back(begun, is_followed).await?;
@@ -306,25 +346,31 @@ impl Session {
     }
 
     async fn run(&mut self, script: Script) -> Result<(), sqlx::Error> {
-        script
-            .run(self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?)
-            .await
+        script.run(self.connection()?).await
     }
 
     async fn execute(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        self.connection()?.execute(sqlx::query(statement)).await.map(drop)
+    }
+
+    /// The connection, for a statement that begins now.
+    fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-        connection.execute(sqlx::query(statement)).await.map(drop)
+        Ok(connection.begin())
     }
 }
 
 impl SqliteWrite {
-    /// The connection, for statements of this transaction. Everything before them has been sent and has succeeded.
+    /// The connection, for a statement of this transaction, in doubt until [`SqliteWrite::settle`] says that it came to its
+    /// end. Everything before it has been sent and has succeeded.
     pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         self.send().await?;
-        self.session_mut()
-            .connection
-            .as_mut()
-            .ok_or(sqlx::Error::PoolClosed)
+        self.is_in_doubt = true;
+        self.session_mut().connection()
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.is_in_doubt = false;
     }
 
     /// Statements that go with the next ones that are waited for.
@@ -342,7 +388,10 @@ impl SqliteWrite {
         if script.is_empty() {
             return Ok(());
         }
-        self.session_mut().run(script).await
+        self.is_in_doubt = true;
+        self.session_mut().run(script).await?;
+        self.is_in_doubt = false;
+        Ok(())
     }
 
     fn session_mut(&mut self) -> &mut Session {
@@ -358,8 +407,9 @@ impl SqliteWrite {
         };
         let writer = self.writer.clone();
         let (begun, ending) = (self.begun, Ending::Kept(std::mem::take(&mut self.script)));
+        let is_in_doubt = self.is_in_doubt;
         // In a task of its own, so that a caller who goes away leaves nothing half done.
-        tokio::spawn(async move { writer.end(session, begun, ending).await })
+        tokio::spawn(async move { writer.end(session, begun, ending, is_in_doubt).await })
             .await
             .map_err(Error::internal)?
     }
@@ -370,9 +420,9 @@ impl Drop for SqliteWrite {
         let Some(session) = self.session.take() else {
             return;
         };
-        let (writer, begun) = (self.writer.clone(), self.begun);
+        let (writer, begun, is_in_doubt) = (self.writer.clone(), self.begun, self.is_in_doubt);
         spawn(async move {
-            if let Err(error) = writer.end(session, begun, Ending::TakenBack).await {
+            if let Err(error) = writer.end(session, begun, Ending::TakenBack, is_in_doubt).await {
                 tracing::debug!(error = ?error, "a transaction could not be rolled back by itself");
             }
         });

@@ -1,15 +1,20 @@
 //! Whether this process lives, and whether it can do its work.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::Scope;
+
+/// How long the database may take to answer a probe.
+const DATABASE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
@@ -33,6 +38,7 @@ struct Health {
 struct Readiness {
     #[schema(value_type = String)]
     status: &'static str,
+    /// Answers, and takes writes.
     #[schema(value_type = String)]
     database: &'static str,
     #[schema(value_type = String)]
@@ -57,10 +63,14 @@ async fn health() -> axum::Json<Health> {
 /// Whether the process can do its work now: database, index, files and embedding model.
 #[utoipa::path(get, path = "/ready", tag = "operation", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn ready(State(app): State<App>) -> Response {
-    let database = match probe_database(&app).await {
-        Ok(()) => "ok",
-        Err(error) => {
-            tracing::warn!(error = ?error, "the database does not answer");
+    let database = match timeout(DATABASE_LIMIT, app.db.check()).await {
+        Ok(Ok(())) => "ok",
+        Ok(Err(error)) => {
+            tracing::warn!(error = ?error, "the database does not answer, or takes nothing");
+            "failing"
+        }
+        Err(_) => {
+            tracing::warn!("the database does not answer");
             "failing"
         }
     };
@@ -96,17 +106,4 @@ async fn ready(State(app): State<App>) -> Response {
         }),
     )
         .into_response()
-}
-
-async fn probe_database(app: &App) -> crate::error::Result<()> {
-    let probe = async {
-        let mut conn = app.db.read(Scope::Operator).await?;
-        let _: i64 =
-            crate::on!(conn, c => sqlx::query_scalar("select count(*) from job_clock").fetch_one(c).await)?;
-        Ok(())
-    };
-    match tokio::time::timeout(std::time::Duration::from_secs(3), probe).await {
-        Ok(result) => result,
-        Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
-    }
 }

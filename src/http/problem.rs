@@ -124,6 +124,12 @@ impl From<Error> for Problem {
                     "the database does not answer; try again shortly",
                 )
                 .with_retry_after(Duration::from_secs(2)),
+                DatabaseFault::TooLong => Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "statement_timed_out",
+                    "the database gave up on this, because it took too long: ask for less at once, or try again when less goes on",
+                )
+                .with_retry_after(Duration::from_secs(5)),
                 DatabaseFault::Ours => internal(),
             },
             Error::Internal(_) => internal(),
@@ -167,6 +173,8 @@ enum DatabaseFault {
     Full,
     /// It does not answer, or not now.
     Outage,
+    /// It cut a statement off that took longer than one may.
+    TooLong,
     /// We asked for something wrong.
     Ours,
 }
@@ -190,6 +198,7 @@ fn fault_of_code(code: &str) -> DatabaseFault {
     if code.len() == 5 {
         return match (code, &code.as_bytes()[..2]) {
             ("53100", _) => DatabaseFault::Full,
+            ("57014", _) => DatabaseFault::TooLong,
             // A serialization failure, a deadlock; connections, resources, the operator's intervention.
             ("40001" | "40P01", _) | (_, b"08" | b"53" | b"57") => DatabaseFault::Outage,
             _ => DatabaseFault::Ours,
@@ -198,6 +207,7 @@ fn fault_of_code(code: &str) -> DatabaseFault {
     // The low byte is the kind, what is above it the detail.
     match code.parse::<u32>().map(|code| code & 0xff) {
         Ok(13) => DatabaseFault::Full,
+        Ok(9) => DatabaseFault::TooLong,
         // Busy or locked past the wait limit; a disk that fails; a file that cannot be opened.
         Ok(5 | 6 | 10 | 14) => DatabaseFault::Outage,
         _ => DatabaseFault::Ours,
@@ -241,6 +251,8 @@ mod tests {
             ("1038", DatabaseFault::Outage),
             ("53300", DatabaseFault::Outage),
             ("57P01", DatabaseFault::Outage),
+            ("57014", DatabaseFault::TooLong),
+            ("9", DatabaseFault::TooLong),
             ("08006", DatabaseFault::Outage),
             ("40P01", DatabaseFault::Outage),
             ("1", DatabaseFault::Ours),

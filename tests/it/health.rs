@@ -1,9 +1,15 @@
 //! What probes and scrapers see: whether the process lives, whether it can work, and nothing of any tenant.
 
+use std::time::Duration;
+
+use frontdesk::db::Scope;
+use frontdesk::error::Error;
+use frontdesk::http::problem::Problem;
+use frontdesk::on;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::app::{Reply, TestApp, TestOptions};
+use crate::harness::app::{Reply, TestApp, TestOptions, engine};
 
 async fn get(service: &TestApp, path: &str) -> Reply {
     service.send(Method::GET, path, None, None).await
@@ -54,6 +60,46 @@ async fn with_the_database_gone_the_process_lives_and_is_not_ready() {
         (503, "database_unavailable")
     );
     assert!(refused.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn while_nobody_gets_to_write_the_service_is_not_ready() {
+    if engine() == "postgres" {
+        return;
+    }
+    let service = TestApp::start().await;
+    let held = service.app.db.write(Scope::Operator).await.expect("the writer");
+
+    let jammed = get(&service, "/ready").await.expect(503).json();
+    get(&service, "/health").await.expect(200);
+    drop(held);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    assert_eq!(jammed["database"], "failing", "{jammed}");
+    get(&service, "/ready").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_a_503_that_says_so_and_holds_nobody_up() {
+    let service = TestOptions::default()
+        .set("database.statement_timeout_s", 1)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    const ENDLESS: &str = "with recursive counted (n) as (select 1 union all select n + 1 from counted) select count(*) from counted";
+
+    let mut write = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    let cut_off = on!(write, c => sqlx::query_scalar::<_, i64>(ENDLESS).fetch_one(c).await);
+    drop(write);
+
+    let problem = Problem::from(Error::from(cut_off.expect_err("it is endless")));
+    assert_eq!((problem.status, problem.code), (503, "statement_timed_out"));
+    acme.chatbot("Desk").await;
 }
 
 #[tokio::test]

@@ -9,7 +9,19 @@ struct File {
     _folder: tempfile::TempDir,
 }
 
+/// Far more than any statement of these tests takes that ends by itself.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A statement that does not end by itself.
+const ENDLESS: &str = "insert into line
+    with recursive counted (n) as (select 1 union all select n + 1 from counted) select 'endless' from counted where n < 0";
+
 async fn file() -> File {
+    file_with_limit(LIMIT).await
+}
+
+/// A file on which no statement takes longer than `limit`.
+async fn file_with_limit(limit: Duration) -> File {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let options = SqliteConnectOptions::new()
         .filename(folder.path().join("test.db"))
@@ -20,6 +32,7 @@ async fn file() -> File {
         .execute("create table line (text text unique)")
         .await
         .expect("a table");
+    let connection = WatchedConnection::new(connection, limit).await.expect("watched");
     File {
         writer: SqliteWriter::new(connection),
         options,
@@ -45,6 +58,7 @@ async fn write(writer: &SqliteWriter, text: &str) -> SqliteWrite {
         .execute(write.connection().await.expect("open"))
         .await
         .expect("written");
+    write.settle();
     write
 }
 
@@ -131,4 +145,82 @@ async fn one_who_goes_away_while_waiting_holds_nobody_up() {
         .commit()
         .await
         .expect("the writer is free");
+}
+
+/// Begins a statement that does not end by itself, and waits for it.
+async fn write_endlessly(writer: &SqliteWriter) -> Result<(), sqlx::Error> {
+    let mut write = writer.begin().await?;
+    write.connection().await?.execute(ENDLESS).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_cut_off_and_the_next_transaction_is_none_the_worse() {
+    let file = file_with_limit(Duration::from_millis(200)).await;
+
+    let cut_off = write_endlessly(&file.writer).await.expect_err("it is cut off");
+
+    let code = cut_off.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some("9"), "{cut_off}");
+    let next = write(&file.writer, "next").await;
+    next.commit().await.expect("committed");
+    assert_eq!(file.lines().await, ["next"]);
+}
+
+#[tokio::test]
+async fn a_statement_whose_caller_left_hands_the_writer_on_long_before_its_time() {
+    let file = file().await;
+    let started = Instant::now();
+    let left = timeout(Duration::from_millis(50), write_endlessly(&file.writer)).await;
+    assert!(left.is_err(), "it is endless");
+
+    let next = write(&file.writer, "next").await;
+
+    next.commit().await.expect("committed");
+    assert!(started.elapsed() < LIMIT / 10, "{:?}", started.elapsed());
+    assert_eq!(file.lines().await, ["next"]);
+}
+
+#[tokio::test]
+async fn those_who_were_to_be_committed_with_a_statement_that_is_cut_off_are_told() {
+    let file = file_with_limit(Duration::from_millis(200)).await;
+    let first = write(&file.writer, "first").await;
+    let writer = file.writer.clone();
+    let endless = tokio::spawn(async move { write_endlessly(&writer).await });
+    tokio::task::yield_now().await;
+
+    let lost = first.commit().await;
+
+    assert!(endless.await.expect("no panic").is_err());
+    assert!(
+        matches!(
+            lost,
+            Err(Error::Unavailable {
+                code: "database_unavailable",
+                ..
+            })
+        ),
+        "{lost:?}"
+    );
+    assert_eq!(file.lines().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn whether_a_turn_is_to_be_had_is_tried_once_for_all_who_ask() {
+    let file = file().await;
+    file.writer.check().await.expect("nobody has the writer");
+    tokio::time::sleep(CHECK_LIFE).await;
+    let held = write(&file.writer, "held").await;
+    let started = Instant::now();
+
+    let asked = futures::future::join_all((0..20).map(|_| file.writer.check())).await;
+
+    assert!(asked.iter().all(Result::is_err), "{asked:?}");
+    assert!(
+        started.elapsed() < TURN_LIMIT + CHECK_LIFE,
+        "{:?}",
+        started.elapsed()
+    );
+    held.commit().await.expect("committed");
+    tokio::time::sleep(CHECK_LIFE).await;
+    file.writer.check().await.expect("the writer is free again");
 }
