@@ -42,6 +42,7 @@ use crate::usage::price_book::PriceBook;
 use crate::{chat, chatbots, evals, jobs, knowledge, usage};
 
 pub use disk::{Disk, FreeBytes};
+pub use data_dir::adopt as adopt_data_dir;
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -161,6 +162,7 @@ impl App {
         let embedder = match replacements.embedder {
             Some(embedder) => Some(embedder),
             None => load_embedder(&config).await?,
+        data_dir::check_owner(&config, &db).await?;
         };
         let index = index::open(&config, embedder.as_deref()).await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::StartError;
+use super::{StartError, innermost};
 use crate::config::Config;
+use crate::db::Db;
+use crate::knowledge::files::identity;
 
 /// The file in it that who works there holds locked.
 const LOCK_FILE: &str = "lock";
@@ -70,6 +72,33 @@ pub(super) fn lock(config: &Config) -> Result<File, StartError> {
         }),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
+}
+
+/// Refuses a data folder that is not the one of the database's files.
+pub(super) async fn check_owner(config: &Config, db: &Db) -> Result<(), StartError> {
+    let dir = config.data_dir.display();
+    let is_its_own = identity::claim(db, &config.data_dir).await.map_err(|error| {
+        StartError::Failed(format!(
+            "cannot compare {dir} with the database: {}",
+            innermost(&error)
+        ))
+    })?;
+    if is_its_own {
+        return Ok(());
+    }
+    Err(StartError::Setting(format!(
+        "data_dir: the files of this database are in another folder than {dir}: all processes on one database need the same \
+         data folder, as a volume that each of them mounts; where {dir} is the right one from now on, restored or moved, say \
+         so once with: frontdesk migrate --adopt-data-dir"
+    )))
+}
+
+/// From now on the files of the database are in the configured data folder.
+pub async fn adopt(config: &Config, db: &Db) -> Result<(), StartError> {
+    prepare(config)?;
+    identity::adopt(db, &config.data_dir)
+        .await
+        .map_err(|error| StartError::Failed(format!("cannot note the data folder: {}", innermost(&error))))
 }
 
 /// Where a browser of this process keeps what it needs while it runs.

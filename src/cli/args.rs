@@ -68,7 +68,11 @@ pub(super) enum Command {
     /// Bring the database's schema up to date, and say what that took
     ///
     /// Every other command does the same on its way; this one is for deployments that migrate first.
-    Migrate,
+    Migrate {
+        /// Also note in PostgreSQL that its files are in this data folder from now on: it was moved, restored or lost
+        #[arg(long)]
+        adopt_data_dir: bool,
+    },
     /// Customer accounts
     #[command(subcommand)]
     Tenant(TenantCommand),

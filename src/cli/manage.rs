@@ -5,21 +5,32 @@ use serde_json::json;
 
 use super::args::{Cap, CreateKeyArgs, KeyCommand, TenantCommand};
 use super::{Failure, failed, print_line};
-use crate::app::open_database;
+use crate::app::{adopt_data_dir, open_database};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{DatabaseUrl, Db};
 use crate::id::TenantId;
 use crate::tenancy::keys::NewApiKey;
 use crate::tenancy::{Caps, TenantState, operator};
 
 /// Brings the schema up to date and tells what that took.
-pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
+pub(super) async fn migrate(config: &Config, adopts: bool) -> Result<(), Failure> {
     let url = config.database_url();
+    if adopts && matches!(url, DatabaseUrl::Sqlite(_)) {
+        return Err(Failure::Usage(
+            "--adopt-data-dir: only a database in PostgreSQL notes where its files are".to_owned(),
+        ));
+    }
     let before = Db::applied_migrations(&url)
         .await
         .map_err(|error| failed("database.url: cannot open the database", &error))?;
-    open_database(config).await?.close().await;
+    let db = open_database(config).await?;
+    let adopted = match adopts {
+        true => adopt_data_dir(config, &db).await,
+        false => Ok(()),
+    };
+    db.close().await;
+    adopted?;
     let after = Db::applied_migrations(&url).await?;
     for migration in after.iter().filter(|migration| !before.contains(migration)) {
         print_line(&format!(
@@ -28,6 +39,12 @@ pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
         ));
     }
     print_line(&format!("the schema is up to date ({} migrations)", after.len()));
+    if adopts {
+        print_line(&format!(
+            "the files of this database are in {} from now on",
+            config.data_dir.display()
+        ));
+    }
     Ok(())
 }
 

@@ -148,7 +148,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     telemetry::start(&log).map_err(Failure::Configuration)?;
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Migrate => manage::migrate(&config).await,
+            Command::Migrate { adopt_data_dir } => manage::migrate(&config, adopt_data_dir).await,
             Command::Tenant(command) => manage::tenant(&config, command).await,
             Command::Key(command) => manage::key(&config, command).await,
             Command::Ask(args) => ask::ask(config, args).await,

@@ -1,5 +1,7 @@
 //! Original files, under generated names in the data folder. Nothing that a client names becomes part of a path.
 
+pub mod identity;
+
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};

@@ -8,11 +8,12 @@ use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
 use crate::harness::app::{Tenant, TestApp, engine};
 
-/// Tables without a tenant's rows: only the operator sees accounts and schedules, and the migrations' own list and
-/// the job clock hold nothing of anybody.
+/// Tables without a tenant's rows: only the operator sees accounts and schedules, and the migrations' own list, the
+/// job clock and what tells one index or store of files from another hold nothing of anybody.
 const SHARED: &[&str] = &[
     "_sqlx_migrations",
     "account",
+    "file_store",
     "index_generation",
     "job_clock",
     "schedule",

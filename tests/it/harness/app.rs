@@ -271,13 +271,19 @@ impl TestApp {
         }
     }
 
-    /// Another process on the same database, with an index and files of its own, under the same clock.
+    /// Another process on the same database, with an index of its own, under the same clock. Its data folder passes for the
+    /// one that both see.
     pub async fn replica(&self, more_jobs: JobKinds) -> App {
         let mut config = self.app.config.clone();
         if config.database.url.is_empty() {
             config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display());
         }
         config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
+        std::fs::create_dir(&config.data_dir).expect("a folder");
+        if engine() == "postgres" {
+            std::fs::copy(self.data_dir().join("store-id"), config.data_dir.join("store-id"))
+                .expect("its mark");
+        }
         let replaced = Replacements {
             embedder: Some(Arc::new(WordEmbedder)),
             more_jobs,

@@ -52,6 +52,51 @@ async fn api_and_workers_apart_are_one_service() {
 }
 
 #[tokio::test]
+async fn a_process_with_another_data_folder_is_told_so_unless_that_one_is_adopted() {
+    let Some(server) = postgres_server() else {
+        eprintln!("LEFT OUT: there is no PostgreSQL; scripts/with-postgres starts one");
+        return;
+    };
+    let (_folder, data) = data_dir();
+    let (_other_folder, other) = data_dir();
+    let database = format!("database.url={}", create_postgres_database(&server).await);
+    let shared = ["--set", &database, "--set", "index.backend=pgvector"];
+    Server::start(&data, &shared).await.stop().await;
+    let first = Server::start(&data, &shared).await;
+    let start_apart = [&["serve", "--listen", "127.0.0.1:0"][..], &shared].concat();
+
+    let apart = run(&other, &start_apart).await;
+
+    assert_eq!(apart.status.code(), Some(3), "{}", told(&apart));
+    for part in ["data_dir", "the same data folder", "migrate --adopt-data-dir"] {
+        assert!(
+            told(&apart).contains(part),
+            "{part:?} is missing in {}",
+            told(&apart)
+        );
+    }
+    let beside = Server::start(&data, &[&["--role", "worker"][..], &shared].concat()).await;
+    beside.stop().await;
+    first.stop().await;
+
+    let adopted = run_well(&other, &[&["migrate", "--adopt-data-dir"][..], &shared].concat()).await;
+    assert!(adopted.contains("from now on"), "{adopted}");
+    Server::start(&other, &shared).await.stop().await;
+    let old = run(&data, &start_apart).await;
+    assert_eq!(old.status.code(), Some(3), "{}", told(&old));
+}
+
+#[tokio::test]
+async fn with_sqlite_there_is_no_folder_to_adopt() {
+    let (_folder, data) = data_dir();
+
+    let output = run(&data, &["migrate", "--adopt-data-dir"]).await;
+
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("PostgreSQL"), "{}", told(&output));
+}
+
+#[tokio::test]
 async fn a_process_that_shares_nothing_keeps_out_of_a_folder_that_others_share() {
     let Some(server) = postgres_server() else {
         eprintln!("LEFT OUT: there is no PostgreSQL; scripts/with-postgres starts one");
