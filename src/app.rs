@@ -38,11 +38,12 @@ use crate::places::Places;
 use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
+use crate::usage::journal::Journal;
 use crate::usage::price_book::PriceBook;
 use crate::{chat, chatbots, evals, jobs, knowledge, usage};
 
-pub use disk::{Disk, FreeBytes};
 pub use data_dir::adopt as adopt_data_dir;
+pub use disk::{Disk, FreeBytes};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -89,6 +90,8 @@ pub struct Parts {
     /// None: no model is configured, and answers are extracts.
     pub model: Option<Arc<dyn ChatModel>>,
     pub prices: PriceBook,
+    /// Questions that are being embedded; none where that costs nothing.
+    pub journal: Option<Journal>,
     /// Turns that may run at once.
     pub turns: Places<TenantId>,
     /// Work that goes on when the request that began it has ended, such as saving an answer whose client left. The
@@ -159,10 +162,10 @@ impl App {
         let prices = PriceBook::load(&config.llm.price_book)
             .map_err(|problem| StartError::Setting(format!("llm.price_book: {problem}")))?;
         let db = open_database(&config).await?;
+        data_dir::check_owner(&config, &db).await?;
         let embedder = match replacements.embedder {
             Some(embedder) => Some(embedder),
             None => load_embedder(&config).await?,
-        data_dir::check_owner(&config, &db).await?;
         };
         let index = index::open(&config, embedder.as_deref()).await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
@@ -173,12 +176,14 @@ impl App {
                     .map_err(|error| StartError::Setting(format!("llm: {error}")))?,
             ))
         };
-        let files = FileStore::open(&config.data_dir, disk.clone()).map_err(|error| {
-            StartError::Failed(format!(
-                "cannot use the data folder {}: {error}",
-                config.data_dir.display()
-            ))
-        })?;
+        let unusable = |error| {
+            let dir = config.data_dir.display();
+            StartError::Failed(format!("cannot use the data folder {dir}: {error}"))
+        };
+        let files = FileStore::open(&config.data_dir, disk.clone()).map_err(unusable)?;
+        let is_paid = config.embedding.is_remote();
+        let journal = is_paid.then(|| Journal::open(&config.data_dir)).transpose();
+        let journal = journal.map_err(unusable)?;
         let clock: SharedClock = replacements.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let client = operator_client()
             .map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
@@ -222,6 +227,7 @@ impl App {
             disk,
             model,
             prices,
+            journal,
             data_lock: Mutex::new(Some(data_lock)),
         }));
         knowledge::operator::notice_lost_index(&app)
@@ -245,6 +251,9 @@ impl App {
             .await
             .map_err(|error| StartError::Failed(format!("cannot end interrupted answers: {error}")))?;
         usage::book_all_lapsed(&app)
+            .await
+            .map_err(|error| StartError::Failed(format!("cannot book interrupted calls: {error}")))?;
+        usage::journal::book_abandoned(&app.db, &app.config.data_dir)
             .await
             .map_err(|error| StartError::Failed(format!("cannot book interrupted calls: {error}")))?;
         app.warn_of_unpriced_models();
@@ -277,10 +286,7 @@ impl App {
 
     /// Whether embeddings are bought from someone, and so count to a tenant's budget.
     pub fn embeds_remotely(&self) -> bool {
-        matches!(
-            self.config.embedding.backend,
-            EmbeddingBackend::Openai | EmbeddingBackend::Tei
-        )
+        self.config.embedding.is_remote()
     }
 
     /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.

@@ -265,6 +265,13 @@ pub enum EmbeddingBackend {
     Tei,
 }
 
+impl Embedding {
+    /// Whether embeddings are asked of somebody who counts them.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.backend, EmbeddingBackend::Openai | EmbeddingBackend::Tei)
+    }
+}
+
 /// How the numbers of a local embedding model are kept.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

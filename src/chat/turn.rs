@@ -314,12 +314,13 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
         &mut write,
         turn.reach.tenant_id,
         turn.chatbot.id,
-        turn.hold.take(),
+        turn.hold.reservation().cloned(),
         &events,
         turn.app.clock.now(),
     )
     .await?;
     turn.commit(write).await?;
+    turn.hold.close();
     count_turn(source, "complete");
 
     let (sender, events) = mpsc::channel(answer.citations.len() + 2);
@@ -373,7 +374,9 @@ impl Turn {
     /// The ledger's line for embedding the question; none when nothing was embedded.
     pub(super) fn embedding_event(&self) -> Option<UsageEvent> {
         let holders = (self.reach.tenant_id, self.chatbot.id);
-        let mut event = self.embedded.event(&self.app, holders, self.channel)?;
+        let mut event = self
+            .embedded
+            .event(&self.app, holders, self.channel, &self.hold)?;
         (event.conversation_id, event.message_id) = (self.opening.conversation_id, self.opening.message_id);
         Some(event)
     }

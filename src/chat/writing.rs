@@ -166,8 +166,8 @@ async fn accept(
         .await?;
     turn.commit(write).await?;
     let answer_tokens = answer_tokens(share);
-    // Given back with that commit.
-    turn.hold.take();
+    // With that commit it is part of what is reserved for the turn.
+    turn.hold.close();
     Ok((reservation, answer_tokens))
 }
 

@@ -47,6 +47,7 @@ async fn clear(app: &App) -> Result<()> {
     let now = app.clock.now();
     chat::operator::fail_interrupted(app).await?;
     usage::book_lapsed(app).await?;
+    usage::journal::book_abandoned(&app.db, &app.config.data_dir).await?;
     let mut write = app.db.write(Scope::Operator).await?;
     store::delete_finished(
         &mut write,

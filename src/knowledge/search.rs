@@ -121,10 +121,23 @@ pub struct EmbeddedQuestion {
 }
 
 impl EmbeddedQuestion {
-    /// The ledger's line; none when nothing was embedded.
-    pub fn event(&self, app: &App, holders: (TenantId, ChatbotId), channel: &str) -> Option<UsageEvent> {
-        let event = || UsageEvent::embedding(app, holders, channel, self.tokens, self.reported, self.latency);
-        (self.tokens > 0).then(event)
+    /// The ledger's line; none when nothing was embedded. While `hold` is kept for the call, it has its id.
+    pub fn event(
+        &self,
+        app: &App,
+        holders: (TenantId, ChatbotId),
+        channel: &str,
+        hold: &Hold,
+    ) -> Option<UsageEvent> {
+        if self.tokens == 0 {
+            return None;
+        }
+        let mut event =
+            UsageEvent::embedding(app, holders, channel, self.tokens, self.reported, self.latency);
+        if let Some(id) = hold.call_id() {
+            event.id = id;
+        }
+        Some(event)
     }
 
     /// Books it for itself, where nobody else settles `hold`.
@@ -135,9 +148,9 @@ impl EmbeddedQuestion {
         channel: &str,
         hold: &mut Hold,
     ) -> Result<()> {
-        let event = self.event(app, holders, channel);
+        let event = self.event(app, holders, channel, hold);
         if event.is_none() && hold.reservation().is_none() {
-            hold.take();
+            hold.close();
             return Ok(());
         }
         let (tenant_id, chatbot_id) = holders;
@@ -154,7 +167,7 @@ impl EmbeddedQuestion {
         )
         .await?;
         write.commit().await?;
-        hold.take();
+        hold.close();
         Ok(())
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::journal::Entry;
 use super::{Limits, Reservation, UsageEvent, reserve, settle};
 use crate::app::App;
 use crate::error::Result;
-use crate::id::{ChatbotId, TenantId};
+use crate::id::{ChatbotId, TenantId, UsageEventId};
 
 /// Tokens that embedding models put around a text.
 const TOKENS_AROUND: usize = 16;
@@ -18,6 +19,8 @@ pub struct Hold {
     reservation: Option<Reservation>,
     /// None: nothing is paid, or somebody else keeps the books by now.
     call: Option<UsageEvent>,
+    /// Where the call stands that nothing is reserved for.
+    entry: Option<Entry>,
 }
 
 impl Hold {
@@ -26,10 +29,17 @@ impl Hold {
         self.reservation.as_ref()
     }
 
-    /// Hands the reservation, if there is one, on to who settles it and books the call.
-    pub fn take(&mut self) -> Option<Reservation> {
-        self.call = None;
-        self.reservation.take()
+    /// Under which the call is to be booked, so that nobody books it again.
+    pub fn call_id(&self) -> Option<UsageEventId> {
+        self.call.as_ref().map(|call| call.id)
+    }
+
+    /// The books are kept: the call is in the database, or did not take place, and the reservation is settled.
+    pub fn close(&mut self) {
+        (self.call, self.reservation) = (None, None);
+        if let Some(entry) = self.entry.take() {
+            entry.strike();
+        }
     }
 }
 
@@ -39,9 +49,15 @@ impl Drop for Hold {
             return;
         };
         let (app, holders, reservation) = (self.app.clone(), self.holders, self.reservation.take());
+        let entry = self.entry.take();
         self.app.tasks.spawn(async move {
-            if let Err(error) = book_cut_off(&app, holders, reservation, call).await {
-                tracing::error!(error = ?error, "cannot book a call that was cut off");
+            match book_cut_off(&app, holders, reservation, call).await {
+                Ok(()) => {
+                    if let Some(entry) = entry {
+                        entry.strike();
+                    }
+                }
+                Err(error) => tracing::error!(error = ?error, "cannot book a call that was cut off"),
             }
         });
     }
@@ -86,11 +102,12 @@ pub async fn hold(
         holders,
         reservation,
         call: Some(call),
+        entry: None,
     })
 }
 
-/// Reserves the most that embedding `question` can take, where embeddings are bought. Where nothing is limited, nothing is
-/// written: then a process that dies takes the few tokens of the questions that it was embedding with it.
+/// Reserves the most that embedding `question` can take, where embeddings are bought. Where nothing is limited, it is noted
+/// in the journal.
 pub async fn hold_for_embedding(
     app: &App,
     limits: &Limits,
@@ -100,18 +117,23 @@ pub async fn hold_for_embedding(
 ) -> Result<Hold> {
     // No tokenizer makes more tokens than a text has bytes.
     let tokens = (question.len() + TOKENS_AROUND) as u64;
-    let call = || UsageEvent::embedding(app, holders, channel, tokens, false, Duration::ZERO);
-    if app.embeds_remotely() && !limits.is_none() {
-        return hold(app, limits, holders, call()).await;
-    }
-    let unwritten = || UsageEvent {
+    let call = || UsageEvent {
         estimated: true,
-        ..call()
+        ..UsageEvent::embedding(app, holders, channel, tokens, false, Duration::ZERO)
     };
-    Ok(Hold {
-        app: app.clone(),
-        holders,
-        reservation: None,
-        call: app.embeds_remotely().then(unwritten),
-    })
+    let call = app.embeds_remotely().then(call);
+    match call {
+        Some(call) if !limits.is_none() => hold(app, limits, holders, call).await,
+        call => Ok(Hold {
+            app: app.clone(),
+            holders,
+            reservation: None,
+            entry: app
+                .journal
+                .as_ref()
+                .zip(call.as_ref())
+                .and_then(|(journal, call)| journal.enter(call)),
+            call,
+        }),
+    }
 }

@@ -5,7 +5,8 @@
 //! already used, and are taken by one conditional statement, so parallel turns on any number of replicas cannot
 //! overshoot together. A turn that dies leaves a reservation that lapses: the calls that it was made for have begun and
 //! will be charged by whom they were made to, so they are booked as they were reserved, marked as estimated
-//! ([`book_lapsed`]). Without limits a reservation holds nothing of a budget, and is there for that alone.
+//! ([`book_lapsed`]). Without limits a reservation holds nothing of a budget, and is there for that alone; a question that is
+//! embedded has none then, and stands in the [`journal`].
 //!
 //! Every call is one line of the ledger, never changed afterwards; the month's sums in `budget` are kept beside it
 //! whether or not there is a limit, so that a limit set in the middle of a month counts from its beginning.
@@ -14,6 +15,7 @@ mod event;
 mod export;
 mod headroom;
 mod hold;
+pub mod journal;
 mod notice;
 mod operator;
 pub mod price_book;

@@ -1,11 +1,13 @@
 //! `kill -9` of the real server: what was answered with success is there, and what was begun is finished, once.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::engine;
 use crate::harness::mortal::Mortal;
-use crate::harness::openai::{Script, ScriptedModel};
+use crate::harness::openai::{EmbeddingFault, Script, ScriptedModel};
 use crate::harness::work::until;
 
 /// Documents of one import.
@@ -215,4 +217,58 @@ async fn an_answer_that_a_kill_cut_off_is_kept_and_told_apart_from_a_whole_one()
     let total = server.get("/api/usage").await["total"].clone();
     let estimated = if engine() == "postgres" { 0 } else { 1 };
     assert_eq!(total["estimated_calls"], estimated, "{total}");
+}
+
+#[tokio::test]
+async fn a_question_that_a_kill_cut_off_while_it_was_embedded_is_booked_once_without_any_limit_set() {
+    let model = ScriptedModel::start().await;
+    let mut server = Mortal::start_with(vec![
+        "embedding.backend=openai".to_owned(),
+        format!("embedding.base_url={}", model.base_url()),
+        "embedding.model=scripted-embedding".to_owned(),
+        format!("embedding.dimension={}", model.dimension()),
+    ])
+    .await;
+    let chatbot = server.chatbot().await;
+    let oak = (
+        "oak.md".to_owned(),
+        "Oak tables are oiled twice a year.".to_owned(),
+    );
+    let taken = server.upload(&chatbot, vec![oak]).await;
+    let id = taken["items"][0]["id"].as_str().expect("an id");
+    until("it is indexed", async || {
+        server.get(&format!("/api/documents/{id}")).await["state"] == "indexed"
+    })
+    .await;
+    let question = json!({ "chatbot_id": chatbot, "message": "When are oak tables oiled?" });
+    server
+        .post("/api/chat/message", question.clone())
+        .await
+        .expect(200);
+    let before = server.get("/api/usage").await["total"].clone();
+    let asked = model.requests().len();
+    model.push_fault(EmbeddingFault::Late(Duration::from_secs(3600)));
+    let cut_off = server
+        .request(Method::POST, "/api/chat/message")
+        .json(&question)
+        .send();
+    let cut_off = tokio::spawn(cut_off);
+    until("the embedding is asked for", async || {
+        model.requests().len() > asked
+    })
+    .await;
+
+    server.die_and_rise().await;
+    server.die_and_rise().await;
+
+    assert!(cut_off.await.expect("no panic").is_err());
+    let total = server.get("/api/usage").await["total"].clone();
+    let of = |total: &Value, what: &str| total[what].as_i64().expect("a number");
+    assert_eq!(of(&before, "estimated_calls"), 0, "{before}");
+    assert_eq!(of(&total, "estimated_calls"), 1, "{total}");
+    assert_eq!(of(&total, "calls"), of(&before, "calls") + 1, "{total}");
+    assert!(
+        of(&total, "embedding_tokens") > of(&before, "embedding_tokens"),
+        "{total}"
+    );
 }

@@ -67,8 +67,11 @@ impl<'a> Purse<'a> {
         let (tenant_id, chatbot_id) = self.holders();
         let mut write = self.app.db.write(tenant_id).await?;
         let now = self.app.clock.now();
-        usage::settle(&mut write, tenant_id, chatbot_id, hold.take(), &events, now).await?;
-        write.commit().await
+        let reservation = hold.reservation().cloned();
+        usage::settle(&mut write, tenant_id, chatbot_id, reservation, &events, now).await?;
+        write.commit().await?;
+        hold.close();
+        Ok(())
     }
 
     fn event_of(&self, model: &str, heard: Heard, began: Instant) -> UsageEvent {

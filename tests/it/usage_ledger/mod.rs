@@ -1,6 +1,7 @@
 //! The ledger and the budgets on every database there is: nothing is spent past a limit, nothing is held for ever, and
 //! reports add up to what was booked.
 
+mod abandoned;
 mod booking;
 mod reserving;
 mod sequences;
