@@ -7,9 +7,11 @@ use frontdesk::chatbots::deletion;
 use frontdesk::db::{Scope, Write};
 use frontdesk::id::{ChatbotId, ChunkId, DocumentId};
 use frontdesk::on;
+use retrieval::index::{Facets, Point};
 use serde_json::json;
 
 use crate::harness::app::{TestApp, TestOptions};
+use crate::harness::client::Chatbot;
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{count_rows, stored_files};
 use crate::harness::work::{spawn_worker, until};
@@ -112,6 +114,71 @@ async fn a_document_that_is_deleted_while_it_is_indexed_leaves_nothing_even_when
     let service = TestOptions::default().embedder(embedder.clone()).start().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
+    let id = upload_woods(&desk).await;
+    embedder.hold();
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+
+    // Deleted and cleaned away while chunks are embedded; they get into the index, and the worker dies.
+    acme.delete(&format!("/api/documents/{id}")).await.expect(204);
+    service.drain_jobs().await;
+    worker.abort();
+    let _ = worker.await;
+    let left = Point {
+        chunk_id: retrieval::ChunkId(ChunkId::new().0),
+        document_id: retrieval::DocumentId(id.parse::<DocumentId>().expect("an id").0),
+        source_id: retrieval::SourceId(ChunkId::new().0),
+        text: "Wood1 matters.".to_owned(),
+        vector: None,
+        facets: Facets::default(),
+    };
+    let tenant_id = retrieval::TenantId(acme.id.0);
+    service
+        .app
+        .index
+        .upsert(tenant_id, vec![left])
+        .await
+        .expect("a point");
+
+    service.clock.advance(TimeDelta::seconds(61));
+    service.drain_jobs().await;
+    acme.check_stores_agree().await;
+    assert_eq!(
+        (acme.indexed_chunks().await, count_rows(&service, "chunk").await),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_document_of_many_chunks_that_is_deleted_while_it_is_staged_leaves_nothing() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let id = upload_woods(&desk).await;
+    embedder.hold();
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    embedder.take_documents();
+
+    acme.delete(&format!("/api/documents/{id}")).await.expect(204);
+    embedder.let_one_go();
+    worker.await.expect("the worker lives");
+
+    service.drain_jobs().await;
+    acme.check_stores_agree().await;
+    for table in ["document", "chunk", "staged_chunk", "staged_text"] {
+        assert_eq!(count_rows(&service, table).await, 0, "{table}");
+    }
+    assert_eq!(acme.indexed_chunks().await, 0);
+    assert!(
+        embedder.take_documents().len() <= 256,
+        "nothing is embedded after it was deleted"
+    );
+}
+
+/// Uploads a document that is embedded in two groups.
+async fn upload_woods(desk: &Chatbot<'_, '_>) -> String {
     let woods: String = (0..300)
         .map(|number| {
             format!(
@@ -125,29 +192,7 @@ async fn a_document_that_is_deleted_while_it_is_indexed_leaves_nothing_even_when
         .await
         .expect(202)
         .json();
-    let id = taken["items"][0]["id"].as_str().expect("an id");
-    embedder.hold();
-    let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-
-    // Deleted and cleaned away while a group of chunks is embedded; the group gets into the index, and the worker dies.
-    acme.delete(&format!("/api/documents/{id}")).await.expect(204);
-    service.drain_jobs().await;
-    embedder.let_one_go();
-    until("the group is in the index", async || {
-        acme.indexed_chunks().await > 0
-    })
-    .await;
-    worker.abort();
-    let _ = worker.await;
-
-    service.clock.advance(TimeDelta::seconds(61));
-    service.drain_jobs().await;
-    acme.check_stores_agree().await;
-    assert_eq!(
-        (acme.indexed_chunks().await, count_rows(&service, "chunk").await),
-        (0, 0)
-    );
+    taken["items"][0]["id"].as_str().expect("an id").to_owned()
 }
 
 #[tokio::test]
