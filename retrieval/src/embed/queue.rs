@@ -55,8 +55,9 @@ pub(super) struct Queue {
 struct Waiting {
     queries: VecDeque<Query>,
     bulks: VecDeque<Bulk>,
-    /// Of the bulks that have been begun, oldest first.
-    batches: VecDeque<Batch>,
+    /// What is left of each bulk that has been begun. They take turns batch by batch, so that a few texts never wait for
+    /// somebody's many.
+    running: VecDeque<VecDeque<Batch>>,
     closed: bool,
 }
 
@@ -71,8 +72,9 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// Takes the batches of one bulk.
     pub(super) fn push_batches(&self, batches: impl IntoIterator<Item = Batch>) {
-        self.lock().batches.extend(batches);
+        self.lock().running.push_front(batches.into_iter().collect());
         self.changed.notify_all();
     }
 
@@ -114,15 +116,17 @@ impl Waiting {
         if role == Role::Queries {
             return None;
         }
-        while let Some(batch) = self.batches.pop_front() {
-            if batch.bulk.is_wanted() {
-                return Some(Work::Batch(batch));
-            }
-        }
         while let Some(bulk) = self.bulks.pop_front() {
             if !bulk.reply.is_closed() {
                 return Some(Work::Bulk(bulk));
             }
+        }
+        while let Some(mut batches) = self.running.pop_front() {
+            let Some(batch) = batches.pop_front().filter(|batch| batch.bulk.is_wanted()) else {
+                continue;
+            };
+            self.running.push_back(batches);
+            return Some(Work::Batch(batch));
         }
         None
     }
@@ -258,6 +262,29 @@ mod tests {
 
         assert_eq!(texts(queue.next(Role::Queries)), ["1"]);
         assert_eq!(texts(queue.next(Role::Everything)), ["1"]);
+    }
+
+    #[test]
+    fn bulks_take_turns_batch_by_batch() {
+        let queue = Queue::default();
+        let mut answers = Vec::new();
+        for (name, count) in [(10, 3), (20, 1), (30, 2)] {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            let bulk = Arc::new(RunningBulk::new(count, 0, reply));
+            queue.push_batches((0..count).map(|place| Batch {
+                bulk: bulk.clone(),
+                texts: vec![(place, vec![name])],
+            }));
+        }
+
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            if let Some(Work::Batch(batch)) = queue.next(Role::Everything) {
+                order.push(batch.texts[0].1[0]);
+            }
+        }
+        assert_eq!(order, [30, 20, 10, 30, 10, 10], "the one begun last is the next");
     }
 
     #[test]
