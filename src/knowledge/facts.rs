@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use ingest::{ExtractedDocument, LeftOut};
+use retrieval::analysis::{Language, detect};
 use sqlx::types::Json;
 
 use crate::db::Write;
@@ -14,6 +15,8 @@ use crate::on;
 pub struct Facts {
     /// A BCP 47 tag.
     pub language: Option<String>,
+    /// The language that the text shows.
+    pub detected_language: Option<&'static str>,
     pub description: Option<String>,
     pub published_at: Option<DateTime<Utc>>,
     /// The path of sections above a page, outermost first.
@@ -31,6 +34,7 @@ impl Facts {
         let metadata = &extracted.metadata;
         Self {
             language: metadata.language.clone(),
+            detected_language: detect(&extracted.text).map(Language::subtag),
             description: metadata.description.clone(),
             published_at: metadata.published_at.as_deref().and_then(read_time),
             breadcrumbs: metadata.breadcrumbs.clone(),

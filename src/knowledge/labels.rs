@@ -359,7 +359,7 @@ pub(super) struct FacetsRow {
 /// The columns of [`FacetsRow`].
 macro_rules! facets_columns {
     () => {
-        "d.language, d.published_at, d.created_at as document_created_at, coalesce(d.tags, s.tags) as tags, coalesce(d.access_groups, s.access_groups) as access_groups"
+        "coalesce(d.language, d.detected_language) as language, d.published_at, d.created_at as document_created_at, coalesce(d.tags, s.tags) as tags, coalesce(d.access_groups, s.access_groups) as access_groups"
     };
 }
 pub(super) use facets_columns;

@@ -61,6 +61,8 @@ pub struct Document {
     /// Where people find it.
     pub url: Option<String>,
     pub language: Option<String>,
+    /// The one that its text shows.
+    pub detected_language: Option<String>,
     /// What it says of itself.
     pub description: Option<String>,
     pub published_at: Option<DateTime<Utc>>,

@@ -56,6 +56,7 @@ pub(super) struct DocumentResponse {
     /// Where people find it.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
+    /// What came with it or a page says of itself, else what its text shows: a BCP 47 tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<String>,
     /// What a page says of itself.
@@ -141,7 +142,7 @@ impl From<Document> for DocumentResponse {
             external_id: document.external_id,
             title: document.title,
             url: document.url,
-            language: document.language,
+            language: document.language.or(document.detected_language),
             description: document.description,
             published_at: document.published_at,
             breadcrumbs: document.breadcrumbs,

@@ -26,6 +26,7 @@ struct DocumentRow {
     given_title: Option<String>,
     url: Option<String>,
     language: Option<String>,
+    detected_language: Option<String>,
     description: Option<String>,
     published_at: Option<DateTime<Utc>>,
     breadcrumbs: Option<Json<Vec<String>>>,
@@ -71,6 +72,7 @@ impl From<DocumentRow> for Document {
             given_title: row.given_title,
             url: row.url,
             language: row.language,
+            detected_language: row.detected_language,
             description: row.description,
             published_at: row.published_at,
             breadcrumbs: row.breadcrumbs.map(|Json(names)| names).unwrap_or_default(),
@@ -102,7 +104,7 @@ impl From<DocumentRow> for Document {
 macro_rules! select_document {
     ($rest:literal) => {
         concat!(
-            "select id, chatbot_id, source_id, external_id, title, given_title, url, language, description, published_at, breadcrumbs, file_name, format, size_bytes,
+            "select id, chatbot_id, source_id, external_id, title, given_title, url, language, detected_language, description, published_at, breadcrumbs, file_name, format, size_bytes,
                     content_hash, file_key, state, error_code, error_message, chunk_count, token_count, page_count, scanned_pages, left_out, tags, access_groups,
                     created_at, updated_at, indexed_at,
                     (select count(*)

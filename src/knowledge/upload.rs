@@ -366,6 +366,7 @@ pub(super) async fn store_one(
         given_title: None,
         url: None,
         language: None,
+        detected_language: None,
         description: None,
         published_at: None,
         breadcrumbs: Vec::new(),

@@ -300,6 +300,25 @@ async fn what_a_document_does_not_say_its_source_says() {
 }
 
 #[tokio::test]
+async fn a_text_shows_its_language_where_nobody_said_it() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let text =
+        "Die Tische aus Eiche werden zweimal im Jahr geölt und danach mit einem weichen Tuch abgerieben.";
+    let id = desk.publish("pflege.txt", text).await;
+    let document = acme.get(&format!("/api/documents/{id}")).await.expect(200).json();
+    assert_eq!(document["language"], "de");
+
+    for (language, expected) in [("de", vec![text]), ("en", vec![])] {
+        let path = format!("/api/chatbots/{}/search", desk.id);
+        let asked = json!({ "query": "Tische aus Eiche", "filter": { "languages": [language] } });
+        let found = acme.post(&path, asked).await;
+        assert_eq!(texts(found), expected, "{language}");
+    }
+}
+
+#[tokio::test]
 async fn a_search_asks_for_tags_languages_and_dates() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;
@@ -339,7 +358,7 @@ async fn a_search_asks_for_tags_languages_and_dates() {
     assert_eq!(found(json!({ "tags": ["care"] })).await, [OPEN]);
     assert_eq!(found(json!({ "tags": ["oak", "elm"] })).await, [RESTRICTED, OPEN]);
     assert_eq!(found(json!({ "tags": [] })).await, Vec::<String>::new());
-    assert_eq!(found(json!({ "languages": ["EN"] })).await, [OPEN]);
+    assert_eq!(found(json!({ "languages": ["EN"] })).await, [RESTRICTED, OPEN]);
     assert_eq!(found(json!({ "languages": ["de"] })).await, Vec::<String>::new());
     assert_eq!(
         found(json!({ "until": "2024-06-01T00:00:00Z" })).await,

@@ -98,6 +98,9 @@ impl Work {
         if self.run_id.is_some() {
             self.facets.language = read.language.as_deref().and_then(labels::primary_language);
         }
+        if self.facets.language.is_none() {
+            self.facets.language = read.detected_language.map(str::to_owned);
+        }
         self.facets.date = Some(labels::date_of(read.published_at, self.created_at));
     }
 

@@ -210,7 +210,8 @@ pub(super) async fn set_indexed(
                     published_at = case when read_with is distinct from $10 then $12 else published_at end,
                     breadcrumbs = case when read_with is distinct from $10 then $13 else breadcrumbs end,
                     -- What somebody said of it goes before what it says of itself.
-                    language = case when read_with is distinct from $10 and run_id is not null then $14 else language end
+                    language = case when read_with is distinct from $10 and run_id is not null then $14 else language end,
+                    detected_language = $16
               where tenant_id = $1 and id = $2",
         )
         .bind(tenant_id)
@@ -228,6 +229,7 @@ pub(super) async fn set_indexed(
         .bind(facts.stored_breadcrumbs())
         .bind(&facts.language)
         .bind(facts.stored_left_out())
+        .bind(facts.detected_language)
         .run()
         .await
 }
