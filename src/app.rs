@@ -4,6 +4,7 @@ mod data_dir;
 mod disk;
 mod extractor;
 mod index;
+mod reranker;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -17,6 +18,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use outbound::{Guard, GuardedClient};
 use retrieval::embed::{self, Embedder};
 use retrieval::index::Index;
+use retrieval::rerank::Reranker;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +79,8 @@ pub struct Parts {
     pub index: Arc<dyn Index>,
     /// None: no model is installed, and search goes by keywords alone.
     pub embedder: Option<Arc<dyn Embedder>>,
+    /// None: passages are in the order of the search.
+    pub reranker: Option<Arc<dyn Reranker>>,
     pub extractor: ExtractorPool,
     /// Texts that are cut for show.
     pub previews: Previews,
@@ -176,12 +180,13 @@ impl App {
                     .map_err(|error| StartError::Setting(format!("llm: {error}")))?,
             ))
         };
+        let reranker = reranker::open(&config, model.as_ref())?;
         let unusable = |error| {
             let dir = config.data_dir.display();
             StartError::Failed(format!("cannot use the data folder {dir}: {error}"))
         };
         let files = FileStore::open(&config.data_dir, disk.clone()).map_err(unusable)?;
-        let is_paid = config.embedding.is_remote();
+        let is_paid = config.embedding.is_remote() || reranker.is_some();
         let journal = is_paid.then(|| Journal::open(&config.data_dir)).transpose();
         let journal = journal.map_err(unusable)?;
         let clock: SharedClock = replacements.clock.unwrap_or_else(|| Arc::new(SystemClock));
@@ -222,6 +227,7 @@ impl App {
             db,
             index,
             embedder,
+            reranker,
             extractor,
             files,
             disk,
@@ -264,7 +270,12 @@ impl App {
     fn warn_of_unpriced_models(&self) {
         let chat = self.model.is_some().then_some(self.config.llm.model.as_str());
         let embedding = self.embedding_model().filter(|_| self.embeds_remotely());
-        for model in chat.into_iter().chain(embedding) {
+        let rerank = self.reranker.as_deref().map(Reranker::model_id);
+        for model in chat
+            .into_iter()
+            .chain(embedding)
+            .chain(rerank.filter(|model| chat != Some(*model)))
+        {
             if !self.prices.is_priced(model) {
                 tracing::warn!(
                     model,

@@ -69,6 +69,7 @@ section!(
         index: Index,
         embedding: Embedding,
         llm: Llm,
+        rerank: Rerank,
         chat: Chat,
         extract: Extract,
         crawl: Crawl,
@@ -149,6 +150,10 @@ section!(
         max_attempts: u32,
         price_book: String,
     }
+);
+section!(
+    /// What puts passages in order.
+    Rerank { backend: RerankBackend, base_url: String, api_key: Secret, model: String, top_n: usize, timeout_s: u64 }
 );
 section!(
     /// The chat turn.
@@ -272,6 +277,18 @@ impl Embedding {
     }
 }
 
+/// Who puts passages in order.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum RerankBackend {
+    None,
+    Cohere,
+    Jina,
+    Voyage,
+    Tei,
+    Llm,
+}
+
 /// How the numbers of a local embedding model are kept.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -370,6 +387,15 @@ impl Config {
             &self.database.url
         } else {
             &self.index.url
+        }
+    }
+
+    /// The model that puts passages in order.
+    pub fn rerank_model(&self) -> &str {
+        if self.rerank.backend == RerankBackend::Llm && self.rerank.model.is_empty() {
+            &self.llm.model
+        } else {
+            &self.rerank.model
         }
     }
 

@@ -61,25 +61,7 @@ pub(super) mod tests {
     use super::*;
     use crate::knowledge::HEADING_SEPARATOR;
 
-    pub(in crate::chat) fn passage(text: &str) -> Passage {
-        Passage {
-            chunk_id: ChunkId::new(),
-            document_id: DocumentId::new(),
-            title: "Returns".to_owned(),
-            file_name: "returns.md".to_owned(),
-            url: None,
-            text: text.to_owned(),
-            heading: None,
-            page: Some(2),
-            start: 100,
-            end: 100 + text.chars().count() as i64,
-            score: 0.9,
-            similarity: Some(0.8),
-            keyword_score: None,
-            confidence: None,
-            prompt_tokens: 0,
-        }
-    }
+    pub(in crate::chat) use crate::knowledge::sample_passage as passage;
 
     #[test]
     fn no_heading_above_the_passage_is_quoted_however_deep_it_lies() {

@@ -165,25 +165,14 @@ fn shorten(sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ChunkId, DocumentId};
+    use crate::knowledge::sample_passage;
 
     fn passage(heading: Option<&str>, text: &str, score: f32) -> Passage {
         Passage {
-            chunk_id: ChunkId::new(),
-            document_id: DocumentId::new(),
             title: "Help".to_owned(),
-            file_name: "help.md".to_owned(),
-            url: None,
-            text: text.to_owned(),
             heading: heading.map(str::to_owned),
-            page: None,
-            start: 0,
-            end: text.chars().count() as i64,
             score,
-            similarity: None,
-            keyword_score: None,
-            confidence: None,
-            prompt_tokens: 0,
+            ..sample_passage(text)
         }
     }
 

@@ -214,25 +214,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::{ChunkId, DocumentId};
+    use crate::knowledge::sample_passage;
 
     fn passage(text: &str, prompt_tokens: i64) -> Passage {
         Passage {
-            chunk_id: ChunkId::new(),
-            document_id: DocumentId::new(),
-            title: "Title".to_owned(),
-            file_name: "file.md".to_owned(),
-            url: None,
-            text: text.to_owned(),
             heading: Some("Heading".to_owned()),
-            page: None,
-            start: 0,
-            end: text.chars().count() as i64,
-            score: 0.5,
-            similarity: None,
-            keyword_score: None,
-            confidence: None,
             prompt_tokens,
+            ..sample_passage(text)
         }
     }
 

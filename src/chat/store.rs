@@ -251,7 +251,7 @@ struct AskedRow {
 macro_rules! asked {
     ($list:literal) => {
         concat!(
-            "select b.id, b.tenant_id, b.name, b.prompt, b.model, b.temperature, b.no_answer_text, b.max_passages, b.min_similarity,
+            "select b.id, b.tenant_id, b.name, b.prompt, b.model, b.temperature, b.no_answer_text, b.max_passages, b.min_similarity, b.search_settings,
                     b.allowed_origins, b.monthly_token_limit, b.monthly_cost_limit_micro_usd, b.created_at, b.updated_at,
                     t.monthly_token_limit as tenant_tokens,
                     t.monthly_cost_limit_micro_usd as tenant_micro_usd,

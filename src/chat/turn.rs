@@ -19,9 +19,11 @@ use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
-use crate::knowledge::{self, Degradation, EmbeddedQuestion, Passage, Search, SearchFilter, Trace, degraded};
+use crate::knowledge::{
+    self, Degradation, EmbeddedQuestion, Passage, Payer, Search, SearchFilter, Trace, degraded,
+};
 use crate::places::{Full, Place};
-use crate::usage::{self, Hold, UsageEvent, UsageKind};
+use crate::usage::{self, Hold, Limits, UsageEvent, UsageKind};
 
 /// How long a client waits before it tries a full server again.
 const BUSY_RETRY: Duration = Duration::from_secs(2);
@@ -137,6 +139,8 @@ pub(super) struct Turn {
     pub(super) passages: Vec<Passage>,
     /// What looking for them had to do without.
     pub(super) degraded: Vec<Degradation>,
+    /// What putting them in order took; booked already.
+    pub(super) reranked: Option<UsageEvent>,
     pub(super) embedded: EmbeddedQuestion,
     /// What was reserved for embedding the question, until it is settled.
     pub(super) hold: Hold,
@@ -236,11 +240,12 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         },
         passages: Vec::new(),
         degraded: Vec::new(),
+        reranked: None,
         embedded,
         hold,
         _place: place,
     };
-    if let Err(error) = turn.find_passages(&query, sources).await {
+    if let Err(error) = turn.find_passages(&query, sources, &limits).await {
         turn.book_refused().await?;
         return Err(error);
     }
@@ -305,7 +310,8 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
         }
     };
     let embedding = turn.embedding_event();
-    let answer = turn.answer(text, citations, source, turn_usage(embedding.as_ref(), None));
+    let usage = turn_usage([embedding.as_ref(), turn.reranked.as_ref()]);
+    let answer = turn.answer(text, citations, source, usage);
     let mut write = turn.app.db.write(turn.reach.tenant_id).await?;
     turn.save(&mut write, &answer, MessageState::Complete, None)
         .await?;
@@ -334,7 +340,7 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
 
 impl Turn {
     /// Looks for what may answer the question, and keeps what has to do with it.
-    async fn find_passages(&mut self, query: &Query, sources: Vec<SourceId>) -> Result<()> {
+    async fn find_passages(&mut self, query: &Query, sources: Vec<SourceId>, limits: &Limits) -> Result<()> {
         let settings = &self.chatbot.settings;
         let search = Search {
             chatbot_id: self.chatbot.id,
@@ -346,9 +352,17 @@ impl Turn {
                 audience: Audience::Groups(self.groups.clone()),
                 ..SearchFilter::default()
             },
+            settings: &settings.search,
+            payer: Payer {
+                limits,
+                channel: self.channel,
+                conversation_id: self.opening.conversation_id,
+                message_id: self.opening.message_id,
+            },
         };
         let found = knowledge::search_sources(&self.app, self.reach, search, Trace::default()).await?;
         self.degraded = found.degraded;
+        self.reranked = found.reranked;
         self.passages = relevance::keep_relevant(&self.question, found.passages, settings.min_similarity);
         Ok(())
     }
@@ -404,9 +418,10 @@ impl Turn {
     }
 }
 
-pub(super) fn turn_usage(embedding: Option<&UsageEvent>, chat: Option<&UsageEvent>) -> TurnUsage {
+/// What the calls of a turn took together.
+pub(super) fn turn_usage<'a>(calls: impl IntoIterator<Item = Option<&'a UsageEvent>>) -> TurnUsage {
     let mut usage = TurnUsage::default();
-    for event in embedding.into_iter().chain(chat) {
+    for event in calls.into_iter().flatten() {
         usage.prompt_tokens += event.prompt_tokens;
         usage.completion_tokens += event.completion_tokens;
         usage.embedding_tokens += event.embedding_tokens;

@@ -218,7 +218,8 @@ impl Running {
             }
         };
         let embedding = self.turn.embedding_event();
-        let usage = turn_usage(embedding.as_ref(), chat.as_ref());
+        let reranked = self.turn.reranked.as_ref();
+        let usage = turn_usage([embedding.as_ref(), reranked, chat.as_ref()]);
         let answer = self
             .turn
             .answer(produced.text, produced.citations, AnswerSource::Model, usage);

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, SourceId, TenantId};
+use crate::knowledge::SearchSettings;
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{jobs, knowledge, tenancy};
 
@@ -61,6 +62,8 @@ pub struct Settings {
     pub max_passages: i64,
     /// Cosine similarity, 0 to 1, that a passage needs to count; `chat::relevance` says how it is read.
     pub min_similarity: f64,
+    /// How passages are chosen.
+    pub search: SearchSettings,
     /// Sites whose pages may talk to this chatbot from a browser.
     pub allowed_origins: Vec<String>,
     /// Tokens of a month; none: unlimited.
@@ -80,6 +83,7 @@ impl Settings {
             no_answer_text: DEFAULT_NO_ANSWER.to_owned(),
             max_passages: DEFAULT_MAX_PASSAGES,
             min_similarity: DEFAULT_MIN_SIMILARITY,
+            search: SearchSettings::default(),
             allowed_origins: Vec::new(),
             monthly_token_limit: None,
             monthly_cost_limit_micro_usd: None,
@@ -136,6 +140,7 @@ impl Settings {
                 "min_similarity must be 0 to 1",
             ));
         }
+        self.search.check()?;
         if self.allowed_origins.len() > MAX_ORIGINS {
             return Err(Error::invalid(
                 "invalid_origins",
@@ -167,6 +172,7 @@ impl Settings {
             "no_answer_text": self.no_answer_text,
             "max_passages": self.max_passages,
             "min_similarity": self.min_similarity,
+            "search": self.search,
             "allowed_origins": self.allowed_origins,
             "monthly_token_limit": self.monthly_token_limit,
             "monthly_cost_limit_micro_usd": self.monthly_cost_limit_micro_usd,

@@ -17,6 +17,7 @@ use crate::http::idempotency::Subject;
 use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::ChatbotId;
+use crate::knowledge::{SearchSettings, SearchSettingsRequest};
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
@@ -49,6 +50,9 @@ struct CreateChatbotRequest {
     /// question, and standing out from the other passages, make up for some of it.
     #[schema(minimum = 0, maximum = 1)]
     min_similarity: Option<f64>,
+    /// How passages are chosen.
+    #[serde(default)]
+    search: SearchSettingsRequest,
     /// Sites whose pages may talk to this chatbot from a browser, for example `https://www.example.com`.
     #[schema(max_items = 50)]
     allowed_origins: Option<Vec<String>>,
@@ -62,7 +66,8 @@ struct CreateChatbotRequest {
 
 impl From<CreateChatbotRequest> for Settings {
     fn from(request: CreateChatbotRequest) -> Self {
-        let usual = Self::named(request.name);
+        let mut usual = Self::named(request.name);
+        request.search.apply(&mut usual.search);
         Self {
             prompt: request.prompt.unwrap_or(usual.prompt),
             model: request.model,
@@ -70,6 +75,7 @@ impl From<CreateChatbotRequest> for Settings {
             no_answer_text: request.no_answer_text.unwrap_or(usual.no_answer_text),
             max_passages: request.max_passages.unwrap_or(usual.max_passages),
             min_similarity: request.min_similarity.unwrap_or(usual.min_similarity),
+            search: usual.search,
             allowed_origins: request.allowed_origins.unwrap_or(usual.allowed_origins),
             monthly_token_limit: request.monthly_token_limit,
             monthly_cost_limit_micro_usd: request.monthly_cost_limit_micro_usd,
@@ -110,6 +116,9 @@ struct UpdateChatbotRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = f64, required = false, minimum = 0, maximum = 1)]
     min_similarity: Option<f64>,
+    /// How passages are chosen.
+    #[serde(default)]
+    search: SearchSettingsRequest,
     /// Sites whose pages may talk to this chatbot from a browser, for example `https://www.example.com`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Vec<String>, required = false, max_items = 50)]
@@ -138,6 +147,7 @@ impl UpdateChatbotRequest {
         put(&mut settings.no_answer_text, self.no_answer_text);
         put(&mut settings.max_passages, self.max_passages);
         put(&mut settings.min_similarity, self.min_similarity);
+        self.search.apply(&mut settings.search);
         put(&mut settings.allowed_origins, self.allowed_origins);
         put(&mut settings.monthly_token_limit, self.monthly_token_limit);
         put(
@@ -165,6 +175,8 @@ struct ChatbotResponse {
     /// Cosine similarity that a passage without a word of the question needs to count, on a usual background; words of the
     /// question, and standing out from the other passages, make up for some of it.
     min_similarity: f64,
+    /// How passages are chosen.
+    search: SearchSettings,
     /// Sites whose pages may talk to this chatbot from a browser.
     allowed_origins: Vec<String>,
     /// Tokens of a month; null: unlimited.
@@ -187,6 +199,7 @@ impl From<Chatbot> for ChatbotResponse {
             no_answer_text: settings.no_answer_text,
             max_passages: settings.max_passages,
             min_similarity: settings.min_similarity,
+            search: settings.search,
             allowed_origins: settings.allowed_origins,
             monthly_token_limit: settings.monthly_token_limit,
             monthly_cost_limit_micro_usd: settings.monthly_cost_limit_micro_usd,

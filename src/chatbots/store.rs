@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, TenantId};
+use crate::knowledge::SearchSettings;
 use crate::on;
 
 /// A chatbot's own columns.
@@ -24,6 +25,7 @@ pub(crate) struct ChatbotRow {
     no_answer_text: String,
     max_passages: i64,
     min_similarity: f64,
+    search_settings: Json<SearchSettings>,
     allowed_origins: Json<Vec<String>>,
     monthly_token_limit: Option<i64>,
     monthly_cost_limit_micro_usd: Option<i64>,
@@ -44,6 +46,7 @@ impl From<ChatbotRow> for Chatbot {
                 no_answer_text: row.no_answer_text,
                 max_passages: row.max_passages,
                 min_similarity: row.min_similarity,
+                search: row.search_settings.0,
                 allowed_origins: row.allowed_origins.0,
                 monthly_token_limit: row.monthly_token_limit,
                 monthly_cost_limit_micro_usd: row.monthly_cost_limit_micro_usd,
@@ -58,12 +61,12 @@ pub(super) async fn insert(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
     let settings = &chatbot.settings;
     on!(write, c => sqlx::query(
         "insert into chatbot (id, tenant_id, name, prompt, model, temperature, no_answer_text, max_passages, min_similarity,
-                              allowed_origins, monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                              allowed_origins, monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at, search_settings)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     ).bind(chatbot.id).bind(chatbot.tenant_id).bind(&settings.name).bind(&settings.prompt).bind(&settings.model)
      .bind(settings.temperature).bind(&settings.no_answer_text).bind(settings.max_passages).bind(settings.min_similarity)
      .bind(Json(&settings.allowed_origins)).bind(settings.monthly_token_limit).bind(settings.monthly_cost_limit_micro_usd)
-     .bind(chatbot.created_at).bind(chatbot.updated_at).execute(c).await.map(drop))?;
+     .bind(chatbot.created_at).bind(chatbot.updated_at).bind(Json(&settings.search)).execute(c).await.map(drop))?;
     replace_origins(write, chatbot).await
 }
 
@@ -72,13 +75,14 @@ pub(super) async fn update(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
     on!(write, c => sqlx::query(
         "update chatbot
             set name = $3, prompt = $4, model = $5, temperature = $6, no_answer_text = $7, max_passages = $8, min_similarity = $9,
-                allowed_origins = $10, monthly_token_limit = $11, monthly_cost_limit_micro_usd = $12, updated_at = $13
+                allowed_origins = $10, monthly_token_limit = $11, monthly_cost_limit_micro_usd = $12, updated_at = $13,
+                search_settings = $14
           where id = $1
             and tenant_id = $2",
     ).bind(chatbot.id).bind(chatbot.tenant_id).bind(&settings.name).bind(&settings.prompt).bind(&settings.model)
      .bind(settings.temperature).bind(&settings.no_answer_text).bind(settings.max_passages).bind(settings.min_similarity)
      .bind(Json(&settings.allowed_origins)).bind(settings.monthly_token_limit).bind(settings.monthly_cost_limit_micro_usd)
-     .bind(chatbot.updated_at).execute(c).await.map(drop))?;
+     .bind(chatbot.updated_at).bind(Json(&settings.search)).execute(c).await.map(drop))?;
     replace_origins(write, chatbot).await
 }
 
@@ -96,7 +100,7 @@ async fn replace_origins(write: &mut Write, chatbot: &Chatbot) -> Result<()> {
 
 pub(super) async fn find(conn: &mut Conn, tenant_id: TenantId, id: ChatbotId) -> Result<Option<Chatbot>> {
     let row: Option<ChatbotRow> = on!(conn, c => sqlx::query_as(
-        "select id, tenant_id, name, prompt, model, temperature, no_answer_text, max_passages, min_similarity, allowed_origins,
+        "select id, tenant_id, name, prompt, model, temperature, no_answer_text, max_passages, min_similarity, search_settings, allowed_origins,
                 monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at
            from chatbot
           where tenant_id = $1
@@ -108,7 +112,7 @@ pub(super) async fn find(conn: &mut Conn, tenant_id: TenantId, id: ChatbotId) ->
 
 pub(super) async fn list(conn: &mut Conn, reach: Reach, page: PageRequest) -> Result<Vec<Chatbot>> {
     let rows: Vec<ChatbotRow> = on!(conn, c => sqlx::query_as(
-        "select id, tenant_id, name, prompt, model, temperature, no_answer_text, max_passages, min_similarity, allowed_origins,
+        "select id, tenant_id, name, prompt, model, temperature, no_answer_text, max_passages, min_similarity, search_settings, allowed_origins,
                 monthly_token_limit, monthly_cost_limit_micro_usd, created_at, updated_at
            from chatbot
           where tenant_id = $1

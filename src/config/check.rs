@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, EmbeddingBackend, IndexBackend, is_origin, qdrant, ranges};
+use super::{Config, EmbeddingBackend, IndexBackend, RerankBackend, is_origin, qdrant, ranges};
 use crate::db::DatabaseUrl;
 use crate::telemetry;
 use crate::tenancy::tokens::OWN_ISSUER;
@@ -85,6 +85,34 @@ impl Config {
             !self.llm.base_url.is_empty() || (self.llm.model.is_empty() && self.llm.api_key.is_empty()),
             "llm.base_url: must be set when llm.model or llm.api_key is",
         );
+        let rerank = &self.rerank;
+        match rerank.backend {
+            RerankBackend::None | RerankBackend::Llm => {
+                for (path, is_set) in [
+                    ("base_url", !rerank.base_url.is_empty()),
+                    ("api_key", !rerank.api_key.is_empty()),
+                ] {
+                    require(
+                        !is_set,
+                        &format!("rerank.{path}: is for a reranking server, and rerank.backend names none"),
+                    );
+                }
+                require(
+                    rerank.backend == RerankBackend::None || !self.llm.base_url.is_empty(),
+                    "llm.base_url: must be set when rerank.backend is \"llm\"",
+                );
+            }
+            RerankBackend::Cohere | RerankBackend::Jina | RerankBackend::Voyage | RerankBackend::Tei => {
+                require(
+                    is_http_url(&rerank.base_url),
+                    "rerank.base_url: must be an http or https URL when rerank.backend is a server",
+                );
+                require(
+                    !rerank.model.is_empty(),
+                    "rerank.model: must be set when rerank.backend is a server",
+                );
+            }
+        }
         require(
             matches!(
                 self.llm.token_limit_field.as_str(),

@@ -67,6 +67,9 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         llm.idle_timeout_s in 1..=DAY_S;
         llm.total_timeout_s in 1..=LONGEST_CALL_S;
         llm.max_attempts in 1..=100;
+        rerank.top_n in 2..=200;
+        // A person waits for it.
+        rerank.timeout_s in 1..=60;
         chat.message_limit_chars in 1..=MANY;
         chat.history_tokens in 0..=100 * MANY;
         chat.passage_tokens in 1..=100 * MANY;

@@ -13,6 +13,7 @@ pub mod indexing;
 pub mod jobs;
 pub mod labels;
 mod labels_routes;
+mod listwise;
 pub mod operator;
 mod passages;
 pub mod reading;
@@ -41,9 +42,13 @@ pub use self::labels::Labels;
 use self::sources::exclusions;
 pub use degraded::Degradation;
 pub use ingest::HEADING_SEPARATOR;
+pub use listwise::ListwiseReranker;
+pub use search::explain::Trace;
+#[cfg(test)]
+pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
-    EmbeddedQuestion, Passage, Search, SearchFilter, SearchResult, embed_question, explain::Trace, search,
-    search_sources,
+    EmbeddedQuestion, Passage, Payer, Search, SearchFilter, SearchResult, SearchSettings,
+    SearchSettingsRequest, embed_question, search, search_sources,
 };
 pub use upload::{NewFile, upload};
 

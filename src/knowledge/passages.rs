@@ -1,18 +1,22 @@
 //! SQL of passages: the rows behind what the index finds.
 
+use chrono::{DateTime, Utc};
 use retrieval::index::Audience;
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
 use crate::db::{Conn, Engine};
 use crate::error::Result;
-use crate::id::{ChatbotId, ChunkId, DocumentId, TenantId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
 
 /// A chunk with its document, as search shows it.
 #[derive(Debug, FromRow)]
 pub(super) struct PassageRow {
     pub id: ChunkId,
     pub document_id: DocumentId,
+    pub source_id: SourceId,
+    pub position: i64,
+    pub dated: DateTime<Utc>,
     pub title: String,
     pub file_name: String,
     pub url: Option<String>,
@@ -33,7 +37,7 @@ impl PassageRow {
 }
 
 /// The tenant and the chatbot stand in expressions: see [`crate::db::ROWS_AT_ONCE`].
-const SELECT: &str = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+const SELECT: &str = "select c.id, c.document_id, d.source_id, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                              coalesce(d.access_groups, s.access_groups) as access_groups
                         from chunk c
                         join document d on d.id = c.document_id
@@ -55,7 +59,7 @@ pub(super) async fn find_passages(
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
             let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
-            let text = "select c.id, c.document_id, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+            let text = "select c.id, c.document_id, d.source_id, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                                coalesce(d.access_groups, s.access_groups) as access_groups
                           from chunk c
                           join document d on d.id = c.document_id

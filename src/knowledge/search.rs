@@ -1,34 +1,40 @@
 //! From a question to passages: by meaning and by words in the index, then checked against the rows.
 
+mod boosts;
+mod choice;
 pub mod explain;
+mod reranking;
 pub(super) mod routes;
+mod rows;
+mod settings;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use retrieval::analysis;
 use retrieval::confidence::{Background, Confidence};
 use retrieval::embed::EmbedError;
-use retrieval::fuse::{self, Hit};
+use retrieval::fuse;
 use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
-use retrieval::operators::{Query, Refusal};
+use retrieval::operators::Query;
 
-use self::explain::{Stage, StageItem, StageName, Trace};
+use self::boosts::Boosts;
+use self::choice::Choice;
+use self::explain::{Stage, StageName, Trace};
+use self::rows::Rows;
+pub use self::settings::{SearchSettings, SearchSettingsRequest};
 use super::degraded::Degradation;
 use super::labels::primary_language;
-use super::{passages, store};
+use super::store;
 use crate::app::App;
+use crate::chatbots;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
-use crate::usage::{self, Hold, UsageEvent};
+use crate::id::{ChatbotId, ChunkId, ConversationId, DocumentId, MessageId, SourceId, TenantId};
+use crate::usage::{self, Hold, Limits, UsageEvent};
 
 /// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
 const SPARE_CANDIDATES: usize = 8;
-
-/// Rows that are read at once behind the first ones.
-const SPARE_ROWS: usize = 64;
 
 /// Candidates at which a search gives up looking behind those that have no rows.
 const MOST_CANDIDATES: usize = 4096;
@@ -44,6 +50,11 @@ const SEARCH_CHANNEL: &str = "search";
 pub struct Passage {
     pub chunk_id: ChunkId,
     pub document_id: DocumentId,
+    pub source_id: SourceId,
+    /// Among the chunks of its document.
+    pub position: i64,
+    /// When the document was published, or else when it came.
+    pub dated: DateTime<Utc>,
     pub title: String,
     pub file_name: String,
     /// Where a reader finds the document; none: only here.
@@ -54,7 +65,8 @@ pub struct Passage {
     /// Character offsets in the document's text, end exclusive.
     pub start: i64,
     pub end: i64,
-    /// Fused over meaning and words, in (0, 1]; 1: best by each. Compares the passages of one search only.
+    /// Fused over meaning and words, in (0, 1]; 1: best by each. Compares the passages of one search only. Less where the
+    /// owner prefers others.
     pub score: f32,
     /// Cosine similarity to the question; none: found by its words only.
     pub similarity: Option<f32>,
@@ -84,12 +96,14 @@ pub struct SearchFilter {
 }
 
 /// What a search found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SearchResult {
     /// Best first.
     pub passages: Vec<Passage>,
     /// What the search had to do without.
     pub degraded: Vec<Degradation>,
+    /// What a reranker took; booked already.
+    pub reranked: Option<UsageEvent>,
     /// How they were found; none unless it was asked for.
     pub stages: Option<Vec<Stage>>,
 }
@@ -105,6 +119,17 @@ pub struct Search<'a> {
     /// Passages, at most.
     pub limit: usize,
     pub filter: SearchFilter,
+    pub settings: &'a SearchSettings,
+    pub payer: Payer<'a>,
+}
+
+/// By whose budget a search is paid, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Payer<'a> {
+    pub limits: &'a Limits,
+    pub channel: &'a str,
+    pub conversation_id: Option<ConversationId>,
+    pub message_id: Option<MessageId>,
 }
 
 /// A question as the embedding model sees it, and what that took.
@@ -194,7 +219,7 @@ pub async fn embed_question(app: &App, question: &str, is_needed: bool) -> Embed
     embedded
 }
 
-/// The passages that are nearest to the query by its words and its vector, best first.
+/// The passages that are nearest to the query by its words and its vector, as the chatbot's owner wants them, best first.
 pub async fn search_sources(
     app: &App,
     reach: Reach,
@@ -202,18 +227,41 @@ pub async fn search_sources(
     mut trace: Trace,
 ) -> Result<SearchResult> {
     reach.check_chatbot(search.chatbot_id)?;
-    let mut degraded = Vec::new();
+    let mut found = SearchResult::default();
+    if !search.sources.is_empty() && !search.query.text.is_empty() {
+        if search.embedded.is_missing {
+            Degradation::WORDS_ALONE.note(&mut found.degraded);
+        }
+        let (query, settings, payer) = (search.query, search.settings, search.payer);
+        let chatbot_id = search.chatbot_id;
+        let mut choice = candidates(app, reach, search, &mut trace).await?;
+        if settings.rerank
+            && let Some(reranker) = app.reranker.as_deref()
+        {
+            let reranking = reranking::Reranking {
+                app,
+                holders: (reach.tenant_id, chatbot_id),
+                payer,
+                reranker,
+            };
+            found.reranked = reranking
+                .run(&query.text, &mut choice, &mut found.degraded, &mut trace)
+                .await?;
+        }
+        found.passages = choice.finish(&mut trace);
+    }
+    found.stages = trace.into_stages();
+    Ok(found)
+}
+
+/// What the index and the rows have to offer, before a reranker looks at it.
+async fn candidates<'a>(
+    app: &App,
+    reach: Reach,
+    search: Search<'a>,
+    trace: &mut Trace,
+) -> Result<Choice<'a>> {
     let text = search.query.text.as_str();
-    if search.sources.is_empty() || text.is_empty() {
-        return Ok(SearchResult {
-            passages: Vec::new(),
-            degraded,
-            stages: trace.into_stages(),
-        });
-    }
-    if search.embedded.is_missing {
-        Degradation::WORDS_ALONE.note(&mut degraded);
-    }
     let language = analysis::detect(text);
     let read = app.embedder.as_ref().and_then(|embedder| embedder.languages());
     let meaning_weight = fuse::meaning_weight(text, language, read);
@@ -223,13 +271,17 @@ pub async fn search_sources(
         chatbot_id: search.chatbot_id,
         query: search.query,
         audience: search.filter.audience.clone(),
-        limit: search.limit,
     };
+    let settings = search.settings;
+    let reranked = app.reranker.as_ref().filter(|_| settings.rerank);
+    let reranked = reranked.map(|_| app.config.rerank.top_n);
+    let now = app.clock.now();
+    let choice = || Choice::new(settings, Boosts::of(settings, now), search.limit, reranked);
     let mut query = SearchQuery {
         text: text.to_owned(),
         vector: search.embedded.vector.take(),
         filter: index_filter(&search.sources, search.filter),
-        limit: (search.limit + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
+        limit: (choice().pool() + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
         language: language.map(|language| language.subtag().to_owned()),
     };
     loop {
@@ -245,13 +297,10 @@ pub async fn search_sources(
         let background = Background::of(&candidates, meaning_weight);
         let hits = fuse::fuse(&candidates, meaning_weight);
         trace.add(StageName::Fuse, started, Vec::new);
-        let passages = rows.attach(&hits, background, &mut trace).await?;
-        if passages.len() >= search.limit || were_all || query.limit >= MOST_CANDIDATES {
-            return Ok(SearchResult {
-                passages,
-                degraded,
-                stages: trace.into_stages(),
-            });
+        let mut choice = choice();
+        rows.offer(&hits, background, &mut choice, trace).await?;
+        if choice.is_enough() || were_all || query.limit >= MOST_CANDIDATES {
+            return Ok(choice);
         }
         // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
         query.limit *= 4;
@@ -273,6 +322,10 @@ pub async fn search(
     let mut conn = app.db.read(reach.tenant_id).await?;
     reach.check_chatbot(chatbot_id)?;
     let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot_id).await?;
+    let settings = chatbots::find(&mut conn, reach, chatbot_id)
+        .await?
+        .settings
+        .search;
     let now = app.clock.now();
     if app.embeds_remotely() {
         usage::check_embedding_priced(app, &limits)?;
@@ -294,6 +347,13 @@ pub async fn search(
         embedded: &mut embedded,
         limit,
         filter,
+        settings: &settings,
+        payer: Payer {
+            limits: &limits,
+            channel: SEARCH_CHANNEL,
+            conversation_id: None,
+            message_id: None,
+        },
     };
     search_sources(app, reach, search, trace).await
 }
@@ -311,122 +371,6 @@ fn index_filter(sources: &[SourceId], filter: SearchFilter) -> Filter {
         since: filter.since.map(|since| since.timestamp()),
         until: filter.until.map(|until| until.timestamp()),
         audience: filter.audience,
-    }
-}
-
-/// What turns hits into passages.
-struct Rows<'a> {
-    app: &'a App,
-    reach: Reach,
-    chatbot_id: ChatbotId,
-    query: &'a Query,
-    audience: Audience,
-    /// Passages wanted.
-    limit: usize,
-}
-
-impl Rows<'_> {
-    /// The passages behind `hits` that may be told and are what was asked for, in the order of the hits.
-    async fn attach(&self, hits: &[Hit], background: Background, trace: &mut Trace) -> Result<Vec<Passage>> {
-        let mut passages = Vec::with_capacity(self.limit);
-        // Nearly every hit has its row, so the first ones are mostly all that it takes.
-        let (first, spare) = hits.split_at(hits.len().min(self.limit));
-        for hits in std::iter::once(first).chain(spare.chunks(SPARE_ROWS)) {
-            if hits.is_empty() || passages.len() >= self.limit {
-                break;
-            }
-            let started = Instant::now();
-            let open = self.read(hits, background).await?;
-            trace.add(StageName::Rows, started, || {
-                open.iter().map(by_confidence).collect()
-            });
-            trace.add(StageName::Index, Instant::now(), || {
-                open.iter().map(by_side).collect()
-            });
-            trace.add(StageName::Fuse, Instant::now(), || {
-                open.iter().map(by_score).collect()
-            });
-            let started = Instant::now();
-            let mut refused = Vec::new();
-            for passage in open {
-                match refusal(self.query, &passage) {
-                    Some(refusal) => refused.push(StageItem::left_out(passage.chunk_id, reason(refusal))),
-                    None if passages.len() < self.limit => passages.push(passage),
-                    None => {}
-                }
-            }
-            trace.add(StageName::Operators, started, || refused);
-        }
-        trace.add(StageName::Operators, Instant::now(), || {
-            passages.iter().map(by_score).collect()
-        });
-        Ok(passages)
-    }
-
-    /// The passages of those hits that have a row which the asker may read.
-    async fn read(&self, hits: &[Hit], background: Background) -> Result<Vec<Passage>> {
-        let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
-        let mut conn = self.app.db.read(self.reach.tenant_id).await?;
-        let rows = passages::find_passages(&mut conn, self.reach.tenant_id, self.chatbot_id, &ids).await?;
-        drop(conn);
-        let mut row_of: HashMap<ChunkId, passages::PassageRow> =
-            rows.into_iter().map(|row| (row.id, row)).collect();
-        let open = hits.iter().filter_map(|hit| {
-            let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
-            // The index was asked for the same. It may not know yet what changed a moment ago.
-            row.is_open_to(&self.audience)
-                .then(|| passage(hit, background.confidence(hit), row))
-        });
-        Ok(open.collect())
-    }
-}
-
-fn by_side(passage: &Passage) -> StageItem {
-    let scores = [
-        ("similarity", passage.similarity),
-        ("keyword_score", passage.keyword_score),
-    ];
-    StageItem::new(passage.chunk_id, scores)
-}
-
-fn by_score(passage: &Passage) -> StageItem {
-    StageItem::new(passage.chunk_id, [("score", Some(passage.score))])
-}
-
-fn by_confidence(passage: &Passage) -> StageItem {
-    let confidence = passage.confidence.map(|confidence| confidence.value);
-    StageItem::new(passage.chunk_id, [("confidence", confidence)])
-}
-
-fn refusal(query: &Query, passage: &Passage) -> Option<Refusal> {
-    let heading = passage.heading.as_deref().unwrap_or_default();
-    query.refusal(&[&passage.text, heading, &passage.title])
-}
-
-const fn reason(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::PhraseMissing => "phrase_missing",
-        Refusal::Excluded => "excluded",
-    }
-}
-
-fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow) -> Passage {
-    Passage {
-        chunk_id: row.id,
-        document_id: row.document_id,
-        title: row.title,
-        file_name: row.file_name,
-        url: row.url,
-        text: row.text,
-        heading: row.heading,
-        page: row.page,
-        start: row.start_char,
-        end: row.end_char,
-        score: hit.score,
-        similarity: hit.similarity,
-        keyword_score: hit.keyword_score,
-        confidence,
-        prompt_tokens: row.prompt_token_count,
     }
 }
 
@@ -463,5 +407,34 @@ pub(super) fn embed_error(error: EmbedError) -> Error {
             message: format!("the embedding model gave unusable vectors: {reason}").into(),
             source: None,
         },
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A passage that says this, for what is told of passages.
+    pub(crate) fn passage(text: &str) -> Passage {
+        Passage {
+            chunk_id: ChunkId::new(),
+            document_id: DocumentId::new(),
+            source_id: SourceId::new(),
+            position: 0,
+            dated: DateTime::<Utc>::UNIX_EPOCH,
+            title: "Returns".to_owned(),
+            file_name: "returns.md".to_owned(),
+            url: None,
+            text: text.to_owned(),
+            heading: None,
+            page: Some(2),
+            start: 100,
+            end: 100 + text.chars().count() as i64,
+            score: 0.9,
+            similarity: Some(0.8),
+            keyword_score: None,
+            confidence: None,
+            prompt_tokens: 0,
+        }
     }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use retrieval::rerank::RerankCost;
 use serde::{Deserialize, Serialize};
 
 use super::Spend;
 use crate::app::App;
 use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
+use crate::llm::TokenUsage;
 
 /// What a second of a recording takes from a limit on tokens where the vendor counts none: what vendors who count them
 /// make of one.
@@ -23,6 +25,8 @@ pub enum UsageKind {
     Embedding,
     /// A model wrote down what is said in a recording.
     Transcription,
+    /// A model put passages in order.
+    Rerank,
 }
 
 impl UsageKind {
@@ -32,6 +36,7 @@ impl UsageKind {
             Self::Chat => "chat",
             Self::Embedding => "embedding",
             Self::Transcription => "transcription",
+            Self::Rerank => "rerank",
         }
     }
 }
@@ -118,6 +123,33 @@ impl UsageEvent {
             reported,
             latency_ms: i64::try_from(latency.as_millis()).unwrap_or(i64::MAX),
             ..Self::of(app, holders, channel, UsageKind::Embedding, model)
+        }
+    }
+
+    /// A call to the reranking model that belongs to no conversation.
+    pub fn rerank(
+        app: &App,
+        holders: (TenantId, ChatbotId),
+        channel: &str,
+        model: &str,
+        cost: &RerankCost,
+        latency: Duration,
+    ) -> Self {
+        let as_i64 = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        let usage = TokenUsage {
+            prompt: cost.tokens,
+            completion: cost.written,
+            cached: cost.cached,
+            reported: cost.reported,
+        };
+        Self {
+            prompt_tokens: as_i64(cost.tokens),
+            completion_tokens: as_i64(cost.written),
+            cached_tokens: as_i64(cost.cached),
+            cost_micro_usd: app.prices.rerank_cost_micro_usd(model, &usage, cost.searches),
+            reported: cost.reported,
+            latency_ms: i64::try_from(latency.as_millis()).unwrap_or(i64::MAX),
+            ..Self::of(app, holders, channel, UsageKind::Rerank, model)
         }
     }
 

@@ -106,8 +106,7 @@ pub async fn hold(
     })
 }
 
-/// Reserves the most that embedding `question` can take, where embeddings are bought. Where nothing is limited, it is noted
-/// in the journal.
+/// Reserves the most that embedding `question` can take, where embeddings are bought.
 pub async fn hold_for_embedding(
     app: &App,
     limits: &Limits,
@@ -117,23 +116,38 @@ pub async fn hold_for_embedding(
 ) -> Result<Hold> {
     // No tokenizer makes more tokens than a text has bytes.
     let tokens = (question.len() + TOKENS_AROUND) as u64;
-    let call = || UsageEvent {
-        estimated: true,
-        ..UsageEvent::embedding(app, holders, channel, tokens, false, Duration::ZERO)
-    };
-    let call = app.embeds_remotely().then(call);
-    match call {
-        Some(call) if !limits.is_none() => hold(app, limits, holders, call).await,
-        call => Ok(Hold {
-            app: app.clone(),
-            holders,
-            reservation: None,
-            entry: app
-                .journal
-                .as_ref()
-                .zip(call.as_ref())
-                .and_then(|(journal, call)| journal.enter(call)),
-            call,
-        }),
+    if app.embeds_remotely() {
+        let call = UsageEvent::embedding(app, holders, channel, tokens, false, Duration::ZERO);
+        return hold_call(app, limits, holders, call).await;
     }
+    Ok(Hold {
+        app: app.clone(),
+        holders,
+        reservation: None,
+        call: None,
+        entry: None,
+    })
+}
+
+/// Reserves for `call`, which belongs to a search. Where nothing is limited, it is noted in the journal.
+pub async fn hold_call(
+    app: &App,
+    limits: &Limits,
+    holders: (TenantId, ChatbotId),
+    call: UsageEvent,
+) -> Result<Hold> {
+    if !limits.is_none() {
+        return hold(app, limits, holders, call).await;
+    }
+    let call = UsageEvent {
+        estimated: true,
+        ..call
+    };
+    Ok(Hold {
+        app: app.clone(),
+        holders,
+        reservation: None,
+        entry: app.journal.as_ref().and_then(|journal| journal.enter(&call)),
+        call: Some(call),
+    })
 }

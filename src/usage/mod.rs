@@ -33,7 +33,7 @@ use crate::id::{ChatbotId, ReservationId, TenantId};
 
 pub use event::{UsageEvent, UsageKind};
 pub use headroom::{check_embedding_priced, check_open, check_priced, reserve_within};
-pub use hold::{Hold, hold, hold_for_embedding};
+pub use hold::{Hold, hold, hold_call, hold_for_embedding};
 pub use notice::tell_owner_of_refusal;
 pub use operator::{book_all_lapsed, book_lapsed, book_lapsed_before};
 pub use price_book::PriceBook;

@@ -33,6 +33,8 @@ struct Prices {
     embedding: u64,
     /// Per minute of a recording.
     audio_minute: u64,
+    /// Micro-USD per thousand searches of a reranker.
+    searches: u64,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +58,8 @@ struct ModelEntry {
     embedding: u64,
     #[serde(default)]
     audio_minute: u64,
+    #[serde(default)]
+    searches: u64,
 }
 
 impl PriceBook {
@@ -86,6 +90,7 @@ impl PriceBook {
                 output: entry.output,
                 embedding: entry.embedding,
                 audio_minute: entry.audio_minute,
+                searches: entry.searches,
             };
             let (beginning, is_pattern) = entry
                 .name
@@ -153,6 +158,14 @@ impl PriceBook {
                 i64::try_from(cost.div_ceil(60)).unwrap_or(i64::MAX)
             }
         }
+    }
+
+    /// What reranking costs: by its tokens, and by its searches where the vendor bills these.
+    pub fn rerank_cost_micro_usd(&self, model: &str, usage: &TokenUsage, searches: u64) -> i64 {
+        let Some(prices) = self.find(model) else { return 0 };
+        let by_search = u128::from(searches) * u128::from(prices.searches);
+        let by_search = i64::try_from(by_search.div_ceil(1_000)).unwrap_or(i64::MAX);
+        self.cost_micro_usd(model, usage).saturating_add(by_search)
     }
 
     fn find(&self, model: &str) -> Option<&Prices> {
@@ -278,6 +291,26 @@ mod tests {
             book.transcription_cost_micro_usd("by-minute", u64::MAX, None),
             i64::MAX
         );
+    }
+
+    #[test]
+    fn reranking_costs_by_its_searches_and_its_tokens() {
+        let book = PriceBook::parse(
+            r#"version = "1"
+               [[model]]
+               name = "by-search"
+               searches = 2000000
+               [[model]]
+               name = "by-token"
+               input = 50000"#,
+        )
+        .expect("a book");
+        let read = usage(10_000, 0, 0);
+
+        assert_eq!(book.rerank_cost_micro_usd("by-search", &read, 2), 4_000);
+        assert_eq!(book.rerank_cost_micro_usd("by-token", &read, 1), 500);
+        assert_eq!(book.rerank_cost_micro_usd("unknown", &read, 1), 0);
+        assert_eq!(book.rerank_cost_micro_usd("by-search", &read, u64::MAX), i64::MAX);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub use self::local::{LocalEmbedder, LocalOptions};
 pub use self::matrix::Precision;
 pub use self::openai::{OpenAiEmbedder, OpenAiEmbedderOptions, Protocol};
 pub use self::static_model::StaticEmbedder;
+pub(crate) use self::tokenizer::shorten;
 pub use self::tokenizer::{LoadError, Tokenizer, estimate_tokens};
 use crate::analysis::Language;
 use crate::{BoxError, BoxFuture};

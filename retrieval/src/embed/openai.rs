@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use url::Url;
 
 use super::encoder::normalise;
 use super::tokenizer::shorten;
 use super::{EmbedError, Embedder, Embeddings, estimate_tokens};
 use crate::BoxFuture;
+use crate::remote::{CallError, Endpoint};
 
 /// Estimated tokens of one request at most; vendors refuse larger ones.
 const REQUEST_TOKENS: usize = 100_000;
@@ -24,15 +23,9 @@ const REQUEST_TOKENS: usize = 100_000;
 /// Requests of one bulk that are under way at once.
 const REQUESTS_AT_ONCE: usize = 4;
 
-const ATTEMPTS: u32 = 3;
-const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-
 /// Room for one value of a vector in JSON, and for what surrounds the vectors.
 const BYTES_PER_VALUE: usize = 32;
 const BYTES_AROUND: usize = 64 << 10;
-
-/// Characters of a vendor's own explanation that are kept.
-const REASON_CHARS: usize = 300;
 
 /// Texts of one request that Text Embeddings Inference takes unless it is told otherwise.
 const TEI_BATCH: usize = 32;
@@ -77,9 +70,7 @@ impl std::fmt::Debug for OpenAiEmbedderOptions {
 
 /// A remote embedding model.
 pub struct OpenAiEmbedder {
-    client: reqwest::Client,
-    endpoint: Url,
-    headers: HeaderMap,
+    endpoint: Endpoint,
     options: OpenAiEmbedderOptions,
 }
 
@@ -114,18 +105,6 @@ struct Usage {
     prompt_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Failure {
-    error: FailureDetail,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FailureDetail {
-    Full { message: String },
-    Short(String),
-}
-
 impl Reply {
     /// Of vectors alone, one for each text in its place.
     fn in_order(vectors: Vec<Vec<f32>>) -> Self {
@@ -140,45 +119,13 @@ impl Reply {
 impl OpenAiEmbedder {
     /// Makes the client; no request is sent yet.
     pub fn new(options: OpenAiEmbedderOptions) -> Result<Self, EmbedError> {
-        let refused = |reason: String| EmbedError::Refused { reason };
-        let mut base_url = options.base_url.clone();
-        if base_url.cannot_be_a_base() {
-            return Err(refused(format!("{base_url} is no address of a server")));
-        }
-        if !base_url.path().ends_with('/') {
-            base_url.set_path(&format!("{}/", base_url.path()));
-        }
         let path = match options.protocol {
             Protocol::OpenAi => "embeddings",
             Protocol::Tei => "embed",
         };
-        let endpoint = base_url.join(path).map_err(|error| refused(error.to_string()))?;
-        let mut headers =
-            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        if let Some(api_key) = &options.api_key {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {api_key}"))
-                .map_err(|_| refused("the API key has characters that no header may hold".to_owned()))?;
-            bearer.set_sensitive(true);
-            headers.insert(AUTHORIZATION, bearer);
-        }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the operator configured this address, nobody else can name it"
-        )]
-        let builder = reqwest::Client::builder();
-        let client = builder
-            // A key goes to the server it was configured for and to no other.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .build()
-            .map_err(EmbedError::unavailable)?;
-        Ok(Self {
-            client,
-            endpoint,
-            headers,
-            options,
-        })
+        let endpoint = Endpoint::new(&options.base_url, path, options.api_key.as_deref())
+            .map_err(|reason| EmbedError::Refused { reason })?;
+        Ok(Self { endpoint, options })
     }
 
     async fn embed(&self, mut texts: Vec<String>) -> Result<Embeddings, EmbedError> {
@@ -207,7 +154,6 @@ impl OpenAiEmbedder {
         joined(done)
     }
 
-    /// Tries until it succeeds, it is pointless or the time is up.
     async fn embed_batch(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, EmbedError> {
         let body = match self.options.protocol {
             Protocol::OpenAi => serde_json::to_vec(&Request {
@@ -222,49 +168,16 @@ impl OpenAiEmbedder {
             }),
         };
         let body = body.map_err(EmbedError::unavailable)?;
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let error = match timeout_at(deadline, self.request(body.clone(), texts.len())).await {
-                Ok(Ok(reply)) => return self.accept(reply, texts),
-                Ok(Err(error)) => error,
-                Err(elapsed) => return Err(EmbedError::unavailable(elapsed)),
-            };
-            let EmbedError::Unavailable { retry_after, .. } = &error else {
-                return Err(error);
-            };
-            let pause = retry_after.unwrap_or_else(|| backoff(attempt, rand::random()));
-            if attempt == ATTEMPTS || Instant::now() + pause >= deadline {
-                return Err(error);
-            }
-            tracing::warn!(model = %self.options.model, attempt, cause = %Cause(&error), "embedding is tried again");
-            sleep(pause).await;
-        }
-    }
-
-    async fn request(&self, body: Vec<u8>, texts: usize) -> Result<Reply, EmbedError> {
-        let request = self
-            .client
-            .post(self.endpoint.clone())
-            .headers(self.headers.clone())
-            .body(body);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| EmbedError::unavailable(error.without_url()))?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(refusal(response).await);
-        }
-        let limit = texts * self.options.dimension * BYTES_PER_VALUE + BYTES_AROUND;
-        let bytes = read_body(response, limit).await?;
+        let limit = texts.len() * self.options.dimension * BYTES_PER_VALUE + BYTES_AROUND;
+        let bytes = self.endpoint.post(&body, limit, deadline).await?;
         let reply = match self.options.protocol {
             Protocol::OpenAi => serde_json::from_slice(&bytes),
             Protocol::Tei => serde_json::from_slice(&bytes).map(Reply::in_order),
         };
-        reply.map_err(|error| EmbedError::BadVectors {
+        let reply = reply.map_err(|error| EmbedError::BadVectors {
             reason: format!("the answer cannot be read: {error}"),
-        })
+        })?;
+        self.accept(reply, texts)
     }
 
     /// Vectors in the order of the texts, or the reason why they are not taken.
@@ -360,91 +273,14 @@ impl Embedder for OpenAiEmbedder {
     }
 }
 
-/// The whole chain of an error, which its own words leave to its sources.
-struct Cause<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Cause<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        std::iter::successors(self.0.source(), |error| error.source())
-            .try_for_each(|error| write!(formatter, ": {error}"))
-    }
-}
-
-/// What a status other than success means for the caller.
-async fn refusal(response: Response) -> EmbedError {
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    let may_pass = status.is_server_error()
-        || [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::REQUEST_TIMEOUT,
-            StatusCode::CONFLICT,
-            // The model behind the server failed.
-            StatusCode::FAILED_DEPENDENCY,
-        ]
-        .contains(&status);
-    let explanation = match read_body(response, BYTES_AROUND).await {
-        Ok(body) => explanation(&body),
-        Err(_) => None,
-    };
-    let reason = match explanation {
-        Some(explanation) => format!("{status}: {explanation}"),
-        None => status.to_string(),
-    };
-    if may_pass {
-        EmbedError::Unavailable {
-            retry_after,
-            source: reason.into(),
+impl From<CallError> for EmbedError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Unavailable { retry_after, source } => Self::Unavailable { retry_after, source },
+            CallError::Refused { reason } => Self::Refused { reason },
+            CallError::Unreadable { reason } => Self::BadVectors { reason },
         }
-    } else {
-        EmbedError::Refused { reason }
     }
-}
-
-fn explanation(body: &[u8]) -> Option<String> {
-    let failure: Failure = serde_json::from_slice(body).ok()?;
-    let (FailureDetail::Full { message } | FailureDetail::Short(message)) = failure.error;
-    Some(
-        message
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(REASON_CHARS)
-            .collect(),
-    )
-}
-
-/// The pause a server asks for, in seconds; a date is left to our own backoff.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// Doubles with each attempt; `chance` in [0, 1) spreads those who failed together over the second half of the pause.
-fn backoff(attempt: u32, chance: f64) -> Duration {
-    FIRST_BACKOFF.mul_f64(f64::from(1 << (attempt - 1)) * (0.5 + chance / 2.0))
-}
-
-async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, EmbedError> {
-    let too_big = || EmbedError::BadVectors {
-        reason: format!("an answer of more than {limit} bytes"),
-    };
-    let announced = response.content_length().unwrap_or_default() as usize;
-    if announced > limit {
-        return Err(too_big());
-    }
-    let mut body = Vec::with_capacity(announced);
-    while let Some(part) = response
-        .chunk()
-        .await
-        .map_err(|error| EmbedError::unavailable(error.without_url()))?
-    {
-        if body.len() + part.len() > limit {
-            return Err(too_big());
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(body)
 }
 
 /// Servers refuse texts that are too long or empty.

@@ -190,7 +190,7 @@ fn is_latin(c: char) -> bool {
 }
 
 /// The beginning of `text` that is estimated at `max_tokens` at most.
-pub(super) fn shorten(text: &str, max_tokens: usize) -> &str {
+pub(crate) fn shorten(text: &str, max_tokens: usize) -> &str {
     // No character is estimated at more than one token.
     if text.len() <= max_tokens {
         return text;

@@ -8,6 +8,7 @@ mod openai_embedder;
 mod pgvector_index;
 mod qdrant_index;
 mod qdrant_server;
+mod rerank_server;
 mod samples;
 mod scripted_server;
 mod static_embedder;

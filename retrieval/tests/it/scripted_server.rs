@@ -28,6 +28,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     /// A vector for each text: its place in the request, its length in bytes, one.
     Vectors,
+    /// A score for each text, its length in bytes, in the reverse order of the texts.
+    Scores,
     Status(u16, &'static str, &'static str),
     Body(String),
     /// Says nothing.
@@ -80,7 +82,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             .expect("no test panicked with it")
             .pop_front()
             .unwrap_or(Answer::Vectors);
-        let inputs = request.body["input"].as_array().cloned().unwrap_or_default();
+        let body = request.body.clone();
+        let inputs = body["input"].as_array().cloned().unwrap_or_default();
         shared
             .requests
             .lock()
@@ -88,6 +91,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             .push(request);
         let (status, headers, body) = match answer {
             Answer::Vectors => (200, "", vectors(&inputs)),
+            Answer::Scores => (200, "", scores(&body)),
             Answer::Status(status, headers, body) => (status, headers, body.to_owned()),
             Answer::Body(body) => (200, "", body),
             Answer::Silence => return tokio::time::sleep(Duration::from_secs(60)).await,
@@ -143,4 +147,26 @@ fn vectors(inputs: &[Value]) -> String {
     let tokens = 10 * inputs.len();
     json!({"object": "list", "data": data, "model": "scripted", "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
         .to_string()
+}
+
+/// As the server does that takes such a request.
+fn scores(request: &Value) -> String {
+    let is_tei = request["texts"].is_array();
+    let texts = if is_tei {
+        &request["texts"]
+    } else {
+        &request["documents"]
+    };
+    let texts = texts.as_array().cloned().unwrap_or_default();
+    let name = if is_tei { "score" } else { "relevance_score" };
+    let scores: Vec<Value> = (0..texts.len())
+        .rev()
+        .map(|place| json!({"index": place, name: texts[place].as_str().map_or(0, str::len)}))
+        .collect();
+    if is_tei {
+        json!(scores)
+    } else {
+        json!({ "results": scores })
+    }
+    .to_string()
 }

@@ -19,6 +19,14 @@ pub enum StageName {
     Rows,
     /// What quotes ask for and a minus excludes.
     Operators,
+    /// What says nothing new.
+    Repetitions,
+    /// A reranker's order.
+    Rerank,
+    /// What the owner prefers: the recent, and some sources.
+    Boosts,
+    /// What differs from what was chosen before.
+    Mmr,
 }
 
 impl StageName {
@@ -29,6 +37,10 @@ impl StageName {
             Self::Fuse => "fuse",
             Self::Rows => "rows",
             Self::Operators => "operators",
+            Self::Repetitions => "repetitions",
+            Self::Rerank => "rerank",
+            Self::Boosts => "boosts",
+            Self::Mmr => "mmr",
         }
     }
 }
@@ -95,6 +107,15 @@ impl Trace {
                 took,
                 items: items(),
             }),
+        }
+    }
+
+    /// Forgets the passages of a stage that looks at all of them again.
+    pub fn forget(&mut self, name: StageName) {
+        for stage in self.0.iter_mut().flatten() {
+            if stage.name == name {
+                stage.items.clear();
+            }
         }
     }
 

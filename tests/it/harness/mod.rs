@@ -12,6 +12,7 @@ pub mod mortal;
 pub mod openai;
 pub mod operations;
 pub mod people;
+pub mod reranker;
 pub mod stored;
 pub mod turns;
 pub mod work;

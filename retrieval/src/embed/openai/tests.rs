@@ -13,13 +13,6 @@ fn batches_respect_count_and_tokens() {
 }
 
 #[test]
-fn pauses_double_and_are_spread() {
-    assert_eq!(backoff(1, 0.0), FIRST_BACKOFF / 2);
-    assert_eq!(backoff(2, 0.0), FIRST_BACKOFF);
-    assert!(backoff(1, 0.999) <= FIRST_BACKOFF);
-}
-
-#[test]
 fn a_key_is_never_shown() {
     let options = OpenAiEmbedderOptions {
         protocol: Protocol::OpenAi,

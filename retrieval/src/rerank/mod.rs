@@ -1,0 +1,96 @@
+//! Reading question and passage together: the trait, what it returns, and who does it over the network.
+//!
+//! A reranker sees some tens of passages that the index found and says how well each answers. Scores of different
+//! rerankers, and of one reranker for different questions, are not comparable: only their order is used ([`order`]).
+
+mod server;
+
+use std::time::Duration;
+
+pub use self::server::{Protocol, RerankServer, RerankServerOptions};
+use crate::{BoxError, BoxFuture};
+
+/// Says how well texts answer a question.
+pub trait Reranker: Send + Sync + 'static {
+    /// The model's name, as the ledger and the price book know it.
+    fn model_id(&self) -> &str;
+
+    /// The relevance of each of `texts`, whose best guess so far comes first.
+    fn rerank(&self, question: String, texts: Vec<String>) -> BoxFuture<'_, Result<Reranked, RerankError>>;
+}
+
+/// Scores, and what they cost.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reranked {
+    /// Of each text in its place, higher is better, always finite; `None` where the model told nothing.
+    pub scores: Vec<Option<f32>>,
+    pub cost: RerankCost,
+}
+
+/// What a call took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RerankCost {
+    /// Tokens read.
+    pub tokens: u64,
+    /// Tokens written, where the model writes its judgement.
+    pub written: u64,
+    /// The part of `tokens` that the vendor had cached.
+    pub cached: u64,
+    /// Searches, where the vendor bills these.
+    pub searches: u64,
+    /// True when the vendor said so, false when it was counted here.
+    pub reported: bool,
+}
+
+/// Why there are no scores.
+#[derive(Debug, thiserror::Error)]
+pub enum RerankError {
+    /// Timeout, overload, rate limit: another question may be luckier.
+    #[error("the reranker does not answer")]
+    Unavailable {
+        retry_after: Option<Duration>,
+        #[source]
+        source: BoxError,
+    },
+    /// Wrong key, unknown model: somebody must change the configuration.
+    #[error("the reranker refused the request: {reason}")]
+    Refused { reason: String },
+    /// It worked, and what came is no scores of these texts, or came too late: nothing of it is used, and it is paid for.
+    #[error("the reranker gave no usable scores: {reason}")]
+    Unusable { reason: String },
+}
+
+/// The places of texts from best to worst: those with a score by it, then the others as they were. Equal scores keep their
+/// order too.
+pub fn order(scores: &[Option<f32>]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..scores.len()).collect();
+    let score = |place: usize| scores[place].unwrap_or(f32::NEG_INFINITY);
+    places.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_has_no_score_follows_in_its_old_order() {
+        assert_eq!(
+            order(&[None, Some(0.1), None, Some(0.9), Some(0.1)]),
+            [3, 1, 4, 0, 2]
+        );
+        assert!(order(&[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_has_one_place(scores in prop::collection::vec(prop::option::of(-1e6_f32..1e6), 0..50)) {
+            let mut places = order(&scores);
+            prop_assert!(places.windows(2).all(|pair| scores[pair[0]] >= scores[pair[1]]));
+            places.sort_unstable();
+            prop_assert!(places.into_iter().eq(0..scores.len()));
+        }
+    }
+}

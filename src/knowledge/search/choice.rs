@@ -1,0 +1,326 @@
+//! Which of the found passages are told, in which order: what a chatbot's owner prefers, what says something new, what a
+//! reranker thinks, and what differs from the rest.
+
+use std::time::Instant;
+
+use retrieval::diversity::{self, Gist};
+use retrieval::rerank;
+
+use super::Passage;
+use super::boosts::Boosts;
+use super::explain::{StageItem, StageName, Trace};
+use super::settings::SearchSettings;
+
+/// Passages among which preferences and differences decide, where they do.
+const POOL: usize = 50;
+
+/// The passages of one search, the best first, while it is decided which of them are told.
+pub(super) struct Choice<'a> {
+    settings: &'a SearchSettings,
+    boosts: Option<Boosts<'a>>,
+    /// Passages wanted in the end.
+    limit: usize,
+    /// Passages wanted before that.
+    pool: usize,
+    candidates: Vec<Candidate>,
+}
+
+struct Candidate {
+    passage: Passage,
+    /// Its score before anything is preferred.
+    score: f32,
+    /// None: nobody asked for it yet.
+    gist: Option<Gist>,
+}
+
+impl<'a> Choice<'a> {
+    /// Of `limit` passages; `reranked` are those that a reranker is to look at.
+    pub(super) fn new(
+        settings: &'a SearchSettings,
+        boosts: Option<Boosts<'a>>,
+        limit: usize,
+        reranked: Option<usize>,
+    ) -> Self {
+        let reorders = boosts.is_some() || settings.mmr_lambda < 1.0;
+        let pool = if reorders { POOL } else { 0 };
+        Self {
+            settings,
+            boosts,
+            limit,
+            pool: pool.max(limit).max(reranked.unwrap_or_default()),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// How many passages are looked among.
+    pub(super) const fn pool(&self) -> usize {
+        self.pool
+    }
+
+    /// Whether more passages would be looked at.
+    pub(super) fn wants_more(&self) -> bool {
+        self.candidates.len() < self.pool
+    }
+
+    /// Whether there are as many as are wanted in the end.
+    pub(super) fn is_enough(&self) -> bool {
+        self.candidates.len() >= self.limit
+    }
+
+    /// Takes passages that are as near as those before, or less.
+    pub(super) fn add(&mut self, passages: Vec<Passage>, trace: &mut Trace) {
+        let new = passages.into_iter().map(|passage| Candidate {
+            score: passage.score,
+            passage,
+            gist: None,
+        });
+        let mut new: Vec<Candidate> = new.collect();
+        prefer(self.boosts.as_ref(), &mut new, trace);
+        let started = Instant::now();
+        let mut repetitions = Vec::new();
+        for mut candidate in new {
+            if !self.wants_more() {
+                break;
+            }
+            if self.settings.leave_out_repetitions && self.repeats(&mut candidate) {
+                repetitions.push(StageItem::left_out(candidate.passage.chunk_id, "repetition"));
+            } else {
+                self.candidates.push(candidate);
+            }
+        }
+        if self.settings.leave_out_repetitions {
+            trace.add(StageName::Repetitions, started, || repetitions);
+        }
+    }
+
+    fn repeats(&self, candidate: &mut Candidate) -> bool {
+        let gist = candidate.gist.insert(gist(&candidate.passage));
+        let said = |other: &Candidate| other.gist.as_ref().is_some_and(|other| gist.is_said_by(other));
+        self.candidates.iter().any(said)
+    }
+
+    /// The passages that a reranker looks at: the first `count`, the best first.
+    pub(super) fn first(&self, count: usize) -> impl Iterator<Item = &Passage> {
+        self.candidates
+            .iter()
+            .take(count)
+            .map(|candidate| &candidate.passage)
+    }
+
+    /// Puts the first ones in the order of a reranker's scores. It decides their places; the scores are those that belong to
+    /// the places, so that they mean what they meant, and preferences count on top of it.
+    pub(super) fn rerank(&mut self, scores: &[Option<f32>], started: Instant, trace: &mut Trace) {
+        let count = scores.len().min(self.candidates.len());
+        let behind = self.candidates.split_off(count);
+        let mut first: Vec<Option<Candidate>> = self.candidates.drain(..).map(Some).collect();
+        let mut steps: Vec<f32> = first.iter().flatten().map(|candidate| candidate.score).collect();
+        steps.sort_by(|a, b| b.total_cmp(a));
+        let mut items = Vec::new();
+        for (step, place) in steps.into_iter().zip(rerank::order(&scores[..count])) {
+            if let Some(mut candidate) = first[place].take() {
+                candidate.score = step;
+                candidate.passage.score = step;
+                items.push(StageItem::new(
+                    candidate.passage.chunk_id,
+                    [("relevance", scores[place]), ("score", Some(step))],
+                ));
+                self.candidates.push(candidate);
+            }
+        }
+        self.candidates.extend(behind);
+        trace.add(StageName::Rerank, started, || items);
+        trace.forget(StageName::Boosts);
+        prefer(self.boosts.as_ref(), &mut self.candidates, trace);
+    }
+
+    /// The passages that are told, best first.
+    pub(super) fn finish(mut self, trace: &mut Trace) -> Vec<Passage> {
+        if self.boosts.is_some() {
+            self.candidates
+                .sort_by(|a, b| b.passage.score.total_cmp(&a.passage.score));
+        }
+        let lambda = self.settings.mmr_lambda as f32;
+        if lambda >= 1.0 {
+            self.candidates.truncate(self.limit);
+            return self
+                .candidates
+                .into_iter()
+                .map(|candidate| candidate.passage)
+                .collect();
+        }
+        let started = Instant::now();
+        for candidate in &mut self.candidates {
+            if candidate.gist.is_none() {
+                candidate.gist = Some(gist(&candidate.passage));
+            }
+        }
+        let gists = self.candidates.iter().filter_map(|candidate| {
+            let gist = candidate.gist.as_ref()?;
+            Some((candidate.passage.score, gist))
+        });
+        let picks = diversity::pick(&gists.collect::<Vec<_>>(), lambda, self.limit);
+        let mut left: Vec<Option<Passage>> = self
+            .candidates
+            .into_iter()
+            .map(|candidate| Some(candidate.passage))
+            .collect();
+        let mut chosen: Vec<Passage> = Vec::with_capacity(picks.len());
+        let mut items = Vec::new();
+        for pick in picks {
+            if let Some(passage) = left[pick.place].take() {
+                items.push(StageItem::new(passage.chunk_id, [("margin", Some(pick.margin))]));
+                chosen.push(passage);
+            }
+        }
+        trace.add(StageName::Mmr, started, || items);
+        chosen
+    }
+}
+
+/// Multiplies scores by what is preferred, and orders by them.
+fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate], trace: &mut Trace) {
+    let Some(boosts) = boosts else { return };
+    let started = Instant::now();
+    let mut items = Vec::with_capacity(candidates.len());
+    for candidate in candidates.iter_mut() {
+        let factor = boosts.factor(&candidate.passage);
+        candidate.passage.score = candidate.score * factor;
+        items.push((factor, candidate.passage.score, candidate.passage.chunk_id));
+    }
+    candidates.sort_by(|a, b| b.passage.score.total_cmp(&a.passage.score));
+    items.sort_by(|a, b| b.1.total_cmp(&a.1));
+    trace.add(StageName::Boosts, started, || {
+        let item = |(factor, score, chunk_id)| {
+            StageItem::new(chunk_id, [("factor", Some(factor)), ("score", Some(score))])
+        };
+        items.into_iter().map(item).collect()
+    });
+}
+
+/// All that a reader sees of it: of two products with the same text, the title tells which is which.
+fn gist(passage: &Passage) -> Gist {
+    let heading = passage.heading.as_deref().unwrap_or_default();
+    Gist::of(&[&passage.title, heading, &passage.text])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::knowledge::search::tests::passage;
+
+    fn scored(texts: &[(&str, f32)]) -> Vec<Passage> {
+        let scored = |(text, score): &(&str, f32)| Passage {
+            score: *score,
+            ..passage(text)
+        };
+        texts.iter().map(scored).collect()
+    }
+
+    fn told(choice: Choice<'_>) -> Vec<(String, f32)> {
+        let passages = choice.finish(&mut Trace::default());
+        passages
+            .into_iter()
+            .map(|passage| (passage.text, passage.score))
+            .collect()
+    }
+
+    fn texts(choice: Choice<'_>) -> Vec<String> {
+        told(choice).into_iter().map(|(text, _)| text).collect()
+    }
+
+    const RETURNS: &str = "Goods may be returned within thirty days.";
+    const CARDS: &str = "Gift cards are valid for three years.";
+
+    #[test]
+    fn what_was_said_is_left_out_and_makes_room() {
+        let settings = SearchSettings::default();
+        let mut choice = Choice::new(&settings, None, 2, None);
+
+        choice.add(
+            scored(&[
+                (RETURNS, 1.0),
+                ("GOODS may be returned within thirty days", 0.9),
+                (CARDS, 0.5),
+            ]),
+            &mut Trace::default(),
+        );
+
+        assert_eq!(texts(choice), [RETURNS, CARDS]);
+    }
+
+    #[test]
+    fn an_owner_may_want_repetitions() {
+        let settings = SearchSettings {
+            leave_out_repetitions: false,
+            ..SearchSettings::default()
+        };
+        let mut choice = Choice::new(&settings, None, 2, None);
+
+        choice.add(
+            scored(&[(RETURNS, 1.0), (RETURNS, 0.9), (CARDS, 0.5)]),
+            &mut Trace::default(),
+        );
+
+        assert_eq!(texts(choice), [RETURNS, RETURNS]);
+    }
+
+    #[test]
+    fn a_reranker_decides_places_and_scores_belong_to_places() {
+        let settings = SearchSettings::default();
+        let mut choice = Choice::new(&settings, None, 3, Some(3));
+        choice.add(
+            scored(&[("one", 0.9), ("two", 0.7), ("three", 0.4), ("four", 0.3)]),
+            &mut Trace::default(),
+        );
+
+        choice.rerank(
+            &[Some(-3.0), None, Some(4.0)],
+            Instant::now(),
+            &mut Trace::default(),
+        );
+
+        let places = [("three", 0.9), ("one", 0.7), ("two", 0.4)];
+        assert_eq!(told(choice), places.map(|(text, score)| (text.to_owned(), score)));
+    }
+
+    #[test]
+    fn preferences_count_on_top_of_a_rerankers_order() {
+        let settings = SearchSettings {
+            recency_half_life_days: Some(1),
+            recency_weight: 1.0,
+            ..SearchSettings::default()
+        };
+        let now = "2026-11-20T00:00:00Z".parse().expect("a time");
+        let mut choice = Choice::new(&settings, Boosts::of(&settings, now), 2, Some(2));
+        let mut found = scored(&[("old", 0.9), ("new", 0.8)]);
+        found[0].dated = "2026-01-01T00:00:00Z".parse().expect("a time");
+        found[1].dated = now;
+        choice.add(found, &mut Trace::default());
+
+        choice.rerank(&[Some(0.0), Some(1.0)], Instant::now(), &mut Trace::default());
+
+        let told = told(choice);
+        assert_eq!(told[0], ("new".to_owned(), 0.8));
+        assert!(told[1].0 == "old" && told[1].1 < 0.01);
+    }
+
+    #[test]
+    fn a_lower_lambda_prefers_what_was_not_said() {
+        let settings = SearchSettings {
+            mmr_lambda: 0.5,
+            ..SearchSettings::default()
+        };
+        let mut choice = Choice::new(&settings, None, 2, None);
+
+        choice.add(
+            scored(&[
+                (RETURNS, 1.0),
+                ("Within thirty days goods may be returned by post.", 0.9),
+                (CARDS, 0.6),
+            ]),
+            &mut Trace::default(),
+        );
+
+        assert_eq!(texts(choice), [RETURNS, CARDS]);
+    }
+}

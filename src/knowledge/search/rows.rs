@@ -1,0 +1,147 @@
+//! The rows behind what the index finds: they decide what may be told.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use retrieval::confidence::{Background, Confidence};
+use retrieval::fuse::Hit;
+use retrieval::index::Audience;
+use retrieval::operators::{Query, Refusal};
+
+use super::Passage;
+use super::choice::Choice;
+use super::explain::{StageItem, StageName, Trace};
+use crate::app::App;
+use crate::error::Result;
+use crate::http::access::Reach;
+use crate::id::{ChatbotId, ChunkId};
+use crate::knowledge::passages;
+
+/// Rows that are read at once behind the first ones.
+const SPARE_ROWS: usize = 64;
+
+/// What turns hits into passages.
+pub(super) struct Rows<'a> {
+    pub(super) app: &'a App,
+    pub(super) reach: Reach,
+    pub(super) chatbot_id: ChatbotId,
+    pub(super) query: &'a Query,
+    pub(super) audience: Audience,
+}
+
+impl Rows<'_> {
+    /// Offers `choice` the passages behind `hits` that may be told and are what was asked for, in the order of the hits.
+    pub(super) async fn offer(
+        &self,
+        hits: &[Hit],
+        background: Background,
+        choice: &mut Choice<'_>,
+        trace: &mut Trace,
+    ) -> Result<()> {
+        // Nearly every hit has its row, so the first ones are mostly all that it takes.
+        let (first, spare) = hits.split_at(hits.len().min(choice.pool()));
+        for hits in std::iter::once(first).chain(spare.chunks(SPARE_ROWS)) {
+            if hits.is_empty() || !choice.wants_more() {
+                break;
+            }
+            let started = Instant::now();
+            let open = self.read(hits, background).await?;
+            trace.add(StageName::Rows, started, || {
+                open.iter().map(by_confidence).collect()
+            });
+            trace.add(StageName::Index, Instant::now(), || {
+                open.iter().map(by_side).collect()
+            });
+            trace.add(StageName::Fuse, Instant::now(), || {
+                open.iter().map(by_score).collect()
+            });
+            choice.add(self.as_asked(open, trace), trace);
+        }
+        Ok(())
+    }
+
+    /// What the query's operators let through.
+    fn as_asked(&self, passages: Vec<Passage>, trace: &mut Trace) -> Vec<Passage> {
+        let started = Instant::now();
+        let (mut asked, mut refused) = (Vec::with_capacity(passages.len()), Vec::new());
+        for passage in passages {
+            match refusal(self.query, &passage) {
+                Some(refusal) => refused.push(StageItem::left_out(passage.chunk_id, reason(refusal))),
+                None => asked.push(passage),
+            }
+        }
+        trace.add(StageName::Operators, started, || {
+            asked.iter().map(by_score).chain(refused).collect()
+        });
+        asked
+    }
+
+    /// The passages of those hits that have a row which the asker may read.
+    async fn read(&self, hits: &[Hit], background: Background) -> Result<Vec<Passage>> {
+        let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
+        let mut conn = self.app.db.read(self.reach.tenant_id).await?;
+        let rows = passages::find_passages(&mut conn, self.reach.tenant_id, self.chatbot_id, &ids).await?;
+        drop(conn);
+        let mut row_of: HashMap<ChunkId, passages::PassageRow> =
+            rows.into_iter().map(|row| (row.id, row)).collect();
+        let open = hits.iter().filter_map(|hit| {
+            let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
+            // The index was asked for the same. It may not know yet what changed a moment ago.
+            row.is_open_to(&self.audience)
+                .then(|| passage(hit, background.confidence(hit), row))
+        });
+        Ok(open.collect())
+    }
+}
+
+fn by_side(passage: &Passage) -> StageItem {
+    let scores = [
+        ("similarity", passage.similarity),
+        ("keyword_score", passage.keyword_score),
+    ];
+    StageItem::new(passage.chunk_id, scores)
+}
+
+fn by_score(passage: &Passage) -> StageItem {
+    StageItem::new(passage.chunk_id, [("score", Some(passage.score))])
+}
+
+fn by_confidence(passage: &Passage) -> StageItem {
+    let confidence = passage.confidence.map(|confidence| confidence.value);
+    StageItem::new(passage.chunk_id, [("confidence", confidence)])
+}
+
+fn refusal(query: &Query, passage: &Passage) -> Option<Refusal> {
+    let heading = passage.heading.as_deref().unwrap_or_default();
+    query.refusal(&[&passage.text, heading, &passage.title])
+}
+
+const fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::PhraseMissing => "phrase_missing",
+        Refusal::Excluded => "excluded",
+    }
+}
+
+fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow) -> Passage {
+    Passage {
+        chunk_id: row.id,
+        document_id: row.document_id,
+        source_id: row.source_id,
+        position: row.position,
+        dated: row.dated,
+        title: row.title,
+        file_name: row.file_name,
+        url: row.url,
+        text: row.text,
+        heading: row.heading,
+        page: row.page,
+        start: row.start_char,
+        end: row.end_char,
+        score: hit.score,
+        similarity: hit.similarity,
+        keyword_score: hit.keyword_score,
+        confidence,
+        prompt_tokens: row.prompt_token_count,
+    }
+}

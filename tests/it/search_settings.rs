@@ -1,0 +1,212 @@
+//! What an owner decides about the passages of a chatbot: repetitions, differences, the recent, and preferred sources.
+
+use chrono::TimeDelta;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::app::{Chatbot, Tenant, TestApp};
+
+async fn search(desk: &Chatbot<'_, '_>, query: &str) -> Value {
+    let path = format!("/api/chatbots/{}/search", desk.id);
+    let body = json!({ "query": query, "explain": true });
+    desk.tenant.post(&path, body).await.expect(200).json()
+}
+
+async fn set(desk: &Chatbot<'_, '_>, search: Value) -> Value {
+    let path = format!("/api/chatbots/{}", desk.id);
+    let changed = desk.tenant.patch(&path, json!({ "search": search })).await;
+    changed.expect(200).json()["search"].clone()
+}
+
+fn texts(reply: &Value) -> Vec<&str> {
+    let items = reply["items"].as_array().expect("items");
+    items
+        .iter()
+        .map(|item| item["text"].as_str().expect("a text"))
+        .collect()
+}
+
+fn stage<'a>(reply: &'a Value, name: &str) -> Option<&'a Value> {
+    let stages = reply["explain"]["stages"].as_array().expect("stages");
+    stages.iter().find(|stage| stage["name"] == name)
+}
+
+/// A source of a chatbot, with one document of that title.
+async fn push(tenant: &Tenant<'_>, desk: &Chatbot<'_, '_>, title: &str, text: &str) -> String {
+    let path = format!("/api/chatbots/{}/sources", desk.id);
+    let source = tenant
+        .post(&path, json!({ "kind": "push" }))
+        .await
+        .expect(202)
+        .id();
+    let path = format!("/api/sources/{source}/documents/page");
+    let body = json!({ "title": title, "text": text });
+    tenant
+        .service
+        .send(Method::PUT, &path, Some(&tenant.key), Some(body))
+        .await
+        .expect(201);
+    tenant.service.drain_jobs().await;
+    source
+}
+
+const OAK: &str = "Oak tables are oiled twice a year.";
+const TABLES: &str = "Tables of any wood need some oil now and then.";
+
+#[tokio::test]
+async fn settings_of_choosing_passages_are_kept_and_what_is_left_out_stays() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let path = format!("/api/chatbots/{}", desk.id);
+
+    let at_first = acme.get(&path).await.expect(200).json()["search"].clone();
+    set(&desk, json!({ "mmr_lambda": 0.7, "recency_half_life_days": 30 })).await;
+    let changed = set(&desk, json!({ "rerank": false, "recency_half_life_days": null })).await;
+
+    assert_eq!(
+        at_first,
+        json!({ "leave_out_repetitions": true, "mmr_lambda": 1.0, "recency_half_life_days": null, "recency_weight": 0.5,
+                "source_boosts": {}, "rerank": true })
+    );
+    assert_eq!(
+        (
+            &changed["mmr_lambda"],
+            &changed["rerank"],
+            &changed["recency_half_life_days"]
+        ),
+        (&json!(0.7), &json!(false), &Value::Null)
+    );
+    assert_eq!(acme.get(&path).await.expect(200).json()["search"], changed);
+}
+
+#[tokio::test]
+async fn settings_out_of_their_range_are_refused() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let path = format!("/api/chatbots/{}", desk.id);
+    let many: serde_json::Map<String, Value> = (0..201)
+        .map(|_| (uuid::Uuid::now_v7().to_string(), json!(1.0)))
+        .collect();
+    let one = uuid::Uuid::now_v7().to_string();
+
+    for search in [
+        json!({ "mmr_lambda": 1.1 }),
+        json!({ "recency_half_life_days": 0 }),
+        json!({ "recency_weight": -0.1 }),
+        json!({ "source_boosts": { one: 11.0 } }),
+        json!({ "source_boosts": many }),
+    ] {
+        let refused = acme.patch(&path, json!({ "search": search })).await.expect(422);
+        assert_eq!(refused.code(), "invalid_search_settings", "{search}");
+    }
+    for search in [
+        json!({ "mmr": 0.5 }),
+        json!({ "rerank": null }),
+        json!({ "source_boosts": { "x": 1.0 } }),
+    ] {
+        acme.patch(&path, json!({ "search": search })).await.expect(422);
+    }
+}
+
+#[tokio::test]
+async fn a_repetition_makes_room_unless_the_owner_wants_it() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    push(&acme, &desk, "Care", OAK).await;
+    push(&acme, &desk, "Care", &OAK.to_uppercase()).await;
+    push(&acme, &desk, "Teak care", OAK).await;
+
+    let once = search(&desk, "How often are oak tables oiled?").await;
+    set(&desk, json!({ "leave_out_repetitions": false })).await;
+    let all = search(&desk, "How often are oak tables oiled?").await;
+
+    assert_eq!(
+        once["items"].as_array().expect("items").len(),
+        2,
+        "another title says something: {once}"
+    );
+    let left_out = stage(&once, "repetitions").expect("the stage");
+    assert_eq!(left_out["items"][0]["left_out"], "repetition");
+    assert_eq!(all["items"].as_array().expect("items").len(), 3);
+    assert!(stage(&all, "repetitions").is_none());
+}
+
+#[tokio::test]
+async fn the_recent_comes_first_where_the_owner_prefers_it() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    push(&acme, &desk, "Old", OAK).await;
+    service.clock.advance(TimeDelta::days(60));
+    let (acme, desk) = (&acme, &desk);
+    push(acme, desk, "New", TABLES).await;
+
+    let by_nearness = search(desk, "How often are oak tables oiled?").await;
+    set(
+        desk,
+        json!({ "recency_half_life_days": 7, "recency_weight": 1.0 }),
+    )
+    .await;
+    let by_age = search(desk, "How often are oak tables oiled?").await;
+
+    assert_eq!(texts(&by_nearness), [OAK, TABLES]);
+    assert!(stage(&by_nearness, "boosts").is_none());
+    assert_eq!(texts(&by_age), [TABLES, OAK]);
+    let factors = &stage(&by_age, "boosts").expect("the stage")["items"];
+    assert!(
+        factors[0]["scores"]["factor"]
+            .as_f64()
+            .is_some_and(|factor| factor > 0.9),
+        "{factors}"
+    );
+    assert!(
+        factors[1]["scores"]["factor"]
+            .as_f64()
+            .is_some_and(|factor| factor < 0.01),
+        "{factors}"
+    );
+}
+
+#[tokio::test]
+async fn a_preferred_source_comes_first() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    push(&acme, &desk, "Forum", OAK).await;
+    let manual = push(&acme, &desk, "Manual", TABLES).await;
+
+    set(&desk, json!({ "source_boosts": { manual: 10.0 } })).await;
+    let reply = search(&desk, "How often are oak tables oiled?").await;
+
+    assert_eq!(texts(&reply), [TABLES, OAK]);
+    let scores: Vec<f64> = reply["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|item| item["score"].as_f64())
+        .collect();
+    assert!(
+        scores.iter().all(|score| *score > 0.0 && *score <= 1.0),
+        "{scores:?}"
+    );
+}
+
+#[tokio::test]
+async fn passages_that_differ_are_preferred_where_the_owner_says_how_much() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    push(&acme, &desk, "One", OAK).await;
+    push(&acme, &desk, "Two", "Twice a year oak tables are oiled.").await;
+    push(&acme, &desk, "Three", TABLES).await;
+
+    set(&desk, json!({ "mmr_lambda": 0.3 })).await;
+    let reply = search(&desk, "How often are oak tables oiled?").await;
+
+    assert_eq!(texts(&reply)[1], TABLES, "{reply}");
+    let margins = &stage(&reply, "mmr").expect("the stage")["items"];
+    assert!(margins[0]["scores"]["margin"].is_number(), "{margins}");
+}
