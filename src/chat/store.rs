@@ -131,7 +131,8 @@ pub(super) struct NewAnswer<'a> {
     pub usage: TurnUsage,
 }
 
-/// Begins a conversation with the two messages that its first turn adds.
+/// Begins a conversation with the two messages that its first turn adds. With a chatbot that was deleted meanwhile none
+/// begins, and [`insert_turn`] fails.
 pub(super) async fn insert_conversation(
     write: &mut Write,
     tenant_id: TenantId,
@@ -143,7 +144,11 @@ pub(super) async fn insert_conversation(
 ) -> Result<()> {
     let insert = write.put(
         "insert into conversation (id, tenant_id, chatbot_id, channel, message_count, created_at, updated_at, access_groups)
-         values ($1, $2, $3, $4, 2, $5, $5, $6)",
+         select $1, b.tenant_id, b.id, $4, 2, $5, $5, $6
+           from chatbot b
+          where b.tenant_id = $2
+            and b.id = $3
+            and b.deleted_at is null",
     );
     insert
         .bind(id)
