@@ -2,9 +2,11 @@
 
 mod data_dir;
 mod disk;
+pub(crate) mod embedder;
 mod extractor;
 mod index;
 mod reranker;
+mod space;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -16,8 +18,7 @@ use ingest::loader::web::{RenderSettings, Renderer, WebLoader, WebSettings};
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use outbound::{Guard, GuardedClient};
-use retrieval::embed::{self, Embedder};
-use retrieval::index::Index;
+use retrieval::embed::Embedder;
 use retrieval::rerank::Reranker;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision};
+use crate::config::Config;
 use crate::db::{self, Db};
 use crate::http::rate::RateLimits;
 use crate::id::TenantId;
@@ -42,10 +43,11 @@ use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
 use crate::usage::journal::Journal;
 use crate::usage::price_book::PriceBook;
-use crate::{chat, chatbots, evals, jobs, knowledge, usage};
+use crate::{chat, chatbots, evals, generations, jobs, knowledge, usage};
 
 pub use data_dir::adopt as adopt_data_dir;
 pub use disk::{Disk, FreeBytes};
+pub use space::{Space, Spaces};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -76,9 +78,8 @@ pub struct Parts {
     pub job_kinds: JobKinds,
     /// Rings when this process queued work.
     pub worker_wake: Notify,
-    pub index: Arc<dyn Index>,
-    /// None: no model is installed, and search goes by keywords alone.
-    pub embedder: Option<Arc<dyn Embedder>>,
+    /// Embedding models with the indexes of their vectors.
+    pub spaces: Spaces,
     /// None: passages are in the order of the search.
     pub reranker: Option<Arc<dyn Reranker>>,
     pub extractor: ExtractorPool,
@@ -142,6 +143,8 @@ pub enum StartError {
 pub struct Replacements {
     pub clock: Option<SharedClock>,
     pub embedder: Option<Arc<dyn Embedder>>,
+    /// Embedders of earlier configurations, that go before what is remembered of them.
+    pub earlier_embedders: Vec<Arc<dyn Embedder>>,
     /// The program that reads documents, where it is not this one.
     pub extractor_program: Option<PathBuf>,
     /// Kinds of jobs besides the service's own.
@@ -169,9 +172,9 @@ impl App {
         data_dir::check_owner(&config, &db).await?;
         let embedder = match replacements.embedder {
             Some(embedder) => Some(embedder),
-            None => load_embedder(&config).await?,
+            None => embedder::load(&config).await?,
         };
-        let index = index::open(&config, embedder.as_deref()).await?;
+        let spaces = Spaces::open(&config, embedder, replacements.earlier_embedders).await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
             None
         } else {
@@ -212,6 +215,10 @@ impl App {
                 .with::<knowledge::jobs::DropStaged>()
                 .with::<knowledge::labels::TellIndex>()
                 .with::<knowledge::sync::SyncSource>()
+                .with::<generations::FillGeneration>()
+                .with::<generations::ReclaimGeneration>()
+                .with::<generations::MendIndex>()
+                .with::<generations::operator::CheckIndex>()
                 .with::<evals::RunEval>()
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
@@ -225,8 +232,7 @@ impl App {
             metrics: metrics_handle()?,
             config,
             db,
-            index,
-            embedder,
+            spaces,
             reranker,
             extractor,
             files,
@@ -236,18 +242,11 @@ impl App {
             journal,
             data_lock: Mutex::new(Some(data_lock)),
         }));
-        knowledge::operator::notice_lost_index(&app)
-            .await
-            .map_err(|error| {
-                StartError::Failed(format!("cannot compare documents with the index: {error}"))
-            })?;
-        knowledge::operator::queue_stale_documents(&app)
-            .await
-            .map_err(|error| {
-                StartError::Failed(format!(
-                    "cannot compare documents with the embedding model: {error}"
-                ))
-            })?;
+        generations::operator::start(&app).await.map_err(|error| {
+            StartError::Failed(format!(
+                "cannot compare what tenants are answered with and the configuration: {error}"
+            ))
+        })?;
         knowledge::operator::queue_untold_documents(&app)
             .await
             .map_err(|error| {
@@ -269,7 +268,7 @@ impl App {
     /// A model without a price costs nothing in our books, and no money limit could hold it.
     fn warn_of_unpriced_models(&self) {
         let chat = self.model.is_some().then_some(self.config.llm.model.as_str());
-        let embedding = self.embedding_model().filter(|_| self.embeds_remotely());
+        let embedding = self.spaces.wanted().bought_model();
         let rerank = self.reranker.as_deref().map(Reranker::model_id);
         for model in chat
             .into_iter()
@@ -290,14 +289,14 @@ impl App {
         self.worker_wake.notify_waiters();
     }
 
-    /// The name under which the index keeps what it holds: the embedding model, or none.
-    pub fn embedding_model(&self) -> Option<&str> {
-        self.embedder.as_deref().map(Embedder::model_id)
+    /// The space of this name.
+    pub async fn space(&self, name: &str) -> crate::error::Result<Arc<Space>> {
+        self.spaces.get(&self.config, &self.db, name).await
     }
 
-    /// Whether embeddings are bought from someone, and so count to a tenant's budget.
-    pub fn embeds_remotely(&self) -> bool {
-        self.config.embedding.is_remote()
+    /// Remembers how the configured embedding model is loaded.
+    pub(crate) async fn remember_space(&self) -> crate::error::Result<()> {
+        space::remember(&self.config, &self.db, self.spaces.wanted(), self.clock.now()).await
     }
 
     /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.
@@ -310,9 +309,7 @@ impl App {
                 "closing although answers are still being saved: upkeep will end them as interrupted"
             );
         }
-        if let Err(error) = self.index.close().await {
-            tracing::error!(error = ?error, "cannot close the index");
-        }
+        self.spaces.close().await;
         self.db.close().await;
         let lock = self
             .data_lock
@@ -348,73 +345,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-/// The configured embedding model; none: it is not installed.
-pub(crate) async fn load_embedder(config: &Config) -> Result<Option<Arc<dyn Embedder>>, StartError> {
-    let settings = &config.embedding;
-    match settings.backend {
-        EmbeddingBackend::Local | EmbeddingBackend::Static => {
-            if !settings.model_dir.join("model.safetensors").exists() {
-                tracing::warn!(folder = %settings.model_dir.display(), "no embedding model there: search goes by keywords alone; scripts/fetch-model installs it");
-                return Ok(None);
-            }
-            let settings = settings.clone();
-            let loaded = tokio::task::spawn_blocking(move || load_local_embedder(&settings))
-                .await
-                .map_err(|error| StartError::Failed(error.to_string()))?;
-            loaded
-                .map(Some)
-                .map_err(|error| StartError::Setting(format!("embedding.model_dir: {error}")))
-        }
-        EmbeddingBackend::Openai | EmbeddingBackend::Tei => {
-            let options = embed::OpenAiEmbedderOptions {
-                protocol: match settings.backend {
-                    EmbeddingBackend::Tei => embed::Protocol::Tei,
-                    _ => embed::Protocol::OpenAi,
-                },
-                base_url: settings
-                    .base_url
-                    .parse()
-                    .map_err(|error| StartError::Setting(format!("embedding.base_url: {error}")))?,
-                api_key: (!settings.api_key.is_empty()).then(|| settings.api_key.expose().to_owned()),
-                model: settings.model.clone(),
-                dimension: settings.dimension,
-                batch_size: settings.batch_size,
-                timeout: Duration::from_secs(settings.timeout_s),
-                max_tokens: settings.max_tokens,
-            };
-            let embedder = embed::OpenAiEmbedder::new(options)
-                .map_err(|error| StartError::Setting(format!("embedding: {error}")))?;
-            Ok(Some(Arc::new(embedder)))
-        }
-    }
-}
-
-fn load_local_embedder(settings: &config::Embedding) -> Result<Arc<dyn Embedder>, embed::LoadError> {
-    let threads = match settings.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let precision = match settings.precision {
-        EmbeddingPrecision::F32 => embed::Precision::F32,
-        EmbeddingPrecision::Int8 => embed::Precision::Int8,
-    };
-    if settings.backend == EmbeddingBackend::Static {
-        let embedder = embed::StaticEmbedder::load(&settings.model_dir, threads, precision)?;
-        return Ok(Arc::new(embedder));
-    }
-    let set = |prefix: &String| (!prefix.is_empty()).then(|| prefix.clone());
-    let options = embed::LocalOptions {
-        threads,
-        precision,
-        query_prefix: set(&settings.query_prefix),
-        document_prefix: set(&settings.document_prefix),
-    };
-    Ok(Arc::new(embed::LocalEmbedder::load(
-        &settings.model_dir,
-        options,
-    )?))
 }
 
 /// Public addresses, and what the operator listed.

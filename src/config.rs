@@ -11,7 +11,7 @@ mod ranges;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use self::merge::{merge_file, parse_sections, read_file, set_text};
@@ -103,7 +103,16 @@ section!(
 );
 section!(
     /// Vectors and keywords.
-    Index { backend: IndexBackend, url: String, api_key: Secret, shards: usize, qdrant: QdrantSettings, pgvector: Pgvector }
+    Index {
+        backend: IndexBackend,
+        url: String,
+        api_key: Secret,
+        shards: usize,
+        on_model_change: OnModelChange,
+        keep_previous_hours: u32,
+        qdrant: QdrantSettings,
+        pgvector: Pgvector,
+    }
 );
 section!(
     /// The index in PostgreSQL.
@@ -260,8 +269,20 @@ pub enum IndexBackend {
     Pgvector,
 }
 
-/// Where embeddings come from.
+/// What a change of the embedding model does at the next start.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OnModelChange {
+    /// Each tenant's new generation is built and goes live when it is complete.
+    Activate,
+    /// It is built and waits.
+    Build,
+    /// Nothing, until somebody asks for it.
+    Wait,
+}
+
+/// Where embeddings come from.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbeddingBackend {
     Local,
@@ -290,7 +311,7 @@ pub enum RerankBackend {
 }
 
 /// How the numbers of a local embedding model are kept.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbeddingPrecision {
     F32,

@@ -86,6 +86,8 @@ id_type! {
     EvalQuestionId,
     /// One asking of all questions of a set.
     EvalRunId,
+    /// A tenant's chunks in the index of one embedding model.
+    GenerationId,
     /// One line of the usage ledger.
     UsageEventId,
     /// A share of a budget that is held while a turn runs.

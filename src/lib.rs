@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod chat;
 pub mod chatbots;
 pub mod evals;
+pub mod generations;
 pub mod integrations;
 pub mod knowledge;
 pub mod llm;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use retrieval::embed::Embedder;
 use retrieval::index::{
     EmbeddedIndex, EmbeddedOptions, Index, IndexError, PgvectorIndex, PgvectorOptions, QdrantIndex,
 };
@@ -10,34 +9,33 @@ use retrieval::index::{
 use super::{StartError, innermost};
 use crate::config::{Config, IndexBackend};
 
+/// Opens the index of a model's vectors; without a model, of words alone.
 pub(super) async fn open(
     config: &Config,
-    embedder: Option<&dyn Embedder>,
-) -> Result<Arc<dyn Index>, StartError> {
-    let model_id = embedder.map(|embedder| embedder.model_id().to_owned());
-    let dimension = embedder.map(Embedder::dimension);
-    let opened = match config.index.backend {
-        IndexBackend::Embedded => open_embedded(config, model_id, dimension).await?,
-        IndexBackend::Qdrant => {
-            let options = config.index.qdrant_options(model_id.as_deref(), dimension);
-            QdrantIndex::open(options)
-                .await
-                .map(|index| Arc::new(index) as Arc<dyn Index>)
-        }
-        IndexBackend::Pgvector => {
-            PgvectorIndex::open(pgvector_options(config, model_id.as_deref(), dimension))
-                .await
-                .map(|index| Arc::new(index) as Arc<dyn Index>)
-        }
-    };
-    opened.map_err(|error| match error {
+    model_id: Option<&str>,
+    dimension: Option<usize>,
+) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
+    Ok(match config.index.backend {
+        IndexBackend::Embedded => open_embedded(config, model_id.map(str::to_owned), dimension).await?,
+        IndexBackend::Qdrant => QdrantIndex::open(config.index.qdrant_options(model_id, dimension))
+            .await
+            .map(|index| Arc::new(index) as Arc<dyn Index>),
+        IndexBackend::Pgvector => PgvectorIndex::open(pgvector_options(config, model_id, dimension))
+            .await
+            .map(|index| Arc::new(index) as Arc<dyn Index>),
+    })
+}
+
+/// Why the service does not start without the index.
+pub(super) fn start_error(error: IndexError) -> StartError {
+    match error {
         IndexError::InUse { dir } => StartError::InUse { dir },
         error @ IndexError::Unavailable { .. } => StartError::Failed(format!(
             "the index cannot be opened: {error}: {}",
             innermost(&error)
         )),
         error => StartError::Failed(format!("the index cannot be opened: {error}")),
-    })
+    }
 }
 
 async fn open_embedded(

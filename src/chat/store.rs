@@ -9,6 +9,7 @@ use super::{AnswerSource, Citation, TurnUsage};
 use crate::chatbots::{Chatbot, ChatbotRow};
 use crate::db::{Conn, Put, Write};
 use crate::error::{Error, Result};
+use crate::generations::{LiveRow, live_columns};
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
@@ -241,6 +242,7 @@ pub(super) struct Asked {
     pub chatbot: Chatbot,
     pub limits: Limits,
     pub sources: Vec<SourceId>,
+    pub live: LiveRow,
 }
 
 #[derive(FromRow)]
@@ -250,6 +252,8 @@ struct AskedRow {
     tenant_tokens: Option<i64>,
     tenant_micro_usd: Option<i64>,
     sources: Json<Vec<Uuid>>,
+    #[sqlx(flatten)]
+    live: LiveRow,
 }
 
 /// The text of [`find_asked`], with the engine's own way of making a list of ids.
@@ -260,9 +264,11 @@ macro_rules! asked {
                     b.allowed_origins, b.monthly_token_limit, b.monthly_cost_limit_micro_usd, b.created_at, b.updated_at,
                     t.monthly_token_limit as tenant_tokens,
                     t.monthly_cost_limit_micro_usd as tenant_micro_usd,
-                    (select ", $list, " from source s where s.tenant_id = $1 and s.chatbot_id = $2) as sources
+                    (select ", $list, " from source s where s.tenant_id = $1 and s.chatbot_id = $2) as sources, ",
+            live_columns!(), "
                from chatbot b
                join tenant t on t.id = b.tenant_id
+               left join generation g on g.tenant_id = b.tenant_id and g.state = 'live'
               where b.tenant_id = $1
                 and b.id = $2
                 and b.deleted_at is null"
@@ -299,6 +305,7 @@ pub(super) async fn find_asked(
             },
             chatbot,
             sources: row.sources.0.into_iter().map(SourceId).collect(),
+            live: row.live,
         }
     }))
 }

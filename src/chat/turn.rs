@@ -167,6 +167,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         chatbot,
         limits,
         sources,
+        live,
     } = asked.ok_or(Error::NotFound("chatbot"))?;
     check_origin(app, &chatbot, request.origin.as_deref())?;
     let question_id = MessageId::new();
@@ -216,15 +217,17 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         let model = settings.model.as_ref().unwrap_or(&app.config.llm.model);
         usage::check_priced(app, &limits, model)?;
     }
-    usage::check_embedding_priced(app, &limits)?;
+    let live = live.open(app).await?;
+    usage::check_embedding_priced(app, &live.space, &limits)?;
     if app.model.is_some() && !said.is_empty() {
         history = given::count_latest(said, app.config.chat.history_tokens).await?;
     }
 
     let holders = (reach.tenant_id, chatbot.id);
     let query = Query::said(&question);
-    let hold = usage::hold_for_embedding(app, &limits, holders, request.channel, &query.text).await?;
-    let embedded = knowledge::embed_question(app, &query.text, !sources.is_empty()).await;
+    let hold =
+        usage::hold_for_embedding(app, &live.space, &limits, holders, request.channel, &query.text).await?;
+    let embedded = knowledge::embed_question(live, &query.text, !sources.is_empty()).await;
     let mut turn = Turn {
         app: app.clone(),
         reach,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use super::eval::EvalCommand;
+use super::index::IndexCommand;
 use crate::id::{ApiKeyId, ChatbotId, TenantId};
 use crate::tenancy::role::KeyScope;
 
@@ -20,6 +21,7 @@ Exit codes:
   3    the configuration is wrong; every problem is listed
   4    there is no such tenant, chatbot, key or test set
   5    the data folder or the address is in use by another process
+  6    frontdesk index verify found that index and rows differ
   130  ended by a second signal, without waiting for what still ran";
 
 const EXAMPLES: &str = "\
@@ -93,6 +95,9 @@ pub(super) enum Command {
     /// Embedding models
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Whether the search index holds what the database says
+    #[command(subcommand)]
+    Index(IndexCommand),
     /// How good retrieval is, measured on test sets
     #[command(subcommand)]
     Eval(EvalCommand),

@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod eval;
 mod events;
+mod index;
 mod ingest;
 mod manage;
 mod models;
@@ -47,6 +48,9 @@ enum Failure {
     /// Another process has the data folder or the address.
     #[error("{0}")]
     InUse(String),
+    /// Index and rows do not say the same.
+    #[error("{0}")]
+    Differs(String),
 }
 
 impl Failure {
@@ -57,6 +61,7 @@ impl Failure {
             Self::Configuration(_) => 3,
             Self::NotFound(_) => 4,
             Self::InUse(_) => 5,
+            Self::Differs(_) => 6,
         }
     }
 }
@@ -153,6 +158,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Key(command) => manage::key(&config, command).await,
             Command::Ask(args) => ask::ask(config, args).await,
             Command::Ingest(args) => ingest::ingest(config, args).await,
+            Command::Index(command) => index::index(config, command).await,
             Command::Eval(command) => eval::eval(config, command).await,
             Command::Health(args) => client::health(&config, args).await,
             Command::Serve(_) | Command::Openapi | Command::Models(_) | Command::ExtractChild => {

@@ -15,13 +15,13 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::app::App;
-use crate::db::Write;
+use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, EvalRunId, EvalSetId, MessageId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
-use crate::{chat, chatbots, jobs, knowledge, tenancy};
+use crate::{chat, chatbots, generations, jobs, knowledge, tenancy};
 
 pub use compare::{Comparison, QuestionChange};
 pub use outcome::{EvalMeasures, EvalResult, EvalSummary, GivenAnswer};
@@ -251,6 +251,7 @@ pub async fn start_run(
     by: (&Actor, &Origin),
 ) -> Result<EvalRun> {
     let now = app.clock.now();
+    let live = generations::live_now(app, reach.tenant_id).await?;
     let mut write = app.db.write(reach.tenant_id).await?;
     let set = hold(&mut write, reach, place).await?;
     if set.questions.is_empty() {
@@ -269,7 +270,7 @@ pub async fn start_run(
         id: EvalRunId::new(),
         state: "queued".to_owned(),
         with_answers,
-        embedding_model: app.embedding_model().map(str::to_owned),
+        embedding_model: live.space.model.clone(),
         question_count: set.questions.len() as i64,
         done_count: 0,
         summary: None,
@@ -334,6 +335,27 @@ pub async fn compare_runs(
     let before = get_run(app, reach, place, before).await?;
     let after = get_run(app, reach, place, after).await?;
     Ok(Comparison::of(before, after))
+}
+
+/// The questions of all of a tenant's sets, each with its chatbot, at most `limit`.
+pub async fn list_expected(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    limit: usize,
+) -> Result<Vec<(ChatbotId, Expected)>> {
+    let sets = store::list_questions(conn, tenant_id).await?;
+    let questions = sets.into_iter().flat_map(|(chatbot_id, questions)| {
+        let of_set = questions.0.into_iter();
+        of_set.map(move |question| (chatbot_id, question.expected))
+    });
+    Ok(questions.take(limit).collect())
+}
+
+/// nDCG@10 of what was found for a question; none where nothing answers it.
+pub fn ndcg_at_10(expected: &Expected, passages: &[knowledge::Passage]) -> Option<f64> {
+    let right = judging::right_documents(expected, passages);
+    let measures = judging::measure(&judging::ranking(passages), &right);
+    expected.answerable.then_some(measures.ndcg_at_10)
 }
 
 impl EvalSet {

@@ -123,6 +123,23 @@ pub(super) async fn hold_set(
         .bind(tenant_id).bind(chatbot_id).bind(id).fetch_optional(c).await)?)
 }
 
+/// The questions of a tenant's sets, the latest set first, each with its chatbot.
+pub(super) async fn list_questions(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+) -> Result<Vec<(ChatbotId, Json<Vec<EvalQuestion>>)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select s.chatbot_id, s.questions
+           from eval_set s
+           join chatbot b on b.id = s.chatbot_id
+          where s.tenant_id = $1
+            and b.tenant_id = $1
+            and b.deleted_at is null
+          order by s.id desc
+          limit 100",
+    ).bind(tenant_id).fetch_all(c).await)?)
+}
+
 pub(super) async fn insert_run(
     write: &mut Write,
     tenant_id: TenantId,

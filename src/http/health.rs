@@ -74,7 +74,7 @@ async fn ready(State(app): State<App>) -> Response {
             "failing"
         }
     };
-    let index = match app.index.check().await {
+    let index = match app.spaces.check().await {
         Ok(()) => "ok",
         Err(error) => {
             tracing::warn!(error = ?error, "the index does not answer");
@@ -88,7 +88,11 @@ async fn ready(State(app): State<App>) -> Response {
             "failing"
         }
     };
-    let model = if app.embedder.is_some() { "ok" } else { "off" };
+    let model = if app.spaces.wanted().embedder.is_some() {
+        "ok"
+    } else {
+        "off"
+    };
     let ok = [database, index, files] == ["ok"; 3] && !app.stopping.is_cancelled();
     let (status, word) = if ok {
         (StatusCode::OK, "ok")

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::{cors, envelope, health, idempotency};
 use crate::app::App;
 use crate::config::{self, Config};
-use crate::{chat, chatbots, evals, integrations, jobs, knowledge, tenancy, usage};
+use crate::{chat, chatbots, evals, generations, integrations, jobs, knowledge, tenancy, usage};
 
 fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(describe())
@@ -28,6 +28,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(integrations::google::routes::routes())
         .merge(chat::routes::routes())
         .merge(evals::routes::routes())
+        .merge(generations::routes::routes())
         .merge(usage::routes::routes())
         .merge(jobs::routes::routes())
 }

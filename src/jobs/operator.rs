@@ -10,7 +10,8 @@ use super::{Job, JobContext, Outcome, Priority, enqueue_upkeep, store};
 use crate::app::App;
 use crate::db::{Scope, Write};
 use crate::error::Result;
-use crate::{chat, http, integrations, knowledge, on, usage};
+use crate::generations::operator::CheckIndex;
+use crate::{chat, generations, http, integrations, knowledge, on, usage};
 
 /// A recurring job.
 pub(super) struct Schedule {
@@ -20,13 +21,22 @@ pub(super) struct Schedule {
 }
 
 /// Everything that recurs.
-pub(super) const SCHEDULES: &[Schedule] = &[Schedule {
-    name: "upkeep",
-    cron: "*/5 * * * *",
-    enqueue: |app, write, now| {
-        Box::pin(async move { enqueue_upkeep(app, write, &Upkeep {}, "upkeep", now).await })
+pub(super) const SCHEDULES: &[Schedule] = &[
+    Schedule {
+        name: "upkeep",
+        cron: "*/5 * * * *",
+        enqueue: |app, write, now| {
+            Box::pin(async move { enqueue_upkeep(app, write, &Upkeep {}, "upkeep", now).await })
+        },
     },
-}];
+    Schedule {
+        name: "check_index",
+        cron: "23 * * * *",
+        enqueue: |app, write, now| {
+            Box::pin(async move { enqueue_upkeep(app, write, &CheckIndex {}, "check_index", now).await })
+        },
+    },
+];
 
 /// Clears away what has ended: jobs, reservations and unfinished answers of dead turns, spent idempotency keys, files
 /// that nothing names.
@@ -66,5 +76,6 @@ async fn clear(app: &App) -> Result<()> {
     knowledge::sync::operator::take_up_silent(app).await?;
     knowledge::sources::operator::mend_due_times(app).await?;
     knowledge::sync::operator::forget_old(app).await?;
+    generations::operator::take_up(app).await?;
     knowledge::operator::sweep(app).await
 }

@@ -19,7 +19,7 @@ use crate::llm;
 pub(super) struct CutChunk {
     pub row: ChunkRow,
     pub embedding_text: String,
-    /// The index holds it with the vector of just this text.
+    /// The index holds it with the vector of just this text, as it does all that has rows, or will.
     pub is_indexed: bool,
 }
 
@@ -43,12 +43,13 @@ pub(super) struct Cutter {
 
 impl Cutter {
     pub(super) fn new(app: &App, work: &Work, title: &str, present: PresentChunks, edits: Edits) -> Self {
-        let reads = app.embedder.as_deref().map(Embedder::max_tokens);
+        let embedder = work.space.embedder.clone();
+        let reads = embedder.as_deref().map(Embedder::max_tokens);
         Self {
             version: version_of(work.id, &work.file_key, work.cut_revision),
             title: title.to_owned(),
             chunker: Chunker::new(work.chunking.options(reads)),
-            embedder: app.embedder.clone(),
+            embedder,
             count_prompt_tokens: app.model.is_some(),
             present,
             edits,
@@ -201,6 +202,10 @@ impl Cutter {
             end_char: as_i64(chunk.end),
             token_count: as_i64(chunk.token_count),
             content_hash,
+            context: embedding_text
+                .strip_suffix(&chunk.text)
+                .unwrap_or_default()
+                .to_owned(),
             text: chunk.text,
             edit_id,
             original_text,
@@ -208,7 +213,7 @@ impl Cutter {
         };
         self.position += 1;
         CutChunk {
-            is_indexed: is_indexed && self.present.are_current,
+            is_indexed,
             row,
             embedding_text,
         }
@@ -230,8 +235,6 @@ impl Cutter {
 /// The chunks of a document's indexed version.
 #[derive(Default)]
 pub(super) struct PresentChunks {
-    /// The index holds them with vectors of the present embedding model.
-    are_current: bool,
     /// By content, and how often it came before.
     ids_of_content: HashMap<(ContentKey, u32), ChunkId>,
     /// Chunks that their owner changed, with the content that the index holds.
@@ -250,11 +253,7 @@ impl PresentChunks {
         let mut conn = app.db.read(tenant_id).await?;
         let rows = store::list_chunk_ids(&mut conn, tenant_id, work.id).await?;
         drop(conn);
-        let model = app.embedding_model().unwrap_or(super::operator::NO_MODEL);
-        let mut present = Self {
-            are_current: work.embedding_model.as_deref() == Some(model),
-            ..Self::default()
-        };
+        let mut present = Self::default();
         let mut seen: HashMap<ContentKey, u32> = HashMap::new();
         for (id, content_hash, edit_id) in rows {
             let key = content_key(&content_hash);

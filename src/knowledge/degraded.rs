@@ -32,6 +32,12 @@ impl Degradation {
         "The embedding model did not answer: passages were found by their words alone, so some may be missing.",
     );
 
+    /// The index is being filled.
+    pub const INDEX_INCOMPLETE: Self = Self::new(
+        "index_incomplete",
+        "The search index is being filled again: some documents are not found yet.",
+    );
+
     /// What is left out has `code`, which programs go by, and is told to people by `message`.
     pub const fn new(code: &'static str, message: &'static str) -> Self {
         Self {

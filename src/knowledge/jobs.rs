@@ -12,6 +12,7 @@ use super::store;
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
+use crate::generations;
 use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 
@@ -97,7 +98,6 @@ impl Job for RemoveDocuments {
 }
 
 async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result<()> {
-    let tenant_id = retrieval::TenantId(context.tenant()?.0);
     // Files first: on a full disk they make the room that the index needs.
     for key in &job.file_keys {
         app.files.remove(key).await?;
@@ -109,10 +109,7 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
             .iter()
             .map(|id| retrieval::DocumentId(id.0))
             .collect();
-        app.index
-            .delete_documents(tenant_id, ids)
-            .await
-            .map_err(index_error)?;
+        indexing::remove_documents(app, context.tenant()?, ids).await?;
     }
     if !job.chunk_ids.is_empty() {
         let existing = store::list_existing_chunks(
@@ -125,12 +122,15 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
             .chunk_ids
             .iter()
             .filter(|id| !existing.contains(id))
-            .map(|id| retrieval::ChunkId(id.0))
-            .collect();
-        app.index
-            .delete_chunks(tenant_id, ids)
-            .await
-            .map_err(index_error)?;
+            .map(|id| retrieval::ChunkId(id.0));
+        let ids: Vec<retrieval::ChunkId> = ids.collect();
+        for space in generations::list_spaces(app, context.tenant()?).await? {
+            space
+                .index
+                .delete_chunks(retrieval::TenantId(context.tenant()?.0), ids.clone())
+                .await
+                .map_err(index_error)?;
+        }
     }
     Ok(())
 }

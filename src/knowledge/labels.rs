@@ -18,6 +18,7 @@ use super::{Document, store};
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
+use crate::generations;
 use crate::http::access::{Actor, Reach};
 use crate::id::{DocumentId, SourceId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
@@ -231,15 +232,18 @@ async fn tell(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()>
     let tenant_id = context.tenant()?;
     let said = load(&mut app.db.read(tenant_id).await?, tenant_id, ids).await?;
     let changed: Vec<Said> = said.into_iter().filter(|said| !said.is_told()).collect();
-    let facets = changed
+    let facets: Vec<(retrieval::DocumentId, Facets)> = changed
         .iter()
         .map(|said| (retrieval::DocumentId(said.id.0), said.facets.clone()))
         .collect();
     app.disk.check_room()?;
-    app.index
-        .set_facets(retrieval::TenantId(tenant_id.0), facets)
-        .await
-        .map_err(index_error)?;
+    for space in generations::list_spaces(app, tenant_id).await? {
+        space
+            .index
+            .set_facets(retrieval::TenantId(tenant_id.0), facets.clone())
+            .await
+            .map_err(index_error)?;
+    }
     let mut write = app.db.write(tenant_id).await?;
     for said in &changed {
         // What was changed meanwhile has a job of its own, which finds that this is not what holds.
@@ -385,6 +389,16 @@ pub(super) fn primary_language(tag: &str) -> Option<String> {
 /// The date that filters go by, in Unix seconds: when it was published, or else when it came.
 pub(super) fn date_of(published_at: Option<DateTime<Utc>>, created_at: DateTime<Utc>) -> i64 {
     published_at.unwrap_or(created_at).timestamp()
+}
+
+/// What rows say of these documents now.
+pub(super) async fn list_facets(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<Vec<(DocumentId, Facets)>> {
+    let said = load(conn, tenant_id, ids).await?;
+    Ok(said.into_iter().map(|said| (said.id, said.facets)).collect())
 }
 
 async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {

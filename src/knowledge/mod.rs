@@ -22,8 +22,10 @@ pub mod routes;
 mod search;
 pub mod sources;
 mod store;
+pub mod stored_chunks;
 pub mod sync;
 mod upload;
+pub mod verify;
 
 use chrono::{DateTime, Utc};
 use ingest::LeftOut;
@@ -48,7 +50,7 @@ pub use search::explain::Trace;
 pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
     EmbeddedQuestion, Passage, Payer, Search, SearchFilter, SearchResult, SearchSettings,
-    SearchSettingsRequest, embed_question, search, search_sources,
+    SearchSettingsRequest, embed_question, index_error, search, search_sources, search_space,
 };
 pub use upload::{NewFile, upload};
 

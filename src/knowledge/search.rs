@@ -8,6 +8,7 @@ pub(super) mod routes;
 mod rows;
 mod settings;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -26,9 +27,11 @@ pub use self::settings::{SearchSettings, SearchSettingsRequest};
 use super::degraded::Degradation;
 use super::labels::primary_language;
 use super::store;
-use crate::app::App;
+use crate::app::{App, Space};
 use crate::chatbots;
+use crate::db::Conn;
 use crate::error::{Error, Result};
+use crate::generations::{self, Live};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, ConversationId, DocumentId, MessageId, SourceId, TenantId};
 use crate::usage::{self, Hold, Limits, UsageEvent};
@@ -133,10 +136,14 @@ pub struct Payer<'a> {
 }
 
 /// A question as the embedding model sees it, and what that took.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EmbeddedQuestion {
+    /// The model that was asked, and where its vectors are: nothing else is compared with it.
+    space: Arc<Space>,
+    /// All chunks are in its index.
+    is_whole: bool,
     /// None: there is no embedding model, or it was not asked, or it did not answer.
-    pub vector: Option<Vec<f32>>,
+    vector: Option<Vec<f32>>,
     /// Tokens that the embedding model read, and whether it said so itself.
     tokens: u64,
     reported: bool,
@@ -157,8 +164,15 @@ impl EmbeddedQuestion {
         if self.tokens == 0 {
             return None;
         }
-        let mut event =
-            UsageEvent::embedding(app, holders, channel, self.tokens, self.reported, self.latency);
+        let mut event = UsageEvent::embedding(
+            app,
+            &self.space,
+            holders,
+            channel,
+            self.tokens,
+            self.reported,
+            self.latency,
+        );
         if let Some(id) = hold.call_id() {
             event.id = id;
         }
@@ -197,10 +211,19 @@ impl EmbeddedQuestion {
     }
 }
 
-/// Asks the embedding model for a question's vector, where there is anything to look through.
-pub async fn embed_question(app: &App, question: &str, is_needed: bool) -> EmbeddedQuestion {
-    let mut embedded = EmbeddedQuestion::default();
-    let Some(embedder) = app.embedder.as_deref().filter(|_| is_needed) else {
+/// Asks the embedding model that answers for a question's vector, where there is anything to look through.
+pub async fn embed_question(live: Live, question: &str, is_needed: bool) -> EmbeddedQuestion {
+    let embedder = live.space.embedder.clone();
+    let mut embedded = EmbeddedQuestion {
+        is_whole: live.is_whole,
+        vector: None,
+        tokens: 0,
+        reported: false,
+        latency: Duration::ZERO,
+        is_missing: embedder.is_none() && live.space.model.is_some(),
+        space: live.space,
+    };
+    let Some(embedder) = embedder.filter(|_| is_needed) else {
         return embedded;
     };
     let started = Instant::now();
@@ -232,6 +255,9 @@ pub async fn search_sources(
         if search.embedded.is_missing {
             Degradation::WORDS_ALONE.note(&mut found.degraded);
         }
+        if !search.embedded.is_whole {
+            Degradation::INDEX_INCOMPLETE.note(&mut found.degraded);
+        }
         let (query, settings, payer) = (search.query, search.settings, search.payer);
         let chatbot_id = search.chatbot_id;
         let mut choice = candidates(app, reach, search, &mut trace).await?;
@@ -262,8 +288,9 @@ async fn candidates<'a>(
     trace: &mut Trace,
 ) -> Result<Choice<'a>> {
     let text = search.query.text.as_str();
+    let space = search.embedded.space.clone();
     let language = analysis::detect(text);
-    let read = app.embedder.as_ref().and_then(|embedder| embedder.languages());
+    let read = space.embedder.as_ref().and_then(|embedder| embedder.languages());
     let meaning_weight = fuse::meaning_weight(text, language, read);
     let rows = Rows {
         app,
@@ -286,7 +313,7 @@ async fn candidates<'a>(
     };
     loop {
         let started = Instant::now();
-        let candidates = app
+        let candidates = space
             .index
             .search(retrieval::TenantId(reach.tenant_id.0), query.clone())
             .await
@@ -317,29 +344,82 @@ pub async fn search(
     query: &Query,
     limit: usize,
     filter: SearchFilter,
-    mut trace: Trace,
+    trace: Trace,
 ) -> Result<SearchResult> {
     let mut conn = app.db.read(reach.tenant_id).await?;
+    let live = generations::live(app, &mut conn, reach.tenant_id).await?;
+    let place = (reach, chatbot_id);
+    search_live(
+        app,
+        (conn, live),
+        place,
+        query,
+        (limit, SEARCH_CHANNEL),
+        filter,
+        trace,
+    )
+    .await
+}
+
+/// Like [`search`], with an embedding model that need not be the one that answers; `channel` is what the ledger says.
+pub async fn search_space(
+    app: &App,
+    space: &Arc<Space>,
+    place: (Reach, ChatbotId),
+    question: &str,
+    (limit, channel): (usize, &str),
+    filter: SearchFilter,
+) -> Result<SearchResult> {
+    let live = Live {
+        space: space.clone(),
+        is_whole: true,
+    };
+    let query = Query::said(question);
+    let conn = app.db.read(place.0.tenant_id).await?;
+    search_live(
+        app,
+        (conn, live),
+        place,
+        &query,
+        (limit, channel),
+        filter,
+        Trace::default(),
+    )
+    .await
+}
+
+async fn search_live(
+    app: &App,
+    (mut conn, live): (Conn, Live),
+    (reach, chatbot_id): (Reach, ChatbotId),
+    query: &Query,
+    (limit, channel): (usize, &str),
+    filter: SearchFilter,
+    mut trace: Trace,
+) -> Result<SearchResult> {
     reach.check_chatbot(chatbot_id)?;
     let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot_id).await?;
-    let settings = chatbots::find(&mut conn, reach, chatbot_id)
+    let mut settings = chatbots::find(&mut conn, reach, chatbot_id)
         .await?
         .settings
         .search;
+    // Two models are compared before a reranker evens out what they find.
+    settings.rerank &= channel == SEARCH_CHANNEL;
     let now = app.clock.now();
-    if app.embeds_remotely() {
-        usage::check_embedding_priced(app, &limits)?;
+    if live.space.is_remote {
+        usage::check_embedding_priced(app, &live.space, &limits)?;
         usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot_id, now).await?;
     }
     let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
     drop(conn);
     let holders = (reach.tenant_id, chatbot_id);
-    let mut hold = usage::hold_for_embedding(app, &limits, holders, SEARCH_CHANNEL, &query.text).await?;
+    let mut hold =
+        usage::hold_for_embedding(app, &live.space, &limits, holders, channel, &query.text).await?;
     let started = Instant::now();
-    let mut embedded = embed_question(app, &query.text, !sources.is_empty()).await;
+    let mut embedded = embed_question(live, &query.text, !sources.is_empty()).await;
     trace.add(StageName::Embed, started, Vec::new);
     // It is paid for, whatever comes of the search.
-    embedded.book(app, holders, SEARCH_CHANNEL, &mut hold).await?;
+    embedded.book(app, holders, channel, &mut hold).await?;
     let search = Search {
         chatbot_id,
         sources,
@@ -350,7 +430,7 @@ pub async fn search(
         settings: &settings,
         payer: Payer {
             limits: &limits,
-            channel: SEARCH_CHANNEL,
+            channel,
             conversation_id: None,
             message_id: None,
         },
@@ -375,7 +455,7 @@ fn index_filter(sources: &[SourceId], filter: SearchFilter) -> Filter {
 }
 
 /// What an index failure means for a request or a job.
-pub(super) fn index_error(error: IndexError) -> Error {
+pub fn index_error(error: IndexError) -> Error {
     match error {
         IndexError::Unavailable { .. } | IndexError::InUse { .. } => Error::Unavailable {
             code: "index_unavailable",

@@ -383,6 +383,8 @@ pub(super) async fn list_existing_documents(
 pub(super) struct ChunkRow {
     pub id: ChunkId,
     pub position: i64,
+    /// What stands in front of the text in what is embedded.
+    pub context: String,
     pub text: String,
     pub heading: Option<String>,
     pub page: Option<i64>,

@@ -7,7 +7,7 @@ use retrieval::rerank::RerankCost;
 use serde::{Deserialize, Serialize};
 
 use super::Spend;
-use crate::app::App;
+use crate::app::{App, Space};
 use crate::id::{ChatbotId, ConversationId, MessageId, TenantId, UsageEventId};
 use crate::llm::TokenUsage;
 
@@ -106,20 +106,21 @@ impl UsageEvent {
         }
     }
 
-    /// A call to the embedding model that belongs to no conversation.
+    /// A call to the embedding model of `space` that belongs to no conversation.
     pub fn embedding(
         app: &App,
+        space: &Space,
         holders: (TenantId, ChatbotId),
         channel: &str,
         tokens: u64,
         reported: bool,
         latency: Duration,
     ) -> Self {
-        let model = app.embedding_model().unwrap_or_default();
+        let model = space.model.as_deref().unwrap_or_default();
         Self {
             embedding_tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
             cost_micro_usd: app.prices.embedding_cost_micro_usd(model, tokens),
-            local: !app.embeds_remotely(),
+            local: !space.is_remote,
             reported,
             latency_ms: i64::try_from(latency.as_millis()).unwrap_or(i64::MAX),
             ..Self::of(app, holders, channel, UsageKind::Embedding, model)

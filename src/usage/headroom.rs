@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{Balance, Limit, Limits, Reservation, Spend, UsageEvent, exceeded_by, period_of, reserve, store};
-use crate::app::App;
+use crate::app::{App, Space};
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, TenantId};
@@ -53,10 +53,10 @@ pub fn check_priced(app: &App, limits: &Limits, model: &str) -> Result<()> {
 }
 
 /// Like [`check_priced`], for the embedding model, where embeddings are bought.
-pub fn check_embedding_priced(app: &App, limits: &Limits) -> Result<()> {
-    match app.embedding_model() {
-        Some(model) if app.embeds_remotely() => check_priced(app, limits, model),
-        _ => Ok(()),
+pub fn check_embedding_priced(app: &App, space: &Space, limits: &Limits) -> Result<()> {
+    match space.bought_model() {
+        Some(model) => check_priced(app, limits, model),
+        None => Ok(()),
     }
 }
 

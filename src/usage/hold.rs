@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::journal::Entry;
 use super::{Limits, Reservation, UsageEvent, reserve, settle};
-use crate::app::App;
+use crate::app::{App, Space};
 use crate::error::Result;
 use crate::id::{ChatbotId, TenantId, UsageEventId};
 
@@ -109,6 +109,7 @@ pub async fn hold(
 /// Reserves the most that embedding `question` can take, where embeddings are bought.
 pub async fn hold_for_embedding(
     app: &App,
+    space: &Space,
     limits: &Limits,
     holders: (TenantId, ChatbotId),
     channel: &str,
@@ -116,8 +117,8 @@ pub async fn hold_for_embedding(
 ) -> Result<Hold> {
     // No tokenizer makes more tokens than a text has bytes.
     let tokens = (question.len() + TOKENS_AROUND) as u64;
-    if app.embeds_remotely() {
-        let call = UsageEvent::embedding(app, holders, channel, tokens, false, Duration::ZERO);
+    if space.is_remote {
+        let call = UsageEvent::embedding(app, space, holders, channel, tokens, false, Duration::ZERO);
         return hold_call(app, limits, holders, call).await;
     }
     Ok(Hold {

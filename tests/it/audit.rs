@@ -21,7 +21,12 @@ const NO_CHANGES: &[&str] = &[
 ];
 
 /// Operations that need something outside the service; the tests beside their counterpart look at their lines.
-const LOOKED_AT_ELSEWHERE: &[&str] = &["DELETE /api/integrations/google"];
+const LOOKED_AT_ELSEWHERE: &[&str] = &[
+    "DELETE /api/integrations/google",
+    "POST /api/index/generations",
+    "POST /api/index/generations/{id}/activate",
+    "POST /api/index/generations/{id}/rollback",
+];
 
 /// The line that each of the other operations leaves. In this order they do not stand in each other's way.
 const CHANGES: &[(&str, &str)] = &[
@@ -131,6 +136,7 @@ async fn populate(tenant: &Tenant<'_>) -> Ids {
         tenant.open_invite("invited@example.com").await,
         eval,
         eval_run,
+        tenant.generation().await,
     ])
 }
 

@@ -101,6 +101,70 @@ async fn an_import_that_is_killed_again_and_again_ends_with_every_document_index
     server.check_stores(chunks).await;
 }
 
+fn embedding(model: &ScriptedModel, name: &str) -> Vec<String> {
+    vec![
+        "embedding.backend=openai".to_owned(),
+        format!("embedding.base_url={}", model.base_url()),
+        format!("embedding.model={name}"),
+        format!("embedding.dimension={}", model.dimension()),
+    ]
+}
+
+#[tokio::test]
+async fn a_generation_that_is_killed_again_and_again_goes_live_complete() {
+    let (old, new) = (ScriptedModel::start().await, ScriptedModel::start().await);
+    new.set_dimension(old.dimension() / 2);
+    let mut server = Mortal::start_with(embedding(&old, "old-words")).await;
+    let chatbot = server.chatbot().await;
+    for batch in 0..DOCUMENTS / 20 {
+        let pages = (batch * 20..(batch + 1) * 20).map(page).collect();
+        server.upload(&chatbot, pages).await;
+    }
+    until("everything is indexed", async || {
+        server.count(&chatbot, "indexed").await == DOCUMENTS
+    })
+    .await;
+    let latest = async |server: &Mortal| server.get("/api/index/generations").await["items"][0].clone();
+    for _ in 0..4 {
+        new.push_fault(EmbeddingFault::Late(Duration::from_millis(300)));
+    }
+
+    server.rise_with(embedding(&new, "new-words")).await;
+    for _ in 0..3 {
+        let asked = new.requests().len();
+        until("the new model is asked", async || {
+            new.requests().len() > asked || latest(&server).await["state"] == "live"
+        })
+        .await;
+        server.die_and_rise().await;
+    }
+    until("the new generation is live", async || {
+        let latest = latest(&server).await;
+        latest["state"] == "live" && latest["embedding"] == format!("new-words/{}", new.dimension())
+    })
+    .await;
+
+    for number in [0, 31, 59] {
+        let query = json!({ "query": format!("Item{number}x3") });
+        let path = format!("/api/chatbots/{chatbot}/search");
+        let found = server.post(&path, query).await.expect(200).json();
+        assert!(found["degraded"].is_null(), "{found}");
+        assert!(
+            found["items"][0]["text"]
+                .as_str()
+                .is_some_and(|text| text.contains(&format!("Item{number}x3 "))),
+            "{found}"
+        );
+    }
+    server.die().await;
+    let compared = server.command(&["index", "verify"]).await;
+    let told = String::from_utf8_lossy(&compared.stdout).into_owned();
+    assert!(
+        compared.status.success() && told.contains("2 compared, 0 differing"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn what_was_answered_with_success_survives_a_kill_right_after() {
     let mut server = Mortal::start().await;

@@ -135,6 +135,8 @@ async fn a_document_that_is_deleted_while_it_is_indexed_leaves_nothing_even_when
     let tenant_id = retrieval::TenantId(acme.id.0);
     service
         .app
+        .spaces
+        .wanted()
         .index
         .upsert(tenant_id, vec![left])
         .await

@@ -25,6 +25,7 @@ const LISTS: &[&str] = &[
     "/api/usage",
     "/api/usage/budget",
     "/api/integrations/google",
+    "/api/index/generations",
 ];
 
 async fn start() -> TestApp {
@@ -83,6 +84,7 @@ async fn populate(tenant: &Tenant<'_>, name: &str) -> Ids {
         invite,
         eval,
         eval_run,
+        tenant.generation().await,
     ])
 }
 

@@ -4,7 +4,7 @@ use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 
 #[tokio::test]
-async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_the_files() {
+async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_answers_say_so_until_then() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
@@ -27,7 +27,22 @@ async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_the_files() {
         tenant: &acme,
         id: chatbot,
     };
-    assert!(desk.search("returned goods").await.is_empty(), "it is lost");
+    let path = format!("/api/chatbots/{}/search", desk.id);
+    let lost = acme
+        .post(&path, serde_json::json!({ "query": "returned goods" }))
+        .await
+        .expect(200)
+        .json();
+    assert!(
+        lost["items"].as_array().is_some_and(Vec::is_empty),
+        "it is lost: {lost}"
+    );
+    assert_eq!(lost["degraded"][0]["code"], "index_incomplete", "{lost}");
+    let answer = desk
+        .ask("Within how many days may goods be returned?")
+        .await
+        .expect(503);
+    assert_eq!(answer.code(), "search_degraded");
     assert!(service.drain_jobs().await > 0, "nothing was queued");
     let found = desk.search("Within how many days may goods be returned?").await;
     assert!(
@@ -40,7 +55,7 @@ async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_the_files() {
 }
 
 #[tokio::test]
-async fn a_document_that_failed_while_its_old_version_answered_is_filled_in_again_too() {
+async fn the_old_version_of_a_document_whose_new_one_failed_answers_again_too() {
     let embedder = WatchedEmbedder::new();
     let service = TestOptions::default()
         .embedder(embedder.clone())
@@ -74,12 +89,12 @@ async fn a_document_that_failed_while_its_old_version_answered_is_filled_in_agai
         tenant: &acme,
         id: chatbot,
     };
-    assert_eq!(desk.document(&document).await["state"], "indexed");
+    assert_eq!(desk.document(&document).await["state"], "failed");
     let found = desk.search("Within how many days may goods be returned?").await;
     assert!(
         found[0]["text"]
             .as_str()
-            .is_some_and(|text| text.contains("60 days")),
+            .is_some_and(|text| text.contains("30 days")),
         "{found:?}"
     );
     acme.check_stores_agree().await;

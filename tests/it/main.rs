@@ -27,6 +27,7 @@ mod exclusions;
 mod extractive;
 mod foreign_tokens;
 mod full_disk;
+mod generations;
 mod google;
 mod harness;
 mod health;

@@ -1,4 +1,4 @@
-//! The embedding model changes: documents are indexed anew by themselves, and found before and after.
+//! The embedding model changes: chunks are embedded anew by themselves, and found before, meanwhile and after.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ async fn with_another_embedding_model_everything_is_embedded_again_by_itself() {
     let service = service
         .restart_with(Some(embedder.clone() as Arc<dyn Embedder>), &[])
         .await;
-    assert_eq!(service.drain_jobs().await, 1, "they share a job");
+    assert_eq!(service.drain_jobs().await, 1, "one job for all");
 
     assert_eq!(embedder.take_documents().len(), 6);
     held.check_found(&service, 6).await;
@@ -87,7 +87,7 @@ async fn with_another_embedding_model_everything_is_embedded_again_by_itself() {
 }
 
 #[tokio::test]
-async fn a_document_keeps_its_text_and_state_is_told_while_the_new_model_reads_it() {
+async fn a_document_is_found_by_the_old_model_until_the_new_one_has_read_all() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 1).await;
 
@@ -103,37 +103,48 @@ async fn a_document_keeps_its_text_and_state_is_told_while_the_new_model_reads_i
         .json();
     assert_eq!(
         (&listed["items"][0]["state"], &listed["items"][0]["chunks"]),
-        (&json!("queued"), &json!(1))
+        (&json!("indexed"), &json!(1))
     );
+    let desk = Chatbot {
+        tenant: &acme,
+        id: held.chatbot.clone(),
+    };
+    let found = desk.search("How often is Table0 oiled?").await;
+    assert!(found[0]["similarity"].as_f64().is_some(), "{found:?}");
     service.drain_jobs().await;
     held.check_found(&service, 1).await;
 }
 
 #[tokio::test]
-async fn a_model_that_is_installed_later_and_taken_away_again_changes_what_is_searched_by() {
+async fn a_model_that_is_installed_later_takes_over_and_while_it_is_missing_words_answer_and_say_so() {
     let service = TestOptions::default().without_embedder().start().await;
     let held = Held::with_documents(&service, 3).await;
 
     let service = service.restart_with(Some(WatchedEmbedder::new()), &[]).await;
-    assert_eq!(service.drain_jobs().await, 1, "they share a job");
+    assert_eq!(service.drain_jobs().await, 1, "one job for all");
     held.check_found(&service, 3).await;
 
-    let service = service.restart_with(None, &[]).await;
+    let service = service.restart_remembering(None, Vec::new(), &[]).await;
     service.drain_jobs().await;
-    let acme = held.tenant(&service);
-    let desk = Chatbot {
-        tenant: &acme,
-        id: held.chatbot.clone(),
-    };
-    let found = desk.search("How often is Table2 oiled?").await;
-    assert!(
-        found[0]["text"]
-            .as_str()
-            .is_some_and(|text| text.contains("Table2 "))
-            && found[0]["similarity"].is_null(),
-        "{found:?}"
-    );
-    acme.check_stores_agree().await;
+    {
+        let acme = held.tenant(&service);
+        let path = format!("/api/chatbots/{}/search", held.chatbot);
+        let query = json!({ "query": "How often is Table2 oiled?" });
+        let found = acme.post(&path, query).await.expect(200).json();
+        assert!(
+            found["items"][0]["text"]
+                .as_str()
+                .is_some_and(|text| text.contains("Table2 "))
+                && found["items"][0]["similarity"].is_null(),
+            "{found}"
+        );
+        assert_eq!(found["degraded"][0]["code"], "embedding_unavailable", "{found}");
+    }
+
+    // What it embedded is there when it is back.
+    let service = service.restart_with(Some(WatchedEmbedder::new()), &[]).await;
+    assert_eq!(service.drain_jobs().await, 0);
+    held.check_found(&service, 3).await;
 }
 
 #[tokio::test]

@@ -264,6 +264,7 @@ async fn what_operations_answer_is_what_the_document_says() {
         acme.open_invite("invited@example.com").await,
         eval,
         eval_run,
+        acme.generation().await,
     ]);
 
     // Reads first, deletions last: each finds what it needs.

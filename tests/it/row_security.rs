@@ -13,6 +13,7 @@ use crate::harness::app::{Tenant, TestApp, engine};
 const SHARED: &[&str] = &[
     "_sqlx_migrations",
     "account",
+    "embedding_space",
     "file_store",
     "index_generation",
     "job_clock",

@@ -276,7 +276,14 @@ async fn an_index_that_is_gone_is_told_and_nothing_is_made_up() {
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
-    service.app.index.close().await.expect("it closes");
+    service
+        .app
+        .spaces
+        .wanted()
+        .index
+        .close()
+        .await
+        .expect("it closes");
 
     let search = ask(&desk, json!({ "query": "When are tables oiled?" }))
         .await

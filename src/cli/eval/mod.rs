@@ -81,7 +81,7 @@ async fn run(config: &Config, args: &RunArgs) -> Result<(), Failure> {
 /// Where the settings name a model that is not there, a search goes by words alone. Figures must not pass for the
 /// model's, so here that is an error.
 async fn load_embedder(config: &Config) -> Result<std::sync::Arc<dyn Embedder>, Failure> {
-    app::load_embedder(config).await?.ok_or_else(|| {
+    app::embedder::load(config).await?.ok_or_else(|| {
         let settings = &config.embedding;
         let remedy = match settings.backend {
             EmbeddingBackend::Static => "frontdesk models distill makes one",

@@ -395,6 +395,8 @@ fn checked_text(app: &App, text: &str) -> Result<String> {
         ));
     }
     let most = app
+        .spaces
+        .wanted()
         .embedder
         .as_deref()
         .map_or(i64::MAX, |embedder| as_i64(embedder.max_tokens()));
@@ -422,7 +424,10 @@ fn checked_heading(heading: &str) -> Result<Option<String>> {
 }
 
 fn count_tokens(app: &App, text: &str) -> i64 {
-    as_i64(super::cut::count_tokens(app.embedder.as_deref(), text))
+    as_i64(super::cut::count_tokens(
+        app.spaces.wanted().embedder.as_deref(),
+        text,
+    ))
 }
 
 fn count_prompt_tokens(app: &App, text: &str) -> i64 {

@@ -143,7 +143,7 @@ async fn cut(
     extracted: ExtractedDocument,
     chunking: &Chunking,
 ) -> Result<Vec<ingest::Chunk>> {
-    let embedder = app.embedder.clone();
+    let embedder = app.spaces.wanted().embedder.clone();
     let options = chunking.options(embedder.as_deref().map(|embedder| embedder.max_tokens()));
     tokio::task::spawn_blocking(move || {
         let count = |text: &str| count_tokens(embedder.as_deref(), text);

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::generations;
 use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::knowledge::chunks::{Verdict, set_stale};
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
@@ -56,14 +57,14 @@ struct Cut {
 }
 
 impl Cut {
-    fn indexed<'a>(&'a self, read_with: &'a str, embedding_model: Option<&'a str>) -> Indexed<'a> {
+    fn indexed<'a>(&'a self, read_with: &'a str) -> Indexed<'a> {
         Indexed {
             title: &self.title,
             chunk_count: as_i64(self.chunks.len()),
             token_count: self.chunks.iter().map(|chunk| chunk.row.token_count).sum(),
             facts: &self.facts,
             read_with,
-            embedding_model: Some(embedding_model.unwrap_or(operator::NO_MODEL)),
+            embedding_model: self.work.space.model.as_deref().unwrap_or(operator::NO_MODEL),
         }
     }
 }
@@ -308,7 +309,7 @@ impl<'a> Batch<'a> {
                 clear(&mut write, tenant_id, work.id).await?;
             }
             chunks_after.extend(document.chunks.iter().map(|chunk| (work, &chunk.row)));
-            let indexed = document.indexed(&read_with, app.embedding_model());
+            let indexed = document.indexed(&read_with);
             set_indexed(&mut write, tenant_id, work.id, indexed, now).await?;
             put_text(&mut write, tenant_id, work.id, &work.content_hash, &document.text).await?;
             set_stale(&mut write, tenant_id, &document.verdicts).await?;
@@ -322,6 +323,10 @@ impl<'a> Batch<'a> {
         let failed_ids: Vec<DocumentId> = failed.iter().map(|(work, ..)| work.id).collect();
         drop_staged_later(app, &mut write, tenant_id, &failed_ids).await?;
         labels::settle(app, &mut write, tenant_id, &swapped_in).await?;
+        let changed: Vec<DocumentId> = swapped_in.iter().map(|stored| stored.id).collect();
+        if let Some(work) = work.first() {
+            generations::note_gaps(app, &mut write, tenant_id, Some(&work.space), &changed).await?;
+        }
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
         let done = cut
             .iter()

@@ -1,13 +1,12 @@
 //! What was staged in vain, or has been swapped in, goes bit by bit: rows first, then what the index holds of them.
 
-use super::{remove_chunks_later, staging};
+use super::{remove_chunks_later, remove_documents, staging};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
 use crate::id::{DocumentId, TenantId};
 use crate::jobs::{self, JobContext};
 use crate::knowledge::jobs::DropStaged;
-use crate::knowledge::search::index_error;
 
 /// Queues the dropping of what is staged of these documents and no longer worked on, if there is any.
 pub(super) async fn drop_staged_later(
@@ -53,10 +52,7 @@ async fn drop_some(app: &App, tenant_id: TenantId, id: DocumentId) -> Result<boo
         if holder.is_given_up && !holder.was_indexed {
             // Also what the last attempt put into the index and did not live to stage.
             let ids = vec![retrieval::DocumentId(id.0)];
-            app.index
-                .delete_documents(retrieval::TenantId(tenant_id.0), ids)
-                .await
-                .map_err(index_error)?;
+            remove_documents(app, tenant_id, ids).await?;
         }
     }
     remove_chunks_later(app, &mut write, tenant_id, &dropped).await?;

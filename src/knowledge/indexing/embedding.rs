@@ -2,20 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use retrieval::embed::{Embedder, estimate_tokens};
+use retrieval::embed::estimate_tokens;
 use retrieval::index::Point;
 
 use super::Work;
 use super::store;
-use crate::app::App;
-use crate::error::Result;
+use crate::app::{App, Space};
+use crate::error::{Error, Result};
 use crate::id::{ChatbotId, SyncRunId, TenantId};
 use crate::knowledge::cut::{CutChunk, as_i64};
 use crate::knowledge::search::{embed_error, index_error};
 use crate::usage::{self, UsageEvent};
 
 /// Chunks that are embedded and stored in the index at once.
-pub(super) const EMBEDDED_AT_ONCE: usize = 256;
+pub(in crate::knowledge) const EMBEDDED_AT_ONCE: usize = 256;
+
+/// When a model that cannot be loaded is tried again.
+const NO_MODEL_RETRY: Duration = Duration::from_secs(600);
 
 /// What the ledger says where no conversation is involved.
 pub(super) const CHANNEL: &str = "ingest";
@@ -32,10 +35,18 @@ pub(in crate::knowledge) struct Payer {
 /// Embeds chunks that the index does not hold yet, of one payer, and stores them there; at most
 /// [`EMBEDDED_AT_ONCE`]. The old version stays answerable.
 pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutChunk)]) -> Result<()> {
-    let vectors = match app.embedder.as_deref() {
-        Some(embedder) => {
-            let chunks: Vec<&CutChunk> = group.iter().map(|(_, chunk)| *chunk).collect();
-            embed(app, embedder, payer, &chunks)
+    let Some((first, _)) = group.first() else {
+        return Ok(());
+    };
+    let space = &first.space;
+    let vectors = match &space.model {
+        Some(_) => {
+            let texts = group
+                .iter()
+                .map(|(_, chunk)| chunk.embedding_text.clone())
+                .collect();
+            let estimate = group.iter().map(|(_, chunk)| estimate_of(chunk)).sum();
+            embed(app, space, payer, texts, estimate)
                 .await?
                 .into_iter()
                 .map(Some)
@@ -56,23 +67,31 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
         })
         .collect();
     app.disk.check_room()?;
-    app.index
+    space
+        .index
         .upsert(retrieval::TenantId(payer.tenant_id.0), points)
         .await
         .map_err(index_error)
 }
 
-/// Embeds one group of chunks within the tenant's budget, and books it.
-async fn embed(
+/// Embeds texts of about `estimate` tokens with the model of `space`, within the tenant's budget, and books it.
+pub(in crate::knowledge) async fn embed(
     app: &App,
-    embedder: &dyn Embedder,
+    space: &Space,
     payer: Payer,
-    group: &[&CutChunk],
+    texts: Vec<String>,
+    estimate: i64,
 ) -> Result<Vec<Vec<f32>>> {
-    let estimate: i64 = group.iter().map(|chunk| estimate_of(chunk)).sum();
+    let embedder = space.embedder.as_deref().ok_or_else(|| Error::Unavailable {
+        code: "embedding_unavailable",
+        message: "the embedding model that answers this tenant cannot be loaded any more: it goes on when its new generation is live".into(),
+        retry_after: NO_MODEL_RETRY,
+        source: None,
+    })?;
     let holders = (payer.tenant_id, payer.chatbot_id);
     let mut expected = UsageEvent::embedding(
         app,
+        space,
         holders,
         CHANNEL,
         estimate.unsigned_abs(),
@@ -82,13 +101,13 @@ async fn embed(
     expected.estimated = true;
     let mut write = app.db.write(payer.tenant_id).await?;
     let limits = usage::load_limits(&mut write, payer.tenant_id, payer.chatbot_id).await?;
-    usage::check_embedding_priced(app, &limits)?;
+    usage::check_embedding_priced(app, space, &limits)?;
     let reservation = usage::reserve(
         &mut write,
         &limits,
         holders,
         expected.spend(),
-        if app.embeds_remotely() {
+        if space.is_remote {
             vec![expected]
         } else {
             Vec::new()
@@ -99,14 +118,13 @@ async fn embed(
     write.commit().await?;
 
     let started = Instant::now();
-    let texts = group.iter().map(|chunk| chunk.embedding_text.clone()).collect();
     let answered = embedder.embed_documents(texts).await;
     // Some requests of a bulk may have been answered before one failed: they are paid for as well.
     let (tokens, reported) = match &answered {
         Ok(embeddings) => (embeddings.tokens, embeddings.reported),
         Err(error) => error.spent(),
     };
-    let event = UsageEvent::embedding(app, holders, CHANNEL, tokens, reported, started.elapsed());
+    let event = UsageEvent::embedding(app, space, holders, CHANNEL, tokens, reported, started.elapsed());
     let events: &[UsageEvent] = if answered.is_ok() || tokens > 0 {
         &[event]
     } else {

@@ -23,7 +23,7 @@ use crate::knowledge::labels;
 use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
-use crate::{jobs, usage};
+use crate::{generations, jobs, usage};
 
 /// A document that took so long lets others have their turn. What was staged stays, but the file is read again.
 const SLICE: Duration = Duration::from_secs(20 * 60);
@@ -40,6 +40,8 @@ enum Staged {
         facts: Facts,
         /// What became of the owner's changes.
         verdicts: Vec<Verdict>,
+        /// An earlier attempt put some of it into the index, perhaps into another one than answers now.
+        was_begun: bool,
     },
     Unfinished,
     /// The document was deleted or replaced meanwhile.
@@ -87,8 +89,12 @@ pub(super) async fn index(
 ) -> Result<Progress> {
     let title = first.title.clone();
     let reason = match stage(app, tenant_id, work, first, rest).await {
-        Ok(Staged::Whole { facts, verdicts }) => {
-            swap(app, tenant_id, work, (&title, &facts), &verdicts).await?;
+        Ok(Staged::Whole {
+            facts,
+            verdicts,
+            was_begun,
+        }) => {
+            swap(app, tenant_id, work, (&title, &facts), (&verdicts, was_begun)).await?;
             return Ok(Progress::Done);
         }
         Ok(Staged::Unfinished) => return Ok(Progress::Unfinished),
@@ -137,6 +143,7 @@ async fn stage(
             return Ok(Staged::Whole {
                 facts: Facts::of(&part),
                 verdicts: cutter.edits().verdicts(),
+                was_begun: !stage.staged.is_empty(),
             });
         };
         if !stage.has_gained && stage.started.elapsed() > LONGEST_REPLAY {
@@ -274,7 +281,7 @@ async fn swap(
     tenant_id: TenantId,
     work: &Work,
     (title, facts): (&str, &Facts),
-    verdicts: &[Verdict],
+    (verdicts, was_begun): (&[Verdict], bool),
 ) -> Result<()> {
     let mut conn = app.db.read(tenant_id).await?;
     let totals = staging::count(&mut conn, tenant_id, work).await?;
@@ -289,7 +296,7 @@ async fn swap(
         token_count: totals.token_count,
         facts,
         read_with: &reader(app),
-        embedding_model: Some(app.embedding_model().unwrap_or(operator::NO_MODEL)),
+        embedding_model: work.space.model.as_deref().unwrap_or(operator::NO_MODEL),
     };
     let mut write = app.db.write(tenant_id).await?;
     let is_wanted = hold_current(&mut write, tenant_id, &[work])
@@ -307,6 +314,8 @@ async fn swap(
     }
     chunks::set_stale(&mut write, tenant_id, verdicts).await?;
     labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
+    let written = (!was_begun).then_some(work.space.as_ref());
+    generations::note_gaps(app, &mut write, tenant_id, written, &[work.id]).await?;
     drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
     let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
     sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;

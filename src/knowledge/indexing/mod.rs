@@ -15,6 +15,7 @@ mod store;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -25,7 +26,7 @@ use retrieval::index::Facets;
 use self::batch::Batch;
 pub(super) use self::dropping::drop_staged;
 use self::dropping::drop_staged_later;
-use self::embedding::Payer;
+pub(super) use self::embedding::{EMBEDDED_AT_ONCE, Payer, embed};
 use self::listening::Purse;
 pub(super) use self::store::fail_unfinished;
 use super::chunks::{self, Chunking, Edits};
@@ -34,9 +35,10 @@ use super::jobs::{IndexDocuments, RemoveDocuments};
 use super::reading::{self, KeptAs};
 use super::search::index_error;
 use super::{facts, labels};
-use crate::app::App;
+use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
+use crate::generations;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
 use crate::jobs::{self, JobContext, Priority};
 
@@ -77,8 +79,8 @@ pub(super) struct Work {
     pub kept_as: KeptAs,
     /// The run that made this version.
     pub run_id: Option<SyncRunId>,
-    /// What the indexed version was embedded with.
-    pub embedding_model: Option<String>,
+    /// Where its chunks go: the embedding model that answers its tenant, and the index.
+    pub space: Arc<Space>,
     /// There is an indexed version: this one or an older one.
     pub was_indexed: bool,
     /// How often it changed how the document is to be cut.
@@ -226,8 +228,10 @@ pub(super) async fn run(
 /// Marks as being worked on those documents that are still of the given version and need work.
 async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)]) -> Result<Vec<Work>> {
     let ids: Vec<DocumentId> = documents.iter().map(|(id, _)| *id).collect();
+    generations::live_now(app, tenant_id).await?;
     let mut write = app.db.write(tenant_id).await?;
-    let found = store::list(&mut write, tenant_id, &ids).await?;
+    let space = generations::live_for_writing(app, &mut write, tenant_id).await?;
+    let found = store::list(&mut write, tenant_id, &ids, &space).await?;
     let mut found: HashMap<DocumentId, store::Found> =
         found.into_iter().map(|found| (found.work.id, found)).collect();
     let (mut work, mut gone) = (Vec::new(), Vec::new());
@@ -254,12 +258,25 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
     }
     if !gone.is_empty() {
         // An attempt that died after a document was deleted may have left chunks in the index.
-        app.index
-            .delete_documents(retrieval::TenantId(tenant_id.0), gone)
+        remove_documents(app, tenant_id, gone).await?;
+    }
+    Ok(work)
+}
+
+/// Removes documents from all indexes that may hold something of them.
+pub(super) async fn remove_documents(
+    app: &App,
+    tenant_id: TenantId,
+    ids: Vec<retrieval::DocumentId>,
+) -> Result<()> {
+    for space in generations::list_spaces(app, tenant_id).await? {
+        space
+            .index
+            .delete_documents(retrieval::TenantId(tenant_id.0), ids.clone())
             .await
             .map_err(index_error)?;
     }
-    Ok(work)
+    Ok(())
 }
 
 /// What the document's file says.

@@ -158,21 +158,21 @@ pub(super) async fn insert_chunks(
         on!(write, c => {
             let mut insert = QueryBuilder::new(
                 "insert into staged_chunk (document_id, file_key, cut_revision, position, tenant_id, id, text, heading, page, start_char, end_char,
-                                           token_count, prompt_token_count, content_hash, edit_id, original_text, is_enabled) ",
+                                           token_count, prompt_token_count, content_hash, edit_id, original_text, is_enabled, context) ",
             );
             insert.push_values(group, |mut row, chunk| {
                 row.push_bind(work.id).push_bind(&work.file_key).push_bind(work.cut_revision).push_bind(chunk.position).push_bind(tenant_id)
                     .push_bind(chunk.id).push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page)
                     .push_bind(chunk.start_char).push_bind(chunk.end_char).push_bind(chunk.token_count)
                     .push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
-                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled);
+                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled).push_bind(&chunk.context);
             });
             insert.push(
                 " on conflict (document_id, file_key, cut_revision, position) do update
                     set id = excluded.id, text = excluded.text, heading = excluded.heading, page = excluded.page, start_char = excluded.start_char,
                         end_char = excluded.end_char, token_count = excluded.token_count, prompt_token_count = excluded.prompt_token_count,
                         content_hash = excluded.content_hash, edit_id = excluded.edit_id, original_text = excluded.original_text,
-                        is_enabled = excluded.is_enabled",
+                        is_enabled = excluded.is_enabled, context = excluded.context",
             );
             insert.build().execute(c).await.map(drop)
         })?;
@@ -238,9 +238,9 @@ pub(super) async fn bring_in_chunks(
         .bind(tenant_id).bind(work.id).bind(from).bind(to).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled)
+                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context)
          select id, tenant_id, document_id, $5, position, text, heading, page, start_char, end_char, token_count,
-                prompt_token_count, content_hash, edit_id, original_text, is_enabled
+                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context
            from staged_chunk
           where tenant_id = $1
             and document_id = $2
@@ -307,9 +307,9 @@ pub(super) async fn swap_in(write: &mut Write, tenant_id: TenantId, work: &Work)
     on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(work.id).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled)
+                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context)
          select id, tenant_id, document_id, $5, position, text, heading, page, start_char, end_char, token_count,
-                prompt_token_count, content_hash, edit_id, original_text, is_enabled
+                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context
            from staged_chunk
           where tenant_id = $1
             and document_id = $2

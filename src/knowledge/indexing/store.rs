@@ -1,12 +1,14 @@
 //! SQL of indexing.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
 use super::Work;
+use crate::app::Space;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
@@ -33,7 +35,6 @@ struct WorkRow {
     file_key: String,
     kept_as: String,
     run_id: Option<SyncRunId>,
-    embedding_model: Option<String>,
     state: String,
     error_code: Option<String>,
     indexed_at: Option<DateTime<Utc>>,
@@ -52,11 +53,16 @@ pub(super) struct Found {
 }
 
 /// Those of these documents that there are.
-pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Found>> {
+pub(super) async fn list(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+    space: &Arc<Space>,
+) -> Result<Vec<Found>> {
     let rows: Vec<WorkRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(concat!(
             "select ", facets_columns!(), ", d.id, d.chatbot_id, d.source_id, d.external_id, d.given_title, d.file_name, d.format, d.content_hash, d.file_key, d.kept_as, d.run_id,
-                    d.embedding_model, d.state, d.error_code, d.indexed_at, d.cut_revision, s.chunking,
+                    d.state, d.error_code, d.indexed_at, d.cut_revision, s.chunking,
                     exists(select 1
                              from chunk_edit e
                             where e.tenant_id = d.tenant_id
@@ -87,7 +93,7 @@ pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
             file_key: row.file_key,
             kept_as: KeptAs::parse(&row.kept_as),
             run_id: row.run_id,
-            embedding_model: row.embedding_model,
+            space: space.clone(),
             was_indexed: row.indexed_at.is_some(),
             cut_revision: row.cut_revision,
             chunking: row.chunking.map(|Json(chunking)| chunking).unwrap_or_default(),
@@ -129,7 +135,7 @@ pub(super) struct Indexed<'a> {
     pub facts: &'a Facts,
     /// What read it.
     pub read_with: &'a str,
-    pub embedding_model: Option<&'a str>,
+    pub embedding_model: &'a str,
 }
 
 /// Those of these versions of documents, each by its file and how it was cut, that no newer one has taken the place of. None
@@ -277,13 +283,13 @@ pub(super) async fn insert_chunks(
         on!(write, c => {
             let mut insert = QueryBuilder::new(
                 "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled) ",
+                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled, context) ",
             );
             insert.push_values(group, |mut row, (work, chunk)| {
                 row.push_bind(chunk.id).push_bind(tenant_id).push_bind(work.id).push_bind(work.source_id).push_bind(chunk.position)
                     .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
                     .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
-                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled);
+                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled).push_bind(&chunk.context);
             });
             insert.build().persistent(is_of_common_length).execute(c).await.map(drop)
         })?;

@@ -294,6 +294,11 @@ impl TestApp {
             .expect("the replica starts")
     }
 
+    /// The embedder that the configuration names.
+    pub fn embedder(&self) -> Option<Arc<dyn Embedder>> {
+        self.app.spaces.wanted().embedder.clone()
+    }
+
     /// The data folder.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -301,14 +306,14 @@ impl TestApp {
 
     /// Stops the service and starts it again on the same data, with the given settings changed.
     pub async fn restart(self, settings: &[(&str, &str)]) -> Self {
-        let embedder = self.app.embedder.clone();
+        let embedder = self.embedder();
         self.restart_with(embedder, settings).await
     }
 
     /// As [`TestApp::restart`], with something done to the data folder in between.
     pub async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
         let replaced = Replacements {
-            embedder: self.app.embedder.clone(),
+            embedder: self.embedder(),
             ..Replacements::default()
         };
         let (config, folder, clock) = self.stop().await;
@@ -319,7 +324,7 @@ impl TestApp {
     /// Stops the service and tries to start it again.
     pub async fn try_restart(self) -> Result<(), StartError> {
         let replaced = Replacements {
-            embedder: self.app.embedder.clone(),
+            embedder: self.embedder(),
             free_bytes: self.free_bytes.clone(),
             ..Replacements::default()
         };
@@ -335,6 +340,17 @@ impl TestApp {
 
     /// As [`TestApp::restart`], with another embedder, or none.
     pub async fn restart_with(self, embedder: Option<Arc<dyn Embedder>>, settings: &[(&str, &str)]) -> Self {
+        let earlier = self.embedder().into_iter().collect();
+        self.restart_remembering(embedder, earlier, settings).await
+    }
+
+    /// As [`TestApp::restart_with`], where these of the earlier embedders can still be loaded.
+    pub async fn restart_remembering(
+        self,
+        embedder: Option<Arc<dyn Embedder>>,
+        earlier_embedders: Vec<Arc<dyn Embedder>>,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let (mut config, folder, clock) = self.stop().await;
         let defaults: Vec<(String, String)> = settings
             .iter()
@@ -356,6 +372,7 @@ impl TestApp {
         }
         let replaced = Replacements {
             embedder,
+            earlier_embedders,
             ..Replacements::default()
         };
         Self::build(config, folder, clock, replaced).await

@@ -72,6 +72,12 @@ impl Mortal {
         (self.child, self.address) = (child, address);
     }
 
+    /// As [`Mortal::die_and_rise`], with other settings of its own.
+    pub async fn rise_with(&mut self, settings: Vec<String>) {
+        self.settings = settings;
+        self.die_and_rise().await;
+    }
+
     pub async fn die(&mut self) {
         self.child.kill().await.expect("ours to kill");
     }
@@ -118,6 +124,18 @@ impl Mortal {
             .await
             .expect(202)
             .json()
+    }
+
+    /// Runs another command of the program on what the server left.
+    pub async fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
+        command
+            .env_clear()
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&self.data);
+        set(&mut command, self.database_url.as_deref(), &self.settings);
+        command.output().await.expect("the program runs")
     }
 
     /// What the server left, opened without it.
@@ -214,16 +232,7 @@ impl Mortal {
     }
 }
 
-async fn spawn(
-    data: &Path,
-    database_url: Option<&str>,
-    settings: &[String],
-) -> (Child, String, Option<String>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
-    command
-        .env_clear()
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data);
+fn set(command: &mut Command, database_url: Option<&str>, settings: &[String]) {
     for setting in [
         "embedding.model_dir=/nonexistent",
         "jobs.lease_s=1",
@@ -239,6 +248,19 @@ async fn spawn(
     if let Some(url) = database_url {
         command.args(["--set", &format!("database.url={url}")]);
     }
+}
+
+async fn spawn(
+    data: &Path,
+    database_url: Option<&str>,
+    settings: &[String],
+) -> (Child, String, Option<String>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
+    command
+        .env_clear()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data);
+    set(&mut command, database_url, settings);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -27,6 +27,7 @@ const PLAIN_QUERY: &[&str] = &[
     "text_part",
     "tags",
     "access_groups",
+    "activate",
 ];
 
 /// Fields that are called like ids of rows, and name things of others.
@@ -64,10 +65,11 @@ pub enum Kind {
     Invite,
     Eval,
     EvalRun,
+    Generation,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Chatbot,
         Self::Document,
         Self::Conversation,
@@ -81,6 +83,7 @@ impl Kind {
         Self::Invite,
         Self::Eval,
         Self::EvalRun,
+        Self::Generation,
     ];
 }
 
@@ -239,6 +242,7 @@ impl Operation {
             ("invites", "id") => Kind::Invite,
             ("chunks", "chunk_id") => Kind::Chunk,
             ("exclusions", "exclusion_id") => Kind::Exclusion,
+            ("generations", "id") => Kind::Generation,
             ("evals", "eval_id") => Kind::Eval,
             ("runs", "eval_run_id") | ("compare", "other_run_id") => Kind::EvalRun,
             // Named by who puts it there: no id of ours.

@@ -132,11 +132,19 @@ impl Tenant<'_> {
         let count = self
             .service
             .app
+            .spaces
+            .wanted()
             .index
             .count(retrieval::TenantId(self.id.0))
             .await
             .expect("the index answers");
         i64::try_from(count).expect("a small number")
+    }
+
+    /// The latest generation of its index.
+    pub async fn generation(&self) -> String {
+        let listed = self.get("/api/index/generations").await.expect(200).json();
+        listed["items"][0]["id"].as_str().expect("an id").to_owned()
     }
 
     /// Fails the test unless index, rows and files agree about what this tenant, the only one, has.

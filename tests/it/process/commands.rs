@@ -234,6 +234,33 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
 }
 
 #[tokio::test]
+async fn the_index_is_compared_where_no_server_has_it() {
+    let (_folder, data) = data_dir();
+    run_for_json(&data, &["tenant", "create", "--name", "acme", "--json"]).await;
+
+    for command in ["verify", "repair"] {
+        let output = run(&data, &["index", command]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout).trim(),
+            if command == "verify" {
+                "0 compared, 0 differing"
+            } else {
+                "0 compared, 0 mended"
+            }
+        );
+    }
+    let _server = Server::start(&data, &[]).await;
+    let output = run(&data, &["index", "verify"]).await;
+    assert_eq!(output.status.code(), Some(5));
+    assert!(
+        told(&output).contains("stop the server first"),
+        "{}",
+        told(&output)
+    );
+}
+
+#[tokio::test]
 async fn migrating_tells_what_it_did() {
     let (_folder, data) = data_dir();
 

@@ -1,0 +1,251 @@
+//! Puts a tenant's chunks into a generation that lacks some: all of them while it is built or after its index was lost,
+//! later those of documents that changed. It goes on where it was, whatever ended it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Generation, compare, state, store};
+use crate::app::{App, Space};
+use crate::db::Write;
+use crate::error::{Error, Result};
+use crate::id::{DocumentId, GenerationId, TenantId};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::knowledge::{index_error, stored_chunks, verify};
+
+/// So long a job fills before others have their turn.
+const TURN: Duration = Duration::from_secs(60);
+
+/// When a month's limit that was reached is tried again.
+const BUDGET_RETRY: Duration = Duration::from_secs(3600);
+
+/// Fills a generation.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FillGeneration {
+    pub generation_id: GenerationId,
+}
+
+/// How far a turn came.
+enum Progress {
+    Done,
+    Unfinished,
+}
+
+/// Queues that a generation is filled, in the caller's transaction.
+pub(super) async fn queue(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    generation_id: GenerationId,
+) -> Result<()> {
+    let job = FillGeneration { generation_id };
+    let key = format!("fill:{generation_id}");
+    jobs::enqueue_once(app, write, tenant_id, &job, &key, app.clock.now()).await
+}
+
+impl Job for FillGeneration {
+    const KIND: &'static str = "fill_generation";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        outcome(fill(&app, &context, self.generation_id).await)
+    }
+}
+
+fn outcome(ended: Result<Progress>) -> Outcome {
+    match ended {
+        Ok(Progress::Unfinished) => Outcome::unfinished(),
+        Err(Error::BudgetExceeded { message, .. }) => Outcome::Outage {
+            reason: message.into_owned(),
+            delay: BUDGET_RETRY,
+        },
+        ended => ended.map(drop).into(),
+    }
+}
+
+async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progress> {
+    let tenant_id = context.tenant()?;
+    let started = Instant::now();
+    loop {
+        let generation = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
+        let Some(generation) = generation.filter(|generation| generation.state != state::RETIRED) else {
+            return Ok(Progress::Done);
+        };
+        let space = app.space(&generation.space).await?;
+        let is_over = if generation.is_filled {
+            let gaps = store::list_gaps(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
+            match gaps.is_empty() {
+                true => settle(app, &generation, &space).await?,
+                false => close_gaps(app, &generation, &space, &gaps)
+                    .await
+                    .map(|()| false)?,
+            }
+        } else {
+            match fill_on(app, generation, &space, started).await? {
+                Progress::Done => false,
+                Progress::Unfinished => return Ok(Progress::Unfinished),
+            }
+        };
+        if is_over {
+            return Ok(Progress::Done);
+        }
+        if started.elapsed() >= TURN {
+            return Ok(Progress::Unfinished);
+        }
+    }
+}
+
+/// Puts in one document after the other, in the order of their ids. Those that came or changed meanwhile are gaps.
+async fn fill_on(app: &App, mut generation: Generation, space: &Space, started: Instant) -> Result<Progress> {
+    let tenant_id = generation.tenant_id;
+    let mut conn = app.db.read(tenant_id).await?;
+    let portions = stored_chunks::list_portions(&mut conn, tenant_id, generation.filled_to).await?;
+    drop(conn);
+    let mut done = generation.done_count;
+    for portion in portions {
+        let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, &portion).await?;
+        stored_chunks::put(app, tenant_id, space, &chunks).await?;
+        done += chunks.len() as i64;
+        if !portion.is_end_of_documents {
+            continue;
+        }
+        let last = portion.documents.last().copied();
+        if !note(app, &mut generation, (last, false, done)).await? {
+            return Ok(Progress::Done);
+        }
+        if started.elapsed() >= TURN {
+            return Ok(Progress::Unfinished);
+        }
+    }
+    let filled_to = generation.filled_to;
+    note(app, &mut generation, (filled_to, true, done)).await?;
+    Ok(Progress::Done)
+}
+
+async fn note(
+    app: &App,
+    generation: &mut Generation,
+    (filled_to, is_filled, done): (Option<DocumentId>, bool, i64),
+) -> Result<bool> {
+    let mut write = app.db.write(generation.tenant_id).await?;
+    let is_ours = store::set_filled(&mut write, generation, (filled_to, is_filled, done)).await?;
+    write.commit().await?;
+    generation.filled_to = filled_to;
+    Ok(is_ours)
+}
+
+async fn close_gaps(
+    app: &App,
+    generation: &Generation,
+    space: &Space,
+    gaps: &[(DocumentId, sqlx::types::Uuid)],
+) -> Result<()> {
+    let tenant_id = generation.tenant_id;
+    let ids: Vec<DocumentId> = gaps.iter().map(|(id, _)| *id).collect();
+    let mut conn = app.db.read(tenant_id).await?;
+    let portions = stored_chunks::list_portions_of(&mut conn, tenant_id, &ids).await?;
+    drop(conn);
+    for portion in portions {
+        let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, &portion).await?;
+        stored_chunks::put(app, tenant_id, space, &chunks).await?;
+    }
+    let mut write = app.db.write(tenant_id).await?;
+    store::delete_gaps(&mut write, tenant_id, generation.id, gaps).await?;
+    write.commit().await
+}
+
+/// All is in: a generation that was being built is compared with the live one, is ready, and goes live if it is to. False:
+/// something came in between.
+async fn settle(app: &App, generation: &Generation, space: &Arc<Space>) -> Result<bool> {
+    let tenant_id = generation.tenant_id;
+    if generation.state == state::BUILDING && generation.comparison.is_none() {
+        let comparison = compare::compare(app, tenant_id, space).await?;
+        let mut write = app.db.write(tenant_id).await?;
+        store::set_comparison(&mut write, tenant_id, generation.id, &comparison).await?;
+        write.commit().await?;
+        return Ok(false);
+    }
+    let mut write = app.db.write(tenant_id).await?;
+    store::hold_live(&mut write, tenant_id).await?;
+    if !store::is_whole(&mut write, tenant_id, generation.id).await? {
+        return Ok(false);
+    }
+    let now = app.clock.now();
+    store::set_ready(&mut write, tenant_id, generation.id, now).await?;
+    let activates = generation.activates && generation.state != state::LIVE;
+    if activates {
+        store::swap_live(&mut write, tenant_id, (generation.id, state::STANDBY), now).await?;
+    }
+    write.commit().await?;
+    if activates {
+        tracing::info!(tenant.id = %tenant_id, generation.id = %generation.id, space = generation.space, "a new generation answers");
+    }
+    Ok(true)
+}
+
+/// Removes a tenant's points from an embedding model's index that no generation of it uses any more.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReclaimGeneration {
+    pub space: String,
+}
+
+impl Job for ReclaimGeneration {
+    const KIND: &'static str = "reclaim_generation";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        reclaim(&app, &context, &self.space).await.into()
+    }
+}
+
+async fn reclaim(app: &App, context: &JobContext, name: &str) -> Result<()> {
+    let tenant_id = context.tenant()?;
+    let open = store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await?;
+    if open.iter().any(|generation| generation.space == name) {
+        return Ok(());
+    }
+    let space = app.space(name).await?;
+    app.disk.check_room_to_remove()?;
+    space
+        .index
+        .delete_tenant(retrieval::TenantId(tenant_id.0))
+        .await
+        .map_err(index_error)
+}
+
+/// Compares a tenant's rows with its indexes and puts right what differs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MendIndex {}
+
+impl Job for MendIndex {
+    const KIND: &'static str = "mend_index";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        outcome(mend(&app, &context).await.map(|()| Progress::Done))
+    }
+}
+
+async fn mend(app: &App, context: &JobContext) -> Result<()> {
+    let tenant_id = context.tenant()?;
+    let open = store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await?;
+    for generation in open.iter().filter(|generation| generation.is_filled) {
+        let space = app.space(&generation.space).await?;
+        let findings = verify::compare(app, tenant_id, &space, true).await?;
+        if !findings.agree() {
+            tracing::warn!(
+                tenant.id = %tenant_id,
+                space = generation.space,
+                missing = findings.missing,
+                different = findings.different,
+                stray = findings.stray,
+                "the index did not hold what the rows say, and does again"
+            );
+        }
+    }
+    Ok(())
+}

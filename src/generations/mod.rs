@@ -1,0 +1,371 @@
+//! Generations: a tenant's chunks in the index of one embedding model. One is live and answers; another one is built beside
+//! it, is compared with it, takes its place in one moment, and can be taken back while the old one is kept.
+//!
+//! The rows of chunks are the same for all generations. Documents are put into the live one as they are indexed. What the
+//! others lack by that is noted with the same commit (`generation_gap`) and put in by a job, so that an embedding model
+//! that is tried holds up no document. What is removed is removed from all.
+
+mod compare;
+mod fill;
+pub mod operator;
+pub mod routes;
+mod store;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::types::Json;
+
+use crate::app::{App, Space};
+use crate::config::OnModelChange;
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::http::access::Actor;
+use crate::id::{DocumentId, GenerationId, TenantId};
+use crate::jobs;
+use crate::tenancy::audit::{self, Change, Origin};
+
+pub use compare::Comparison;
+pub use fill::{FillGeneration, MendIndex, ReclaimGeneration};
+
+/// Where a generation stands.
+pub(crate) mod state {
+    pub const BUILDING: &str = "building";
+    pub const READY: &str = "ready";
+    pub const LIVE: &str = "live";
+    pub const STANDBY: &str = "standby";
+    pub const RETIRED: &str = "retired";
+}
+
+/// A tenant's chunks in the index of one embedding model.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Generation {
+    pub id: GenerationId,
+    pub tenant_id: TenantId,
+    /// The embedding model, with the length of its vectors.
+    pub space: String,
+    /// `building`, `ready`, `live`, `standby` or `retired`.
+    pub state: String,
+    /// Goes live by itself once it is complete.
+    pub activates: bool,
+    pub(crate) filled_to: Option<DocumentId>,
+    pub(crate) is_filled: bool,
+    /// Chunks when it was begun, and how many of them are in.
+    pub chunk_count: i64,
+    pub done_count: i64,
+    pub comparison: Option<Json<Comparison>>,
+    pub created_at: DateTime<Utc>,
+    pub ready_at: Option<DateTime<Utc>>,
+    pub activated_at: Option<DateTime<Utc>>,
+    pub left_at: Option<DateTime<Utc>>,
+    pub rolled_back_at: Option<DateTime<Utc>>,
+}
+
+/// What answers a tenant's questions.
+#[derive(Clone)]
+pub struct Live {
+    pub space: Arc<Space>,
+    /// False: chunks are missing in its index, and are on their way.
+    pub is_whole: bool,
+}
+
+/// What a statement reads of the live generation beside other things; both none: there is none.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+pub struct LiveRow {
+    pub live_space: Option<String>,
+    pub live_is_whole: Option<bool>,
+}
+
+/// The columns of [`LiveRow`], where the live generation is joined as `g`.
+macro_rules! live_columns {
+    () => {
+        "g.space as live_space, g.is_filled and not exists (select 1 from generation_gap p where p.generation_id = g.id) as live_is_whole"
+    };
+}
+pub(crate) use live_columns;
+
+impl LiveRow {
+    /// The space itself. A tenant without documents is answered with the configured one.
+    pub async fn open(self, app: &App) -> Result<Live> {
+        Ok(match self.live_space {
+            Some(name) => Live {
+                space: app.space(&name).await?,
+                is_whole: self.live_is_whole.unwrap_or(false),
+            },
+            None => Live {
+                space: app.spaces.wanted().clone(),
+                is_whole: true,
+            },
+        })
+    }
+}
+
+/// What answers this tenant now, before a transaction is begun that needs it: opening it may have to write.
+pub async fn live_now(app: &App, tenant_id: TenantId) -> Result<Live> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let row = store::find_live_row(&mut conn, tenant_id).await?;
+    drop(conn);
+    row.open(app).await
+}
+
+/// What answers this tenant now.
+pub async fn live(app: &App, conn: &mut Conn, tenant_id: TenantId) -> Result<Live> {
+    store::find_live_row(conn, tenant_id).await?.open(app).await
+}
+
+/// Where this tenant's documents go: the live generation, which is begun with the first of them. Call [`live_now`] before the
+/// transaction.
+pub async fn live_for_writing(app: &App, write: &mut Write, tenant_id: TenantId) -> Result<Arc<Space>> {
+    let mut row = store::find_live_row(write, tenant_id).await?;
+    if row.live_space.is_none() {
+        store::insert_first(write, tenant_id, &app.spaces.wanted().name, app.clock.now()).await?;
+        row = store::find_live_row(write, tenant_id).await?;
+    }
+    Ok(row.open(app).await?.space)
+}
+
+/// All spaces that hold chunks of this tenant.
+pub async fn list_spaces(app: &App, tenant_id: TenantId) -> Result<Vec<Arc<Space>>> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let open = store::list_open(&mut conn, tenant_id).await?;
+    drop(conn);
+    let mut spaces = Vec::with_capacity(open.len());
+    for generation in open {
+        spaces.push(app.space(&generation.space).await?);
+    }
+    Ok(spaces)
+}
+
+/// Notes, in the transaction that swaps documents in whose new chunks were put into `written`, what other generations lack
+/// by that, and queues that they get it. None: they may be in one or another.
+pub async fn note_gaps(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    written: Option<&Space>,
+    documents: &[DocumentId],
+) -> Result<()> {
+    if documents.is_empty() {
+        return Ok(());
+    }
+    // A generation is begun and goes live under this lock: it knows this commit, or this commit knows it.
+    store::share_live(write, tenant_id).await?;
+    let open = store::list_open(write, tenant_id).await?;
+    let lacks = |generation: &&Generation| match written {
+        Some(space) => generation.space != space.name,
+        None => open.len() > 1,
+    };
+    for generation in open.iter().filter(lacks) {
+        store::insert_gaps(write, tenant_id, generation.id, documents).await?;
+        fill::queue(app, write, tenant_id, generation.id).await?;
+    }
+    Ok(())
+}
+
+/// All generations of a tenant, newest first.
+pub async fn list(app: &App, tenant_id: TenantId) -> Result<Vec<Generation>> {
+    store::list(&mut app.db.read(tenant_id).await?, tenant_id).await
+}
+
+/// Begins a generation with the configured embedding model, or says which one is under way already.
+pub async fn begin(
+    app: &App,
+    tenant_id: TenantId,
+    activates: bool,
+    (actor, origin): (&Actor, &Origin),
+) -> Result<Generation> {
+    live_now(app, tenant_id).await?;
+    let mut write = app.db.write(tenant_id).await?;
+    live_for_writing(app, &mut write, tenant_id).await?;
+    let generation = begin_in(app, &mut write, tenant_id, activates).await?;
+    let Some(generation) = generation else {
+        return Err(Error::conflict(
+            "generation_current",
+            "the configured embedding model answers already: a new generation begins when the configuration names another one",
+        ));
+    };
+    let after = json!({ "space": generation.space, "activates": generation.activates });
+    record(
+        app,
+        &mut write,
+        tenant_id,
+        ("generation.begin", &generation),
+        (None, Some(after)),
+        (actor, origin),
+    )
+    .await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(generation)
+}
+
+/// Begins one with the configured model; the one that is there, or none where that one is live.
+async fn begin_in(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    activates: bool,
+) -> Result<Option<Generation>> {
+    store::hold_live(write, tenant_id).await?;
+    let wanted = &app.spaces.wanted().name;
+    let now = app.clock.now();
+    let open = store::list_open(write, tenant_id).await?;
+    if let Some(mut present) = open
+        .iter()
+        .find(|generation| generation.space == *wanted)
+        .cloned()
+    {
+        if present.state == state::LIVE {
+            return Ok(None);
+        }
+        if activates && !present.activates {
+            present.activates = true;
+            store::set_activates(write, tenant_id, present.id).await?;
+        }
+        fill::queue(app, write, tenant_id, present.id).await?;
+        return Ok(Some(present));
+    }
+    // What was being built for an earlier wish is not wanted any more.
+    for generation in open
+        .iter()
+        .filter(|generation| generation.state == state::BUILDING)
+    {
+        retire(app, write, generation, now).await?;
+    }
+    let generation = store::insert_building(write, tenant_id, wanted, activates, now).await?;
+    fill::queue(app, write, tenant_id, generation.id).await?;
+    Ok(Some(generation))
+}
+
+/// Lets a generation that is complete answer from now on.
+pub async fn activate(
+    app: &App,
+    tenant_id: TenantId,
+    id: GenerationId,
+    by: (&Actor, &Origin),
+) -> Result<Generation> {
+    let mut write = app.db.write(tenant_id).await?;
+    store::hold_live(&mut write, tenant_id).await?;
+    let generation = find_open(&mut write, tenant_id, id).await?;
+    if generation.state == state::LIVE {
+        return Ok(generation);
+    }
+    let is_whole = store::is_whole(&mut write, tenant_id, id).await?;
+    if generation.state == state::BUILDING || !is_whole {
+        return Err(Error::conflict(
+            "generation_not_ready",
+            "this generation is not complete yet: wait until its state is ready and its chunks are all done",
+        ));
+    }
+    store::swap_live(&mut write, tenant_id, (id, state::STANDBY), app.clock.now()).await?;
+    let lines = (
+        Some(json!({ "state": generation.state })),
+        Some(json!({ "state": state::LIVE })),
+    );
+    record(
+        app,
+        &mut write,
+        tenant_id,
+        ("generation.activate", &generation),
+        lines,
+        by,
+    )
+    .await?;
+    finish(write, tenant_id, id).await
+}
+
+/// Takes a generation that is live back: the one before it answers again.
+pub async fn roll_back(
+    app: &App,
+    tenant_id: TenantId,
+    id: GenerationId,
+    by: (&Actor, &Origin),
+) -> Result<Generation> {
+    let mut write = app.db.write(tenant_id).await?;
+    store::hold_live(&mut write, tenant_id).await?;
+    let generation = find_open(&mut write, tenant_id, id).await?;
+    if generation.state != state::LIVE {
+        return Err(Error::conflict(
+            "generation_not_live",
+            format!(
+                "only a generation that is live can be taken back; this one is {}",
+                generation.state
+            ),
+        ));
+    }
+    let open = store::list_open(&mut write, tenant_id).await?;
+    let before = open
+        .iter()
+        .filter(|generation| generation.state == state::STANDBY)
+        .max_by_key(|generation| generation.left_at);
+    let Some(before) = before else {
+        return Err(Error::conflict(
+            "no_previous_generation",
+            "the generation before this one is not kept any more: begin a new one with the embedding model that is wanted",
+        ));
+    };
+    store::swap_live(&mut write, tenant_id, (before.id, state::READY), app.clock.now()).await?;
+    store::set_rolled_back(&mut write, tenant_id, id, app.clock.now()).await?;
+    let lines = (
+        Some(json!({ "state": state::LIVE })),
+        Some(json!({ "state": state::READY, "live": before.id })),
+    );
+    record(
+        app,
+        &mut write,
+        tenant_id,
+        ("generation.rollback", &generation),
+        lines,
+        by,
+    )
+    .await?;
+    finish(write, tenant_id, id).await
+}
+
+async fn finish(mut write: Write, tenant_id: TenantId, id: GenerationId) -> Result<Generation> {
+    let generation = find_open(&mut write, tenant_id, id).await?;
+    write.commit().await?;
+    Ok(generation)
+}
+
+async fn find_open(conn: &mut Conn, tenant_id: TenantId, id: GenerationId) -> Result<Generation> {
+    store::find(conn, tenant_id, id)
+        .await?
+        .filter(|generation| generation.state != state::RETIRED)
+        .ok_or(Error::NotFound("generation"))
+}
+
+/// Gives a generation up, and queues that its points are removed.
+async fn retire(app: &App, write: &mut Write, generation: &Generation, now: DateTime<Utc>) -> Result<()> {
+    store::retire(write, generation.tenant_id, generation.id, now).await?;
+    let job = ReclaimGeneration {
+        space: generation.space.clone(),
+    };
+    jobs::enqueue(app, write, generation.tenant_id, &job).await
+}
+
+impl OnModelChange {
+    /// Whether a new generation is begun by itself, and goes live by itself.
+    fn begins_and_activates(self) -> (bool, bool) {
+        (self != Self::Wait, self == Self::Activate)
+    }
+}
+
+async fn record(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    (action, generation): (&'static str, &Generation),
+    (before, after): (Option<serde_json::Value>, Option<serde_json::Value>),
+    (actor, origin): (&Actor, &Origin),
+) -> Result<()> {
+    let change = Change {
+        action,
+        object_kind: "generation",
+        object_id: generation.id.to_string(),
+        before,
+        after,
+    };
+    audit::record(write, tenant_id, actor, origin, change, app.clock.now()).await
+}

@@ -1,0 +1,189 @@
+//! Generations of all tenants: what a start finds, what upkeep takes up, and what an hourly look at the counts tells.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
+use super::{Generation, MendIndex, begin_in, fill, retire, state, store};
+use crate::app::App;
+use crate::db::Scope;
+use crate::error::Result;
+use crate::id::TenantId;
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::on;
+
+/// At a start: remembers the configured model, opens those that tenants are answered with, and begins what a change of the
+/// configuration asks for.
+pub async fn start(app: &App) -> Result<()> {
+    app.remember_space().await?;
+    adopt(app).await?;
+    let open = store::list_all_open(&mut app.db.read(Scope::Operator).await?).await?;
+    let used: HashSet<&str> = open.iter().map(|generation| generation.space.as_str()).collect();
+    for name in used {
+        if let Err(error) = app.space(name).await {
+            tracing::error!(error = ?error, space = name, "an index that tenants are answered from cannot be opened: it is tried again with each question");
+        }
+    }
+    begin_wanted(app, &open).await?;
+    take_up(app).await
+}
+
+/// Gives tenants a generation whose documents were indexed before there were any.
+async fn adopt(app: &App) -> Result<()> {
+    let wanted = app.spaces.wanted();
+    let model = wanted.model.as_deref().unwrap_or("none");
+    let mut write = app.db.write(Scope::Operator).await?;
+    let without: Vec<(TenantId, bool)> = on!(write, c => sqlx::query_as(
+        "select d.tenant_id, count(case when d.embedding_model <> $1 then 1 end) = 0
+           from document d
+          where d.indexed_at is not null
+            and not exists (select 1 from generation g where g.tenant_id = d.tenant_id)
+          group by d.tenant_id",
+    ).bind(model).fetch_all(c).await)?;
+    for (tenant_id, is_filled) in without {
+        store::insert_first(&mut write, tenant_id, &wanted.name, app.clock.now()).await?;
+        if !is_filled {
+            on!(write, c => sqlx::query("update generation set is_filled = $2 where tenant_id = $1")
+                .bind(tenant_id).bind(false).execute(c).await.map(drop))?;
+        }
+    }
+    write.commit().await
+}
+
+/// Begins a generation for every tenant that another embedding model answers than the configured one, unless that one was
+/// taken back.
+async fn begin_wanted(app: &App, open: &[Generation]) -> Result<()> {
+    let (begins, activates) = app.config.index.on_model_change.begins_and_activates();
+    // A model that is not installed is no wish for none: what it embedded is there when it is back.
+    if !begins || app.spaces.wanted().model.is_none() {
+        return Ok(());
+    }
+    let wanted = &app.spaces.wanted().name;
+    let mut conn = app.db.read(Scope::Operator).await?;
+    let was_taken_back: Vec<TenantId> = on!(conn, c => sqlx::query_scalar(
+        "select distinct tenant_id from generation where space = $1 and rolled_back_at is not null",
+    ).bind(wanted).fetch_all(c).await)?;
+    drop(conn);
+    let was_taken_back: HashSet<TenantId> = was_taken_back.into_iter().collect();
+    let others = open.iter().filter(|generation| {
+        generation.state == state::LIVE
+            && generation.space != *wanted
+            && !was_taken_back.contains(&generation.tenant_id)
+    });
+    let mut begun = 0;
+    for live in others {
+        let mut write = app.db.write(live.tenant_id).await?;
+        begin_in(app, &mut write, live.tenant_id, activates).await?;
+        write.commit().await?;
+        begun += 1;
+    }
+    if begun > 0 {
+        tracing::info!(
+            tenants = begun,
+            space = wanted,
+            "another embedding model is configured: it is made ready while the present one answers"
+        );
+    }
+    Ok(())
+}
+
+/// Queues what is to be filled and has no job, and gives up what was kept long enough.
+pub async fn take_up(app: &App) -> Result<()> {
+    let open = store::list_all_open(&mut app.db.read(Scope::Operator).await?).await?;
+    let mut conn = app.db.read(Scope::Operator).await?;
+    let with_gaps: Vec<crate::id::GenerationId> = on!(conn, c => sqlx::query_scalar("select distinct generation_id from generation_gap").fetch_all(c).await)?;
+    drop(conn);
+    let with_gaps: HashSet<_> = with_gaps.into_iter().collect();
+    let now = app.clock.now();
+    let kept_until = now - TimeDelta::hours(app.config.index.keep_previous_hours.into());
+    for generation in &open {
+        let is_spare = generation.state == state::STANDBY
+            || (generation.state == state::READY && generation.rolled_back_at.is_some());
+        let is_old = generation.left_at.is_some_and(|left_at| left_at <= kept_until);
+        let is_unfinished = !generation.is_filled
+            || with_gaps.contains(&generation.id)
+            || generation.state == state::BUILDING;
+        if is_spare && is_old {
+            let mut write = app.db.write(generation.tenant_id).await?;
+            store::hold_live(&mut write, generation.tenant_id).await?;
+            let present = store::find(&mut write, generation.tenant_id, generation.id).await?;
+            if present.is_some_and(|present| present.state == generation.state) {
+                retire(app, &mut write, generation, now).await?;
+                write.commit().await?;
+            }
+        } else if is_unfinished {
+            let mut write = app.db.write(generation.tenant_id).await?;
+            fill::queue(app, &mut write, generation.tenant_id, generation.id).await?;
+            write.commit().await?;
+        }
+    }
+    app.wake_workers();
+    Ok(())
+}
+
+/// The tenants with the names of the spaces that hold all their chunks.
+pub async fn list_filled(app: &App) -> Result<Vec<(TenantId, String)>> {
+    let open = store::list_all_open(&mut app.db.read(Scope::Operator).await?).await?;
+    let filled = open.into_iter().filter(|generation| generation.is_filled);
+    Ok(filled
+        .map(|generation| (generation.tenant_id, generation.space))
+        .collect())
+}
+
+/// Looks whether indexes hold as many points as rows say, and queues that those are mended that do not.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckIndex {}
+
+impl Job for CheckIndex {
+    const KIND: &'static str = "check_index";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, _: JobContext) -> Outcome {
+        check_counts(&app).await.map(drop).into()
+    }
+}
+
+/// The tenants whose counts differ although nothing of theirs is on its way; they are queued to be mended.
+pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
+    let mut conn = app.db.read(Scope::Operator).await?;
+    let chunks: Vec<(TenantId, i64)> = on!(conn, c => sqlx::query_as("select tenant_id, count(*) from chunk group by tenant_id").fetch_all(c).await)?;
+    let busy: Vec<TenantId> = on!(conn, c => sqlx::query_scalar(
+        "select distinct tenant_id from document where state in ('queued', 'processing')
+         union
+         select distinct tenant_id
+           from job
+          where tenant_id is not null
+            and state in ('queued', 'running')
+            and kind in ('index_documents', 'remove_documents', 'drop_staged', 'delete_source', 'delete_chatbot', 'fill_generation', 'reclaim_generation')",
+    ).fetch_all(c).await)?;
+    let open = store::list_all_open(&mut conn).await?;
+    drop(conn);
+    let chunks: HashMap<TenantId, i64> = chunks.into_iter().collect();
+    let busy: HashSet<TenantId> = busy.into_iter().collect();
+    let mut wrong: Vec<TenantId> = Vec::new();
+    for generation in open.iter().filter(|generation| generation.is_filled) {
+        let tenant_id = generation.tenant_id;
+        if busy.contains(&tenant_id) || wrong.contains(&tenant_id) {
+            continue;
+        }
+        let space = app.space(&generation.space).await?;
+        let points = space.index.count(retrieval::TenantId(tenant_id.0)).await;
+        let points = points.map_err(crate::knowledge::index_error)?;
+        if i64::try_from(points).ok() != Some(chunks.get(&tenant_id).copied().unwrap_or_default()) {
+            wrong.push(tenant_id);
+        }
+    }
+    metrics::gauge!("frontdesk_index_tenants_differing").set(wrong.len() as f64);
+    for tenant_id in &wrong {
+        tracing::warn!(tenant.id = %tenant_id, "the index does not hold as many points as the rows say: it is compared and mended");
+        let mut write = app.db.write(*tenant_id).await?;
+        let key = format!("mend:{tenant_id}");
+        jobs::enqueue_once(app, &mut write, *tenant_id, &MendIndex {}, &key, app.clock.now()).await?;
+        write.commit().await?;
+    }
+    app.wake_workers();
+    Ok(wrong)
+}

@@ -1,0 +1,284 @@
+//! SQL of generations.
+
+use chrono::{DateTime, Utc};
+use sqlx::types::{Json, Uuid};
+use sqlx::{AssertSqlSafe, QueryBuilder};
+
+use super::{Comparison, Generation, LiveRow, live_columns, state};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
+use crate::error::Result;
+use crate::id::{DocumentId, GenerationId, TenantId};
+use crate::on;
+
+/// Documents with what a generation lacks that are looked at together.
+const GAPS_AT_ONCE: i64 = 64;
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "select id, tenant_id, space, state, activates, filled_to, is_filled, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
+                    left_at, rolled_back_at
+               from generation ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Generation>> {
+    Ok(
+        on!(conn, c => sqlx::query_as(select!("where tenant_id = $1 order by id desc limit 100"))
+        .bind(tenant_id).fetch_all(c).await)?,
+    )
+}
+
+/// Those that hold chunks.
+pub(super) async fn list_open(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Generation>> {
+    Ok(
+        on!(conn, c => sqlx::query_as(select!("where tenant_id = $1 and state <> 'retired' order by id"))
+        .bind(tenant_id).fetch_all(c).await)?,
+    )
+}
+
+/// Of all tenants, those that hold chunks.
+pub(super) async fn list_all_open(conn: &mut Conn) -> Result<Vec<Generation>> {
+    Ok(
+        on!(conn, c => sqlx::query_as(select!("where state <> 'retired' order by tenant_id, id")).fetch_all(c).await)?,
+    )
+}
+
+pub(super) async fn find(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: GenerationId,
+) -> Result<Option<Generation>> {
+    Ok(
+        on!(conn, c => sqlx::query_as(select!("where tenant_id = $1 and id = $2"))
+        .bind(tenant_id).bind(id).fetch_optional(c).await)?,
+    )
+}
+
+pub(super) async fn find_live_row(conn: &mut Conn, tenant_id: TenantId) -> Result<LiveRow> {
+    let row: Option<LiveRow> = on!(conn, c => sqlx::query_as(concat!(
+        "select ", live_columns!(), " from generation g where g.tenant_id = $1 and g.state = 'live'"
+    )).bind(tenant_id).fetch_optional(c).await)?;
+    Ok(row.unwrap_or_default())
+}
+
+/// Nobody else changes which generation is live, or begins one, until the transaction ends.
+pub(super) async fn hold_live(write: &mut Write, tenant_id: TenantId) -> Result<()> {
+    lock_live(write, tenant_id, write.row_lock()).await
+}
+
+/// Like [`hold_live`], together with others who do not change it either.
+pub(super) async fn share_live(write: &mut Write, tenant_id: TenantId) -> Result<()> {
+    let lock = if write.is_postgres() { "for share" } else { "" };
+    lock_live(write, tenant_id, lock).await
+}
+
+async fn lock_live(write: &mut Write, tenant_id: TenantId, lock: &'static str) -> Result<()> {
+    if lock.is_empty() {
+        return Ok(());
+    }
+    let statement = format!("select id from generation where tenant_id = $1 and state = 'live' {lock}");
+    on!(write, c => sqlx::query(AssertSqlSafe(statement)).bind(tenant_id).fetch_optional(c).await.map(drop))?;
+    Ok(())
+}
+
+/// The first generation of a tenant, which has no documents yet. Nothing happens where another process was faster.
+pub(super) async fn insert_first(
+    write: &mut Write,
+    tenant_id: TenantId,
+    space: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "insert into generation (id, tenant_id, space, state, activates, is_filled, chunk_count, done_count, created_at, ready_at, activated_at)
+         values ($1, $2, $3, 'live', $4, $5, 0, 0, $6, $6, $6)
+         on conflict do nothing",
+    ).bind(GenerationId::new()).bind(tenant_id).bind(space).bind(false).bind(true).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn insert_building(
+    write: &mut Write,
+    tenant_id: TenantId,
+    space: &str,
+    activates: bool,
+    now: DateTime<Utc>,
+) -> Result<Generation> {
+    Ok(on!(write, c => sqlx::query_as(
+        "insert into generation (id, tenant_id, space, state, activates, is_filled, chunk_count, done_count, created_at)
+         values ($1, $2, $3, 'building', $4, $5,
+                 (select cast(coalesce(sum(chunk_count), 0) as bigint) from document where tenant_id = $2 and indexed_at is not null), 0, $6)
+         returning id, tenant_id, space, state, activates, filled_to, is_filled, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
+                   left_at, rolled_back_at",
+    ).bind(GenerationId::new()).bind(tenant_id).bind(space).bind(activates).bind(false).bind(now).fetch_one(c).await)?)
+}
+
+pub(super) async fn set_activates(write: &mut Write, tenant_id: TenantId, id: GenerationId) -> Result<()> {
+    let update = write.put("update generation set activates = $3 where tenant_id = $1 and id = $2");
+    update.bind(tenant_id).bind(id).bind(true).run().await
+}
+
+/// Makes a generation live; the one that was gets the other state.
+pub(super) async fn swap_live(
+    write: &mut Write,
+    tenant_id: TenantId,
+    (id, former): (GenerationId, &'static str),
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update generation set state = $2, left_at = $3 where tenant_id = $1 and state = 'live'",
+    ).bind(tenant_id).bind(former).bind(now).execute(c).await.map(drop))?;
+    on!(write, c => sqlx::query(
+        "update generation set state = $3, activated_at = $4, activates = $5 where tenant_id = $1 and id = $2",
+    ).bind(tenant_id).bind(id).bind(state::LIVE).bind(now).bind(false).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn set_rolled_back(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let update = write.put("update generation set rolled_back_at = $3 where tenant_id = $1 and id = $2");
+    update.bind(tenant_id).bind(id).bind(now).run().await
+}
+
+pub(super) async fn set_ready(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let update = write
+        .put("update generation set state = 'ready', ready_at = $3 where tenant_id = $1 and id = $2 and state = 'building'");
+    update.bind(tenant_id).bind(id).bind(now).run().await
+}
+
+pub(super) async fn set_comparison(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    comparison: &Comparison,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update generation set comparison = $3 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).bind(Json(comparison)).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+pub(super) async fn retire(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update generation set state = 'retired', activates = $4, left_at = coalesce(left_at, $3) where tenant_id = $1 and id = $2",
+    ).bind(tenant_id).bind(id).bind(now).bind(false).execute(c).await.map(drop))?;
+    on!(write, c => sqlx::query("delete from generation_gap where tenant_id = $1 and generation_id = $2")
+        .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Keeps how far a generation is filled; nothing happens when it was emptied or retired meanwhile.
+pub(super) async fn set_filled(
+    write: &mut Write,
+    generation: &Generation,
+    (filled_to, is_filled, done_count): (Option<DocumentId>, bool, i64),
+) -> Result<bool> {
+    Ok(on!(write, c => sqlx::query(
+        "update generation
+            set filled_to = $4, is_filled = $5, done_count = $6
+          where tenant_id = $1
+            and id = $2
+            and filled_to is not distinct from $3
+            and state <> 'retired'",
+    ).bind(generation.tenant_id).bind(generation.id).bind(generation.filled_to).bind(filled_to).bind(is_filled).bind(done_count)
+     .execute(c).await.map(|done| done.rows_affected() > 0))?)
+}
+
+pub(super) async fn insert_gaps(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    documents: &[DocumentId],
+) -> Result<()> {
+    for group in documents.chunks(ROWS_AT_ONCE) {
+        on!(write, c => {
+            let mut insert = QueryBuilder::new("insert into generation_gap (generation_id, document_id, tenant_id, mark) ");
+            insert.push_values(group, |mut row, document_id| {
+                row.push_bind(id).push_bind(*document_id).push_bind(tenant_id).push_bind(Uuid::now_v7());
+            });
+            insert.push(" on conflict (generation_id, document_id) do update set mark = excluded.mark");
+            insert.build().execute(c).await.map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// Some of the documents that a generation lacks, each with what their change is marked by.
+pub(super) async fn list_gaps(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: GenerationId,
+) -> Result<Vec<(DocumentId, Uuid)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select document_id, mark from generation_gap where tenant_id = $1 and generation_id = $2 order by document_id limit $3",
+    ).bind(tenant_id).bind(id).bind(GAPS_AT_ONCE).fetch_all(c).await)?)
+}
+
+/// What was put in is no gap any more, unless it changed once more.
+pub(super) async fn delete_gaps(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    gaps: &[(DocumentId, Uuid)],
+) -> Result<()> {
+    for (document_id, mark) in gaps {
+        let delete = write.put(
+            "delete from generation_gap where tenant_id = $1 and generation_id = $2 and document_id = $3 and mark = $4",
+        );
+        delete
+            .bind(tenant_id)
+            .bind(id)
+            .bind(*document_id)
+            .bind(*mark)
+            .run()
+            .await?;
+    }
+    Ok(())
+}
+
+/// Whether all chunks of the tenant are in.
+pub(super) async fn is_whole(conn: &mut Conn, tenant_id: TenantId, id: GenerationId) -> Result<bool> {
+    let whole: Option<bool> = on!(conn, c => sqlx::query_scalar(
+        "select g.is_filled and not exists (select 1 from generation_gap p where p.generation_id = g.id)
+           from generation g
+          where g.tenant_id = $1
+            and g.id = $2",
+    ).bind(tenant_id).bind(id).fetch_optional(c).await)?;
+    Ok(whole.unwrap_or(false))
+}
+
+/// The texts of the latest questions that visitors asked, each with its chatbot.
+pub(super) async fn list_latest_questions(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    limit: i64,
+) -> Result<Vec<(crate::id::ChatbotId, String)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select v.chatbot_id, m.content
+           from message m
+           join conversation v on v.id = m.conversation_id
+           join chatbot b on b.id = v.chatbot_id
+          where m.tenant_id = $1
+            and b.tenant_id = $1
+            and b.deleted_at is null
+            and v.tenant_id = $1
+            and m.role = 'user'
+          order by m.id desc
+          limit $2",
+    ).bind(tenant_id).bind(limit).fetch_all(c).await)?)
+}

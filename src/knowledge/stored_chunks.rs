@@ -1,0 +1,337 @@
+//! What an index should hold, by the rows: chunks with what is embedded for them, and their way into an index other than
+//! by indexing their document.
+
+use std::collections::{HashMap, HashSet};
+
+use retrieval::index::{Facets, Point};
+use sqlx::{FromRow, QueryBuilder};
+
+use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
+use super::labels::{FacetsRow, facets_columns, list_facets};
+use super::search::index_error;
+use super::store;
+use crate::app::{App, Space};
+use crate::db::Conn;
+use crate::error::Result;
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::on;
+
+/// Chunks that are looked at together. A document of more comes in parts.
+const CHUNKS_AT_ONCE: i64 = 256;
+
+/// Documents that are looked at together.
+const DOCUMENTS_AT_ONCE: usize = 100;
+
+/// Chunks that are looked at together: of some documents all, or of one document a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portion {
+    pub documents: Vec<DocumentId>,
+    from_position: i64,
+    to_position: i64,
+    /// Nothing more of its documents follows.
+    pub is_end_of_documents: bool,
+}
+
+/// A chunk's row, with what stands in the index for it.
+#[derive(Debug)]
+pub struct StoredChunk {
+    pub id: ChunkId,
+    pub document_id: DocumentId,
+    source_id: SourceId,
+    chatbot_id: ChatbotId,
+    embedding_text: String,
+    token_count: i64,
+    facets: Facets,
+    /// The text is just what is embedded, and the index was told the facets: it can be held against the index.
+    pub is_settled: bool,
+}
+
+#[derive(FromRow)]
+struct StoredChunkRow {
+    id: ChunkId,
+    document_id: DocumentId,
+    source_id: SourceId,
+    chatbot_id: ChatbotId,
+    title: String,
+    heading: Option<String>,
+    context: Option<String>,
+    text: String,
+    token_count: i64,
+    content_hash: String,
+    facets_told: Option<i64>,
+    #[sqlx(flatten)]
+    facets: FacetsRow,
+}
+
+impl From<StoredChunkRow> for StoredChunk {
+    fn from(row: StoredChunkRow) -> Self {
+        let facets = Facets::from(row.facets);
+        let is_told = row.facets_told == Some(facets.fingerprint().cast_signed());
+        // One that was changed a moment ago is on its way.
+        let is_settled = is_told && row.context.is_some() && !row.content_hash.is_empty();
+        // Cut before its context was kept: nearly the same.
+        let context = row
+            .context
+            .unwrap_or_else(|| context_of(&row.title, row.heading.as_deref()));
+        Self {
+            id: row.id,
+            document_id: row.document_id,
+            source_id: row.source_id,
+            chatbot_id: row.chatbot_id,
+            embedding_text: context + &row.text,
+            token_count: row.token_count,
+            facets,
+            is_settled,
+        }
+    }
+}
+
+impl StoredChunk {
+    /// What the index lists it by, when it holds just this.
+    pub fn fingerprint(&self, has_vector: bool) -> u64 {
+        // Only whether there is a vector counts.
+        self.point(has_vector.then(Vec::new)).fingerprint()
+    }
+
+    fn point(&self, vector: Option<Vec<f32>>) -> Point {
+        Point {
+            chunk_id: retrieval::ChunkId(self.id.0),
+            document_id: retrieval::DocumentId(self.document_id.0),
+            source_id: retrieval::SourceId(self.source_id.0),
+            text: self.embedding_text.clone(),
+            vector,
+            facets: self.facets.clone(),
+        }
+    }
+}
+
+fn context_of(title: &str, heading: Option<&str>) -> String {
+    match heading {
+        Some(heading) if heading.starts_with(title) => format!("{heading}\n"),
+        Some(heading) => format!("{title}\n{heading}\n"),
+        None => format!("{title}\n"),
+    }
+}
+
+/// The tenant's documents that have chunks, those behind `after` in the order of their ids, in portions.
+pub async fn list_portions(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    after: Option<DocumentId>,
+) -> Result<Vec<Portion>> {
+    let documents: Vec<(DocumentId, i64)> = on!(conn, c => sqlx::query_as(
+        "select id, chunk_count
+           from document
+          where tenant_id = $1
+            and indexed_at is not null
+            and ($2 is null or id > $2)
+          order by id",
+    ).bind(tenant_id).bind(after).fetch_all(c).await)?;
+    Ok(portions(&documents))
+}
+
+/// All of these documents, in portions.
+pub async fn list_portions_of(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<Vec<Portion>> {
+    let documents: Vec<(DocumentId, i64)> = on!(conn, c => {
+        let mut query = QueryBuilder::new("select id, chunk_count from document where coalesce(tenant_id, tenant_id) = ");
+        query.push_bind(tenant_id).push(" and id in (");
+        let mut list = query.separated(", ");
+        ids.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(") order by id");
+        query.build_query_as().fetch_all(c).await
+    })?;
+    Ok(portions(&documents))
+}
+
+fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
+    let whole = || Portion {
+        documents: Vec::new(),
+        from_position: 0,
+        to_position: i64::MAX,
+        is_end_of_documents: true,
+    };
+    let (mut all, mut open, mut chunks) = (Vec::new(), whole(), 0);
+    for &(id, count) in documents {
+        let is_full = chunks + count > CHUNKS_AT_ONCE || open.documents.len() >= DOCUMENTS_AT_ONCE;
+        if is_full && !open.documents.is_empty() {
+            all.push(std::mem::replace(&mut open, whole()));
+            chunks = 0;
+        }
+        if count <= CHUNKS_AT_ONCE {
+            open.documents.push(id);
+            chunks += count;
+            continue;
+        }
+        let parts = (count + CHUNKS_AT_ONCE - 1) / CHUNKS_AT_ONCE;
+        all.extend((0..parts).map(|part| Portion {
+            documents: vec![id],
+            from_position: part * CHUNKS_AT_ONCE,
+            // The count may be older than the chunks.
+            to_position: if part + 1 == parts {
+                i64::MAX
+            } else {
+                (part + 1) * CHUNKS_AT_ONCE
+            },
+            is_end_of_documents: part + 1 == parts,
+        }));
+    }
+    if !open.documents.is_empty() {
+        all.push(open);
+    }
+    all
+}
+
+/// The chunks of a portion.
+pub async fn list(conn: &mut Conn, tenant_id: TenantId, portion: &Portion) -> Result<Vec<StoredChunk>> {
+    let rows: Vec<StoredChunkRow> = on!(conn, c => {
+        let mut query = QueryBuilder::new(concat!(
+            "select c.id, c.document_id, d.source_id, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
+            facets_columns!(), "
+               from document d
+               join source s on s.id = d.source_id
+               join chunk c on c.document_id = d.id
+              where coalesce(d.tenant_id, d.tenant_id) = "
+        ));
+        query.push_bind(tenant_id)
+            .push(" and coalesce(s.tenant_id, s.tenant_id) = ").push_bind(tenant_id)
+            .push(" and c.tenant_id = ").push_bind(tenant_id)
+            .push(" and c.position >= ").push_bind(portion.from_position)
+            .push(" and c.position < ").push_bind(portion.to_position)
+            .push(" and d.id in (");
+        let mut list = query.separated(", ");
+        portion.documents.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(") order by d.id, c.position");
+        query.build_query_as().fetch_all(c).await
+    })?;
+    Ok(rows.into_iter().map(StoredChunk::from).collect())
+}
+
+/// Embeds chunks with the model of `space` and puts them into its index, whether or not it holds them already.
+pub async fn put(app: &App, tenant_id: TenantId, space: &Space, chunks: &[StoredChunk]) -> Result<()> {
+    let mut start = 0;
+    while start < chunks.len() {
+        let chatbot_id = chunks[start].chatbot_id;
+        let of_chatbot = chunks[start..]
+            .iter()
+            .take(EMBEDDED_AT_ONCE)
+            .take_while(|chunk| chunk.chatbot_id == chatbot_id)
+            .count();
+        let group = &chunks[start..start + of_chatbot];
+        start += of_chatbot;
+        let payer = Payer {
+            tenant_id,
+            chatbot_id,
+            run_id: None,
+        };
+        put_group(app, payer, space, group).await?;
+    }
+    Ok(())
+}
+
+async fn put_group(app: &App, payer: Payer, space: &Space, group: &[StoredChunk]) -> Result<()> {
+    let vectors = match &space.model {
+        Some(_) => {
+            let texts = group.iter().map(|chunk| chunk.embedding_text.clone()).collect();
+            let estimate = group.iter().map(|chunk| chunk.token_count).sum();
+            let vectors = embed(app, space, payer, texts, estimate).await?;
+            vectors.into_iter().map(Some).collect()
+        }
+        None => vec![None; group.len()],
+    };
+    let points = group
+        .iter()
+        .zip(vectors)
+        .map(|(chunk, vector)| chunk.point(vector));
+    app.disk.check_room()?;
+    let tenant = retrieval::TenantId(payer.tenant_id.0);
+    space
+        .index
+        .upsert(tenant, points.collect())
+        .await
+        .map_err(index_error)?;
+    drop_overtaken(app, payer.tenant_id, space, group).await
+}
+
+/// What was deleted while it was embedded must not come back, and what is said of a document since then holds.
+async fn drop_overtaken(app: &App, tenant_id: TenantId, space: &Space, group: &[StoredChunk]) -> Result<()> {
+    let tenant = retrieval::TenantId(tenant_id.0);
+    let said: HashMap<DocumentId, &Facets> = group
+        .iter()
+        .map(|chunk| (chunk.document_id, &chunk.facets))
+        .collect();
+    let documents: Vec<DocumentId> = said.keys().copied().collect();
+    let ids: Vec<ChunkId> = group.iter().map(|chunk| chunk.id).collect();
+    let mut conn = app.db.read(tenant_id).await?;
+    let present: HashSet<ChunkId> = store::list_existing_chunks(&mut conn, tenant_id, &ids).await?;
+    let now = list_facets(&mut conn, tenant_id, &documents).await?;
+    drop(conn);
+    let changed: Vec<(retrieval::DocumentId, Facets)> = now
+        .into_iter()
+        .filter(|(id, facets)| said.get(id).is_some_and(|said| *said != facets))
+        .map(|(id, facets)| (retrieval::DocumentId(id.0), facets))
+        .collect();
+    if !changed.is_empty() {
+        space
+            .index
+            .set_facets(tenant, changed)
+            .await
+            .map_err(index_error)?;
+    }
+    let gone: Vec<retrieval::ChunkId> = ids
+        .iter()
+        .filter(|id| !present.contains(id))
+        .map(|id| retrieval::ChunkId(id.0))
+        .collect();
+    if !gone.is_empty() {
+        space
+            .index
+            .delete_chunks(tenant, gone)
+            .await
+            .map_err(index_error)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn portions_hold_every_document_once_and_large_ones_in_parts() {
+        let id = |number: u128| DocumentId(Uuid::from_u128(number));
+
+        let all = portions(&[(id(1), 100), (id(2), 120), (id(3), 60), (id(4), 600), (id(5), 0)]);
+
+        let shape: Vec<(Vec<DocumentId>, i64, bool)> = all
+            .into_iter()
+            .map(|portion| {
+                (
+                    portion.documents,
+                    portion.from_position,
+                    portion.is_end_of_documents,
+                )
+            })
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                (vec![id(1), id(2)], 0, true),
+                (vec![id(3)], 0, true),
+                (vec![id(4)], 0, false),
+                (vec![id(4)], 256, false),
+                (vec![id(4)], 512, true),
+                (vec![id(5)], 0, true),
+            ]
+        );
+    }
+}
