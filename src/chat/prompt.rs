@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::marker::without_markers;
 use super::store::HistoryMessage;
 use crate::chatbots::Settings;
+use crate::id::DocumentId;
 use crate::knowledge::{HEADING_SEPARATOR, Passage};
 use crate::llm::{PromptMessage, PromptRole, tokens};
 
@@ -50,7 +51,8 @@ pub struct Packed {
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// Packs a prompt: the question and the instructions always, then the best passages, then the latest messages.
+/// Packs a prompt: the question and the instructions always, then the best passages, then what stands around them, then the
+/// latest messages.
 pub fn pack(
     settings: &Settings,
     history: &[HistoryMessage],
@@ -69,7 +71,7 @@ pub fn pack(
     let mut used = fixed;
 
     let mut passage_budget = window.passages.min(left);
-    let mut material = String::new();
+    let mut quotations = Vec::with_capacity(passages.len());
     let mut included = Vec::with_capacity(passages.len());
     for passage in passages {
         let text = quoted(&passage, included.len() + 1);
@@ -80,9 +82,17 @@ pub fn pack(
         passage_budget -= cost;
         used += cost;
         left -= cost;
-        material.push_str(&text);
+        quotations.push(text);
         included.push(passage);
     }
+    if included.iter().any(|passage| passage.is_context) {
+        included = in_reading_order(included);
+        let numbered = included.iter().zip(1..);
+        quotations = numbered
+            .map(|(passage, number)| quoted(passage, number))
+            .collect();
+    }
+    let material = quotations.concat();
 
     let mut history_budget = window.history.min(left);
     let mut earlier = Vec::new();
@@ -140,14 +150,35 @@ pub fn pack(
     })
 }
 
-/// Packs less of what `packed` holds: no earlier messages, and the better half of the passages. None when it holds
-/// nothing that could be left out.
+/// Packs less of what `packed` holds: no earlier messages, and the passages without what stands around them, or else the
+/// better half of them. None when it holds nothing that could be left out.
 pub fn shorten(packed: &Packed, settings: &Settings, question: &str, window: Window) -> Option<Packed> {
-    let kept = packed.passages.len().div_ceil(2);
-    if kept == packed.passages.len() && packed.earlier == 0 {
-        return None;
+    let is_found = |passage: &&Passage| !passage.is_context;
+    let mut found: Vec<Passage> = packed.passages.iter().filter(is_found).cloned().collect();
+    if found.len() == packed.passages.len() {
+        let kept = found.len().div_ceil(2);
+        if kept == found.len() && packed.earlier == 0 {
+            return None;
+        }
+        found.truncate(kept);
+    } else {
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
     }
-    pack(settings, &[], packed.passages[..kept].to_vec(), question, window).ok()
+    pack(settings, &[], found, question, window).ok()
+}
+
+/// Passages of one document together and as they follow each other there, the document of the best one first.
+fn in_reading_order(passages: Vec<Passage>) -> Vec<Passage> {
+    let mut documents = Vec::new();
+    for passage in &passages {
+        if !documents.contains(&passage.document_id) {
+            documents.push(passage.document_id);
+        }
+    }
+    let mut passages = passages;
+    let place = |id: DocumentId| documents.iter().position(|document| *document == id);
+    passages.sort_by_key(|passage| (place(passage.document_id), passage.position));
+    passages
 }
 
 fn instructions(settings: &Settings) -> String {
@@ -360,6 +391,51 @@ mod tests {
         assert_eq!(texts(&shortest), ["a"]);
         assert!(shorter.tokens < packed.tokens);
         assert!(shorten(&shortest, &settings, "Why?", WINDOW).is_none());
+    }
+
+    #[test]
+    fn what_stands_around_passages_comes_last_into_the_budget_and_in_its_place_into_the_prompt() {
+        let id = DocumentId::new();
+        let at = |position, text: &str, is_context| Passage {
+            document_id: id,
+            position,
+            is_context,
+            ..passage(text, 10)
+        };
+        let other = passage("elsewhere", 10);
+        let passages = vec![
+            at(5, "found", false),
+            other,
+            at(4, "before", true),
+            at(6, "behind", true),
+        ];
+        let settings = Settings::named("Bot".to_owned());
+
+        let packed = pack(&settings, &[], passages.clone(), "Why?", WINDOW).expect("it fits");
+        let tight = Window {
+            passages: packed.tokens / 4,
+            ..WINDOW
+        };
+        let texts = |packed: &Packed| {
+            let texts = packed.passages.iter().map(|passage| passage.text.clone());
+            texts.collect::<Vec<_>>()
+        };
+
+        assert_eq!(texts(&packed), ["before", "found", "behind", "elsewhere"]);
+        assert!(
+            packed.messages[1]
+                .content
+                .contains("<passage number=\"2\" from=\"Returns › Heading, page 2\">\nfound"),
+            "{}",
+            packed.messages[1].content
+        );
+        let squeezed = pack(&settings, &[], passages, "Why?", tight).expect("it fits");
+        assert!(
+            texts(&squeezed).contains(&"found".to_owned()),
+            "what was found goes first"
+        );
+        let shorter = shorten(&packed, &settings, "Why?", WINDOW).expect("there is something to leave out");
+        assert_eq!(texts(&shorter), ["found", "elsewhere"]);
     }
 
     #[test]

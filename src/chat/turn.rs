@@ -254,6 +254,10 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     }
     match app.model.clone() {
         Some(model) if !turn.passages.is_empty() => {
+            if let Err(error) = turn.add_context().await {
+                turn.book_refused().await?;
+                return Err(error);
+            }
             writing::begin(turn, model, &history, limits, request.streamed).await
         }
         _ => answer_at_once(turn).await,
@@ -367,6 +371,27 @@ impl Turn {
         self.degraded = found.degraded;
         self.reranked = found.reranked;
         self.passages = relevance::keep_relevant(&self.question, found.passages, settings.min_similarity);
+        Ok(())
+    }
+
+    /// Adds what stands around the passages, where the owner wants that in prompts.
+    async fn add_context(&mut self) -> Result<()> {
+        let most_tokens = usize::try_from(self.chatbot.settings.search.context_tokens).unwrap_or_default();
+        if most_tokens == 0 {
+            return Ok(());
+        }
+        let audience = Audience::Groups(self.groups.clone());
+        let found = &self.passages;
+        let around = knowledge::around(
+            &self.app,
+            self.reach,
+            self.chatbot.id,
+            &audience,
+            found,
+            most_tokens,
+        )
+        .await?;
+        self.passages.extend(around);
         Ok(())
     }
 

@@ -45,6 +45,7 @@ use self::sources::exclusions;
 pub use degraded::Degradation;
 pub use ingest::HEADING_SEPARATOR;
 pub use listwise::ListwiseReranker;
+pub use search::context::around;
 pub use search::explain::Trace;
 #[cfg(test)]
 pub(crate) use search::tests::passage as sample_passage;

@@ -8,6 +8,7 @@ use sqlx::{FromRow, QueryBuilder, Sqlite};
 use crate::db::{Conn, Engine};
 use crate::error::Result;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::on;
 
 /// A chunk with its document, as search shows it.
 #[derive(Debug, FromRow)]
@@ -86,6 +87,33 @@ pub(super) async fn find_passages(
     };
     conn.settle();
     Ok(rows)
+}
+
+/// The chunks of a document from one position to another that this chatbot knows now and may use.
+pub(super) async fn find_stretch(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    (document_id, first, last): (DocumentId, i64, i64),
+) -> Result<Vec<PassageRow>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select c.id, c.document_id, d.source_id, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url,
+                c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+                coalesce(d.access_groups, s.access_groups) as access_groups
+           from chunk c
+           join document d on d.id = c.document_id
+           join source s on s.id = d.source_id
+          where c.tenant_id = $1
+            and s.tenant_id = $1
+            and c.is_enabled
+            and s.deleted_at is null
+            and d.indexed_at is not null
+            and d.tenant_id = $1
+            and d.chatbot_id = $2
+            and c.document_id = $3
+            and c.position between $4 and $5
+          order by c.position",
+    ).bind(tenant_id).bind(chatbot_id).bind(document_id).bind(first).bind(last).fetch_all(c).await)?)
 }
 
 fn by_ids(select: &str, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[ChunkId]) -> QueryBuilder<Sqlite> {

@@ -2,6 +2,7 @@
 
 mod boosts;
 mod choice;
+pub mod context;
 pub mod explain;
 mod reranking;
 pub(super) mod routes;
@@ -79,6 +80,8 @@ pub struct Passage {
     pub confidence: Option<Confidence>,
     /// In tokens of the answering model; 0: not counted yet.
     pub prompt_tokens: i64,
+    /// It was not found: it stands around what was.
+    pub is_context: bool,
 }
 
 /// What narrows a search further than the chatbot's own sources.
@@ -259,7 +262,7 @@ pub async fn search_sources(
             Degradation::INDEX_INCOMPLETE.note(&mut found.degraded);
         }
         let (query, settings, payer) = (search.query, search.settings, search.payer);
-        let chatbot_id = search.chatbot_id;
+        let (chatbot_id, audience) = (search.chatbot_id, search.filter.audience.clone());
         let mut choice = candidates(app, reach, search, &mut trace).await?;
         if settings.rerank
             && let Some(reranker) = app.reranker.as_deref()
@@ -275,6 +278,16 @@ pub async fn search_sources(
                 .await?;
         }
         found.passages = choice.finish(&mut trace);
+        let most_tokens = usize::try_from(settings.context_tokens).unwrap_or_default();
+        // A prompt has it; whoever asks how passages were chosen sees what a prompt would have.
+        if trace.is_on() && most_tokens > 0 {
+            let started = Instant::now();
+            let around =
+                context::around(app, reach, chatbot_id, &audience, &found.passages, most_tokens).await?;
+            trace.add(StageName::Context, started, || {
+                around.iter().map(rows::by_tokens).collect()
+            });
+        }
     }
     found.stages = trace.into_stages();
     Ok(found)
@@ -515,6 +528,7 @@ pub(crate) mod tests {
             keyword_score: None,
             confidence: None,
             prompt_tokens: 0,
+            is_context: false,
         }
     }
 }

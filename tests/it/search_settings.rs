@@ -67,7 +67,7 @@ async fn settings_of_choosing_passages_are_kept_and_what_is_left_out_stays() {
     assert_eq!(
         at_first,
         json!({ "leave_out_repetitions": true, "mmr_lambda": 1.0, "recency_half_life_days": null, "recency_weight": 0.5,
-                "source_boosts": {}, "rerank": true })
+                "source_boosts": {}, "rerank": true, "context_tokens": 0 })
     );
     assert_eq!(
         (
@@ -97,6 +97,7 @@ async fn settings_out_of_their_range_are_refused() {
         json!({ "recency_weight": -0.1 }),
         json!({ "source_boosts": { one: 11.0 } }),
         json!({ "source_boosts": many }),
+        json!({ "context_tokens": 100_001 }),
     ] {
         let refused = acme.patch(&path, json!({ "search": search })).await.expect(422);
         assert_eq!(refused.code(), "invalid_search_settings", "{search}");
@@ -209,4 +210,62 @@ async fn passages_that_differ_are_preferred_where_the_owner_says_how_much() {
     assert_eq!(texts(&reply)[1], TABLES, "{reply}");
     let margins = &stage(&reply, "mmr").expect("the stage")["items"];
     assert!(margins[0]["scores"]["margin"].is_number(), "{margins}");
+}
+
+#[tokio::test]
+async fn a_prompt_gets_what_stands_around_a_passage_and_citations_keep_their_spans() {
+    let (service, model) = TestApp::with_model().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let page = ["alder", "birch", "cedar", "elm"]
+        .map(|wood| format!("{wood} matters. ").repeat(90))
+        .join("\n\n");
+    desk.publish("woods.md", &format!("# Woods\n\n{page}")).await;
+    acme.patch(
+        &format!("/api/chatbots/{}", desk.id),
+        json!({ "max_passages": 1 }),
+    )
+    .await
+    .expect(200);
+    model.reply("It matters. [2]");
+
+    let without = desk.ask("Does cedar matter?").await.expect(200).json();
+    set(&desk, json!({ "context_tokens": 1000 })).await;
+    let with = desk.ask("Does cedar matter?").await.expect(200).json();
+    let path = format!("/api/chatbots/{}/search", desk.id);
+    let body = json!({ "query": "Does cedar matter?", "limit": 1, "explain": true });
+    let explained = acme.post(&path, body).await.expect(200).json();
+
+    let prompts: Vec<String> = model
+        .chat_requests()
+        .iter()
+        .map(|asked| asked.last_message().to_owned())
+        .collect();
+    assert!(
+        !prompts[0].contains("number=\"2\"") && prompts[1].contains("number=\"2\""),
+        "{prompts:?}"
+    );
+    assert_eq!(
+        without["citations"],
+        json!([]),
+        "there was no second passage: {without}"
+    );
+    let citation = &with["citations"][0];
+    let document = desk
+        .document(citation["document_id"].as_str().expect("an id"))
+        .await;
+    let characters: Vec<char> = document["text"].as_str().expect("a text").chars().collect();
+    let offset = |name: &str| citation[name].as_u64().expect("an offset") as usize;
+    let cited: String = characters[offset("start")..offset("end")].iter().collect();
+    assert!(
+        cited.contains(citation["quote"].as_str().expect("a quote")),
+        "{citation}"
+    );
+    let around = &stage(&explained, "context").expect("the stage")["items"];
+    assert!(
+        around[0]["scores"]["tokens"]
+            .as_f64()
+            .is_some_and(|tokens| tokens > 0.0),
+        "{around}"
+    );
 }

@@ -1,9 +1,10 @@
 //! Which of the found passages are told, in which order: what a chatbot's owner prefers, what says something new, what a
 //! reranker thinks, and what differs from the rest.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
-use retrieval::diversity::{self, Gist};
+use retrieval::diversity::{self, Gist, Sketch};
 use retrieval::rerank;
 
 use super::Passage;
@@ -29,8 +30,31 @@ struct Candidate {
     passage: Passage,
     /// Its score before anything is preferred.
     score: f32,
-    /// None: nobody asked for it yet.
-    gist: Option<Gist>,
+    /// None where repetitions are wanted.
+    sketch: Option<Sketch>,
+    /// Made when somebody asks for it.
+    gist: OnceCell<Gist>,
+}
+
+impl Candidate {
+    fn gist(&self) -> &Gist {
+        self.gist.get_or_init(|| Gist::of(&seen(&self.passage)))
+    }
+
+    /// Whether another one says all of it. Nearly all that differ are told apart by their sketches.
+    fn repeats(&self, other: &Self) -> bool {
+        let may_repeat = match (&self.sketch, &other.sketch) {
+            (Some(own), Some(others)) => own.may_be_said_by(others),
+            _ => false,
+        };
+        may_repeat && self.gist().is_said_by(other.gist())
+    }
+}
+
+/// All that a reader sees of a passage: of two products with the same text, the title tells which is which.
+fn seen(passage: &Passage) -> [&str; 3] {
+    let heading = passage.heading.as_deref().unwrap_or_default();
+    [&passage.title, heading, &passage.text]
 }
 
 impl<'a> Choice<'a> {
@@ -69,10 +93,12 @@ impl<'a> Choice<'a> {
 
     /// Takes passages that are as near as those before, or less.
     pub(super) fn add(&mut self, passages: Vec<Passage>, trace: &mut Trace) {
+        let leaves_out = self.settings.leave_out_repetitions;
         let new = passages.into_iter().map(|passage| Candidate {
             score: passage.score,
             passage,
-            gist: None,
+            sketch: None,
+            gist: OnceCell::new(),
         });
         let mut new: Vec<Candidate> = new.collect();
         prefer(self.boosts.as_ref(), &mut new, trace);
@@ -82,21 +108,16 @@ impl<'a> Choice<'a> {
             if !self.wants_more() {
                 break;
             }
-            if self.settings.leave_out_repetitions && self.repeats(&mut candidate) {
+            candidate.sketch = leaves_out.then(|| Sketch::of(&seen(&candidate.passage)));
+            if self.candidates.iter().any(|other| candidate.repeats(other)) {
                 repetitions.push(StageItem::left_out(candidate.passage.chunk_id, "repetition"));
             } else {
                 self.candidates.push(candidate);
             }
         }
-        if self.settings.leave_out_repetitions {
+        if leaves_out {
             trace.add(StageName::Repetitions, started, || repetitions);
         }
-    }
-
-    fn repeats(&self, candidate: &mut Candidate) -> bool {
-        let gist = candidate.gist.insert(gist(&candidate.passage));
-        let said = |other: &Candidate| other.gist.as_ref().is_some_and(|other| gist.is_said_by(other));
-        self.candidates.iter().any(said)
     }
 
     /// The passages that a reranker looks at: the first `count`, the best first.
@@ -149,15 +170,8 @@ impl<'a> Choice<'a> {
                 .collect();
         }
         let started = Instant::now();
-        for candidate in &mut self.candidates {
-            if candidate.gist.is_none() {
-                candidate.gist = Some(gist(&candidate.passage));
-            }
-        }
-        let gists = self.candidates.iter().filter_map(|candidate| {
-            let gist = candidate.gist.as_ref()?;
-            Some((candidate.passage.score, gist))
-        });
+        let gists = self.candidates.iter();
+        let gists = gists.map(|candidate| (candidate.passage.score, candidate.gist()));
         let picks = diversity::pick(&gists.collect::<Vec<_>>(), lambda, self.limit);
         let mut left: Vec<Option<Passage>> = self
             .candidates
@@ -195,12 +209,6 @@ fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate], trace: &mut
         };
         items.into_iter().map(item).collect()
     });
-}
-
-/// All that a reader sees of it: of two products with the same text, the title tells which is which.
-fn gist(passage: &Passage) -> Gist {
-    let heading = passage.heading.as_deref().unwrap_or_default();
-    Gist::of(&[&passage.title, heading, &passage.text])
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub enum StageName {
     Boosts,
     /// What differs from what was chosen before.
     Mmr,
+    /// What stands around the passages, for a prompt.
+    Context,
 }
 
 impl StageName {
@@ -41,6 +43,7 @@ impl StageName {
             Self::Rerank => "rerank",
             Self::Boosts => "boosts",
             Self::Mmr => "mmr",
+            Self::Context => "context",
         }
     }
 }
@@ -91,6 +94,11 @@ impl Trace {
     /// One that takes everything down.
     pub fn on() -> Self {
         Self(Some(Vec::new()))
+    }
+
+    /// Whether somebody wants to know.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Adds what a stage took since `started` and what it made of passages. A stage may come in several parts.

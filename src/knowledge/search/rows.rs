@@ -111,6 +111,14 @@ fn by_confidence(passage: &Passage) -> StageItem {
     StageItem::new(passage.chunk_id, [("confidence", confidence)])
 }
 
+pub(super) fn by_tokens(passage: &Passage) -> StageItem {
+    let scores = [
+        ("score", Some(passage.score)),
+        ("tokens", Some(passage.prompt_tokens as f32)),
+    ];
+    StageItem::new(passage.chunk_id, scores)
+}
+
 fn refusal(query: &Query, passage: &Passage) -> Option<Refusal> {
     let heading = passage.heading.as_deref().unwrap_or_default();
     query.refusal(&[&passage.text, heading, &passage.title])
@@ -143,5 +151,21 @@ fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow)
         keyword_score: hit.keyword_score,
         confidence,
         prompt_tokens: row.prompt_token_count,
+        is_context: false,
+    }
+}
+
+/// A passage that nobody looked for.
+pub(super) fn around(row: passages::PassageRow) -> Passage {
+    let hit = Hit {
+        chunk_id: retrieval::ChunkId(row.id.0),
+        document_id: retrieval::DocumentId(row.document_id.0),
+        score: 0.0,
+        similarity: None,
+        keyword_score: None,
+    };
+    Passage {
+        is_context: true,
+        ..passage(&hit, None, row)
     }
 }

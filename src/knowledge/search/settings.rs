@@ -34,6 +34,10 @@ pub struct SearchSettings {
     pub source_boosts: BTreeMap<SourceId, f64>,
     /// Whether the installation's reranker decides the order, where there is one.
     pub rerank: bool,
+    /// Tokens of what stands around the passages, put into a prompt with them as far as there is room: the chunks next to
+    /// them, then the rest of their section, then that of the section above.
+    #[schema(minimum = 0, maximum = 100_000)]
+    pub context_tokens: i64,
 }
 
 impl Default for SearchSettings {
@@ -45,6 +49,7 @@ impl Default for SearchSettings {
             recency_weight: 0.5,
             source_boosts: BTreeMap::new(),
             rerank: true,
+            context_tokens: 0,
         }
     }
 }
@@ -78,6 +83,9 @@ impl SearchSettings {
             .any(|factor| !(0.1..=10.0).contains(factor))
         {
             return invalid("source_boosts", "have factors of 0.1 to 10");
+        }
+        if !(0..=100_000).contains(&self.context_tokens) {
+            return invalid("context_tokens", "be 0 to 100000");
         }
         Ok(())
     }
@@ -113,6 +121,11 @@ pub struct SearchSettingsRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = bool, required = false)]
     rerank: Option<bool>,
+    /// Tokens of what stands around the passages, put into a prompt with them as far as there is room: the chunks next to
+    /// them, then the rest of their section, then that of the section above; 0, the default: none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = i64, required = false, minimum = 0, maximum = 100_000)]
+    context_tokens: Option<i64>,
 }
 
 impl SearchSettingsRequest {
@@ -128,5 +141,6 @@ impl SearchSettingsRequest {
         put(&mut settings.recency_weight, self.recency_weight);
         put(&mut settings.source_boosts, self.source_boosts);
         put(&mut settings.rerank, self.rerank);
+        put(&mut settings.context_tokens, self.context_tokens);
     }
 }
