@@ -74,7 +74,7 @@ async fn keeps_them_with_every_setting_and_with_shards_of_tenants_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes in a debug build"]
-async fn nearest_of_100_000_are_found_through_graphs() {
+async fn it_finds_the_nearest_of_100_000_through_graphs() {
     let server = QdrantServer::start().await;
     let mut options = options(&server);
     options.tuning.write_timeout = Duration::from_secs(600);
