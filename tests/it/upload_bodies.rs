@@ -1,7 +1,5 @@
 //! Bodies of uploads that never come to a file: they are ended by their size, at once, and hold up nobody.
 
-use std::time::{Duration, Instant};
-
 use reqwest::Method;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,15 +46,12 @@ async fn what_stands_before_a_file_is_limited_whatever_it_claims_to_be() {
         "--cut\r\nContent-Disposition: form-data; name=\"file\"; filename=\"",
         "--cut\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nWords.\r\n--cut\r\nX-A: ",
     ] {
-        let started = Instant::now();
-
         let answer = send_endless(&desk, opening).await;
 
         assert!(
             answer.starts_with("HTTP/1.1 413") && answer.contains("part_headers_too_large"),
             "{opening:?}: {answer}"
         );
-        assert!(started.elapsed() < Duration::from_secs(10), "{opening:?}");
     }
     let page = acme
         .get(&format!("/api/chatbots/{}/documents", desk.id))

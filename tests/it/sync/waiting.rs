@@ -106,17 +106,16 @@ async fn a_site_that_wants_to_be_left_alone_holds_up_no_other_tenant_and_its_run
 async fn a_run_that_waits_for_an_answer_ends_with_its_source() {
     let site = Site::start(&[(
         "/",
-        Answer::page("Slow", "Here at last.", &[]).slow(Duration::from_secs(25)),
+        Answer::page("Slow", "Here at last.", &[]).slow(Duration::from_secs(600)),
     )])
     .await;
-    let service = service_for(&site).await;
+    let service = options_for(&site).set("crawl.page_timeout_s", 900).start().await;
     let desk = Desk::of_website(&service, &site).await;
     let workers = Workers::start(&service.app);
     desk.request(Cause::Created).await;
     service.app.wake_workers();
     until("the run has begun", async || running_jobs(&service).await == 1).await;
 
-    let started = tokio::time::Instant::now();
     let mut write = service.app.db.write(desk.tenant_id).await.expect("a transaction");
     sync::cancel(&service.app, &mut write, desk.tenant_id, desk.source_id)
         .await
@@ -124,11 +123,6 @@ async fn a_run_that_waits_for_an_answer_ends_with_its_source() {
     write.commit().await.expect("cancelled");
     until("its place is free", async || running_jobs(&service).await == 0).await;
 
-    assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
-    );
     workers.stop().await;
 }
 
@@ -148,9 +142,7 @@ async fn a_site_with_a_pause_between_requests_is_read_in_turns() {
 
     // The pause is longer than anybody waits for it, so that the run gives its place back each time.
     while run.state == RunState::Running {
-        let started = tokio::time::Instant::now();
         service.drain_jobs().await;
-        assert!(started.elapsed() < Duration::from_secs(2), "no turn waits");
         run = desk.run(&run).await;
         tokio::time::sleep(Duration::from_millis(600)).await;
         service.clock.advance(TimeDelta::milliseconds(600));
@@ -158,6 +150,7 @@ async fn a_site_with_a_pause_between_requests_is_read_in_turns() {
         assert!(turns < 100, "the run does not end: {run:?}");
     }
 
+    assert!(turns > 2, "a turn waited: {turns}");
     assert_eq!((run.state, counts(&run)), (RunState::Done, [2, 0, 0, 0, 0]));
 }
 
