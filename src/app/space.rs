@@ -313,7 +313,7 @@ async fn note_making(db: &Db, space: &Space) -> Result<()> {
 async fn mark_empty(write: &mut Write, space: &str) -> Result<u64> {
     Ok(on!(write, c => sqlx::query(
         "update generation
-            set is_filled = $2, filled_to = null, done_count = 0,
+            set is_filled = $2, filled_to = null, place_document = null, done_count = 0,
                 chunk_count = (select cast(coalesce(sum(d.chunk_count), 0) as bigint)
                                  from document d
                                 where d.tenant_id = generation.tenant_id

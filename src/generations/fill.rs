@@ -1,18 +1,21 @@
 //! Puts a tenant's chunks into a generation that lacks some: all of them while it is built or after its index was lost,
 //! later those of documents that changed. It goes on where it was, whatever ended it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use sqlx::types::Uuid;
 
-use super::{Generation, compare, state, store};
+use super::{Generation, Place, compare, state, store};
 use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::id::{DocumentId, GenerationId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
-use crate::knowledge::{index_error, stored_chunks, verify};
+use crate::knowledge::stored_chunks::{self, Portion};
+use crate::knowledge::{index_error, verify};
 
 /// So long a job fills before others have their turn.
 const TURN: Duration = Duration::from_secs(60);
@@ -74,24 +77,17 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
             return Ok(Progress::Done);
         };
         let space = app.space(&generation.space).await?;
-        let is_over = if generation.is_filled {
-            let gaps = store::list_gaps(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
-            match gaps.is_empty() {
-                true => settle(app, &generation, &space).await?,
-                false => close_gaps(app, &generation, &space, &gaps)
-                    .await
-                    .map(|()| false)?,
-            }
-        } else {
-            match fill_on(app, generation, &space, started).await? {
-                Progress::Done => false,
-                Progress::Unfinished => return Ok(Progress::Unfinished),
-            }
+        let gaps = match generation.is_filled {
+            true => store::list_gaps(&mut app.db.read(tenant_id).await?, tenant_id, id).await?,
+            false => Vec::new(),
         };
-        if is_over {
-            return Ok(Progress::Done);
-        }
-        if started.elapsed() >= TURN {
+        let progress = match (generation.is_filled, gaps.is_empty()) {
+            (false, _) => fill_on(app, generation, &space, started).await?,
+            (true, false) => close_gaps(app, generation, &space, gaps, started).await?,
+            (true, true) if settle(app, &generation, &space).await? => return Ok(Progress::Done),
+            (true, true) => Progress::Done,
+        };
+        if matches!(progress, Progress::Unfinished) || started.elapsed() >= TURN {
             return Ok(Progress::Unfinished);
         }
     }
@@ -105,9 +101,10 @@ async fn fill_on(app: &App, mut generation: Generation, space: &Space, started: 
     drop(conn);
     let mut done = generation.done_count;
     for portion in portions {
-        let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, &portion).await?;
-        stored_chunks::put(app, tenant_id, space, &chunks).await?;
-        done += chunks.len() as i64;
+        done += put(app, &mut generation, space, &portion, None).await?;
+        if started.elapsed() >= TURN && !portion.is_end_of_documents {
+            return Ok(Progress::Unfinished);
+        }
         if !portion.is_end_of_documents {
             continue;
         }
@@ -136,24 +133,66 @@ async fn note(
     Ok(is_ours)
 }
 
+/// Puts in what changed of some documents.
 async fn close_gaps(
     app: &App,
-    generation: &Generation,
+    mut generation: Generation,
     space: &Space,
-    gaps: &[(DocumentId, sqlx::types::Uuid)],
-) -> Result<()> {
+    gaps: Vec<(DocumentId, Uuid)>,
+    started: Instant,
+) -> Result<Progress> {
     let tenant_id = generation.tenant_id;
     let ids: Vec<DocumentId> = gaps.iter().map(|(id, _)| *id).collect();
+    let marks: HashMap<DocumentId, Uuid> = gaps.into_iter().collect();
     let mut conn = app.db.read(tenant_id).await?;
     let portions = stored_chunks::list_portions_of(&mut conn, tenant_id, &ids).await?;
     drop(conn);
     for portion in portions {
-        let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, &portion).await?;
-        stored_chunks::put(app, tenant_id, space, &chunks).await?;
+        let closed: Vec<(DocumentId, Uuid)> = portion
+            .documents
+            .iter()
+            .filter_map(|id| Some((*id, *marks.get(id)?)))
+            .collect();
+        let mark = closed.first().map(|(_, mark)| *mark);
+        put(app, &mut generation, space, &portion, mark).await?;
+        if portion.is_end_of_documents {
+            let mut write = app.db.write(tenant_id).await?;
+            store::delete_gaps(&mut write, tenant_id, generation.id, &closed).await?;
+            write.commit().await?;
+        }
+        if started.elapsed() >= TURN {
+            return Ok(Progress::Unfinished);
+        }
     }
-    let mut write = app.db.write(tenant_id).await?;
-    store::delete_gaps(&mut write, tenant_id, generation.id, gaps).await?;
-    write.commit().await
+    Ok(Progress::Done)
+}
+
+/// Puts in a portion, unless an earlier turn did; how many chunks it put in. Of a document of many chunks, how far it is in is
+/// kept.
+async fn put(
+    app: &App,
+    generation: &mut Generation,
+    space: &Space,
+    portion: &Portion,
+    mark: Option<Uuid>,
+) -> Result<i64> {
+    let tenant_id = generation.tenant_id;
+    if generation.place.is_past(portion, mark) {
+        return Ok(portion.to_position - portion.from_position);
+    }
+    let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, portion).await?;
+    stored_chunks::put(app, tenant_id, space, &chunks).await?;
+    if !portion.is_end_of_documents {
+        generation.place = Place {
+            place_document: portion.documents.first().copied(),
+            place_mark: mark,
+            place_position: Some(portion.to_position),
+        };
+        let mut write = app.db.write(tenant_id).await?;
+        store::set_place(&mut write, (tenant_id, generation.id), generation.place).await?;
+        write.commit().await?;
+    }
+    Ok(chunks.len() as i64)
 }
 
 /// All is in: a generation that was being built is compared with the live one, is ready, and goes live if it is to. False:

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sqlx::types::Json;
+use sqlx::types::{Json, Uuid};
 
 use crate::app::{App, Space};
 use crate::config::OnModelChange;
@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Actor;
 use crate::id::{DocumentId, GenerationId, TenantId};
 use crate::jobs;
+use crate::knowledge::stored_chunks::Portion;
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use compare::Comparison;
@@ -51,6 +52,8 @@ pub struct Generation {
     pub activates: bool,
     pub(crate) filled_to: Option<DocumentId>,
     pub(crate) is_filled: bool,
+    #[sqlx(flatten)]
+    pub(crate) place: Place,
     /// Chunks when it was begun, and how many of them are in.
     pub chunk_count: i64,
     pub done_count: i64,
@@ -60,6 +63,26 @@ pub struct Generation {
     pub activated_at: Option<DateTime<Utc>>,
     pub left_at: Option<DateTime<Utc>>,
     pub rolled_back_at: Option<DateTime<Utc>>,
+}
+
+/// How far a document of many chunks is in that is put in part by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Place {
+    place_document: Option<DocumentId>,
+    /// The change of it that is put in; none: it is on its first way in.
+    place_mark: Option<Uuid>,
+    /// Chunks before this position are in.
+    place_position: Option<i64>,
+}
+
+impl Place {
+    /// Whether an earlier turn has put in this part of this change.
+    fn is_past(&self, portion: &Portion, mark: Option<Uuid>) -> bool {
+        self.place_document.as_ref() == portion.documents.first()
+            && self.place_mark == mark
+            && !portion.is_end_of_documents
+            && self.place_position >= Some(portion.to_position)
+    }
 }
 
 /// What answers a tenant's questions.
@@ -368,4 +391,39 @@ async fn record(
         after,
     };
     audit::record(write, tenant_id, actor, origin, change, app.clock.now()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_large_document_is_put_in_once_for_each_change_of_it() {
+        let (one, other) = (DocumentId(Uuid::from_u128(1)), DocumentId(Uuid::from_u128(2)));
+        let (before, now) = (Some(Uuid::from_u128(3)), Some(Uuid::from_u128(4)));
+        let part = |document, from_position, is_end_of_documents| Portion {
+            documents: vec![document],
+            from_position,
+            to_position: from_position + 256,
+            is_end_of_documents,
+        };
+        let place = Place {
+            place_document: Some(one),
+            place_mark: now,
+            place_position: Some(512),
+        };
+
+        for (portion, mark, is_past) in [
+            (part(one, 0, false), now, true),
+            (part(one, 256, false), now, true),
+            (part(one, 512, false), now, false),
+            (part(one, 256, true), now, false),
+            (part(one, 0, false), before, false),
+            (part(one, 0, false), None, false),
+            (part(other, 0, false), now, false),
+        ] {
+            assert_eq!(place.is_past(&portion, mark), is_past, "{portion:?}");
+            assert!(!Place::default().is_past(&portion, mark));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::types::{Json, Uuid};
 use sqlx::{AssertSqlSafe, QueryBuilder};
 
-use super::{Comparison, Generation, LiveRow, live_columns, state};
+use super::{Comparison, Generation, LiveRow, Place, live_columns, state};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::id::{DocumentId, GenerationId, TenantId};
@@ -16,7 +16,7 @@ const GAPS_AT_ONCE: i64 = 64;
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "select id, tenant_id, space, state, activates, filled_to, is_filled, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
+            "select id, tenant_id, space, state, activates, filled_to, is_filled, place_document, place_mark, place_position, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
                     left_at, rolled_back_at
                from generation ",
             $rest
@@ -110,7 +110,7 @@ pub(super) async fn insert_building(
         "insert into generation (id, tenant_id, space, state, activates, is_filled, chunk_count, done_count, created_at)
          values ($1, $2, $3, 'building', $4, $5,
                  (select cast(coalesce(sum(chunk_count), 0) as bigint) from document where tenant_id = $2 and indexed_at is not null), 0, $6)
-         returning id, tenant_id, space, state, activates, filled_to, is_filled, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
+         returning id, tenant_id, space, state, activates, filled_to, is_filled, place_document, place_mark, place_position, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
                    left_at, rolled_back_at",
     ).bind(GenerationId::new()).bind(tenant_id).bind(space).bind(activates).bind(false).bind(now).fetch_one(c).await)?)
 }
@@ -197,6 +197,19 @@ pub(super) async fn set_filled(
             and state <> 'retired'",
     ).bind(generation.tenant_id).bind(generation.id).bind(generation.filled_to).bind(filled_to).bind(is_filled).bind(done_count)
      .execute(c).await.map(|done| done.rows_affected() > 0))?)
+}
+
+/// Keeps how far a document of many chunks is in.
+pub(super) async fn set_place(
+    write: &mut Write,
+    (tenant_id, id): (TenantId, GenerationId),
+    place: Place,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update generation set place_document = $3, place_mark = $4, place_position = $5 where tenant_id = $1 and id = $2",
+    ).bind(tenant_id).bind(id).bind(place.place_document).bind(place.place_mark).bind(place.place_position)
+     .execute(c).await.map(drop))?;
+    Ok(())
 }
 
 pub(super) async fn insert_gaps(

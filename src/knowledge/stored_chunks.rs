@@ -26,8 +26,8 @@ const DOCUMENTS_AT_ONCE: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Portion {
     pub documents: Vec<DocumentId>,
-    from_position: i64,
-    to_position: i64,
+    pub from_position: i64,
+    pub to_position: i64,
     /// Nothing more of its documents follows.
     pub is_end_of_documents: bool,
 }
