@@ -349,6 +349,19 @@ fn half_a_configuration_is_refused_by_what_it_lacks_or_does_not_take() {
             &[("embedding.base_url", "http://127.0.0.1:1/v1")],
             "embedding.base_url",
         ),
+        (&[("rerank.backend", "llm")], "llm.base_url"),
+        (&[("rerank.api_key", "sk-x")], "rerank.api_key"),
+        (
+            &[
+                ("rerank.backend", "tei"),
+                ("rerank.base_url", "http://127.0.0.1:1"),
+            ],
+            "rerank.model",
+        ),
+        (
+            &[("rerank.backend", "cohere"), ("rerank.model", "rerank-v3.5")],
+            "rerank.base_url",
+        ),
         (&[("llm.total_timeout_s", "86400")], "llm.total_timeout_s"),
         (&[("embedding.timeout_s", "86400")], "embedding.timeout_s"),
     ] {

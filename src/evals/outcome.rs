@@ -23,7 +23,7 @@ pub struct EvalResult {
     /// Whether the chatbot would answer rather than say that it does not know.
     pub is_answered: bool,
     pub latency_ms: f64,
-    /// The embedding model did not answer: the question was asked by its words alone.
+    /// The search had to do without something, such as the embedding model or the reranker.
     pub degraded: bool,
     /// What the chatbot said; null when the run asked for no answers.
     pub answer: Option<GivenAnswer>,

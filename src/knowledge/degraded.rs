@@ -17,7 +17,7 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Something that was left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Degradation {
-    /// Stable, for programs: `embedding_unavailable`, `index_incomplete`.
+    /// Stable, for programs: `embedding_unavailable`, `index_incomplete`, `rerank_unavailable`, `rerank_over_budget`.
     #[schema(value_type = String)]
     pub code: Cow<'static, str>,
     /// What is missing, for a person.

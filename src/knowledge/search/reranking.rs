@@ -24,10 +24,10 @@ const UNAVAILABLE: Degradation = Degradation::new(
     "The reranker did not answer: passages are in the order of the search.",
 );
 
-/// What it would cost is more than the month allows.
+/// What it would cost is more than the month allows, or nobody knows it where money is limited.
 const OVER_BUDGET: Degradation = Degradation::new(
     "rerank_over_budget",
-    "The month's limit leaves nothing for the reranker: passages are in the order of the search.",
+    "The month's limits do not allow asking the reranker: passages are in the order of the search.",
 );
 
 /// A reranker, and who pays for it.

@@ -140,7 +140,8 @@ struct ExplainResponse {
 #[derive(Serialize, ToSchema)]
 #[schema(as = SearchStage)]
 struct StageResponse {
-    /// `embed`, `index`, `fuse`, `rows` (reading them), `operators` (quotes and minus).
+    /// `embed`, `index`, `fuse`, `rows` (reading them), `operators` (quotes and minus), `repetitions`, `rerank`, `boosts` (the
+    /// recent and preferred sources), `mmr` (what differs), `context` (what stands around the passages, for a prompt).
     #[schema(value_type = String)]
     name: &'static str,
     /// Microseconds.
@@ -154,11 +155,12 @@ struct StageResponse {
 #[schema(as = SearchStageItem)]
 struct StageItemResponse {
     chunk_id: ChunkId,
-    /// What the stage knows of it by name, such as `similarity` (cosine), `keyword_score` (BM25), `score` (as in the answer)
-    /// and `confidence`.
+    /// What the stage knows of it by name: `similarity` (cosine), `keyword_score` (BM25), `score` (as in the answer),
+    /// `confidence`, `relevance` (the reranker's own), `factor` (of the owner's preferences), `margin` (of what it adds),
+    /// `tokens`.
     #[schema(value_type = BTreeMap<String, f32>)]
     scores: BTreeMap<&'static str, f32>,
-    /// Why the stage left it out, such as `phrase_missing` or `excluded`.
+    /// Why the stage left it out: `phrase_missing`, `excluded` or `repetition`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     left_out: Option<&'static str>,
