@@ -357,6 +357,7 @@ impl Turn {
             limit: usize::try_from(settings.max_passages).unwrap_or(1),
             filter: SearchFilter {
                 audience: Audience::Groups(self.groups.clone()),
+                without_repetitions: settings.search.leave_out_repetitions,
                 ..SearchFilter::default()
             },
             settings: &settings.search,

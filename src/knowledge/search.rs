@@ -21,7 +21,7 @@ use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
 use retrieval::operators::Query;
 
 use self::boosts::Boosts;
-use self::choice::Choice;
+use self::choice::{Choice, Wanted};
 use self::explain::{Stage, StageName, Trace};
 use self::rows::Rows;
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
@@ -99,6 +99,8 @@ pub struct SearchFilter {
     pub until: Option<DateTime<Utc>>,
     /// Who asks; somebody without any access group unless given.
     pub audience: Audience,
+    /// Nothing that a better passage says already.
+    pub without_repetitions: bool,
 }
 
 /// What a search found.
@@ -316,7 +318,13 @@ async fn candidates<'a>(
     let reranked = app.reranker.as_ref().filter(|_| settings.rerank);
     let reranked = reranked.map(|_| app.config.rerank.top_n);
     let now = app.clock.now();
-    let choice = || Choice::new(settings, Boosts::of(settings, now), search.limit, reranked);
+    let without_repetitions = search.filter.without_repetitions;
+    let wanted = Wanted {
+        limit: search.limit,
+        reranked,
+        without_repetitions,
+    };
+    let choice = || Choice::new(settings, Boosts::of(settings, now), wanted);
     let mut query = SearchQuery {
         text: text.to_owned(),
         vector: search.embedded.vector.take(),

@@ -112,17 +112,31 @@ async fn settings_out_of_their_range_are_refused() {
 }
 
 #[tokio::test]
-async fn a_repetition_makes_room_unless_the_owner_wants_it() {
-    let service = TestApp::start().await;
+async fn an_answer_does_without_repetitions_unless_the_owner_wants_them() {
+    let (service, model) = TestApp::with_model().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     push(&acme, &desk, "Care", OAK).await;
     push(&acme, &desk, "Care", &OAK.to_uppercase()).await;
     push(&acme, &desk, "Teak care", OAK).await;
 
-    let once = search(&desk, "How often are oak tables oiled?").await;
+    let question = "How often are oak tables oiled?";
+    let path = format!("/api/chatbots/{}/search", desk.id);
+    let body = json!({ "query": question, "without_repetitions": true, "explain": true });
+    let once = acme.post(&path, body).await.expect(200).json();
+    let all = search(&desk, question).await;
+    let prompt = async || {
+        desk.ask(question).await.expect(200);
+        let asked = model.chat_requests().pop().expect("a prompt");
+        asked
+            .last_message()
+            .to_uppercase()
+            .matches("OAK TABLES ARE OILED TWICE")
+            .count()
+    };
+    let in_prompt = prompt().await;
     set(&desk, json!({ "leave_out_repetitions": false })).await;
-    let all = search(&desk, "How often are oak tables oiled?").await;
+    let in_prompt_with_repetitions = prompt().await;
 
     assert_eq!(
         once["items"].as_array().expect("items").len(),
@@ -131,8 +145,13 @@ async fn a_repetition_makes_room_unless_the_owner_wants_it() {
     );
     let left_out = stage(&once, "repetitions").expect("the stage");
     assert_eq!(left_out["items"][0]["left_out"], "repetition");
-    assert_eq!(all["items"].as_array().expect("items").len(), 3);
+    assert_eq!(
+        all["items"].as_array().expect("items").len(),
+        3,
+        "a search shows what there is"
+    );
     assert!(stage(&all, "repetitions").is_none());
+    assert_eq!((in_prompt, in_prompt_with_repetitions), (2, 3));
 }
 
 #[tokio::test]

@@ -19,11 +19,21 @@ const POOL: usize = 50;
 pub(super) struct Choice<'a> {
     settings: &'a SearchSettings,
     boosts: Option<Boosts<'a>>,
-    /// Passages wanted in the end.
-    limit: usize,
-    /// Passages wanted before that.
+    wanted: Wanted,
+    /// Passages wanted before the last of them are chosen.
     pool: usize,
     candidates: Vec<Candidate>,
+}
+
+/// Which passages a search is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// So many.
+    pub(super) limit: usize,
+    /// Among those that a reranker is to look at; none: nobody does.
+    pub(super) reranked: Option<usize>,
+    /// Nothing that a better passage says already.
+    pub(super) without_repetitions: bool,
 }
 
 struct Candidate {
@@ -58,20 +68,14 @@ fn seen(passage: &Passage) -> [&str; 3] {
 }
 
 impl<'a> Choice<'a> {
-    /// Of `limit` passages; `reranked` are those that a reranker is to look at.
-    pub(super) fn new(
-        settings: &'a SearchSettings,
-        boosts: Option<Boosts<'a>>,
-        limit: usize,
-        reranked: Option<usize>,
-    ) -> Self {
+    pub(super) fn new(settings: &'a SearchSettings, boosts: Option<Boosts<'a>>, wanted: Wanted) -> Self {
         let reorders = boosts.is_some() || settings.mmr_lambda < 1.0;
         let pool = if reorders { POOL } else { 0 };
         Self {
             settings,
             boosts,
-            limit,
-            pool: pool.max(limit).max(reranked.unwrap_or_default()),
+            wanted,
+            pool: pool.max(wanted.limit).max(wanted.reranked.unwrap_or_default()),
             candidates: Vec::new(),
         }
     }
@@ -88,12 +92,12 @@ impl<'a> Choice<'a> {
 
     /// Whether there are as many as are wanted in the end.
     pub(super) fn is_enough(&self) -> bool {
-        self.candidates.len() >= self.limit
+        self.candidates.len() >= self.wanted.limit
     }
 
     /// Takes passages that are as near as those before, or less.
     pub(super) fn add(&mut self, passages: Vec<Passage>, trace: &mut Trace) {
-        let leaves_out = self.settings.leave_out_repetitions;
+        let leaves_out = self.wanted.without_repetitions;
         let new = passages.into_iter().map(|passage| Candidate {
             score: passage.score,
             passage,
@@ -162,7 +166,7 @@ impl<'a> Choice<'a> {
         }
         let lambda = self.settings.mmr_lambda as f32;
         if lambda >= 1.0 {
-            self.candidates.truncate(self.limit);
+            self.candidates.truncate(self.wanted.limit);
             return self
                 .candidates
                 .into_iter()
@@ -172,7 +176,7 @@ impl<'a> Choice<'a> {
         let started = Instant::now();
         let gists = self.candidates.iter();
         let gists = gists.map(|candidate| (candidate.passage.score, candidate.gist()));
-        let picks = diversity::pick(&gists.collect::<Vec<_>>(), lambda, self.limit);
+        let picks = diversity::pick(&gists.collect::<Vec<_>>(), lambda, self.wanted.limit);
         let mut left: Vec<Option<Passage>> = self
             .candidates
             .into_iter()
@@ -224,6 +228,14 @@ mod tests {
         texts.iter().map(scored).collect()
     }
 
+    fn wanted(limit: usize) -> Wanted {
+        Wanted {
+            limit,
+            reranked: None,
+            without_repetitions: true,
+        }
+    }
+
     fn told(choice: Choice<'_>) -> Vec<(String, f32)> {
         let passages = choice.finish(&mut Trace::default());
         passages
@@ -242,7 +254,7 @@ mod tests {
     #[test]
     fn what_was_said_is_left_out_and_makes_room() {
         let settings = SearchSettings::default();
-        let mut choice = Choice::new(&settings, None, 2, None);
+        let mut choice = Choice::new(&settings, None, wanted(2));
 
         choice.add(
             scored(&[
@@ -257,12 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_may_want_repetitions() {
-        let settings = SearchSettings {
-            leave_out_repetitions: false,
-            ..SearchSettings::default()
+    fn repetitions_stay_where_nobody_minds() {
+        let settings = SearchSettings::default();
+        let all = Wanted {
+            without_repetitions: false,
+            ..wanted(2)
         };
-        let mut choice = Choice::new(&settings, None, 2, None);
+        let mut choice = Choice::new(&settings, None, all);
 
         choice.add(
             scored(&[(RETURNS, 1.0), (RETURNS, 0.9), (CARDS, 0.5)]),
@@ -275,7 +288,7 @@ mod tests {
     #[test]
     fn a_reranker_decides_places_and_scores_belong_to_places() {
         let settings = SearchSettings::default();
-        let mut choice = Choice::new(&settings, None, 3, Some(3));
+        let mut choice = Choice::new(&settings, None, wanted(3));
         choice.add(
             scored(&[("one", 0.9), ("two", 0.7), ("three", 0.4), ("four", 0.3)]),
             &mut Trace::default(),
@@ -299,7 +312,7 @@ mod tests {
             ..SearchSettings::default()
         };
         let now = "2026-11-20T00:00:00Z".parse().expect("a time");
-        let mut choice = Choice::new(&settings, Boosts::of(&settings, now), 2, Some(2));
+        let mut choice = Choice::new(&settings, Boosts::of(&settings, now), wanted(2));
         let mut found = scored(&[("old", 0.9), ("new", 0.8)]);
         found[0].dated = "2026-01-01T00:00:00Z".parse().expect("a time");
         found[1].dated = now;
@@ -318,7 +331,7 @@ mod tests {
             mmr_lambda: 0.5,
             ..SearchSettings::default()
         };
-        let mut choice = Choice::new(&settings, None, 2, None);
+        let mut choice = Choice::new(&settings, None, wanted(2));
 
         choice.add(
             scored(&[

@@ -44,6 +44,9 @@ struct SearchRequest {
     /// them, and everyone else what is open to everyone. From callers with the scope `chat:groups` or `knowledge:read` only.
     #[schema(max_items = 50)]
     groups: Option<Vec<String>>,
+    /// Whether to leave out what a better passage says already, as answers do unless their chatbot is set otherwise.
+    #[serde(default)]
+    without_repetitions: bool,
     /// Whether to tell how the passages were found.
     #[serde(default)]
     explain: bool,
@@ -244,6 +247,7 @@ async fn search(
         since: asked.since,
         until: asked.until,
         audience: labels::searcher(&access.actor, request.groups)?,
+        without_repetitions: request.without_repetitions,
     };
     let trace = if request.explain {
         Trace::on()

@@ -16,7 +16,7 @@ const MAX_BOOSTS: usize = 200;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SearchSettings {
-    /// Whether a passage is left out that says nothing which a better one does not say already.
+    /// Whether an answer does without a passage that says nothing which a better one does not say already.
     pub leave_out_repetitions: bool,
     /// 1: passages are chosen by how near they are alone. Less: also by how little they have in common with those chosen
     /// before (maximal marginal relevance), down to 0, where only that counts.
@@ -95,7 +95,7 @@ impl SearchSettings {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchSettingsRequest {
-    /// Whether a passage is left out that says nothing which a better one does not say already; true unless given.
+    /// Whether an answer does without a passage that says nothing which a better one does not say already; true unless given.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = bool, required = false)]
     leave_out_repetitions: Option<bool>,
