@@ -242,6 +242,10 @@ pub(super) struct PresentChunks {
 }
 
 impl PresentChunks {
+    pub(super) fn len(&self) -> usize {
+        self.ids_of_content.len() + self.ids_of_edits.len()
+    }
+
     fn are_none(&self) -> bool {
         self.ids_of_content.is_empty() && self.ids_of_edits.is_empty()
     }

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::QueryBuilder;
+use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{jobs, sources, sync};
 use crate::app::App;
-use crate::db::Write;
+use crate::db::{self, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId, SourceId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority};
@@ -16,6 +16,10 @@ use crate::on;
 
 /// Rows that one transaction deletes, at most; documents are fewer, and have no chunks by then.
 const ROWS_AT_ONCE: i64 = 1_000;
+
+/// Chunks and bytes that documents may have together to be deleted in one transaction.
+const LIGHT_CHUNKS: i64 = 2_000;
+const LIGHT_BYTES: i64 = 32 << 20;
 
 /// What a source has many of, besides documents; what is looked for the longest stands last. `coalesce` keeps SQLite from
 /// going through all that the tenant has.
@@ -135,25 +139,105 @@ async fn delete_part(write: &mut Write, tenant_id: TenantId, id: SourceId) -> Re
     Ok(false)
 }
 
+/// Deletes documents of a source: out of answers with the commit. Those with much in them are hidden below a source of their
+/// own, which a job takes apart. How many there were.
+pub(super) async fn delete_or_hide(
+    app: &App,
+    write: &mut Write,
+    (tenant_id, source_id): (TenantId, SourceId),
+    ids: &[DocumentId],
+) -> Result<i64> {
+    let mut count = 0;
+    for group in ids.chunks(db::ROWS_AT_ONCE) {
+        count += if are_light(write, tenant_id, group).await? {
+            let deleted = on!(write, c => {
+                let mut delete = QueryBuilder::new("delete from document where coalesce(tenant_id, tenant_id) = ");
+                delete.push_bind(tenant_id).push(" and coalesce(source_id, source_id) = ").push_bind(source_id);
+                push_ids(&mut delete, " and id", group);
+                delete.build().execute(c).await.map(|done| done.rows_affected())
+            })?;
+            i64::try_from(deleted).unwrap_or(i64::MAX)
+        } else {
+            hide_documents(app, write, (tenant_id, source_id), group).await?
+        };
+    }
+    Ok(count)
+}
+
+async fn are_light(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<bool> {
+    let (chunks, bytes): (i64, i64) = on!(write, c => {
+        let mut query = QueryBuilder::new(
+            "select cast(coalesce(sum(chunk_count), 0) as bigint), cast(coalesce(sum(size_bytes), 0) as bigint)
+               from document
+              where coalesce(tenant_id, tenant_id) = ",
+        );
+        query.push_bind(tenant_id);
+        push_ids(&mut query, " and id", ids);
+        query.build_query_as().fetch_one(c).await
+    })?;
+    let is_staged: bool = on!(write, c => {
+        let mut query = QueryBuilder::new("select exists(select 1 from staged_chunk where tenant_id = ");
+        query.push_bind(tenant_id);
+        push_ids(&mut query, " and document_id", ids);
+        query.push(")");
+        query.build_query_scalar().fetch_one(c).await
+    })?;
+    Ok(!is_staged && chunks <= LIGHT_CHUNKS && bytes <= LIGHT_BYTES)
+}
+
+/// Nobody finds a document below a hidden source, and whoever works on it finds that it was replaced.
+async fn hide_documents(
+    app: &App,
+    write: &mut Write,
+    (tenant_id, source_id): (TenantId, SourceId),
+    ids: &[DocumentId],
+) -> Result<i64> {
+    let hidden = SourceId::new();
+    sources::store::insert_hidden_beside(write, (tenant_id, source_id), hidden, app.clock.now()).await?;
+    on!(write, c => {
+        let mut update = QueryBuilder::new("update source_item set document_id = null where tenant_id = ");
+        update.push_bind(tenant_id).push(" and source_id = ").push_bind(source_id);
+        push_ids(&mut update, " and document_id", ids);
+        update.build().execute(c).await.map(drop)
+    })?;
+    let count = on!(write, c => {
+        let mut update = QueryBuilder::new("update document set cut_revision = cut_revision + 1, source_id = ");
+        update.push_bind(hidden).push(" where coalesce(tenant_id, tenant_id) = ").push_bind(tenant_id);
+        update.push(" and coalesce(source_id, source_id) = ").push_bind(source_id);
+        push_ids(&mut update, " and id", ids);
+        update.build().execute(c).await.map(|done| done.rows_affected())
+    })?;
+    crate::jobs::enqueue(app, write, tenant_id, &DeleteSource { source_id: hidden }).await?;
+    Ok(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
 /// Deletes documents, and queues their removal from index and files.
 async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<bool> {
     // In no order: to sort them would be to look at all of them for each slice.
     let most = i64::try_from(jobs::REMOVED_AT_ONCE).unwrap_or(i64::MAX);
-    let documents: Vec<(DocumentId, String)> = on!(write, c => sqlx::query_as(
-        "select id, file_key from document where tenant_id = $1 and source_id = $2 limit $3",
+    let documents: Vec<(DocumentId, String, i64)> = on!(write, c => sqlx::query_as(
+        "select id, file_key, size_bytes from document where tenant_id = $1 and source_id = $2 limit $3",
     ).bind(tenant_id).bind(id).bind(most).fetch_all(c).await)?;
     if documents.is_empty() {
         return Ok(false);
     }
-    let (document_ids, file_keys): (Vec<DocumentId>, Vec<String>) = documents.into_iter().unzip();
+    let mut bytes = 0;
+    let slice = documents
+        .into_iter()
+        .enumerate()
+        .take_while(|(place, (_, _, size))| {
+            bytes += size;
+            *place == 0 || bytes <= LIGHT_BYTES
+        });
+    let (document_ids, file_keys): (Vec<DocumentId>, Vec<String>) =
+        slice.map(|(_, (id, file_key, _))| (id, file_key)).unzip();
+    if delete_chunks(write, tenant_id, &document_ids).await? {
+        return Ok(true);
+    }
     on!(write, c => {
         let mut delete = QueryBuilder::new("delete from document where coalesce(tenant_id, tenant_id) = ");
-        delete.push_bind(tenant_id).push(" and id in (");
-        let mut list = delete.separated(", ");
-        document_ids.iter().for_each(|id| {
-            list.push_bind(*id);
-        });
-        delete.push(")");
+        delete.push_bind(tenant_id);
+        push_ids(&mut delete, " and id", &document_ids);
         delete.build().execute(c).await.map(drop)
     })?;
     let cleaning = jobs::RemoveDocuments {
@@ -163,4 +247,28 @@ async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id:
     };
     crate::jobs::enqueue(app, write, tenant_id, &cleaning).await?;
     Ok(true)
+}
+
+/// Deletes some chunks of documents that came here from another source; whether there were any.
+async fn delete_chunks(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<bool> {
+    let deleted = on!(write, c => {
+        let mut delete = QueryBuilder::new("delete from chunk where coalesce(tenant_id, tenant_id) = ");
+        delete.push_bind(tenant_id).push(" and id in (select id from chunk where true");
+        push_ids(&mut delete, " and document_id", ids);
+        delete.push(" limit ").push_bind(ROWS_AT_ONCE).push(")");
+        delete.build().execute(c).await.map(|done| done.rows_affected())
+    })?;
+    Ok(deleted > 0)
+}
+
+fn push_ids<DB: Database>(query: &mut QueryBuilder<DB>, column: &str, ids: &[DocumentId])
+where
+    DocumentId: for<'q> Encode<'q, DB> + Type<DB>,
+{
+    query.push(column).push(" in (");
+    let mut list = query.separated(", ");
+    ids.iter().for_each(|id| {
+        list.push_bind(*id);
+    });
+    query.push(")");
 }

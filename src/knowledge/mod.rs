@@ -237,7 +237,8 @@ pub async fn delete_document(
     let document = store::find(&mut write, reach, id)
         .await?
         .ok_or(Error::NotFound("document"))?;
-    store::delete(&mut write, reach.tenant_id, id).await?;
+    let place = (reach.tenant_id, document.source_id);
+    deletion::delete_or_hide(app, &mut write, place, &[id]).await?;
     exclusions::exclude(&mut write, reach.tenant_id, &document, app.clock.now()).await?;
     let source_id = document.source_id;
     chunks::delete_edits(&mut write, reach.tenant_id, source_id, &document.external_id).await?;

@@ -269,7 +269,9 @@ pub(super) async fn set_failed(
 ) -> Result<()> {
     on!(write, c => sqlx::query(
         "update document
-            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6, read_with = $7
+            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6, read_with = $7,
+                -- Another attempt has chunks of its own: those of this one are being removed.
+                cut_revision = cut_revision + 1
           where tenant_id = $1 and id = $2 and file_key = $3",
     ).bind(tenant_id).bind(id).bind(file_key).bind(code).bind(message).bind(now).bind(read_with).execute(c).await.map(drop))?;
     Ok(())
@@ -280,11 +282,6 @@ pub(super) async fn find_kept_as(conn: &mut Conn, tenant_id: TenantId, id: Docum
     let name: Option<String> = on!(conn, c => sqlx::query_scalar("select kept_as from document where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(id).fetch_optional(c).await)?;
     Ok(KeptAs::parse(&name.unwrap_or_default()))
-}
-
-pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
-    on!(write, c => sqlx::query("delete from document where tenant_id = $1 and id = $2").bind(tenant_id).bind(id).execute(c).await.map(drop))?;
-    Ok(())
 }
 
 /// One part of a document's text.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use frontdesk::chatbots::deletion;
 use frontdesk::db::{Scope, Write};
-use frontdesk::id::{ChatbotId, ChunkId, DocumentId};
+use frontdesk::id::{ChatbotId, ChunkId, DocumentId, SourceId};
 use frontdesk::on;
 use retrieval::index::{Facets, Point};
 use serde_json::json;
@@ -378,6 +378,49 @@ async fn a_large_chatbot_is_gone_at_once_for_everybody_while_its_rows_go_in_slic
         assert_eq!(count_rows(&service, table).await, 0, "{table}");
     }
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_document_of_many_chunks_is_gone_at_once_and_its_rows_go_in_slices() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    multiply_document(&service, &desk.id).await;
+    let mut chunks = count_rows(&service, "chunk").await;
+
+    acme.delete(&format!("/api/documents/{oak}")).await.expect(204);
+
+    acme.get(&format!("/api/documents/{oak}")).await.expect(404);
+    assert!(desk.search(QUESTION).await.is_empty());
+    assert_eq!(
+        count_rows(&service, "chunk").await,
+        chunks,
+        "no worker has run since"
+    );
+    let taken = desk
+        .upload(&[("oak.md", b"Oak is hard.")])
+        .await
+        .expect(202)
+        .json();
+    assert_ne!(taken["items"][0]["id"], json!(oak));
+
+    let mut conn = service.app.db.read(Scope::Operator).await.expect("a connection");
+    let hidden: SourceId = on!(conn, c => sqlx::query_scalar("select id from source where deleted_at is not null").fetch_one(c).await)
+        .expect("what hides it");
+    drop(conn);
+    while frontdesk::knowledge::deletion::delete_some(&service.app, acme.id, hidden)
+        .await
+        .expect("a slice")
+    {
+        let left = count_rows(&service, "chunk").await;
+        assert!(chunks - left <= 1_000, "{left} of {chunks}");
+        chunks = left;
+    }
+    service.drain_jobs().await;
+    assert_eq!(chunks, CHUNKS_EACH * MANY as i64);
+    assert_eq!(count_rows(&service, "source").await, 1);
+    assert_eq!(acme.indexed_chunks().await, 1, "that of the new document");
 }
 
 #[tokio::test]

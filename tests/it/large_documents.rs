@@ -1,7 +1,9 @@
 //! Documents of many megabytes: read, cut, embedded and stored in parts, and swapped in whole.
 
 use chrono::TimeDelta;
-use frontdesk::db::DatabaseUrl;
+use frontdesk::db::{DatabaseUrl, Scope};
+use frontdesk::id::ChunkId;
+use frontdesk::on;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Chatbot, TestApp, TestOptions};
@@ -233,6 +235,7 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
     embedder.hold();
     embedder.wait_held(2).await;
     assert_eq!(count_rows(&service, "staged_chunk").await, GROUP);
+    let given_up = staged_ids(&service).await;
     embedder.refuse(1);
     embedder.let_one_go();
     until("it is given up", async || {
@@ -250,6 +253,37 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
         (0, 0)
     );
     acme.check_stores_agree().await;
+
+    // Another attempt owes nothing to the first one, however late that one's chunks are removed.
+    let failed = acme.get("/api/jobs?state=failed").await.expect(200).json();
+    let jobs = failed["items"].as_array().expect("jobs");
+    let indexing = jobs
+        .iter()
+        .find(|job| job["kind"] == "index_documents")
+        .expect("it");
+    let job = indexing["id"].as_str().expect("an id");
+    acme.post(&format!("/api/jobs/{job}/retry"), json!({}))
+        .await
+        .expect(200);
+    service.drain_jobs().await;
+    let chunks = count_rows(&service, "chunk").await;
+    assert!(chunks > GROUP, "{chunks}");
+    service
+        .app
+        .spaces
+        .wanted()
+        .index
+        .delete_chunks(retrieval::TenantId(acme.id.0), given_up)
+        .await
+        .expect("removed");
+    acme.check_stores_agree().await;
+}
+
+async fn staged_ids(service: &TestApp) -> Vec<retrieval::ChunkId> {
+    let mut conn = service.app.db.read(Scope::Operator).await.expect("a connection");
+    let ids: Vec<ChunkId> =
+        on!(conn, c => sqlx::query_scalar("select id from staged_chunk").fetch_all(c).await).expect("ids");
+    ids.into_iter().map(|id| retrieval::ChunkId(id.0)).collect()
 }
 
 async fn assert_nothing_staged(service: &TestApp) {
@@ -296,6 +330,64 @@ async fn a_document_that_never_answered_is_brought_to_its_place_in_short_transac
     assert!(!desk.search("request1").await.is_empty());
     assert_nothing_staged(&service).await;
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_new_version_of_many_chunks_takes_the_old_ones_place_in_short_transactions_and_answers_meanwhile() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let id = desk.publish("items.csv", &items(0..2_500)).await;
+    embedder.take_documents();
+
+    // All items but the first one stay, each a place further up.
+    veto_chunk(&service, 1_500).await;
+    desk.publish("items.csv", &items(1..2_600)).await;
+
+    assert_eq!(desk.document(&id).await["state"], "processing");
+    for item in [700, 2_400] {
+        let found = desk.search(&format!("item{item}")).await;
+        assert!(
+            found[0]["text"].to_string().contains(&format!("item{item}")),
+            "{found:?}"
+        );
+    }
+
+    lift_veto(&service).await;
+    service.clock.advance(TimeDelta::hours(1));
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    assert_eq!(
+        embedder.take_documents().len(),
+        100,
+        "only what is new is embedded"
+    );
+    let chunks = all_chunks(&desk, &id).await;
+    assert_eq!((chunks.len(), document["chunks"].as_i64()), (2_599, Some(2_599)));
+    for (chunk, item) in chunks.iter().zip(1..) {
+        assert!(
+            chunk["text"].to_string().contains(&format!("item{item} ")),
+            "{chunk} is not {item}"
+        );
+    }
+    assert_nothing_staged(&service).await;
+    acme.check_stores_agree().await;
+
+    let smaller = desk.publish("items.csv", &items(0..3)).await;
+    assert_eq!(
+        (smaller.as_str(), all_chunks(&desk, &id).await.len()),
+        (id.as_str(), 3)
+    );
+    acme.check_stores_agree().await;
+}
+
+/// A table with a chunk for each row.
+fn items(numbers: std::ops::Range<usize>) -> String {
+    let rows = numbers.map(|number| format!("item{number} {},{number}\n", "oak ".repeat(150)));
+    "Name,Number\n".to_owned() + &rows.collect::<String>()
 }
 
 /// From now on no chunk comes to this position.

@@ -84,7 +84,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Cuts a document and takes it in; carries out what has gathered when it is enough. What has more chunks than are
-    /// embedded at once is staged.
+    /// embedded at once is staged, and what takes the place of many.
     pub(super) async fn add(&mut self, mut work: Work, extracted: ExtractedDocument) -> Result<Progress> {
         let payer = Payer {
             tenant_id: self.tenant_id,
@@ -96,6 +96,7 @@ impl<'a> Batch<'a> {
         }
         let title = title_of(&work, &extracted);
         let present = PresentChunks::load(self.app, self.tenant_id, &work).await?;
+        let is_large = present.len() > large::SWAPPED_AT_ONCE;
         let edits = load_edits(self.app, self.tenant_id, &work).await?;
         let cutter = Cutter::new(self.app, &work, &title, present, edits);
         let (cutter, extracted, chunks) = cutter.cut(extracted, true).await?;
@@ -104,7 +105,7 @@ impl<'a> Batch<'a> {
         }
         let facts = Facts::of(&extracted);
         work.expect(&facts);
-        if chunks.len() > EMBEDDED_AT_ONCE {
+        if is_large || chunks.len() > EMBEDDED_AT_ONCE {
             self.flush().await?;
             let first = FirstPart {
                 title,

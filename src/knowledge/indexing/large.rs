@@ -1,7 +1,7 @@
 //! Documents of any size: they come in parts, each of which is cut, embedded and staged, group by group, before the next
 //! one is read. What was staged need not be done again, whatever ends an attempt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ingest::ExtractedDocument;
@@ -30,6 +30,9 @@ const SLICE: Duration = Duration::from_secs(20 * 60);
 
 /// A document that takes longer to be brought to where it stood is given up.
 const LONGEST_REPLAY: Duration = Duration::from_secs(25 * 60);
+
+/// Chunks that one version may have to be swapped for another one in one transaction.
+pub(super) const SWAPPED_AT_ONCE: usize = 2_000;
 
 /// Why a document fails: a code, and a sentence for its owner.
 type Reason = (String, String);
@@ -124,6 +127,8 @@ async fn stage(
     mut rest: Option<DocumentParts>,
 ) -> Result<Staged> {
     let mut stage = Stage::take_up(app, tenant_id, work).await?;
+    // The beginning shows the language, as where a document comes whole.
+    let detected_language = Facts::of(&first.document).detected_language;
     let FirstPart {
         mut cutter,
         document: mut part,
@@ -141,7 +146,10 @@ async fn stage(
         }
         let Some(parts) = rest.as_mut().filter(|parts| parts.has_more()) else {
             return Ok(Staged::Whole {
-                facts: Facts::of(&part),
+                facts: Facts {
+                    detected_language,
+                    ..Facts::of(&part)
+                },
                 verdicts: cutter.edits().verdicts(),
                 was_begun: !stage.staged.is_empty(),
             });
@@ -274,8 +282,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Makes the staged version the one that answers, in one transaction. Where there is none yet, its rows are brought to
-/// their place before, so that this transaction is short.
+/// Makes the staged version the one that answers: in one transaction where it takes the place of another one and both are
+/// small. Else its rows are brought to their place before, so that no transaction is long.
 async fn swap(
     app: &App,
     tenant_id: TenantId,
@@ -286,8 +294,10 @@ async fn swap(
     let mut conn = app.db.read(tenant_id).await?;
     let totals = staging::count(&mut conn, tenant_id, work).await?;
     let parts = staging::count_parts(&mut conn, tenant_id, work).await?;
+    let present = staging::count_present(&mut conn, tenant_id, work).await?;
     drop(conn);
-    if !work.was_indexed {
+    let is_at_once = work.was_indexed && present.max(totals.chunk_count) <= as_i64(SWAPPED_AT_ONCE);
+    if !is_at_once {
         bring_in(app, tenant_id, work, totals.chunk_count, parts).await?;
     }
     let indexed = Indexed {
@@ -307,7 +317,7 @@ async fn swap(
         return abandon(app, tenant_id, work).await;
     }
     set_indexed(&mut write, tenant_id, work.id, indexed, app.clock.now()).await?;
-    if work.was_indexed {
+    if is_at_once {
         let given_up = staging::list_given_up(&mut write, tenant_id, work).await?;
         staging::swap_in(&mut write, tenant_id, work).await?;
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
@@ -324,15 +334,24 @@ async fn swap(
     Ok(())
 }
 
-/// Brings the rows of a document that never answered to their place bit by bit: nobody sees them before it is indexed.
+/// Brings the rows of a document to their place bit by bit. Where it never answered, nobody sees them before it is indexed;
+/// else they take the place of the old ones in order.
 async fn bring_in(app: &App, tenant_id: TenantId, work: &Work, chunk_count: i64, parts: i64) -> Result<()> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let given_up = staging::list_given_up(&mut conn, tenant_id, work).await?;
+    drop(conn);
+    let given_up: HashSet<ChunkId> = given_up.into_iter().collect();
+    let gone_of = |replaced: Vec<ChunkId>| -> Vec<ChunkId> {
+        replaced.into_iter().filter(|id| given_up.contains(id)).collect()
+    };
     let mut from = 0;
     while from < chunk_count {
         let to = from + as_i64(staging::MOVED_AT_ONCE);
         let Some(mut write) = hold_wanted(app, tenant_id, work).await? else {
             return Ok(());
         };
-        staging::bring_in_chunks(&mut write, tenant_id, work, (from, to)).await?;
+        let replaced = staging::bring_in_chunks(&mut write, tenant_id, work, (from, to)).await?;
+        remove_chunks_later(app, &mut write, tenant_id, &gone_of(replaced)).await?;
         write.commit().await?;
         from = to;
     }
@@ -349,8 +368,10 @@ async fn bring_in(app: &App, tenant_id: TenantId, work: &Work, chunk_count: i64,
         };
         let dropped = staging::drop_from(&mut write, tenant_id, work, chunk_count).await?;
         staging::drop_text_from(&mut write, tenant_id, work, parts).await?;
+        let is_last = dropped.is_empty();
+        remove_chunks_later(app, &mut write, tenant_id, &gone_of(dropped)).await?;
         write.commit().await?;
-        if dropped == 0 {
+        if is_last {
             return Ok(());
         }
     }

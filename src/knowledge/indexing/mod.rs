@@ -249,13 +249,11 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
             work.push(found.work);
         }
     }
-    if work.is_empty() {
-        drop(write);
-    } else {
+    if !work.is_empty() {
         store::set_processing(&mut write, tenant_id, &work, app.clock.now()).await?;
-        drop_staged_later(app, &mut write, tenant_id, &ids).await?;
-        write.commit().await?;
     }
+    drop_staged_later(app, &mut write, tenant_id, &ids).await?;
+    write.commit().await?;
     if !gone.is_empty() {
         // An attempt that died after a document was deleted may have left chunks in the index.
         remove_documents(app, tenant_id, gone).await?;

@@ -215,6 +215,14 @@ pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> 
     ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_one(c).await)?)
 }
 
+/// How many chunks the document has where answers look.
+pub(super) async fn count_present(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<i64> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from chunk where tenant_id = $1 and document_id = $2")
+        .bind(tenant_id).bind(work.id).fetch_one(c).await)?,
+    )
+}
+
 /// Chunks of the document that its staged version does not have.
 pub(super) async fn list_given_up(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<Vec<ChunkId>> {
     Ok(on!(conn, c => sqlx::query_scalar(
@@ -226,16 +234,28 @@ pub(super) async fn list_given_up(conn: &mut Conn, tenant_id: TenantId, work: &W
     ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_all(c).await)?)
 }
 
-/// Puts the staged chunks of these positions among the document's own, which nobody sees before it is indexed. What an
-/// earlier attempt left there goes.
+/// Puts the staged chunks of these positions among the document's own; returns those that stood there.
 pub(super) async fn bring_in_chunks(
     write: &mut Write,
     tenant_id: TenantId,
     work: &Work,
     (from, to): (i64, i64),
-) -> Result<()> {
-    on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and position < $4")
-        .bind(tenant_id).bind(work.id).bind(from).bind(to).execute(c).await.map(drop))?;
+) -> Result<Vec<ChunkId>> {
+    let replaced = on!(write, c => sqlx::query_scalar("delete from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and position < $4 returning id")
+        .bind(tenant_id).bind(work.id).bind(from).bind(to).fetch_all(c).await)?;
+    // Those that stay, but stood elsewhere.
+    on!(write, c => sqlx::query(
+        "delete from chunk
+          where coalesce(tenant_id, tenant_id) = $1
+            and id in (select id
+                         from staged_chunk
+                        where tenant_id = $1
+                          and document_id = $2
+                          and file_key = $3
+                          and cut_revision = $4
+                          and position >= $5
+                          and position < $6)",
+    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(from).bind(to).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
                             prompt_token_count, content_hash, edit_id, original_text, is_enabled, context)
@@ -250,21 +270,22 @@ pub(super) async fn bring_in_chunks(
             and position < $7",
     ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.source_id).bind(from).bind(to)
      .execute(c).await.map(drop))?;
-    Ok(())
+    Ok(replaced)
 }
 
-/// Drops some of the chunks from this position on that an earlier attempt left; how many.
+/// Drops some of the chunks from this position on, which an earlier version or attempt left.
 pub(super) async fn drop_from(
     write: &mut Write,
     tenant_id: TenantId,
     work: &Work,
     position: i64,
-) -> Result<u64> {
-    Ok(on!(write, c => sqlx::query(
+) -> Result<Vec<ChunkId>> {
+    Ok(on!(write, c => sqlx::query_scalar(
         "delete from chunk
           where coalesce(tenant_id, tenant_id) = $1
-            and id in (select id from chunk where tenant_id = $1 and document_id = $2 and position >= $3 limit $4)",
-    ).bind(tenant_id).bind(work.id).bind(position).bind(as_i64(MOVED_AT_ONCE)).execute(c).await.map(|done| done.rows_affected()))?)
+            and id in (select id from chunk where tenant_id = $1 and document_id = $2 and position >= $3 limit $4)
+         returning id",
+    ).bind(tenant_id).bind(work.id).bind(position).bind(as_i64(MOVED_AT_ONCE)).fetch_all(c).await)?)
 }
 
 /// Puts a part of the staged text among the document's own, as [`bring_in_chunks`] does with chunks.

@@ -330,7 +330,9 @@ pub(in crate::knowledge) async fn fail_unfinished(
 ) -> Result<()> {
     on!(write, c => sqlx::query(
         "update document
-            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6
+            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6,
+                -- Another attempt has chunks of its own: those of this one are being removed.
+                cut_revision = cut_revision + 1
           where tenant_id = $1
             and id = $2
             and file_key = $3

@@ -187,6 +187,23 @@ pub(in crate::knowledge) async fn hide(
     Ok(())
 }
 
+/// A hidden source beside this one, for documents of it that are being deleted.
+pub(in crate::knowledge) async fn insert_hidden_beside(
+    write: &mut Write,
+    (tenant_id, beside): (TenantId, SourceId),
+    id: SourceId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "insert into source (id, tenant_id, chatbot_id, kind, name, created_at, deleted_at)
+         select $3, tenant_id, chatbot_id, kind, name, created_at, $4
+           from source
+          where tenant_id = $1
+            and id = $2",
+    ).bind(tenant_id).bind(beside).bind(id).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
 /// Holds a source that was hidden until the transaction ends; false when there is none.
 pub(in crate::knowledge) async fn hold_hidden(
     write: &mut Write,

@@ -11,7 +11,7 @@ use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId};
 use crate::knowledge::chunks::rename_edits;
-use crate::knowledge::indexing;
+use crate::knowledge::{deletion, indexing};
 use crate::on;
 
 /// Makes the document of an item that had none. Where one has the item's name already, `id` is that one's.
@@ -217,8 +217,7 @@ pub(super) async fn list_files(conn: &mut Conn, place: Place, ids: &[DocumentId]
 
 /// Deletes documents: out of answers with the commit. What was known of their items is forgotten; returns how many
 /// there were.
-pub(super) async fn delete(write: &mut Write, place: Place, ids: &[DocumentId]) -> Result<i64> {
-    let mut deleted = 0;
+pub(super) async fn delete(app: &App, write: &mut Write, place: Place, ids: &[DocumentId]) -> Result<i64> {
     for group in ids.chunks(ROWS_AT_ONCE) {
         on!(write, c => {
             let mut update = QueryBuilder::new(
@@ -232,18 +231,8 @@ pub(super) async fn delete(write: &mut Write, place: Place, ids: &[DocumentId]) 
             update.push(")");
             update.build().execute(c).await.map(drop)
         })?;
-        deleted += on!(write, c => {
-            let mut delete = QueryBuilder::new("delete from document where coalesce(tenant_id, tenant_id) = ");
-            delete.push_bind(place.tenant_id).push(" and coalesce(source_id, source_id) = ").push_bind(place.source_id).push(" and id in (");
-            let mut list = delete.separated(", ");
-            group.iter().for_each(|id| {
-                list.push_bind(*id);
-            });
-            delete.push(")");
-            delete.build().execute(c).await.map(|done| done.rows_affected())
-        })?;
     }
-    Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
+    deletion::delete_or_hide(app, write, (place.tenant_id, place.source_id), ids).await
 }
 
 /// Notes what a run could not read.

@@ -90,7 +90,7 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
         }
         let ids: Vec<DocumentId> = group.iter().map(|missing| missing.id).collect();
         let progress = Progress {
-            removed: documents::delete(&mut write, place, &ids).await?,
+            removed: documents::delete(app, &mut write, place, &ids).await?,
             is_step: true,
             ..Progress::default()
         };

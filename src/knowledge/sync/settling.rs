@@ -363,7 +363,7 @@ impl<'a> Commit<'a> {
         self.superfluous
             .extend(documents::list_files(&mut self.write, place, &[id]).await?);
         self.ahead.forget();
-        self.progress.removed += documents::delete(&mut self.write, place, &[id]).await?;
+        self.progress.removed += documents::delete(self.app, &mut self.write, place, &[id]).await?;
         self.removed.push(id);
         Ok(())
     }
