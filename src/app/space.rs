@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
@@ -35,6 +36,8 @@ pub struct Space {
     pub index: Arc<dyn Index>,
     /// Embeddings are bought from someone, and so count to a tenant's budget.
     pub is_remote: bool,
+    /// The last question got no vector.
+    pub is_failing: AtomicBool,
 }
 
 impl std::fmt::Debug for Space {
@@ -104,6 +107,7 @@ impl Spaces {
             model: embedder.as_ref().map(|embedder| embedder.model_id().to_owned()),
             dimension,
             embedder,
+            is_failing: AtomicBool::new(false),
         });
         Ok(Self {
             open: RwLock::new(HashMap::from([(wanted.name.clone(), wanted.clone())])),
@@ -177,6 +181,7 @@ impl Spaces {
             dimension,
             embedder,
             index,
+            is_failing: AtomicBool::new(false),
         })
     }
 

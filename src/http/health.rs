@@ -1,5 +1,6 @@
 //! Whether this process lives, and whether it can do its work.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -46,7 +47,8 @@ struct Readiness {
     /// The store of original files.
     #[schema(value_type = String)]
     files: &'static str,
-    /// `off`: no embedding model; search goes by keywords alone.
+    /// `off`: no embedding model; search goes by keywords alone. `failing`: it did not answer the last question, so that words
+    /// alone do for now; the process is ready all the same.
     #[schema(value_type = String)]
     model: &'static str,
 }
@@ -88,10 +90,11 @@ async fn ready(State(app): State<App>) -> Response {
             "failing"
         }
     };
-    let model = if app.spaces.wanted().embedder.is_some() {
-        "ok"
-    } else {
-        "off"
+    let space = app.spaces.wanted();
+    let model = match &space.embedder {
+        None => "off",
+        Some(_) if space.is_failing.load(Ordering::Relaxed) => "failing",
+        Some(_) => "ok",
     };
     let ok = [database, index, files] == ["ok"; 3] && !app.stopping.is_cancelled();
     let (status, word) = if ok {

@@ -5,10 +5,13 @@ use axum::extract::State;
 use axum::middleware;
 use axum::routing::get;
 use http::StatusCode;
-use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr};
+use utoipa::openapi::{
+    ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    ResponseBuilder,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -68,7 +71,36 @@ pub fn openapi() -> OpenApi {
 fn completed(mut document: OpenApi, chat: &config::Chat) -> OpenApi {
     name_idempotency_key(&mut document);
     bound_questions(&mut document, chat.message_limit_chars);
+    name_outages(&mut document);
     document
+}
+
+/// What any route answers while a part that it needs does not.
+fn name_outages(document: &mut OpenApi) {
+    let schema = Ref::from_schema_name("Problem");
+    let outage = ResponseBuilder::new()
+        .description("A part that is needed does not answer, or not in time: try again")
+        .content(
+            "application/problem+json",
+            ContentBuilder::new().schema(Some(schema)).build(),
+        )
+        .build();
+    let of_api = |(path, _): &(&String, &mut PathItem)| path.starts_with("/api/");
+    for (_, item) in document.paths.paths.iter_mut().filter(of_api) {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            responses
+                .entry("503".to_owned())
+                .or_insert_with(|| outage.clone().into());
+        }
+    }
 }
 
 /// How long a question may be.

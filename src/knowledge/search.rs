@@ -10,6 +10,7 @@ mod rows;
 mod settings;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -232,7 +233,9 @@ pub async fn embed_question(live: Live, question: &str, is_needed: bool) -> Embe
         return embedded;
     };
     let started = Instant::now();
-    match embedder.embed_query(question.to_owned()).await {
+    let asked = embedder.embed_query(question.to_owned()).await;
+    embedded.space.is_failing.store(asked.is_err(), Ordering::Relaxed);
+    match asked {
         Ok(mut embeddings) => {
             embedded.vector = embeddings.vectors.pop();
             embedded.tokens = embeddings.tokens;

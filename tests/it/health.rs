@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::app::{Reply, TestApp, TestOptions, engine};
+use crate::harness::embedders::WatchedEmbedder;
 
 async fn get(service: &TestApp, path: &str) -> Reply {
     service.send(Method::GET, path, None, None).await
@@ -27,6 +28,22 @@ async fn a_service_that_can_work_says_so_part_by_part() {
         get(&service, "/ready").await.expect(200).json(),
         json!({ "status": "ok", "database": "ok", "index": "ok", "files": "ok", "model": "ok" })
     );
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_answer_is_told_and_the_service_is_ready_all_the_same() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+
+    for (is_down, model) in [(false, "ok"), (true, "failing"), (false, "ok")] {
+        embedder.set_down(is_down);
+        desk.search("When are oak tables oiled?").await;
+        let ready = get(&service, "/ready").await.expect(200).json();
+        assert_eq!((&ready["status"], &ready["model"]), (&json!("ok"), &json!(model)));
+    }
 }
 
 #[tokio::test]

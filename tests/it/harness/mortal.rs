@@ -174,12 +174,12 @@ impl Mortal {
         run_as_owner(&self.database_address(), &statements).await;
     }
 
-    /// Waits until a job of this kind has failed because of a veto.
+    /// Waits until a job of this kind has failed because of a veto, not of a death.
     pub async fn wait_vetoed(&self, kind: &str) {
         let db = self.database().await;
         until("the veto is met", async || {
             let mut conn = db.read(Scope::Operator).await.expect("a connection");
-            let met: i64 = on!(conn, c => sqlx::query_scalar("select count(*) from job where kind = $1 and state = 'queued' and last_error is not null")
+            let met: i64 = on!(conn, c => sqlx::query_scalar("select count(*) from job where kind = $1 and state = 'queued' and last_error not like '%died or stalled%'")
                 .bind(kind).fetch_one(c).await)
             .expect("a count");
             met > 0
