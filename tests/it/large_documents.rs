@@ -424,3 +424,44 @@ async fn lift_veto(service: &TestApp) {
     };
     run_as_owner(&url, lifting).await;
 }
+
+#[tokio::test]
+async fn a_document_whose_staged_rows_were_dropped_meanwhile_is_not_brought_in_with_holes() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    embedder.hold();
+    let taken = desk
+        .upload(&[("requests.txt", log_file().as_bytes())])
+        .await
+        .expect(202)
+        .json();
+    let id = taken["items"][0]["id"].as_str().expect("an id");
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    embedder.let_one_go();
+    embedder.hold();
+    embedder.wait_held(2).await;
+
+    // As a server does that starts on a new index.
+    let mut write = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    on!(write, c => sqlx::query("delete from staged_chunk").execute(c).await.map(drop)).expect("deleted");
+    write.commit().await.expect("a commit");
+    embedder.let_one_go();
+    worker.await.expect("the worker lives");
+    service.clock.advance(TimeDelta::hours(1));
+    service.drain_jobs().await;
+
+    let document = desk.document(id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    let chunks = all_chunks(&desk, id).await;
+    assert_eq!(chunks[0]["start"], 0, "{}", chunks[0]);
+    assert!(chunks.len() > 256, "{} chunks", chunks.len());
+    acme.check_stores_agree().await;
+}

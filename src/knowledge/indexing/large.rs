@@ -45,6 +45,8 @@ enum Staged {
         verdicts: Vec<Verdict>,
         /// An earlier attempt put some of it into the index, perhaps into another one than answers now.
         was_begun: bool,
+        /// How many there are.
+        chunks: i64,
     },
     Unfinished,
     /// The document was deleted or replaced meanwhile.
@@ -96,7 +98,9 @@ pub(super) async fn index(
             facts,
             verdicts,
             was_begun,
+            chunks,
         }) => {
+            check_whole(app, tenant_id, work, chunks).await?;
             swap(app, tenant_id, work, (&title, &facts), (&verdicts, was_begun)).await?;
             return Ok(Progress::Done);
         }
@@ -152,6 +156,7 @@ async fn stage(
                 },
                 verdicts: cutter.edits().verdicts(),
                 was_begun: !stage.staged.is_empty(),
+                chunks: stage.chunks,
             });
         };
         if !stage.has_gained && stage.started.elapsed() > LONGEST_REPLAY {
@@ -192,6 +197,8 @@ struct Stage<'a> {
     /// The part that comes next, and where it begins.
     part: i64,
     start_char: i64,
+    /// Of all parts so far.
+    chunks: i64,
 }
 
 impl<'a> Stage<'a> {
@@ -213,11 +220,13 @@ impl<'a> Stage<'a> {
             has_gained: false,
             part: 0,
             start_char: 0,
+            chunks: 0,
         })
     }
 
     /// Stages chunks of a part group by group, each as soon as the index holds it.
     async fn add_chunks(&mut self, chunks: &[CutChunk]) -> Result<Step> {
+        self.chunks += as_i64(chunks.len());
         let payer = Payer {
             tenant_id: self.tenant_id,
             chatbot_id: self.work.chatbot_id,
@@ -280,6 +289,20 @@ impl<'a> Stage<'a> {
         self.start_char += as_i64(text.chars().count());
         Ok(Step::Taken)
     }
+}
+
+/// What was staged may be dropped meanwhile, by a server that starts on a new index: then the document is not brought in with
+/// holes, but tried again.
+async fn check_whole(app: &App, tenant_id: TenantId, work: &Work, chunks: i64) -> Result<()> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let staged = staging::count(&mut conn, tenant_id, work).await?.chunk_count;
+    drop(conn);
+    if staged >= chunks || hold_wanted(app, tenant_id, work).await?.is_none() {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "{staged} of {chunks} chunks are staged: the index was lost meanwhile"
+    )))
 }
 
 /// Makes the staged version the one that answers: in one transaction where it takes the place of another one and both are
