@@ -10,8 +10,11 @@ use retrieval::confidence::{self, Confidence};
 use super::words::content_words;
 use crate::knowledge::Passage;
 
-/// Share of the question's content words that a passage must hold when meaning does not speak for it.
+/// Share of the question's content words that a passage must hold when nothing is known of its meaning.
 const LEAST_COVERAGE: f32 = 0.5;
+
+/// The same where meaning speaks against it: one of two words says little then.
+const LEAST_COVERAGE_AGAINST_MEANING: f32 = 0.6;
 
 /// The same where nothing but words was compared and the question has a single content word.
 const SINGLE_WORD_COVERAGE: f32 = 1.0;
@@ -45,10 +48,11 @@ fn is_relevant(wanted: &HashSet<String>, passage: &Passage, least: f32) -> bool 
     words.extend(content_words(&passage.title));
     words.extend(passage.heading.iter().flat_map(|heading| content_words(heading)));
     let coverage = wanted.intersection(&words).count() as f32 / wanted.len() as f32;
-    coverage
-        >= if wanted.len() == 1 {
-            SINGLE_WORD_COVERAGE
-        } else {
-            LEAST_COVERAGE
-        }
+    let is_against_meaning = passage.confidence.is_some_and(|found| found.is_by_meaning);
+    let least = match wanted.len() {
+        1 => SINGLE_WORD_COVERAGE,
+        _ if is_against_meaning => LEAST_COVERAGE_AGAINST_MEANING,
+        _ => LEAST_COVERAGE,
+    };
+    coverage >= least
 }

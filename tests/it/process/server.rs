@@ -108,25 +108,61 @@ async fn api_and_workers_are_not_apart_where_the_index_belongs_to_one_process() 
 }
 
 #[tokio::test]
-async fn the_demo_answers_with_citations_through_the_server_and_without_one() {
+async fn the_demo_declines_what_it_knows_nothing_of() {
     let (_folder, data) = data_dir();
     let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo");
-    let mut server = Server::start(&data, &["--demo", demo]).await;
+    let model = concat!(
+        "embedding.model_dir=",
+        env!("CARGO_MANIFEST_DIR"),
+        "/models/all-MiniLM-L6-v2"
+    );
+    let mut server = Server::start(&data, &["--demo", demo, "--set", model]).await;
+    let chatbot_id = chatbot_of_demo(&mut server).await;
+    let url = format!("http://{}", server.address);
+
+    for (question, source) in [
+        ("How long can I return something?", "extractive"),
+        ("Which wood are the tables made of?", "extractive"),
+        ("How tall is the Eiffel Tower?", "no_answer"),
+        ("Who won the football world cup?", "no_answer"),
+    ] {
+        let ask = [
+            "ask",
+            "--chatbot",
+            &chatbot_id,
+            question,
+            "--json",
+            "--server",
+            &url,
+        ];
+        let answer = run_for_json(&data, &ask).await;
+        assert_eq!(answer["source"], source, "{question}: {answer}");
+    }
+    server.stop().await;
+}
+
+/// Reads what a server that made the demo prints, and takes the chatbot's id out of it.
+async fn chatbot_of_demo(server: &mut Server) -> String {
     let mut pasted = String::new();
     while !pasted.ends_with("}'\n") {
         pasted.push_str(&server.line().await);
         pasted.push('\n');
     }
-    let chatbot_id = pasted
+    let key = server.first_key.as_deref().expect("the first key");
+    assert!(pasted.contains(key), "{pasted}");
+    let id = pasted
         .split("\"chatbot_id\":\"")
         .nth(1)
-        .and_then(|rest| rest.split('"').next())
-        .expect("an id")
-        .to_owned();
-    assert!(
-        pasted.contains(server.first_key.as_deref().expect("the first key")),
-        "{pasted}"
-    );
+        .and_then(|rest| rest.split('"').next());
+    id.expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn the_demo_answers_with_citations_through_the_server_and_without_one() {
+    let (_folder, data) = data_dir();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo");
+    let mut server = Server::start(&data, &["--demo", demo]).await;
+    let chatbot_id = chatbot_of_demo(&mut server).await;
     let url = format!("http://{}", server.address);
 
     let told = run_well(
