@@ -211,6 +211,11 @@ async fn a_turn_reranks_and_its_figures_hold_what_that_took() {
     let desks = with_reranker(&reranker, Some(&model)).await;
     let acme = desks.service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
+    // The order is what is asked about, not which passages count.
+    let path = format!("/api/chatbots/{}", desk.id);
+    acme.patch(&path, json!({ "min_similarity": 0 }))
+        .await
+        .expect(200);
     publish(&desk).await;
 
     let answer = desk.ask(QUERY).await.expect(200).json();
@@ -235,6 +240,11 @@ async fn the_chat_model_can_put_passages_in_order() {
     let desks = start(TestOptions::default().set("rerank.backend", "llm"), Some(&model)).await;
     let acme = desks.service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
+    // The order is what is asked about, not which passages count.
+    let path = format!("/api/chatbots/{}", desk.id);
+    acme.patch(&path, json!({ "min_similarity": 0 }))
+        .await
+        .expect(200);
     publish(&desk).await;
 
     let reply = search(&desk).await;
