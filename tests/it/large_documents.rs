@@ -22,6 +22,17 @@ fn log_file() -> String {
         .collect()
 }
 
+/// Uploads the log, and leaves the work to whoever runs jobs.
+async fn upload_log(desk: &Chatbot<'_, '_>) -> String {
+    let log = log_file();
+    let taken = desk
+        .upload(&[("requests.txt", log.as_bytes())])
+        .await
+        .expect(202)
+        .json();
+    taken["items"][0]["id"].as_str().expect("an id").to_owned()
+}
+
 /// Somewhat more than two parts, of chapters whose chunks are few enough for a test.
 fn book(last_words: &str) -> String {
     let mut text = String::new();
@@ -169,12 +180,7 @@ async fn a_text_of_one_block_goes_group_by_group_and_a_death_repeats_no_group_th
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     embedder.hold();
-    let taken = desk
-        .upload(&[("requests.txt", log_file().as_bytes())])
-        .await
-        .expect(202)
-        .json();
-    let id = taken["items"][0]["id"].as_str().expect("an id").to_owned();
+    let id = upload_log(&desk).await;
     let worker = spawn_worker(&service.app);
     embedder.wait_held(1).await;
     embedder.let_one_go();
@@ -226,9 +232,7 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     embedder.hold();
-    desk.upload(&[("requests.txt", log_file().as_bytes())])
-        .await
-        .expect(202);
+    upload_log(&desk).await;
     let worker = spawn_worker(&service.app);
     embedder.wait_held(1).await;
     embedder.let_one_go();
@@ -432,12 +436,7 @@ async fn a_document_whose_staged_rows_were_dropped_meanwhile_is_not_brought_in_w
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     embedder.hold();
-    let taken = desk
-        .upload(&[("requests.txt", log_file().as_bytes())])
-        .await
-        .expect(202)
-        .json();
-    let id = taken["items"][0]["id"].as_str().expect("an id");
+    let id = upload_log(&desk).await;
     let worker = spawn_worker(&service.app);
     embedder.wait_held(1).await;
     embedder.let_one_go();
@@ -458,9 +457,9 @@ async fn a_document_whose_staged_rows_were_dropped_meanwhile_is_not_brought_in_w
     service.clock.advance(TimeDelta::hours(1));
     service.drain_jobs().await;
 
-    let document = desk.document(id).await;
+    let document = desk.document(&id).await;
     assert_eq!(document["state"], "indexed", "{}", document["error"]);
-    let chunks = all_chunks(&desk, id).await;
+    let chunks = all_chunks(&desk, &id).await;
     assert_eq!(chunks[0]["start"], 0, "{}", chunks[0]);
     assert!(chunks.len() > 256, "{} chunks", chunks.len());
     acme.check_stores_agree().await;
