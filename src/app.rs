@@ -5,6 +5,7 @@ mod disk;
 pub(crate) mod embedder;
 mod extractor;
 mod index;
+mod remembered;
 mod reranker;
 mod space;
 
@@ -174,7 +175,7 @@ impl App {
             Some(embedder) => Some(embedder),
             None => embedder::load(&config).await?,
         };
-        let spaces = Spaces::open(&config, embedder, replacements.earlier_embedders).await?;
+        let spaces = Spaces::open(&config, &db, embedder, replacements.earlier_embedders).await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
             None
         } else {
@@ -291,12 +292,18 @@ impl App {
 
     /// The space of this name.
     pub async fn space(&self, name: &str) -> crate::error::Result<Arc<Space>> {
-        self.spaces.get(&self.config, &self.db, name).await
+        let now = self.clock.now();
+        self.spaces.get(&self.config, &self.db, name, now).await
+    }
+
+    /// The space of this name for the sake of its index: its model need not be loaded.
+    pub async fn space_for_index(&self, name: &str) -> crate::error::Result<Arc<Space>> {
+        self.spaces.get_for_index(&self.config, &self.db, name).await
     }
 
     /// Remembers how the configured embedding model is loaded.
     pub(crate) async fn remember_space(&self) -> crate::error::Result<()> {
-        space::remember(&self.config, &self.db, self.spaces.wanted(), self.clock.now()).await
+        remembered::remember(&self.config, &self.db, self.spaces.wanted(), self.clock.now()).await
     }
 
     /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.

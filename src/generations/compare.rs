@@ -1,19 +1,22 @@
 //! How a new generation answers the questions that the live one answers: those of the tenant's test sets, whose right
 //! answers are known, and else the latest that visitors asked.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{live, store};
+use super::{Generation, live, store};
 use crate::app::{App, Space};
 use crate::error::{Error, Result};
 use crate::evals;
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, TenantId};
+use crate::knowledge::degraded::Degradation;
 use crate::knowledge::{self, Passage, SearchFilter};
+use crate::secrets::token_hash;
 
 /// Questions of test sets that are asked, at most.
 const MOST_QUESTIONS: usize = 500;
@@ -24,6 +27,9 @@ const LATEST_QUESTIONS: i64 = 50;
 /// Passages that a question is answered with here.
 const PASSAGES: usize = 10;
 
+/// When a new generation is asked again whose model did not answer.
+const MODEL_RETRY: Duration = Duration::from_secs(30);
+
 /// What the ledger names as the way in.
 const CHANNEL: &str = "eval";
 
@@ -33,6 +39,12 @@ const CHANNEL: &str = "eval";
 pub struct Comparison {
     /// Questions that were asked of both.
     pub questions: i64,
+    /// Questions that were not asked; why, says `unfinished`.
+    #[serde(default)]
+    pub not_asked: i64,
+    /// Why not all questions were asked; null: all were.
+    #[serde(default)]
+    pub unfinished: Option<Unfinished>,
     /// Share of the live one's ten best passages that are among the new one's ten best, on average; null without questions.
     pub overlap_at_10: Option<f64>,
     /// Questions of them whose right documents or answers are known, from test sets.
@@ -45,6 +57,24 @@ pub struct Comparison {
     pub worse: i64,
 }
 
+/// Why questions of a comparison were not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = GenerationComparisonUnfinished)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// A monthly limit was reached, and embedding questions costs.
+    BudgetExceeded,
+}
+
+/// How both answered one question.
+#[derive(Clone, Copy, Debug, Default, sqlx::FromRow)]
+pub(super) struct Answer {
+    /// None: it could not be asked any more.
+    pub overlap: Option<f64>,
+    pub live_ndcg: Option<f64>,
+    pub new_ndcg: Option<f64>,
+}
+
 /// A question, and what is expected if that is known.
 struct Asked {
     chatbot_id: ChatbotId,
@@ -52,26 +82,71 @@ struct Asked {
     expected: Option<evals::Expected>,
 }
 
-/// Asks both.
-pub(super) async fn compare(app: &App, tenant_id: TenantId, new: &Arc<Space>) -> Result<Comparison> {
+impl Asked {
+    /// What it is kept under: the same words that are expected to find something else are another question.
+    fn hash(&self) -> String {
+        let expected = serde_json::to_string(&self.expected).unwrap_or_default();
+        token_hash(&format!("{}\n{expected}\n{}", self.chatbot_id, self.question))
+    }
+}
+
+/// Asks both what was not asked yet, and keeps each question's answers; none: the turn is over before all were asked.
+pub(super) async fn compare(
+    app: &App,
+    generation: &Generation,
+    new: &Arc<Space>,
+    is_over: impl Fn() -> bool,
+) -> Result<Option<Comparison>> {
+    let tenant_id = generation.tenant_id;
     let mut conn = app.db.read(tenant_id).await?;
     let live = live(app, &mut conn, tenant_id).await?.space;
-    let asked = list_questions(&mut conn, tenant_id).await?;
+    let questions = by_hash(list_questions(&mut conn, tenant_id).await?);
+    let mut answers: HashMap<String, Answer> = store::list_answers(&mut conn, tenant_id, generation.id)
+        .await?
+        .into_iter()
+        .collect();
     drop(conn);
-    let mut tally = Tally::default();
-    for asked in asked {
-        let both = async {
-            let before = answer(app, tenant_id, &live, &asked).await?;
-            Ok((before, answer(app, tenant_id, new, &asked).await?))
-        };
-        match both.await {
-            Ok((before, after)) => tally.count(&asked, &before, &after),
-            // Its chatbot was deleted meanwhile.
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
+    // Visitors go on asking: what was asked in earlier turns counts as well.
+    let most = questions.len();
+    let mut unfinished = None;
+    for (hash, asked) in questions {
+        if answers.len() >= most {
+            break;
         }
+        if answers.contains_key(&hash) {
+            continue;
+        }
+        if is_over() {
+            return Ok(None);
+        }
+        let answer = match ask(app, tenant_id, (&live, new), &asked).await {
+            Ok(answer) => answer,
+            // Its chatbot was deleted meanwhile.
+            Err(Error::NotFound(_)) => Answer::default(),
+            Err(Error::BudgetExceeded { .. }) => {
+                unfinished = Some(Unfinished::BudgetExceeded);
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut write = app.db.write(tenant_id).await?;
+        store::insert_answer(&mut write, (tenant_id, generation.id), &hash, answer).await?;
+        write.commit().await?;
+        answers.insert(hash, answer);
     }
-    Ok(tally.comparison())
+    let not_asked = unfinished.map_or(0, |_| most.saturating_sub(answers.len()));
+    Ok(Some(Comparison {
+        not_asked: i64::try_from(not_asked).unwrap_or(i64::MAX),
+        unfinished,
+        ..Comparison::of(answers.values())
+    }))
+}
+
+/// Each question once, in their order.
+fn by_hash(questions: Vec<Asked>) -> Vec<(String, Asked)> {
+    let mut seen = HashSet::new();
+    let hashed = questions.into_iter().map(|asked| (asked.hash(), asked));
+    hashed.filter(|(hash, _)| seen.insert(hash.clone())).collect()
 }
 
 async fn list_questions(conn: &mut crate::db::Conn, tenant_id: TenantId) -> Result<Vec<Asked>> {
@@ -93,46 +168,67 @@ async fn list_questions(conn: &mut crate::db::Conn, tenant_id: TenantId) -> Resu
     Ok(asked.collect())
 }
 
-/// As a visitor without any access group is answered.
-async fn answer(app: &App, tenant_id: TenantId, space: &Arc<Space>, asked: &Asked) -> Result<Vec<Passage>> {
+async fn ask(
+    app: &App,
+    tenant_id: TenantId,
+    (live, new): (&Arc<Space>, &Arc<Space>),
+    asked: &Asked,
+) -> Result<Answer> {
+    // The new one has to show what its model finds. The live one may have none any more: then words are what it answers by.
+    let (after, is_by_words) = answer(app, tenant_id, new, asked).await?;
+    if is_by_words {
+        return Err(Error::Unavailable {
+            code: "embedding_unavailable",
+            message: "the embedding model of the new generation does not answer".into(),
+            retry_after: MODEL_RETRY,
+            source: None,
+        });
+    }
+    let (before, _) = answer(app, tenant_id, live, asked).await?;
+    let judge = |passages: &[Passage]| evals::ndcg_at_10(asked.expected.as_ref()?, passages);
+    Ok(Answer {
+        overlap: Some(overlap(&before, &after)),
+        live_ndcg: judge(&before),
+        new_ndcg: judge(&after),
+    })
+}
+
+/// As a visitor without any access group is answered; true: the model did not answer.
+async fn answer(
+    app: &App,
+    tenant_id: TenantId,
+    space: &Arc<Space>,
+    asked: &Asked,
+) -> Result<(Vec<Passage>, bool)> {
     let place = (Reach::whole(tenant_id), asked.chatbot_id);
     let filter = SearchFilter::default();
     let found =
         knowledge::search_space(app, space, place, &asked.question, (PASSAGES, CHANNEL), filter).await?;
-    Ok(found.passages)
+    Ok((found.passages, found.degraded.contains(&Degradation::WORDS_ALONE)))
 }
 
-#[derive(Default)]
-struct Tally {
-    comparison: Comparison,
-    overlap: f64,
-    live_ndcg: f64,
-    new_ndcg: f64,
-}
-
-impl Tally {
-    fn count(&mut self, asked: &Asked, before: &[Passage], after: &[Passage]) {
-        self.comparison.questions += 1;
-        self.overlap += overlap(before, after);
-        let judge = |passages: &[Passage]| evals::ndcg_at_10(asked.expected.as_ref()?, passages);
-        let (Some(live), Some(new)) = (judge(before), judge(after)) else {
-            return;
-        };
-        self.comparison.judged += 1;
-        self.live_ndcg += live;
-        self.new_ndcg += new;
-        self.comparison.better += i64::from(new > live);
-        self.comparison.worse += i64::from(new < live);
-    }
-
-    fn comparison(self) -> Comparison {
-        let mean = |sum: f64, count: i64| (count > 0).then(|| sum / count as f64);
-        Comparison {
-            overlap_at_10: mean(self.overlap, self.comparison.questions),
-            live_ndcg_at_10: mean(self.live_ndcg, self.comparison.judged),
-            new_ndcg_at_10: mean(self.new_ndcg, self.comparison.judged),
-            ..self.comparison
+impl Comparison {
+    fn of<'a>(answers: impl Iterator<Item = &'a Answer>) -> Self {
+        let mut comparison = Self::default();
+        let (mut overlaps, mut live_sum, mut new_sum) = (0.0, 0.0, 0.0);
+        for answer in answers {
+            let Some(overlap) = answer.overlap else { continue };
+            comparison.questions += 1;
+            overlaps += overlap;
+            let (Some(live), Some(new)) = (answer.live_ndcg, answer.new_ndcg) else {
+                continue;
+            };
+            comparison.judged += 1;
+            live_sum += live;
+            new_sum += new;
+            comparison.better += i64::from(new > live);
+            comparison.worse += i64::from(new < live);
         }
+        let mean = |sum: f64, count: i64| (count > 0).then(|| sum / count as f64);
+        comparison.overlap_at_10 = mean(overlaps, comparison.questions);
+        comparison.live_ndcg_at_10 = mean(live_sum, comparison.judged);
+        comparison.new_ndcg_at_10 = mean(new_sum, comparison.judged);
+        comparison
     }
 }
 

@@ -8,20 +8,25 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Uuid;
 
-use super::{Generation, Place, compare, state, store};
+use super::{Generation, Place, compare, record_own, state, store};
 use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::id::{DocumentId, GenerationId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 use crate::knowledge::stored_chunks::{self, Portion};
-use crate::knowledge::{index_error, verify};
 
 /// So long a job fills before others have their turn.
 const TURN: Duration = Duration::from_secs(60);
 
 /// When a month's limit that was reached is tried again.
 const BUDGET_RETRY: Duration = Duration::from_secs(3600);
+
+/// When a generation is taken up again that this process has no model for: another one may have it.
+const NO_MODEL_RETRY: Duration = Duration::from_secs(15);
+
+/// When a generation is taken up again in whose index earlier points are still being removed.
+const RECLAIMING_RETRY: Duration = Duration::from_secs(5);
 
 /// Fills a generation.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +35,7 @@ pub struct FillGeneration {
 }
 
 /// How far a turn came.
-enum Progress {
+pub(super) enum Progress {
     Done,
     Unfinished,
 }
@@ -57,7 +62,7 @@ impl Job for FillGeneration {
     }
 }
 
-fn outcome(ended: Result<Progress>) -> Outcome {
+pub(super) fn outcome(ended: Result<Progress>) -> Outcome {
     match ended {
         Ok(Progress::Unfinished) => Outcome::unfinished(),
         Err(Error::BudgetExceeded { message, .. }) => Outcome::Outage {
@@ -77,6 +82,7 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
             return Ok(Progress::Done);
         };
         let space = app.space(&generation.space).await?;
+        check_fillable(app, &generation, &space).await?;
         let gaps = match generation.is_filled {
             true => store::list_gaps(&mut app.db.read(tenant_id).await?, tenant_id, id).await?,
             false => Vec::new(),
@@ -84,13 +90,50 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
         let progress = match (generation.is_filled, gaps.is_empty()) {
             (false, _) => fill_on(app, generation, &space, started).await?,
             (true, false) => close_gaps(app, generation, &space, gaps, started).await?,
-            (true, true) if settle(app, &generation, &space).await? => return Ok(Progress::Done),
-            (true, true) => Progress::Done,
+            (true, true) => match settle(app, &generation, &space, started).await? {
+                Settled::Yes => return Ok(Progress::Done),
+                Settled::NotYet => Progress::Done,
+                Settled::TurnIsOver => Progress::Unfinished,
+            },
         };
         if matches!(progress, Progress::Unfinished) || started.elapsed() >= TURN {
             return Ok(Progress::Unfinished);
         }
     }
+}
+
+/// Nothing is put in while what an earlier generation left in the index is removed, nor by a process that cannot embed for
+/// it: it gives the work back, and no attempt counts.
+async fn check_fillable(app: &App, generation: &Generation, space: &Space) -> Result<()> {
+    let wait = |code, message: &'static str, retry_after| Error::Unavailable {
+        code,
+        message: message.into(),
+        retry_after,
+        source: None,
+    };
+    if space.lacks_model() {
+        return Err(wait(
+            "embedding_unavailable",
+            "the embedding model of this generation cannot be loaded here",
+            NO_MODEL_RETRY,
+        ));
+    }
+    let mut conn = app.db.read(generation.tenant_id).await?;
+    if store::is_reclaiming(
+        &mut conn,
+        generation.tenant_id,
+        &generation.space,
+        app.clock.now(),
+    )
+    .await?
+    {
+        return Err(wait(
+            "generation_reclaimed",
+            "what an earlier generation left in its index is being removed",
+            RECLAIMING_RETRY,
+        ));
+    }
+    Ok(())
 }
 
 /// Puts in one document after the other, in the order of their ids. Those that came or changed meanwhile are gaps.
@@ -181,7 +224,8 @@ async fn put(
         return Ok(portion.to_position - portion.from_position);
     }
     let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, portion).await?;
-    stored_chunks::put(app, tenant_id, space, &chunks).await?;
+    let count = chunks.len() as i64;
+    stored_chunks::put(app, tenant_id, space, chunks).await?;
     if !portion.is_end_of_documents {
         generation.place = Place {
             place_document: portion.documents.first().copied(),
@@ -192,99 +236,53 @@ async fn put(
         store::set_place(&mut write, (tenant_id, generation.id), generation.place).await?;
         write.commit().await?;
     }
-    Ok(chunks.len() as i64)
+    Ok(count)
 }
 
-/// All is in: a generation that was being built is compared with the live one, is ready, and goes live if it is to. False:
-/// something came in between.
-async fn settle(app: &App, generation: &Generation, space: &Arc<Space>) -> Result<bool> {
-    let tenant_id = generation.tenant_id;
+/// What came of settling.
+enum Settled {
+    Yes,
+    /// Something came in between: another look is due.
+    NotYet,
+    TurnIsOver,
+}
+
+/// All is in: a generation that was being built is compared with the live one, is ready, and goes live if it is to.
+async fn settle(app: &App, generation: &Generation, space: &Arc<Space>, started: Instant) -> Result<Settled> {
+    let (tenant_id, id) = (generation.tenant_id, generation.id);
     if generation.state == state::BUILDING && generation.comparison.is_none() {
-        let comparison = compare::compare(app, tenant_id, space).await?;
+        let is_over = || started.elapsed() >= TURN;
+        let Some(comparison) = compare::compare(app, generation, space, is_over).await? else {
+            return Ok(Settled::TurnIsOver);
+        };
         let mut write = app.db.write(tenant_id).await?;
-        store::set_comparison(&mut write, tenant_id, generation.id, &comparison).await?;
+        store::set_comparison(&mut write, tenant_id, id, &comparison).await?;
+        store::delete_answers(&mut write, tenant_id, id).await?;
         write.commit().await?;
-        return Ok(false);
+        return Ok(Settled::NotYet);
     }
     let mut write = app.db.write(tenant_id).await?;
     store::hold_live(&mut write, tenant_id).await?;
-    if !store::is_whole(&mut write, tenant_id, generation.id).await? {
-        return Ok(false);
+    // As it is now, and stays until this is committed.
+    let Some(generation) = store::find(&mut write, tenant_id, id).await? else {
+        return Ok(Settled::Yes);
+    };
+    if generation.state == state::RETIRED {
+        return Ok(Settled::Yes);
+    }
+    if !store::is_whole(&mut write, tenant_id, id).await? {
+        return Ok(Settled::NotYet);
     }
     let now = app.clock.now();
-    store::set_ready(&mut write, tenant_id, generation.id, now).await?;
+    store::set_ready(&mut write, tenant_id, id, now).await?;
     let activates = generation.activates && generation.state != state::LIVE;
     if activates {
-        store::swap_live(&mut write, tenant_id, (generation.id, state::STANDBY), now).await?;
+        store::swap_live(&mut write, tenant_id, (id, state::STANDBY), now).await?;
+        record_own(app, &mut write, &generation).await?;
     }
     write.commit().await?;
     if activates {
-        tracing::info!(tenant.id = %tenant_id, generation.id = %generation.id, space = generation.space, "a new generation answers");
+        tracing::info!(tenant.id = %tenant_id, generation.id = %id, space = generation.space, "a new generation answers");
     }
-    Ok(true)
-}
-
-/// Removes a tenant's points from an embedding model's index that no generation of it uses any more.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ReclaimGeneration {
-    pub space: String,
-}
-
-impl Job for ReclaimGeneration {
-    const KIND: &'static str = "reclaim_generation";
-    const PRIORITY: Priority = Priority::Bulk;
-    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
-
-    async fn run(self, app: App, context: JobContext) -> Outcome {
-        reclaim(&app, &context, &self.space).await.into()
-    }
-}
-
-async fn reclaim(app: &App, context: &JobContext, name: &str) -> Result<()> {
-    let tenant_id = context.tenant()?;
-    let open = store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await?;
-    if open.iter().any(|generation| generation.space == name) {
-        return Ok(());
-    }
-    let space = app.space(name).await?;
-    app.disk.check_room_to_remove()?;
-    space
-        .index
-        .delete_tenant(retrieval::TenantId(tenant_id.0))
-        .await
-        .map_err(index_error)
-}
-
-/// Compares a tenant's rows with its indexes and puts right what differs.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct MendIndex {}
-
-impl Job for MendIndex {
-    const KIND: &'static str = "mend_index";
-    const PRIORITY: Priority = Priority::Bulk;
-    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
-
-    async fn run(self, app: App, context: JobContext) -> Outcome {
-        outcome(mend(&app, &context).await.map(|()| Progress::Done))
-    }
-}
-
-async fn mend(app: &App, context: &JobContext) -> Result<()> {
-    let tenant_id = context.tenant()?;
-    let open = store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await?;
-    for generation in open.iter().filter(|generation| generation.is_filled) {
-        let space = app.space(&generation.space).await?;
-        let findings = verify::compare(app, tenant_id, &space, true).await?;
-        if !findings.agree() {
-            tracing::warn!(
-                tenant.id = %tenant_id,
-                space = generation.space,
-                missing = findings.missing,
-                different = findings.different,
-                stray = findings.stray,
-                "the index did not hold what the rows say, and does again"
-            );
-        }
-    }
-    Ok(())
+    Ok(Settled::Yes)
 }

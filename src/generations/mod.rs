@@ -7,13 +7,14 @@
 
 mod compare;
 mod fill;
+mod mend;
 pub mod operator;
 pub mod routes;
 mod store;
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::types::{Json, Uuid};
 
@@ -22,13 +23,16 @@ use crate::config::OnModelChange;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::http::access::Actor;
-use crate::id::{DocumentId, GenerationId, TenantId};
-use crate::jobs;
+use crate::id::{ChunkId, DocumentId, GenerationId, TenantId};
 use crate::knowledge::stored_chunks::Portion;
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use compare::Comparison;
-pub use fill::{FillGeneration, MendIndex, ReclaimGeneration};
+pub use fill::FillGeneration;
+pub use mend::{MendIndex, ReclaimGeneration};
+
+/// A document of any size has come in so long after it was begun.
+const LONGEST_WAY_IN: TimeDelta = TimeDelta::days(7);
 
 /// Where a generation stands.
 pub(crate) mod state {
@@ -63,6 +67,8 @@ pub struct Generation {
     pub activated_at: Option<DateTime<Utc>>,
     pub left_at: Option<DateTime<Utc>>,
     pub rolled_back_at: Option<DateTime<Utc>>,
+    /// Its points up to this one were held against the rows.
+    pub(crate) verified_to: Option<ChunkId>,
 }
 
 /// How far a document of many chunks is in that is put in part by part.
@@ -160,6 +166,12 @@ pub async fn list_spaces(app: &App, tenant_id: TenantId) -> Result<Vec<Arc<Space
     Ok(spaces)
 }
 
+/// Whether this tenant has a generation in this space that holds chunks. What is put in for a generation that was given up is
+/// to be removed again.
+pub async fn is_open(conn: &mut Conn, tenant_id: TenantId, space: &Space) -> Result<bool> {
+    store::is_open(conn, tenant_id, &space.name).await
+}
+
 /// Notes, in the transaction that swaps documents in whose new chunks were put into `written`, what other generations lack
 /// by that, and queues that they get it. None: they may be in one or another.
 pub async fn note_gaps(
@@ -175,9 +187,13 @@ pub async fn note_gaps(
     // A generation is begun and goes live under this lock: it knows this commit, or this commit knows it.
     store::share_live(write, tenant_id).await?;
     let open = store::list_open(write, tenant_id).await?;
+    // They may have been put into one that is gone by now.
+    let since = app.clock.now() - LONGEST_WAY_IN;
+    let are_anywhere =
+        written.is_none() && (open.len() > 1 || store::has_retired_since(write, tenant_id, since).await?);
     let lacks = |generation: &&Generation| match written {
         Some(space) => generation.space != space.name,
-        None => open.len() > 1,
+        None => are_anywhere,
     };
     for generation in open.iter().filter(lacks) {
         store::insert_gaps(write, tenant_id, generation.id, documents).await?;
@@ -328,6 +344,13 @@ pub async fn roll_back(
             "the generation before this one is not kept any more: begin a new one with the embedding model that is wanted",
         ));
     };
+    // What was published a moment ago may be on its way into it: answers say so until it is there.
+    if !before.is_filled {
+        return Err(Error::conflict(
+            "generation_not_ready",
+            "the index of the generation before this one was lost and is being filled again: wait until its chunks are all done",
+        ));
+    }
     store::swap_live(&mut write, tenant_id, (before.id, state::READY), app.clock.now()).await?;
     store::set_rolled_back(&mut write, tenant_id, id, app.clock.now()).await?;
     let lines = (
@@ -362,10 +385,7 @@ async fn find_open(conn: &mut Conn, tenant_id: TenantId, id: GenerationId) -> Re
 /// Gives a generation up, and queues that its points are removed.
 async fn retire(app: &App, write: &mut Write, generation: &Generation, now: DateTime<Utc>) -> Result<()> {
     store::retire(write, generation.tenant_id, generation.id, now).await?;
-    let job = ReclaimGeneration {
-        space: generation.space.clone(),
-    };
-    jobs::enqueue(app, write, generation.tenant_id, &job).await
+    mend::queue_reclaim(app, write, generation.tenant_id, &generation.space).await
 }
 
 impl OnModelChange {
@@ -373,6 +393,27 @@ impl OnModelChange {
     fn begins_and_activates(self) -> (bool, bool) {
         (self != Self::Wait, self == Self::Activate)
     }
+}
+
+/// Writes down that a generation went live by itself.
+async fn record_own(app: &App, write: &mut Write, generation: &Generation) -> Result<()> {
+    let change = Change {
+        action: "generation.activate",
+        object_kind: "generation",
+        object_id: generation.id.to_string(),
+        before: Some(json!({ "state": generation.state })),
+        after: Some(json!({ "state": state::LIVE, "embedding": generation.space })),
+    };
+    let (actor, now) = (("system", "generations"), app.clock.now());
+    audit::record_as(
+        write,
+        generation.tenant_id,
+        actor,
+        &Origin::default(),
+        change,
+        now,
+    )
+    .await
 }
 
 async fn record(

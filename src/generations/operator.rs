@@ -1,18 +1,26 @@
 //! Generations of all tenants: what a start finds, what upkeep takes up, and what an hourly look at the counts tells.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, MendIndex, begin_in, fill, retire, state, store};
+use super::{Generation, MendIndex, begin_in, fill, mend, retire, state, store};
 use crate::app::App;
-use crate::db::Scope;
+use crate::db::{Conn, Scope};
 use crate::error::Result;
 use crate::id::TenantId;
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::knowledge::verify::{self, Slice};
 use crate::on;
+
+/// A generation that was live is kept at least so long: no question and no job that began with it lasts longer.
+const LONGEST_USE: TimeDelta = TimeDelta::hours(1);
+
+/// Generations of which some points are held against the rows in one look, and how long that may take.
+const VERIFIED_AT_ONCE: i64 = 1_000;
+const VERIFY_TURN: Duration = Duration::from_secs(60);
 
 /// At a start: remembers the configured model, opens those that tenants are answered with, and begins what a change of the
 /// configuration asks for.
@@ -97,7 +105,8 @@ pub async fn take_up(app: &App) -> Result<()> {
     drop(conn);
     let with_gaps: HashSet<_> = with_gaps.into_iter().collect();
     let now = app.clock.now();
-    let kept_until = now - TimeDelta::hours(app.config.index.keep_previous_hours.into());
+    let kept = TimeDelta::hours(app.config.index.keep_previous_hours.into());
+    let kept_until = now - kept.max(LONGEST_USE);
     for generation in &open {
         let is_spare = generation.state == state::STANDBY
             || (generation.state == state::READY && generation.rolled_back_at.is_some());
@@ -132,7 +141,7 @@ pub async fn list_filled(app: &App) -> Result<Vec<(TenantId, String)>> {
         .collect())
 }
 
-/// Looks whether indexes hold as many points as rows say, and queues that those are mended that do not.
+/// Holds indexes against rows: every count, some of the points in turn, and what generations left that were given up.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CheckIndex {}
 
@@ -142,7 +151,34 @@ impl Job for CheckIndex {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, _: JobContext) -> Outcome {
-        check_counts(&app).await.map(drop).into()
+        let ends = [
+            check_counts(&app).await.map(drop),
+            sweep_left(&app).await,
+            verify_some(&app).await.map(drop),
+        ];
+        ends.into_iter().collect::<Result<()>>().into()
+    }
+}
+
+/// Spaces whose index did not answer in this look: nobody waits for one again.
+#[derive(Default)]
+struct Silent(HashSet<String>);
+
+impl Silent {
+    /// What was found in the index of a space, if it answers.
+    fn heard<T>(&mut self, space: &str, found: Result<T>) -> Option<T> {
+        match found {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::warn!(error = ?error, space, "an index cannot be held against the rows: the others are");
+                self.0.insert(space.to_owned());
+                None
+            }
+        }
+    }
+
+    fn has(&self, space: &str) -> bool {
+        self.0.contains(space)
     }
 }
 
@@ -150,28 +186,19 @@ impl Job for CheckIndex {
 pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
     let mut conn = app.db.read(Scope::Operator).await?;
     let chunks: Vec<(TenantId, i64)> = on!(conn, c => sqlx::query_as("select tenant_id, count(*) from chunk group by tenant_id").fetch_all(c).await)?;
-    let busy: Vec<TenantId> = on!(conn, c => sqlx::query_scalar(
-        "select distinct tenant_id from document where state in ('queued', 'processing')
-         union
-         select distinct tenant_id
-           from job
-          where tenant_id is not null
-            and state in ('queued', 'running')
-            and kind in ('index_documents', 'remove_documents', 'drop_staged', 'delete_source', 'delete_chatbot', 'fill_generation', 'reclaim_generation')",
-    ).fetch_all(c).await)?;
+    let busy = list_busy(&mut conn).await?;
     let open = store::list_all_open(&mut conn).await?;
     drop(conn);
     let chunks: HashMap<TenantId, i64> = chunks.into_iter().collect();
-    let busy: HashSet<TenantId> = busy.into_iter().collect();
-    let mut wrong: Vec<TenantId> = Vec::new();
+    let (mut wrong, mut silent): (Vec<TenantId>, Silent) = Default::default();
     for generation in open.iter().filter(|generation| generation.is_filled) {
-        let tenant_id = generation.tenant_id;
-        if busy.contains(&tenant_id) || wrong.contains(&tenant_id) {
+        let (tenant_id, space) = (generation.tenant_id, generation.space.as_str());
+        if busy.contains(&tenant_id) || wrong.contains(&tenant_id) || silent.has(space) {
             continue;
         }
-        let space = app.space(&generation.space).await?;
-        let points = space.index.count(retrieval::TenantId(tenant_id.0)).await;
-        let points = points.map_err(crate::knowledge::index_error)?;
+        let Some(points) = silent.heard(space, count(app, tenant_id, space).await) else {
+            continue;
+        };
         if i64::try_from(points).ok() != Some(chunks.get(&tenant_id).copied().unwrap_or_default()) {
             wrong.push(tenant_id);
         }
@@ -179,11 +206,104 @@ pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
     metrics::gauge!("frontdesk_index_tenants_differing").set(wrong.len() as f64);
     for tenant_id in &wrong {
         tracing::warn!(tenant.id = %tenant_id, "the index does not hold as many points as the rows say: it is compared and mended");
-        let mut write = app.db.write(*tenant_id).await?;
-        let key = format!("mend:{tenant_id}");
-        jobs::enqueue_once(app, &mut write, *tenant_id, &MendIndex {}, &key, app.clock.now()).await?;
+        queue_mend(app, *tenant_id).await?;
+    }
+    app.wake_workers();
+    Ok(wrong)
+}
+
+async fn count(app: &App, tenant_id: TenantId, space: &str) -> Result<u64> {
+    let space = app.space_for_index(space).await?;
+    let points = space.index.count(retrieval::TenantId(tenant_id.0)).await;
+    points.map_err(crate::knowledge::index_error)
+}
+
+/// Tenants of whom something is on its way into an index, or out of it.
+async fn list_busy(conn: &mut Conn) -> Result<HashSet<TenantId>> {
+    let busy: Vec<TenantId> = on!(conn, c => sqlx::query_scalar(
+        "select distinct tenant_id from document where state in ('queued', 'processing')
+         union
+         select distinct tenant_id
+           from job
+          where tenant_id is not null
+            and state in ('queued', 'running')
+            and kind in ('index_documents', 'remove_documents', 'drop_staged', 'delete_source', 'delete_chatbot', 'tell_index',
+                         'fill_generation', 'reclaim_generation', 'mend_index')",
+    ).fetch_all(c).await)?;
+    Ok(busy.into_iter().collect())
+}
+
+async fn queue_mend(app: &App, tenant_id: TenantId) -> Result<()> {
+    let mut write = app.db.write(tenant_id).await?;
+    let key = format!("mend:{tenant_id}");
+    jobs::enqueue_once(app, &mut write, tenant_id, &MendIndex {}, &key, app.clock.now()).await?;
+    write.commit().await
+}
+
+/// Looks for points in spaces where a tenant has no generation any more, and queues that they are removed.
+pub async fn sweep_left(app: &App) -> Result<()> {
+    let mut conn = app.db.read(Scope::Operator).await?;
+    let left: Vec<(TenantId, String, Option<DateTime<Utc>>)> = on!(conn, c => sqlx::query_as(
+        "select g.tenant_id, g.space, max(g.retired_at)
+           from generation g
+          where g.state = 'retired'
+            and g.reclaimed_at is null
+            and not exists (select 1
+                              from generation o
+                             where o.tenant_id = g.tenant_id
+                               and o.space = g.space
+                               and o.state <> 'retired')
+          group by g.tenant_id, g.space",
+    ).fetch_all(c).await)?;
+    drop(conn);
+    let last = app.clock.now() - mend::LAST_WRITES;
+    let mut silent = Silent::default();
+    for (tenant_id, space, retired_at) in left {
+        if silent.has(&space) {
+            continue;
+        }
+        let is_final = retired_at.is_none_or(|retired_at| retired_at < last);
+        silent.heard(&space, mend::sweep(app, tenant_id, &space, is_final).await);
+    }
+    app.wake_workers();
+    Ok(())
+}
+
+/// Holds some points of each generation against the rows, those first that waited longest; what differs is queued to be
+/// mended. Returns the tenants of whom something does. In time this sees all, also where the counts agree.
+pub async fn verify_some(app: &App) -> Result<Vec<TenantId>> {
+    let started = Instant::now();
+    let mut conn = app.db.read(Scope::Operator).await?;
+    let busy = list_busy(&mut conn).await?;
+    let turn = store::list_least_verified(&mut conn, VERIFIED_AT_ONCE).await?;
+    drop(conn);
+    let (mut wrong, mut silent): (Vec<TenantId>, Silent) = Default::default();
+    for generation in turn {
+        let (tenant_id, space) = (generation.tenant_id, generation.space.as_str());
+        if busy.contains(&tenant_id) || silent.has(space) {
+            continue;
+        }
+        if started.elapsed() >= VERIFY_TURN {
+            break;
+        }
+        let Some(slice) = silent.heard(space, verify_slice(app, &generation).await) else {
+            continue;
+        };
+        if slice.differing > 0 && !wrong.contains(&tenant_id) {
+            tracing::warn!(tenant.id = %tenant_id, space, points = slice.differing, "the index holds other texts than the rows: it is compared and mended");
+            queue_mend(app, tenant_id).await?;
+            wrong.push(tenant_id);
+        }
+        let mut write = app.db.write(tenant_id).await?;
+        let place = (tenant_id, generation.id);
+        store::set_verified(&mut write, place, slice.to, app.clock.now()).await?;
         write.commit().await?;
     }
     app.wake_workers();
     Ok(wrong)
+}
+
+async fn verify_slice(app: &App, generation: &Generation) -> Result<Slice> {
+    let space = app.space_for_index(&generation.space).await?;
+    verify::compare_some(app, generation.tenant_id, &space, generation.verified_to).await
 }

@@ -4,23 +4,27 @@ use chrono::{DateTime, Utc};
 use sqlx::types::{Json, Uuid};
 use sqlx::{AssertSqlSafe, QueryBuilder};
 
+use super::compare::Answer;
 use super::{Comparison, Generation, LiveRow, Place, live_columns, state};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
-use crate::error::Result;
-use crate::id::{DocumentId, GenerationId, TenantId};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, DocumentId, GenerationId, TenantId};
 use crate::on;
 
 /// Documents with what a generation lacks that are looked at together.
 const GAPS_AT_ONCE: i64 = 64;
 
+/// The columns of a [`Generation`].
+macro_rules! columns {
+    () => {
+        "id, tenant_id, space, state, activates, filled_to, is_filled, place_document, place_mark, place_position, chunk_count, done_count, comparison,
+         created_at, ready_at, activated_at, left_at, rolled_back_at, verified_to"
+    };
+}
+
 macro_rules! select {
     ($rest:literal) => {
-        concat!(
-            "select id, tenant_id, space, state, activates, filled_to, is_filled, place_document, place_mark, place_position, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
-                    left_at, rolled_back_at
-               from generation ",
-            $rest
-        )
+        concat!("select ", columns!(), " from generation ", $rest)
     };
 }
 
@@ -44,6 +48,13 @@ pub(super) async fn list_all_open(conn: &mut Conn) -> Result<Vec<Generation>> {
     Ok(
         on!(conn, c => sqlx::query_as(select!("where state <> 'retired' order by tenant_id, id")).fetch_all(c).await)?,
     )
+}
+
+/// Of all tenants, those whose points were not held against the rows for the longest time.
+pub(super) async fn list_least_verified(conn: &mut Conn, limit: i64) -> Result<Vec<Generation>> {
+    Ok(on!(conn, c => sqlx::query_as(select!(
+        "where state <> 'retired' and is_filled = $1 order by verified_at nulls first, id limit $2"
+    )).bind(true).bind(limit).fetch_all(c).await)?)
 }
 
 pub(super) async fn find(
@@ -80,8 +91,14 @@ async fn lock_live(write: &mut Write, tenant_id: TenantId, lock: &'static str) -
         return Ok(());
     }
     let statement = format!("select id from generation where tenant_id = $1 and state = 'live' {lock}");
-    on!(write, c => sqlx::query(AssertSqlSafe(statement)).bind(tenant_id).fetch_optional(c).await.map(drop))?;
-    Ok(())
+    loop {
+        let held: Option<GenerationId> = on!(write, c => sqlx::query_scalar(AssertSqlSafe(statement.clone()))
+            .bind(tenant_id).fetch_optional(c).await)?;
+        // Who waited for a swap to be committed finds that this row is live no more, and holds nothing yet.
+        if held.is_some() || find_live_row(write, tenant_id).await?.live_space.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// The first generation of a tenant, which has no documents yet. Nothing happens where another process was faster.
@@ -106,13 +123,13 @@ pub(super) async fn insert_building(
     activates: bool,
     now: DateTime<Utc>,
 ) -> Result<Generation> {
-    Ok(on!(write, c => sqlx::query_as(
+    Ok(on!(write, c => sqlx::query_as(concat!(
         "insert into generation (id, tenant_id, space, state, activates, is_filled, chunk_count, done_count, created_at)
          values ($1, $2, $3, 'building', $4, $5,
                  (select cast(coalesce(sum(chunk_count), 0) as bigint) from document where tenant_id = $2 and indexed_at is not null), 0, $6)
-         returning id, tenant_id, space, state, activates, filled_to, is_filled, place_document, place_mark, place_position, chunk_count, done_count, comparison, created_at, ready_at, activated_at,
-                   left_at, rolled_back_at",
-    ).bind(GenerationId::new()).bind(tenant_id).bind(space).bind(activates).bind(false).bind(now).fetch_one(c).await)?)
+         returning ",
+        columns!()
+    )).bind(GenerationId::new()).bind(tenant_id).bind(space).bind(activates).bind(false).bind(now).fetch_one(c).await)?)
 }
 
 pub(super) async fn set_activates(write: &mut Write, tenant_id: TenantId, id: GenerationId) -> Result<()> {
@@ -120,7 +137,8 @@ pub(super) async fn set_activates(write: &mut Write, tenant_id: TenantId, id: Ge
     update.bind(tenant_id).bind(id).bind(true).run().await
 }
 
-/// Makes a generation live; the one that was gets the other state.
+/// Makes a generation live that is kept whole; the one that was gets the other state. Fails where it is not kept any more:
+/// nothing of the transaction may be committed then.
 pub(super) async fn swap_live(
     write: &mut Write,
     tenant_id: TenantId,
@@ -130,10 +148,17 @@ pub(super) async fn swap_live(
     on!(write, c => sqlx::query(
         "update generation set state = $2, left_at = $3 where tenant_id = $1 and state = 'live'",
     ).bind(tenant_id).bind(former).bind(now).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query(
-        "update generation set state = $3, activated_at = $4, activates = $5 where tenant_id = $1 and id = $2",
-    ).bind(tenant_id).bind(id).bind(state::LIVE).bind(now).bind(false).execute(c).await.map(drop))?;
-    Ok(())
+    let swapped = on!(write, c => sqlx::query(
+        "update generation
+            set state = $3, activated_at = $4, activates = $5
+          where tenant_id = $1
+            and id = $2
+            and state in ('ready', 'standby')",
+    ).bind(tenant_id).bind(id).bind(state::LIVE).bind(now).bind(false).execute(c).await.map(|done| done.rows_affected()))?;
+    match swapped {
+        0 => Err(Error::NotFound("generation")),
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn set_rolled_back(
@@ -175,11 +200,32 @@ pub(super) async fn retire(
     now: DateTime<Utc>,
 ) -> Result<()> {
     on!(write, c => sqlx::query(
-        "update generation set state = 'retired', activates = $4, left_at = coalesce(left_at, $3) where tenant_id = $1 and id = $2",
+        "update generation
+            set state = 'retired', activates = $4, left_at = coalesce(left_at, $3), retired_at = $3
+          where tenant_id = $1
+            and id = $2",
     ).bind(tenant_id).bind(id).bind(now).bind(false).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query("delete from generation_gap where tenant_id = $1 and generation_id = $2")
         .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
-    Ok(())
+    delete_answers(write, tenant_id, id).await
+}
+
+/// Whether the tenant has a generation in this space that holds chunks.
+pub(super) async fn is_open(conn: &mut Conn, tenant_id: TenantId, space: &str) -> Result<bool> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists (select 1 from generation where tenant_id = $1 and space = $2 and state <> 'retired')",
+    ).bind(tenant_id).bind(space).fetch_one(c).await)?)
+}
+
+/// Whether a generation of the tenant was given up since then.
+pub(super) async fn has_retired_since(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    since: DateTime<Utc>,
+) -> Result<bool> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists (select 1 from generation where tenant_id = $1 and state = 'retired' and retired_at > $2)",
+    ).bind(tenant_id).bind(since).fetch_one(c).await)?)
 }
 
 /// Keeps how far a generation is filled; nothing happens when it was emptied or retired meanwhile.
@@ -273,6 +319,95 @@ pub(super) async fn is_whole(conn: &mut Conn, tenant_id: TenantId, id: Generatio
             and g.id = $2",
     ).bind(tenant_id).bind(id).fetch_optional(c).await)?;
     Ok(whole.unwrap_or(false))
+}
+
+/// Notes that what is left in a space is being removed, until then at the latest; none: that is over.
+pub(super) async fn set_reclaiming(
+    write: &mut Write,
+    tenant_id: TenantId,
+    space: &str,
+    until: Option<DateTime<Utc>>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update generation set reclaiming_until = $3 where tenant_id = $1 and space = $2 and state = 'retired'")
+        .bind(tenant_id).bind(space).bind(until).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Whether what earlier generations left in a space is being removed.
+pub(super) async fn is_reclaiming(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    space: &str,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists (select 1 from generation where tenant_id = $1 and space = $2 and reclaiming_until > $3)",
+    ).bind(tenant_id).bind(space).bind(now).fetch_one(c).await)?)
+}
+
+/// Nothing is left in this space of the generations that were given up, and nobody puts anything in.
+pub(super) async fn set_reclaimed(
+    write: &mut Write,
+    tenant_id: TenantId,
+    space: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update generation set reclaimed_at = $3 where tenant_id = $1 and space = $2 and state = 'retired'")
+        .bind(tenant_id).bind(space).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Keeps how far the points of a generation were held against the rows; none: to their end.
+pub(super) async fn set_verified(
+    write: &mut Write,
+    (tenant_id, id): (TenantId, GenerationId),
+    to: Option<ChunkId>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update generation set verified_to = $3, verified_at = $4 where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).bind(to).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Keeps how both answered a question; a second time changes nothing.
+pub(super) async fn insert_answer(
+    write: &mut Write,
+    (tenant_id, id): (TenantId, GenerationId),
+    question: &str,
+    answer: Answer,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "insert into generation_answer (generation_id, question, tenant_id, overlap, live_ndcg, new_ndcg)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict do nothing",
+    ).bind(id).bind(question).bind(tenant_id).bind(answer.overlap).bind(answer.live_ndcg).bind(answer.new_ndcg)
+     .execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// How both answered the questions that were asked so far, each with its hash.
+pub(super) async fn list_answers(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: GenerationId,
+) -> Result<Vec<(String, Answer)>> {
+    let rows: Vec<AnswerRow> = on!(conn, c => sqlx::query_as(
+        "select question, overlap, live_ndcg, new_ndcg from generation_answer where tenant_id = $1 and generation_id = $2 order by question",
+    ).bind(tenant_id).bind(id).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|row| (row.question, row.answer)).collect())
+}
+
+/// A row of `generation_answer`.
+#[derive(sqlx::FromRow)]
+struct AnswerRow {
+    question: String,
+    #[sqlx(flatten)]
+    answer: Answer,
+}
+
+pub(super) async fn delete_answers(write: &mut Write, tenant_id: TenantId, id: GenerationId) -> Result<()> {
+    let delete = write.put("delete from generation_answer where tenant_id = $1 and generation_id = $2");
+    delete.bind(tenant_id).bind(id).run().await
 }
 
 /// The texts of the latest questions that visitors asked, each with its chatbot.

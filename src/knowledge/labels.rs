@@ -391,16 +391,6 @@ pub(super) fn date_of(published_at: Option<DateTime<Utc>>, created_at: DateTime<
     published_at.unwrap_or(created_at).timestamp()
 }
 
-/// What rows say of these documents now.
-pub(super) async fn list_facets(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    ids: &[DocumentId],
-) -> Result<Vec<(DocumentId, Facets)>> {
-    let said = load(conn, tenant_id, ids).await?;
-    Ok(said.into_iter().map(|said| (said.id, said.facets)).collect())
-}
-
 async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {
     if ids.is_empty() {
         return Ok(Vec::new());

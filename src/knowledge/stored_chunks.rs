@@ -1,18 +1,18 @@
 //! What an index should hold, by the rows: chunks with what is embedded for them, and their way into an index other than
 //! by indexing their document.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use retrieval::index::{Facets, Point};
 use sqlx::{FromRow, QueryBuilder};
 
 use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
-use super::labels::{FacetsRow, facets_columns, list_facets};
+use super::labels::{FacetsRow, facets_columns};
 use super::search::index_error;
-use super::store;
 use crate::app::{App, Space};
-use crate::db::Conn;
+use crate::db::{Conn, ROWS_AT_ONCE};
 use crate::error::Result;
+use crate::generations;
 use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::on;
 
@@ -187,19 +187,24 @@ fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
     all
 }
 
+/// The beginning of what reads chunks; the tenant's id follows, each time it is asked for.
+const SELECT: &str = concat!(
+    "select c.id, c.document_id, d.source_id, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
+    facets_columns!(),
+    "
+       from document d
+       join source s on s.id = d.source_id
+       join chunk c on c.document_id = d.id
+      where coalesce(d.tenant_id, d.tenant_id) = "
+);
+const OF_SOURCE: &str = " and coalesce(s.tenant_id, s.tenant_id) = ";
+
 /// The chunks of a portion.
 pub async fn list(conn: &mut Conn, tenant_id: TenantId, portion: &Portion) -> Result<Vec<StoredChunk>> {
     let rows: Vec<StoredChunkRow> = on!(conn, c => {
-        let mut query = QueryBuilder::new(concat!(
-            "select c.id, c.document_id, d.source_id, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
-            facets_columns!(), "
-               from document d
-               join source s on s.id = d.source_id
-               join chunk c on c.document_id = d.id
-              where coalesce(d.tenant_id, d.tenant_id) = "
-        ));
+        let mut query = QueryBuilder::new(SELECT);
         query.push_bind(tenant_id)
-            .push(" and coalesce(s.tenant_id, s.tenant_id) = ").push_bind(tenant_id)
+            .push(OF_SOURCE).push_bind(tenant_id)
             .push(" and c.tenant_id = ").push_bind(tenant_id)
             .push(" and c.position >= ").push_bind(portion.from_position)
             .push(" and c.position < ").push_bind(portion.to_position)
@@ -214,24 +219,50 @@ pub async fn list(conn: &mut Conn, tenant_id: TenantId, portion: &Portion) -> Re
     Ok(rows.into_iter().map(StoredChunk::from).collect())
 }
 
-/// Embeds chunks with the model of `space` and puts them into its index, whether or not it holds them already.
-pub async fn put(app: &App, tenant_id: TenantId, space: &Space, chunks: &[StoredChunk]) -> Result<()> {
-    let mut start = 0;
-    while start < chunks.len() {
-        let chatbot_id = chunks[start].chatbot_id;
-        let of_chatbot = chunks[start..]
-            .iter()
-            .take(EMBEDDED_AT_ONCE)
-            .take_while(|chunk| chunk.chatbot_id == chatbot_id)
-            .count();
-        let group = &chunks[start..start + of_chatbot];
-        start += of_chatbot;
-        let payer = Payer {
-            tenant_id,
-            chatbot_id,
-            run_id: None,
-        };
-        put_group(app, payer, space, group).await?;
+/// Those of these chunks that there are.
+pub async fn list_these(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[ChunkId],
+) -> Result<HashMap<ChunkId, StoredChunk>> {
+    let mut chunks = HashMap::with_capacity(ids.len());
+    for group in ids.chunks(ROWS_AT_ONCE) {
+        let rows: Vec<StoredChunkRow> = on!(conn, c => {
+            let mut query = QueryBuilder::new(SELECT);
+            query.push_bind(tenant_id)
+                .push(OF_SOURCE).push_bind(tenant_id)
+                .push(" and coalesce(c.tenant_id, c.tenant_id) = ").push_bind(tenant_id)
+                .push(" and c.id in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|id| {
+                list.push_bind(*id);
+            });
+            query.push(")");
+            query.build_query_as().fetch_all(c).await
+        })?;
+        chunks.extend(rows.into_iter().map(|row| (row.id, StoredChunk::from(row))));
+    }
+    Ok(chunks)
+}
+
+/// Embeds chunks with the model of `space` and puts them into its index, whether or not it holds them already. What changes
+/// meanwhile is put in as it is then.
+pub async fn put(app: &App, tenant_id: TenantId, space: &Space, chunks: Vec<StoredChunk>) -> Result<()> {
+    let mut left = chunks;
+    while !left.is_empty() {
+        let mut changed = Vec::new();
+        for group in left.chunk_by(|one, next| one.chatbot_id == next.chatbot_id) {
+            for part in group.chunks(EMBEDDED_AT_ONCE) {
+                let payer = Payer {
+                    tenant_id,
+                    chatbot_id: part[0].chatbot_id,
+                    run_id: None,
+                };
+                put_group(app, payer, space, part).await?;
+                changed.extend(keep_true(app, tenant_id, space, part).await?);
+            }
+        }
+        left = changed;
     }
     Ok(())
 }
@@ -256,40 +287,49 @@ async fn put_group(app: &App, payer: Payer, space: &Space, group: &[StoredChunk]
         .index
         .upsert(tenant, points.collect())
         .await
-        .map_err(index_error)?;
-    drop_overtaken(app, payer.tenant_id, space, group).await
+        .map_err(index_error)
 }
 
-/// What was deleted while it was embedded must not come back, and what is said of a document since then holds.
-async fn drop_overtaken(app: &App, tenant_id: TenantId, space: &Space, group: &[StoredChunk]) -> Result<()> {
+/// Looks at the rows once more when chunks are in: what was deleted while they were embedded, or is not wanted in this space
+/// any more, must not come back, and what is said of a document since then holds. Returns those that have other words now.
+async fn keep_true(
+    app: &App,
+    tenant_id: TenantId,
+    space: &Space,
+    group: &[StoredChunk],
+) -> Result<Vec<StoredChunk>> {
     let tenant = retrieval::TenantId(tenant_id.0);
-    let said: HashMap<DocumentId, &Facets> = group
-        .iter()
-        .map(|chunk| (chunk.document_id, &chunk.facets))
-        .collect();
-    let documents: Vec<DocumentId> = said.keys().copied().collect();
     let ids: Vec<ChunkId> = group.iter().map(|chunk| chunk.id).collect();
     let mut conn = app.db.read(tenant_id).await?;
-    let present: HashSet<ChunkId> = store::list_existing_chunks(&mut conn, tenant_id, &ids).await?;
-    let now = list_facets(&mut conn, tenant_id, &documents).await?;
+    let mut now = match generations::is_open(&mut conn, tenant_id, space).await? {
+        true => list_these(&mut conn, tenant_id, &ids).await?,
+        false => HashMap::new(),
+    };
     drop(conn);
-    let changed: Vec<(retrieval::DocumentId, Facets)> = now
-        .into_iter()
-        .filter(|(id, facets)| said.get(id).is_some_and(|said| *said != facets))
-        .map(|(id, facets)| (retrieval::DocumentId(id.0), facets))
-        .collect();
-    if !changed.is_empty() {
+    let (mut gone, mut changed) = (Vec::new(), Vec::new());
+    let mut said: HashMap<DocumentId, Facets> = HashMap::new();
+    for chunk in group {
+        let Some(present) = now.remove(&chunk.id) else {
+            gone.push(retrieval::ChunkId(chunk.id.0));
+            continue;
+        };
+        if present.facets != chunk.facets {
+            said.insert(present.document_id, present.facets.clone());
+        }
+        if present.embedding_text != chunk.embedding_text {
+            changed.push(present);
+        }
+    }
+    if !said.is_empty() {
+        let said = said
+            .into_iter()
+            .map(|(id, facets)| (retrieval::DocumentId(id.0), facets));
         space
             .index
-            .set_facets(tenant, changed)
+            .set_facets(tenant, said.collect())
             .await
             .map_err(index_error)?;
     }
-    let gone: Vec<retrieval::ChunkId> = ids
-        .iter()
-        .filter(|id| !present.contains(id))
-        .map(|id| retrieval::ChunkId(id.0))
-        .collect();
     if !gone.is_empty() {
         space
             .index
@@ -297,7 +337,7 @@ async fn drop_overtaken(app: &App, tenant_id: TenantId, space: &Space, group: &[
             .await
             .map_err(index_error)?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 #[cfg(test)]

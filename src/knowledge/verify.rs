@@ -67,7 +67,7 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
             wrong.push(chunk);
         }
         if heals {
-            stored_chunks::put(app, tenant_id, space, &wrong).await?;
+            stored_chunks::put(app, tenant_id, space, wrong).await?;
         }
     }
     let stray = list_stray(app, tenant_id, left).await?;
@@ -83,6 +83,53 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
         }
     }
     Ok(findings)
+}
+
+/// What a look at some points found.
+#[derive(Debug)]
+pub struct Slice {
+    /// The last point that was looked at; none: there are no more behind it.
+    pub to: Option<ChunkId>,
+    /// Points that hold another text or other facets than the rows, no vector, or that belong to nothing.
+    pub differing: u64,
+}
+
+/// Compares the next points behind `after` with the rows. A chunk that the index does not hold is not seen: counts tell.
+pub async fn compare_some(
+    app: &App,
+    tenant_id: TenantId,
+    space: &Space,
+    after: Option<ChunkId>,
+) -> Result<Slice> {
+    let after = after.map(|id| retrieval::ChunkId(id.0));
+    let listed = space
+        .index
+        .list(retrieval::TenantId(tenant_id.0), after, LISTED_AT_ONCE)
+        .await;
+    let points = listed.map_err(index_error)?;
+    let ids: Vec<ChunkId> = points.iter().map(|point| ChunkId(point.chunk_id.0)).collect();
+    let rows = stored_chunks::list_these(&mut app.db.read(tenant_id).await?, tenant_id, &ids).await?;
+    let mut differing = 0;
+    let mut left = HashMap::new();
+    for point in &points {
+        let id = ChunkId(point.chunk_id.0);
+        match rows.get(&id) {
+            None => {
+                left.insert(id, (DocumentId(point.document_id.0), point.fingerprint));
+            }
+            Some(chunk)
+                if chunk.is_settled && chunk.fingerprint(space.model.is_some()) != point.fingerprint =>
+            {
+                differing += 1;
+            }
+            Some(_) => {}
+        }
+    }
+    let stray = list_stray(app, tenant_id, left).await?;
+    Ok(Slice {
+        to: ids.last().copied().filter(|_| points.len() == LISTED_AT_ONCE),
+        differing: differing + stray.len() as u64,
+    })
 }
 
 /// All points of the tenant, each with its document and fingerprint.

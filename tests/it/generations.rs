@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use chrono::TimeDelta;
 use frontdesk::generations;
+use frontdesk::jobs;
 use frontdesk::knowledge::verify::{self, Findings};
 use retrieval::embed::Embedder;
 use retrieval::index::{Facets, Point};
@@ -14,47 +15,11 @@ use uuid::Uuid;
 
 use crate::harness::app::{Chatbot, Tenant, TestApp, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
+use crate::harness::generations::{
+    GENERATIONS, Held, NEW, OLD, begin, listed, points, search, states, text_of,
+};
 use crate::harness::stored::count_rows;
-
-const GENERATIONS: &str = "/api/index/generations";
-
-/// The spaces of the embedder that tests begin with and of the one that comes then.
-const OLD: &str = "counted-words/256";
-const NEW: &str = "longer-words/384";
-
-/// A tenant and its chatbot by their names, so that they outlive a restart.
-struct Held {
-    tenant: frontdesk::id::TenantId,
-    key: String,
-    chatbot: String,
-}
-
-impl Held {
-    async fn with_documents(service: &TestApp, count: usize) -> Self {
-        let acme = service.tenant("acme").await;
-        let desk = acme.chatbot("Desk").await;
-        for number in 0..count {
-            desk.publish(&format!("{number}.md"), &text_of(number)).await;
-        }
-        Self {
-            tenant: acme.id,
-            key: acme.key.clone(),
-            chatbot: desk.id.clone(),
-        }
-    }
-
-    fn tenant<'a>(&self, service: &'a TestApp) -> Tenant<'a> {
-        Tenant {
-            service,
-            id: self.tenant,
-            key: self.key.clone(),
-        }
-    }
-}
-
-fn text_of(number: usize) -> String {
-    format!("Table{number} is oiled {number} times a year.")
-}
+use crate::harness::work::until;
 
 fn new_embedder() -> Arc<WatchedEmbedder> {
     WatchedEmbedder::named("longer-words", 384)
@@ -67,39 +32,42 @@ async fn with_new_model(service: TestApp, embedder: &Arc<WatchedEmbedder>, mode:
     service.restart_with(Some(embedder), &settings).await
 }
 
-async fn listed(acme: &Tenant<'_>) -> Vec<Value> {
-    let reply = acme.get(GENERATIONS).await.expect(200).json();
-    reply["items"].as_array().expect("items").clone()
+/// Puts documents in until it is told to stop, each when the one before is through; how many there are.
+async fn publish_on(desk: &Chatbot<'_, '_>, stop: &AtomicBool) -> usize {
+    let mut count = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let text = format!("Chair{count} is waxed {count} times a year.");
+        desk.upload(&[(&format!("chair{count}.md"), text.as_bytes())])
+            .await
+            .expect(202);
+        count += 1;
+        let app = &desk.tenant.service.app;
+        while !stop.load(Ordering::SeqCst) && jobs::count_open(app).await.expect("a count") > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    count
 }
 
-/// The states of all generations, newest first.
-async fn states(acme: &Tenant<'_>) -> Vec<String> {
-    let all = listed(acme).await;
-    all.iter()
-        .map(|one| one["state"].as_str().expect("a state").to_owned())
-        .collect()
-}
-
-async fn begin(acme: &Tenant<'_>) -> String {
-    acme.post(GENERATIONS, json!({})).await.expect(202).id()
-}
-
-/// How many points of the tenant a space holds.
-async fn points(service: &TestApp, tenant: frontdesk::id::TenantId, space: &str) -> u64 {
-    let space = service.app.space(space).await.expect("a space");
-    space
-        .index
-        .count(retrieval::TenantId(tenant.0))
-        .await
-        .expect("a count")
-}
-
-async fn search(acme: &Tenant<'_>, chatbot: &str, query: &str) -> Value {
-    let path = format!("/api/chatbots/{chatbot}/search");
-    acme.post(&path, json!({ "query": query }))
-        .await
-        .expect(200)
-        .json()
+/// Chats without a pause until it is told to stop; what was wrong.
+async fn chat_on(desk: &Chatbot<'_, '_>, stop: &AtomicBool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut number = 0;
+    while !stop.load(Ordering::SeqCst) {
+        number = (number + 3) % 8;
+        let reply = desk.ask(&format!("How often is Table{number} oiled?")).await;
+        let body = reply.json();
+        let is_right = reply.status == 200
+            && body["degraded"].is_null()
+            && body["answer"]
+                .as_str()
+                .is_some_and(|said| said.contains(&format!("Table{number} is oiled")));
+        if !is_right {
+            wrong.push(reply.text);
+        }
+    }
+    wrong
 }
 
 /// Asks without a pause until it is told to stop; how often, and what was wrong.
@@ -126,17 +94,23 @@ async fn ask_on(acme: &Tenant<'_>, chatbot: &str, stop: &AtomicBool, asked: &Ato
 }
 
 #[tokio::test]
-async fn under_constant_load_a_generation_is_built_goes_live_and_is_taken_back_without_one_failed_or_mixed_answer()
+async fn under_constant_load_a_generation_is_built_goes_live_is_taken_back_and_reclaims_the_old_one_without_one_failed_or_mixed_answer()
  {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 8).await;
     let embedder = new_embedder();
     let service = with_new_model(service, &embedder, "wait").await;
     let acme = held.tenant(&service);
+    let desk = Chatbot {
+        tenant: &acme,
+        id: held.chatbot.clone(),
+    };
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // Documents come meanwhile, and are put in.
     let wait_for_more = async || {
         let before = asked.load(Ordering::SeqCst);
         while asked.load(Ordering::SeqCst) < before + 20 {
+            service.drain_jobs().await;
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
@@ -144,36 +118,62 @@ async fn under_constant_load_a_generation_is_built_goes_live_and_is_taken_back_w
     let change = async {
         wait_for_more().await;
         let id = begin(&acme).await;
-        wait_for_more().await;
-        service.drain_jobs().await;
-        assert_eq!(states(&acme).await, ["ready", "live"]);
+        until("the new generation is ready", async || {
+            service.drain_jobs().await;
+            states(&acme).await == ["ready", "live"]
+        })
+        .await;
+        let activate = async || {
+            // It may lack what was published this moment.
+            until("it goes live", async || {
+                let reply = acme
+                    .post(&format!("{GENERATIONS}/{id}/activate"), json!({}))
+                    .await;
+                service.drain_jobs().await;
+                reply.status == 200
+            })
+            .await;
+        };
         for _ in 0..3 {
-            acme.post(&format!("{GENERATIONS}/{id}/activate"), json!({}))
-                .await
-                .expect(200);
+            activate().await;
             wait_for_more().await;
             assert_eq!(states(&acme).await, ["live", "standby"]);
+            service.drain_jobs().await;
             acme.post(&format!("{GENERATIONS}/{id}/rollback"), json!({}))
                 .await
                 .expect(200);
+            service.drain_jobs().await;
             wait_for_more().await;
             assert_eq!(states(&acme).await, ["ready", "live"]);
         }
+        activate().await;
+        wait_for_more().await;
+        service.clock.advance(TimeDelta::hours(25));
+        generations::operator::take_up(&service.app)
+            .await
+            .expect("upkeep");
+        wait_for_more().await;
+        assert_eq!(states(&acme).await, ["live", "retired"]);
         stop.store(true, Ordering::SeqCst);
     };
     let (chatbot, stop_of, asked_of) = (held.chatbot.as_str(), &stop, &asked);
-    let (first, second, third, ()) = tokio::join!(
+    let (first, second, chatted, published, ()) = tokio::join!(
         ask_on(&acme, chatbot, stop_of, asked_of),
         ask_on(&acme, chatbot, stop_of, asked_of),
-        ask_on(&acme, chatbot, stop_of, asked_of),
+        chat_on(&desk, stop_of),
+        publish_on(&desk, stop_of),
         change
     );
 
-    let wrong: Vec<String> = [first, second, third].concat();
+    let wrong: Vec<String> = [first, second, chatted].concat();
     assert_eq!(wrong, Vec::<String>::new());
     assert!(asked.load(Ordering::SeqCst) >= 160);
+    service.drain_jobs().await;
+    assert_eq!(points(&service, held.tenant, OLD).await, 0);
+    assert_eq!(points(&service, held.tenant, NEW).await, 8 + published as u64);
     let documents = embedder.take_documents();
-    assert_eq!(documents.len(), 8, "each was embedded once: {documents:?}");
+    let tables = documents.iter().filter(|text| text.contains("Table")).count();
+    assert_eq!(tables, 8, "each was embedded once: {documents:?}");
 }
 
 #[tokio::test]
@@ -203,6 +203,17 @@ async fn with_another_model_configured_the_old_one_answers_until_the_new_one_is_
     let found = search(&acme, &held.chatbot, "How often is Table2 oiled?").await;
     assert_eq!(found["items"][0]["text"], text_of(2), "{found}");
     assert_eq!(points(&service, held.tenant, NEW).await, 3);
+    let log = acme.get("/api/audit").await.expect(200).json();
+    let line = log["items"].as_array().expect("items").iter();
+    let activated: Vec<&Value> = line
+        .filter(|line| line["action"] == "generation.activate")
+        .collect();
+    assert_eq!(activated.len(), 1, "{log}");
+    assert_eq!(
+        activated[0]["actor"],
+        json!({ "kind": "system", "id": "generations" }),
+        "{log}"
+    );
 }
 
 #[tokio::test]

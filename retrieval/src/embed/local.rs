@@ -8,6 +8,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::encoder::Encoder;
+use super::fingerprint;
 use super::matrix::Precision;
 use super::model::{Model, Prefixes, SPECIAL_PIECES};
 use super::queue::{Batch, Bulk, Query, Queue, Role, RunningBulk, Work};
@@ -46,6 +47,7 @@ impl Default for LocalOptions {
 /// A sentence-transformers model of the BERT family, computed on the CPU: all-MiniLM, BGE, E5, GTE and their kin.
 pub struct LocalEmbedder {
     model_id: String,
+    fingerprint: String,
     engine: Arc<Engine>,
 }
 
@@ -75,9 +77,15 @@ impl LocalEmbedder {
         let model = Model::load(dir)?;
         let encoder = load_encoder(dir, &model, options.precision)?;
         let prefixes = Prefixes {
-            query: options.query_prefix.unwrap_or(model.prefixes.query),
-            document: options.document_prefix.unwrap_or(model.prefixes.document),
+            query: options
+                .query_prefix
+                .unwrap_or_else(|| model.prefixes.query.clone()),
+            document: options
+                .document_prefix
+                .unwrap_or_else(|| model.prefixes.document.clone()),
         };
+        let settings = fingerprint::encoder_settings(&model, &prefixes, options.precision);
+        let fingerprint = fingerprint::of_directory(dir, &settings)?;
         let engine = Arc::new(Engine {
             tokenizer,
             encoder,
@@ -88,6 +96,7 @@ impl LocalEmbedder {
         // Made first: when one of several threads cannot be started, its end closes the queue for the others.
         let embedder = Self {
             model_id: name.to_string_lossy().into_owned(),
+            fingerprint,
             engine,
         };
         for number in 0..options.threads.max(2) {
@@ -122,6 +131,10 @@ pub(super) fn load_encoder(dir: &Path, model: &Model, precision: Precision) -> R
 impl Embedder for LocalEmbedder {
     fn model_id(&self) -> &str {
         &self.model_id
+    }
+
+    fn fingerprint(&self) -> Option<&str> {
+        Some(&self.fingerprint)
     }
 
     fn dimension(&self) -> usize {

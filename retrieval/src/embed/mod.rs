@@ -10,6 +10,7 @@ mod attention;
 mod distill;
 mod elementwise;
 mod encoder;
+mod fingerprint;
 mod local;
 mod matrix;
 mod model;
@@ -38,6 +39,11 @@ use crate::{BoxError, BoxFuture};
 pub trait Embedder: Send + Sync + 'static {
     /// The model's name, e.g. `all-MiniLM-L6-v2`. Part of the name of every index that holds its vectors.
     fn model_id(&self) -> &str;
+
+    /// Tells these weights, and how they are computed with, from others under the same name; `None`: nothing does.
+    fn fingerprint(&self) -> Option<&str> {
+        None
+    }
 
     /// Length of each vector.
     fn dimension(&self) -> usize;

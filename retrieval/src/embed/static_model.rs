@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::encoder::normalise;
+use super::fingerprint;
 use super::matrix::Precision;
 use super::model::required;
 use super::table::Table;
@@ -31,6 +32,7 @@ const MAX_TOKENS: usize = 512;
 /// A static model, loaded.
 pub struct StaticEmbedder {
     model_id: String,
+    fingerprint: String,
     model: Arc<Model>,
     /// Bulks at work at once.
     turns: Semaphore,
@@ -97,6 +99,7 @@ impl StaticEmbedder {
         };
         Ok(Self {
             model_id: name.to_string_lossy().into_owned(),
+            fingerprint: fingerprint::of_directory(dir, &fingerprint::static_settings(precision))?,
             model: Arc::new(model),
             turns: Semaphore::new(threads.max(1)),
         })
@@ -106,6 +109,10 @@ impl StaticEmbedder {
 impl Embedder for StaticEmbedder {
     fn model_id(&self) -> &str {
         &self.model_id
+    }
+
+    fn fingerprint(&self) -> Option<&str> {
+        Some(&self.fingerprint)
     }
 
     fn dimension(&self) -> usize {

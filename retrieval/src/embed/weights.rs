@@ -17,6 +17,10 @@ const MAX_HEADER_BYTES: u64 = 16 << 20;
 /// Bytes read at once.
 const READ_BYTES: usize = 1 << 20;
 
+/// Of so many bytes one sample is taken, and so long it is.
+const SAMPLED_BYTES: u64 = 64 << 10;
+const SAMPLE_BYTES: u64 = 64;
+
 /// The names and places of the tensors of an open file.
 pub(super) struct Weights {
     file: File,
@@ -154,6 +158,29 @@ impl Weights {
             at += part as u64;
         }
         Ok(values)
+    }
+
+    /// Shows what tells these weights from others without reading all of them: the description of each tensor with its
+    /// beginning and end, and a sample of all that lies between.
+    pub(super) fn sample(&self, mut show: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut tensors: Vec<(&String, &Entry)> = self.entries.iter().collect();
+        tensors.sort_unstable_by_key(|(name, entry)| (entry.data_offsets, *name));
+        let mut samples: Vec<u64> = (0..self.data_bytes).step_by(SAMPLED_BYTES as usize).collect();
+        for (name, entry) in tensors {
+            let (start, end) = entry.data_offsets;
+            show(format!("{name} {} {:?} {start} {end}\n", entry.dtype, entry.shape).as_bytes());
+            samples.extend([start, end.saturating_sub(SAMPLE_BYTES)]);
+        }
+        samples.sort_unstable();
+        samples.dedup();
+        let mut buffer = [0; SAMPLE_BYTES as usize];
+        for at in samples.into_iter().filter(|at| *at < self.data_bytes) {
+            let length = SAMPLE_BYTES.min(self.data_bytes - at) as usize;
+            self.file
+                .read_exact_at(&mut buffer[..length], self.data_start + at)?;
+            show(&buffer[..length]);
+        }
+        Ok(())
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, WeightError> {

@@ -240,6 +240,80 @@ async fn nothing_to_embed_is_nothing() {
     assert_eq!((embeddings.vectors.len(), embeddings.tokens), (0, 0));
 }
 
+/// A copy of a small model, whose files a test may change.
+fn tiny_copy() -> tempfile::TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-bert");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::create_dir(dir.path().join("1_Pooling")).expect("made");
+    for file in [
+        "1_Pooling/config.json",
+        "config.json",
+        "config_sentence_transformers.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+    ] {
+        std::fs::copy(from.join(file), dir.path().join(file)).expect("copied");
+    }
+    dir
+}
+
+fn fingerprint(dir: &Path, options: LocalOptions) -> String {
+    let embedder = LocalEmbedder::load(dir, options).expect("a usable model");
+    embedder.fingerprint().expect("a fingerprint").to_owned()
+}
+
+#[test]
+fn a_fingerprint_tells_weights_tokenizer_pooling_prefix_and_precision_and_not_where_the_model_lies() {
+    let (dir, plain) = (tiny_copy(), LocalOptions::default());
+    let here = fingerprint(dir.path(), plain.clone());
+    assert_eq!(fingerprint(tiny_copy().path(), plain.clone()), here);
+    let int8 = LocalOptions {
+        precision: Precision::Int8,
+        ..plain.clone()
+    };
+    let prefixed = LocalOptions {
+        document_prefix: Some("passage: ".to_owned()),
+        ..plain.clone()
+    };
+    let mut all = vec![
+        here,
+        fingerprint(dir.path(), int8),
+        fingerprint(dir.path(), prefixed),
+    ];
+
+    for (file, change) in [
+        ("model.safetensors", last_byte as fn(&mut Vec<u8>)),
+        ("tokenizer.json", space_at_the_end),
+        ("1_Pooling/config.json", other_pooling),
+    ] {
+        let dir = tiny_copy();
+        let path = dir.path().join(file);
+        let mut bytes = std::fs::read(&path).expect("read");
+        change(&mut bytes);
+        std::fs::write(&path, bytes).expect("written");
+        all.push(fingerprint(dir.path(), plain.clone()));
+    }
+
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), count, "{all:?}");
+}
+
+fn last_byte(weights: &mut Vec<u8>) {
+    *weights.last_mut().expect("weights") ^= 1;
+}
+
+fn space_at_the_end(json: &mut Vec<u8>) {
+    json.push(b' ');
+}
+
+fn other_pooling(json: &mut Vec<u8>) {
+    json.splice(.., br#"{ "pooling_mode": "mean" }"#.iter().copied());
+}
+
 #[test]
 fn a_directory_without_a_model_is_refused_by_the_file_that_is_missing_or_damaged() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -274,18 +274,28 @@ impl TestApp {
     /// Another process on the same database, with an index of its own, under the same clock. Its data folder passes for the
     /// one that both see.
     pub async fn replica(&self, more_jobs: JobKinds) -> App {
-        let mut config = self.app.config.clone();
+        let config = self.app.config.clone();
+        self.replica_of(config, Arc::new(WordEmbedder), more_jobs).await
+    }
+
+    /// As [`TestApp::replica`], with another configuration and its embedder.
+    pub async fn replica_of(
+        &self,
+        mut config: Config,
+        embedder: Arc<dyn Embedder>,
+        more_jobs: JobKinds,
+    ) -> App {
         if config.database.url.is_empty() {
             config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display());
         }
         config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
         std::fs::create_dir(&config.data_dir).expect("a folder");
-        if engine() == "postgres" {
+        if config.database.url.starts_with("postgres") {
             std::fs::copy(self.data_dir().join("store-id"), config.data_dir.join("store-id"))
                 .expect("its mark");
         }
         let replaced = Replacements {
-            embedder: Some(Arc::new(WordEmbedder)),
+            embedder: Some(embedder),
             more_jobs,
             ..Replacements::default()
         };

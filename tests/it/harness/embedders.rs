@@ -15,8 +15,11 @@ use super::work::until;
 /// Embeds as [`WordEmbedder`] does, as long as nothing else was said.
 pub struct WatchedEmbedder {
     model_id: String,
+    fingerprint: Option<String>,
     dimension: usize,
     documents: Mutex<Vec<String>>,
+    questions: Mutex<Vec<String>>,
+    most_questions: AtomicUsize,
     is_down: AtomicBool,
     refusals: AtomicUsize,
     is_held: AtomicBool,
@@ -32,10 +35,18 @@ impl WatchedEmbedder {
 
     /// One whose vectors another model's index cannot hold.
     pub fn named(model_id: &str, dimension: usize) -> Arc<Self> {
+        Self::with_fingerprint(model_id, dimension, None)
+    }
+
+    /// One that says which weights it has.
+    pub fn with_fingerprint(model_id: &str, dimension: usize, fingerprint: Option<&str>) -> Arc<Self> {
         Arc::new(Self {
             model_id: model_id.to_owned(),
+            fingerprint: fingerprint.map(str::to_owned),
             dimension,
             documents: Mutex::default(),
+            questions: Mutex::default(),
+            most_questions: AtomicUsize::new(usize::MAX),
             is_down: AtomicBool::new(false),
             refusals: AtomicUsize::new(0),
             is_held: AtomicBool::new(false),
@@ -48,6 +59,16 @@ impl WatchedEmbedder {
     /// Does not answer until it is told otherwise.
     pub fn set_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Answers so many questions, and none then.
+    pub fn answer_questions(&self, count: usize) {
+        self.most_questions.store(count, Ordering::SeqCst);
+    }
+
+    /// The questions that were answered since the last look.
+    pub fn take_questions(&self) -> Vec<String> {
+        std::mem::take(&mut *self.questions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Refuses the next so many calls.
@@ -120,6 +141,10 @@ impl Embedder for WatchedEmbedder {
         &self.model_id
     }
 
+    fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
+    }
+
     fn dimension(&self) -> usize {
         self.dimension
     }
@@ -138,7 +163,20 @@ impl Embedder for WatchedEmbedder {
                 self.held.fetch_add(1, Ordering::SeqCst);
                 self.gate.acquire().await.expect("open").forget();
             }
-            self.embed(vec![text])
+            let take_one = |left: usize| left.checked_sub(1);
+            let left = self
+                .most_questions
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one);
+            left.map_err(|_| EmbedError::Unavailable {
+                retry_after: None,
+                source: "no more questions".into(),
+            })?;
+            let embeddings = self.embed(vec![text.clone()])?;
+            self.questions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(text);
+            Ok(embeddings)
         })
     }
 

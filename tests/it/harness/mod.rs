@@ -7,6 +7,7 @@ pub mod client;
 pub mod databases;
 pub mod drive;
 pub mod embedders;
+pub mod generations;
 pub mod issuer;
 pub mod mortal;
 pub mod openai;
