@@ -52,7 +52,7 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         Err(StartError::InUse { dir }) => {
             return Err(Failure::InUse(format!(
                 "{dir} is in use by a server, and an embedded index belongs to one process: stop the server first; \
-                 while it runs it compares the counts every hour and mends what differs by itself"
+                 while it runs it compares the counts every hour, some of the chunks in turn, and mends what differs by itself"
             )));
         }
         Err(error) => return Err(error.into()),

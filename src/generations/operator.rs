@@ -118,7 +118,10 @@ pub async fn take_up(app: &App) -> Result<()> {
             let mut write = app.db.write(generation.tenant_id).await?;
             store::hold_live(&mut write, generation.tenant_id).await?;
             let present = store::find(&mut write, generation.tenant_id, generation.id).await?;
-            if present.is_some_and(|present| present.state == generation.state) {
+            let is_same = |present: Generation| {
+                (present.state, present.left_at) == (generation.state.clone(), generation.left_at)
+            };
+            if present.is_some_and(is_same) {
                 retire(app, &mut write, generation, now).await?;
                 write.commit().await?;
             }

@@ -77,25 +77,28 @@ pub(super) async fn find_live_row(conn: &mut Conn, tenant_id: TenantId) -> Resul
 
 /// Nobody else changes which generation is live, or begins one, until the transaction ends.
 pub(super) async fn hold_live(write: &mut Write, tenant_id: TenantId) -> Result<()> {
-    lock_live(write, tenant_id, write.row_lock()).await
+    lock_open(write, tenant_id, write.row_lock()).await
 }
 
 /// Like [`hold_live`], together with others who do not change it either.
 pub(super) async fn share_live(write: &mut Write, tenant_id: TenantId) -> Result<()> {
     let lock = if write.is_postgres() { "for share" } else { "" };
-    lock_live(write, tenant_id, lock).await
+    lock_open(write, tenant_id, lock).await
 }
 
-async fn lock_live(write: &mut Write, tenant_id: TenantId, lock: &'static str) -> Result<()> {
+/// Locks all generations that are kept, in one order for everybody: the lock of a row that stopped being live while it was
+/// waited for is held all the same, and in another order two would wait for each other.
+async fn lock_open(write: &mut Write, tenant_id: TenantId, lock: &'static str) -> Result<()> {
     if lock.is_empty() {
         return Ok(());
     }
-    let statement = format!("select id from generation where tenant_id = $1 and state = 'live' {lock}");
+    let statement =
+        format!("select id from generation where tenant_id = $1 and state <> 'retired' order by id {lock}");
     loop {
-        let held: Option<GenerationId> = on!(write, c => sqlx::query_scalar(AssertSqlSafe(statement.clone()))
-            .bind(tenant_id).fetch_optional(c).await)?;
-        // Who waited for a swap to be committed finds that this row is live no more, and holds nothing yet.
-        if held.is_some() || find_live_row(write, tenant_id).await?.live_space.is_none() {
+        let held: Vec<GenerationId> = on!(write, c => sqlx::query_scalar(AssertSqlSafe(statement.clone()))
+            .bind(tenant_id).fetch_all(c).await)?;
+        // All that there were may have been given up while they were waited for.
+        if !held.is_empty() || find_live_row(write, tenant_id).await?.live_space.is_none() {
             return Ok(());
         }
     }
@@ -264,6 +267,9 @@ pub(super) async fn insert_gaps(
     id: GenerationId,
     documents: &[DocumentId],
 ) -> Result<()> {
+    // In the order in which they are deleted again.
+    let mut documents = documents.to_vec();
+    documents.sort_unstable_by_key(|id| id.0);
     for group in documents.chunks(ROWS_AT_ONCE) {
         on!(write, c => {
             let mut insert = QueryBuilder::new("insert into generation_gap (generation_id, document_id, tenant_id, mark) ");
@@ -295,7 +301,9 @@ pub(super) async fn delete_gaps(
     id: GenerationId,
     gaps: &[(DocumentId, Uuid)],
 ) -> Result<()> {
-    for (document_id, mark) in gaps {
+    let mut gaps = gaps.to_vec();
+    gaps.sort_unstable_by_key(|(document_id, _)| document_id.0);
+    for (document_id, mark) in &gaps {
         let delete = write.put(
             "delete from generation_gap where tenant_id = $1 and generation_id = $2 and document_id = $3 and mark = $4",
         );

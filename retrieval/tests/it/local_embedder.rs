@@ -284,15 +284,14 @@ fn a_fingerprint_tells_weights_tokenizer_pooling_prefix_and_precision_and_not_wh
     ];
 
     for (file, change) in [
-        ("model.safetensors", last_byte as fn(&mut Vec<u8>)),
+        ("model.safetensors", last_byte as fn(Vec<u8>) -> Vec<u8>),
         ("tokenizer.json", space_at_the_end),
         ("1_Pooling/config.json", other_pooling),
     ] {
         let dir = tiny_copy();
         let path = dir.path().join(file);
-        let mut bytes = std::fs::read(&path).expect("read");
-        change(&mut bytes);
-        std::fs::write(&path, bytes).expect("written");
+        let bytes = std::fs::read(&path).expect("read");
+        std::fs::write(&path, change(bytes)).expect("written");
         all.push(fingerprint(dir.path(), plain.clone()));
     }
 
@@ -302,16 +301,18 @@ fn a_fingerprint_tells_weights_tokenizer_pooling_prefix_and_precision_and_not_wh
     assert_eq!(all.len(), count, "{all:?}");
 }
 
-fn last_byte(weights: &mut Vec<u8>) {
+fn last_byte(mut weights: Vec<u8>) -> Vec<u8> {
     *weights.last_mut().expect("weights") ^= 1;
+    weights
 }
 
-fn space_at_the_end(json: &mut Vec<u8>) {
+fn space_at_the_end(mut json: Vec<u8>) -> Vec<u8> {
     json.push(b' ');
+    json
 }
 
-fn other_pooling(json: &mut Vec<u8>) {
-    json.splice(.., br#"{ "pooling_mode": "mean" }"#.iter().copied());
+fn other_pooling(_: Vec<u8>) -> Vec<u8> {
+    br#"{ "pooling_mode": "mean" }"#.to_vec()
 }
 
 #[test]
