@@ -34,11 +34,13 @@ use crate::id::TenantId;
 use crate::integrations::google::Google;
 use crate::jobs::runner::JobKinds;
 use crate::knowledge::chunks::Previews;
+use crate::knowledge::embedding_cache::EmbeddingCache;
 use crate::knowledge::files::FileStore;
 use crate::knowledge::sync::Nowhere;
 use crate::llm::ChatModel;
 use crate::llm::openai::OpenAiModel;
 use crate::places::Places;
+use crate::rest::Rest;
 use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
@@ -48,7 +50,7 @@ use crate::{chat, chatbots, evals, generations, jobs, knowledge, usage};
 
 pub use data_dir::adopt as adopt_data_dir;
 pub use disk::{Disk, FreeBytes};
-pub use space::{Space, Spaces};
+pub use space::{AroundIndex, Space, Spaces};
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -83,6 +85,12 @@ pub struct Parts {
     pub spaces: Spaces,
     /// None: passages are in the order of the search.
     pub reranker: Option<Arc<dyn Reranker>>,
+    /// Embeddings that were made before.
+    pub embedding_cache: EmbeddingCache,
+    /// Whether the reranker is asked at present.
+    pub reranker_rest: Rest,
+    /// Questions for which rows are read, since an index does not answer.
+    pub row_scans: Semaphore,
     pub extractor: ExtractorPool,
     /// Texts that are cut for show.
     pub previews: Previews,
@@ -146,6 +154,8 @@ pub struct Replacements {
     pub embedder: Option<Arc<dyn Embedder>>,
     /// Embedders of earlier configurations, that go before what is remembered of them.
     pub earlier_embedders: Vec<Arc<dyn Embedder>>,
+    /// Stands between the service and the index of the configured model.
+    pub around_index: Option<AroundIndex>,
     /// The program that reads documents, where it is not this one.
     pub extractor_program: Option<PathBuf>,
     /// Kinds of jobs besides the service's own.
@@ -175,7 +185,14 @@ impl App {
             Some(embedder) => Some(embedder),
             None => embedder::load(&config).await?,
         };
-        let spaces = Spaces::open(&config, &db, embedder, replacements.earlier_embedders).await?;
+        let spaces = Spaces::open(
+            &config,
+            &db,
+            embedder,
+            replacements.earlier_embedders,
+            replacements.around_index,
+        )
+        .await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
             None
         } else {
@@ -214,6 +231,7 @@ impl App {
                 .with::<knowledge::deletion::DeleteSource>()
                 .with::<chatbots::deletion::DeleteChatbot>()
                 .with::<knowledge::jobs::DropStaged>()
+                .with::<knowledge::embedding_cache::operator::TrimEmbeddings>()
                 .with::<knowledge::labels::TellIndex>()
                 .with::<knowledge::sync::SyncSource>()
                 .with::<generations::FillGeneration>()
@@ -235,6 +253,9 @@ impl App {
             db,
             spaces,
             reranker,
+            embedding_cache: EmbeddingCache::default(),
+            reranker_rest: Rest::default(),
+            row_scans: Semaphore::new(knowledge::ROW_SCANS_AT_ONCE),
             extractor,
             files,
             disk,

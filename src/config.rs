@@ -49,6 +49,46 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// The address of a server, which may hold a name and a password: its `Debug` hides them.
+#[derive(Clone, Default, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl Address {
+    /// All of it. Never log it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Address {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Address {
+    fn from(address: String) -> Self {
+        Self(address)
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return write!(formatter, "{:?}", self.0);
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let shown = match authority.rfind('@') {
+            Some(at) => format!("{scheme}://(hidden){}", &rest[at..]),
+            None => self.0.clone(),
+        };
+        write!(formatter, "{shown:?}")
+    }
+}
+
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
@@ -99,13 +139,13 @@ section!(
 );
 section!(
     /// Rows.
-    Database { url: String, max_connections: u32, statement_timeout_s: u64 }
+    Database { url: Address, max_connections: u32, statement_timeout_s: u64 }
 );
 section!(
     /// Vectors and keywords.
     Index {
         backend: IndexBackend,
-        url: String,
+        url: Address,
         api_key: Secret,
         shards: usize,
         on_model_change: OnModelChange,
@@ -133,7 +173,7 @@ section!(
         precision: EmbeddingPrecision,
         query_prefix: String,
         document_prefix: String,
-        base_url: String,
+        base_url: Address,
         api_key: Secret,
         model: String,
         dimension: usize,
@@ -141,12 +181,13 @@ section!(
         batch_size: usize,
         timeout_s: u64,
         threads: usize,
+        cache_mb: u64,
     }
 );
 section!(
     /// The model that answers.
     Llm {
-        base_url: String,
+        base_url: Address,
         api_key: Secret,
         model: String,
         context_tokens: usize,
@@ -162,7 +203,7 @@ section!(
 );
 section!(
     /// What puts passages in order.
-    Rerank { backend: RerankBackend, base_url: String, api_key: Secret, model: String, top_n: usize, timeout_s: u64 }
+    Rerank { backend: RerankBackend, base_url: Address, api_key: Secret, model: String, top_n: usize, timeout_s: u64 }
 );
 section!(
     /// The chat turn.
@@ -181,7 +222,7 @@ section!(
         ocr_languages: Vec<String>,
         ocr_timeout_s: u64,
         ocr_document_timeout_s: u64,
-        transcription_base_url: String,
+        transcription_base_url: Address,
         transcription_api_key: Secret,
         transcription_model: String,
         transcription_timeout_s: u64,

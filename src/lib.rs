@@ -7,6 +7,7 @@ pub mod config;
 pub mod error;
 pub mod id;
 pub mod places;
+pub mod rest;
 pub mod secrets;
 pub mod telemetry;
 

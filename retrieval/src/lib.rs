@@ -17,6 +17,7 @@ pub mod index;
 pub mod operators;
 mod remote;
 pub mod rerank;
+pub mod scan;
 
 pub use id::{ChunkId, DocumentId, SourceId, TenantId};
 

@@ -59,6 +59,11 @@ impl Query {
         query
     }
 
+    /// Whether something must or must not be there.
+    pub fn has_operators(&self) -> bool {
+        !self.phrases.is_empty() || !self.excluded.is_empty()
+    }
+
     /// The phrases that must be there, as they were typed.
     pub fn phrases(&self) -> impl Iterator<Item = &str> {
         self.phrases.iter().map(|phrase| phrase.typed.as_str())
@@ -72,7 +77,7 @@ impl Query {
     /// Why what says `fields`, such as its title and its text, is not what was asked for; `None`: it is. A phrase stands
     /// within one of them.
     pub fn refusal(&self, fields: &[&str]) -> Option<Refusal> {
-        if self.phrases.is_empty() && self.excluded.is_empty() {
+        if !self.has_operators() {
             return None;
         }
         let fields: Vec<Words> = fields.iter().map(|field| Words::of(field)).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -11,10 +11,20 @@ use url::Url;
 use crate::BoxError;
 
 const ATTEMPTS: u32 = 3;
+
+/// A server that takes no connection in this time is not there: nothing was asked of it, and nothing is owed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
 /// Room for what a server says when it refuses.
 const REFUSAL_BYTES: usize = 64 << 10;
+
+/// A pause above this is believed no further: it is a date in a wrong clock, or a way to say never.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// More tokens, or searches, than any call can take. A figure above it is none.
+const MOST_BILLED: u64 = 1 << 40;
 
 /// Characters of a vendor's own explanation that are kept.
 const REASON_CHARS: usize = 300;
@@ -36,9 +46,16 @@ pub(crate) enum CallError {
         #[source]
         source: BoxError,
     },
+    /// The time was up while it worked on the call: what it did by then may have to be paid.
+    #[error("the server did not answer in time")]
+    TimedOut,
     /// The same call fails again.
     #[error("{reason}")]
-    Refused { reason: String },
+    Refused {
+        /// What was sent is at fault, rather than who sent it or to where.
+        of_content: bool,
+        reason: String,
+    },
     /// The answer is larger than any that was asked for.
     #[error("{reason}")]
     Unreadable { reason: String },
@@ -86,6 +103,7 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self { client, url, headers })
@@ -104,7 +122,7 @@ impl Endpoint {
             let error = match timeout_at(deadline, self.request(body.to_vec(), limit)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
-                Err(elapsed) => return Err(CallError::unavailable(elapsed)),
+                Err(_) => return Err(CallError::TimedOut),
             };
             let CallError::Unavailable { retry_after, .. } = &error else {
                 return Err(error);
@@ -183,7 +201,13 @@ async fn refusal(response: Response) -> CallError {
             source: reason.into(),
         }
     } else {
-        CallError::Refused { reason }
+        let of_content = [
+            StatusCode::BAD_REQUEST,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ]
+        .contains(&status);
+        CallError::Refused { of_content, reason }
     }
 }
 
@@ -199,10 +223,50 @@ fn explanation(body: &[u8]) -> Option<String> {
     )
 }
 
-/// The pause a server asks for, in seconds; a date is left to our own backoff.
+/// The pause a server asks for: seconds, or a date, which is read against the answer's own date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let asked = text(RETRY_AFTER)?;
+    let seconds = match asked.parse::<f64>() {
+        Ok(seconds) => seconds,
+        Err(_) => seconds_of(asked)? - seconds_of(text(DATE)?)?,
+    };
+    let is_told = seconds.is_finite() && seconds >= 0.0;
+    is_told.then(|| Duration::from_secs_f64(seconds.min(LONGEST_RETRY_AFTER.as_secs_f64())))
+}
+
+/// A date of HTTP (RFC 9110, 5.6.7) in its usual form, as seconds since 1970: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn seconds_of(date: &str) -> Option<f64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let parts: Vec<&str> = date.split([' ', ':']).collect();
+    let [_, day, month, year, hour, minute, second, "GMT"] = parts[..] else {
+        return None;
+    };
+    let number = |text: &str| text.parse::<u16>().ok().map(i64::from);
+    let month = (month.len() == 3).then(|| MONTHS.find(month)).flatten()?;
+    let (month, year) = ((month / 3) as i64 + 1, number(year)?);
+    // Days since 1970 of a proleptic Gregorian date (Hinnant, "chrono-compatible low-level date algorithms").
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + number(day)? - 1;
+    let year_of_era = year - era * 400;
+    let days =
+        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    Some((((days * 24 + number(hour)?) * 60 + number(minute)?) * 60 + number(second)?) as f64)
+}
+
+/// What a server says that a call took, if it can be true.
+pub(crate) fn believable(told: Option<u64>) -> Option<u64> {
+    told.filter(|told| *told <= MOST_BILLED)
+}
+
+/// An address as it may be shown: without a name and a password for its server.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither fails for an address that has a host, and without one there is no password.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
 }
 
 /// Doubles with each attempt; `chance` in [0, 1) spreads those who failed together over the second half of the pause.
@@ -241,6 +305,41 @@ mod tests {
         assert_eq!(backoff(1, 0.0), FIRST_BACKOFF / 2);
         assert_eq!(backoff(2, 0.0), FIRST_BACKOFF);
         assert!(backoff(1, 0.999) <= FIRST_BACKOFF);
+    }
+
+    #[test]
+    fn a_pause_is_told_in_seconds_or_by_a_date() {
+        let sent = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (asked, pause) in [
+            ("0", Some(0.0)),
+            (" 1.5 ", Some(1.5)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30.0)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", None),
+            ("Tue, 29 Feb 2028 00:00:00 GMT", Some(86_400.0)),
+            ("1e300", Some(86_400.0)),
+            ("-3", None),
+            ("NaN", None),
+            ("soon", None),
+            ("Sun, 99999999 Nov 1994 08:50:07 GMT", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(DATE, HeaderValue::from_static(sent));
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(asked));
+            assert_eq!(
+                retry_after(&headers),
+                pause.map(Duration::from_secs_f64),
+                "{asked}"
+            );
+        }
+        assert_eq!(seconds_of(sent), Some(784_111_777.0));
+        assert_eq!(seconds_of("Tue, 29 Feb 2028 00:00:00 GMT"), Some(1_835_395_200.0));
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let url = Url::parse("https://me:secret@example.com:8443/v1?x=1").expect("an address");
+
+        assert_eq!(shown(&url), "https://example.com:8443/v1?x=1");
     }
 
     #[test]

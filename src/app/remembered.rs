@@ -87,7 +87,7 @@ impl Remembered {
             base_url: if is_same_server {
                 now.base_url.clone()
             } else {
-                self.base_url.clone()
+                self.base_url.clone().into()
             },
             api_key: if is_same_server {
                 now.api_key.clone()
@@ -100,6 +100,7 @@ impl Remembered {
             batch_size: self.batch_size,
             timeout_s: now.timeout_s,
             threads: now.threads,
+            cache_mb: now.cache_mb,
         }
     }
 
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(back.api_key.expose(), "sk-secret");
         let elsewhere = remembered.settings(&remote("https://two.example/v1"));
         assert!(elsewhere.api_key.is_empty());
-        assert_eq!(elsewhere.base_url, "https://one.example/v1");
+        assert_eq!(&*elsewhere.base_url, "https://one.example/v1");
     }
 
     #[test]

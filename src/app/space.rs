@@ -17,6 +17,7 @@ use super::{StartError, embedder, index};
 use crate::config::Config;
 use crate::db::{Db, Scope};
 use crate::error::{Error, Result};
+use crate::rest::Rest;
 
 /// A model that could not be loaded is tried again after so many seconds.
 const LOAD_AGAIN_S: i64 = 60;
@@ -35,6 +36,10 @@ pub struct Space {
     pub is_remote: bool,
     /// The last question got no vector.
     pub is_failing: AtomicBool,
+    /// Whether questions ask the model's server at present.
+    pub rest: Rest,
+    /// The same of the index.
+    pub index_rest: Rest,
     /// What tells the model from others of its name.
     pub(super) fingerprint: Option<String>,
     /// When its model was last tried to be loaded; none: only its index was needed so far.
@@ -80,6 +85,9 @@ enum Due {
     Again,
 }
 
+/// Puts something around an index, for tests.
+pub type AroundIndex = Box<dyn FnOnce(Arc<dyn Index>) -> Arc<dyn Index> + Send>;
+
 /// All spaces that this process has open.
 pub struct Spaces {
     wanted: Arc<Space>,
@@ -97,16 +105,21 @@ impl Spaces {
         db: &Db,
         embedder: Option<Arc<dyn Embedder>>,
         given: Vec<Arc<dyn Embedder>>,
+        around: Option<AroundIndex>,
     ) -> Result<Self, StartError> {
         let settings = &config.embedding;
         let name = remembered::name_of(config, db, embedder.as_deref())
             .await
             .map_err(|error| StartError::Failed(format!("cannot look up the embedding model: {error}")))?;
         let dimension = embedder.as_deref().map(Embedder::dimension);
+        let index = index::open(config, remembered::model_in_index(&name, dimension), dimension)
+            .await?
+            .map_err(index::start_error)?;
         let wanted = Arc::new(Space {
-            index: index::open(config, remembered::model_in_index(&name, dimension), dimension)
-                .await?
-                .map_err(index::start_error)?,
+            index: match around {
+                Some(around) => around(index),
+                None => index,
+            },
             name,
             is_remote: embedder.is_some() && settings.is_remote(),
             model: embedder.as_ref().map(|embedder| embedder.model_id().to_owned()),
@@ -116,6 +129,8 @@ impl Spaces {
                 .and_then(|embedder| remembered::fingerprint(embedder, settings)),
             embedder,
             is_failing: AtomicBool::new(false),
+            rest: Rest::default(),
+            index_rest: Rest::default(),
             tried_at: None,
         });
         Ok(Self {
@@ -203,6 +218,8 @@ impl Spaces {
             embedder: None,
             index,
             is_failing: AtomicBool::new(false),
+            rest: Rest::default(),
+            index_rest: Rest::default(),
             fingerprint: row.fingerprint,
             tried_at: None,
         };
@@ -233,6 +250,8 @@ impl Spaces {
             index: space.index.clone(),
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),
+            rest: Rest::default(),
+            index_rest: Rest::default(),
             fingerprint,
             tried_at: Some(now),
         };

@@ -225,9 +225,15 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
 
     let holders = (reach.tenant_id, chatbot.id);
     let query = Query::said(&question);
-    let hold =
-        usage::hold_for_embedding(app, &live.space, &limits, holders, request.channel, &query.text).await?;
-    let embedded = knowledge::embed_question(live, &query.text, !sources.is_empty()).await;
+    let payer = Payer {
+        limits: &limits,
+        channel: request.channel,
+        conversation_id: opening.conversation_id,
+        message_id: opening.message_id,
+    };
+    let is_needed = !sources.is_empty();
+    let (embedded, hold) =
+        knowledge::embed_question(app, live, holders, payer, &query.text, is_needed).await?;
     let mut turn = Turn {
         app: app.clone(),
         reach,
@@ -367,6 +373,7 @@ impl Turn {
                 conversation_id: self.opening.conversation_id,
                 message_id: self.opening.message_id,
             },
+            reads_rows: true,
         };
         let found = knowledge::search_sources(&self.app, self.reach, search, Trace::default()).await?;
         self.degraded = found.degraded;
@@ -451,10 +458,10 @@ impl Turn {
 pub(super) fn turn_usage<'a>(calls: impl IntoIterator<Item = Option<&'a UsageEvent>>) -> TurnUsage {
     let mut usage = TurnUsage::default();
     for event in calls.into_iter().flatten() {
-        usage.prompt_tokens += event.prompt_tokens;
-        usage.completion_tokens += event.completion_tokens;
-        usage.embedding_tokens += event.embedding_tokens;
-        usage.cost_micro_usd += event.cost_micro_usd;
+        usage.prompt_tokens = usage.prompt_tokens.saturating_add(event.prompt_tokens);
+        usage.completion_tokens = usage.completion_tokens.saturating_add(event.completion_tokens);
+        usage.embedding_tokens = usage.embedding_tokens.saturating_add(event.embedding_tokens);
+        usage.cost_micro_usd = usage.cost_micro_usd.saturating_add(event.cost_micro_usd);
     }
     usage
 }

@@ -62,7 +62,7 @@ impl Index {
     /// What the server backend is opened with, for vectors of this model.
     pub fn qdrant_options(&self, model_id: Option<&str>, dimension: Option<usize>) -> QdrantOptions {
         QdrantOptions {
-            url: self.url.clone(),
+            url: self.url.to_string(),
             api_key: (!self.api_key.is_empty()).then(|| self.api_key.expose().to_owned()),
             model_id: model_id.map(str::to_owned),
             dimension,

@@ -61,6 +61,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         embedding.batch_size in 1..=2048;
         embedding.timeout_s in 1..=LONGEST_CALL_S;
         embedding.threads in 0..=1024;
+        embedding.cache_mb in 0..=1_048_576;
         llm.context_tokens in 2048..=100 * MANY;
         llm.max_answer_tokens in 16..=50 * MANY;
         llm.connect_timeout_s in 1..=DAY_S;

@@ -389,3 +389,24 @@ fn tokens_of_another_issuer_cannot_claim_to_be_ours() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].starts_with("auth.jwt.issuer:"), "{problems:?}");
 }
+
+#[test]
+fn a_password_in_an_address_is_not_shown() {
+    let settings = [
+        ("database.url", "postgres://me:pg-secret@db:5432/frontdesk"),
+        ("llm.base_url", "https://me:llm-secret@one.example/v1"),
+        ("llm.model", "m"),
+    ]
+    .map(|(path, value)| (path.to_owned(), value.to_owned()));
+
+    let shown = format!(
+        "{:?}",
+        Config::load(None, [], &settings).expect("settings that hold")
+    );
+
+    assert!(!shown.contains("secret"), "{shown}");
+    assert!(
+        shown.contains("@db:5432/frontdesk") && shown.contains("@one.example/v1"),
+        "{shown}"
+    );
+}

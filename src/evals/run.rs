@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, DocumentId, EvalRunId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority};
-use crate::knowledge::{self, SearchFilter, Trace};
+use crate::knowledge::{self, Purpose, SearchFilter, Trace};
 
 /// Passages that a question's ranking of documents is made of.
 const PASSAGES: usize = 100;
@@ -121,11 +121,12 @@ async fn ask(
     let started = Instant::now();
     let query = Query::said(&expected.question);
     let (filter, trace) = (SearchFilter::default(), Trace::default());
-    let found = knowledge::search(app, reach, chatbot.id, &query, PASSAGES, filter, trace).await?;
+    let (place, wanted) = ((reach, chatbot.id), (PASSAGES, Purpose::Eval));
+    let found = knowledge::search(app, place, &query, wanted, filter, trace).await?;
     let latency = started.elapsed();
     let ranking = judging::ranking(&found.passages);
     let right = judging::right_documents(expected, &found.passages);
-    let confidence = found.passages.first().and_then(|passage| passage.confidence);
+    let confidence = found.confidence();
     Ok(EvalResult {
         question_id: question.id,
         question: expected.question.clone(),

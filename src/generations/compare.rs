@@ -15,7 +15,7 @@ use crate::evals;
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, TenantId};
 use crate::knowledge::degraded::Degradation;
-use crate::knowledge::{self, Passage, SearchFilter};
+use crate::knowledge::{self, Passage};
 use crate::secrets::token_hash;
 
 /// Questions of test sets that are asked, at most.
@@ -29,9 +29,6 @@ const PASSAGES: usize = 10;
 
 /// When a new generation is asked again whose model did not answer.
 const MODEL_RETRY: Duration = Duration::from_secs(30);
-
-/// What the ledger names as the way in.
-const CHANNEL: &str = "eval";
 
 /// A new generation against the live one, over the same questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -201,9 +198,7 @@ async fn answer(
     asked: &Asked,
 ) -> Result<(Vec<Passage>, bool)> {
     let place = (Reach::whole(tenant_id), asked.chatbot_id);
-    let filter = SearchFilter::default();
-    let found =
-        knowledge::search_space(app, space, place, &asked.question, (PASSAGES, CHANNEL), filter).await?;
+    let found = knowledge::search_space(app, space, place, &asked.question, PASSAGES).await?;
     Ok((found.passages, found.degraded.contains(&Degradation::WORDS_ALONE)))
 }
 

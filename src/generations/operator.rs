@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, begin_in, fill, mend, retire, state, store};
+use super::{Generation, MendIndex, begin_in, fill, mend, retire, state, store};
 use crate::app::App;
 use crate::db::{Conn, Scope};
 use crate::error::Result;
@@ -238,7 +238,8 @@ async fn list_busy(conn: &mut Conn) -> Result<HashSet<TenantId>> {
 
 async fn queue_mend(app: &App, tenant_id: TenantId) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
-    mend::queue_mend(app, &mut write, tenant_id).await?;
+    let key = format!("mend:{tenant_id}");
+    jobs::enqueue_once(app, &mut write, tenant_id, &MendIndex {}, &key, app.clock.now()).await?;
     write.commit().await
 }
 

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::db::{Scope, Write};
 use crate::error::Result;
 use crate::generations::operator::CheckIndex;
+use crate::knowledge::embedding_cache::operator::TrimEmbeddings;
 use crate::{chat, generations, http, integrations, knowledge, on, usage};
 
 /// A recurring job.
@@ -34,6 +35,15 @@ pub(super) const SCHEDULES: &[Schedule] = &[
         cron: "23 * * * *",
         enqueue: |app, write, now| {
             Box::pin(async move { enqueue_upkeep(app, write, &CheckIndex {}, "check_index", now).await })
+        },
+    },
+    Schedule {
+        name: "trim_embeddings",
+        cron: "11,41 * * * *",
+        enqueue: |app, write, now| {
+            Box::pin(
+                async move { enqueue_upkeep(app, write, &TrimEmbeddings {}, "trim_embeddings", now).await },
+            )
         },
     },
 ];

@@ -17,7 +17,7 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Something that was left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Degradation {
-    /// Stable, for programs: `embedding_unavailable`, `index_incomplete`, `rerank_unavailable`, `rerank_over_budget`.
+    /// Stable, for programs: `embedding_unavailable`, `index_incomplete`, `index_unavailable`, `rerank_unavailable`, `rerank_over_budget`.
     #[schema(value_type = String)]
     pub code: Cow<'static, str>,
     /// What is missing, for a person.
@@ -36,6 +36,12 @@ impl Degradation {
     pub const INDEX_INCOMPLETE: Self = Self::new(
         "index_incomplete",
         "The search index is being filled again: some documents are not found yet.",
+    );
+
+    /// The index does not answer.
+    pub const INDEX_UNAVAILABLE: Self = Self::new(
+        "index_unavailable",
+        "The search index did not answer: passages were looked for by their words alone, among the newest documents, so some may be missing.",
     );
 
     /// What is left out has `code`, which programs go by, and is told to people by `message`.
@@ -57,16 +63,33 @@ impl Degradation {
 
     /// Whether passages may be missing, rather than be in another order than they would be.
     fn hides_passages(&self) -> bool {
-        matches!(self.code.as_ref(), "embedding_unavailable" | "index_incomplete")
+        matches!(
+            self.code.as_ref(),
+            "embedding_unavailable" | "index_incomplete" | "index_unavailable"
+        )
     }
 }
 
 /// Why nothing that was found is no reason to say that nothing is known; none: it is one.
 pub fn doubt(degraded: &[Degradation]) -> Option<Error> {
-    degraded.iter().find(|left_out| left_out.hides_passages())?;
+    let is_left_out = |code: &str| degraded.iter().any(|left_out| left_out.code == code);
+    if !degraded.iter().any(Degradation::hides_passages) {
+        return None;
+    }
+    let (code, message) = if is_left_out("index_unavailable") {
+        (
+            "index_unavailable",
+            "the knowledge cannot be searched right now but for its newest words, which do not answer this; ask again shortly",
+        )
+    } else {
+        (
+            "search_degraded",
+            "nothing was found, but a part of the search does not answer and might have found something; ask again shortly",
+        )
+    };
     Some(Error::Unavailable {
-        code: "search_degraded",
-        message: "nothing was found, but a part of the search does not answer and might have found something; ask again shortly".into(),
+        code,
+        message: message.into(),
         retry_after: TRY_AGAIN_AFTER,
         source: None,
     })
@@ -96,5 +119,12 @@ mod tests {
         assert!(doubt(&[]).is_none());
         assert!(doubt(std::slice::from_ref(&order)).is_none());
         assert!(doubt(&[order, Degradation::WORDS_ALONE]).is_some());
+        assert!(matches!(
+            doubt(&[Degradation::WORDS_ALONE, Degradation::INDEX_UNAVAILABLE]),
+            Some(Error::Unavailable {
+                code: "index_unavailable",
+                ..
+            })
+        ));
     }
 }

@@ -42,6 +42,12 @@ impl ListwiseReranker {
 
     async fn order(&self, question: String, texts: Vec<String>) -> Result<Reranked, RerankError> {
         let (material, read) = quoted(&texts, self.most_tokens);
+        // One alone is in order, and none leaves nothing to ask about.
+        if read < 2 {
+            return Err(RerankError::Refused {
+                reason: "the first two passages are longer than what the model has room for".to_owned(),
+            });
+        }
         let messages = vec![
             PromptMessage {
                 role: PromptRole::System,
@@ -57,11 +63,11 @@ impl ListwiseReranker {
             model: self.name.clone(),
             messages,
             temperature: None,
-            max_answer_tokens: read * TOKENS_PER_NUMBER + TOKENS_AROUND,
+            max_answer_tokens: most_written(read),
         };
         let answer = match timeout(self.timeout, self.model.complete(request)).await {
             Ok(answer) => answer.map_err(failure)?,
-            Err(_) => return Err(unusable("it took longer than rerank.timeout_s")),
+            Err(_) => return Err(RerankError::TooLate),
         };
         let usage = answer
             .usage
@@ -86,9 +92,18 @@ impl Reranker for ListwiseReranker {
         &self.name
     }
 
+    fn most_written(&self, texts: usize) -> u64 {
+        most_written(texts) as u64
+    }
+
     fn rerank(&self, question: String, texts: Vec<String>) -> BoxFuture<'_, Result<Reranked, RerankError>> {
         Box::pin(self.order(question, texts))
     }
+}
+
+/// Tokens of an answer about so many passages.
+const fn most_written(passages: usize) -> usize {
+    passages * TOKENS_PER_NUMBER + TOKENS_AROUND
 }
 
 /// The texts as the model reads them, as many as fit, and how many these are.
@@ -140,9 +155,8 @@ fn failure(error: ProviderError) -> RerankError {
                 reason: error.to_string(),
             }
         }
-        ProviderError::Interrupted | ProviderError::Unreadable { .. } | ProviderError::TimedOut { .. } => {
-            unusable(&error.to_string())
-        }
+        ProviderError::TimedOut { .. } => RerankError::TooLate,
+        ProviderError::Interrupted | ProviderError::Unreadable { .. } => unusable(&error.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod chunks;
 mod cut;
 pub mod degraded;
 pub mod deletion;
+pub mod embedding_cache;
 mod facts;
 pub mod files;
 pub mod indexing;
@@ -50,8 +51,8 @@ pub use search::explain::Trace;
 #[cfg(test)]
 pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
-    EmbeddedQuestion, Passage, Payer, Search, SearchFilter, SearchResult, SearchSettings,
-    SearchSettingsRequest, embed_question, index_error, search, search_sources, search_space,
+    EmbeddedQuestion, Passage, Payer, Purpose, ROW_SCANS_AT_ONCE, Search, SearchFilter, SearchResult,
+    SearchSettings, SearchSettingsRequest, embed_question, index_error, search, search_sources, search_space,
 };
 pub use upload::{NewFile, upload};
 

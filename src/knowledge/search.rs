@@ -1,33 +1,31 @@
 //! From a question to passages: by meaning and by words in the index, then checked against the rows.
 
 mod boosts;
+mod candidates;
 mod choice;
 pub mod context;
 pub mod explain;
+mod question;
 mod reranking;
 pub(super) mod routes;
 mod rows;
 mod settings;
+mod without_index;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use retrieval::analysis;
-use retrieval::confidence::{Background, Confidence};
-use retrieval::embed::EmbedError;
-use retrieval::fuse;
-use retrieval::index::{Audience, Filter, IndexError, SearchQuery};
+use retrieval::confidence::Confidence;
+use retrieval::index::{Audience, IndexError};
 use retrieval::operators::Query;
 
-use self::boosts::Boosts;
-use self::choice::{Choice, Wanted};
 use self::explain::{Stage, StageName, Trace};
-use self::rows::Rows;
+pub use self::question::{EmbeddedQuestion, embed_question};
+pub(super) use self::question::{TEXT_REFUSED, embed_error};
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
+pub use self::without_index::AT_ONCE as ROW_SCANS_AT_ONCE;
 use super::degraded::Degradation;
-use super::labels::primary_language;
 use super::store;
 use crate::app::{App, Space};
 use crate::chatbots;
@@ -35,20 +33,11 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::generations::{self, Live};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId, ConversationId, DocumentId, MessageId, SourceId, TenantId};
-use crate::usage::{self, Hold, Limits, UsageEvent};
-
-/// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
-const SPARE_CANDIDATES: usize = 8;
-
-/// Candidates at which a search gives up looking behind those that have no rows.
-const MOST_CANDIDATES: usize = 4096;
+use crate::id::{ChatbotId, ChunkId, ConversationId, DocumentId, MessageId, SourceId};
+use crate::usage::{self, Limits, UsageEvent};
 
 /// How long a failing index or embedding endpoint is left alone, if it did not say.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// What the ledger says of a search that belongs to no conversation.
-const SEARCH_CHANNEL: &str = "search";
 
 /// A chunk that may answer the question.
 #[derive(Clone, Debug)]
@@ -117,6 +106,38 @@ pub struct SearchResult {
     pub stages: Option<Vec<Stage>>,
 }
 
+impl SearchResult {
+    /// How sure one may be that one of the passages answers the question, whatever their order: a chat knows an answer as
+    /// soon as it may be sure enough of any of them.
+    pub fn confidence(&self) -> Option<Confidence> {
+        let confidences = self.passages.iter().filter_map(|passage| passage.confidence);
+        confidences.max_by(|a, b| {
+            let meaning = a.is_by_meaning.cmp(&b.is_by_meaning);
+            meaning.then_with(|| a.value.total_cmp(&b.value))
+        })
+    }
+}
+
+/// What a search outside of conversations is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Search,
+    /// A question of a test set.
+    Eval,
+    /// What another embedding model would find: by the index alone, before a reranker evens it out.
+    Comparison,
+}
+
+impl Purpose {
+    /// What the ledger says.
+    const fn channel(self) -> &'static str {
+        match self {
+            Self::Search => "search",
+            Self::Eval | Self::Comparison => "eval",
+        }
+    }
+}
+
 /// What to look for.
 pub struct Search<'a> {
     pub chatbot_id: ChatbotId,
@@ -130,6 +151,8 @@ pub struct Search<'a> {
     pub filter: SearchFilter,
     pub settings: &'a SearchSettings,
     pub payer: Payer<'a>,
+    /// Words are looked for in the rows where the index does not answer.
+    pub reads_rows: bool,
 }
 
 /// By whose budget a search is paid, and for what.
@@ -139,115 +162,6 @@ pub struct Payer<'a> {
     pub channel: &'a str,
     pub conversation_id: Option<ConversationId>,
     pub message_id: Option<MessageId>,
-}
-
-/// A question as the embedding model sees it, and what that took.
-#[derive(Clone, Debug)]
-pub struct EmbeddedQuestion {
-    /// The model that was asked, and where its vectors are: nothing else is compared with it.
-    space: Arc<Space>,
-    /// All chunks are in its index.
-    is_whole: bool,
-    /// None: there is no embedding model, or it was not asked, or it did not answer.
-    vector: Option<Vec<f32>>,
-    /// Tokens that the embedding model read, and whether it said so itself.
-    tokens: u64,
-    reported: bool,
-    latency: Duration,
-    /// The embedding model was asked and did not answer.
-    is_missing: bool,
-}
-
-impl EmbeddedQuestion {
-    /// The ledger's line; none when nothing was embedded. While `hold` is kept for the call, it has its id.
-    pub fn event(
-        &self,
-        app: &App,
-        holders: (TenantId, ChatbotId),
-        channel: &str,
-        hold: &Hold,
-    ) -> Option<UsageEvent> {
-        if self.tokens == 0 {
-            return None;
-        }
-        let mut event = UsageEvent::embedding(
-            app,
-            &self.space,
-            holders,
-            channel,
-            self.tokens,
-            self.reported,
-            self.latency,
-        );
-        if let Some(id) = hold.call_id() {
-            event.id = id;
-        }
-        Some(event)
-    }
-
-    /// Books it for itself, where nobody else settles `hold`.
-    pub async fn book(
-        &self,
-        app: &App,
-        holders: (TenantId, ChatbotId),
-        channel: &str,
-        hold: &mut Hold,
-    ) -> Result<()> {
-        let event = self.event(app, holders, channel, hold);
-        if event.is_none() && hold.reservation().is_none() {
-            hold.close();
-            return Ok(());
-        }
-        let (tenant_id, chatbot_id) = holders;
-        let events: Vec<UsageEvent> = event.into_iter().collect();
-        let mut write = app.db.write(tenant_id).await?;
-        let reservation = hold.reservation().cloned();
-        usage::settle(
-            &mut write,
-            tenant_id,
-            chatbot_id,
-            reservation,
-            &events,
-            app.clock.now(),
-        )
-        .await?;
-        write.commit().await?;
-        hold.close();
-        Ok(())
-    }
-}
-
-/// Asks the embedding model that answers for a question's vector, where there is anything to look through.
-pub async fn embed_question(live: Live, question: &str, is_needed: bool) -> EmbeddedQuestion {
-    let embedder = live.space.embedder.clone();
-    let mut embedded = EmbeddedQuestion {
-        is_whole: live.is_whole,
-        vector: None,
-        tokens: 0,
-        reported: false,
-        latency: Duration::ZERO,
-        is_missing: embedder.is_none() && live.space.model.is_some(),
-        space: live.space,
-    };
-    let Some(embedder) = embedder.filter(|_| is_needed) else {
-        return embedded;
-    };
-    let started = Instant::now();
-    let asked = embedder.embed_query(question.to_owned()).await;
-    embedded.space.is_failing.store(asked.is_err(), Ordering::Relaxed);
-    match asked {
-        Ok(mut embeddings) => {
-            embedded.vector = embeddings.vectors.pop();
-            embedded.tokens = embeddings.tokens;
-            embedded.reported = embeddings.reported;
-            embedded.latency = started.elapsed();
-        }
-        Err(error) => {
-            tracing::warn!(error = ?error, "the embedding model did not answer: searching by words alone");
-            embedded.is_missing = true;
-        }
-    }
-    embedded
 }
 
 /// The passages that are nearest to the query by its words and its vector, as the chatbot's owner wants them, best first.
@@ -268,7 +182,7 @@ pub async fn search_sources(
         }
         let (query, settings, payer) = (search.query, search.settings, search.payer);
         let (chatbot_id, audience) = (search.chatbot_id, search.filter.audience.clone());
-        let mut choice = candidates(app, reach, search, &mut trace).await?;
+        let mut choice = candidates::gather(app, reach, search, &mut found.degraded, &mut trace).await?;
         if settings.rerank
             && let Some(reranker) = app.reranker.as_deref()
         {
@@ -298,101 +212,29 @@ pub async fn search_sources(
     Ok(found)
 }
 
-/// What the index and the rows have to offer, before a reranker looks at it.
-async fn candidates<'a>(
-    app: &App,
-    reach: Reach,
-    search: Search<'a>,
-    trace: &mut Trace,
-) -> Result<Choice<'a>> {
-    let text = search.query.text.as_str();
-    let space = search.embedded.space.clone();
-    let language = analysis::detect(text);
-    let read = space.embedder.as_ref().and_then(|embedder| embedder.languages());
-    let meaning_weight = fuse::meaning_weight(text, language, read);
-    let rows = Rows {
-        app,
-        reach,
-        chatbot_id: search.chatbot_id,
-        query: search.query,
-        audience: search.filter.audience.clone(),
-    };
-    let settings = search.settings;
-    let reranked = app.reranker.as_ref().filter(|_| settings.rerank);
-    let reranked = reranked.map(|_| app.config.rerank.top_n);
-    let now = app.clock.now();
-    let without_repetitions = search.filter.without_repetitions;
-    let wanted = Wanted {
-        limit: search.limit,
-        reranked,
-        without_repetitions,
-    };
-    let choice = || Choice::new(settings, Boosts::of(settings, now), wanted);
-    let mut query = SearchQuery {
-        text: text.to_owned(),
-        vector: search.embedded.vector.take(),
-        filter: index_filter(&search.sources, search.filter),
-        limit: (choice().pool() + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
-        language: language.map(|language| language.subtag().to_owned()),
-    };
-    loop {
-        let started = Instant::now();
-        let candidates = space
-            .index
-            .search(retrieval::TenantId(reach.tenant_id.0), query.clone())
-            .await
-            .map_err(index_error)?;
-        trace.add(StageName::Index, started, Vec::new);
-        let started = Instant::now();
-        let were_all = candidates.hits.len() < query.limit;
-        let background = Background::of(&candidates, meaning_weight);
-        let hits = fuse::fuse(&candidates, meaning_weight);
-        trace.add(StageName::Fuse, started, Vec::new);
-        let mut choice = choice();
-        rows.offer(&hits, background, &mut choice, trace).await?;
-        if choice.is_enough() || were_all || query.limit >= MOST_CANDIDATES {
-            return Ok(choice);
-        }
-        // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
-        query.limit *= 4;
-        trace.begin_again();
-    }
-}
-
 /// The passages of a chatbot's knowledge that are nearest to `query`, best first, at most `limit`. What embedding the
 /// question took goes to the ledger.
 pub async fn search(
     app: &App,
-    reach: Reach,
-    chatbot_id: ChatbotId,
+    place: (Reach, ChatbotId),
     query: &Query,
-    limit: usize,
+    (limit, purpose): (usize, Purpose),
     filter: SearchFilter,
     trace: Trace,
 ) -> Result<SearchResult> {
-    let mut conn = app.db.read(reach.tenant_id).await?;
-    let live = generations::live(app, &mut conn, reach.tenant_id).await?;
-    let place = (reach, chatbot_id);
-    search_live(
-        app,
-        (conn, live),
-        place,
-        query,
-        (limit, SEARCH_CHANNEL),
-        filter,
-        trace,
-    )
-    .await
+    let mut conn = app.db.read(place.0.tenant_id).await?;
+    let live = generations::live(app, &mut conn, place.0.tenant_id).await?;
+    let wanted = (limit, purpose);
+    search_live(app, (conn, live), place, query, wanted, filter, trace).await
 }
 
-/// Like [`search`], with an embedding model that need not be the one that answers; `channel` is what the ledger says.
+/// What an embedding model finds that need not be the one that answers.
 pub async fn search_space(
     app: &App,
     space: &Arc<Space>,
     place: (Reach, ChatbotId),
     question: &str,
-    (limit, channel): (usize, &str),
-    filter: SearchFilter,
+    limit: usize,
 ) -> Result<SearchResult> {
     let live = Live {
         space: space.clone(),
@@ -400,16 +242,8 @@ pub async fn search_space(
     };
     let query = Query::said(question);
     let conn = app.db.read(place.0.tenant_id).await?;
-    search_live(
-        app,
-        (conn, live),
-        place,
-        &query,
-        (limit, channel),
-        filter,
-        Trace::default(),
-    )
-    .await
+    let (wanted, filter) = ((limit, Purpose::Comparison), SearchFilter::default());
+    search_live(app, (conn, live), place, &query, wanted, filter, Trace::default()).await
 }
 
 async fn search_live(
@@ -417,7 +251,7 @@ async fn search_live(
     (mut conn, live): (Conn, Live),
     (reach, chatbot_id): (Reach, ChatbotId),
     query: &Query,
-    (limit, channel): (usize, &str),
+    (limit, purpose): (usize, Purpose),
     filter: SearchFilter,
     mut trace: Trace,
 ) -> Result<SearchResult> {
@@ -427,8 +261,7 @@ async fn search_live(
         .await?
         .settings
         .search;
-    // Two models are compared before a reranker evens out what they find.
-    settings.rerank &= channel == SEARCH_CHANNEL;
+    settings.rerank &= purpose != Purpose::Comparison;
     let now = app.clock.now();
     if live.space.is_remote {
         usage::check_embedding_priced(app, &live.space, &limits)?;
@@ -437,13 +270,18 @@ async fn search_live(
     let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
     drop(conn);
     let holders = (reach.tenant_id, chatbot_id);
-    let mut hold =
-        usage::hold_for_embedding(app, &live.space, &limits, holders, channel, &query.text).await?;
+    let payer = Payer {
+        limits: &limits,
+        channel: purpose.channel(),
+        conversation_id: None,
+        message_id: None,
+    };
     let started = Instant::now();
-    let mut embedded = embed_question(live, &query.text, !sources.is_empty()).await;
+    let (mut embedded, mut hold) =
+        embed_question(app, live, holders, payer, &query.text, !sources.is_empty()).await?;
     trace.add(StageName::Embed, started, Vec::new);
     // It is paid for, whatever comes of the search.
-    embedded.book(app, holders, channel, &mut hold).await?;
+    embedded.book(app, holders, payer.channel, &mut hold).await?;
     let search = Search {
         chatbot_id,
         sources,
@@ -452,30 +290,10 @@ async fn search_live(
         limit,
         filter,
         settings: &settings,
-        payer: Payer {
-            limits: &limits,
-            channel,
-            conversation_id: None,
-            message_id: None,
-        },
+        payer,
+        reads_rows: purpose != Purpose::Comparison,
     };
     search_sources(app, reach, search, trace).await
-}
-
-/// What the index is asked for.
-fn index_filter(sources: &[SourceId], filter: SearchFilter) -> Filter {
-    let languages = |tags: Vec<String>| tags.iter().filter_map(|tag| primary_language(tag)).collect();
-    Filter {
-        sources: sources.iter().map(|id| retrieval::SourceId(id.0)).collect(),
-        documents: filter
-            .document_ids
-            .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),
-        languages: filter.languages.map(languages),
-        tags: filter.tags,
-        since: filter.since.map(|since| since.timestamp()),
-        until: filter.until.map(|until| until.timestamp()),
-        audience: filter.audience,
-    }
 }
 
 /// What an index failure means for a request or a job.
@@ -491,32 +309,30 @@ pub fn index_error(error: IndexError) -> Error {
     }
 }
 
-/// What a failure of the embedding model means for a job.
-pub(super) fn embed_error(error: EmbedError) -> Error {
-    match error {
-        EmbedError::Unavailable { retry_after, source } => Error::Unavailable {
-            code: "embedding_unavailable",
-            message: "the embedding model does not answer; this is tried again by itself".into(),
-            retry_after: retry_after.unwrap_or(TRY_AGAIN_AFTER),
-            source: Some(source),
-        },
-        EmbedError::Broken { cause, .. } => embed_error(*cause),
-        EmbedError::Refused { reason } => Error::Upstream {
-            code: "embedding_refused",
-            message: format!("the embedding model refused the request: {reason}").into(),
-            source: None,
-        },
-        EmbedError::BadVectors { reason } => Error::Upstream {
-            code: "embedding_unusable",
-            message: format!("the embedding model gave unusable vectors: {reason}").into(),
-            source: None,
-        },
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn the_confidence_of_a_search_is_that_of_its_surest_passage_in_whatever_order_they_are() {
+        let sure = |value, is_by_meaning| Passage {
+            confidence: Some(Confidence { value, is_by_meaning }),
+            ..passage("text")
+        };
+        let found = |passages| SearchResult {
+            passages,
+            ..SearchResult::default()
+        };
+
+        let reordered = found(vec![sure(0.2, true), passage("text"), sure(0.9, true)]);
+        assert_eq!(reordered.confidence().map(|found| found.value), Some(0.9));
+        let meaning_goes_first = found(vec![sure(0.9, false), sure(0.3, true)]);
+        assert_eq!(
+            meaning_goes_first.confidence().map(|found| found.value),
+            Some(0.3)
+        );
+        assert_eq!(found(vec![passage("text")]).confidence(), None);
+    }
 
     /// A passage that says this, for what is told of passages.
     pub(crate) fn passage(text: &str) -> Passage {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use retrieval::index::{Facets, Point};
+use retrieval::index::{Facets, Filter, Point};
 use sqlx::{FromRow, QueryBuilder};
 
 use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
@@ -93,6 +93,16 @@ impl StoredChunk {
         self.point(has_vector.then(Vec::new)).fingerprint()
     }
 
+    /// What is embedded of it, and read for its words.
+    pub fn embedding_text(&self) -> &str {
+        &self.embedding_text
+    }
+
+    /// What filters go by.
+    pub const fn facets(&self) -> &Facets {
+        &self.facets
+    }
+
     fn point(&self, vector: Option<Vec<f32>>) -> Point {
         Point {
             chunk_id: retrieval::ChunkId(self.id.0),
@@ -128,6 +138,48 @@ pub async fn list_portions(
           order by id",
     ).bind(tenant_id).bind(after).fetch_all(c).await)?;
     Ok(portions(&documents))
+}
+
+/// The chatbot's documents that may pass `filter`, the newest first and with at most `most_chunks` chunks, in portions. What
+/// their facets let pass is left to who reads them.
+pub async fn list_portions_within(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+    filter: &Filter,
+    most_chunks: i64,
+) -> Result<Vec<Portion>> {
+    let documents: Vec<(DocumentId, SourceId, i64)> = on!(conn, c => sqlx::query_as(
+        "select d.id, d.source_id, d.chunk_count
+           from document d
+           join source s on s.id = d.source_id
+          where d.tenant_id = $1
+            and s.tenant_id = $1
+            and d.chatbot_id = $2
+            and d.indexed_at is not null
+            and d.chunk_count > 0
+            and s.deleted_at is null
+          order by d.id desc
+          limit $3",
+    ).bind(tenant_id).bind(chatbot_id).bind(most_chunks).fetch_all(c).await)?;
+    let is_asked_for = |id: DocumentId, source_id: SourceId| {
+        let of_documents = filter.documents.as_ref();
+        filter.sources.contains(&retrieval::SourceId(source_id.0))
+            && of_documents.is_none_or(|ids| ids.contains(&retrieval::DocumentId(id.0)))
+    };
+    let asked: Vec<(DocumentId, i64)> = documents
+        .into_iter()
+        .filter(|(id, source_id, _)| is_asked_for(*id, *source_id))
+        .map(|(id, _, chunks)| (id, chunks))
+        .collect();
+    let mut left = most_chunks;
+    let mut portions = portions(&asked);
+    portions.retain(|_| {
+        let is_within = left > 0;
+        left -= CHUNKS_AT_ONCE;
+        is_within
+    });
+    Ok(portions)
 }
 
 /// All of these documents, in portions.

@@ -56,7 +56,8 @@ pub struct UsageEvent {
     /// Tokens read, cached ones included.
     pub prompt_tokens: i64,
     pub completion_tokens: i64,
-    /// The part of `prompt_tokens` that the vendor had cached.
+    /// The part of `prompt_tokens` that the vendor had cached; of an embedding the tokens of texts that were embedded before,
+    /// which are no part of `embedding_tokens` and cost nothing.
     pub cached_tokens: i64,
     pub embedding_tokens: i64,
     /// Seconds of recordings that were listened to.

@@ -24,6 +24,17 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// For where no call is made.
+    pub fn nothing(app: &App, holders: (TenantId, ChatbotId)) -> Self {
+        Self {
+            app: app.clone(),
+            holders,
+            reservation: None,
+            call: None,
+            entry: None,
+        }
+    }
+
     /// What is held. It stays held.
     pub fn reservation(&self) -> Option<&Reservation> {
         self.reservation.as_ref()
@@ -121,13 +132,7 @@ pub async fn hold_for_embedding(
         let call = UsageEvent::embedding(app, space, holders, channel, tokens, false, Duration::ZERO);
         return hold_call(app, limits, holders, call).await;
     }
-    Ok(Hold {
-        app: app.clone(),
-        holders,
-        reservation: None,
-        call: None,
-        entry: None,
-    })
+    Ok(Hold::nothing(app, holders))
 }
 
 /// Reserves for `call`, which belongs to a search. Where nothing is limited, it is noted in the journal.

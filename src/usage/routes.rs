@@ -113,7 +113,8 @@ pub struct UsageSum {
     prompt_tokens: i64,
     /// Tokens written.
     completion_tokens: i64,
-    /// The part of the tokens read that the vendor had cached.
+    /// The part of the tokens read that the vendor had cached; of embeddings the tokens of texts that were embedded before,
+    /// which cost nothing and are no part of those embedded.
     cached_tokens: i64,
     /// Tokens turned into vectors.
     embedding_tokens: i64,

@@ -459,3 +459,43 @@ async fn an_embedding_endpoint_that_fails_leaves_the_words_and_says_so() {
     );
     assert_eq!(answer.json()["usage"]["embedding_tokens"], 0);
 }
+
+#[tokio::test]
+async fn an_embedding_endpoint_that_failed_is_left_alone_for_a_while_and_asked_again_by_one() {
+    let model = ScriptedModel::start().await;
+    let service = TestOptions::default()
+        .without_embedder()
+        .set("embedding.backend", "openai")
+        .set("embedding.base_url", model.base_url())
+        .set("embedding.model", "scripted-embedding")
+        .set("embedding.dimension", model.dimension())
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", RETURNS).await;
+    // A call is tried three times.
+    for _ in 0..3 {
+        model.push_fault(crate::harness::openai::EmbeddingFault::Status(503));
+    }
+    let asked = || {
+        let requests = model.requests();
+        requests
+            .iter()
+            .filter(|request| request.path == "/v1/embeddings")
+            .count()
+    };
+    let before = asked();
+
+    let failed: Answered = desk.ask(QUESTION).await.expect(200);
+    let resting: Answered = desk.ask(QUESTION).await.expect(200);
+
+    assert_eq!(asked() - before, 3, "nobody waits for it");
+    for answer in [&failed, &resting] {
+        assert_eq!(answer.json()["degraded"][0]["code"], "embedding_unavailable");
+    }
+    service.clock.advance(chrono::TimeDelta::seconds(1));
+    let back: Answered = desk.ask(QUESTION).await.expect(200);
+    assert!(back.json()["degraded"].is_null(), "{}", back.text);
+    assert_eq!(asked() - before, 4);
+}

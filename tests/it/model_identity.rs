@@ -103,24 +103,6 @@ async fn what_was_embedded_before_fingerprints_were_kept_belongs_to_the_first_mo
 }
 
 #[tokio::test]
-async fn what_was_embedded_before_models_were_remembered_is_kept_too() {
-    let service = TestOptions::default().embedder(weights(None)).start().await;
-    let held = Held::with_documents(&service, 3).await;
-    let mut write = service.app.db.write(Scope::Operator).await.expect("a writer");
-    for statement in ["delete from generation", "delete from embedding_space"] {
-        on!(write, c => sqlx::query(statement).execute(c).await.map(drop)).expect("deleted");
-    }
-    write.commit().await.expect("committed");
-
-    let service = with_model(service, &weights(Some("aaaaaaaaaaaaaaaaaaaaaaaa"))).await;
-
-    assert_eq!(service.drain_jobs().await, 0, "nothing is embedded again");
-    assert_eq!(embedding(&held, &service).await, "words/256");
-    let found = search(&held.tenant(&service), &held.chatbot, QUESTION).await;
-    assert!(has_vector(&found), "{found}");
-}
-
-#[tokio::test]
 async fn another_server_under_the_same_models_name_is_another_model() {
     let (one, other) = (ScriptedModel::start().await, ScriptedModel::start().await);
     let settings = |model: &ScriptedModel| {

@@ -273,3 +273,50 @@ async fn a_chat_model_that_names_no_passage_leaves_the_order_and_is_paid() {
     assert_eq!(titles(&reply), ["oak.md", "teak.md"]);
     assert_eq!(reply["degraded"][0]["code"], "rerank_unavailable");
 }
+
+#[tokio::test]
+async fn a_reranker_that_failed_is_left_alone_for_a_while_and_asked_again_by_one() {
+    let reranker = ScriptedReranker::start("teak").await;
+    let desks = with_reranker(&reranker, None).await;
+    let acme = desks.service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    publish(&desk).await;
+    // A call is tried three times.
+    for _ in 0..3 {
+        reranker.push_fault(RerankFault::Status(503));
+    }
+
+    let first = search(&desk).await;
+    let resting = search(&desk).await;
+
+    assert_eq!(reranker.requests().len(), 3, "nobody waits for it");
+    for reply in [&first, &resting] {
+        assert_eq!(titles(reply), ["oak.md", "teak.md"]);
+        assert_eq!(reply["degraded"][0]["code"], "rerank_unavailable");
+    }
+    desks.service.clock.advance(chrono::TimeDelta::seconds(1));
+    let back = search(&desk).await;
+    assert!(back["degraded"].is_null(), "{back}");
+    assert_eq!((titles(&back)[0], reranker.requests().len()), ("teak.md", 4));
+}
+
+#[tokio::test]
+async fn an_order_that_came_too_late_is_booked_as_it_was_reserved() {
+    let reranker = ScriptedReranker::start("teak").await;
+    let options = TestOptions::default()
+        .set("rerank.backend", "cohere")
+        .set("rerank.base_url", reranker.base_url())
+        .set("rerank.model", "order-1")
+        .set("rerank.timeout_s", 1);
+    let desks = start(options, None).await;
+    let acme = desks.service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    publish(&desk).await;
+    reranker.push_fault(RerankFault::Silence);
+
+    let reply = search(&desk).await;
+
+    assert_eq!(reply["degraded"][0]["code"], "rerank_unavailable", "{reply}");
+    crate::harness::work::until("it is booked", async || !booked(&desk, "rerank").await.is_empty()).await;
+    assert_eq!(booked(&desk, "rerank").await[0].1, 2_000);
+}

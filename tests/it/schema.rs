@@ -14,7 +14,7 @@ type Facts = BTreeSet<String>;
 /// What a PostgreSQL type is on SQLite.
 fn on_sqlite(postgres_type: &str) -> &str {
     match postgres_type {
-        "uuid" => "blob",
+        "uuid" | "bytea" => "blob",
         "timestamp with time zone" | "jsonb" | "text" => "text",
         "bigint" => "integer",
         "double precision" => "real",

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::app::{Chatbot, Reply, TestApp};
+use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions};
+use crate::harness::indexes::IndexSwitch;
 
 async fn ask(desk: &Chatbot<'_, '_>, body: Value) -> Reply {
     let path = format!("/api/chatbots/{}/search", desk.id);
@@ -80,6 +81,29 @@ async fn what_a_phrase_asks_for_is_found_behind_better_passages_without_it() {
     .json();
 
     assert_eq!(documents(&reply), [&wanted]);
+}
+
+#[tokio::test]
+async fn a_phrase_that_is_nowhere_ends_the_search_early() {
+    let index = IndexSwitch::default();
+    let service = TestOptions::default().index(&index).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let pages: String = (0..1_500)
+        .map(|number| format!("# Page {number}\n\nTables are oiled well in week {number} of the year.\n\n"))
+        .collect();
+    desk.publish("tables.md", &pages).await;
+    let (_, before) = index.searches();
+
+    let reply = ask(&desk, json!({ "query": "\"the year of tables\"" }))
+        .await
+        .expect(200)
+        .json();
+
+    assert!(documents(&reply).is_empty());
+    let (searches, candidates) = index.searches();
+    assert!(searches <= 3, "{searches}");
+    assert!(candidates - before <= 1_500, "{} candidates", candidates - before);
 }
 
 #[tokio::test]

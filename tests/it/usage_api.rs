@@ -33,6 +33,8 @@ async fn remote(model: &ScriptedModel) -> (TestApp, TempDir) {
         .set("embedding.base_url", model.base_url())
         .set("embedding.model", "scripted-embedding")
         .set("embedding.dimension", model.dimension())
+        // Every line is a call then, and what is cached is the vendor's.
+        .set("embedding.cache_mb", 0)
         .set("llm.price_book", prices.display())
         .start()
         .await;

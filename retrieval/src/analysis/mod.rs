@@ -32,6 +32,9 @@ pub(crate) const ANALYSIS: u32 = 2;
 /// How fast further occurrences of a term stop counting.
 const SATURATION: f32 = 1.2;
 
+/// No term weighs as much in any chunk: saturation keeps every weight below it.
+pub(crate) const LARGEST_WEIGHT: f32 = SATURATION + 1.0;
+
 /// How much a long chunk is marked down, from 0 (not) to 1 (in full proportion).
 const LENGTH_WEIGHT: f32 = 0.75;
 
@@ -76,6 +79,12 @@ pub(crate) fn weigh_document(text: &str, language: Option<Language>) -> SparseTe
             count * (SATURATION + 1.0) / (count + SATURATION * length_factor),
         )
     }))
+}
+
+/// How much a term that `having` of `chunks` chunks have tells them apart. Above 0 for every term.
+pub(crate) fn inverse_document_frequency(chunks: u64, having: u64) -> f32 {
+    let (chunks, having) = (chunks.max(having) as f64, having as f64);
+    (1.0 + (chunks - having + 0.5) / (having + 0.5)).ln() as f32
 }
 
 /// What a question asks for: its different terms in rising order, and for each the word that it is a form of.

@@ -67,6 +67,11 @@ pub trait Embedder: Send + Sync + 'static {
         None
     }
 
+    /// Whether making a vector costs more than keeping and looking up one that was made before.
+    fn is_worth_keeping(&self) -> bool {
+        true
+    }
+
     /// Tokens in `text` without special tokens: exact for a local model, [`estimate_tokens`] for a remote one.
     fn count_tokens(&self, text: &str) -> usize;
 
@@ -104,23 +109,41 @@ pub enum EmbedError {
     /// The answer is no set of vectors of this model: store nothing of it.
     #[error("embedding model gave unusable vectors: {reason}")]
     BadVectors { reason: String },
-    /// One of several requests failed; others were answered and took `tokens`. What to do is what `cause` says.
+    /// A part failed, for `cause`; the rest was answered.
     #[error("embedding model answered only a part")]
     Broken {
-        tokens: u64,
-        /// As in [`Embeddings`].
-        reported: bool,
+        answered: Box<Answered>,
         #[source]
         cause: Box<Self>,
     },
+}
+
+/// What was answered of a call that failed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answered {
+    /// In the places of their texts, of unit length; `None`: ask for it again.
+    pub vectors: Vec<Option<Vec<f32>>>,
+    /// As in [`Embeddings`].
+    pub tokens: u64,
+    pub reported: bool,
+    /// Places of the texts that the model refuses, each by itself: they are refused again.
+    pub refused: Vec<usize>,
 }
 
 impl EmbedError {
     /// Tokens that were consumed all the same, and whether the provider said so.
     pub fn spent(&self) -> (u64, bool) {
         match self {
-            Self::Broken { tokens, reported, .. } => (*tokens, *reported),
+            Self::Broken { answered, .. } => (answered.tokens, answered.reported),
             Self::Unavailable { .. } | Self::Refused { .. } | Self::BadVectors { .. } => (0, false),
+        }
+    }
+
+    /// Takes what was answered all the same, in the places of the texts.
+    pub fn take_answered(&mut self) -> Vec<Option<Vec<f32>>> {
+        match self {
+            Self::Broken { answered, .. } => std::mem::take(&mut answered.vectors),
+            Self::Unavailable { .. } | Self::Refused { .. } | Self::BadVectors { .. } => Vec::new(),
         }
     }
 

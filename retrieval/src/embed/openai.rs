@@ -1,27 +1,33 @@
 //! Any server that speaks OpenAI's embeddings API (`POST {base_url}/embeddings`), or the one of Hugging Face's Text Embeddings
 //! Inference (`POST {base_url}/embed`).
 
-use std::future::ready;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
 use super::encoder::normalise;
 use super::tokenizer::shorten;
-use super::{EmbedError, Embedder, Embeddings, estimate_tokens};
+use super::{Answered, EmbedError, Embedder, Embeddings, estimate_tokens};
 use crate::BoxFuture;
-use crate::remote::{CallError, Endpoint};
+use crate::remote::{CallError, Endpoint, believable, shown};
 
 /// Estimated tokens of one request at most; vendors refuse larger ones.
 const REQUEST_TOKENS: usize = 100_000;
 
 /// Requests of one bulk that are under way at once.
 const REQUESTS_AT_ONCE: usize = 4;
+
+/// Requests of all bulks that are under way at once. Questions are not held up by them.
+const BULK_REQUESTS_AT_ONCE: usize = 8;
+
+/// Further requests by which a call finds out which of its texts are refused.
+const SEARCHING_REQUESTS: usize = 32;
 
 /// Room for one value of a vector in JSON, and for what surrounds the vectors.
 const BYTES_PER_VALUE: usize = 32;
@@ -50,7 +56,7 @@ pub struct OpenAiEmbedderOptions {
     pub dimension: usize,
     /// Texts of one request at most.
     pub batch_size: usize,
-    /// How long one call may take, its retries included.
+    /// How long one request may take, its retries included.
     pub timeout: Duration,
     /// Tokens of one text at most; longer ones are cut, by estimate.
     pub max_tokens: usize,
@@ -60,7 +66,7 @@ impl std::fmt::Debug for OpenAiEmbedderOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("OpenAiEmbedderOptions")
-            .field("base_url", &self.base_url.as_str())
+            .field("base_url", &shown(&self.base_url))
             .field("api_key", &self.api_key.as_ref().map(|_| "…"))
             .field("model", &self.model)
             .field("dimension", &self.dimension)
@@ -72,6 +78,30 @@ impl std::fmt::Debug for OpenAiEmbedderOptions {
 pub struct OpenAiEmbedder {
     endpoint: Endpoint,
     options: OpenAiEmbedderOptions,
+    bulk_places: Semaphore,
+}
+
+/// A call for many texts, while its requests are under way.
+struct Bulk<'a> {
+    embedder: &'a OpenAiEmbedder,
+    texts: &'a [String],
+    /// No further request begins.
+    has_failed: AtomicBool,
+    /// Left of [`SEARCHING_REQUESTS`].
+    searches: AtomicUsize,
+}
+
+/// What became of neighbouring texts.
+struct Part {
+    range: Range<usize>,
+    came_to: Result<Embeddings, Failure>,
+}
+
+/// Why a request gave no vectors.
+struct Failure {
+    error: EmbedError,
+    /// One of the texts is at fault, rather than who asks or the server.
+    of_texts: bool,
 }
 
 #[derive(Serialize)]
@@ -125,10 +155,20 @@ impl OpenAiEmbedder {
         };
         let endpoint = Endpoint::new(&options.base_url, path, options.api_key.as_deref())
             .map_err(|reason| EmbedError::Refused { reason })?;
-        Ok(Self { endpoint, options })
+        Ok(Self {
+            endpoint,
+            options,
+            bulk_places: Semaphore::new(BULK_REQUESTS_AT_ONCE),
+        })
     }
 
-    async fn embed(&self, mut texts: Vec<String>) -> Result<Embeddings, EmbedError> {
+    async fn embed_one(&self, mut text: String) -> Result<Embeddings, EmbedError> {
+        make_acceptable(&mut text, self.options.max_tokens);
+        let embedded = self.request(&[text]).await;
+        embedded.map_err(|failure| failure.error)
+    }
+
+    async fn embed_many(&self, mut texts: Vec<String>) -> Result<Embeddings, EmbedError> {
         texts
             .iter_mut()
             .for_each(|text| make_acceptable(text, self.options.max_tokens));
@@ -136,25 +176,23 @@ impl OpenAiEmbedder {
             Protocol::OpenAi => self.options.batch_size,
             Protocol::Tei => self.options.batch_size.min(TEI_BATCH),
         };
-        let batches = into_batches(&texts, batch_size);
-        let deadline = Instant::now() + self.options.timeout;
-        let has_failed = AtomicBool::new(false);
-        // After a failure no further request begins. Those under way are waited for, since they are paid for; dropping
-        // the stream, with the caller, ends them.
-        let done: Vec<Result<Embeddings, EmbedError>> = stream::iter(batches)
-            .take_while(|_| ready(!has_failed.load(Ordering::Relaxed)))
-            .map(|batch| async {
-                let answered = self.embed_batch(&texts[batch], deadline).await;
-                has_failed.fetch_or(answered.is_err(), Ordering::Relaxed);
-                answered
-            })
+        let bulk = Bulk {
+            embedder: self,
+            texts: &texts,
+            has_failed: AtomicBool::new(false),
+            searches: AtomicUsize::new(SEARCHING_REQUESTS),
+        };
+        // Those under way when one fails are waited for, since they are paid for; dropping the stream, with the caller,
+        // ends them.
+        let parts: Vec<Vec<Part>> = stream::iter(into_batches(&texts, batch_size))
+            .map(|range| bulk.embed(range))
             .buffered(REQUESTS_AT_ONCE)
             .collect()
             .await;
-        joined(done)
+        joined(texts.len(), parts.into_iter().flatten())
     }
 
-    async fn embed_batch(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, EmbedError> {
+    async fn request(&self, texts: &[String]) -> Result<Embeddings, Failure> {
         let body = match self.options.protocol {
             Protocol::OpenAi => serde_json::to_vec(&Request {
                 model: &self.options.model,
@@ -167,8 +205,9 @@ impl OpenAiEmbedder {
                 normalize: true,
             }),
         };
-        let body = body.map_err(EmbedError::unavailable)?;
+        let body = body.map_err(|error| Failure::from(EmbedError::unavailable(error)))?;
         let limit = texts.len() * self.options.dimension * BYTES_PER_VALUE + BYTES_AROUND;
+        let deadline = Instant::now() + self.options.timeout;
         let bytes = self.endpoint.post(&body, limit, deadline).await?;
         let reply = match self.options.protocol {
             Protocol::OpenAi => serde_json::from_slice(&bytes),
@@ -177,7 +216,7 @@ impl OpenAiEmbedder {
         let reply = reply.map_err(|error| EmbedError::BadVectors {
             reason: format!("the answer cannot be read: {error}"),
         })?;
-        self.accept(reply, texts)
+        Ok(self.accept(reply, texts)?)
     }
 
     /// Vectors in the order of the texts, or the reason why they are not taken.
@@ -206,7 +245,7 @@ impl OpenAiEmbedder {
         let Some(vectors) = vectors.into_iter().collect::<Option<Vec<_>>>() else {
             return bad("a text without a vector".to_owned());
         };
-        let reported = reply.usage.and_then(|usage| usage.prompt_tokens);
+        let reported = believable(reply.usage.and_then(|usage| usage.prompt_tokens));
         let counted = || texts.iter().map(|text| estimate_tokens(text) as u64).sum();
         Ok(Embeddings {
             vectors,
@@ -216,35 +255,94 @@ impl OpenAiEmbedder {
     }
 }
 
-/// The answers as one, or the first failure and what the others took.
-fn joined(parts: Vec<Result<Embeddings, EmbedError>>) -> Result<Embeddings, EmbedError> {
-    let mut all = Embeddings {
-        vectors: Vec::new(),
-        tokens: 0,
-        reported: !parts.is_empty(),
-    };
-    let mut failure = None;
-    for part in parts {
-        match part {
-            Ok(part) => {
-                all.vectors.extend(part.vectors);
-                all.tokens += part.tokens;
-                all.reported &= part.reported;
+impl<'a> Bulk<'a> {
+    /// Asks for the texts of a range. Where they are refused, halves are asked for, and halves of these, until it is known
+    /// which of them are at fault.
+    fn embed(&self, range: Range<usize>) -> BoxFuture<'_, Vec<Part>> {
+        Box::pin(async move {
+            let came_to = self.request(range.clone()).await;
+            match &came_to {
+                Err(failure) if failure.of_texts && range.len() > 1 && self.may_search() => {
+                    let middle = range.start + range.len() / 2;
+                    let mut parts = self.embed(range.start..middle).await;
+                    parts.extend(self.embed(middle..range.end).await);
+                    return parts;
+                }
+                Err(failure) if !failure.of_texts => self.has_failed.store(true, Ordering::Relaxed),
+                _ => {}
             }
-            Err(error) => {
-                failure.get_or_insert(error);
+            vec![Part { range, came_to }]
+        })
+    }
+
+    async fn request(&self, range: Range<usize>) -> Result<Embeddings, Failure> {
+        let _place = self.embedder.bulk_places.acquire().await;
+        if self.has_failed.load(Ordering::Relaxed) {
+            let reason = "another request of the same call failed";
+            return Err(EmbedError::unavailable(reason).into());
+        }
+        self.embedder.request(&self.texts[range]).await
+    }
+
+    /// Whether two further requests may be spent on finding out which texts are refused.
+    fn may_search(&self) -> bool {
+        let spend = |left: usize| left.checked_sub(2);
+        self.searches
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+            .is_ok()
+    }
+}
+
+/// The answers as one, or what was answered and the failure that says most: one of the server before one of a text, the
+/// first before those that followed from it.
+fn joined(texts: usize, parts: impl Iterator<Item = Part>) -> Result<Embeddings, EmbedError> {
+    let mut answered = Answered {
+        vectors: vec![None; texts],
+        reported: true,
+        ..Answered::default()
+    };
+    let (mut of_server, mut of_texts) = (None, None);
+    let mut is_answered = false;
+    for Part { range, came_to } in parts {
+        match came_to {
+            Ok(part) => {
+                is_answered = true;
+                for (place, vector) in range.zip(part.vectors) {
+                    answered.vectors[place] = Some(vector);
+                }
+                answered.tokens = answered.tokens.saturating_add(part.tokens);
+                answered.reported &= part.reported;
+            }
+            Err(Failure {
+                error,
+                of_texts: true,
+            }) => {
+                if range.len() == 1 {
+                    answered.refused.push(range.start);
+                }
+                of_texts.get_or_insert(error);
+            }
+            Err(Failure { error, .. }) => {
+                of_server.get_or_insert(error);
             }
         }
     }
-    match failure {
-        None => Ok(all),
-        Some(error) if all.tokens == 0 => Err(error),
-        Some(error) => Err(EmbedError::Broken {
-            tokens: all.tokens,
-            reported: all.reported,
-            cause: Box::new(error),
-        }),
+    let Some(error) = of_server.or(of_texts) else {
+        let vectors = answered.vectors.into_iter().flatten().collect();
+        return Ok(Embeddings {
+            vectors,
+            tokens: answered.tokens,
+            reported: answered.reported && texts > 0,
+        });
+    };
+    if !is_answered && answered.refused.is_empty() {
+        return Err(error);
     }
+    answered.reported &= is_answered;
+    Err(EmbedError::Broken {
+        answered: Box::new(answered),
+        cause: Box::new(error),
+    })
 }
 
 impl Embedder for OpenAiEmbedder {
@@ -265,21 +363,36 @@ impl Embedder for OpenAiEmbedder {
     }
 
     fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        Box::pin(self.embed(vec![text]))
+        Box::pin(self.embed_one(text))
     }
 
     fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        Box::pin(self.embed(texts))
+        Box::pin(self.embed_many(texts))
     }
 }
 
-impl From<CallError> for EmbedError {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Unavailable { retry_after, source } => Self::Unavailable { retry_after, source },
-            CallError::Refused { reason } => Self::Refused { reason },
-            CallError::Unreadable { reason } => Self::BadVectors { reason },
+impl From<EmbedError> for Failure {
+    fn from(error: EmbedError) -> Self {
+        Self {
+            error,
+            of_texts: false,
         }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let mut of_texts = false;
+        let error = match error {
+            CallError::Unavailable { retry_after, source } => EmbedError::Unavailable { retry_after, source },
+            error @ CallError::TimedOut => EmbedError::unavailable(error),
+            CallError::Refused { of_content, reason } => {
+                of_texts = of_content;
+                EmbedError::Refused { reason }
+            }
+            CallError::Unreadable { reason } => EmbedError::BadVectors { reason },
+        };
+        Self { error, of_texts }
     }
 }
 
@@ -297,12 +410,7 @@ fn into_batches(texts: &[String], batch_size: usize) -> Vec<Range<usize>> {
     let mut batches: Vec<Range<usize>> = Vec::new();
     let mut tokens_in_last = 0;
     for (place, text) in texts.iter().enumerate() {
-        // A question alone needs no estimate.
-        let tokens = if texts.len() == 1 {
-            0
-        } else {
-            estimate_tokens(text)
-        };
+        let tokens = estimate_tokens(text);
         match batches.last_mut() {
             Some(last) if last.len() < batch_size && tokens_in_last + tokens <= REQUEST_TOKENS => {
                 last.end = place + 1;

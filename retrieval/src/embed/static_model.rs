@@ -127,6 +127,10 @@ impl Embedder for StaticEmbedder {
         self.model.tokenizer.languages()
     }
 
+    fn is_worth_keeping(&self) -> bool {
+        false
+    }
+
     fn count_tokens(&self, text: &str) -> usize {
         self.model.tokenizer.count(text)
     }

@@ -47,7 +47,7 @@ impl Facets {
     }
 
     /// The document's language, if there are rules for it.
-    pub(super) fn known_language(&self) -> Option<Language> {
+    pub(crate) fn known_language(&self) -> Option<Language> {
         self.language.as_deref().and_then(Language::from_tag)
     }
 

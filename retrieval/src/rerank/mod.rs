@@ -15,6 +15,11 @@ pub trait Reranker: Send + Sync + 'static {
     /// The model's name, as the ledger and the price book know it.
     fn model_id(&self) -> &str;
 
+    /// Tokens that it writes at most to judge so many texts.
+    fn most_written(&self, _texts: usize) -> u64 {
+        0
+    }
+
     /// The relevance of each of `texts`, whose best guess so far comes first.
     fn rerank(&self, question: String, texts: Vec<String>) -> BoxFuture<'_, Result<Reranked, RerankError>>;
 }
@@ -55,9 +60,66 @@ pub enum RerankError {
     /// Wrong key, unknown model: somebody must change the configuration.
     #[error("the reranker refused the request: {reason}")]
     Refused { reason: String },
-    /// It worked, and what came is no scores of these texts, or came too late: nothing of it is used, and it is paid for.
+    /// It was still at work when the time was up: nothing of it is used, and it may have to be paid.
+    #[error("the reranker took longer than there was time")]
+    TooLate,
+    /// It worked, and what came is no scores of these texts: nothing of it is used, and it is paid for.
     #[error("the reranker gave no usable scores: {reason}")]
     Unusable { reason: String },
+    /// One of several requests failed; the others were answered and took `cost`. What to do is what `cause` says.
+    #[error("the reranker answered only a part")]
+    Broken {
+        cost: RerankCost,
+        #[source]
+        cause: Box<Self>,
+    },
+}
+
+/// What a call without scores took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spent {
+    Nothing,
+    /// Just this.
+    Cost(RerankCost),
+    /// Nobody said; no more than the whole call could take.
+    Unknown,
+}
+
+impl RerankError {
+    /// What is to be paid all the same.
+    pub fn spent(&self) -> Spent {
+        match self {
+            Self::Unavailable { .. } | Self::Refused { .. } => Spent::Nothing,
+            Self::TooLate | Self::Unusable { .. } => Spent::Unknown,
+            Self::Broken { cost, cause } => match cause.spent() {
+                Spent::Nothing => Spent::Cost(*cost),
+                known => known,
+            },
+        }
+    }
+
+    /// Whether it is down or overloaded, rather than asked wrongly, and how long it asks to be left alone.
+    pub fn outage(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            Self::TooLate => Some(None),
+            Self::Refused { .. } | Self::Unusable { .. } => None,
+            Self::Broken { cause, .. } => cause.outage(),
+        }
+    }
+}
+
+impl RerankCost {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_add(other.tokens),
+            written: self.written.saturating_add(other.written),
+            cached: self.cached.saturating_add(other.cached),
+            searches: self.searches.saturating_add(other.searches),
+            reported: self.reported && other.reported,
+        }
+    }
 }
 
 /// The places of texts from best to worst: those with a score by it, then the others as they were. Equal scores keep their

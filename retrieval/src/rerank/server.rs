@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use url::Url;
 
-use super::{RerankCost, RerankError, Reranked, Reranker};
+use super::{RerankCost, RerankError, Reranked, Reranker, Spent};
 use crate::BoxFuture;
 use crate::embed::{estimate_tokens, shorten};
-use crate::remote::{CallError, Endpoint};
+use crate::remote::{CallError, Endpoint, believable, shown};
 
 /// Texts of one request that Text Embeddings Inference takes unless it is told otherwise.
 const TEI_BATCH: usize = 32;
@@ -60,7 +60,7 @@ impl std::fmt::Debug for RerankServerOptions {
         formatter
             .debug_struct("RerankServerOptions")
             .field("protocol", &self.protocol)
-            .field("base_url", &self.base_url.as_str())
+            .field("base_url", &shown(&self.base_url))
             .field("api_key", &self.api_key.as_ref().map(|_| "…"))
             .field("model", &self.model)
             .finish_non_exhaustive()
@@ -144,19 +144,9 @@ impl RerankServer {
             .chunks(batch)
             .map(|texts| self.rerank_batch(question, texts, deadline))
             .collect();
-        let parts: Vec<Reranked> = stream::iter(requests)
-            .buffered(REQUESTS_AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut all = Reranked::default();
-        all.cost.reported = !parts.is_empty();
-        for part in parts {
-            all.scores.extend(part.scores);
-            all.cost.tokens += part.cost.tokens;
-            all.cost.searches += part.cost.searches;
-            all.cost.reported &= part.cost.reported;
-        }
-        Ok(all)
+        // All are waited for, though one fails: they are paid for.
+        let parts = stream::iter(requests).buffered(REQUESTS_AT_ONCE);
+        joined(parts.collect().await)
     }
 
     async fn rerank_batch(
@@ -219,9 +209,37 @@ impl From<CallError> for RerankError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Unavailable { retry_after, source } => Self::Unavailable { retry_after, source },
-            CallError::Refused { reason } => Self::Refused { reason },
+            CallError::TimedOut => Self::TooLate,
+            CallError::Refused { reason, .. } => Self::Refused { reason },
             CallError::Unreadable { reason } => Self::Unusable { reason },
         }
+    }
+}
+
+/// The answers as one, or the first failure and what the others took.
+fn joined(parts: Vec<Result<Reranked, RerankError>>) -> Result<Reranked, RerankError> {
+    let mut all = Reranked::default();
+    all.cost.reported = true;
+    let (mut is_answered, mut failure) = (false, None);
+    for part in parts {
+        match part {
+            Ok(part) => {
+                is_answered = true;
+                all.scores.extend(part.scores);
+                all.cost = all.cost.plus(part.cost);
+            }
+            // What may have cost something says most about the whole.
+            Err(error) if failure.is_none() || error.spent() == Spent::Unknown => failure = Some(error),
+            Err(_) => {}
+        }
+    }
+    match failure {
+        None => Ok(all),
+        Some(error) if !is_answered => Err(error),
+        Some(error) => Err(RerankError::Broken {
+            cost: all.cost,
+            cause: Box::new(error),
+        }),
     }
 }
 
@@ -247,9 +265,11 @@ fn in_place(results: Vec<Score>, texts: usize) -> Result<Vec<Option<f32>>, Reran
 }
 
 fn cost(reply: &Reply, question: &str, texts: &[String]) -> RerankCost {
-    let reported = reply.usage.as_ref().and_then(|usage| usage.total_tokens);
+    let reported = believable(reply.usage.as_ref().and_then(|usage| usage.total_tokens));
     let units = reply.meta.as_ref().and_then(|meta| meta.billed_units.as_ref());
     let searches = units.and_then(|units| units.search_units);
+    // What is below zero or no number becomes none.
+    let searches = believable(searches.map(|searches| searches.ceil() as u64));
     let counted = || {
         let per_text = |text: &String| (estimate_tokens(question) + estimate_tokens(text)) as u64;
         texts.iter().map(per_text).sum()
@@ -257,9 +277,7 @@ fn cost(reply: &Reply, question: &str, texts: &[String]) -> RerankCost {
     RerankCost {
         tokens: reported.unwrap_or_else(counted),
         // A hundred texts are one search where it is not said.
-        searches: searches.map_or(texts.len().div_ceil(BATCH) as u64, |searches| {
-            searches.ceil() as u64
-        }),
+        searches: searches.unwrap_or(texts.len().div_ceil(BATCH) as u64),
         reported: reported.is_some() || searches.is_some(),
         ..RerankCost::default()
     }
@@ -273,12 +291,53 @@ mod tests {
     fn a_key_is_never_shown() {
         let options = RerankServerOptions {
             protocol: Protocol::Cohere,
-            base_url: "http://localhost/v2".parse().expect("an address"),
+            base_url: "http://me:secret@localhost/v2".parse().expect("an address"),
             api_key: Some("co-secret".to_owned()),
             model: "m".to_owned(),
             timeout: Duration::from_secs(1),
         };
 
         assert!(!format!("{options:?}").contains("secret"));
+    }
+    #[test]
+    fn what_was_answered_beside_a_failure_is_paid() {
+        let answered = |tokens| {
+            Ok(Reranked {
+                scores: vec![Some(1.0)],
+                cost: RerankCost {
+                    tokens,
+                    searches: 1,
+                    reported: true,
+                    ..RerankCost::default()
+                },
+            })
+        };
+        let down = || {
+            Err(RerankError::Unavailable {
+                retry_after: None,
+                source: "nobody there".into(),
+            })
+        };
+        let broken = joined(vec![answered(3), down(), answered(4)]).expect_err("one failed");
+        assert!(matches!(broken.spent(), Spent::Cost(cost) if cost.tokens == 7 && cost.searches == 2));
+        let unknown = joined(vec![down(), Err(RerankError::TooLate), answered(4)]).expect_err("two failed");
+        assert_eq!(unknown.spent(), Spent::Unknown);
+        let nothing = joined(vec![down()]).expect_err("it failed");
+        assert_eq!(nothing.spent(), Spent::Nothing);
+    }
+
+    #[test]
+    fn figures_that_no_call_can_have_are_none() {
+        let reply: Reply = serde_json::from_str(
+            r#"{"results": [], "usage": {"total_tokens": 18446744073709551615}, "meta": {"billed_units": {"search_units": 1e300}}}"#,
+        )
+        .expect("a reply");
+
+        let cost = cost(&reply, "How long?", &["a text".to_owned()]);
+
+        assert!(
+            cost.tokens < 100 && cost.searches == 1 && !cost.reported,
+            "{cost:?}"
+        );
     }
 }

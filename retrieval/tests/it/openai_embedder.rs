@@ -1,5 +1,6 @@
 //! The remote embedder against a scripted server: order, batches, and every way a server can fail.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retrieval::embed::{
@@ -269,18 +270,86 @@ async fn without_the_servers_figure_tokens_are_estimated() {
 }
 
 #[tokio::test]
-async fn one_bad_batch_fails_the_whole_call() {
-    let server = ScriptedServer::start([Answer::Status(400, "", "{}")]).await;
+async fn what_was_answered_beside_a_failed_request_is_kept_for_the_next_call() {
+    let server = ScriptedServer::start([Answer::Status(401, "", "{}")]).await;
 
     let error = embedder(&server)
         .embed_documents(texts(12))
         .await
         .expect_err("one of three");
 
-    let EmbedError::Broken { cause, .. } = error else {
+    let EmbedError::Broken { answered, cause } = error else {
         panic!("{error}");
     };
     assert!(matches!(*cause, EmbedError::Refused { .. }), "{cause}");
+    let missing = answered.vectors.iter().filter(|vector| vector.is_none()).count();
+    assert_eq!((missing, answered.refused.len()), (4, 0), "no text is at fault");
+    assert_eq!((answered.tokens, answered.reported), (80, true));
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_text_that_is_refused_is_found_and_costs_the_others_nothing() {
+    let server = ScriptedServer::start([]).await;
+    server.refuse_texts_with("wwwwwww");
+
+    let error = embedder_with(&server, |options| options.batch_size = 8)
+        .embed_documents(vec!["w".into(), "ww".into(), "wwwwwww".into(), "www".into()])
+        .await
+        .expect_err("one is refused");
+
+    let EmbedError::Broken { answered, cause } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(answered.refused, [2]);
+    let has_vector: Vec<bool> = answered.vectors.iter().map(Option::is_some).collect();
+    assert_eq!(has_vector, [true, true, false, true]);
+    assert!(
+        matches!(&*cause, EmbedError::Refused { reason } if reason.contains("not this one")),
+        "{cause}"
+    );
+    assert_eq!(server.requests().len(), 5, "by halves");
+}
+
+#[tokio::test]
+async fn where_every_text_is_refused_the_search_for_the_one_at_fault_ends() {
+    let server = ScriptedServer::start([]).await;
+    server.refuse_texts_with("w");
+
+    let error = embedder_with(&server, |options| options.batch_size = 256)
+        .embed_documents(texts(256))
+        .await
+        .expect_err("all are refused");
+
+    assert!(matches!(
+        error,
+        EmbedError::Broken { .. } | EmbedError::Refused { .. }
+    ));
+    assert!(server.requests().len() <= 33, "{}", server.requests().len());
+}
+
+#[tokio::test]
+async fn bulks_share_a_number_of_requests_and_a_question_goes_past_them() {
+    let server = ScriptedServer::start(vec![Answer::Silence; 8]).await;
+    let embedder = Arc::new(embedder_with(&server, |options| {
+        options.batch_size = 1;
+        options.timeout = Duration::from_secs(5);
+    }));
+    let bulks: Vec<_> = (0..4)
+        .map(|_| {
+            let embedder = embedder.clone();
+            tokio::spawn(async move { embedder.embed_documents(texts(4)).await })
+        })
+        .collect();
+    while server.requests().len() < 8 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    let question = embedder.embed_query("now".to_owned()).await;
+
+    assert!(question.is_ok(), "{question:?}");
+    assert_eq!(server.requests().len(), 9, "eight of bulks, and the question");
+    bulks.into_iter().for_each(|bulk| bulk.abort());
 }
 
 #[tokio::test]
@@ -317,6 +386,8 @@ async fn text_embeddings_inference_must_answer_for_every_text_and_its_refusals_a
     let answers = [
         Answer::Body("[[0.0, 2.0, 0.0]]".to_owned()),
         Answer::Status(422, "", validation),
+        Answer::Status(422, "", validation),
+        Answer::Status(422, "", validation),
     ];
     let server = ScriptedServer::start(answers).await;
     let embedder = embedder_with(&server, |options| options.protocol = Protocol::Tei);
@@ -324,10 +395,11 @@ async fn text_embeddings_inference_must_answer_for_every_text_and_its_refusals_a
     let short = embedder.embed_documents(texts(2)).await;
     assert!(matches!(short, Err(EmbedError::BadVectors { .. })), "{short:?}");
     let refused = embedder.embed_documents(texts(2)).await;
-    assert!(
-        matches!(&refused, Err(EmbedError::Refused { reason }) if reason.contains("cannot be empty")),
-        "{refused:?}"
-    );
+    let Err(EmbedError::Broken { answered, cause }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(answered.refused, [0, 1]);
+    assert!(cause.to_string().contains("cannot be empty"), "{cause}");
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub(crate) struct ScriptedServer {
 
 struct Shared {
     script: Mutex<VecDeque<Answer>>,
+    /// Requests with a text that has it are refused.
+    refused: Mutex<Option<&'static str>>,
     requests: Mutex<Vec<Request>>,
 }
 
@@ -45,6 +47,7 @@ impl ScriptedServer {
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             script: Mutex::new(answers.into_iter().collect()),
+            refused: Mutex::default(),
             requests: Mutex::default(),
         });
         tokio::spawn({
@@ -59,6 +62,11 @@ impl ScriptedServer {
             base_url: format!("http://{address}/v1"),
             shared,
         }
+    }
+
+    /// From now on requests are refused in which a text holds `part`.
+    pub(crate) fn refuse_texts_with(&self, part: &'static str) {
+        *self.shared.refused.lock().expect("no test panicked with it") = Some(part);
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -89,6 +97,16 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             .lock()
             .expect("no test panicked with it")
             .push(request);
+        let refused = *shared.refused.lock().expect("no test panicked with it");
+        let holds = |part| {
+            inputs
+                .iter()
+                .any(|text| text.as_str().is_some_and(|text| text.contains(part)))
+        };
+        let answer = match refused {
+            Some(part) if holds(part) => Answer::Status(400, "", "{\"error\": \"not this one\"}"),
+            _ => answer,
+        };
         let (status, headers, body) = match answer {
             Answer::Vectors => (200, "", vectors(&inputs)),
             Answer::Scores => (200, "", scores(&body)),

@@ -24,6 +24,7 @@ use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::facts::Facts;
 use crate::knowledge::labels::{self, Stored};
 use crate::knowledge::operator;
+use crate::knowledge::search::TEXT_REFUSED;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
 use crate::usage;
@@ -114,7 +115,7 @@ impl<'a> Batch<'a> {
                 chunks,
             };
             let staged = large::index(self.app, self.tenant_id, &work, first, None).await;
-            return self.judge(&work, staged).await;
+            return self.judge(work, staged).await;
         }
         self.payer = Some(payer);
         self.new_chunks += chunks.iter().filter(|chunk| !chunk.is_indexed).count();
@@ -140,14 +141,18 @@ impl<'a> Batch<'a> {
         let (app, tenant_id) = (self.app, self.tenant_id);
         let first = FirstPart::cut(app, tenant_id, &work, first).await?;
         let staged = large::index(app, tenant_id, &work, first, Some(rest)).await;
-        self.judge(&work, staged).await
+        self.judge(work, staged).await
     }
 
     /// What fails one document must not fail the others.
-    async fn judge(&self, work: &Work, staged: Result<Progress>) -> Result<Progress> {
+    async fn judge(&mut self, work: Work, staged: Result<Progress>) -> Result<Progress> {
         match staged {
+            Err(Error::Upstream { code, message, .. }) if code == TEXT_REFUSED => {
+                self.failed.push((work, code.to_owned(), message.to_string()));
+                self.flush_if_full().await
+            }
             Err(error) if concerns_one_document(&error) => {
-                self.try_alone(work, error).await?;
+                self.try_alone(&work, error).await?;
                 Ok(Progress::Done)
             }
             staged => staged,
@@ -236,12 +241,19 @@ impl<'a> Batch<'a> {
         self.commit(&whole).await
     }
 
-    /// The document cannot be embedded: it fails for want of a budget, else gets a job of its own if this is not one.
+    /// The document cannot be embedded: it fails for want of a budget or for what it says, else gets a job of its own if this
+    /// is not one.
     async fn set_aside(&mut self, document: Cut, error: Error) -> Result<()> {
         match error {
             Error::BudgetExceeded { code, message } => {
                 self.forget(&document).await?;
                 self.note_over_budget(document.work, code, message).await;
+                Ok(())
+            }
+            Error::Upstream { code, message, .. } if code == TEXT_REFUSED => {
+                self.forget(&document).await?;
+                self.failed
+                    .push((document.work, code.to_owned(), message.to_string()));
                 Ok(())
             }
             error => self.try_alone(&document.work, error).await,

@@ -11,8 +11,9 @@ use crate::app::{App, Space};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, SyncRunId, TenantId};
 use crate::knowledge::cut::{CutChunk, as_i64};
+use crate::knowledge::embedding_cache::{self, Recalled};
 use crate::knowledge::search::{embed_error, index_error};
-use crate::usage::{self, UsageEvent};
+use crate::usage::{self, Reservation, UsageEvent};
 
 /// Chunks that are embedded and stored in the index at once.
 pub(in crate::knowledge) const EMBEDDED_AT_ONCE: usize = 256;
@@ -74,7 +75,8 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
         .map_err(index_error)
 }
 
-/// Embeds texts of about `estimate` tokens with the model of `space`, within the tenant's budget, and books it.
+/// Embeds texts of about `estimate` tokens with the model of `space`, within the tenant's budget, and books it. What was
+/// embedded before is not bought again, and what was answered is kept also where the rest failed.
 pub(in crate::knowledge) async fn embed(
     app: &App,
     space: &Space,
@@ -88,66 +90,153 @@ pub(in crate::knowledge) async fn embed(
         retry_after: NO_MODEL_RETRY,
         source: None,
     })?;
-    let holders = (payer.tenant_id, payer.chatbot_id);
-    let mut expected = UsageEvent::embedding(
+    let known = texts.iter().map(String::as_str);
+    let mut recalled = embedding_cache::recall(app, payer.tenant_id, space, known).await?;
+    let missing = recalled.missing();
+    let asked_estimate = share_of(estimate, &texts, &missing);
+    let mut call = Call {
         app,
         space,
-        holders,
-        CHANNEL,
-        estimate.unsigned_abs(),
-        false,
-        Duration::ZERO,
-    );
-    expected.estimated = true;
-    let mut write = app.db.write(payer.tenant_id).await?;
-    let limits = usage::load_limits(&mut write, payer.tenant_id, payer.chatbot_id).await?;
-    usage::check_embedding_priced(app, space, &limits)?;
-    let reservation = usage::reserve(
-        &mut write,
-        &limits,
-        holders,
-        expected.spend(),
-        if space.is_remote {
+        payer,
+        cached_tokens: estimate - asked_estimate,
+        reservation: None,
+        started: Instant::now(),
+    };
+    if missing.is_empty() {
+        call.book(Some((0, false)), &recalled, &[]).await?;
+        return Ok(recalled.vectors.into_iter().flatten().collect());
+    }
+    call.reserve(asked_estimate).await?;
+    call.started = Instant::now();
+    let asked = missing.iter().map(|place| texts[*place].clone()).collect();
+    let mut answered = embedder.embed_documents(asked).await;
+    // Some requests of a bulk may have been answered before one failed: they are paid for as well.
+    let (spent, vectors) = match &mut answered {
+        Ok(embeddings) => {
+            let vectors = std::mem::take(&mut embeddings.vectors);
+            let spent = (embeddings.tokens, embeddings.reported);
+            (Some(spent), vectors.into_iter().map(Some).collect())
+        }
+        Err(error) => (
+            Some(error.spent()).filter(|(tokens, _)| *tokens > 0),
+            error.take_answered(),
+        ),
+    };
+    let answers = missing.into_iter().zip(vectors);
+    let new: Vec<(usize, Vec<f32>)> = answers
+        .filter_map(|(place, vector)| Some((place, vector?)))
+        .collect();
+    call.book(spent, &recalled, &new).await?;
+    answered.map_err(embed_error)?;
+    for (place, vector) in new {
+        recalled.vectors[place] = Some(vector);
+    }
+    Ok(recalled.vectors.into_iter().flatten().collect())
+}
+
+/// One call for texts of a payer, in the books.
+struct Call<'a> {
+    app: &'a App,
+    space: &'a Space,
+    payer: Payer,
+    /// Of texts that need not be asked for.
+    cached_tokens: i64,
+    reservation: Option<Reservation>,
+    started: Instant,
+}
+
+impl Call<'_> {
+    const fn holders(&self) -> (TenantId, ChatbotId) {
+        (self.payer.tenant_id, self.payer.chatbot_id)
+    }
+
+    fn event(&self, tokens: u64, reported: bool) -> UsageEvent {
+        let took = self.started.elapsed();
+        UsageEvent::embedding(
+            self.app,
+            self.space,
+            self.holders(),
+            CHANNEL,
+            tokens,
+            reported,
+            took,
+        )
+    }
+
+    /// Reserves what about so many tokens cost.
+    async fn reserve(&mut self, estimate: i64) -> Result<()> {
+        let (app, space, holders) = (self.app, self.space, self.holders());
+        let mut expected = self.event(estimate.unsigned_abs(), false);
+        (expected.estimated, expected.latency_ms) = (true, 0);
+        let mut write = app.db.write(holders.0).await?;
+        let limits = usage::load_limits(&mut write, holders.0, holders.1).await?;
+        usage::check_embedding_priced(app, space, &limits)?;
+        let spend = expected.spend();
+        let calls = if space.is_remote {
             vec![expected]
         } else {
             Vec::new()
-        },
-        app.clock.now(),
-    )
-    .await?;
-    write.commit().await?;
-
-    let started = Instant::now();
-    let answered = embedder.embed_documents(texts).await;
-    // Some requests of a bulk may have been answered before one failed: they are paid for as well.
-    let (tokens, reported) = match &answered {
-        Ok(embeddings) => (embeddings.tokens, embeddings.reported),
-        Err(error) => error.spent(),
-    };
-    let event = UsageEvent::embedding(app, space, holders, CHANNEL, tokens, reported, started.elapsed());
-    let events: &[UsageEvent] = if answered.is_ok() || tokens > 0 {
-        &[event]
-    } else {
-        &[]
-    };
-    let mut write = app.db.write(payer.tenant_id).await?;
-    usage::settle(
-        &mut write,
-        payer.tenant_id,
-        payer.chatbot_id,
-        reservation,
-        events,
-        app.clock.now(),
-    )
-    .await?;
-    if let Some(run_id) = payer.run_id.filter(|_| !events.is_empty()) {
-        store::count_embedding_call(&mut write, payer.tenant_id, run_id).await?;
+        };
+        let now = app.clock.now();
+        self.reservation = usage::reserve(&mut write, &limits, holders, spend, calls, now).await?;
+        write.commit().await
     }
-    write.commit().await?;
-    answered.map(|embeddings| embeddings.vectors).map_err(embed_error)
+
+    /// Books what was `spent`, and keeps what came of it.
+    async fn book(
+        &mut self,
+        spent: Option<(u64, bool)>,
+        recalled: &Recalled,
+        new: &[(usize, Vec<f32>)],
+    ) -> Result<()> {
+        let (app, (tenant_id, chatbot_id)) = (self.app, self.holders());
+        let event = spent.map(|(tokens, reported)| UsageEvent {
+            cached_tokens: self.cached_tokens,
+            ..self.event(tokens, reported)
+        });
+        let events: Vec<UsageEvent> = event.into_iter().collect();
+        let mut write = app.db.write(tenant_id).await?;
+        let reservation = self.reservation.take();
+        let now = app.clock.now();
+        usage::settle(&mut write, tenant_id, chatbot_id, reservation, &events, now).await?;
+        let vectors = new.iter().map(|(place, vector)| (*place, vector.as_slice()));
+        let kept = embedding_cache::keep(app, &mut write, tenant_id, self.space, recalled, vectors).await?;
+        if let Some(run_id) = self.payer.run_id.filter(|_| spent.is_some() && !new.is_empty()) {
+            store::count_embedding_call(&mut write, tenant_id, run_id).await?;
+        }
+        write.commit().await?;
+        embedding_cache::added(app, kept);
+        Ok(())
+    }
+}
+
+/// What of `estimate` falls to the texts at `places`, by their lengths.
+fn share_of(estimate: i64, texts: &[String], places: &[usize]) -> i64 {
+    let all: usize = texts.iter().map(String::len).sum();
+    let asked: usize = places.iter().map(|place| texts[*place].len()).sum();
+    if asked == all {
+        return estimate;
+    }
+    (estimate as f64 * asked as f64 / all as f64).ceil() as i64
 }
 
 fn estimate_of(chunk: &CutChunk) -> i64 {
     let heading = chunk.row.heading.as_deref().map_or(0, estimate_tokens);
     chunk.row.token_count + as_i64(heading)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_is_shared_by_length_and_never_less_than_what_is_asked() {
+        let texts = ["one".to_owned(), "threes".to_owned(), String::new()];
+
+        assert_eq!(share_of(30, &texts, &[0, 1, 2]), 30);
+        assert_eq!(share_of(30, &texts, &[0]), 10);
+        assert_eq!(share_of(31, &texts, &[1]), 21);
+        assert_eq!(share_of(30, &texts, &[]), 0);
+        assert_eq!(share_of(7, &[String::new()], &[0]), 7);
+    }
 }

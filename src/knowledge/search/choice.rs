@@ -95,6 +95,12 @@ impl<'a> Choice<'a> {
         self.candidates.len() >= self.wanted.limit
     }
 
+    /// What no passage that is taken later scores above; 1 as long as there is none.
+    pub(super) fn lowest_score(&self) -> f32 {
+        let scores = self.candidates.iter().map(|candidate| candidate.score);
+        scores.fold(1.0, f32::min)
+    }
+
     /// Takes passages that are as near as those before, or less.
     pub(super) fn add(&mut self, passages: Vec<Passage>, trace: &mut Trace) {
         let leaves_out = self.wanted.without_repetitions;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use retrieval::rerank::{RerankCost, RerankError, Reranked, Reranker};
+use retrieval::rerank::{RerankCost, Reranked, Reranker, Spent};
 
 use super::choice::Choice;
 use super::explain::{StageName, Trace};
@@ -18,7 +18,7 @@ use crate::usage::{self, Hold, UsageEvent};
 /// Tokens that stand around a passage and the question before it.
 const TOKENS_AROUND: u64 = 32;
 
-/// The reranker did not answer, or nothing of use.
+/// The reranker did not answer, or nothing of use, or rests after that.
 const UNAVAILABLE: Degradation = Degradation::new(
     "rerank_unavailable",
     "The reranker did not answer: passages are in the order of the search.",
@@ -53,6 +53,10 @@ impl Reranking<'_> {
         if passages.len() < 2 {
             return Ok(None);
         }
+        let Some(trial) = self.app.reranker_rest.trial(self.app.clock.now()) else {
+            UNAVAILABLE.note(degraded);
+            return Ok(None);
+        };
         let texts = passages.iter().map(|passage| as_read(passage)).collect();
         let mut hold = match self.hold(question, &passages).await {
             Ok(hold) => hold,
@@ -64,24 +68,30 @@ impl Reranking<'_> {
         };
         match self.reranker.rerank(question.to_owned(), texts).await {
             Ok(Reranked { scores, cost }) => {
-                let mut event = self.event(&cost, started.elapsed());
-                event.id = hold.call_id().unwrap_or(event.id);
-                self.book(&event, &mut hold).await?;
+                trial.succeeded();
+                let event = self.book(&cost, started.elapsed(), &mut hold).await?;
                 choice.rerank(&scores, started, trace);
                 Ok(Some(event))
             }
             Err(error) => {
                 tracing::warn!(error = ?error, "the reranker gave no order");
+                if let Some(asked) = error.outage() {
+                    trial.failed(self.app.clock.now(), asked);
+                }
                 UNAVAILABLE.note(degraded);
                 trace.add(StageName::Rerank, started, Vec::new);
-                // What worked for nothing is paid for: dropping the hold books it as it was reserved.
-                if !matches!(error, RerankError::Unusable { .. }) {
-                    if let Some(reservation) = hold.reservation().cloned() {
-                        usage::release(&self.app.db, reservation).await?;
+                match error.spent() {
+                    Spent::Nothing => {
+                        if let Some(reservation) = hold.reservation().cloned() {
+                            usage::release(&self.app.db, reservation).await?;
+                        }
+                        hold.close();
+                        Ok(None)
                     }
-                    hold.close();
+                    Spent::Cost(cost) => self.book(&cost, started.elapsed(), &mut hold).await.map(Some),
+                    // Dropping the hold books it as it was reserved.
+                    Spent::Unknown => Ok(None),
                 }
-                Ok(None)
             }
         }
     }
@@ -95,7 +105,8 @@ impl Reranking<'_> {
             TOKENS_AROUND + asked + counted.max(passage.text.len() as u64 / 4)
         };
         let cost = RerankCost {
-            tokens: passages.iter().map(read).sum(),
+            tokens: passages.iter().map(read).fold(0, u64::saturating_add),
+            written: self.reranker.most_written(passages.len()),
             searches: 1,
             ..RerankCost::default()
         };
@@ -118,16 +129,19 @@ impl Reranking<'_> {
         }
     }
 
-    async fn book(&self, event: &UsageEvent, hold: &mut Hold) -> Result<()> {
+    /// Books what the call took.
+    async fn book(&self, cost: &RerankCost, latency: Duration, hold: &mut Hold) -> Result<UsageEvent> {
         let (tenant_id, chatbot_id) = self.holders;
+        let mut event = self.event(cost, latency);
+        event.id = hold.call_id().unwrap_or(event.id);
         let mut write = self.app.db.write(tenant_id).await?;
         let reservation = hold.reservation().cloned();
-        let events = std::slice::from_ref(event);
+        let events = std::slice::from_ref(&event);
         let now = self.app.clock.now();
         usage::settle(&mut write, tenant_id, chatbot_id, reservation, events, now).await?;
         write.commit().await?;
         hold.close();
-        Ok(())
+        Ok(event)
     }
 }
 

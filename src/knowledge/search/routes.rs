@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::explain::{Stage, StageItem, Trace};
-use super::{Passage, SearchFilter, SearchResult};
+use super::{Passage, Purpose, SearchFilter, SearchResult};
 use crate::app::App;
 use crate::error::Error;
 use crate::http::access::ChatAccess;
@@ -130,7 +130,7 @@ struct ExplainResponse {
     phrases: Vec<String>,
     /// What must not be there.
     excluded: Vec<String>,
-    /// How sure one may be that the first passage answers the question, in [0, 1], and the same in every tenant: what a chat
+    /// How sure one may be that one of the passages answers the question, in [0, 1], and the same in every tenant: what a chat
     /// decides by whether it knows an answer. Null where nothing was found or nothing tells.
     confidence: Option<f32>,
     /// Whether the confidence comes from meaning; else words alone tell, which know less.
@@ -192,7 +192,7 @@ impl From<Stage> for StageResponse {
 /// `None` unless it was asked for.
 fn explain(query: &operators::Query, found: &mut SearchResult) -> Option<ExplainResponse> {
     let stages = found.stages.take()?;
-    let confidence = found.passages.first().and_then(|first| first.confidence);
+    let confidence = found.confidence();
     Some(ExplainResponse {
         text: query.text.clone(),
         phrases: query.phrases().map(str::to_owned).collect(),
@@ -255,7 +255,8 @@ async fn search(
         Trace::default()
     };
     let limit = limit as usize;
-    let mut found = super::search(&app, access.reach(), chatbot_id, &query, limit, filter, trace).await?;
+    let (place, wanted) = ((access.reach(), chatbot_id), (limit, Purpose::Search));
+    let mut found = super::search(&app, place, &query, wanted, filter, trace).await?;
     let explain = explain(&query, &mut found);
     Ok(axum::Json(SearchResponse {
         items: found.passages.into_iter().map(PassageResponse::from).collect(),

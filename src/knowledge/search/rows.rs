@@ -1,6 +1,6 @@
 //! The rows behind what the index finds: they decide what may be told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use retrieval::confidence::{Background, Confidence};
@@ -27,25 +27,37 @@ pub(super) struct Rows<'a> {
     pub(super) chatbot_id: ChatbotId,
     pub(super) query: &'a Query,
     pub(super) audience: Audience,
+    /// Hits that were offered: further searches bring them again.
+    pub(super) offered: HashSet<retrieval::ChunkId>,
 }
 
 impl Rows<'_> {
-    /// Offers `choice` the passages behind `hits` that may be told and are what was asked for, in the order of the hits.
+    /// Offers `choice` the passages behind `hits` that may be told and are what was asked for, in the order of the hits and
+    /// behind those that were offered before.
     pub(super) async fn offer(
-        &self,
+        &mut self,
         hits: &[Hit],
         background: Background,
         choice: &mut Choice<'_>,
         trace: &mut Trace,
     ) -> Result<()> {
+        let new: Vec<Hit> = hits
+            .iter()
+            .filter(|hit| self.offered.insert(hit.chunk_id))
+            .copied()
+            .collect();
+        let highest = choice.lowest_score();
         // Nearly every hit has its row, so the first ones are mostly all that it takes.
-        let (first, spare) = hits.split_at(hits.len().min(choice.pool()));
+        let (first, spare) = new.split_at(new.len().min(choice.pool()));
         for hits in std::iter::once(first).chain(spare.chunks(SPARE_ROWS)) {
             if hits.is_empty() || !choice.wants_more() {
                 break;
             }
             let started = Instant::now();
-            let open = self.read(hits, background).await?;
+            let mut open = self.read(hits, background).await?;
+            for passage in &mut open {
+                passage.score = passage.score.min(highest);
+            }
             trace.add(StageName::Rows, started, || {
                 open.iter().map(by_confidence).collect()
             });

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 pub use super::client::{Chatbot, Event, Reply, Tenant};
 use super::databases::{create_postgres_database, postgres_server};
+use super::indexes::IndexSwitch;
 use super::openai::{ScriptedModel, bag_of_words};
 
 /// Names the engine of this run: `sqlite` (also when absent) or `postgres`. The suite runs once with each.
@@ -100,6 +101,7 @@ pub struct TestOptions {
     more_jobs: JobKinds,
     extractor_program: Option<PathBuf>,
     free_bytes: Option<FreeBytes>,
+    index: Option<IndexSwitch>,
 }
 
 impl TestOptions {
@@ -136,6 +138,12 @@ impl TestOptions {
     /// Documents are read by this program instead of the service's own.
     pub fn extractor(mut self, program: PathBuf) -> Self {
         self.extractor_program = Some(program);
+        self
+    }
+
+    /// The index can be taken down.
+    pub fn index(mut self, index: &IndexSwitch) -> Self {
+        self.index = Some(index.clone());
         self
     }
 
@@ -185,6 +193,7 @@ impl TestOptions {
         )));
         let replaced = Replacements {
             embedder,
+            around_index: self.index.as_ref().map(IndexSwitch::around),
             extractor_program: self.extractor_program,
             more_jobs: self.more_jobs,
             free_bytes: self.free_bytes,
@@ -286,7 +295,7 @@ impl TestApp {
         more_jobs: JobKinds,
     ) -> App {
         if config.database.url.is_empty() {
-            config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display());
+            config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display()).into();
         }
         config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
         std::fs::create_dir(&config.data_dir).expect("a folder");
@@ -369,7 +378,7 @@ impl TestApp {
         if !defaults.is_empty() {
             let base = [
                 ("data_dir", config.data_dir.display().to_string()),
-                ("database.url", config.database.url.clone()),
+                ("database.url", config.database.url.to_string()),
                 ("index.shards", "1".to_owned()),
                 ("index.backend", index_backend()),
             ];

@@ -8,6 +8,7 @@ pub mod databases;
 pub mod drive;
 pub mod embedders;
 pub mod generations;
+pub mod indexes;
 pub mod issuer;
 pub mod mortal;
 pub mod openai;

@@ -80,6 +80,8 @@ struct Scripted {
     scripts: Mutex<VecDeque<Script>>,
     otherwise: Mutex<Answerer>,
     faults: Mutex<VecDeque<EmbeddingFault>>,
+    /// Requests for embeddings of texts that hold it are refused.
+    refused: Mutex<Option<&'static str>>,
     asked: Mutex<Vec<Asked>>,
     served: Mutex<Served>,
     dimension: AtomicUsize,
@@ -99,6 +101,7 @@ impl ScriptedModel {
             scripts: Mutex::default(),
             otherwise: Mutex::new(Box::new(|_| Script::Reply(Reply::new("Scripted answer.")))),
             faults: Mutex::default(),
+            refused: Mutex::default(),
             asked: Mutex::default(),
             served: Mutex::default(),
             dimension: AtomicUsize::new(256),
@@ -146,6 +149,11 @@ impl ScriptedModel {
     /// Queues what the next chat request gets.
     pub fn push(&self, script: Script) {
         lock(&self.state.scripts).push_back(script);
+    }
+
+    /// From now on requests for embeddings are refused in which a text holds `part`.
+    pub fn refuse_texts_with(&self, part: &'static str) {
+        *lock(&self.state.refused) = Some(part);
     }
 
     /// Queues what is wrong with the next embedding request.
@@ -320,7 +328,12 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
         headers,
         body,
     });
-    let fault = lock(&state.faults).pop_front();
+    let refused = *lock(&state.refused);
+    let is_refused = refused.is_some_and(|part| texts.iter().any(|text| text.contains(part)));
+    let fault = match is_refused {
+        true => Some(EmbeddingFault::Status(400)),
+        false => lock(&state.faults).pop_front(),
+    };
     if let Some(EmbeddingFault::Status(status)) = fault {
         let body =
             json!({ "error": { "message": "scripted", "type": "server_error", "code": null } }).to_string();

@@ -16,7 +16,7 @@ fn batches_respect_count_and_tokens() {
 fn a_key_is_never_shown() {
     let options = OpenAiEmbedderOptions {
         protocol: Protocol::OpenAi,
-        base_url: "http://localhost/v1".parse().expect("an address"),
+        base_url: "http://me:secret@localhost/v1".parse().expect("an address"),
         api_key: Some("sk-secret".to_owned()),
         model: "m".to_owned(),
         dimension: 3,
@@ -28,30 +28,59 @@ fn a_key_is_never_shown() {
     assert!(!format!("{options:?}").contains("secret"));
 }
 
-#[test]
-fn what_was_answered_before_a_failure_is_counted() {
-    let answered = |tokens, reported| {
-        Ok(Embeddings {
-            vectors: vec![vec![1.0]],
+fn answered(range: Range<usize>, tokens: u64, reported: bool) -> Part {
+    let vectors = range.clone().map(|place| vec![place as f32]).collect();
+    Part {
+        range,
+        came_to: Ok(Embeddings {
+            vectors,
             tokens,
             reported,
-        })
-    };
-    let failed = || {
-        Err(EmbedError::Refused {
-            reason: "enough".to_owned(),
-        })
-    };
+        }),
+    }
+}
 
-    let whole = joined(vec![answered(3, true), answered(4, true)]).expect("all were answered");
+fn failed(range: Range<usize>, of_texts: bool) -> Part {
+    let error = EmbedError::Refused {
+        reason: format!("enough of {range:?}"),
+    };
+    Part {
+        range,
+        came_to: Err(Failure { error, of_texts }),
+    }
+}
+
+fn join(texts: usize, parts: Vec<Part>) -> Result<Embeddings, EmbedError> {
+    joined(texts, parts.into_iter())
+}
+
+#[test]
+fn what_was_answered_beside_a_failure_is_kept_and_counted() {
+    let whole = join(2, vec![answered(0..1, 3, true), answered(1..2, 4, true)]).expect("all were answered");
     assert_eq!((whole.vectors.len(), whole.tokens, whole.reported), (2, 7, true));
 
-    let broken = joined(vec![answered(3, true), failed(), answered(4, false)]).expect_err("one failed");
+    let parts = vec![
+        answered(0..1, 3, true),
+        failed(1..3, false),
+        answered(3..4, 4, false),
+    ];
+    let mut broken = join(4, parts).expect_err("one failed");
     assert_eq!(broken.spent(), (7, false));
-    assert!(
-        matches!(broken, EmbedError::Broken { cause, .. } if matches!(*cause, EmbedError::Refused { .. }))
-    );
+    let kept = broken.take_answered();
+    assert_eq!(kept, [Some(vec![0.0]), None, None, Some(vec![3.0])]);
 
-    let nothing = joined(vec![failed()]).expect_err("it failed");
+    let nothing = join(1, vec![failed(0..1, false)]).expect_err("it failed");
     assert!(matches!(nothing, EmbedError::Refused { .. }));
+}
+
+#[test]
+fn a_failure_of_the_server_says_more_than_one_of_a_text() {
+    let parts = vec![failed(0..1, true), answered(1..2, 1, true), failed(2..3, false)];
+
+    let Err(EmbedError::Broken { answered, cause }) = join(3, parts) else {
+        panic!("two failed");
+    };
+
+    assert_eq!(answered.refused, [0]);
+    assert!(cause.to_string().contains("2..3"), "{cause}");
 }

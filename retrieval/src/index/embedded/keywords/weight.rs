@@ -1,7 +1,10 @@
 //! BM25 on stored weights: a byte for what a term says about a chunk, and the inverse document frequency on top.
 
-/// The weight that the largest byte stands for; the saturation of BM25 keeps every weight below it.
-pub(super) const LARGEST: f32 = 2.2;
+use crate::analysis::LARGEST_WEIGHT;
+pub(super) use crate::analysis::inverse_document_frequency;
+
+/// The weight that the largest byte stands for.
+pub(super) const LARGEST: f32 = LARGEST_WEIGHT;
 
 /// The stored form of a weight, never 0: a posting says at least that the term is there.
 pub(super) fn quantise(weight: f32) -> u8 {
@@ -13,12 +16,6 @@ pub(super) fn quantise(weight: f32) -> u8 {
 pub(super) fn contributions(inverse_document_frequency: f32) -> [f32; 256] {
     let step = LARGEST / 255.0 * inverse_document_frequency;
     std::array::from_fn(|byte| byte as f32 * step)
-}
-
-/// How much a term that `having` of `chunks` chunks have tells them apart. Above 0 for every term.
-pub(super) fn inverse_document_frequency(chunks: u64, having: u64) -> f32 {
-    let (chunks, having) = (chunks.max(having) as f64, having as f64);
-    (1.0 + (chunks - having + 0.5) / (having + 0.5)).ln() as f32
 }
 
 #[cfg(test)]

@@ -1,0 +1,117 @@
+//! An index that a test takes down, and whose questions it counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use frontdesk::app::AroundIndex;
+use retrieval::index::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use retrieval::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
+
+/// Held by the test.
+#[derive(Clone, Default)]
+pub struct IndexSwitch(Arc<Switched>);
+
+#[derive(Default)]
+struct Switched {
+    is_down: AtomicBool,
+    searches: AtomicUsize,
+    candidates: AtomicUsize,
+}
+
+impl IndexSwitch {
+    /// Searches are not answered until it is told otherwise.
+    pub fn set_down(&self, is_down: bool) {
+        self.0.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Searches so far, and the candidates that they were answered with.
+    pub fn searches(&self) -> (usize, usize) {
+        let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        (count(&self.0.searches), count(&self.0.candidates))
+    }
+
+    /// Stands around the service's index.
+    pub fn around(&self) -> AroundIndex {
+        let switched = Arc::clone(&self.0);
+        Box::new(|inner| Arc::new(SwitchedIndex { inner, switched }))
+    }
+}
+
+struct SwitchedIndex {
+    inner: Arc<dyn Index>,
+    switched: Arc<Switched>,
+}
+
+type Done<'a> = BoxFuture<'a, Result<(), IndexError>>;
+
+impl Index for SwitchedIndex {
+    fn upsert(&self, tenant_id: TenantId, points: Vec<Point>) -> Done<'_> {
+        self.inner.upsert(tenant_id, points)
+    }
+
+    fn delete_chunks(&self, tenant_id: TenantId, chunk_ids: Vec<ChunkId>) -> Done<'_> {
+        self.inner.delete_chunks(tenant_id, chunk_ids)
+    }
+
+    fn delete_documents(&self, tenant_id: TenantId, document_ids: Vec<DocumentId>) -> Done<'_> {
+        self.inner.delete_documents(tenant_id, document_ids)
+    }
+
+    fn delete_sources(&self, tenant_id: TenantId, source_ids: Vec<SourceId>) -> Done<'_> {
+        self.inner.delete_sources(tenant_id, source_ids)
+    }
+
+    fn delete_tenant(&self, tenant_id: TenantId) -> Done<'_> {
+        self.inner.delete_tenant(tenant_id)
+    }
+
+    fn set_facets(&self, tenant_id: TenantId, facets: Vec<(DocumentId, Facets)>) -> Done<'_> {
+        self.inner.set_facets(tenant_id, facets)
+    }
+
+    fn search(
+        &self,
+        tenant_id: TenantId,
+        query: SearchQuery,
+    ) -> BoxFuture<'_, Result<Candidates, IndexError>> {
+        self.switched.searches.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            if self.switched.is_down.load(Ordering::SeqCst) {
+                return Err(IndexError::Unavailable {
+                    reason: "nobody answers".to_owned(),
+                    source: None,
+                });
+            }
+            let found = self.inner.search(tenant_id, query).await?;
+            self.switched
+                .candidates
+                .fetch_add(found.hits.len(), Ordering::SeqCst);
+            Ok(found)
+        })
+    }
+
+    fn list(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
+        self.inner.list(tenant_id, after, limit)
+    }
+
+    fn count(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<u64, IndexError>> {
+        self.inner.count(tenant_id)
+    }
+
+    fn check(&self) -> Done<'_> {
+        self.inner.check()
+    }
+
+    fn generation(&self) -> Option<String> {
+        self.inner.generation()
+    }
+
+    fn close(&self) -> Done<'_> {
+        self.inner.close()
+    }
+}
