@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::db::{Conn, Scope};
 use crate::error::Result;
 use crate::id::TenantId;
-use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::jobs::{Job, JobContext, Outcome, Priority};
 use crate::knowledge::verify::{self, Slice};
 use crate::on;
 
