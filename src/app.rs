@@ -226,7 +226,6 @@ impl App {
             job_kinds: replacements
                 .more_jobs
                 .with::<knowledge::jobs::IndexDocuments>()
-                .with::<knowledge::chunks::CutSource>()
                 .with::<knowledge::jobs::RemoveDocuments>()
                 .with::<knowledge::deletion::DeleteSource>()
                 .with::<chatbots::deletion::DeleteChatbot>()
@@ -237,6 +236,9 @@ impl App {
                 .with::<generations::FillGeneration>()
                 .with::<generations::ReclaimGeneration>()
                 .with::<generations::MendIndex>()
+                .with::<generations::cuts::FillCut>()
+                .with::<generations::cuts::ReclaimCut>()
+                .with::<generations::cuts::SettleCut>()
                 .with::<generations::operator::CheckIndex>()
                 .with::<evals::RunEval>()
                 .with::<jobs::operator::Upkeep>(),

@@ -88,6 +88,8 @@ id_type! {
     EvalRunId,
     /// A tenant's chunks in the index of one embedding model.
     GenerationId,
+    /// One way of cutting the documents of a source; the first one has the source's id.
+    CutId,
     /// One line of the usage ledger.
     UsageEventId,
     /// A share of a budget that is held while a turn runs.

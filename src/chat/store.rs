@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::generations::{LiveRow, live_columns};
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
+use crate::id::{ChatbotId, ConversationId, CutId, MessageId, TenantId};
 use crate::knowledge::Degradation;
 use crate::llm::PromptRole;
 use crate::on;
@@ -241,7 +241,7 @@ fn bind_answer<'w>(statement: Put<'w>, answer: NewAnswer<'_>) -> Put<'w> {
 pub(super) struct Asked {
     pub chatbot: Chatbot,
     pub limits: Limits,
-    pub sources: Vec<SourceId>,
+    pub cuts: Vec<CutId>,
     pub live: LiveRow,
 }
 
@@ -251,7 +251,7 @@ struct AskedRow {
     chatbot: ChatbotRow,
     tenant_tokens: Option<i64>,
     tenant_micro_usd: Option<i64>,
-    sources: Json<Vec<Uuid>>,
+    cuts: Json<Vec<Uuid>>,
     #[sqlx(flatten)]
     live: LiveRow,
 }
@@ -264,7 +264,10 @@ macro_rules! asked {
                     b.allowed_origins, b.monthly_token_limit, b.monthly_cost_limit_micro_usd, b.created_at, b.updated_at,
                     t.monthly_token_limit as tenant_tokens,
                     t.monthly_cost_limit_micro_usd as tenant_micro_usd,
-                    (select ", $list, " from source s where s.tenant_id = $1 and s.chatbot_id = $2) as sources, ",
+                    (select ", $list, "
+                       from source s
+                       left join cut k on k.source_id = s.id and k.tenant_id = $1 and k.state = 'live'
+                      where s.tenant_id = $1 and s.chatbot_id = $2) as cuts, ",
             live_columns!(), "
                from chatbot b
                join tenant t on t.id = b.tenant_id
@@ -276,7 +279,7 @@ macro_rules! asked {
     };
 }
 
-/// The chatbot with its limits and sources. These are columns of other rooms, read here together because every turn needs
+/// The chatbot with its limits, and what answers for its sources. These are columns of other rooms, read here together because every turn needs
 /// all of them, in one statement.
 pub(super) async fn find_asked(
     conn: &mut Conn,
@@ -284,9 +287,9 @@ pub(super) async fn find_asked(
     chatbot_id: ChatbotId,
 ) -> Result<Option<Asked>> {
     let text = if conn.is_postgres() {
-        asked!("coalesce(jsonb_agg(s.id order by s.id), '[]')")
+        asked!("coalesce(jsonb_agg(coalesce(k.id, s.id) order by s.id), '[]')")
     } else {
-        asked!("json_group_array(lower(hex(s.id)) order by s.id)")
+        asked!("json_group_array(lower(hex(coalesce(k.id, s.id))) order by s.id)")
     };
     let row: Option<AskedRow> =
         on!(conn, c => sqlx::query_as(text).bind(tenant_id).bind(chatbot_id).fetch_optional(c).await)?;
@@ -304,7 +307,7 @@ pub(super) async fn find_asked(
                 },
             },
             chatbot,
-            sources: row.sources.0.into_iter().map(SourceId).collect(),
+            cuts: row.cuts.0.into_iter().map(CutId).collect(),
             live: row.live,
         }
     }))

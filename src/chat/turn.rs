@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ConversationId, MessageId, SourceId, TenantId};
+use crate::id::{ChatbotId, ConversationId, CutId, MessageId, TenantId};
 use crate::knowledge::{
     self, Degradation, EmbeddedQuestion, Passage, Payer, Search, SearchFilter, Trace, degraded,
 };
@@ -166,7 +166,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
     let Asked {
         chatbot,
         limits,
-        sources,
+        cuts,
         live,
     } = asked.ok_or(Error::NotFound("chatbot"))?;
     check_origin(app, &chatbot, request.origin.as_deref())?;
@@ -231,7 +231,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         conversation_id: opening.conversation_id,
         message_id: opening.message_id,
     };
-    let is_needed = !sources.is_empty();
+    let is_needed = !cuts.is_empty();
     let (embedded, hold) =
         knowledge::embed_question(app, live, holders, payer, &query.text, is_needed).await?;
     let mut turn = Turn {
@@ -254,7 +254,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         hold,
         _place: place,
     };
-    if let Err(error) = turn.find_passages(&query, sources, &limits).await {
+    if let Err(error) = turn.find_passages(&query, cuts, &limits).await {
         turn.book_refused().await?;
         return Err(error);
     }
@@ -353,11 +353,11 @@ pub(super) async fn answer_at_once(mut turn: Turn) -> Result<RunningTurn> {
 
 impl Turn {
     /// Looks for what may answer the question, and keeps what has to do with it.
-    async fn find_passages(&mut self, query: &Query, sources: Vec<SourceId>, limits: &Limits) -> Result<()> {
+    async fn find_passages(&mut self, query: &Query, cuts: Vec<CutId>, limits: &Limits) -> Result<()> {
         let settings = &self.chatbot.settings;
         let search = Search {
             chatbot_id: self.chatbot.id,
-            sources,
+            cuts,
             query,
             embedded: &mut self.embedded,
             limit: usize::try_from(settings.max_passages).unwrap_or(1),

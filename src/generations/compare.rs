@@ -2,20 +2,20 @@
 //! answers are known, and else the latest that visitors asked.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Generation, live, store};
-use crate::app::{App, Space};
+use super::{cuts, live, store};
+use crate::app::App;
+use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::evals;
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId, TenantId};
+use crate::id::{ChatbotId, CutId, GenerationId, TenantId};
 use crate::knowledge::degraded::Degradation;
-use crate::knowledge::{self, Passage};
+use crate::knowledge::{self, Aim, Passage};
 use crate::secrets::token_hash;
 
 /// Questions of test sets that are asked, at most.
@@ -87,21 +87,58 @@ impl Asked {
     }
 }
 
+/// What is compared with what answers.
+pub(super) struct Candidate {
+    pub tenant_id: TenantId,
+    pub kept: Kept,
+    pub aim: Aim,
+    /// Only the questions of this chatbot concern it.
+    pub chatbot_id: Option<ChatbotId>,
+}
+
+/// By what the answers are kept until all questions were asked.
+pub(super) enum Kept {
+    Generation(GenerationId),
+    Cut(CutId),
+}
+
+impl Candidate {
+    async fn list_answers(&self, conn: &mut Conn) -> Result<HashMap<String, Answer>> {
+        let answers = match self.kept {
+            Kept::Generation(id) => store::list_answers(conn, self.tenant_id, id).await?,
+            Kept::Cut(id) => cuts::list_answers(conn, self.tenant_id, id).await?,
+        };
+        Ok(answers.into_iter().collect())
+    }
+
+    async fn keep(&self, app: &App, hash: &str, answer: Answer) -> Result<()> {
+        let mut write = app.db.write(self.tenant_id).await?;
+        match self.kept {
+            Kept::Generation(id) => {
+                store::insert_answer(&mut write, (self.tenant_id, id), hash, answer).await?;
+            }
+            Kept::Cut(id) => cuts::insert_answer(&mut write, (self.tenant_id, id), hash, answer).await?,
+        }
+        write.commit().await
+    }
+}
+
 /// Asks both what was not asked yet, and keeps each question's answers; none: the turn is over before all were asked.
 pub(super) async fn compare(
     app: &App,
-    generation: &Generation,
-    new: &Arc<Space>,
+    candidate: &Candidate,
     is_over: impl Fn() -> bool,
 ) -> Result<Option<Comparison>> {
-    let tenant_id = generation.tenant_id;
+    let tenant_id = candidate.tenant_id;
     let mut conn = app.db.read(tenant_id).await?;
-    let live = live(app, &mut conn, tenant_id).await?.space;
-    let questions = by_hash(list_questions(&mut conn, tenant_id).await?);
-    let mut answers: HashMap<String, Answer> = store::list_answers(&mut conn, tenant_id, generation.id)
-        .await?
-        .into_iter()
-        .collect();
+    let live = Aim {
+        space: live(app, &mut conn, tenant_id).await?.space,
+        cut: None,
+    };
+    let mut asked = list_questions(&mut conn, tenant_id).await?;
+    asked.retain(|asked| candidate.chatbot_id.is_none_or(|id| id == asked.chatbot_id));
+    let questions = by_hash(asked);
+    let mut answers = candidate.list_answers(&mut conn).await?;
     drop(conn);
     // Visitors go on asking: what was asked in earlier turns counts as well.
     let most = questions.len();
@@ -116,7 +153,7 @@ pub(super) async fn compare(
         if is_over() {
             return Ok(None);
         }
-        let answer = match ask(app, tenant_id, (&live, new), &asked).await {
+        let answer = match ask(app, tenant_id, (&live, &candidate.aim), &asked).await {
             Ok(answer) => answer,
             // Its chatbot was deleted meanwhile.
             Err(Error::NotFound(_)) => Answer::default(),
@@ -126,9 +163,7 @@ pub(super) async fn compare(
             }
             Err(error) => return Err(error),
         };
-        let mut write = app.db.write(tenant_id).await?;
-        store::insert_answer(&mut write, (tenant_id, generation.id), &hash, answer).await?;
-        write.commit().await?;
+        candidate.keep(app, &hash, answer).await?;
         answers.insert(hash, answer);
     }
     let not_asked = unfinished.map_or(0, |_| most.saturating_sub(answers.len()));
@@ -146,7 +181,7 @@ fn by_hash(questions: Vec<Asked>) -> Vec<(String, Asked)> {
     hashed.filter(|(hash, _)| seen.insert(hash.clone())).collect()
 }
 
-async fn list_questions(conn: &mut crate::db::Conn, tenant_id: TenantId) -> Result<Vec<Asked>> {
+async fn list_questions(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Asked>> {
     let of_sets = evals::list_expected(conn, tenant_id, MOST_QUESTIONS).await?;
     if !of_sets.is_empty() {
         let known = of_sets.into_iter().map(|(chatbot_id, expected)| Asked {
@@ -165,12 +200,7 @@ async fn list_questions(conn: &mut crate::db::Conn, tenant_id: TenantId) -> Resu
     Ok(asked.collect())
 }
 
-async fn ask(
-    app: &App,
-    tenant_id: TenantId,
-    (live, new): (&Arc<Space>, &Arc<Space>),
-    asked: &Asked,
-) -> Result<Answer> {
+async fn ask(app: &App, tenant_id: TenantId, (live, new): (&Aim, &Aim), asked: &Asked) -> Result<Answer> {
     // The new one has to show what its model finds. The live one may have none any more: then words are what it answers by.
     let (after, is_by_words) = answer(app, tenant_id, new, asked).await?;
     if is_by_words {
@@ -191,14 +221,9 @@ async fn ask(
 }
 
 /// As a visitor without any access group is answered; true: the model did not answer.
-async fn answer(
-    app: &App,
-    tenant_id: TenantId,
-    space: &Arc<Space>,
-    asked: &Asked,
-) -> Result<(Vec<Passage>, bool)> {
+async fn answer(app: &App, tenant_id: TenantId, aim: &Aim, asked: &Asked) -> Result<(Vec<Passage>, bool)> {
     let place = (Reach::whole(tenant_id), asked.chatbot_id);
-    let found = knowledge::search_space(app, space, place, &asked.question, PASSAGES).await?;
+    let found = knowledge::search_aimed(app, aim, place, &asked.question, PASSAGES).await?;
     Ok((found.passages, found.degraded.contains(&Degradation::WORDS_ALONE)))
 }
 
@@ -232,10 +257,13 @@ fn overlap(before: &[Passage], after: &[Passage]) -> f64 {
     if before.is_empty() {
         return if after.is_empty() { 1.0 } else { 0.0 };
     }
-    let found: HashSet<ChunkId> = after.iter().map(|passage| passage.chunk_id).collect();
-    let both = before
-        .iter()
-        .filter(|passage| found.contains(&passage.chunk_id))
-        .count();
-    both as f64 / before.len() as f64
+    let is_found = |passage: &&Passage| after.iter().any(|other| is_same(passage, other));
+    before.iter().filter(is_found).count() as f64 / before.len() as f64
+}
+
+/// The same chunk; of another cut, one that tells some of the same.
+fn is_same(passage: &Passage, other: &Passage) -> bool {
+    let shares_a_span =
+        passage.document_id == other.document_id && passage.start < other.end && other.start < passage.end;
+    passage.chunk_id == other.chunk_id || (passage.cut != other.cut && shares_a_span)
 }

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Uuid;
 
-use super::{Generation, Place, compare, record_own, state, store};
+use super::compare::{self, Candidate, Kept};
+use super::{Generation, Place, record_own, state, store};
 use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::id::{DocumentId, GenerationId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::knowledge::Aim;
 use crate::knowledge::stored_chunks::{self, Portion};
 
 /// So long a job fills before others have their turn.
@@ -252,7 +254,16 @@ async fn settle(app: &App, generation: &Generation, space: &Arc<Space>, started:
     let (tenant_id, id) = (generation.tenant_id, generation.id);
     if generation.state == state::BUILDING && generation.comparison.is_none() {
         let is_over = || started.elapsed() >= TURN;
-        let Some(comparison) = compare::compare(app, generation, space, is_over).await? else {
+        let candidate = Candidate {
+            tenant_id,
+            kept: Kept::Generation(id),
+            aim: Aim {
+                space: space.clone(),
+                cut: None,
+            },
+            chatbot_id: None,
+        };
+        let Some(comparison) = compare::compare(app, &candidate, is_over).await? else {
             return Ok(Settled::TurnIsOver);
         };
         let mut write = app.db.write(tenant_id).await?;

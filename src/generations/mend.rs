@@ -105,6 +105,12 @@ impl Job for MendIndex {
     }
 }
 
+/// Queues that a tenant's indexes are compared and mended, unless that is queued already.
+pub(super) async fn queue_mend(app: &App, write: &mut Write, tenant_id: TenantId) -> Result<()> {
+    let key = format!("mend:{tenant_id}");
+    jobs::enqueue_once(app, write, tenant_id, &MendIndex {}, &key, app.clock.now()).await
+}
+
 async fn mend(app: &App, context: &JobContext) -> Result<()> {
     let tenant_id = context.tenant()?;
     let open = store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await?;

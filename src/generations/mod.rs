@@ -6,6 +6,7 @@
 //! that is tried holds up no document. What is removed is removed from all.
 
 mod compare;
+pub mod cuts;
 mod fill;
 mod mend;
 pub mod operator;
@@ -187,14 +188,15 @@ pub async fn note_gaps(
     // A generation is begun and goes live under this lock: it knows this commit, or this commit knows it.
     store::share_live(write, tenant_id).await?;
     let open = store::list_open(write, tenant_id).await?;
-    // They may have been put into one that is gone by now.
-    let since = app.clock.now() - LONGEST_WAY_IN;
-    let are_anywhere =
-        written.is_none() && (open.len() > 1 || store::has_retired_since(write, tenant_id, since).await?);
     let lacks = |generation: &&Generation| match written {
         Some(space) => generation.space != space.name,
-        None => are_anywhere,
+        None => open.len() > 1,
     };
+    // Begun for one that is gone by now: what the live one lacks of them is found by comparison.
+    let since = app.clock.now() - LONGEST_WAY_IN;
+    if written.is_none() && open.len() == 1 && store::has_retired_since(write, tenant_id, since).await? {
+        mend::queue_mend(app, write, tenant_id).await?;
+    }
     for generation in open.iter().filter(lacks) {
         store::insert_gaps(write, tenant_id, generation.id, documents).await?;
         fill::queue(app, write, tenant_id, generation.id).await?;

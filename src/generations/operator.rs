@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, MendIndex, begin_in, fill, mend, retire, state, store};
+use super::{Generation, begin_in, fill, mend, retire, state, store};
 use crate::app::App;
 use crate::db::{Conn, Scope};
 use crate::error::Result;
@@ -131,6 +131,7 @@ pub async fn take_up(app: &App) -> Result<()> {
             write.commit().await?;
         }
     }
+    super::cuts::operator::take_up(app).await?;
     app.wake_workers();
     Ok(())
 }
@@ -231,15 +232,14 @@ async fn list_busy(conn: &mut Conn) -> Result<HashSet<TenantId>> {
           where tenant_id is not null
             and state in ('queued', 'running')
             and kind in ('index_documents', 'remove_documents', 'drop_staged', 'delete_source', 'delete_chatbot', 'tell_index',
-                         'fill_generation', 'reclaim_generation', 'mend_index')",
+                         'fill_generation', 'reclaim_generation', 'mend_index', 'fill_cut', 'reclaim_cut')",
     ).fetch_all(c).await)?;
     Ok(busy.into_iter().collect())
 }
 
 async fn queue_mend(app: &App, tenant_id: TenantId) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
-    let key = format!("mend:{tenant_id}");
-    jobs::enqueue_once(app, &mut write, tenant_id, &MendIndex {}, &key, app.clock.now()).await?;
+    mend::queue_mend(app, &mut write, tenant_id).await?;
     write.commit().await
 }
 

@@ -1,4 +1,4 @@
-//! `/api/index/generations`: which embedding model answers, and changing it without a gap.
+//! `/api/index/generations`: which embedding model answers, how sources are cut, and changing both without a gap.
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -8,13 +8,16 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::cuts::{self, Cut};
 use super::{Comparison, Generation};
 use crate::app::App;
+use crate::error::Error;
 use crate::generations;
 use crate::http::access::AdminAccess;
-use crate::http::input::{Path, Query};
+use crate::http::input::{Json, Path, Query};
 use crate::http::problem::Problem;
-use crate::id::GenerationId;
+use crate::id::{CutId, GenerationId, SourceId, TenantId};
+use crate::knowledge::chunks::Chunking;
 
 /// The routes of this room.
 pub fn routes() -> OpenApiRouter<App> {
@@ -32,17 +35,41 @@ struct BeginQuery {
     activate: Option<bool>,
 }
 
-/// The tenant's chunks in the index of one embedding model.
+/// What is to be built: with neither field, a generation with the configured embedding model.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BeginGenerationRequest {
+    /// The source whose documents are cut otherwise.
+    source_id: Option<SourceId>,
+    /// How they are cut; given with `source_id`.
+    chunking: Option<Chunking>,
+}
+
+/// What a generation is a change of.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum GenerationKind {
+    Model,
+    Chunking,
+}
+
+/// The tenant's chunks in the index of one embedding model, or the chunks of a source as they are cut in one way.
 #[derive(Serialize, ToSchema)]
 struct GenerationResponse {
     id: GenerationId,
+    kind: GenerationKind,
     /// `building`; `ready`: complete, not in use; `live`: answers; `standby`: was live, kept complete for a way back; `retired`.
     state: String,
-    /// The embedding model, with the length of its vectors.
+    /// The embedding model, with the length of its vectors; of a chunking, the one that answers.
     embedding: String,
+    /// The source whose documents are cut like this; null for a model.
+    source_id: Option<SourceId>,
+    /// How they are cut; null for a model.
+    chunking: Option<Chunking>,
     /// Goes live by itself once it is complete.
     activates: bool,
-    /// Chunks that there were when it was begun, and how many were put in while it was built.
+    /// Chunks that there were when it was begun, and how many were put in while it was built; of a chunking, of how many the
+    /// document is cut.
     chunks: i64,
     done: i64,
     /// How it answered the questions of the tenant's test sets, or else the latest of its visitors, beside the one that was
@@ -67,8 +94,11 @@ impl From<Generation> for GenerationResponse {
     fn from(generation: Generation) -> Self {
         Self {
             id: generation.id,
+            kind: GenerationKind::Model,
             state: generation.state,
             embedding: generation.space,
+            source_id: None,
+            chunking: None,
             activates: generation.activates,
             chunks: generation.chunk_count,
             done: generation.done_count,
@@ -82,19 +112,66 @@ impl From<Generation> for GenerationResponse {
     }
 }
 
-/// Builds a generation with the configured embedding model, in the background and beside the live one, which goes on
-/// answering. Gives the one that is under way already, if there is one.
-#[utoipa::path(post, path = "/api/index/generations", tag = "index", params(BeginQuery),
+impl GenerationResponse {
+    fn of_cut(cut: Cut, embedding: &str) -> Self {
+        Self {
+            id: GenerationId(cut.id.0),
+            kind: GenerationKind::Chunking,
+            state: cut.state,
+            embedding: embedding.to_owned(),
+            source_id: Some(cut.source_id),
+            chunking: Some(cut.chunking.0),
+            activates: cut.activates,
+            chunks: cut.chunk_count,
+            done: cut.done_count,
+            comparison: cut.comparison.map(|comparison| comparison.0),
+            created_at: cut.created_at,
+            ready_at: cut.ready_at,
+            activated_at: cut.activated_at,
+            left_at: cut.left_at,
+            rolled_back_at: cut.rolled_back_at,
+        }
+    }
+}
+
+/// Builds a generation in the background and beside the live one, which goes on answering: with a body, of a source's documents
+/// cut otherwise; without one, with the configured embedding model. Gives the one that is under way already, if there is one.
+#[utoipa::path(post, path = "/api/index/generations", tag = "index", params(BeginQuery), request_body = Option<BeginGenerationRequest>,
     responses((status = 202, description = "Being built", body = GenerationResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["admin"])))]
 async fn begin_generation(
     access: AdminAccess,
     State(app): State<App>,
     Query(query): Query<BeginQuery>,
+    request: Option<Json<BeginGenerationRequest>>,
 ) -> Result<(StatusCode, axum::Json<GenerationResponse>), Problem> {
     access.reach().check_whole()?;
     let by = (&access.actor, &access.origin);
-    let begun = generations::begin(&app, access.tenant_id, query.activate.unwrap_or(false), by).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(begun.into())))
+    let activates = query.activate.unwrap_or(false);
+    let request = request.map(|Json(request)| request).unwrap_or_default();
+    let begun = match (request.source_id, request.chunking) {
+        (Some(source_id), Some(chunking)) => {
+            let cut = cuts::begin(&app, access.reach(), (source_id, chunking), activates, by).await?;
+            GenerationResponse::of_cut(cut, &answering(&app, access.tenant_id).await?)
+        }
+        (None, None) => generations::begin(&app, access.tenant_id, activates, by)
+            .await?
+            .into(),
+        (source_id, _) => {
+            let missing = if source_id.is_some() {
+                "chunking"
+            } else {
+                "source_id"
+            };
+            let told = "give source_id and chunking for another cut of a source, neither for the configured embedding model";
+            return Err(Error::invalid("incomplete_generation", missing, told).into());
+        }
+    };
+    Ok((StatusCode::ACCEPTED, axum::Json(begun)))
+}
+
+/// The name of the embedding model that answers.
+async fn answering(app: &App, tenant_id: TenantId) -> Result<String, Problem> {
+    Ok(generations::live_now(app, tenant_id).await?.space.name.clone())
 }
 
 /// The tenant's generations with their progress.
@@ -105,10 +182,15 @@ async fn list_generations(
     State(app): State<App>,
 ) -> Result<axum::Json<GenerationList>, Problem> {
     access.reach().check_whole()?;
-    let all = generations::list(&app, access.tenant_id).await?;
-    Ok(axum::Json(GenerationList {
-        items: all.into_iter().map(GenerationResponse::from).collect(),
-    }))
+    let models = generations::list(&app, access.tenant_id).await?;
+    let embedding = answering(&app, access.tenant_id).await?;
+    let of_cut = |cut| GenerationResponse::of_cut(cut, &embedding);
+    let cuts = cuts::list(&app, access.tenant_id).await?;
+    let mut items: Vec<GenerationResponse> = models.into_iter().map(GenerationResponse::from).collect();
+    items.extend(cuts.into_iter().map(of_cut));
+    // Of each kind they are in this order.
+    items.sort_by_key(|item| std::cmp::Reverse(item.created_at));
+    Ok(axum::Json(GenerationList { items }))
 }
 
 /// Lets a generation that is complete answer from now on. The one that answered is kept complete for a while.
@@ -121,6 +203,11 @@ async fn activate_generation(
 ) -> Result<axum::Json<GenerationResponse>, Problem> {
     access.reach().check_whole()?;
     let by = (&access.actor, &access.origin);
+    if let Some(cut) = cuts::find(&app, access.tenant_id, CutId(id.0)).await? {
+        let cut = cuts::activate(&app, access.reach(), cut.id, by).await?;
+        let embedding = answering(&app, access.tenant_id).await?;
+        return Ok(axum::Json(GenerationResponse::of_cut(cut, &embedding)));
+    }
     Ok(axum::Json(
         generations::activate(&app, access.tenant_id, id, by)
             .await?
@@ -138,6 +225,11 @@ async fn roll_back_generation(
 ) -> Result<axum::Json<GenerationResponse>, Problem> {
     access.reach().check_whole()?;
     let by = (&access.actor, &access.origin);
+    if let Some(cut) = cuts::find(&app, access.tenant_id, CutId(id.0)).await? {
+        let cut = cuts::roll_back(&app, access.reach(), cut.id, by).await?;
+        let embedding = answering(&app, access.tenant_id).await?;
+        return Ok(axum::Json(GenerationResponse::of_cut(cut, &embedding)));
+    }
     Ok(axum::Json(
         generations::roll_back(&app, access.tenant_id, id, by)
             .await?

@@ -405,12 +405,12 @@ pub(super) async fn list_answers(
     Ok(rows.into_iter().map(|row| (row.question, row.answer)).collect())
 }
 
-/// A row of `generation_answer`.
+/// A row of `generation_answer`, or of `cut_answer`.
 #[derive(sqlx::FromRow)]
-struct AnswerRow {
-    question: String,
+pub(super) struct AnswerRow {
+    pub question: String,
     #[sqlx(flatten)]
-    answer: Answer,
+    pub answer: Answer,
 }
 
 pub(super) async fn delete_answers(write: &mut Write, tenant_id: TenantId, id: GenerationId) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Cutting a document into chunks, with what its owner changed, and telling which of them are there already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -12,7 +12,7 @@ use super::indexing::Work;
 use super::store::{self, ChunkRow};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChunkEditId, ChunkId, DocumentId, TenantId};
+use crate::id::{ChunkEditId, ChunkId, CutId, DocumentId, TenantId};
 use crate::llm;
 
 /// A chunk with what is embedded for it.
@@ -21,6 +21,21 @@ pub(super) struct CutChunk {
     pub embedding_text: String,
     /// The index holds it with the vector of just this text, as it does all that has rows, or will.
     pub is_indexed: bool,
+}
+
+impl CutChunk {
+    /// A chunk of one cut as it is, for another one that has `present` chunks.
+    pub(super) fn taken_over(mut row: ChunkRow, cut: CutId, present: &HashSet<ChunkId>) -> Self {
+        let embedding_text = format!("{}{}", row.context, row.text);
+        row.content_hash = crate::secrets::token_hash(&embedding_text);
+        let parts: [&[u8]; 3] = [cut.0.as_bytes(), row.id.0.as_bytes(), row.content_hash.as_bytes()];
+        row.id = id_from(&parts);
+        Self {
+            is_indexed: present.contains(&row.id),
+            row,
+            embedding_text,
+        }
+    }
 }
 
 /// Cuts one version of a document, part by part, and gives its chunks their ids: what was there before keeps its id, the
@@ -46,7 +61,7 @@ impl Cutter {
         let embedder = work.space.embedder.clone();
         let reads = embedder.as_deref().map(Embedder::max_tokens);
         Self {
-            version: version_of(work.id, &work.file_key, work.cut_revision),
+            version: version_of(work),
             title: title.to_owned(),
             chunker: Chunker::new(work.chunking.options(reads)),
             embedder,
@@ -130,9 +145,7 @@ impl Cutter {
     /// Whether the version before had this very chunk.
     fn was_there(&self, chunk: &ingest::Chunk) -> bool {
         let content_hash = crate::secrets::token_hash(&with_title(&self.title, chunk.embedding_text()));
-        self.present
-            .ids_of_content
-            .contains_key(&(content_key(&content_hash), 0))
+        self.present.has(content_key(&content_hash))
     }
 
     /// A chunk of the document, as its owner wants it.
@@ -222,14 +235,16 @@ impl Cutter {
     /// A new chunk's id follows from its document's version, its content and how often that content came before, so
     /// that doing the work twice makes the same chunks.
     fn new_id(&self, content: &[u8], repeat: u32) -> ChunkId {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(&self.version);
-        hash.update(content);
-        hash.update(&repeat.to_be_bytes());
-        let digest = hash.finish();
-        let bytes: [u8; 16] = digest.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
-        ChunkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+        id_from(&[&self.version, content, &repeat.to_be_bytes()])
     }
+}
+
+fn id_from(parts: &[&[u8]]) -> ChunkId {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| hash.update(part));
+    let digest = hash.finish();
+    let bytes: [u8; 16] = digest.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
+    ChunkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// The chunks of a document's indexed version.
@@ -239,6 +254,8 @@ pub(super) struct PresentChunks {
     ids_of_content: HashMap<(ContentKey, u32), ChunkId>,
     /// Chunks that their owner changed, with the content that the index holds.
     ids_of_edits: HashMap<ChunkEditId, (ChunkId, ContentKey)>,
+    /// What the live cut says, where the document is cut beside it for the first time.
+    of_live_cut: HashSet<ContentKey>,
 }
 
 impl PresentChunks {
@@ -247,7 +264,30 @@ impl PresentChunks {
     }
 
     fn are_none(&self) -> bool {
-        self.ids_of_content.is_empty() && self.ids_of_edits.is_empty()
+        self.ids_of_content.is_empty() && self.ids_of_edits.is_empty() && self.of_live_cut.is_empty()
+    }
+
+    fn has(&self, content: ContentKey) -> bool {
+        self.ids_of_content.contains_key(&(content, 0)) || self.of_live_cut.contains(&content)
+    }
+
+    /// Like [`Self::load`], for a cut that may have nothing yet of a document that answers from another one.
+    pub(super) async fn load_beside(
+        app: &App,
+        tenant_id: TenantId,
+        work: &Work,
+        live: CutId,
+    ) -> Result<Self> {
+        let mut present = Self::load(app, tenant_id, work).await?;
+        if present.are_none() {
+            let mut conn = app.db.read(tenant_id).await?;
+            let rows = store::list_chunk_ids(&mut conn, tenant_id, (work.id, live)).await?;
+            let unchanged = rows.iter().filter(|(.., edit_id)| edit_id.is_none());
+            present.of_live_cut = unchanged
+                .map(|(_, content_hash, _)| content_key(content_hash))
+                .collect();
+        }
+        Ok(present)
     }
 
     pub(super) async fn load(app: &App, tenant_id: TenantId, work: &Work) -> Result<Self> {
@@ -255,7 +295,7 @@ impl PresentChunks {
             return Ok(Self::default());
         }
         let mut conn = app.db.read(tenant_id).await?;
-        let rows = store::list_chunk_ids(&mut conn, tenant_id, work.id).await?;
+        let rows = store::list_chunk_ids(&mut conn, tenant_id, (work.id, work.cut)).await?;
         drop(conn);
         let mut present = Self::default();
         let mut seen: HashMap<ContentKey, u32> = HashMap::new();
@@ -289,10 +329,21 @@ pub(super) fn count_tokens(embedder: Option<&dyn Embedder>, text: &str) -> usize
     embedder.map_or_else(|| estimate_tokens(text), |embedder| embedder.count_tokens(text))
 }
 
-fn version_of(id: DocumentId, file_key: &str, cut_revision: i64) -> Vec<u8> {
+fn version_of(work: &Work) -> Vec<u8> {
+    let cut = work.cut.in_rows(work.source_id);
+    version(work.id, &work.file_key, work.cut_revision, cut)
+}
+
+/// `cut` is none for the first one of a source.
+fn version(id: DocumentId, file_key: &str, cut_revision: i64, cut: Option<CutId>) -> Vec<u8> {
     let mut version = id.0.as_bytes().to_vec();
     version.extend(cut_revision.to_be_bytes());
     version.extend(file_key.as_bytes());
+    if let Some(cut) = cut {
+        // Neither a file's key nor a digest has a zero.
+        version.push(0);
+        version.extend(cut.0.as_bytes());
+    }
     version
 }
 
@@ -318,7 +369,7 @@ mod tests {
 
     fn cutter(document: u128, file_key: &str, revision: i64) -> Cutter {
         Cutter {
-            version: version_of(DocumentId(Uuid::from_u128(document)), file_key, revision),
+            version: version(DocumentId(Uuid::from_u128(document)), file_key, revision, None),
             title: "Title".to_owned(),
             chunker: Chunker::new(ingest::ChunkOptions::default()),
             embedder: None,

@@ -165,15 +165,21 @@ pub(super) async fn delete_or_hide(
 }
 
 async fn are_light(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<bool> {
-    let (chunks, bytes): (i64, i64) = on!(write, c => {
+    let bytes: i64 = on!(write, c => {
         let mut query = QueryBuilder::new(
-            "select cast(coalesce(sum(chunk_count), 0) as bigint), cast(coalesce(sum(size_bytes), 0) as bigint)
-               from document
-              where coalesce(tenant_id, tenant_id) = ",
+            "select cast(coalesce(sum(size_bytes), 0) as bigint) from document where coalesce(tenant_id, tenant_id) = ",
         );
         query.push_bind(tenant_id);
         push_ids(&mut query, " and id", ids);
-        query.build_query_as().fetch_one(c).await
+        query.build_query_scalar().fetch_one(c).await
+    })?;
+    // Those of all cuts, and no further than it matters.
+    let chunks: i64 = on!(write, c => {
+        let mut query = QueryBuilder::new("select count(*) from (select 1 from chunk where coalesce(tenant_id, tenant_id) = ");
+        query.push_bind(tenant_id);
+        push_ids(&mut query, " and document_id", ids);
+        query.push(" limit ").push_bind(LIGHT_CHUNKS + 1).push(") many");
+        query.build_query_scalar().fetch_one(c).await
     })?;
     let is_staged: bool = on!(write, c => {
         let mut query = QueryBuilder::new("select exists(select 1 from staged_chunk where tenant_id = ");

@@ -5,6 +5,7 @@
 
 pub mod chunks;
 mod cut;
+pub mod cuts;
 pub mod degraded;
 pub mod deletion;
 pub mod embedding_cache;
@@ -51,8 +52,8 @@ pub use search::explain::Trace;
 #[cfg(test)]
 pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
-    EmbeddedQuestion, Passage, Payer, Purpose, ROW_SCANS_AT_ONCE, Search, SearchFilter, SearchResult,
-    SearchSettings, SearchSettingsRequest, embed_question, index_error, search, search_sources, search_space,
+    Aim, EmbeddedQuestion, Passage, Payer, Purpose, ROW_SCANS_AT_ONCE, Search, SearchFilter, SearchResult,
+    SearchSettings, SearchSettingsRequest, embed_question, index_error, search, search_aimed, search_sources,
 };
 pub use upload::{NewFile, upload};
 

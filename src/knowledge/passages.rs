@@ -7,7 +7,7 @@ use sqlx::{FromRow, QueryBuilder, Sqlite};
 
 use crate::db::{Conn, Engine};
 use crate::error::Result;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, SourceId, TenantId};
 use crate::on;
 
 /// A chunk with its document, as search shows it.
@@ -16,6 +16,7 @@ pub(super) struct PassageRow {
     pub id: ChunkId,
     pub document_id: DocumentId,
     pub source_id: SourceId,
+    pub cut: CutId,
     pub position: i64,
     pub dated: DateTime<Utc>,
     pub title: String,
@@ -38,7 +39,7 @@ impl PassageRow {
 }
 
 /// The tenant and the chatbot stand in expressions: see [`crate::db::ROWS_AT_ONCE`].
-const SELECT: &str = "select c.id, c.document_id, d.source_id, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+const SELECT: &str = "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                              coalesce(d.access_groups, s.access_groups) as access_groups
                         from chunk c
                         join document d on d.id = c.document_id
@@ -60,7 +61,7 @@ pub(super) async fn find_passages(
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
             let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
-            let text = "select c.id, c.document_id, d.source_id, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+            let text = "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                                coalesce(d.access_groups, s.access_groups) as access_groups
                           from chunk c
                           join document d on d.id = c.document_id
@@ -89,15 +90,16 @@ pub(super) async fn find_passages(
     Ok(rows)
 }
 
-/// The chunks of a document from one position to another that this chatbot knows now and may use.
+/// The chunks that a document has in one cut from one position to another and that this chatbot knows now and may use.
 pub(super) async fn find_stretch(
     conn: &mut Conn,
     tenant_id: TenantId,
     chatbot_id: ChatbotId,
-    (document_id, first, last): (DocumentId, i64, i64),
+    (document_id, cut): (DocumentId, CutId),
+    (first, last): (i64, i64),
 ) -> Result<Vec<PassageRow>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select c.id, c.document_id, d.source_id, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url,
+        "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url,
                 c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                 coalesce(d.access_groups, s.access_groups) as access_groups
            from chunk c
@@ -112,8 +114,9 @@ pub(super) async fn find_stretch(
             and d.chatbot_id = $2
             and c.document_id = $3
             and c.position between $4 and $5
+            and coalesce(c.cut_id, c.source_id) = $6
           order by c.position",
-    ).bind(tenant_id).bind(chatbot_id).bind(document_id).bind(first).bind(last).fetch_all(c).await)?)
+    ).bind(tenant_id).bind(chatbot_id).bind(document_id).bind(first).bind(last).bind(cut).fetch_all(c).await)?)
 }
 
 fn by_ids(select: &str, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[ChunkId]) -> QueryBuilder<Sqlite> {

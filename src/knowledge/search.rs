@@ -25,15 +25,15 @@ pub use self::question::{EmbeddedQuestion, embed_question};
 pub(super) use self::question::{TEXT_REFUSED, embed_error};
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
 pub use self::without_index::AT_ONCE as ROW_SCANS_AT_ONCE;
+use super::cuts;
 use super::degraded::Degradation;
-use super::store;
 use crate::app::{App, Space};
 use crate::chatbots;
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::generations::{self, Live};
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId, ConversationId, DocumentId, MessageId, SourceId};
+use crate::id::{ChatbotId, ChunkId, ConversationId, CutId, DocumentId, MessageId, SourceId};
 use crate::usage::{self, Limits, UsageEvent};
 
 /// How long a failing index or embedding endpoint is left alone, if it did not say.
@@ -45,7 +45,8 @@ pub struct Passage {
     pub chunk_id: ChunkId,
     pub document_id: DocumentId,
     pub source_id: SourceId,
-    /// Among the chunks of its document.
+    pub cut: CutId,
+    /// Among the chunks of its document in this cut.
     pub position: i64,
     /// When the document was published, or else when it came.
     pub dated: DateTime<Utc>,
@@ -141,8 +142,9 @@ impl Purpose {
 /// What to look for.
 pub struct Search<'a> {
     pub chatbot_id: ChatbotId,
-    /// They narrow what the index is asked for; what may be told is decided by the rows.
-    pub sources: Vec<SourceId>,
+    /// Those that answer for the chatbot's sources. They narrow what the index is asked for; what may be told is decided by the
+    /// rows.
+    pub cuts: Vec<CutId>,
     pub query: &'a Query,
     /// The query's text; its vector is taken.
     pub embedded: &'a mut EmbeddedQuestion,
@@ -173,7 +175,7 @@ pub async fn search_sources(
 ) -> Result<SearchResult> {
     reach.check_chatbot(search.chatbot_id)?;
     let mut found = SearchResult::default();
-    if !search.sources.is_empty() && !search.query.text.is_empty() {
+    if !search.cuts.is_empty() && !search.query.text.is_empty() {
         if search.embedded.is_missing {
             Degradation::WORDS_ALONE.note(&mut found.degraded);
         }
@@ -225,30 +227,58 @@ pub async fn search(
     let mut conn = app.db.read(place.0.tenant_id).await?;
     let live = generations::live(app, &mut conn, place.0.tenant_id).await?;
     let wanted = (limit, purpose);
-    search_live(app, (conn, live), place, query, wanted, filter, trace).await
+    search_live(app, (conn, live, None), place, query, wanted, filter, trace).await
 }
 
-/// What an embedding model finds that need not be the one that answers.
-pub async fn search_space(
+/// What a search looks through that need not be what answers.
+#[derive(Clone, Debug)]
+pub struct Aim {
+    pub space: Arc<Space>,
+    /// This cut instead of the source's live one.
+    pub cut: Option<(SourceId, CutId)>,
+}
+
+impl Aim {
+    /// The cuts to look through, of sources with what answers for them.
+    fn instead(cut: Option<(SourceId, CutId)>, live: Vec<(SourceId, CutId)>) -> Vec<CutId> {
+        let instead = |(source_id, live)| match cut {
+            Some((of, cut)) if of == source_id => cut,
+            _ => live,
+        };
+        live.into_iter().map(instead).collect()
+    }
+}
+
+/// What is found by what need not be what answers.
+pub async fn search_aimed(
     app: &App,
-    space: &Arc<Space>,
+    aim: &Aim,
     place: (Reach, ChatbotId),
     question: &str,
     limit: usize,
 ) -> Result<SearchResult> {
     let live = Live {
-        space: space.clone(),
+        space: aim.space.clone(),
         is_whole: true,
     };
     let query = Query::said(question);
     let conn = app.db.read(place.0.tenant_id).await?;
     let (wanted, filter) = ((limit, Purpose::Comparison), SearchFilter::default());
-    search_live(app, (conn, live), place, &query, wanted, filter, Trace::default()).await
+    search_live(
+        app,
+        (conn, live, aim.cut),
+        place,
+        &query,
+        wanted,
+        filter,
+        Trace::default(),
+    )
+    .await
 }
 
 async fn search_live(
     app: &App,
-    (mut conn, live): (Conn, Live),
+    (mut conn, live, cut): (Conn, Live, Option<(SourceId, CutId)>),
     (reach, chatbot_id): (Reach, ChatbotId),
     query: &Query,
     (limit, purpose): (usize, Purpose),
@@ -267,7 +297,10 @@ async fn search_live(
         usage::check_embedding_priced(app, &live.space, &limits)?;
         usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot_id, now).await?;
     }
-    let sources = store::list_sources(&mut conn, reach.tenant_id, chatbot_id).await?;
+    let cuts = Aim::instead(
+        cut,
+        cuts::list_live(&mut conn, reach.tenant_id, chatbot_id).await?,
+    );
     drop(conn);
     let holders = (reach.tenant_id, chatbot_id);
     let payer = Payer {
@@ -278,13 +311,13 @@ async fn search_live(
     };
     let started = Instant::now();
     let (mut embedded, mut hold) =
-        embed_question(app, live, holders, payer, &query.text, !sources.is_empty()).await?;
+        embed_question(app, live, holders, payer, &query.text, !cuts.is_empty()).await?;
     trace.add(StageName::Embed, started, Vec::new);
     // It is paid for, whatever comes of the search.
     embedded.book(app, holders, payer.channel, &mut hold).await?;
     let search = Search {
         chatbot_id,
-        sources,
+        cuts,
         query,
         embedded: &mut embedded,
         limit,
@@ -340,6 +373,7 @@ pub(crate) mod tests {
             chunk_id: ChunkId::new(),
             document_id: DocumentId::new(),
             source_id: SourceId::new(),
+            cut: CutId::new(),
             position: 0,
             dated: DateTime::<Utc>::UNIX_EPOCH,
             title: "Returns".to_owned(),

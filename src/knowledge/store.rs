@@ -7,13 +7,14 @@ use ingest::LeftOut;
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
+use super::cuts::is_of_live_cut;
 use super::reading::KeptAs;
 use super::{Chunk, Document, DocumentState, Labels, TextPart};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, ChunkEditId, ChunkId, CutId, DocumentId, SourceId, TenantId};
 use crate::on;
 
 #[derive(FromRow)]
@@ -308,26 +309,28 @@ pub(super) async fn list_chunks(
     from: i64,
     limit: i64,
 ) -> Result<Vec<Chunk>> {
-    Ok(on!(conn, c => sqlx::query_as(
+    Ok(on!(conn, c => sqlx::query_as(concat!(
         "select id, position, text, heading, page, start_char, end_char, token_count, edit_id, original_text, is_enabled
-           from chunk
+           from chunk c
           where tenant_id = $1
             and document_id = $2
             and position >= $3
+            and ", is_of_live_cut!("c"), "
             and exists(select 1 from document d where d.tenant_id = $1 and d.id = $2 and d.indexed_at is not null)
           order by position
           limit $4",
-    ).bind(tenant_id).bind(document_id).bind(from).bind(limit).fetch_all(c).await)?)
+    )).bind(tenant_id).bind(document_id).bind(from).bind(limit).fetch_all(c).await)?)
 }
 
-/// The ids and content hashes of a document's chunks, in their order, and what changed them.
+/// The ids and content hashes of a document's chunks in one cut, in their order, and what changed them.
 pub(super) async fn list_chunk_ids(
     conn: &mut Conn,
     tenant_id: TenantId,
-    document_id: DocumentId,
+    (document_id, cut): (DocumentId, CutId),
 ) -> Result<Vec<(ChunkId, String, Option<ChunkEditId>)>> {
     Ok(
-        on!(conn, c => sqlx::query_as("select id, content_hash, edit_id from chunk where tenant_id = $1 and document_id = $2 order by position").bind(tenant_id).bind(document_id).fetch_all(c).await)?,
+        on!(conn, c => sqlx::query_as("select id, content_hash, edit_id from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3 order by position")
+            .bind(tenant_id).bind(document_id).bind(cut).fetch_all(c).await)?,
     )
 }
 

@@ -13,7 +13,7 @@ use crate::app::{App, Space};
 use crate::db::{Conn, ROWS_AT_ONCE};
 use crate::error::Result;
 use crate::generations;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, TenantId};
 use crate::on;
 
 /// Chunks that are looked at together. A document of more comes in parts.
@@ -37,7 +37,7 @@ pub struct Portion {
 pub struct StoredChunk {
     pub id: ChunkId,
     pub document_id: DocumentId,
-    source_id: SourceId,
+    cut: CutId,
     chatbot_id: ChatbotId,
     embedding_text: String,
     token_count: i64,
@@ -50,7 +50,7 @@ pub struct StoredChunk {
 struct StoredChunkRow {
     id: ChunkId,
     document_id: DocumentId,
-    source_id: SourceId,
+    cut: CutId,
     chatbot_id: ChatbotId,
     title: String,
     heading: Option<String>,
@@ -69,14 +69,13 @@ impl From<StoredChunkRow> for StoredChunk {
         let is_told = row.facets_told == Some(facets.fingerprint().cast_signed());
         // One that was changed a moment ago is on its way.
         let is_settled = is_told && row.context.is_some() && !row.content_hash.is_empty();
-        // Cut before its context was kept: nearly the same.
         let context = row
             .context
             .unwrap_or_else(|| context_of(&row.title, row.heading.as_deref()));
         Self {
             id: row.id,
             document_id: row.document_id,
-            source_id: row.source_id,
+            cut: row.cut,
             chatbot_id: row.chatbot_id,
             embedding_text: context + &row.text,
             token_count: row.token_count,
@@ -87,6 +86,11 @@ impl From<StoredChunkRow> for StoredChunk {
 }
 
 impl StoredChunk {
+    /// As the index knows it.
+    pub fn cut(&self) -> retrieval::SourceId {
+        self.cut.in_index()
+    }
+
     /// What the index lists it by, when it holds just this.
     pub fn fingerprint(&self, has_vector: bool) -> u64 {
         // Only whether there is a vector counts.
@@ -107,7 +111,7 @@ impl StoredChunk {
         Point {
             chunk_id: retrieval::ChunkId(self.id.0),
             document_id: retrieval::DocumentId(self.document_id.0),
-            source_id: retrieval::SourceId(self.source_id.0),
+            source_id: self.cut.in_index(),
             text: self.embedding_text.clone(),
             vector,
             facets: self.facets.clone(),
@@ -115,12 +119,20 @@ impl StoredChunk {
     }
 }
 
-fn context_of(title: &str, heading: Option<&str>) -> String {
+/// What stands in front of a chunk that was cut before that was kept: nearly the same.
+pub(super) fn context_of(title: &str, heading: Option<&str>) -> String {
     match heading {
         Some(heading) if heading.starts_with(title) => format!("{heading}\n"),
         Some(heading) => format!("{title}\n{heading}\n"),
         None => format!("{title}\n"),
     }
+}
+
+/// How many positions the chunks of a document `d` take, in whichever of its cuts has most.
+macro_rules! positions {
+    () => {
+        "coalesce((select max(c.position) + 1 from chunk c where c.document_id = d.id and c.tenant_id = d.tenant_id), 0)"
+    };
 }
 
 /// The tenant's documents that have chunks, those behind `after` in the order of their ids, in portions.
@@ -129,19 +141,19 @@ pub async fn list_portions(
     tenant_id: TenantId,
     after: Option<DocumentId>,
 ) -> Result<Vec<Portion>> {
-    let documents: Vec<(DocumentId, i64)> = on!(conn, c => sqlx::query_as(
-        "select id, chunk_count
-           from document
-          where tenant_id = $1
-            and indexed_at is not null
-            and ($2 is null or id > $2)
-          order by id",
-    ).bind(tenant_id).bind(after).fetch_all(c).await)?;
+    let documents: Vec<(DocumentId, i64)> = on!(conn, c => sqlx::query_as(concat!(
+        "select d.id, ", positions!(), "
+           from document d
+          where d.tenant_id = $1
+            and d.indexed_at is not null
+            and ($2 is null or d.id > $2)
+          order by d.id",
+    )).bind(tenant_id).bind(after).fetch_all(c).await)?;
     Ok(portions(&documents))
 }
 
 /// The chatbot's documents that may pass `filter`, the newest first and with at most `most_chunks` chunks, in portions. What
-/// their facets let pass is left to who reads them.
+/// their facets and cuts let pass is left to who reads them.
 pub async fn list_portions_within(
     conn: &mut Conn,
     tenant_id: TenantId,
@@ -149,8 +161,8 @@ pub async fn list_portions_within(
     filter: &Filter,
     most_chunks: i64,
 ) -> Result<Vec<Portion>> {
-    let documents: Vec<(DocumentId, SourceId, i64)> = on!(conn, c => sqlx::query_as(
-        "select d.id, d.source_id, d.chunk_count
+    let documents: Vec<(DocumentId, i64)> = on!(conn, c => sqlx::query_as(concat!(
+        "select d.id, ", positions!(), "
            from document d
            join source s on s.id = d.source_id
           where d.tenant_id = $1
@@ -160,17 +172,15 @@ pub async fn list_portions_within(
             and d.chunk_count > 0
             and s.deleted_at is null
           order by d.id desc
-          limit $3",
-    ).bind(tenant_id).bind(chatbot_id).bind(most_chunks).fetch_all(c).await)?;
-    let is_asked_for = |id: DocumentId, source_id: SourceId| {
+          limit $3"
+    )).bind(tenant_id).bind(chatbot_id).bind(most_chunks).fetch_all(c).await)?;
+    let is_asked_for = |id: DocumentId| {
         let of_documents = filter.documents.as_ref();
-        filter.sources.contains(&retrieval::SourceId(source_id.0))
-            && of_documents.is_none_or(|ids| ids.contains(&retrieval::DocumentId(id.0)))
+        of_documents.is_none_or(|ids| ids.contains(&retrieval::DocumentId(id.0)))
     };
     let asked: Vec<(DocumentId, i64)> = documents
         .into_iter()
-        .filter(|(id, source_id, _)| is_asked_for(*id, *source_id))
-        .map(|(id, _, chunks)| (id, chunks))
+        .filter(|(id, _)| is_asked_for(*id))
         .collect();
     let mut left = most_chunks;
     let mut portions = portions(&asked);
@@ -189,13 +199,15 @@ pub async fn list_portions_of(
     ids: &[DocumentId],
 ) -> Result<Vec<Portion>> {
     let documents: Vec<(DocumentId, i64)> = on!(conn, c => {
-        let mut query = QueryBuilder::new("select id, chunk_count from document where coalesce(tenant_id, tenant_id) = ");
-        query.push_bind(tenant_id).push(" and id in (");
+        let mut query = QueryBuilder::new(concat!(
+            "select d.id, ", positions!(), " from document d where coalesce(d.tenant_id, d.tenant_id) = "
+        ));
+        query.push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {
             list.push_bind(*id);
         });
-        query.push(") order by id");
+        query.push(") order by d.id");
         query.build_query_as().fetch_all(c).await
     })?;
     Ok(portions(&documents))
@@ -241,7 +253,7 @@ fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
 
 /// The beginning of what reads chunks; the tenant's id follows, each time it is asked for.
 const SELECT: &str = concat!(
-    "select c.id, c.document_id, d.source_id, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
+    "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
     facets_columns!(),
     "
        from document d

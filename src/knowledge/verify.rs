@@ -154,7 +154,7 @@ async fn list_points(space: &Space, tenant_id: TenantId) -> Result<HashMap<Chunk
     }
 }
 
-/// Those of these points that belong to nothing. A document that is being indexed has points before it has rows.
+/// Those of these points that belong to nothing. A document that is being indexed, or cut otherwise, has points before it has rows.
 async fn list_stray(
     app: &App,
     tenant_id: TenantId,
@@ -165,7 +165,16 @@ async fn list_stray(
     }
     let mut conn = app.db.read(tenant_id).await?;
     let at_work: Vec<DocumentId> = on!(conn, c => sqlx::query_scalar(
-        "select id from document where tenant_id = $1 and state in ('queued', 'processing')",
+        "select id
+           from document
+          where tenant_id = $1
+            and (state in ('queued', 'processing')
+                 or exists (select 1
+                              from cut k
+                             where k.source_id = document.source_id
+                               and k.tenant_id = $1
+                               and k.state <> 'retired'
+                               and (not k.is_filled or exists (select 1 from cut_gap p where p.cut_id = k.id))))",
     ).bind(tenant_id).fetch_all(c).await)?;
     let at_work: HashSet<DocumentId> = at_work.into_iter().collect();
     let idle: Vec<ChunkId> = points

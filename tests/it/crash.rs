@@ -167,6 +167,68 @@ async fn a_generation_that_is_killed_again_and_again_goes_live_complete() {
 }
 
 #[tokio::test]
+async fn another_cut_that_is_killed_again_and_again_goes_live_complete() {
+    let model = ScriptedModel::start().await;
+    let mut server = Mortal::start_with(embedding(&model, "words")).await;
+    let chatbot = server.chatbot().await;
+    for batch in 0..DOCUMENTS / 20 {
+        let pages = (batch * 20..(batch + 1) * 20).map(page).collect();
+        server.upload(&chatbot, pages).await;
+    }
+    until("everything is indexed", async || {
+        server.count(&chatbot, "indexed").await == DOCUMENTS
+    })
+    .await;
+    let sources = server.get(&format!("/api/chatbots/{chatbot}/sources")).await;
+    let source = &sources["items"][0]["id"];
+    let latest = async |server: &Mortal| {
+        let all = server.get("/api/index/generations").await;
+        let all = all["items"].as_array().expect("items").clone();
+        let cut = |one: &Value| one["kind"] == "chunking" && one["chunking"]["max_tokens"] == 40;
+        all.into_iter().find(cut).unwrap_or_default()
+    };
+    for _ in 0..4 {
+        model.push_fault(EmbeddingFault::Late(Duration::from_millis(300)));
+    }
+
+    let wanted = json!({ "source_id": source, "chunking": { "max_tokens": 40, "overlap_tokens": 0 } });
+    server
+        .post("/api/index/generations?activate=true", wanted)
+        .await
+        .expect(202);
+    for _ in 0..3 {
+        let asked = model.requests().len();
+        until("the model is asked", async || {
+            model.requests().len() > asked || latest(&server).await["state"] == "live"
+        })
+        .await;
+        server.die_and_rise().await;
+    }
+    until("the new cut is live", async || {
+        latest(&server).await["state"] == "live"
+    })
+    .await;
+
+    for number in [0, 31, 59] {
+        let query = json!({ "query": format!("Item{number}x3") });
+        let path = format!("/api/chatbots/{chatbot}/search");
+        let found = server.post(&path, query).await.expect(200).json();
+        let best = found["items"][0]["text"].as_str().unwrap_or_default();
+        assert!(
+            best.contains(&format!("Item{number}x3 ")) && best.len() < 600,
+            "{found}"
+        );
+    }
+    server.die().await;
+    let compared = server.command(&["index", "verify"]).await;
+    let told = String::from_utf8_lossy(&compared.stdout).into_owned();
+    assert!(
+        compared.status.success() && told.contains("1 compared, 0 differing"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
 async fn what_was_answered_with_success_survives_a_kill_right_after() {
     let mut server = Mortal::start().await;
     let chatbot = server.chatbot().await;

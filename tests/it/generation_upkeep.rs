@@ -22,6 +22,7 @@ use crate::harness::generations::{
 };
 use crate::harness::openai::ScriptedModel;
 use crate::harness::stored::count_rows;
+use crate::harness::work::spawn_worker;
 
 fn new_embedder() -> Arc<WatchedEmbedder> {
     WatchedEmbedder::named("longer-words", 384)
@@ -172,11 +173,7 @@ async fn set_reclaiming(service: &TestApp, until: chrono::DateTime<chrono::Utc>)
 #[tokio::test]
 async fn a_chunk_that_is_edited_while_its_index_is_mended_is_mended_as_edited() {
     let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default()
-        .embedder(embedder.clone())
-        .set("embedding.cache_mb", 0)
-        .start()
-        .await;
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
     let held = Held::with_documents(&service, 1).await;
     let space = service.app.spaces.wanted().clone();
     let tenant = retrieval::TenantId(held.tenant.0);
@@ -477,4 +474,46 @@ async fn swaps_at_once_beside_new_documents_leave_one_that_is_live_and_nothing_m
         assert_eq!(points(&service, held.tenant, space).await, 10, "{space}");
     }
     assert_eq!(count_rows(&service, "generation_gap").await, 0);
+}
+
+#[tokio::test]
+async fn a_large_document_that_was_begun_for_the_former_generation_is_whole_in_the_one_that_took_over() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let held = Held::with_documents(&service, 1).await;
+    embedder.hold();
+    {
+        let acme = held.tenant(&service);
+        let desk = Chatbot {
+            tenant: &acme,
+            id: held.chatbot.clone(),
+        };
+        let log: String = (0..60_000)
+            .map(|number| format!("request{number} answered\n"))
+            .collect();
+        desk.upload(&[("requests.txt", log.as_bytes())]).await.expect(202);
+    }
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    embedder.let_one_go();
+    embedder.hold();
+    embedder.wait_held(2).await;
+    worker.abort();
+    let _ = worker.await;
+    embedder.let_one_go();
+    assert!(count_rows(&service, "staged_chunk").await > 0);
+
+    // While nobody works on it, another model takes over, and what the former had is removed.
+    let service = with_new_model(service, &new_embedder()).await;
+    let acme = held.tenant(&service);
+    let id = begin(&acme).await;
+    service.drain_jobs().await;
+    activate(&acme, &id).await;
+    reclaim(&service).await;
+
+    assert_eq!(states(&acme).await, ["live", "retired"]);
+    assert_eq!(count_rows(&service, "staged_chunk").await, 0);
+    let chunks = count_rows(&service, "chunk").await;
+    assert!(chunks > 512, "{chunks}");
+    assert_eq!(points(&service, held.tenant, NEW).await, chunks as u64);
 }

@@ -18,6 +18,7 @@ mod conversations;
 mod cors;
 mod crash;
 mod crawl_proof;
+mod cuts;
 mod deletion;
 mod disconnects;
 mod documents;

@@ -14,15 +14,16 @@ use serde_json::{Value, json};
 
 pub(super) use self::edits::{Edit, EditKind, Edits, Passage, Verdict};
 pub use self::preview::{MAX_TEXT_CHARS, PreviewText, Previews, preview};
-pub use self::settings::{Chunking, CutSource, set_chunking};
+pub use self::settings::{Chunking, set_chunking};
 pub(super) use self::store::{count_resting, delete_edits, list_edits, rename_edits, set_stale};
 
 use super::cut::as_i64;
 use super::jobs::RemoveDocuments;
-use super::{Chunk, Document, DocumentState, indexing};
+use super::{Chunk, Document, DocumentState, cuts, indexing};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
+use crate::generations;
 use crate::http::access::{Actor, Reach};
 use crate::id::{ChunkEditId, ChunkId, DocumentId, TenantId};
 use crate::jobs::{self, Priority};
@@ -191,9 +192,7 @@ pub async fn add(
         .flatten();
     let now = app.clock.now();
     let mut write = app.db.write(tenant_id).await?;
-    let document = super::store::find(&mut write, reach, document_id)
-        .await?
-        .ok_or(Error::NotFound("document"))?;
+    let document = find_held(&mut write, reach, document_id).await?;
     if document.indexed_at.is_none() {
         return Err(Error::conflict(
             "not_indexed",
@@ -252,9 +251,7 @@ pub async fn delete(
 ) -> Result<()> {
     let tenant_id = reach.tenant_id;
     let mut write = app.db.write(tenant_id).await?;
-    let document = super::store::find(&mut write, reach, document_id)
-        .await?
-        .ok_or(Error::NotFound("document"))?;
+    let document = find_held(&mut write, reach, document_id).await?;
     let action = match store::find_chunk(&mut write, tenant_id, document_id, id).await? {
         Some(chunk) => {
             let edit_id = chunk.edit_id.ok_or_else(|| {
@@ -329,6 +326,15 @@ async fn restore(
     revise(app, write, tenant_id, document, had_others).await
 }
 
+/// The document within reach; its chunks that answer go on answering until the transaction ends.
+async fn find_held(write: &mut Write, reach: Reach, id: DocumentId) -> Result<Document> {
+    let document = super::store::find(write, reach, id)
+        .await?
+        .ok_or(Error::NotFound("document"))?;
+    cuts::share_live(write, reach.tenant_id, &[document.source_id]).await?;
+    Ok(document)
+}
+
 /// The chunk of this document within reach.
 async fn hold(
     write: &mut Write,
@@ -336,9 +342,7 @@ async fn hold(
     document_id: DocumentId,
     chunk_id: ChunkId,
 ) -> Result<(Document, Chunk)> {
-    let document = super::store::find(write, reach, document_id)
-        .await?
-        .ok_or(Error::NotFound("document"))?;
+    let document = find_held(write, reach, document_id).await?;
     let chunk = store::find_chunk(write, reach.tenant_id, document_id, chunk_id)
         .await?
         .ok_or(Error::NotFound("chunk"))?;
@@ -357,6 +361,7 @@ async fn revise(
     let Some(state) = store::revise(write, tenant_id, document.id).await? else {
         return Ok(());
     };
+    generations::cuts::note_gaps(app, write, tenant_id, &[document.id]).await?;
     let is_under_way = state == DocumentState::Queued.name() || state == DocumentState::Processing.name();
     if has_new_text || is_under_way {
         store::set_queued(write, tenant_id, document.id).await?;
@@ -439,6 +444,6 @@ fn count_prompt_tokens(app: &App, text: &str) -> i64 {
 }
 
 /// What tells a passage from others: its own words.
-pub(super) fn passage_hash(text: &str) -> String {
+pub(in crate::knowledge) fn passage_hash(text: &str) -> String {
     token_hash(text)
 }

@@ -1,7 +1,5 @@
 //! How a source's documents are cut, where its owner wants it otherwise.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use utoipa::ToSchema;
@@ -10,9 +8,8 @@ use super::store;
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
-use crate::id::{DocumentId, SourceId, TenantId};
-use crate::jobs::{self, Job, JobContext, Outcome, Priority};
-use crate::knowledge::indexing;
+use crate::generations;
+use crate::id::{SourceId, TenantId};
 
 /// Smaller chunks say too little to be found; larger ones no embedding model reads.
 const MAX_TOKENS_RANGE: std::ops::RangeInclusive<u32> = 16..=4_096;
@@ -82,47 +79,8 @@ async fn find_chunking(conn: &mut Conn, tenant_id: TenantId, source_id: SourceId
     Ok(stored.map(|Json(chunking)| chunking).unwrap_or_default())
 }
 
-/// Documents that one transaction queues to be cut anew.
-const QUEUED_AT_ONCE: i64 = 512;
-
-/// Queues the documents of a source to be cut anew, some at a time.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct CutSource {
-    pub source_id: SourceId,
-    /// Those up to this id are queued.
-    pub after: Option<DocumentId>,
-}
-
-impl Job for CutSource {
-    const KIND: &'static str = "cut_source";
-    const PRIORITY: Priority = Priority::Bulk;
-    const TIMEOUT: Duration = Duration::from_secs(5 * 60);
-
-    async fn run(self, app: App, context: JobContext) -> Outcome {
-        self.queue_next(&app, &context).await.into()
-    }
-}
-
-impl CutSource {
-    /// Done twice, some documents are cut twice, to the same chunks.
-    async fn queue_next(self, app: &App, context: &JobContext) -> Result<()> {
-        let tenant_id = context.tenant()?;
-        let mut write = app.db.write(tenant_id).await?;
-        let (source_id, after) = (self.source_id, self.after);
-        let queued = store::queue_documents(&mut write, tenant_id, source_id, after, QUEUED_AT_ONCE).await?;
-        indexing::enqueue(app, &mut write, tenant_id, &queued, Priority::Bulk).await?;
-        if let Some((last, _)) = queued.last() {
-            let after = Some(*last);
-            jobs::enqueue(app, &mut write, tenant_id, &Self { source_id, after }).await?;
-        }
-        write.commit().await?;
-        app.wake_workers();
-        Ok(())
-    }
-}
-
-/// Changes how a source's documents are cut, in the caller's transaction; a job queues those that are there. Their old
-/// chunks answer until the new ones are whole. Call [`App::wake_workers`] after the commit.
+/// Changes how a source's documents are cut, in the transaction of the caller, who holds the source. Those that are there are cut
+/// beside the present chunks, which answer until all are. Call [`App::wake_workers`] after the commit.
 pub async fn set_chunking(
     app: &App,
     write: &mut Write,
@@ -131,12 +89,12 @@ pub async fn set_chunking(
     chunking: &Chunking,
 ) -> Result<()> {
     chunking.check()?;
-    if find_chunking(write, tenant_id, source_id).await? == *chunking {
+    let present = find_chunking(write, tenant_id, source_id).await?;
+    if present == *chunking {
         return Ok(());
     }
     store::set_chunking(write, tenant_id, source_id, chunking).await?;
-    let after = None;
-    jobs::enqueue(app, write, tenant_id, &CutSource { source_id, after }).await
+    generations::cuts::want(app, write, (tenant_id, source_id), (&present, chunking)).await
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{Chunking, Edit, EditKind, Verdict, passage_hash};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
+use crate::knowledge::cuts::{self, is_of_live_cut};
 use crate::knowledge::{Chunk, Document};
 use crate::on;
 
@@ -150,7 +151,15 @@ pub(in crate::knowledge) async fn set_stale(
                 "update chunk_edit
                     set original_text = $3, original_hash = $4, repeat = $5
                   where tenant_id = $1
-                    and id = $2",
+                    and id = $2
+                    and not exists (select 1
+                                      from chunk_edit other
+                                     where other.tenant_id = $1
+                                       and other.source_id = chunk_edit.source_id
+                                       and other.external_id = chunk_edit.external_id
+                                       and other.original_hash = $4
+                                       and other.repeat = $5
+                                       and other.id <> $2)",
             ).bind(tenant_id).bind(verdict.id).bind(&passage.text).bind(passage_hash(&passage.text)).bind(passage.repeat)
              .execute(c).await.map(drop))?;
         }
@@ -227,13 +236,14 @@ pub(super) async fn find_chunk(
     document_id: DocumentId,
     id: ChunkId,
 ) -> Result<Option<Chunk>> {
-    Ok(on!(conn, c => sqlx::query_as(
+    Ok(on!(conn, c => sqlx::query_as(concat!(
         "select id, position, text, heading, page, start_char, end_char, token_count, edit_id, original_text, is_enabled
-           from chunk
+           from chunk c
           where tenant_id = $1
             and document_id = $2
-            and id = $3",
-    ).bind(tenant_id).bind(document_id).bind(id).fetch_optional(c).await)?)
+            and id = $3
+            and ", is_of_live_cut!("c")
+    )).bind(tenant_id).bind(document_id).bind(id).fetch_optional(c).await)?)
 }
 
 /// How many chunks before this one have the same words in the document.
@@ -243,15 +253,16 @@ pub(super) async fn count_before(
     document_id: DocumentId,
     chunk: &Chunk,
 ) -> Result<i64> {
-    Ok(on!(conn, c => sqlx::query_scalar(
+    Ok(on!(conn, c => sqlx::query_scalar(concat!(
         "select count(*)
-           from chunk
+           from chunk c
           where tenant_id = $1
             and document_id = $2
             and position < $3
             and start_char < end_char
-            and coalesce(original_text, text) = $4",
-    ).bind(tenant_id).bind(document_id).bind(chunk.position).bind(&chunk.text).fetch_one(c).await)?)
+            and coalesce(original_text, text) = $4
+            and ", is_of_live_cut!("c")
+    )).bind(tenant_id).bind(document_id).bind(chunk.position).bind(&chunk.text).fetch_one(c).await)?)
 }
 
 /// The position after the last chunk, and where its text ends.
@@ -260,9 +271,13 @@ pub(super) async fn find_end(
     tenant_id: TenantId,
     document_id: DocumentId,
 ) -> Result<(i64, i64)> {
-    Ok(on!(conn, c => sqlx::query_as(
-        "select coalesce(max(position) + 1, 0), coalesce(max(end_char), 0) from chunk where tenant_id = $1 and document_id = $2",
-    ).bind(tenant_id).bind(document_id).fetch_one(c).await)?)
+    Ok(on!(conn, c => sqlx::query_as(concat!(
+        "select coalesce(max(position) + 1, 0), coalesce(max(end_char), 0)
+           from chunk c
+          where tenant_id = $1
+            and document_id = $2
+            and ", is_of_live_cut!("c")
+    )).bind(tenant_id).bind(document_id).fetch_one(c).await)?)
 }
 
 /// Writes a changed chunk. One with `has_new_text` has no content hash until it is embedded, so that nothing takes the
@@ -292,13 +307,15 @@ pub(super) async fn insert_chunk(
     chunk: &Chunk,
     prompt_token_count: i64,
 ) -> Result<()> {
+    let cut = cuts::find_live(write, tenant_id, document.source_id).await?;
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15)",
+                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, cut_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15, $16)",
     ).bind(chunk.id).bind(tenant_id).bind(document.id).bind(document.source_id).bind(chunk.position).bind(&chunk.text)
      .bind(&chunk.heading).bind(chunk.page).bind(chunk.start_char).bind(chunk.end_char).bind(chunk.token_count)
-     .bind(prompt_token_count).bind(chunk.edit_id).bind(&chunk.original_text).bind(chunk.is_enabled).execute(c).await.map(drop))?;
+     .bind(prompt_token_count).bind(chunk.edit_id).bind(&chunk.original_text).bind(chunk.is_enabled)
+     .bind(cut.in_rows(document.source_id)).execute(c).await.map(drop))?;
     count_chunks(write, tenant_id, document.id, 1).await
 }
 
@@ -352,32 +369,4 @@ pub(super) async fn set_chunking(
     on!(write, c => sqlx::query("update source set chunking = $3 where tenant_id = $1 and id = $2")
         .bind(tenant_id).bind(source_id).bind(Json(chunking)).execute(c).await.map(drop))?;
     Ok(())
-}
-
-/// Queues documents of a source behind the id `after` that are indexed or on the way there, to be cut anew; at most
-/// `limit`, in the order of their ids.
-pub(super) async fn queue_documents(
-    write: &mut Write,
-    tenant_id: TenantId,
-    source_id: SourceId,
-    after: Option<DocumentId>,
-    limit: i64,
-) -> Result<Vec<(DocumentId, String)>> {
-    let mut queued: Vec<(DocumentId, String)> = on!(write, c => sqlx::query_as(
-        "update document
-            set state = 'queued', cut_revision = cut_revision + 1
-          where tenant_id = $1
-            and source_id = $2
-            and id in (select id
-                         from document
-                        where tenant_id = $1
-                          and source_id = $2
-                          and state <> 'failed'
-                          and ($3 is null or id > $3)
-                        order by id
-                        limit $4)
-         returning id, file_key",
-    ).bind(tenant_id).bind(source_id).bind(after).bind(limit).fetch_all(c).await)?;
-    queued.sort_by_key(|(id, _)| id.0);
-    Ok(queued)
 }

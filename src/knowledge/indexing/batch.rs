@@ -10,6 +10,7 @@ use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::large::{self, FirstPart};
 use super::store::{
     Indexed, clear, forget_item, hold_current, insert_chunks, list_chunk_ids, put_text, set_indexed,
+    set_queued_again,
 };
 use super::{
     FILE_LOST, Progress, Work, concerns_one_document, drop_staged_later, enqueue_alone, load_edits, reader,
@@ -304,9 +305,8 @@ impl<'a> Batch<'a> {
         let mut swapped_in: Vec<Stored<'_>> = Vec::new();
         let read_with = reader(app);
         let work: Vec<&Work> = cut.iter().map(|document| &document.work).collect();
-        let ids: Vec<DocumentId> = work.iter().map(|work| work.id).collect();
         let current = hold_current(&mut write, tenant_id, &work).await?;
-        let mut chunks_before = list_chunk_ids(&mut write, tenant_id, &ids).await?;
+        let mut chunks_before = list_chunk_ids(&mut write, tenant_id, &work).await?;
         let mut chunks_after: Vec<(&Work, &ChunkRow)> = Vec::new();
         for document in cut {
             let work = &document.work;
@@ -315,11 +315,14 @@ impl<'a> Batch<'a> {
             if !current.contains(&work.id) {
                 // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
                 given_up.extend(after.difference(&before));
+                if set_queued_again(&mut write, tenant_id, work).await? {
+                    enqueue_alone(app, &mut write, tenant_id, work).await?;
+                }
                 continue;
             }
             given_up.extend(before.difference(&after));
             if work.was_indexed || !before.is_empty() {
-                clear(&mut write, tenant_id, work.id).await?;
+                clear(&mut write, tenant_id, work).await?;
             }
             chunks_after.extend(document.chunks.iter().map(|chunk| (work, &chunk.row)));
             let indexed = document.indexed(&read_with);
@@ -339,6 +342,7 @@ impl<'a> Batch<'a> {
         let changed: Vec<DocumentId> = swapped_in.iter().map(|stored| stored.id).collect();
         if let Some(work) = work.first() {
             generations::note_gaps(app, &mut write, tenant_id, Some(&work.space), &changed).await?;
+            generations::cuts::note_gaps(app, &mut write, tenant_id, &changed).await?;
         }
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
         let done = cut

@@ -61,7 +61,7 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
         .map(|((work, chunk), vector)| Point {
             chunk_id: retrieval::ChunkId(chunk.row.id.0),
             document_id: retrieval::DocumentId(work.id.0),
-            source_id: retrieval::SourceId(work.source_id.0),
+            source_id: work.cut.in_index(),
             text: chunk.embedding_text.clone(),
             vector,
             facets: work.facets.clone(),

@@ -9,8 +9,10 @@ use ingest::sandbox::DocumentParts;
 
 use super::batch::title_of;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
-use super::store::{Indexed, hold_current, set_indexed};
-use super::{Progress, Work, drop_staged_later, load_edits, reader, remove_chunks_later, staging};
+use super::store::{Indexed, hold_current, set_indexed, set_queued_again};
+use super::{
+    Progress, Work, drop_staged_later, enqueue_alone, load_edits, reader, remove_chunks_later, staging,
+};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
@@ -349,6 +351,7 @@ async fn swap(
     labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
     let written = (!was_begun).then_some(work.space.as_ref());
     generations::note_gaps(app, &mut write, tenant_id, written, &[work.id]).await?;
+    generations::cuts::note_gaps(app, &mut write, tenant_id, &[work.id]).await?;
     drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
     let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
     sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;
@@ -411,6 +414,9 @@ async fn hold_wanted(app: &App, tenant_id: TenantId, work: &Work) -> Result<Opti
 async fn abandon(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
     if staging::hold(&mut write, tenant_id, work.id).await?.is_some() {
+        if set_queued_again(&mut write, tenant_id, work).await? {
+            enqueue_alone(app, &mut write, tenant_id, work).await?;
+        }
         drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
     } else {
         let removal = RemoveDocuments {

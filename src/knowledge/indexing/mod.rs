@@ -5,6 +5,7 @@
 //! what is not done yet.
 
 mod batch;
+pub mod beside;
 mod dropping;
 mod embedding;
 mod large;
@@ -39,7 +40,7 @@ use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::generations;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, SourceId, SyncRunId, TenantId};
 use crate::jobs::{self, JobContext, Priority};
 
 /// What a document failed with when its job was given up; trying the job again tries the document again.
@@ -85,6 +86,8 @@ pub(super) struct Work {
     pub was_indexed: bool,
     /// How often it changed how the document is to be cut.
     pub cut_revision: i64,
+    /// What its chunks are of: the live cut of its source, or one beside it.
+    pub cut: CutId,
     pub chunking: Chunking,
     /// Its owner changed chunks of it.
     pub has_edits: bool,

@@ -218,8 +218,8 @@ pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> 
 /// How many chunks the document has where answers look.
 pub(super) async fn count_present(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<i64> {
     Ok(
-        on!(conn, c => sqlx::query_scalar("select count(*) from chunk where tenant_id = $1 and document_id = $2")
-        .bind(tenant_id).bind(work.id).fetch_one(c).await)?,
+        on!(conn, c => sqlx::query_scalar("select count(*) from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3")
+        .bind(tenant_id).bind(work.id).bind(work.cut).fetch_one(c).await)?,
     )
 }
 
@@ -230,8 +230,9 @@ pub(super) async fn list_given_up(conn: &mut Conn, tenant_id: TenantId, work: &W
            from chunk
           where tenant_id = $1
             and document_id = $2
+            and coalesce(cut_id, source_id) = $5
             and id not in (select id from staged_chunk where tenant_id = $1 and document_id = $2 and file_key = $3 and cut_revision = $4)",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_all(c).await)?)
+    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.cut).fetch_all(c).await)?)
 }
 
 /// Puts the staged chunks of these positions among the document's own; returns those that stood there.
@@ -241,8 +242,8 @@ pub(super) async fn bring_in_chunks(
     work: &Work,
     (from, to): (i64, i64),
 ) -> Result<Vec<ChunkId>> {
-    let replaced = on!(write, c => sqlx::query_scalar("delete from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and position < $4 returning id")
-        .bind(tenant_id).bind(work.id).bind(from).bind(to).fetch_all(c).await)?;
+    let replaced = on!(write, c => sqlx::query_scalar("delete from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and position < $4 and coalesce(cut_id, source_id) = $5 returning id")
+        .bind(tenant_id).bind(work.id).bind(from).bind(to).bind(work.cut).fetch_all(c).await)?;
     // Those that stay, but stood elsewhere.
     on!(write, c => sqlx::query(
         "delete from chunk
@@ -258,9 +259,9 @@ pub(super) async fn bring_in_chunks(
     ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(from).bind(to).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context)
+                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id)
          select id, tenant_id, document_id, $5, position, text, heading, page, start_char, end_char, token_count,
-                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context
+                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, $8
            from staged_chunk
           where tenant_id = $1
             and document_id = $2
@@ -269,6 +270,7 @@ pub(super) async fn bring_in_chunks(
             and position >= $6
             and position < $7",
     ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.source_id).bind(from).bind(to)
+     .bind(work.cut.in_rows(work.source_id))
      .execute(c).await.map(drop))?;
     Ok(replaced)
 }
@@ -283,9 +285,9 @@ pub(super) async fn drop_from(
     Ok(on!(write, c => sqlx::query_scalar(
         "delete from chunk
           where coalesce(tenant_id, tenant_id) = $1
-            and id in (select id from chunk where tenant_id = $1 and document_id = $2 and position >= $3 limit $4)
+            and id in (select id from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and coalesce(cut_id, source_id) = $5 limit $4)
          returning id",
-    ).bind(tenant_id).bind(work.id).bind(position).bind(as_i64(MOVED_AT_ONCE)).fetch_all(c).await)?)
+    ).bind(tenant_id).bind(work.id).bind(position).bind(as_i64(MOVED_AT_ONCE)).bind(work.cut).fetch_all(c).await)?)
 }
 
 /// Puts a part of the staged text among the document's own, as [`bring_in_chunks`] does with chunks.
@@ -325,18 +327,20 @@ pub(super) async fn drop_text_from(
 
 /// Puts the staged version in the place of the present one.
 pub(super) async fn swap_in(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
-    on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(work.id).execute(c).await.map(drop))?;
+    on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3")
+        .bind(tenant_id).bind(work.id).bind(work.cut).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context)
+                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id)
          select id, tenant_id, document_id, $5, position, text, heading, page, start_char, end_char, token_count,
-                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context
+                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, $6
            from staged_chunk
           where tenant_id = $1
             and document_id = $2
             and file_key = $3
             and cut_revision = $4",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.source_id).execute(c).await.map(drop))?;
+    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.source_id)
+     .bind(work.cut.in_rows(work.source_id)).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query("delete from document_text where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(work.id).execute(c).await.map(drop))?;
     on!(write, c => sqlx::query(
         "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text)

@@ -11,8 +11,9 @@ use super::Work;
 use crate::app::Space;
 use crate::db::{Conn, Write};
 use crate::error::Result;
-use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, SourceId, SyncRunId, TenantId};
 use crate::knowledge::chunks::Chunking;
+use crate::knowledge::cuts;
 use crate::knowledge::facts::Facts;
 use crate::knowledge::labels::{FacetsRow, facets_columns};
 use crate::knowledge::reading::KeptAs;
@@ -39,6 +40,7 @@ struct WorkRow {
     error_code: Option<String>,
     indexed_at: Option<DateTime<Utc>>,
     cut_revision: i64,
+    cut: CutId,
     chunking: Option<Json<Chunking>>,
     has_edits: bool,
     #[sqlx(flatten)]
@@ -62,7 +64,7 @@ pub(super) async fn list(
     let rows: Vec<WorkRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(concat!(
             "select ", facets_columns!(), ", d.id, d.chatbot_id, d.source_id, d.external_id, d.given_title, d.file_name, d.format, d.content_hash, d.file_key, d.kept_as, d.run_id,
-                    d.state, d.error_code, d.indexed_at, d.cut_revision, s.chunking,
+                    d.state, d.error_code, d.indexed_at, d.cut_revision, coalesce(k.id, s.id) as cut, coalesce(k.chunking, s.chunking) as chunking,
                     exists(select 1
                              from chunk_edit e
                             where e.tenant_id = d.tenant_id
@@ -70,6 +72,7 @@ pub(super) async fn list(
                               and e.external_id = d.external_id) as has_edits
                from document d
                join source s on s.id = d.source_id and s.deleted_at is null
+               left join cut k on k.source_id = s.id and k.tenant_id = s.tenant_id and k.state = 'live'
               where coalesce(d.tenant_id, d.tenant_id) = ",
         ));
         query.push_bind(tenant_id).push(" and d.id in (");
@@ -96,6 +99,7 @@ pub(super) async fn list(
             space: space.clone(),
             was_indexed: row.indexed_at.is_some(),
             cut_revision: row.cut_revision,
+            cut: row.cut,
             chunking: row.chunking.map(|Json(chunking)| chunking).unwrap_or_default(),
             has_edits: row.has_edits,
             created_at: row.facets.document_created_at,
@@ -138,9 +142,23 @@ pub(super) struct Indexed<'a> {
     pub embedding_model: &'a str,
 }
 
+/// Like [`hold_versions`], but for those of a cut that is not live any more.
+pub(super) async fn hold_current(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &[&Work],
+) -> Result<HashSet<DocumentId>> {
+    let sources: Vec<SourceId> = work.iter().map(|work| work.source_id).collect();
+    let live = cuts::share_live(write, tenant_id, &sources).await?;
+    let held = hold_versions(write, tenant_id, work).await?;
+    let is_of_live = |work: &&&Work| live.get(&work.source_id) == Some(&work.cut);
+    let current = work.iter().filter(is_of_live).map(|work| work.id);
+    Ok(current.filter(|id| held.contains(id)).collect())
+}
+
 /// Those of these versions of documents, each by its file and how it was cut, that no newer one has taken the place of. None
 /// will until the transaction ends.
-pub(super) async fn hold_current(
+pub(super) async fn hold_versions(
     write: &mut Write,
     tenant_id: TenantId,
     work: &[&Work],
@@ -171,28 +189,31 @@ pub(super) async fn hold_current(
     Ok(work.iter().filter(is_current).map(|work| work.id).collect())
 }
 
-/// The ids of these documents' chunks.
+/// The ids of the chunks that these documents have in the cuts that they are worked on for.
 pub(super) async fn list_chunk_ids(
-    write: &mut Write,
+    conn: &mut Conn,
     tenant_id: TenantId,
-    ids: &[DocumentId],
+    work: &[&Work],
 ) -> Result<HashMap<DocumentId, HashSet<ChunkId>>> {
-    if ids.is_empty() {
+    if work.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<(DocumentId, ChunkId)> = on!(write, c => {
-        let mut query = QueryBuilder::new("select document_id, id from chunk where tenant_id = ");
+    let rows: Vec<(DocumentId, ChunkId, CutId)> = on!(conn, c => {
+        let mut query = QueryBuilder::new("select document_id, id, coalesce(cut_id, source_id) from chunk where tenant_id = ");
         query.push_bind(tenant_id).push(" and document_id in (");
         let mut list = query.separated(", ");
-        ids.iter().for_each(|id| {
-            list.push_bind(*id);
+        work.iter().for_each(|work| {
+            list.push_bind(work.id);
         });
         query.push(")");
         query.build_query_as().fetch_all(c).await
     })?;
+    let cut_of: HashMap<DocumentId, CutId> = work.iter().map(|work| (work.id, work.cut)).collect();
     let mut chunks: HashMap<DocumentId, HashSet<ChunkId>> = HashMap::new();
-    for (document_id, id) in rows {
-        chunks.entry(document_id).or_default().insert(id);
+    for (document_id, id, cut) in rows {
+        if cut_of.get(&document_id) == Some(&cut) {
+            chunks.entry(document_id).or_default().insert(id);
+        }
     }
     Ok(chunks)
 }
@@ -241,14 +262,36 @@ pub(super) async fn set_indexed(
 }
 
 /// Deletes the chunks of a document, and what its text has beyond its first part.
-pub(super) async fn clear(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<()> {
-    for statement in [
-        "delete from chunk where tenant_id = $1 and document_id = $2",
-        "delete from document_text where tenant_id = $1 and document_id = $2 and part > 0",
-    ] {
-        write.put(statement).bind(tenant_id).bind(id).run().await?;
-    }
-    Ok(())
+pub(super) async fn clear(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
+    clear_chunks(write, tenant_id, work).await?;
+    let delete =
+        write.put("delete from document_text where tenant_id = $1 and document_id = $2 and part > 0");
+    delete.bind(tenant_id).bind(work.id).run().await
+}
+
+/// Deletes the chunks that a document has in the cut that it is worked on for.
+pub(super) async fn clear_chunks(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
+    let delete = write.put(
+        "delete from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3",
+    );
+    delete.bind(tenant_id).bind(work.id).bind(work.cut).run().await
+}
+
+/// Work that was not taken for its result because another cut of the source went live meanwhile is to be done again, for that
+/// one; whether it is. Otherwise a newer version has taken its place.
+pub(super) async fn set_queued_again(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<bool> {
+    let again: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
+        "update document
+            set state = 'queued', cut_revision = cut_revision + 1
+          where tenant_id = $1
+            and id = $2
+            and source_id = $3
+            and file_key = $4
+            and cut_revision = $5
+            and state in ('queued', 'processing')
+         returning id",
+    ).bind(tenant_id).bind(work.id).bind(work.source_id).bind(&work.file_key).bind(work.cut_revision).fetch_optional(c).await)?;
+    Ok(again.is_some())
 }
 
 /// The whole text of a document.
@@ -283,13 +326,14 @@ pub(super) async fn insert_chunks(
         on!(write, c => {
             let mut insert = QueryBuilder::new(
                 "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled, context) ",
+                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id) ",
             );
             insert.push_values(group, |mut row, (work, chunk)| {
                 row.push_bind(chunk.id).push_bind(tenant_id).push_bind(work.id).push_bind(work.source_id).push_bind(chunk.position)
                     .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
                     .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
-                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled).push_bind(&chunk.context);
+                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled).push_bind(&chunk.context)
+                    .push_bind(work.cut.in_rows(work.source_id));
             });
             insert.build().persistent(is_of_common_length).execute(c).await.map(drop)
         })?;

@@ -17,7 +17,7 @@ use super::{Search, SearchFilter, index_error, without_index};
 use crate::app::{App, Space};
 use crate::error::Result;
 use crate::http::access::Reach;
-use crate::id::SourceId;
+use crate::id::CutId;
 use crate::knowledge::degraded::Degradation;
 use crate::knowledge::labels::primary_language;
 
@@ -67,7 +67,7 @@ pub(super) async fn gather<'a>(
         query: SearchQuery {
             text: text.to_owned(),
             vector: search.embedded.vector.take(),
-            filter: index_filter(&search.sources, search.filter),
+            filter: index_filter(&search.cuts, search.filter),
             limit: (choice.pool() + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
             language: language.map(|language| language.subtag().to_owned()),
         },
@@ -176,10 +176,10 @@ fn at_rest() -> IndexError {
 }
 
 /// What the index is asked for.
-fn index_filter(sources: &[SourceId], filter: SearchFilter) -> Filter {
+fn index_filter(cuts: &[CutId], filter: SearchFilter) -> Filter {
     let languages = |tags: Vec<String>| tags.iter().filter_map(|tag| primary_language(tag)).collect();
     Filter {
-        sources: sources.iter().map(|id| retrieval::SourceId(id.0)).collect(),
+        sources: cuts.iter().map(|cut| cut.in_index()).collect(),
         documents: filter
             .document_ids
             .map(|ids| ids.into_iter().map(|id| retrieval::DocumentId(id.0)).collect()),

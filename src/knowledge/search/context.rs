@@ -9,7 +9,7 @@ use super::{Passage, rows};
 use crate::app::App;
 use crate::error::Result;
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, DocumentId};
+use crate::id::{ChatbotId, CutId, DocumentId};
 use crate::knowledge::{HEADING_SEPARATOR, passages};
 use crate::llm::tokens;
 
@@ -31,9 +31,8 @@ pub async fn around(
 ) -> Result<Vec<Passage>> {
     let mut surroundings = Vec::new();
     let mut conn = app.db.read(reach.tenant_id).await?;
-    for (document_id, first, last) in stretches(found) {
-        let stretch = (document_id, first, last);
-        let rows = passages::find_stretch(&mut conn, reach.tenant_id, chatbot_id, stretch).await?;
+    for (place, stretch) in stretches(found) {
+        let rows = passages::find_stretch(&mut conn, reach.tenant_id, chatbot_id, place, stretch).await?;
         let open = rows.into_iter().filter(|row| row.is_open_to(audience));
         surroundings.extend(open.map(rows::around));
     }
@@ -41,19 +40,22 @@ pub async fn around(
     Ok(choose(found, surroundings, most_tokens))
 }
 
+/// A document, and the cut of it that is looked at.
+type Place = (DocumentId, CutId);
+
 /// The positions to look at in each document; none twice.
-fn stretches(found: &[Passage]) -> Vec<(DocumentId, i64, i64)> {
-    let mut places: Vec<(DocumentId, i64)> = found
+fn stretches(found: &[Passage]) -> Vec<(Place, (i64, i64))> {
+    let mut places: Vec<(Place, i64)> = found
         .iter()
-        .map(|passage| (passage.document_id, passage.position))
+        .map(|passage| ((passage.document_id, passage.cut), passage.position))
         .collect();
     places.sort_unstable();
-    let mut stretches: Vec<(DocumentId, i64, i64)> = Vec::new();
-    for (document_id, position) in places {
+    let mut stretches: Vec<(Place, (i64, i64))> = Vec::new();
+    for (place, position) in places {
         let (first, last) = (position - REACH, position + REACH);
         match stretches.last_mut() {
-            Some((of, _, end)) if *of == document_id && first <= *end + 1 => *end = last,
-            _ => stretches.push((document_id, first, last)),
+            Some((of, (_, end))) if *of == place && first <= *end + 1 => *end = last,
+            _ => stretches.push((place, (first, last))),
         }
     }
     stretches
@@ -163,6 +165,7 @@ mod tests {
     fn at(document_id: DocumentId, position: i64, heading: &str) -> Passage {
         Passage {
             document_id,
+            cut: CutId(document_id.0),
             position,
             heading: (!heading.is_empty()).then(|| heading.replace('/', HEADING_SEPARATOR)),
             prompt_tokens: 10,
@@ -211,6 +214,8 @@ mod tests {
         let (one, two) = (DocumentId::new(), DocumentId::new());
         let found = [at(two, 50, ""), at(one, 3, ""), at(one, 90, ""), at(one, 10, "")];
 
-        assert_eq!(stretches(&found), [(one, -5, 18), (one, 82, 98), (two, 42, 58)]);
+        let expected = [(one, (-5, 18)), (one, (82, 98)), (two, (42, 58))]
+            .map(|(id, stretch)| ((id, CutId(id.0)), stretch));
+        assert_eq!(stretches(&found), expected);
     }
 }

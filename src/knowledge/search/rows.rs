@@ -148,6 +148,7 @@ fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow)
         chunk_id: row.id,
         document_id: row.document_id,
         source_id: row.source_id,
+        cut: row.cut,
         position: row.position,
         dated: row.dated,
         title: row.title,

@@ -50,7 +50,9 @@ pub(super) async fn search(
         let chunks = stored_chunks::list(&mut conn, tenant_id, &portion).await?;
         drop(conn);
         let filter = query.filter.clone();
-        let is_wanted = move |chunk: &StoredChunk| filter.allows_facets(chunk.facets());
+        let is_wanted = move |chunk: &StoredChunk| {
+            filter.sources.contains(&chunk.cut()) && filter.allows_facets(chunk.facets())
+        };
         scan = spawn_blocking(move || {
             for chunk in chunks.iter().filter(|chunk| is_wanted(chunk)) {
                 let ids = (

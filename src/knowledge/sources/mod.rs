@@ -384,7 +384,7 @@ async fn find(conn: &mut Conn, reach: Reach, id: SourceId) -> Result<Source> {
 }
 
 /// The source, which nobody else changes until the transaction ends.
-async fn hold(write: &mut Write, reach: Reach, id: SourceId) -> Result<Source> {
+pub(crate) async fn hold(write: &mut Write, reach: Reach, id: SourceId) -> Result<Source> {
     store::hold(write, reach, id)
         .await?
         .ok_or(Error::NotFound("source"))

@@ -123,7 +123,8 @@ struct UpdateSourceRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Schedule>)]
     schedule: Option<Option<Schedule>>,
-    /// How its documents are cut: those that are there are cut anew, and answer as they are until then. Null: as
+    /// How its documents are cut: those that are there are cut beside their present chunks, which answer until all are (see
+    /// `/api/index/generations`). Null: as
     /// everywhere.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Chunking>)]

@@ -307,6 +307,9 @@ impl Operation {
             }
             "PATCH /api/sources/{id}" => json!({ "name": "Renamed source" }),
             "POST /api/sources/{id}/sync" => json!({ "full": true }),
+            "POST /api/index/generations" => {
+                json!({ "source_id": ids.of(Kind::Source), "chunking": { "max_tokens": 100 } })
+            }
             "PUT /api/sources/{id}/documents/{external_id}" => {
                 json!({ "title": "Returns", "text": "Goods may be returned." })
             }

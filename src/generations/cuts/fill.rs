@@ -1,0 +1,186 @@
+//! Cuts a source's documents for a cut that lacks some: all of them while it is built, later those that changed. It goes on where
+//! it was, whatever ended it.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sqlx::types::Uuid;
+
+use super::super::fill::{Progress, outcome};
+use super::{Cut, record_own, state, store, swap};
+use crate::app::App;
+use crate::db::Write;
+use crate::error::Result;
+use crate::generations;
+use crate::generations::compare::{self, Candidate, Kept};
+use crate::http::access::Reach;
+use crate::id::{CutId, DocumentId, TenantId};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::knowledge::indexing::beside::{self, Put, Target};
+use crate::knowledge::{self, Aim};
+
+/// So long a job cuts before others have their turn.
+const TURN: Duration = Duration::from_secs(60);
+
+/// Documents that are cut before it is noted how far that is.
+const DOCUMENTS_AT_ONCE: i64 = 32;
+
+/// Fills a cut.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FillCut {
+    pub cut_id: CutId,
+}
+
+/// Queues that a cut is filled, in the caller's transaction.
+pub(super) async fn queue(app: &App, write: &mut Write, tenant_id: TenantId, cut_id: CutId) -> Result<()> {
+    let key = format!("fill_cut:{cut_id}");
+    jobs::enqueue_once(app, write, tenant_id, &FillCut { cut_id }, &key, app.clock.now()).await
+}
+
+impl Job for FillCut {
+    const KIND: &'static str = "fill_cut";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        outcome(fill(&app, &context, self.cut_id).await)
+    }
+}
+
+async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
+    let tenant_id = context.tenant()?;
+    let started = Instant::now();
+    loop {
+        let cut = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
+        let Some(cut) = cut.filter(|cut| cut.state != state::RETIRED) else {
+            return Ok(Progress::Done);
+        };
+        let step = match cut.is_filled {
+            true => close_gaps(app, &cut).await?,
+            false => fill_on(app, &cut).await?,
+        };
+        let step = match step {
+            Step::NothingToDo => settle(app, &cut, started).await?,
+            step => step,
+        };
+        match step {
+            Step::TurnIsOver => return Ok(Progress::Unfinished),
+            Step::NothingToDo => return Ok(Progress::Done),
+            Step::Done => {}
+        }
+        if started.elapsed() >= TURN {
+            return Ok(Progress::Unfinished);
+        }
+    }
+}
+
+/// What came of a step.
+enum Step {
+    Done,
+    NothingToDo,
+    TurnIsOver,
+}
+
+/// Cuts the next documents, in the order of their ids. Those that came or changed meanwhile are gaps.
+async fn fill_on(app: &App, cut: &Cut) -> Result<Step> {
+    let mut conn = app.db.read(cut.tenant_id).await?;
+    let documents = store::list_documents(&mut conn, cut, cut.filled_to, DOCUMENTS_AT_ONCE).await?;
+    drop(conn);
+    let ids: Vec<DocumentId> = documents.iter().map(|(id, _)| *id).collect();
+    let put = put(app, cut, &ids).await?;
+    if put.is_unfinished {
+        return Ok(Step::TurnIsOver);
+    }
+    let done = cut.done_count + documents.iter().map(|(_, chunks)| chunks).sum::<i64>();
+    let filled_to = ids.last().copied().or(cut.filled_to);
+    let mut write = app.db.write(cut.tenant_id).await?;
+    store::insert_gaps(&mut write, cut, &put.changed).await?;
+    store::set_filled(&mut write, cut, (filled_to, ids.is_empty(), done)).await?;
+    write.commit().await?;
+    Ok(Step::Done)
+}
+
+/// Cuts documents that changed.
+async fn close_gaps(app: &App, cut: &Cut) -> Result<Step> {
+    let mut conn = app.db.read(cut.tenant_id).await?;
+    let gaps = store::list_gaps(&mut conn, cut, DOCUMENTS_AT_ONCE).await?;
+    drop(conn);
+    if gaps.is_empty() {
+        return Ok(Step::NothingToDo);
+    }
+    let ids: Vec<DocumentId> = gaps.iter().map(|(id, _)| *id).collect();
+    let put = put(app, cut, &ids).await?;
+    if put.is_unfinished {
+        return Ok(Step::TurnIsOver);
+    }
+    let changed: HashSet<DocumentId> = put.changed.into_iter().collect();
+    let closed: Vec<(DocumentId, Uuid)> = gaps.into_iter().filter(|(id, _)| !changed.contains(id)).collect();
+    let mut write = app.db.write(cut.tenant_id).await?;
+    store::delete_gaps(&mut write, cut, &closed).await?;
+    write.commit().await?;
+    Ok(Step::Done)
+}
+
+async fn put(app: &App, cut: &Cut, ids: &[DocumentId]) -> Result<Put> {
+    let target = Target {
+        tenant_id: cut.tenant_id,
+        source_id: cut.source_id,
+        cut: cut.id,
+        chunking: cut.chunking.0.clone(),
+    };
+    beside::put(app, &target, ids).await
+}
+
+/// All is in: a cut that was being built is compared with the live one, is ready, and goes live if it is to.
+async fn settle(app: &App, cut: &Cut, started: Instant) -> Result<Step> {
+    let tenant_id = cut.tenant_id;
+    if cut.state == state::BUILDING && cut.comparison.is_none() {
+        return compare(app, cut, started).await;
+    }
+    let mut write = app.db.write(tenant_id).await?;
+    knowledge::sources::hold(&mut write, Reach::whole(tenant_id), cut.source_id).await?;
+    let open = store::hold_open(&mut write, tenant_id, cut.source_id).await?;
+    // As it is now that nobody else changes it.
+    let Some(cut) = open.iter().find(|other| other.id == cut.id) else {
+        return Ok(Step::NothingToDo);
+    };
+    if !store::is_whole(&mut write, tenant_id, cut.id).await? {
+        // Something came in between.
+        return Ok(Step::Done);
+    }
+    store::set_ready(&mut write, tenant_id, cut.id, app.clock.now()).await?;
+    let activates = cut.activates && cut.state != state::LIVE;
+    if activates {
+        swap(app, &mut write, &open, (cut, state::STANDBY)).await?;
+        record_own(app, &mut write, cut).await?;
+    }
+    write.commit().await?;
+    app.wake_workers();
+    if activates {
+        tracing::info!(tenant.id = %tenant_id, source.id = %cut.source_id, generation.id = %cut.id, "another cut of a source's documents answers");
+    }
+    Ok(Step::NothingToDo)
+}
+
+async fn compare(app: &App, cut: &Cut, started: Instant) -> Result<Step> {
+    let tenant_id = cut.tenant_id;
+    let chatbot_id = super::find_chatbot(&mut app.db.read(tenant_id).await?, cut).await?;
+    let candidate = Candidate {
+        tenant_id,
+        kept: Kept::Cut(cut.id),
+        aim: Aim {
+            space: generations::live_now(app, tenant_id).await?.space,
+            cut: Some((cut.source_id, cut.id)),
+        },
+        chatbot_id,
+    };
+    let is_over = || started.elapsed() >= TURN;
+    let Some(comparison) = compare::compare(app, &candidate, is_over).await? else {
+        return Ok(Step::TurnIsOver);
+    };
+    let mut write = app.db.write(tenant_id).await?;
+    store::set_comparison(&mut write, tenant_id, cut.id, &comparison).await?;
+    write.commit().await?;
+    Ok(Step::Done)
+}

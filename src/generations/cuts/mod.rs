@@ -1,0 +1,344 @@
+//! Another cut of a source's documents: built beside the one that answers, compared with it, put in its place in one moment,
+//! and taken back while the old one is kept. The embedding model stays.
+//!
+//! Here the rows differ, and the index with them: each chunk names its cut (`knowledge/cuts.rs`). Documents are indexed for the
+//! live cut. What the others lack by that is noted with the same commit (`cut_gap`) and cut by a job.
+
+mod fill;
+pub mod operator;
+mod reclaim;
+mod settle;
+mod store;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use sqlx::types::Json;
+
+use super::{Comparison, state};
+use crate::app::App;
+use crate::db::{Conn, Write};
+use crate::error::{Error, Result};
+use crate::http::access::{Actor, Reach};
+use crate::id::{CutId, DocumentId, SourceId, TenantId};
+use crate::jobs;
+use crate::knowledge;
+use crate::knowledge::chunks::Chunking;
+use crate::tenancy::audit::{self, Change, Origin};
+
+pub use fill::FillCut;
+pub use reclaim::ReclaimCut;
+pub use settle::SettleCut;
+pub use store::share;
+pub(super) use store::{insert_answer, list_answers};
+
+/// A cut that was live is kept at least so long: no question that began with it lasts longer.
+const LONGEST_USE: TimeDelta = TimeDelta::hours(1);
+
+/// One way of cutting the documents of a source.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Cut {
+    pub id: CutId,
+    pub tenant_id: TenantId,
+    pub source_id: SourceId,
+    pub chunking: Json<Chunking>,
+    /// `building`, `ready`, `live`, `standby` or `retired`.
+    pub state: String,
+    /// Goes live by itself once it is complete.
+    pub activates: bool,
+    filled_to: Option<DocumentId>,
+    is_filled: bool,
+    /// Chunks of the live cut when this one was begun, and how many of them are of documents that are cut.
+    pub chunk_count: i64,
+    pub done_count: i64,
+    pub comparison: Option<Json<Comparison>>,
+    pub created_at: DateTime<Utc>,
+    pub ready_at: Option<DateTime<Utc>>,
+    pub activated_at: Option<DateTime<Utc>>,
+    pub left_at: Option<DateTime<Utc>>,
+    pub rolled_back_at: Option<DateTime<Utc>>,
+}
+
+impl Cut {
+    /// Made for a wish that another one may take the place of.
+    fn is_tried(&self) -> bool {
+        self.state == state::BUILDING || (self.state == state::READY && self.rolled_back_at.is_none())
+    }
+
+    /// Kept for a way back, or a way forth.
+    fn is_spare(&self) -> bool {
+        self.state == state::STANDBY || (self.state == state::READY && self.rolled_back_at.is_some())
+    }
+}
+
+/// Notes, in the transaction that changes documents of the live cut, that the other cuts of their sources lack that, and queues
+/// that they get it.
+pub async fn note_gaps(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    documents: &[DocumentId],
+) -> Result<()> {
+    for id in store::insert_gaps_beside_live(write, tenant_id, documents).await? {
+        fill::queue(app, write, tenant_id, id).await?;
+    }
+    Ok(())
+}
+
+/// All cuts of a tenant's sources that were ever changed, newest first.
+pub async fn list(app: &App, tenant_id: TenantId) -> Result<Vec<Cut>> {
+    store::list(&mut app.db.read(tenant_id).await?, tenant_id).await
+}
+
+/// This cut, if the tenant has it.
+pub async fn find(app: &App, tenant_id: TenantId, id: CutId) -> Result<Option<Cut>> {
+    store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await
+}
+
+/// Begins to cut a source's documents otherwise, or says what is under way already.
+pub async fn begin(
+    app: &App,
+    reach: Reach,
+    (source_id, chunking): (SourceId, Chunking),
+    activates: bool,
+    (actor, origin): (&Actor, &Origin),
+) -> Result<Cut> {
+    chunking.check()?;
+    let tenant_id = reach.tenant_id;
+    let mut write = app.db.write(tenant_id).await?;
+    let source = knowledge::sources::hold(&mut write, reach, source_id).await?;
+    let present = source.chunking.unwrap_or_default();
+    let begun = begin_in(
+        app,
+        &mut write,
+        (tenant_id, source_id),
+        (&present, &chunking),
+        activates,
+    )
+    .await?;
+    let Some(cut) = begun else {
+        return Err(Error::conflict(
+            "generation_current",
+            "the documents of this source are cut like this already: give another chunking",
+        ));
+    };
+    // The source says what answers, or goes live by itself. An earlier wish for that may have been given up.
+    let wanted = if cut.activates {
+        Some(&cut.chunking.0)
+    } else {
+        None
+    };
+    store::set_source_chunking(&mut write, (tenant_id, source_id), wanted).await?;
+    let after = json!({ "source_id": source_id, "chunking": cut.chunking, "activates": cut.activates });
+    let change = ("generation.begin", &cut, None, Some(after));
+    record(app, &mut write, change, (actor, origin)).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(cut)
+}
+
+/// Brings the documents of a source to another cut, which goes live by itself, in the transaction of the caller, who holds the
+/// source. A source that has none yet is simply cut like this from now on.
+pub async fn want(
+    app: &App,
+    write: &mut Write,
+    (tenant_id, source_id): (TenantId, SourceId),
+    (present, wanted): (&Chunking, &Chunking),
+) -> Result<()> {
+    if store::has_something(write, tenant_id, source_id).await? {
+        begin_in(app, write, (tenant_id, source_id), (present, wanted), true).await?;
+    }
+    Ok(())
+}
+
+/// Begins one; the one that is there, or none where the live one is it. `present` is what holds for a source that was never cut
+/// otherwise.
+async fn begin_in(
+    app: &App,
+    write: &mut Write,
+    (tenant_id, source_id): (TenantId, SourceId),
+    (present, wanted): (&Chunking, &Chunking),
+    activates: bool,
+) -> Result<Option<Cut>> {
+    let now = app.clock.now();
+    let mut open = store::hold_open(write, tenant_id, source_id).await?;
+    if open.is_empty() {
+        // Documents are committed before this, or see what is begun.
+        store::hold_source_for_all(write, tenant_id, source_id).await?;
+        open.push(store::insert_first(write, tenant_id, source_id, present, now).await?);
+    }
+    let known = open.iter().find(|cut| cut.chunking.0 == *wanted);
+    if let Some(mut known) = known.cloned().filter(|cut| cut.state != state::LIVE) {
+        if activates && !known.activates {
+            known.activates = true;
+            store::set_activates(write, tenant_id, known.id).await?;
+        }
+        retire_tried(app, write, &open, Some(known.id), now).await?;
+        fill::queue(app, write, tenant_id, known.id).await?;
+        return Ok(Some(known));
+    }
+    retire_tried(app, write, &open, None, now).await?;
+    if known.is_some() {
+        return Ok(None);
+    }
+    let begun = store::insert_building(write, (tenant_id, source_id), wanted, activates, now).await?;
+    fill::queue(app, write, tenant_id, begun.id).await?;
+    Ok(Some(begun))
+}
+
+/// What was tried for earlier wishes is not wanted any more.
+async fn retire_tried(
+    app: &App,
+    write: &mut Write,
+    open: &[Cut],
+    but: Option<CutId>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    for cut in open.iter().filter(|cut| cut.is_tried() && Some(cut.id) != but) {
+        retire(app, write, cut, now).await?;
+    }
+    Ok(())
+}
+
+/// Lets a cut that is complete answer from now on.
+pub async fn activate(app: &App, reach: Reach, id: CutId, by: (&Actor, &Origin)) -> Result<Cut> {
+    let (mut write, open, cut) = hold(app, reach, id).await?;
+    if cut.state == state::LIVE {
+        return Ok(cut);
+    }
+    let is_whole = store::is_whole(&mut write, cut.tenant_id, id).await?;
+    if cut.state == state::BUILDING || !is_whole {
+        return Err(Error::conflict(
+            "generation_not_ready",
+            "this generation is not complete yet: wait until its state is ready and its chunks are all done",
+        ));
+    }
+    swap(app, &mut write, &open, (&cut, state::STANDBY)).await?;
+    let lines = (
+        Some(json!({ "state": cut.state })),
+        Some(json!({ "state": state::LIVE })),
+    );
+    finish(app, write, ("generation.activate", &cut, lines.0, lines.1), by).await
+}
+
+/// Takes a cut that is live back: the one before it answers again.
+pub async fn roll_back(app: &App, reach: Reach, id: CutId, by: (&Actor, &Origin)) -> Result<Cut> {
+    let (mut write, open, cut) = hold(app, reach, id).await?;
+    if cut.state != state::LIVE {
+        return Err(Error::conflict(
+            "generation_not_live",
+            format!(
+                "only a generation that is live can be taken back; this one is {}",
+                cut.state
+            ),
+        ));
+    }
+    let standby = open.iter().filter(|other| other.state == state::STANDBY);
+    let Some(before) = standby.max_by_key(|other| other.left_at) else {
+        return Err(Error::conflict(
+            "no_previous_generation",
+            "the generation before this one is not kept any more: begin a new one with the chunking that is wanted",
+        ));
+    };
+    if !store::is_whole(&mut write, before.tenant_id, before.id).await? {
+        return Err(Error::conflict(
+            "generation_not_ready",
+            "the generation before this one has not got all that changed meanwhile: try again in a moment",
+        ));
+    }
+    swap(app, &mut write, &open, (before, state::READY)).await?;
+    store::set_rolled_back(&mut write, cut.tenant_id, id, app.clock.now()).await?;
+    let lines = (
+        Some(json!({ "state": state::LIVE })),
+        Some(json!({ "state": state::READY, "live": before.id })),
+    );
+    finish(app, write, ("generation.rollback", &cut, lines.0, lines.1), by).await
+}
+
+/// A transaction in which nobody else changes which cut of this one's source is live; with all that there are.
+async fn hold(app: &App, reach: Reach, id: CutId) -> Result<(Write, Vec<Cut>, Cut)> {
+    let mut write = app.db.write(reach.tenant_id).await?;
+    let cut = store::find(&mut write, reach.tenant_id, id).await?;
+    let cut = cut.ok_or(Error::NotFound("generation"))?;
+    // The source comes before its cuts wherever both are held.
+    knowledge::sources::hold(&mut write, reach, cut.source_id).await?;
+    let open = store::hold_open(&mut write, reach.tenant_id, cut.source_id).await?;
+    let cut = open.iter().find(|cut| cut.id == id).cloned();
+    Ok((write, open, cut.ok_or(Error::NotFound("generation"))?))
+}
+
+async fn finish(
+    app: &App,
+    mut write: Write,
+    change: (&'static str, &Cut, Option<Value>, Option<Value>),
+    by: (&Actor, &Origin),
+) -> Result<Cut> {
+    let cut = change.1;
+    record(app, &mut write, change, by).await?;
+    let now = store::find(&mut write, cut.tenant_id, cut.id).await?;
+    write.commit().await?;
+    app.wake_workers();
+    now.ok_or(Error::NotFound("generation"))
+}
+
+/// Makes a cut live; the one that was gets the other state. `open` are all of the source, held.
+async fn swap(app: &App, write: &mut Write, open: &[Cut], (cut, former): (&Cut, &'static str)) -> Result<()> {
+    let now = app.clock.now();
+    // One way back is enough.
+    let is_old = |other: &&Cut| other.left_at.is_some_and(|left_at| left_at <= now - LONGEST_USE);
+    let spare = open
+        .iter()
+        .filter(|other| other.state == state::STANDBY && other.id != cut.id);
+    for other in spare.filter(is_old) {
+        retire(app, write, other, now).await?;
+    }
+    store::swap_live(write, cut, former, now).await?;
+    let settling = SettleCut {
+        cut_id: cut.id,
+        after: None,
+    };
+    jobs::enqueue(app, write, cut.tenant_id, &settling).await
+}
+
+/// Gives a cut up, and queues that its chunks are removed.
+async fn retire(app: &App, write: &mut Write, cut: &Cut, now: DateTime<Utc>) -> Result<()> {
+    store::retire(write, cut.tenant_id, cut.id, now).await?;
+    let job = ReclaimCut {
+        source_id: cut.source_id,
+        cut_id: cut.id,
+    };
+    jobs::enqueue(app, write, cut.tenant_id, &job).await
+}
+
+/// Writes down that a cut went live by itself.
+async fn record_own(app: &App, write: &mut Write, cut: &Cut) -> Result<()> {
+    let change = Change {
+        action: "generation.activate",
+        object_kind: "generation",
+        object_id: cut.id.to_string(),
+        before: Some(json!({ "state": cut.state })),
+        after: Some(json!({ "state": state::LIVE, "source_id": cut.source_id, "chunking": cut.chunking })),
+    };
+    let (actor, now) = (("system", "generations"), app.clock.now());
+    audit::record_as(write, cut.tenant_id, actor, &Origin::default(), change, now).await
+}
+
+async fn record(
+    app: &App,
+    write: &mut Write,
+    (action, cut, before, after): (&'static str, &Cut, Option<Value>, Option<Value>),
+    (actor, origin): (&Actor, &Origin),
+) -> Result<()> {
+    let change = Change {
+        action,
+        object_kind: "generation",
+        object_id: cut.id.to_string(),
+        before,
+        after,
+    };
+    audit::record(write, cut.tenant_id, actor, origin, change, app.clock.now()).await
+}
+
+/// The live cut's documents and those of this one are compared by questions of this chatbot.
+async fn find_chatbot(conn: &mut Conn, cut: &Cut) -> Result<Option<crate::id::ChatbotId>> {
+    store::find_chatbot(conn, cut.tenant_id, cut.source_id).await
+}

@@ -1,0 +1,89 @@
+//! Gives back the room of cuts that nobody uses any more: rows a slice in each transaction, then what the index holds of them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::store;
+use crate::app::App;
+use crate::error::Result;
+use crate::generations;
+use crate::id::{ChunkId, CutId, SourceId, TenantId};
+use crate::jobs::{Job, JobContext, Outcome, Priority, SLICES_AT_ONCE};
+use crate::knowledge::index_error;
+use crate::on;
+
+/// Rows that one transaction deletes.
+const ROWS_AT_ONCE: i64 = 1_000;
+
+/// Removes the chunks of a cut that was given up.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReclaimCut {
+    pub source_id: SourceId,
+    pub cut_id: CutId,
+}
+
+impl Job for ReclaimCut {
+    const KIND: &'static str = "reclaim_cut";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        let tenant_id = match context.tenant() {
+            Ok(tenant_id) => tenant_id,
+            Err(error) => return Err(error).into(),
+        };
+        for _ in 0..SLICES_AT_ONCE {
+            match self.delete_some(&app, tenant_id).await {
+                Ok(true) => {}
+                Ok(false) => return self.remove_points(&app, tenant_id).await.into(),
+                Err(error) => return Outcome::of_slice(Err(error)),
+            }
+        }
+        Outcome::unfinished()
+    }
+}
+
+impl ReclaimCut {
+    /// Whether there may be more.
+    async fn delete_some(&self, app: &App, tenant_id: TenantId) -> Result<bool> {
+        let mut write = app.db.write(tenant_id).await?;
+        if store::share(&mut write, tenant_id, self.cut_id).await? {
+            return Ok(false);
+        }
+        let statement = match self.cut_id.in_rows(self.source_id) {
+            Some(_) => {
+                "delete from chunk
+                  where coalesce(tenant_id, tenant_id) = $1
+                    and id in (select id from chunk where source_id = $2 and cut_id = $3 limit $4)
+                 returning id"
+            }
+            None => {
+                "delete from chunk
+                  where coalesce(tenant_id, tenant_id) = $1
+                    and id in (select id from chunk where source_id = $2 and cut_id is null and source_id = $3 limit $4)
+                 returning id"
+            }
+        };
+        let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(statement)
+            .bind(tenant_id).bind(self.source_id).bind(self.cut_id).bind(ROWS_AT_ONCE).fetch_all(c).await)?;
+        write.commit().await?;
+        Ok(!deleted.is_empty())
+    }
+
+    async fn remove_points(&self, app: &App, tenant_id: TenantId) -> Result<()> {
+        let is_open = store::share(&mut app.db.write(tenant_id).await?, tenant_id, self.cut_id).await?;
+        if is_open {
+            return Ok(());
+        }
+        app.disk.check_room_to_remove()?;
+        for space in generations::list_spaces(app, tenant_id).await? {
+            space
+                .index
+                .delete_sources(retrieval::TenantId(tenant_id.0), vec![self.cut_id.in_index()])
+                .await
+                .map_err(index_error)?;
+        }
+        Ok(())
+    }
+}
