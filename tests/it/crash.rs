@@ -354,6 +354,8 @@ async fn a_question_that_a_kill_cut_off_while_it_was_embedded_is_booked_once_wit
         format!("embedding.base_url={}", model.base_url()),
         "embedding.model=scripted-embedding".to_owned(),
         format!("embedding.dimension={}", model.dimension()),
+        // The same question is bought again.
+        "embedding.cache_mb=0".to_owned(),
     ])
     .await;
     let chatbot = server.chatbot().await;

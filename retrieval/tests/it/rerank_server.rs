@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use retrieval::rerank::{Protocol, RerankError, RerankServer, RerankServerOptions, Reranked, Reranker};
+use retrieval::rerank::{
+    Protocol, RerankError, RerankServer, RerankServerOptions, Reranked, Reranker, Spent,
+};
 use serde_json::json;
 
 use crate::scripted_server::{Answer, ScriptedServer};
@@ -153,16 +155,19 @@ async fn an_overloaded_server_is_asked_again_when_it_says() {
 #[tokio::test]
 async fn nobody_waits_longer_than_the_time_limit() {
     let patient = Answer::Status(503, "retry-after: 60\r\n", "");
-    for answers in [vec![Answer::Silence], vec![patient], vec![Answer::Cut; 3]] {
+    for (answers, is_paid) in [
+        (vec![Answer::Silence], Spent::Unknown),
+        (vec![patient], Spent::Nothing),
+        (vec![Answer::Cut; 3], Spent::Nothing),
+    ] {
         let server = ScriptedServer::start(answers).await;
         let started = Instant::now();
 
         let refused = rerank(&server, Protocol::Jina, &["a", "b"]).await;
 
-        assert!(
-            matches!(refused, Err(RerankError::Unavailable { .. })),
-            "{refused:?}"
-        );
+        let error = refused.expect_err("no order");
+        assert!(error.outage().is_some(), "{error:?}");
+        assert_eq!(error.spent(), is_paid, "{error:?}");
         assert!(started.elapsed() < Duration::from_secs(4));
     }
 }
