@@ -148,6 +148,7 @@ section!(
         url: Address,
         api_key: Secret,
         shards: usize,
+        promote_from_chunks: u64,
         on_model_change: OnModelChange,
         keep_previous_hours: u32,
         qdrant: QdrantSettings,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use retrieval::index::{
-    EmbeddedIndex, EmbeddedOptions, Index, IndexError, PgvectorIndex, PgvectorOptions, QdrantIndex,
+    EmbeddedIndex, EmbeddedOptions, Index, IndexError, PgvectorIndex, PgvectorOptions, QdrantIndex, Tuning,
 };
 
 use super::{StartError, innermost};
@@ -45,13 +45,21 @@ async fn open_embedded(
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
     let dir = config.data_dir.join("index");
     let shards = config.index.shards;
+    let tuning = Tuning {
+        own_shard_from_chunks: match config.index.promote_from_chunks {
+            0 => u64::MAX,
+            chunks => chunks,
+        },
+        ..Tuning::default()
+    };
     tokio::task::spawn_blocking(move || {
-        let index = EmbeddedIndex::open(EmbeddedOptions {
+        let options = EmbeddedOptions {
             dir,
             model_id: model_id.as_deref(),
             dimension,
             shards,
-        })?;
+        };
+        let index = EmbeddedIndex::open_tuned(options, tuning)?;
         Ok(Arc::new(index) as Arc<dyn Index>)
     })
     .await

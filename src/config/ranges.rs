@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         database.max_connections in 1..=1000;
         database.statement_timeout_s in 1..=3600;
         index.shards in 1..=64;
+        index.promote_from_chunks in 0..=1000 * MANY;
         index.keep_previous_hours in 0..=8760;
         index.qdrant.connect_timeout_s in 1..=60;
         // A person waits for it.

@@ -126,7 +126,7 @@ fn deleted_after(step: u64) -> impl Iterator<Item = u64> {
     (step * STEP..(step + 1) * STEP).filter(|n| n % 4 == 0)
 }
 
-fn start_child(test: &str, dir: &Path) -> Child {
+pub(crate) fn start_child(test: &str, dir: &Path) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this test binary"))
         .args(["--ignored", "--exact", test, "--nocapture"])
         .stdin(Stdio::piped())

@@ -16,7 +16,7 @@ fn try_open(dir: &Path) -> Result<EmbeddedIndex, IndexError> {
     EmbeddedIndex::open(options(dir))
 }
 
-fn options(dir: &Path) -> EmbeddedOptions<'static> {
+pub(crate) fn options(dir: &Path) -> EmbeddedOptions<'static> {
     EmbeddedOptions {
         dir: dir.to_owned(),
         model_id: Some("test-model"),
@@ -181,8 +181,12 @@ async fn a_caller_who_goes_away_leaves_a_working_index() {
 pub(crate) const SMALL: Tuning = Tuning {
     graph_from_kib: 40,
     exact_up_to_kib: 10,
+    own_shard_from_chunks: u64::MAX,
+    moving_pause: std::time::Duration::from_millis(2),
+    move_again_after: std::time::Duration::from_millis(50),
     optimise_after_points: 150,
     checkpoint_bytes: 100_000,
+    log_most_bytes: 1_000_000,
     fresh_bytes: 100_000,
     engine_log_bytes_busy: 5 << 20,
     engine_log_bytes_idle: 5 << 20,
@@ -201,6 +205,19 @@ async fn the_rules_hold_while_everything_is_tidied_up_all_the_time() {
         ..SMALL
     };
     let index = EmbeddedIndex::open_tuned(options(dir.path()), small).expect("a healthy directory");
+
+    conformance::all(Arc::new(index)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_hold_while_tenants_move_to_shards_of_their_own() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let moving = Tuning {
+        graph_from_kib: 1 << 20,
+        own_shard_from_chunks: 3,
+        ..SMALL
+    };
+    let index = EmbeddedIndex::open_tuned(options(dir.path()), moving).expect("a healthy directory");
 
     conformance::all(Arc::new(index)).await;
 }

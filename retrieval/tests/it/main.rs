@@ -5,6 +5,7 @@ mod crash;
 mod embedded_index;
 mod local_embedder;
 mod openai_embedder;
+mod own_shards;
 mod pgvector_index;
 mod qdrant_index;
 mod qdrant_server;

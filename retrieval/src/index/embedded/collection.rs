@@ -3,22 +3,24 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::generation;
-use super::shard::unavailable;
+use super::placement::{Placement, Stage};
+use super::shard::{lock, unavailable};
 use crate::TenantId;
 use crate::analysis;
 use crate::index::IndexError;
 
 /// Number of the layout of directories and files.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// Layouts that are taken over when their shards are opened: in the first the engine kept both sides (`migrate`), the
-/// second had no facets. Their number goes first, so that the version that wrote one does not open a directory of which it
-/// knows half.
-const EARLIER_LAYOUTS: [u32; 2] = [1, 2];
+/// second had no facets, the third no tenant with a shard of its own. Their number goes first, so that the version that
+/// wrote one does not open a directory of which it knows half.
+const EARLIER_LAYOUTS: [u32; 3] = [1, 2, 3];
 
 const MANIFEST_FILE: &str = "manifest.json";
 const LOCK_FILE: &str = "lock";
@@ -28,7 +30,17 @@ const LOCK_FILE: &str = "lock";
 pub(super) struct Collection {
     dir: PathBuf,
     manifest: Manifest,
+    placement: Mutex<Placement>,
     lock: File,
+}
+
+/// Which shard of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShardName {
+    /// One of the few that all other tenants share.
+    Shared(usize),
+    /// A large tenant's own.
+    Own(TenantId),
 }
 
 impl Drop for Collection {
@@ -85,7 +97,14 @@ impl Collection {
             }
             Err(error) => return Err(unavailable("cannot read the index manifest", error)),
         };
-        Ok(Self { dir, manifest, lock })
+        let placement = Placement::read(&dir)
+            .map_err(|error| unavailable("cannot read which tenants have a shard of their own", error))?;
+        Ok(Self {
+            dir,
+            manifest,
+            placement: Mutex::new(placement),
+            lock,
+        })
     }
 
     /// Which making of the collection this is.
@@ -101,15 +120,49 @@ impl Collection {
         self.manifest.shards
     }
 
-    /// The shard that holds this tenant, now and after every restart.
+    /// The shared shard that holds this tenant, now and after every restart, unless it has its own.
     pub(super) fn shard_of(&self, tenant_id: TenantId) -> usize {
         // The low half of a UUIDv7, and of a v4, is random.
         let (_, random) = tenant_id.0.as_u64_pair();
         (random % self.manifest.shards as u64) as usize
     }
 
-    pub(super) fn shard_dir(&self, shard: usize) -> PathBuf {
-        self.dir.join(format!("shard-{shard}"))
+    pub(super) fn shard_dir(&self, name: ShardName) -> PathBuf {
+        self.dir.join(match name {
+            ShardName::Shared(number) => format!("shard-{number}"),
+            ShardName::Own(tenant_id) => format!("tenant-{tenant_id}"),
+        })
+    }
+
+    /// The tenants that have a shard of their own or are on the way there.
+    pub(super) fn stages(&self) -> Vec<(TenantId, Stage)> {
+        let placement = lock(&self.placement);
+        placement
+            .stages()
+            .iter()
+            .map(|(id, stage)| (*id, *stage))
+            .collect()
+    }
+
+    pub(super) fn stage(&self, tenant_id: TenantId) -> Option<Stage> {
+        lock(&self.placement).stages().get(&tenant_id).copied()
+    }
+
+    /// Notes durably how far the tenant is; `None`: it is in its shared shard.
+    pub(super) fn set_stage(&self, tenant_id: TenantId, stage: Option<Stage>) -> Result<(), IndexError> {
+        lock(&self.placement)
+            .set(tenant_id, stage)
+            .map_err(|error| unavailable("cannot note which tenants have a shard of their own", error))
+    }
+
+    /// Removes what lies in the place of the tenant's own shard, which must not be open.
+    pub(super) fn remove_own(&self, tenant_id: TenantId) -> Result<(), IndexError> {
+        match fs::remove_dir_all(self.shard_dir(ShardName::Own(tenant_id))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(unavailable("cannot remove a tenant's own shard", error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -229,14 +282,14 @@ mod tests {
         drop(Collection::open(root.path(), None, 3).expect("free"));
         let path = root.path().join("keyword-0").join(MANIFEST_FILE);
         let read = || fs::read_to_string(&path).expect("the manifest");
-        for earlier in ["\"layout\": 1", "\"layout\": 2"] {
-            fs::write(&path, read().replace("\"layout\": 3", earlier)).expect("written");
+        for earlier in ["\"layout\": 1", "\"layout\": 2", "\"layout\": 3"] {
+            fs::write(&path, read().replace("\"layout\": 4", earlier)).expect("written");
 
             assert_eq!(Collection::open(root.path(), None, 4).expect("known").shards(), 3);
 
-            assert!(read().contains("\"layout\": 3"), "{}", read());
+            assert!(read().contains("\"layout\": 4"), "{}", read());
         }
-        fs::write(&path, read().replace("\"layout\": 3", "\"layout\": 9")).expect("written");
+        fs::write(&path, read().replace("\"layout\": 4", "\"layout\": 9")).expect("written");
         let error = Collection::open(root.path(), None, 4).expect_err("of a version to come");
         assert!(error.to_string().contains("another version"), "{error}");
     }

@@ -3,41 +3,26 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use qdrant_edge::{
-    CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams,
-    FieldIndexOperations, HnswIndexConfig, NamedQuery, OperationError, PayloadOps, PointId,
-    PointInsertOperations, PointOperations, QueryEnum, Record, ScoredPoint, ScrollRequest, SearchParams,
-    SearchRequest, SetPayloadOp, UpdateOperation, VectorInternal, WalOptions, WithPayloadInterface,
+    CountRequest, CreateIndex, EdgeShard, FieldIndexOperations, NamedQuery, OperationError, PayloadOps,
+    PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, Record, ScoredPoint,
+    ScrollRequest, SearchRequest, SetPayloadOp, UpdateOperation, VectorInternal, WithPayloadInterface,
     WithVector,
 };
 
 use super::filter::{self, TenantFilter};
+use super::layout::Layout;
 use super::operation::{Change, Operation, PreparedPoint};
 use super::stored::{self, DENSE};
-use super::tuning::Tuning;
 use crate::index::Facets;
-use crate::{DocumentId, TenantId};
-
-/// The engine's own log: it numbers operations by it and writes every operation there, but never reads one back. Small
-/// files, so that little is preallocated and what is no longer needed can go.
-const ENGINE_LOG_FILE_BYTES: usize = 2 << 20;
+use crate::{ChunkId, DocumentId, TenantId};
 
 /// A child that was forked begins its program within milliseconds, on a machine that has time for it.
 const LOG_LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Links per point, in the graph over all points and in those of single tenants. No search spans tenants, yet the first
-/// one is needed: a tenant's own graph has a single entry, and is lost to searches when that point is deleted.
-const GRAPH_LINKS: usize = 16;
-const GRAPH_BUILD_CANDIDATES: usize = 128;
-
-/// Share of deleted points from which a segment is built anew; searches walk around deleted points and lose their way
-/// where most are.
-const DELETED_SHARE: f64 = 0.1;
 
 /// Points handed to the engine at once; bounds the size of an entry of its log.
 const APPLY_BATCH: usize = 256;
@@ -45,13 +30,7 @@ const APPLY_BATCH: usize = 256;
 /// The engine of one shard, open. Dropping it writes everything down.
 pub(super) struct Engine {
     shard: EdgeShard,
-}
-
-/// What an engine holds and how it is kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) dimension: usize,
-    pub(super) tuning: Tuning,
+    layout: Layout,
 }
 
 /// A point a search found.
@@ -74,7 +53,7 @@ impl Engine {
             fs::remove_dir_all(&unfinished)?;
         }
         fs::create_dir_all(&unfinished)?;
-        let shard = EdgeShard::new(&unfinished, config(layout))?;
+        let shard = EdgeShard::new(&unfinished, layout.config())?;
         index_fields(&shard)?;
         drop(shard);
         fs::rename(&unfinished, path)?;
@@ -89,10 +68,10 @@ impl Engine {
         }
         trim_engine_log(path)?;
         await_log_lock(path)?;
-        let shard = EdgeShard::load(path, Some(config(layout)))?;
+        let shard = EdgeShard::load(path, Some(layout.config()))?;
         // Those of an earlier version lack some.
         index_fields(&shard)?;
-        Ok(Self { shard })
+        Ok(Self { shard, layout })
     }
 
     /// Does one operation. Doing it again changes nothing.
@@ -105,12 +84,7 @@ impl Engine {
             Change::SetFacets(documents) => documents
                 .iter()
                 .try_for_each(|(document_id, facets)| self.set_facets(tenant_id, *document_id, facets)),
-            Change::DeleteChunks(chunk_ids) => self.delete_points(
-                chunk_ids
-                    .iter()
-                    .map(|id| filter::point_id(tenant_id, *id))
-                    .collect(),
-            ),
+            Change::DeleteChunks(chunk_ids) => self.delete(tenant_id, chunk_ids),
             Change::DeleteDocuments(ids) => self.delete_matching(&TenantFilter::of_documents(tenant_id, ids)),
             Change::DeleteSources(ids) => self.delete_matching(&TenantFilter::of_sources(tenant_id, ids)),
             Change::DeleteTenant => self.delete_matching(&TenantFilter::all(tenant_id)),
@@ -189,6 +163,39 @@ impl Engine {
         Ok(compared.collect())
     }
 
+    /// Deletes the tenant's points of these chunks.
+    pub(super) fn delete(&self, tenant_id: TenantId, chunk_ids: &[ChunkId]) -> Result<(), OperationError> {
+        let ids = chunk_ids.iter().map(|id| filter::point_id(tenant_id, *id));
+        self.delete_points(ids.collect())
+    }
+
+    /// Stores the tenant's points of these chunks as `other` has them now; those that it does not have are left out.
+    pub(super) fn copy_from(
+        &self,
+        other: &Self,
+        tenant_id: TenantId,
+        chunk_ids: &[ChunkId],
+    ) -> Result<(), OperationError> {
+        for batch in chunk_ids.chunks(APPLY_BATCH) {
+            let ids: Vec<PointId> = batch.iter().map(|id| filter::point_id(tenant_id, *id)).collect();
+            let records = other.shard.retrieve(
+                &ids,
+                Some(WithPayloadInterface::Bool(true)),
+                Some(WithVector::Bool(true)),
+            )?;
+            self.insert(records.into_iter().filter_map(stored::again).collect())?;
+        }
+        Ok(())
+    }
+
+    /// How many of the tenant's points are here.
+    pub(super) fn count(&self, tenant_id: TenantId) -> Result<usize, OperationError> {
+        self.shard.count(CountRequest {
+            filter: Some(TenantFilter::all(tenant_id).condition()),
+            exact: true,
+        })
+    }
+
     /// Builds graphs, merges segments and reclaims deleted space where due. May take minutes; searches and operations go
     /// on meanwhile, `sync` must not be called.
     pub(super) fn optimise(&self) -> Result<bool, OperationError> {
@@ -210,10 +217,14 @@ impl Engine {
         if !without_vector.is_empty() {
             self.delete_points(without_vector)?;
         }
-        let points: Vec<_> = points
+        let points = points
             .iter()
             .filter_map(|point| stored::form_of(tenant_id, point))
             .collect();
+        self.insert(points)
+    }
+
+    fn insert(&self, points: Vec<PointStructPersisted>) -> Result<(), OperationError> {
         if points.is_empty() {
             return Ok(());
         }
@@ -321,10 +332,7 @@ impl Engine {
         let found = self.shard.search(SearchRequest {
             query: QueryEnum::Nearest(NamedQuery::new(VectorInternal::Dense(vector), DENSE)),
             filter: Some(filter.condition()),
-            params: Some(SearchParams {
-                exact,
-                ..SearchParams::default()
-            }),
+            params: Some(self.layout.search_params(exact)),
             limit,
             offset: 0,
             with_payload: None,
@@ -354,41 +362,6 @@ fn index_fields(shard: &EdgeShard) -> Result<(), OperationError> {
         ))?;
     }
     Ok(())
-}
-
-fn config(layout: Layout) -> EdgeConfig {
-    let Layout { dimension, tuning } = layout;
-    let build_threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
-    let graphs = HnswIndexConfig {
-        m: GRAPH_LINKS,
-        ef_construct: GRAPH_BUILD_CANDIDATES,
-        full_scan_threshold: tuning.exact_up_to_kib,
-        max_indexing_threads: build_threads,
-        on_disk: Some(true),
-        payload_m: Some(GRAPH_LINKS),
-        inline_storage: None,
-    };
-    let optimizers = EdgeOptimizersConfig {
-        default_segment_number: Some(2),
-        deleted_threshold: Some(DELETED_SHARE),
-        indexing_threshold: Some(tuning.graph_from_kib),
-        ..EdgeOptimizersConfig::default()
-    };
-    let log = WalOptions {
-        segment_capacity: ENGINE_LOG_FILE_BYTES,
-        segment_queue_len: 0,
-        retain_closed: NonZeroUsize::MIN,
-    };
-    let dense = EdgeVectorParams::builder(dimension, Distance::Cosine)
-        .on_disk(true)
-        .build();
-    EdgeConfig::builder()
-        .on_disk_payload(true)
-        .vector(DENSE, dense)
-        .hnsw_config(graphs)
-        .optimizers(optimizers)
-        .wal_options(log)
-        .build()
 }
 
 /// Waits until nobody holds the lock on the engine's log. The index is ours alone, so who holds it can only be a child of
@@ -435,8 +408,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::SourceId;
     use crate::analysis::SparseTerms;
-    use crate::{ChunkId, SourceId};
+    use crate::index::embedded::tuning::Tuning;
 
     fn point(n: u128, vector: Option<Vec<f32>>) -> PreparedPoint {
         PreparedPoint {
@@ -457,6 +431,7 @@ mod tests {
         let layout = Layout {
             dimension: 3,
             tuning: Tuning::default(),
+            is_own: false,
         };
         drop(Engine::create(&path, layout).expect("a new shard"));
         let shared = File::open(path.join("wal")).expect("the engine's log");
@@ -476,6 +451,7 @@ mod tests {
         let layout = Layout {
             dimension: 3,
             tuning: Tuning::default(),
+            is_own: false,
         };
         let engine = Engine::create(&dir.path().join("engine"), layout).expect("a new shard");
         let tenant_id = TenantId(Uuid::from_u128(7));

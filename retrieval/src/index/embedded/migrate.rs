@@ -12,9 +12,10 @@ use qdrant_edge::{
     WithVector,
 };
 
-use super::engine::{Engine, Layout};
+use super::engine::Engine;
 use super::filter;
 use super::keywords::Keywords;
+use super::layout::Layout;
 use super::operation::{Change, Operation, PreparedPoint, UNKNOWN_TEXT};
 use super::sides::SideError;
 use super::stored::{self, DENSE};
@@ -208,6 +209,7 @@ mod tests {
         let layout = Layout {
             dimension: 3,
             tuning: Tuning::default(),
+            is_own: false,
         };
         let (keywords_dir, vectors_dir) = (dir.path().join("keywords"), dir.path().join("vectors"));
         // A crash in an earlier attempt left half of it.

@@ -1,6 +1,7 @@
 //! The embedded index: nothing to install, everything in this process and one directory.
 //!
-//! A few shards hold all tenants, each tenant in one of them. A shard has a keyword side (`keywords`) and, where there is
+//! A few shards hold all tenants, each tenant in one of them; a tenant that outgrows them gets a shard of its own
+//! (`promotion`). A shard has a keyword side (`keywords`) and, where there is
 //! an embedding model, a vector side on Qdrant's engine (`engine`). Every shard has one writer thread, which keeps a redo
 //! log, and any number of readers. Shards are made when their first tenant arrives, so an empty server has none.
 //!
@@ -12,28 +13,38 @@ mod engine;
 mod filter;
 mod generation;
 mod keywords;
+mod layout;
 mod log;
 mod migrate;
+mod opening;
 mod operation;
+mod placement;
+mod promotion;
 mod shard;
 mod sides;
 mod stored;
 mod tuning;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use self::tuning::Tuning;
 
-use self::collection::Collection;
+use self::collection::{Collection, ShardName};
 use self::filter::TenantFilter;
 use self::operation::{Change, Operation, PreparedPoint};
-use self::shard::{Shard, closed, lock};
+use self::placement::Stage;
+use self::promotion::Notice;
+use self::shard::{Shard, closed, lock, unavailable};
 use self::sides::PreparedQuery;
 use super::input::{check_vector, without_repeats};
 use super::point::text_hash;
@@ -42,6 +53,9 @@ use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId, analysis};
 
 /// Shards of a new index. More of them write in parallel; each costs about a megabyte at rest.
 pub const DEFAULT_SHARDS: usize = 4;
+
+/// Pause between looks at whether a move has been taken back, when closing.
+const MOVER_POLL: Duration = Duration::from_millis(5);
 
 /// Where an embedded index lies and what it holds.
 #[derive(Debug, Clone)]
@@ -68,8 +82,16 @@ struct Inner {
     dimension: Option<usize>,
     tuning: Tuning,
     shards: Vec<Mutex<Option<Arc<Shard>>>>,
+    /// Of tenants that have outgrown the shared ones.
+    own_shards: RwLock<HashMap<TenantId, Arc<Shard>>>,
+    /// To the thread that moves them there; `None` once closed.
+    outgrown: Mutex<Option<Sender<Notice>>>,
+    mover: Mutex<Option<JoinHandle<()>>>,
+    is_closing: AtomicBool,
     /// Graphs of one shard at a time are built.
     one_build: Arc<Mutex<()>>,
+    /// The same of shards of tenants' own: a move must not wait for the shard that it is to relieve.
+    one_own_build: Arc<Mutex<()>>,
     /// Searches keep a core busy each; more of them at once than cores only makes all of them late.
     search_permits: Semaphore,
 }
@@ -82,7 +104,7 @@ impl EmbeddedIndex {
         Self::open_tuned(options, Tuning::default())
     }
 
-    /// As [`EmbeddedIndex::open`], for tests and measurements.
+    /// As [`EmbeddedIndex::open`], with other numbers.
     pub fn open_tuned(options: EmbeddedOptions<'_>, tuning: Tuning) -> Result<Self, IndexError> {
         let model = match (options.model_id, options.dimension) {
             (Some(model_id), Some(dimension)) if dimension > 0 => Some((model_id, dimension)),
@@ -94,30 +116,28 @@ impl EmbeddedIndex {
         };
         let collection = Arc::new(Collection::open(&options.dir, model, options.shards)?);
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let inner = Inner {
+        let (outgrown, notices) = mpsc::channel();
+        let inner = Arc::new(Inner {
             dimension: collection.dimension(),
             tuning,
             shards: (0..collection.shards()).map(|_| Mutex::new(None)).collect(),
-            collection: Mutex::new(Some(collection.clone())),
-            one_build: Arc::new(Mutex::new(())),
+            own_shards: RwLock::default(),
+            outgrown: Mutex::new(Some(outgrown)),
+            mover: Mutex::new(None),
+            is_closing: AtomicBool::new(false),
+            collection: Mutex::new(Some(collection)),
+            one_build: Arc::default(),
+            one_own_build: Arc::default(),
             search_permits: Semaphore::new(cores + 1),
-        };
-        thread::scope(|scope| {
-            let present = (0..collection.shards()).filter(|shard| collection.shard_dir(*shard).exists());
-            let inner = &inner;
-            let openings: Vec<_> = present
-                .map(|shard| scope.spawn(move || inner.open_shard(shard).map(drop)))
-                .collect();
-            openings.into_iter().try_for_each(|opening| match opening.join() {
-                Ok(opened) => opened,
-                Err(_) => Err(IndexError::Damaged {
-                    reason: "a shard cannot be opened".to_owned(),
-                }),
-            })
-        })?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        });
+        inner.open_present()?;
+        let weak = Arc::downgrade(&inner);
+        let mover = thread::Builder::new()
+            .name("index-mover".to_owned())
+            .spawn(move || promotion::run(&weak, &notices))
+            .map_err(|error| unavailable("cannot start the thread that moves tenants", error))?;
+        *lock(&inner.mover) = Some(mover);
+        Ok(Self { inner })
     }
 
     /// Runs `work` on a thread that may block.
@@ -154,12 +174,17 @@ impl EmbeddedIndex {
                 | Change::DeleteSources(_)
                 | Change::DeleteTenant => inner.shard(tenant_id)?,
             };
-            Ok(shard.map(|shard| shard.submit(operation)))
+            let is_upsert = matches!(operation.change, Change::Upsert(_));
+            Ok(shard.map(|shard| (shard.submit(operation), is_upsert)))
         };
-        match self.blocking(submit).await? {
-            Some(answer) => answer.await.map_err(|_| closed())?,
-            None => Ok(()),
+        let Some((answer, is_upsert)) = self.blocking(submit).await? else {
+            return Ok(());
+        };
+        answer.await.map_err(|_| closed())??;
+        if is_upsert && self.inner.is_moving(tenant_id) {
+            tokio::time::sleep(self.inner.tuning.moving_pause).await;
         }
+        Ok(())
     }
 }
 
@@ -170,12 +195,70 @@ impl Inner {
 
     /// The tenant's shard, if there is one.
     fn shard(&self, tenant_id: TenantId) -> Result<Option<Arc<Shard>>, IndexError> {
+        match self.own_shard(tenant_id) {
+            Some(own) => Ok(Some(own)),
+            None => self.shared_shard(tenant_id),
+        }
+    }
+
+    fn own_shard(&self, tenant_id: TenantId) -> Option<Arc<Shard>> {
+        let own_shards = self.own_shards.read().unwrap_or_else(PoisonError::into_inner);
+        own_shards.get(&tenant_id).cloned()
+    }
+
+    /// The shared shard that is, or was, the tenant's, if there is one.
+    fn shared_shard(&self, tenant_id: TenantId) -> Result<Option<Arc<Shard>>, IndexError> {
         let number = self.collection()?.shard_of(tenant_id);
         Ok(lock(&self.shards[number]).clone())
     }
 
     fn shard_for_writing(&self, tenant_id: TenantId) -> Result<Arc<Shard>, IndexError> {
-        self.open_shard(self.collection()?.shard_of(tenant_id))
+        match self.own_shard(tenant_id) {
+            Some(own) => Ok(own),
+            None => self.open_shard(self.collection()?.shard_of(tenant_id)),
+        }
+    }
+
+    /// What `work` finds in the tenant's shard; `None` where there is no shard.
+    fn read<T>(
+        &self,
+        tenant_id: TenantId,
+        work: impl Fn(&Shard) -> Result<T, IndexError>,
+    ) -> Result<Option<T>, IndexError> {
+        loop {
+            let own = self.own_shard(tenant_id);
+            let has_own = own.is_some();
+            let shard = match own {
+                Some(own) => Some(own),
+                None => self.shared_shard(tenant_id)?,
+            };
+            let found = shard.as_deref().map(&work).transpose();
+            // Who has moved meanwhile may be half swept out of the shared shard.
+            if has_own || self.own_shard(tenant_id).is_none() {
+                return found;
+            }
+        }
+    }
+
+    /// From now on the tenant's own shard is asked and changed.
+    fn take_into_service(&self, tenant_id: TenantId, own: Arc<Shard>) {
+        let mut own_shards = self.own_shards.write().unwrap_or_else(PoisonError::into_inner);
+        own_shards.insert(tenant_id, own);
+    }
+
+    fn is_moving(&self, tenant_id: TenantId) -> bool {
+        let collection = self.collection();
+        collection.is_ok_and(|collection| collection.stage(tenant_id) == Some(Stage::Moving))
+    }
+
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    fn open_own(&self, collection: Arc<Collection>, tenant_id: TenantId) -> Result<Arc<Shard>, IndexError> {
+        let name = ShardName::Own(tenant_id);
+        let own = Shard::open(collection, name, self.tuning, self.one_own_build.clone(), None)?;
+        Ok(Arc::new(own))
     }
 
     fn open_shard(&self, number: usize) -> Result<Arc<Shard>, IndexError> {
@@ -187,9 +270,10 @@ impl Inner {
         let collection = self.collection()?;
         let shard = Arc::new(Shard::open(
             collection,
-            number,
+            ShardName::Shared(number),
             self.tuning,
             self.one_build.clone(),
+            lock(&self.outgrown).clone(),
         )?);
         *slot = Some(shard.clone());
         Ok(shard)
@@ -210,6 +294,23 @@ impl Inner {
             facets: point.facets.in_order(),
         });
         Ok(prepared.collect())
+    }
+}
+
+/// Waits for a move to be taken back, which needs open shards; not for graphs that it may be building.
+fn await_mover(mover: JoinHandle<()>, grace: Duration) {
+    let give_up_at = Instant::now() + grace;
+    while !mover.is_finished() {
+        if Instant::now() >= give_up_at {
+            tracing::info!(
+                "index closed during a move to a shard of a tenant's own, which starts again next time"
+            );
+            return;
+        }
+        thread::sleep(MOVER_POLL);
+    }
+    if mover.join().is_err() {
+        tracing::error!("the thread that moves tenants to index shards of their own ended in a panic");
     }
 }
 
@@ -268,20 +369,22 @@ impl Index for EmbeddedIndex {
                 check_vector(self.inner.dimension, vector)?;
             }
             let filter = TenantFilter::matching(tenant_id, &query.filter);
-            let (Some(shard), Some(filter)) = (self.inner.shard(tenant_id)?, filter) else {
+            let (Some(_), Some(filter)) = (self.inner.shard(tenant_id)?, filter) else {
                 return Ok(Candidates::default());
             };
             if query.limit == 0 {
                 return Ok(Candidates::default());
             }
             let _permit = self.inner.search_permits.acquire().await.map_err(|_| closed())?;
-            self.blocking(move |_| {
-                shard.search(PreparedQuery {
+            self.blocking(move |inner| {
+                let query = PreparedQuery {
                     filter,
                     terms: analysis::query_terms(&query.text, query.known_language()),
                     vector: query.vector,
                     limit: query.limit,
-                })
+                };
+                let found = inner.read(tenant_id, |shard| shard.search(&query))?;
+                Ok(found.unwrap_or_default())
             })
             .await
         })
@@ -293,23 +396,26 @@ impl Index for EmbeddedIndex {
         after: Option<ChunkId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
-        Box::pin(self.blocking(move |inner| match inner.shard(tenant_id)? {
-            Some(shard) => shard.list(tenant_id, after, limit),
-            None => Ok(Vec::new()),
+        Box::pin(self.blocking(move |inner| {
+            let listed = inner.read(tenant_id, |shard| shard.list(tenant_id, after, limit))?;
+            Ok(listed.unwrap_or_default())
         }))
     }
 
     fn count(&self, tenant_id: TenantId) -> BoxFuture<'_, Result<u64, IndexError>> {
-        Box::pin(self.blocking(move |inner| match inner.shard(tenant_id)? {
-            Some(shard) => shard.count(tenant_id),
-            None => Ok(0),
+        Box::pin(self.blocking(move |inner| {
+            let count = inner.read(tenant_id, |shard| shard.count(tenant_id))?;
+            Ok(count.unwrap_or_default())
         }))
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(self.blocking(|inner| {
             inner.collection()?;
-            let open = inner.shards.iter().filter_map(|slot| lock(slot).clone());
+            let own_shards = inner.own_shards.read().unwrap_or_else(PoisonError::into_inner);
+            let shared = inner.shards.iter().filter_map(|slot| lock(slot).clone());
+            let open: Vec<_> = shared.chain(own_shards.values().cloned()).collect();
+            drop(own_shards);
             open.into_iter().try_for_each(|shard| shard.check())
         }))
     }
@@ -322,12 +428,19 @@ impl Index for EmbeddedIndex {
 
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(self.blocking(|inner| {
+            inner.is_closing.store(true, Ordering::Release);
+            if let Some(outgrown) = lock(&inner.outgrown).take() {
+                drop(outgrown.send(Notice::Close));
+            }
+            if let Some(mover) = lock(&inner.mover).take() {
+                await_mover(mover, inner.tuning.close_grace);
+            }
             let collection = lock(&inner.collection).take();
-            inner
-                .shards
-                .iter()
-                .filter_map(|slot| lock(slot).take())
-                .for_each(|shard| shard.close());
+            let shared = inner.shards.iter().filter_map(|slot| lock(slot).take());
+            shared.for_each(|shard| shard.close());
+            let own_shards =
+                std::mem::take(&mut *inner.own_shards.write().unwrap_or_else(PoisonError::into_inner));
+            own_shards.into_values().for_each(|shard| shard.close());
             // Only now may another process have the directory.
             drop(collection);
             Ok(())

@@ -10,13 +10,14 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use super::collection::Collection;
-use super::engine::Layout;
+use super::collection::{Collection, ShardName};
+use super::layout::Layout;
 use super::log::RedoLog;
 use super::operation::Operation;
+use super::promotion::Notice;
 use super::sides::{PreparedQuery, SideError, Sides, vectors_dir};
 use super::tuning::Tuning;
-use super::writer::{Command, Writer};
+use super::writer::{Command, Reply, Writer};
 use crate::index::{Candidates, IndexError, StoredPoint};
 use crate::{ChunkId, TenantId};
 
@@ -34,6 +35,8 @@ pub(super) struct ShardState {
     maintenance: Mutex<()>,
     /// Whether a build waits for its turn already.
     build_claimed: AtomicBool,
+    /// Whether an operation failed, so that the sides were opened anew.
+    was_reopened: AtomicBool,
     /// Its lock on the directory falls after the sides are gone: the last field is dropped last.
     _collection: Arc<Collection>,
 }
@@ -45,16 +48,18 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Opens shard `number` of the collection, makes it where there is none, and repeats what its redo log holds.
+    /// Opens a shard of the collection, makes it where there is none, and repeats what its redo log holds.
     ///
-    /// `one_build` is shared by all shards: graphs of one at a time are built.
+    /// `one_build` is shared by several shards: graphs of one at a time are built. `outgrown` hears of tenants that have become
+    /// too large for a shared shard.
     pub(super) fn open(
         collection: Arc<Collection>,
-        number: usize,
+        name: ShardName,
         tuning: Tuning,
         one_build: Arc<Mutex<()>>,
+        outgrown: Option<Sender<Notice>>,
     ) -> Result<Self, IndexError> {
-        let dir = collection.shard_dir(number);
+        let dir = collection.shard_dir(name);
         std::fs::create_dir_all(&dir)
             .map_err(|error| unavailable("cannot make the shard's directory", error))?;
         let log = RedoLog::open(&dir.join(REDO_LOG_FILE))
@@ -62,16 +67,19 @@ impl Shard {
         let state = Arc::new(ShardState {
             dir,
             tuning,
-            layout: collection
-                .dimension()
-                .map(|dimension| Layout { dimension, tuning }),
+            layout: collection.dimension().map(|dimension| Layout {
+                dimension,
+                tuning,
+                is_own: matches!(name, ShardName::Own(_)),
+            }),
             sides: RwLock::new(None),
             maintenance: Mutex::new(()),
             build_claimed: AtomicBool::new(false),
+            was_reopened: AtomicBool::new(false),
             _collection: collection,
         });
         let (commands, receiver) = mpsc::channel();
-        let mut writer = Writer::new(state.clone(), log, receiver, one_build);
+        let mut writer = Writer::new(state.clone(), log, receiver, one_build, outgrown);
         writer.recover()?;
         let writer = thread::Builder::new()
             .name("index-writer".to_owned())
@@ -87,6 +95,12 @@ impl Shard {
     /// Hands an operation to the writer; the answer comes when it is durable and visible.
     pub(super) fn submit(&self, operation: Operation) -> oneshot::Receiver<Result<(), IndexError>> {
         let (reply, answer) = oneshot::channel();
+        self.submit_for(operation, reply);
+        answer
+    }
+
+    /// As [`Shard::submit`], answering somebody else.
+    pub(super) fn submit_for(&self, operation: Operation, reply: Reply) {
         let payload = operation.encode();
         // Without a writer the command is dropped, and with it the sender that the caller waits for.
         drop(self.commands.send(Command::Write {
@@ -94,10 +108,24 @@ impl Shard {
             payload,
             reply,
         }));
-        answer
     }
 
-    pub(super) fn search(&self, query: PreparedQuery) -> Result<Candidates, IndexError> {
+    /// Has the writer do `task` in its turn, and waits for it.
+    pub(super) fn on_writer<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Writer) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        let (reply, answer) = mpsc::channel();
+        let task = move |writer: &mut Writer| drop(reply.send(task(writer)));
+        drop(self.commands.send(Command::Task(Box::new(task))));
+        answer.recv().map_err(|_| closed())?
+    }
+
+    pub(super) fn state(&self) -> &Arc<ShardState> {
+        &self.state
+    }
+
+    pub(super) fn search(&self, query: &PreparedQuery) -> Result<Candidates, IndexError> {
         self.state.read(|sides| sides.search(query))
     }
 
@@ -163,6 +191,17 @@ impl ShardState {
         guarded(|| work(sides)).map_err(|reason| IndexError::Unavailable { reason, source: None })
     }
 
+    /// As [`ShardState::read`], with another shard's sides at hand.
+    pub(super) fn read_beside<T>(
+        &self,
+        other: &Self,
+        work: impl FnOnce(&Sides, &Sides) -> Result<T, SideError>,
+    ) -> Result<T, IndexError> {
+        let others = other.sides.read().unwrap_or_else(PoisonError::into_inner);
+        let others = others.as_ref().ok_or_else(closed)?;
+        self.read(|sides| work(sides, others))
+    }
+
     pub(super) fn has_vectors(&self) -> bool {
         self.layout.is_some()
     }
@@ -192,8 +231,38 @@ impl ShardState {
         !self.build_claimed.swap(true, Ordering::AcqRel)
     }
 
+    /// Builds what is due, once no other shard builds; the claim is given back as soon as it begins.
+    pub(super) fn build(&self, one_build: &Mutex<()>) -> Result<(), IndexError> {
+        let _one_build = lock(one_build);
+        let _no_checkpoint = self.maintenance();
+        self.release_build();
+        self.read(Sides::optimise)
+    }
+
     pub(super) fn release_build(&self) {
         self.build_claimed.store(false, Ordering::Release);
+    }
+
+    /// Whether a build runs or waits for its turn.
+    pub(super) fn is_building(&self) -> bool {
+        self.build_claimed.load(Ordering::Acquire) || self.try_maintenance().is_none()
+    }
+
+    pub(super) fn note_reopened(&self) {
+        self.was_reopened.store(true, Ordering::Release);
+    }
+
+    /// Whether what was put into the sides beside the redo log may be lost.
+    pub(super) fn was_reopened(&self) -> bool {
+        self.was_reopened.load(Ordering::Acquire)
+    }
+
+    /// Chunks from which on a tenant of this shard gets one of its own.
+    pub(super) fn outgrown_from(&self) -> u64 {
+        match self.layout {
+            Some(layout) => layout.outgrown_from(),
+            None => self.tuning.own_shard_from_chunks,
+        }
     }
 
     pub(super) fn tuning(&self) -> &Tuning {

@@ -8,9 +8,10 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qdrant_edge::{OperationError, PointId};
 
-use super::engine::{Engine, Layout};
+use super::engine::Engine;
 use super::filter::{self, TenantFilter};
 use super::keywords::{ChunkRow, Keywords};
+use super::layout::Layout;
 use super::migrate;
 use super::operation::{Change, Operation, UNKNOWN_TEXT};
 use super::stored::cosine;
@@ -164,18 +165,68 @@ impl Sides {
         Ok(listed.collect())
     }
 
+    /// The tenants with at least so many chunks.
+    pub(super) fn tenants_from(&self, chunks: u64) -> Vec<TenantId> {
+        self.keywords().tenants_from(chunks)
+    }
+
+    /// The tenant's chunks in the order of their ids, those behind `after`, at most `limit`.
+    pub(super) fn chunk_ids(
+        &self,
+        tenant_id: TenantId,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<ChunkId>, SideError> {
+        let rows = self.keywords().list(tenant_id, after, limit)?;
+        Ok(rows.into_iter().map(|row| row.chunk_id).collect())
+    }
+
+    /// Writes the tenant's words as the keyword side of a shard in `dir` that is not there yet.
+    pub(super) fn copy_words(&self, tenant_id: TenantId, dir: &Path) -> Result<(), SideError> {
+        self.sync_keywords()?;
+        Ok(self.keywords().copy_tenant(tenant_id, &dir.join(KEYWORDS_DIR))?)
+    }
+
+    /// Stores the vectors of these chunks as `other` has them now.
+    pub(super) fn copy_vectors(
+        &self,
+        other: &Self,
+        tenant_id: TenantId,
+        chunk_ids: &[ChunkId],
+    ) -> Result<(), SideError> {
+        if let (Some(vectors), Some(other)) = (&self.vectors, &other.vectors) {
+            vectors.copy_from(other, tenant_id, chunk_ids)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes vectors and leaves the words.
+    pub(super) fn delete_vectors(&self, tenant_id: TenantId, chunk_ids: &[ChunkId]) -> Result<(), SideError> {
+        if let Some(vectors) = &self.vectors {
+            vectors.delete(tenant_id, chunk_ids)?;
+        }
+        Ok(())
+    }
+
+    /// How many chunks and how many vectors the tenant has.
+    pub(super) fn counts(&self, tenant_id: TenantId) -> Result<(u64, usize), SideError> {
+        let vectors = self.vectors.as_ref().map(|vectors| vectors.count(tenant_id));
+        Ok((self.count(tenant_id), vectors.transpose()?.unwrap_or_default()))
+    }
+
     /// What each side found, each chunk once.
-    pub(super) fn search(&self, query: PreparedQuery) -> Result<Candidates, SideError> {
+    pub(super) fn search(&self, query: &PreparedQuery) -> Result<Candidates, SideError> {
         let PreparedQuery {
             filter,
             vector,
             terms,
             limit,
         } = query;
+        let limit = *limit;
         let mut candidates: HashMap<ChunkId, Candidate> = HashMap::new();
         let mut keyword_ceiling = None;
         if !terms.hashes.is_empty() {
-            let by_words = self.keywords().search(&filter, &terms, limit)?;
+            let by_words = self.keywords().search(filter, terms, limit)?;
             keyword_ceiling = Some(by_words.ceiling);
             for found in by_words.hits {
                 let candidate = Candidate {
@@ -187,8 +238,8 @@ impl Sides {
                 candidates.insert(found.chunk_id, candidate);
             }
         }
-        if let (Some(vector), Some(vectors)) = (&vector, &self.vectors) {
-            self.add_nearest(&mut candidates, vectors, &filter, vector, limit)?;
+        if let (Some(vector), Some(vectors)) = (vector, &self.vectors) {
+            self.add_nearest(&mut candidates, vectors, filter, vector, limit)?;
         }
         Ok(Candidates {
             hits: candidates.into_values().collect(),

@@ -42,6 +42,16 @@ pub(super) fn form_of(tenant_id: TenantId, point: &PreparedPoint) -> Option<Poin
     })
 }
 
+/// What was read, as the engine takes it; `None` without a vector.
+pub(super) fn again(record: Record) -> Option<PointStructPersisted> {
+    let dense = VectorPersisted::Dense(dense_of(record.vector?)?);
+    Some(PointStructPersisted {
+        id: record.id,
+        vector: VectorStructPersisted::Named(HashMap::from([(DENSE.to_owned(), dense)])),
+        payload: record.payload,
+    })
+}
+
 /// Facets as fields, `null` where nothing is said.
 fn facet_fields(facets: &Facets) -> impl Iterator<Item = (String, Value)> {
     let list = |texts: &[String]| (!texts.is_empty()).then(|| Value::from(texts.to_vec()));

@@ -2,8 +2,9 @@
 //!
 //! Operations that wait together are written with one sync, so many small writers cost no more syncs than one big one.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::log::RedoLog;
-use super::operation::Operation;
-use super::shard::{ShardState, lock, unavailable};
+use super::operation::{Change, Operation};
+use super::promotion::Notice;
+use super::shard::{Shard, ShardState, closed, unavailable};
 use super::sides::Sides;
+use crate::TenantId;
 use crate::index::IndexError;
 
 /// Operations written with one sync, in bytes: bounds how long the first of them waits for the others.
@@ -31,10 +34,21 @@ pub(super) enum Command {
         payload: Vec<u8>,
         reply: Reply,
     },
+    /// Done in its turn, between operations.
+    Task(Box<dyn FnOnce(&mut Writer) + Send>),
     Close,
 }
 
-type Reply = oneshot::Sender<Result<(), IndexError>>;
+pub(super) type Reply = oneshot::Sender<Result<(), IndexError>>;
+
+/// Where else the operations of a tenant go, who moves to a shard of its own or has moved.
+#[derive(Clone)]
+pub(super) enum Forward {
+    /// Done here, and then there.
+    Also(Arc<Shard>),
+    /// Done there. Only what was on its way here when the tenant moved comes by here.
+    Instead(Arc<Shard>),
+}
 
 pub(super) struct Writer {
     state: Arc<ShardState>,
@@ -42,6 +56,12 @@ pub(super) struct Writer {
     commands: Receiver<Command>,
     one_build: Arc<Mutex<()>>,
     points_since_optimise: usize,
+    /// Whether no further build is to be started.
+    builds_paused: bool,
+    forwards: HashMap<TenantId, Forward>,
+    /// Hears of tenants that have become too large for a shared shard; `None` in a shard of one's own.
+    outgrown: Option<Sender<Notice>>,
+    announced: HashSet<TenantId>,
 }
 
 impl Writer {
@@ -50,14 +70,25 @@ impl Writer {
         log: RedoLog,
         commands: Receiver<Command>,
         one_build: Arc<Mutex<()>>,
+        outgrown: Option<Sender<Notice>>,
     ) -> Self {
+        // What the last run left undone is asked for once, whatever changes now.
+        let points_since_optimise = state.tuning().optimise_after_points;
         Self {
             state,
             log,
             commands,
             one_build,
-            points_since_optimise: 0,
+            points_since_optimise,
+            builds_paused: false,
+            forwards: HashMap::new(),
+            outgrown,
+            announced: HashSet::new(),
         }
+    }
+
+    pub(super) fn state(&self) -> &Arc<ShardState> {
+        &self.state
     }
 
     /// Opens the sides and repeats what they may have lost.
@@ -94,6 +125,15 @@ impl Writer {
     /// Works until closed or until nobody is left to command.
     pub(super) fn run(mut self) {
         let mut next = None;
+        let largest = self.state.outgrown_from();
+        for tenant_id in self
+            .state
+            .read(|sides| Ok(sides.tenants_from(largest)))
+            .unwrap_or_default()
+        {
+            self.announce(tenant_id);
+        }
+        self.optimise_when_due();
         loop {
             let command = match next.take() {
                 Some(command) => command,
@@ -105,6 +145,8 @@ impl Writer {
                     Ok(command) => command,
                     Err(RecvTimeoutError::Timeout) => {
                         self.checkpoint(self.state.tuning().engine_log_bytes_idle);
+                        // What came during a build, and nothing after it.
+                        self.optimise_when_due();
                         continue;
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -112,12 +154,21 @@ impl Writer {
             };
             match command {
                 Command::Close => break,
+                Command::Task(task) => task(&mut self),
+                Command::Write { operation, reply, .. }
+                    if self.forward_instead(operation.tenant_id).is_some() =>
+                {
+                    self.forward(operation, reply);
+                }
                 Command::Write {
                     operation,
                     payload,
                     reply,
                 } => {
                     next = self.gather_and_commit(operation, payload, reply);
+                    if self.log.len() >= self.state.tuning().log_most_bytes {
+                        drop(self.state.maintenance());
+                    }
                     if self.is_checkpoint_due() {
                         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
                     }
@@ -125,6 +176,9 @@ impl Writer {
                 }
             }
         }
+        // A move that was not taken back ends here.
+        let moving: Vec<TenantId> = self.forwards.keys().copied().collect();
+        moving.into_iter().for_each(|tenant_id| self.end_move(tenant_id));
         self.finish();
     }
 
@@ -140,7 +194,7 @@ impl Writer {
                     operation,
                     payload,
                     reply,
-                }) => {
+                }) if self.forward_instead(operation.tenant_id).is_none() => {
                     bytes += payload.len();
                     payloads.push(payload);
                     group.push((operation, reply));
@@ -198,8 +252,109 @@ impl Writer {
             }
             applied_end = end;
             self.points_since_optimise += operation.points();
-            // The caller may have gone; what was asked is done all the same.
-            drop(reply.send(Ok(())));
+            match operation.change {
+                Change::Upsert(_) => self.announce_if_outgrown(operation.tenant_id),
+                // It may have been most of what is here.
+                Change::DeleteTenant => {
+                    self.points_since_optimise = self.state.tuning().optimise_after_points
+                }
+                _ => {}
+            }
+            match self.forwards.get(&operation.tenant_id) {
+                Some(_) => self.forward(operation, reply),
+                // The caller may have gone; what was asked is done all the same.
+                None => drop(reply.send(Ok(()))),
+            }
+        }
+    }
+
+    /// Does an operation here, whatever shard its tenant has by now.
+    pub(super) fn do_here(&mut self, operation: Operation) -> Result<(), IndexError> {
+        let (reply, mut answer) = oneshot::channel();
+        let forward = self.forwards.remove(&operation.tenant_id);
+        let tenant_id = operation.tenant_id;
+        self.commit(&[operation.encode()], vec![(operation, reply)]);
+        self.forwards.extend(forward.map(|forward| (tenant_id, forward)));
+        if self.is_checkpoint_due() {
+            self.checkpoint(self.state.tuning().engine_log_bytes_busy);
+        }
+        self.optimise_when_due();
+        answer.try_recv().unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Announces the tenant once more when it has become too large, or still is, at its next upsert.
+    pub(super) fn forget_announced(&mut self, tenant_id: TenantId) {
+        self.announced.remove(&tenant_id);
+    }
+
+    /// Ends a move that failed half-way: from now on the tenant's operations are done here alone.
+    pub(super) fn end_move(&mut self, tenant_id: TenantId) {
+        if let Some(Forward::Also(own)) = self.forwards.remove(&tenant_id) {
+            own.close();
+        }
+    }
+
+    /// From now on the tenant's operations also go there, or go there instead.
+    pub(super) fn set_forward(&mut self, tenant_id: TenantId, forward: Forward) {
+        self.forwards.insert(tenant_id, forward);
+    }
+
+    /// Notes points that came beside the redo log: both sides are synced and the engine's log emptied, unless graphs are
+    /// being built, and graphs are built where that is due.
+    pub(super) fn note_copied(&mut self, points: usize) {
+        self.points_since_optimise += points;
+        self.checkpoint(self.state.tuning().engine_log_bytes_busy);
+        self.optimise_when_due();
+    }
+
+    /// Has the engine asked at once whether graphs are due, however little changed.
+    pub(super) fn optimise_now(&mut self) {
+        self.points_since_optimise = self.state.tuning().optimise_after_points;
+        self.optimise_when_due();
+    }
+
+    /// Starts no further builds until told otherwise; one that runs goes on.
+    pub(super) fn pause_builds(&mut self, paused: bool) {
+        self.builds_paused = paused;
+        self.optimise_when_due();
+    }
+
+    /// Brings everything to the disk. Builds must have been paused and come to their end.
+    pub(super) fn sync(&self) -> Result<(), IndexError> {
+        let _no_builds = self.state.maintenance();
+        self.state.read(Sides::sync)
+    }
+
+    fn forward_instead(&self, tenant_id: TenantId) -> Option<&Arc<Shard>> {
+        match self.forwards.get(&tenant_id)? {
+            Forward::Also(_) => None,
+            Forward::Instead(own) => Some(own),
+        }
+    }
+
+    fn forward(&self, operation: Operation, reply: Reply) {
+        if let Some(Forward::Also(own) | Forward::Instead(own)) = self.forwards.get(&operation.tenant_id) {
+            own.submit_for(operation, reply);
+        }
+    }
+
+    fn announce_if_outgrown(&mut self, tenant_id: TenantId) {
+        if self.outgrown.is_none() || self.announced.contains(&tenant_id) {
+            return;
+        }
+        let largest = self.state.outgrown_from();
+        let count = self.state.read(|sides| Ok(sides.count(tenant_id)));
+        if count.is_ok_and(|count| count >= largest) {
+            self.announce(tenant_id);
+        }
+    }
+
+    fn announce(&mut self, tenant_id: TenantId) {
+        if let Some(outgrown) = &self.outgrown
+            && self.announced.insert(tenant_id)
+        {
+            // Nobody hears it while the index is being closed.
+            drop(outgrown.send(Notice::Outgrown(tenant_id)));
         }
     }
 
@@ -209,6 +364,7 @@ impl Writer {
         if let Err(error) = self.log.cut(applied_end) {
             tracing::error!(%error, "redo log keeps an operation that was refused");
         }
+        self.state.note_reopened();
         {
             let _no_builds = self.state.maintenance();
             if let Err(error) = self.state.close_sides() {
@@ -248,16 +404,13 @@ impl Writer {
     fn optimise_when_due(&mut self) {
         let is_due = self.state.has_vectors()
             && self.points_since_optimise >= self.state.tuning().optimise_after_points;
-        if !is_due || !self.state.claim_build() {
+        if !is_due || self.builds_paused || !self.state.claim_build() {
             return;
         }
         self.points_since_optimise = 0;
         let (state, one_build) = (self.state.clone(), self.one_build.clone());
         let started = thread::Builder::new().name("index-build".to_owned()).spawn(move || {
-            let _one_build = lock(&one_build);
-            let _no_checkpoint = state.maintenance();
-            state.release_build();
-            if let Err(error) = state.read(Sides::optimise) {
+            if let Err(error) = state.build(&one_build) {
                 tracing::error!(shard = %state.dir().display(), %error, "index shard cannot be optimised");
             }
         });

@@ -89,6 +89,16 @@ impl FacetTable {
             .unwrap_or(&NONE)
     }
 
+    /// What is said of this tenant's documents, none of it in a file yet.
+    pub(super) fn of_tenant(&self, tenant_id: TenantId) -> Self {
+        let mut own = Self::default();
+        let documents = self.tenants.get(&tenant_id).map(|tenant| &tenant.documents);
+        for (document_id, facets) in documents.into_iter().flatten() {
+            own.set(tenant_id, *document_id, facets.clone());
+        }
+        own
+    }
+
     /// Whether the tenant has documents that not everyone may read.
     pub(super) fn has_restricted(&self, tenant_id: TenantId) -> bool {
         self.tenants

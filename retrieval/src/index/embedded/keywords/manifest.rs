@@ -46,7 +46,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// Writes the file so that a crash leaves all of it or what was there before.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(in super::super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;

@@ -43,15 +43,23 @@ pub(super) fn due(segments: &[Segment]) -> Option<BTreeSet<u64>> {
 /// Writes the live chunks of all `segments`, tenant by tenant.
 pub(super) fn merge(segments: &[&Segment], writer: &mut SegmentWriter) -> io::Result<()> {
     let tenants: BTreeSet<TenantId> = segments.iter().flat_map(|segment| segment.tenants()).collect();
-    for tenant_id in tenants {
-        let blocks: Vec<(&Segment, &Block)> = segments
-            .iter()
-            .filter_map(|segment| Some((*segment, segment.block(tenant_id)?)))
-            .filter(|(_, block)| block.live_count() > 0)
-            .collect();
-        merge_blocks(tenant_id, &blocks, writer)?;
-    }
-    Ok(())
+    tenants
+        .into_iter()
+        .try_for_each(|tenant_id| merge_tenant(tenant_id, segments, writer))
+}
+
+/// Writes the tenant's live chunks of all `segments`.
+pub(super) fn merge_tenant(
+    tenant_id: TenantId,
+    segments: &[&Segment],
+    writer: &mut SegmentWriter,
+) -> io::Result<()> {
+    let blocks: Vec<(&Segment, &Block)> = segments
+        .iter()
+        .filter_map(|segment| Some((*segment, segment.block(tenant_id)?)))
+        .filter(|(_, block)| block.live_count() > 0)
+        .collect();
+    merge_blocks(tenant_id, &blocks, writer)
 }
 
 fn merge_blocks(

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use self::facets::{FacetFile, FacetTable};
 pub(super) use self::format::ChunkRow;
 use self::fresh::{Fresh, FreshChunk, FreshTenant, Posting};
+pub(super) use self::manifest::write_whole;
 use self::manifest::{Manifest, ManifestEntry};
 use self::search::FoundByWords;
 use self::segment::Segment;
@@ -307,6 +308,38 @@ impl Keywords {
             segment.has_new_deletions = false;
         }
         self.remove_strangers()
+    }
+
+    /// Writes all that the tenant has to a keyword side of its own in `dir`, which must be empty. What is in memory has
+    /// to be written down before.
+    pub(super) fn copy_tenant(&self, tenant_id: TenantId, dir: &Path) -> io::Result<()> {
+        debug_assert!(self.fresh.tenant(tenant_id).is_none());
+        fs::create_dir_all(dir)?;
+        let segments: Vec<&Segment> = self.segments.iter().collect();
+        let mut writer = SegmentWriter::create(&segment_path(dir, 0))?;
+        merge::merge_tenant(tenant_id, &segments, &mut writer)?;
+        let has_chunks = writer.finish()?;
+        let facets = self.facets.of_tenant(tenant_id);
+        let manifest = Manifest {
+            next_number: 2,
+            segments: Vec::from_iter(has_chunks.then_some(ManifestEntry {
+                number: 0,
+                deletions: None,
+            })),
+            facets: facets.write(None, 1, |number| facets_path(dir, number))?,
+        };
+        manifest.write(dir)
+    }
+
+    /// The tenants with at least so many chunks.
+    pub(super) fn tenants_from(&self, chunks: u64) -> Vec<TenantId> {
+        let in_files = self.segments.iter().flat_map(|segment| segment.tenants());
+        let in_memory = self.fresh.tenants().into_iter().map(|(tenant_id, _)| tenant_id);
+        let tenants: BTreeSet<TenantId> = in_files.chain(in_memory).collect();
+        tenants
+            .into_iter()
+            .filter(|tenant_id| self.count(*tenant_id) >= chunks)
+            .collect()
     }
 
     /// Writes everything down, all at once. While others search, take the single steps.

@@ -1,0 +1,88 @@
+//! Opens the shards that lie in the directory, and sets right what a crash in the middle of a move left there.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::collection::{Collection, ShardName};
+use super::placement::Stage;
+use super::promotion::Notice;
+use super::shard::lock;
+use super::{DEFAULT_SHARDS, Inner};
+use crate::TenantId;
+use crate::index::IndexError;
+
+impl Inner {
+    /// Opens the shards that there are, the shared ones first.
+    pub(super) fn open_present(&self) -> Result<(), IndexError> {
+        let collection = self.collection()?;
+        let is_present = |shard: &usize| collection.shard_dir(ShardName::Shared(*shard)).exists();
+        let shared: Vec<usize> = (0..collection.shards()).filter(is_present).collect();
+        open_all(&shared, |shard| self.open_shard(*shard).map(drop))?;
+        open_all(&collection.stages(), |(tenant_id, stage)| {
+            self.open_moved(&collection, *tenant_id, *stage)
+        })
+    }
+
+    /// Opens the shard of a tenant who has moved. An unfinished one is removed, and an empty one: it holds nothing more.
+    fn open_moved(
+        &self,
+        collection: &Arc<Collection>,
+        tenant_id: TenantId,
+        stage: Stage,
+    ) -> Result<(), IndexError> {
+        let dir = collection.shard_dir(ShardName::Own(tenant_id));
+        match stage {
+            // Without its folder only the shared shard can have anything; to sweep it would be to lose it.
+            Stage::Sweeping if !dir.exists() => {
+                tracing::error!(tenant.id = %tenant_id, "index shard of a tenant is gone, what its shared shard has answers");
+            }
+            Stage::Settled if !dir.exists() => {
+                return Err(IndexError::Damaged {
+                    reason: format!(
+                        "{}: missing; restore it, or delete the index and index again",
+                        dir.display()
+                    ),
+                });
+            }
+            Stage::Moving => {}
+            Stage::Sweeping | Stage::Settled => {
+                let own = self.open_own(collection.clone(), tenant_id)?;
+                if stage == Stage::Sweeping || own.count(tenant_id)? > 0 {
+                    self.take_into_service(tenant_id, own);
+                    if let (Stage::Sweeping, Some(outgrown)) = (stage, &*lock(&self.outgrown)) {
+                        drop(outgrown.send(Notice::Outgrown(tenant_id)));
+                    }
+                    return Ok(());
+                }
+                own.close();
+            }
+        }
+        // While it is being removed, what is left of it counts for nothing.
+        collection.set_stage(tenant_id, Some(Stage::Moving))?;
+        collection.remove_own(tenant_id)?;
+        collection.set_stage(tenant_id, None)
+    }
+}
+
+/// Opens shards side by side, as many at once as there are cores.
+fn open_all<T: Sync>(
+    shards: &[T],
+    open: impl Fn(&T) -> Result<(), IndexError> + Sync,
+) -> Result<(), IndexError> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    shards.chunks(cores.max(DEFAULT_SHARDS)).try_for_each(|at_once| {
+        thread::scope(|scope| {
+            let open = &open;
+            let openings: Vec<_> = at_once
+                .iter()
+                .map(|shard| scope.spawn(move || open(shard)))
+                .collect();
+            openings.into_iter().try_for_each(|opening| match opening.join() {
+                Ok(opened) => opened,
+                Err(_) => Err(IndexError::Damaged {
+                    reason: "a shard cannot be opened".to_owned(),
+                }),
+            })
+        })
+    })
+}
