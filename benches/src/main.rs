@@ -5,7 +5,8 @@
 //! a busy machine: it does not count the time in which the server waited for a core. Nothing is asserted; figures are
 //! printed beside their targets and written to `target/bench/frontdesk.json`, to be compared with the commit before.
 //!
-//! `target/release/frontdesk-bench --quick` takes about a minute. Other words choose parts, for example `remote ingest`.
+//! `target/release/frontdesk-bench --quick` takes about a minute. Other words choose parts, for example `remote ingest`;
+//! `million`, which takes long and 10 GB of disk, is the part `scale` with a million chunks in one tenant as well.
 
 mod ceiling;
 mod client;
@@ -18,6 +19,7 @@ mod memory;
 mod model;
 mod report;
 mod retrieval;
+mod scale;
 mod server;
 mod setup;
 mod streams;
@@ -57,6 +59,10 @@ pub struct Scale {
     pub pdf_pages: usize,
     /// Size of the large table.
     pub csv_mb: usize,
+    /// Chunks of one tenant, of an index after the other.
+    pub index_sizes: &'static [u64],
+    /// Tenants and chunks of each, likewise.
+    pub index_tenants: &'static [(u64, u64)],
 }
 
 const FULL: Scale = Scale {
@@ -73,6 +79,8 @@ const FULL: Scale = Scale {
     crawled: 5_000,
     pdf_pages: 1_000,
     csv_mb: 200,
+    index_sizes: &[10_000, 100_000],
+    index_tenants: &[(1_000, 1_000), (10_000, 20)],
 };
 
 const QUICK: Scale = Scale {
@@ -89,12 +97,17 @@ const QUICK: Scale = Scale {
     crawled: 600,
     pdf_pages: 200,
     csv_mb: 20,
+    index_sizes: &[3_000, 10_000],
+    index_tenants: &[(100, 100)],
 };
 
 /// The parts that can be chosen by name, in the order in which they run.
 const PARTS: &[&str] = &[
-    "start", "ceiling", "remote", "live", "local", "ingest", "crawl", "files", "memory",
+    "start", "ceiling", "remote", "live", "local", "ingest", "crawl", "files", "memory", "scale", MILLION,
 ];
+
+/// The part that takes long: it is measured where it is named.
+const MILLION: &str = "million";
 
 /// What was asked for on the command line.
 pub struct Plan {
@@ -124,17 +137,17 @@ impl Plan {
     }
 
     fn wants(&self, part: &str) -> bool {
-        self.parts.is_empty() || self.parts.iter().any(|wanted| wanted == part)
+        let is_named = self.parts.iter().any(|wanted| wanted == part);
+        is_named || (self.parts.is_empty() && part != MILLION)
     }
 }
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
-    let is_ceiling = words.next().as_deref() == Some(ceiling::COMMAND);
-    let done = if is_ceiling {
-        ceiling::serve(words)
-    } else {
-        measure()
+    let done = match words.next().as_deref() {
+        Some(ceiling::COMMAND) => ceiling::serve(words),
+        Some(scale::COMMAND) => scale::step(words),
+        _ => measure(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -147,6 +160,9 @@ fn main() -> ExitCode {
 
 fn measure() -> anyhow::Result<()> {
     let plan = Plan::read().map_err(anyhow::Error::msg)?;
+    if plan.parts.iter().all(|part| part == "scale" || part == MILLION) && !plan.parts.is_empty() {
+        return measure_scale(&plan);
+    }
     let cores = setup::divide_cores();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clients)
@@ -161,6 +177,24 @@ fn measure() -> anyhow::Result<()> {
     let path = report.write(&setup::target_dir()?)?;
     report::say(&format!("written to {}", path.display()));
     measured
+}
+
+/// The index alone, which has all cores.
+fn measure_scale(plan: &Plan) -> anyhow::Result<()> {
+    let mut report = Report::new(&setup::Cores::undivided());
+    let measured = scale_parts(plan, &mut report);
+    let _ = std::fs::remove_dir_all(setup::data_root());
+    report.print();
+    measured
+}
+
+fn scale_parts(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let mut sizes = plan.scale.index_sizes.to_vec();
+    sizes.extend(plan.wants(MILLION).then_some(1_000_000));
+    if plan.wants("scale") || plan.wants(MILLION) {
+        scale::measure(&sizes, plan.scale.index_tenants, report)?;
+    }
+    Ok(())
 }
 
 async fn measure_parts(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
@@ -204,5 +238,5 @@ async fn measure_parts(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
         memory::after_chunks(scale, &model, report).await?;
         memory::cold_tenants(scale, &model, report).await?;
     }
-    Ok(())
+    scale_parts(plan, report)
 }

@@ -31,6 +31,16 @@ pub struct Cores {
     pub clients: usize,
 }
 
+impl Cores {
+    /// Nothing is set aside.
+    pub fn undivided() -> Self {
+        Self {
+            server: None,
+            clients: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
 /// Sets the first core aside for the server and keeps this process off it, where the machine has more than one.
 pub fn divide_cores() -> Cores {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
@@ -47,10 +57,7 @@ pub fn divide_cores() -> Cores {
             clients: all - 1,
         }
     } else {
-        Cores {
-            server: None,
-            clients: all,
-        }
+        Cores::undivided()
     }
 }
 

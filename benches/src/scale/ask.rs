@@ -1,0 +1,131 @@
+//! The other process of the measurement: opens the index, asks it one question after the other, and says what that took.
+
+use std::path::Path;
+use std::time::Instant;
+
+use retrieval::fuse::fuse;
+use retrieval::index::{Index, SearchQuery};
+use serde::{Deserialize, Serialize};
+
+use super::build::{self, Built};
+use super::data;
+use super::own::{self, Memory};
+use crate::load::percentile;
+
+/// Asked first, so that what is asked often is in memory as it would be on a server.
+const WARM_UP: u64 = 300;
+
+/// Meaning and words weigh the same.
+const EVEN: f32 = 0.5;
+
+const NEAREST: usize = 10;
+
+/// Latency and processor time of one kind of search.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Searches {
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    pub cpu_ms: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    pub opened_in_ms: f64,
+    pub hybrid: Searches,
+    pub by_words: Searches,
+    pub by_meaning: Searches,
+    pub recall_at_10: f64,
+    pub memory_opened: f64,
+    /// After all searches: with the touched pages of mapped files, and without them.
+    pub memory: f64,
+    pub memory_own: f64,
+}
+
+/// Asks the index in `dir` this many questions of each kind.
+pub async fn ask(dir: &Path, questions: u64) -> anyhow::Result<Asked> {
+    let built = build::read(dir)?;
+    let started = Instant::now();
+    let index = build::open(dir)?;
+    let opened_in_ms = started.elapsed().as_secs_f64() * 1e3;
+    let memory_opened = Memory::now().resident;
+    let asking = Asking {
+        index: &index,
+        built: &built,
+    };
+    asking.all(1_000_000, WARM_UP, |query| query).await?;
+    let hybrid = asking.all(2_000_000, questions, |query| query).await?;
+    let by_words = |query| SearchQuery {
+        vector: None,
+        ..query
+    };
+    let by_words = asking.all(3_000_000, questions, by_words).await?;
+    let by_meaning = |query| SearchQuery {
+        text: String::new(),
+        ..query
+    };
+    let by_meaning = asking.all(4_000_000, questions, by_meaning).await?;
+    let recall_at_10 = asking.recall().await?;
+    let memory = Memory::now();
+    index.close().await?;
+    Ok(Asked {
+        opened_in_ms,
+        hybrid,
+        by_words,
+        by_meaning,
+        recall_at_10,
+        memory_opened,
+        memory: memory.resident,
+        memory_own: memory.own,
+    })
+}
+
+struct Asking<'a> {
+    index: &'a dyn Index,
+    built: &'a Built,
+}
+
+impl Asking<'_> {
+    /// Asks the questions from `first` on, each of another tenant.
+    async fn all(
+        &self,
+        first: u64,
+        count: u64,
+        form: impl Fn(SearchQuery) -> SearchQuery,
+    ) -> anyhow::Result<Searches> {
+        let (mut latencies_ms, mut cpu) = (Vec::new(), 0.0);
+        let mut found = 0;
+        for number in first..first + count {
+            let query = form(data::question(self.built.plan.vectors, number));
+            let tenant_id = data::tenant(number % self.built.plan.tenants);
+            let (started, cpu_before) = (Instant::now(), own::cpu_seconds());
+            found += fuse(&self.index.search(tenant_id, query).await?, EVEN).len();
+            latencies_ms.push(started.elapsed().as_secs_f64() * 1e3);
+            cpu += own::cpu_seconds() - cpu_before;
+        }
+        anyhow::ensure!(found > 0, "searches that find nothing measure nothing");
+        latencies_ms.sort_by(f64::total_cmp);
+        Ok(Searches {
+            p50_ms: percentile(&latencies_ms, 0.5),
+            p95_ms: percentile(&latencies_ms, 0.95),
+            p99_ms: percentile(&latencies_ms, 0.99),
+            cpu_ms: cpu / count as f64 * 1e3,
+        })
+    }
+
+    /// Share of the ten nearest chunks that a search by meaning finds among its ten best.
+    async fn recall(&self) -> anyhow::Result<f64> {
+        let mut met = 0;
+        for (number, nearest) in (0..).zip(&self.built.nearest) {
+            let query = SearchQuery {
+                text: String::new(),
+                ..data::question(self.built.plan.vectors, number)
+            };
+            let hits = fuse(&self.index.search(data::tenant(0), query).await?, EVEN);
+            let best: Vec<_> = hits.iter().take(NEAREST).map(|hit| hit.chunk_id).collect();
+            met += nearest.iter().filter(|id| best.contains(id)).count();
+        }
+        let judged: usize = self.built.nearest.iter().map(Vec::len).sum();
+        Ok(met as f64 / judged as f64)
+    }
+}
