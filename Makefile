@@ -24,6 +24,7 @@ lint:
 # test` compiles and runs all of them but that.
 fuzz-check:
 	cargo check --manifest-path ingest/fuzz/Cargo.toml --bins
+	cargo check --manifest-path retrieval/fuzz/Cargo.toml --bins
 
 # What index backends find among 100,000 chunks, through graphs: of one tenant, and of one among a thousand.
 recall:

@@ -2,9 +2,10 @@
 //!
 //! A raw cosine does not: questions of three words and corpora about one subject have other cosines than long questions
 //! and mixed corpora. So the similarity of a passage is taken from the question's own background, which is the mean of its
-//! nearest candidates, and the score by words as a share of the highest that this question could have. Both go into one
-//! logistic regression, fitted on eight sets of four kinds together; left out one by one, no set's ranking suffered. What
-//! was tried and the figures: `docs/decisions/0014-fusion-and-confidence.md`.
+//! nearest candidates, and the score by words as a share of the highest that this question could have. What is about the
+//! same thing without answering has both; so a third figure is how many of the words the passage says in one breath. All
+//! go into one logistic regression, fitted on eight sets of four kinds together; left out one by one, no set's ranking
+//! suffered. What was tried and the figures: `docs/decisions/0014-fusion-and-confidence.md`.
 
 use crate::fuse::Hit;
 use crate::index::Candidates;
@@ -18,29 +19,39 @@ const USUAL_BACKGROUND: f32 = 0.2;
 /// Candidates that [`USUAL_BACKGROUND`] counts for: a tenant with three chunks has no background of its own.
 const USUAL_COUNTS_FOR: f32 = 20.0;
 
+/// What a passage has of a question's words that is about something else: of the highest score, and in one breath.
+const USUAL_SHARE: f32 = 0.1;
+const USUALLY_SAID: f32 = 0.25;
+
 /// Logistic regressions on what is known of a passage.
 struct Weights {
+    /// Of the nearness squared: of passages that are hardly nearer than others, the nearest says little.
     nearness: f32,
     share: f32,
+    said: f32,
     constant: f32,
 }
 
-const BOTH: Weights = Weights {
-    nearness: 5.25,
-    share: 2.25,
-    constant: -2.73,
+const ALL: Weights = Weights {
+    nearness: 6.6,
+    share: 1.36,
+    said: 2.17,
+    constant: -2.78,
 };
 
-const MEANING_ALONE: Weights = Weights {
-    nearness: 5.77,
+/// Where the index does not tell how high scores by words can be.
+const WITHOUT_SHARE: Weights = Weights {
+    nearness: 6.87,
     share: 0.0,
-    constant: -2.1,
+    said: 2.88,
+    constant: -2.63,
 };
 
-const WORDS_ALONE: Weights = Weights {
+const WITHOUT_MEANING: Weights = Weights {
     nearness: 0.0,
-    share: 3.6,
-    constant: -0.98,
+    share: 3.08,
+    said: 1.87,
+    constant: -1.91,
 };
 
 /// How sure one may be that a passage answers the question.
@@ -71,8 +82,9 @@ impl Background {
         }
     }
 
-    /// How sure one may be that `hit` answers the question; `None` when nothing tells.
-    pub fn confidence(&self, hit: &Hit) -> Option<Confidence> {
+    /// How sure one may be that `hit` answers the question, of whose words it says the share `said` in one breath
+    /// ([`Asked::share_said`](crate::analysis::Asked::share_said)); `None` when no score tells anything.
+    pub fn confidence(&self, hit: &Hit, said: f32) -> Option<Confidence> {
         let nearness = self
             .similarity
             .zip(hit.similarity)
@@ -81,26 +93,28 @@ impl Background {
             .keyword_ceiling
             .map(|ceiling| (hit.keyword_score.unwrap_or(0.0) / ceiling).clamp(0.0, 1.0));
         let weights = match (nearness, share) {
-            (Some(_), Some(_)) => BOTH,
-            (Some(_), None) => MEANING_ALONE,
-            (None, Some(_)) => WORDS_ALONE,
+            (Some(_), Some(_)) => ALL,
+            (Some(_), None) => WITHOUT_SHARE,
+            (None, Some(_)) => WITHOUT_MEANING,
             (None, None) => return None,
         };
         Some(Confidence {
-            value: weights.confidence(nearness.unwrap_or(0.0), share.unwrap_or(0.0)),
+            value: weights.confidence(nearness.unwrap_or(0.0), share.unwrap_or(0.0), said),
             is_by_meaning: nearness.is_some(),
         })
     }
 }
 
-/// The confidence in a passage of this cosine that has none of the question's words, on a usual background.
+/// The confidence in a passage of this cosine on a usual background that has no more of the question's words than one about
+/// something else.
 pub fn of_similarity(similarity: f32) -> f32 {
-    BOTH.confidence(nearness(similarity, USUAL_BACKGROUND), 0.0)
+    ALL.confidence(nearness(similarity, USUAL_BACKGROUND), USUAL_SHARE, USUALLY_SAID)
 }
 
 impl Weights {
-    fn confidence(&self, nearness: f32, share: f32) -> f32 {
-        let evidence = self.nearness * nearness + self.share * share + self.constant;
+    fn confidence(&self, nearness: f32, share: f32, said: f32) -> f32 {
+        let evidence =
+            self.nearness * nearness.max(0.0).powi(2) + self.share * share + self.said * said + self.constant;
         1.0 / (1.0 + (-evidence).exp())
     }
 }
@@ -130,7 +144,10 @@ mod tests {
     use crate::index::Candidate;
     use crate::{ChunkId, DocumentId};
 
-    const READ: f32 = 0.55;
+    const READ: f32 = 0.58;
+
+    /// In one breath, of the question's words.
+    const SAID: f32 = 0.25;
 
     fn candidates(scores: &[(Option<f32>, Option<f32>)], keyword_ceiling: Option<f32>) -> Candidates {
         let hits = scores
@@ -150,7 +167,11 @@ mod tests {
 
     fn first(candidates: &Candidates, meaning_weight: f32) -> Option<f32> {
         let hit = crate::fuse::fuse(candidates, meaning_weight).into_iter().next()?;
-        Some(Background::of(candidates, meaning_weight).confidence(&hit)?.value)
+        Some(
+            Background::of(candidates, meaning_weight)
+                .confidence(&hit, SAID)?
+                .value,
+        )
     }
 
     #[test]
@@ -180,6 +201,27 @@ mod tests {
     }
 
     #[test]
+    fn words_in_one_breath_make_surer_than_words_alone() {
+        let candidates = candidates(&[(Some(0.5), Some(5.0)), (Some(0.2), None)], Some(10.0));
+        let hit = crate::fuse::fuse(&candidates, READ)[0];
+        for weight in [READ, 0.0] {
+            let background = Background::of(&candidates, weight);
+            let sure = |said| background.confidence(&hit, said).expect("evidence").value;
+            assert!(sure(1.0) > sure(0.2) + 0.1);
+        }
+    }
+
+    #[test]
+    fn an_index_that_knows_no_highest_score_leaves_meaning_and_what_is_said() {
+        let candidates = candidates(&[(Some(0.5), Some(5.0)), (Some(0.2), None)], None);
+        let hit = crate::fuse::fuse(&candidates, READ)[0];
+        let background = Background::of(&candidates, READ);
+        let found = |said| background.confidence(&hit, said).expect("evidence");
+
+        assert!(found(0.5).is_by_meaning && found(1.0).value > found(0.5).value);
+    }
+
+    #[test]
     fn in_a_language_that_the_model_does_not_read_words_alone_tell() {
         let with = |similarity: f32| first(&candidates(&[(Some(similarity), Some(5.0))], Some(10.0)), 0.0);
 
@@ -201,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cosine_stands_for_a_passage_without_common_words() {
-        let mut scores = vec![(Some(0.5), None)];
+    fn a_cosine_stands_for_a_passage_that_has_few_of_the_words() {
+        let mut scores = vec![(Some(0.5), Some(1.0))];
         scores.extend(vec![(Some(0.2), None); 100]);
         let found = first(&candidates(&scores, Some(10.0)), READ).expect("evidence");
 
@@ -219,7 +261,7 @@ mod tests {
             let candidates = candidates(&scores, Some(20.0));
             let background = Background::of(&candidates, READ);
             for hit in crate::fuse::fuse(&candidates, READ) {
-                let sure = |hit: &Hit| background.confidence(hit).expect("evidence").value;
+                let sure = |hit: &Hit| background.confidence(hit, SAID).expect("evidence").value;
                 let confidence = sure(&hit);
                 prop_assert!((0.0..=1.0).contains(&confidence));
                 let nearer = Hit { similarity: hit.similarity.map(|similarity| similarity + more), ..hit };

@@ -2,6 +2,8 @@
 //!
 //! Cosine and BM25 have no common scale, but on both a score says how far a chunk stands out from the other candidates, in
 //! standard deviations. Ranks alone forget that: a chunk far ahead by its words and one barely ahead would count the same.
+//! The candidates' own deviation is met halfway by a usual one, so that scores which hardly differ do not decide as much as
+//! scores that do, and a tenant of three chunks has a scale.
 //! How much meaning weighs follows the language of the question, as far as the embedding model reads it. Why so, with
 //! figures: `docs/decisions/0014-fusion-and-confidence.md`.
 
@@ -13,7 +15,7 @@ use crate::{ChunkId, DocumentId};
 pub const MIN_CANDIDATES: usize = 100;
 
 /// How much meaning weighs against words, from 0 (not) to 1 (alone), in a language that the model reads.
-const READ: f32 = 0.55;
+const READ: f32 = 0.58;
 
 /// The same where the question does not show its language, and may be in one that the model reads.
 pub(crate) const UNDETERMINED: f32 = 0.4;
@@ -21,9 +23,13 @@ pub(crate) const UNDETERMINED: f32 = 0.4;
 /// The same in a language that the model does not read, but whose script it does: it knows names and many words.
 const SAME_SCRIPT: f32 = 0.2;
 
-/// How much meaning weighs where questions are compared with questions, in a language that the model reads: a line of text
-/// has few words to go by.
-const BETWEEN_QUESTIONS: f32 = 0.8;
+/// How far cosines usually deviate from each other, of what is left between their mean and 1: models whose cosines are all
+/// high come to the same scale by this.
+const USUAL_COSINES: f32 = 0.15;
+
+/// How far scores by words usually deviate from each other, per root of the highest that the question could have: a sum of
+/// words that stand in a text or not.
+const USUAL_KEYWORD_SCORES: f32 = 0.6;
 
 /// What the worst on both sides has left, in standard deviations: it was found all the same.
 const LEFT_TO_THE_WORST: f32 = 1.0;
@@ -57,23 +63,29 @@ pub fn meaning_weight(question: &str, language: Option<Language>, read: Option<&
     }
 }
 
-/// What becomes of [`meaning_weight`] where what is stored are questions themselves.
-pub fn between_questions(weight: f32) -> f32 {
-    if weight >= UNDETERMINED {
-        BETWEEN_QUESTIONS
-    } else {
-        weight
-    }
-}
-
 /// The candidates in one order, best first; `weight` is how much meaning weighs, see [`meaning_weight`]. Equal scores are
 /// ordered by chunk id, so that a search repeats itself.
 ///
 /// With a weight of 0, what only meaning found is left out as long as words found something.
 pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
     let hits = &candidates.hits;
-    let by_meaning = Side::of(hits, |candidate| candidate.similarity, Absent::Worst);
-    let by_words = Side::of(hits, |candidate| candidate.keyword_score, Absent::Zero);
+    let usual_cosines = |mean: f32| Some(USUAL_COSINES * (1.0 - mean).max(0.0));
+    let usual_keyword_scores = |_| {
+        let ceiling = candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0)?;
+        Some(USUAL_KEYWORD_SCORES * ceiling.sqrt())
+    };
+    let by_meaning = Side::of(
+        hits,
+        |candidate| candidate.similarity,
+        Absent::Worst,
+        usual_cosines,
+    );
+    let by_words = Side::of(
+        hits,
+        |candidate| candidate.keyword_score,
+        Absent::Zero,
+        usual_keyword_scores,
+    );
     let (by_meaning, by_words) = match (by_meaning, by_words) {
         (Some(by_meaning), Some(by_words)) => (by_meaning.scaled(weight), by_words.scaled(1.0 - weight)),
         (Some(alone), None) => (alone.scaled(1.0), Side::empty(hits.len())),
@@ -120,8 +132,13 @@ struct Side {
 }
 
 impl Side {
-    /// `None` when the side found nothing.
-    fn of(hits: &[Candidate], score: impl Fn(&Candidate) -> Option<f32>, absent: Absent) -> Option<Self> {
+    /// `None` when the side found nothing. `usual` is the deviation to expect of scores with this mean, where that is known.
+    fn of(
+        hits: &[Candidate],
+        score: impl Fn(&Candidate) -> Option<f32>,
+        absent: Absent,
+        usual: impl Fn(f32) -> Option<f32>,
+    ) -> Option<Self> {
         let known: Vec<f32> = hits.iter().filter_map(&score).collect();
         let worst_known = known.iter().copied().reduce(f32::min)?;
         let instead = match absent {
@@ -133,7 +150,11 @@ impl Side {
             .map(|candidate| score(candidate).unwrap_or(instead))
             .collect();
         let worst = scores.iter().copied().fold(f32::INFINITY, f32::min);
-        let deviation = standard_deviation(&scores);
+        let (mean, variance) = moments(&scores);
+        let deviation = match usual(mean) {
+            Some(usual) => ((variance + usual * usual) / 2.0).sqrt(),
+            None => variance.sqrt(),
+        };
         for score in &mut scores {
             *score = if deviation > 0.0 {
                 (*score - worst) / deviation
@@ -164,7 +185,8 @@ impl Side {
     }
 }
 
-fn standard_deviation(values: &[f32]) -> f32 {
+/// Mean and variance.
+fn moments(values: &[f32]) -> (f32, f32) {
     let count = values.len() as f64;
     let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
     let variance = values
@@ -172,7 +194,7 @@ fn standard_deviation(values: &[f32]) -> f32 {
         .map(|value| (f64::from(*value) - mean).powi(2))
         .sum::<f64>()
         / count;
-    variance.sqrt() as f32
+    (mean as f32, variance as f32)
 }
 
 #[cfg(test)]
@@ -252,6 +274,28 @@ mod tests {
     }
 
     #[test]
+    fn scores_that_hardly_differ_do_not_decide_against_scores_that_do() {
+        let among_equals = |keyword_ceiling| {
+            let hits = vec![
+                candidate(1, Some(0.500), Some(12.0)),
+                candidate(2, Some(0.502), Some(2.0)),
+                candidate(3, Some(0.501), Some(2.0)),
+            ];
+            fuse(
+                &Candidates {
+                    hits,
+                    keyword_ceiling,
+                },
+                0.8,
+            )[0]
+            .chunk_id
+        };
+
+        assert_eq!(among_equals(Some(40.0)), chunk(1));
+        assert_eq!(among_equals(None), chunk(1));
+    }
+
+    #[test]
     fn words_alone_leave_out_what_only_meaning_found() {
         let ids = |hits| fused(hits, 0.0).into_iter().map(|hit| hit.0).collect::<Vec<_>>();
 
@@ -269,7 +313,7 @@ mod tests {
     fn a_side_that_found_nothing_takes_nothing_away() {
         let by_words = fused(
             vec![candidate(1, None, Some(3.0)), candidate(2, None, Some(1.0))],
-            0.55,
+            0.58,
         );
 
         assert_eq!(by_words[0], (chunk(1), 1.0));
@@ -280,7 +324,7 @@ mod tests {
     fn equal_scores_are_ordered_by_chunk_id() {
         let fused = fused(
             vec![candidate(9, Some(0.5), None), candidate(4, Some(0.5), None)],
-            0.55,
+            0.58,
         );
 
         assert_eq!(fused, [(chunk(4), 1.0), (chunk(9), 1.0)]);
@@ -305,9 +349,10 @@ mod tests {
         fn scores_stay_in_their_range_and_fall(
             scores in prop::collection::vec((prop::option::of(-1.0_f32..1.0), prop::option::of(0.001_f32..50.0)), 0..60),
             weight in 0.0_f32..=1.0,
+            ceiling in prop::option::of(0.0_f32..200.0),
         ) {
             let hits: Vec<Candidate> = scores.iter().zip(0..).map(|((similarity, words), n)| candidate(n, *similarity, *words)).collect();
-            let candidates = Candidates { hits: hits.clone(), keyword_ceiling: None };
+            let candidates = Candidates { hits: hits.clone(), keyword_ceiling: ceiling };
 
             let fused = fuse(&candidates, weight);
 

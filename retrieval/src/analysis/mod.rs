@@ -7,6 +7,7 @@
 //! A chunk is read by the rules of its own language. A question offers its words by those of each language that it may be
 //! in, and of English where the letters are Latin: names and products are the same words in all of them.
 
+mod asked;
 mod fold;
 mod language;
 mod script;
@@ -19,9 +20,11 @@ use std::collections::BTreeMap;
 use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
+pub use self::asked::Asked;
 pub use self::language::{Language, detect};
 pub use self::words::Words;
 
+pub(crate) use self::asked::each_stem;
 use self::fold::fold;
 pub(crate) use self::script::Script;
 use self::stem::Rules;

@@ -13,6 +13,7 @@ use super::script::Script;
 use super::stop_words;
 
 /// How words are read in a text of one language.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
     language: Option<Language>,
     stop_words: &'static HashSet<String>,

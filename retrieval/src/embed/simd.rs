@@ -1,5 +1,5 @@
 //! What the compiler does not turn into good vector code by itself: one tile of a matrix product, of floats and of bytes,
-//! for the vector unit at hand. The only file of the project with `unsafe`.
+//! for the vector unit at hand. The only file of the project with `unsafe`; `retrieval/fuzz` compiles it alone.
 //!
 //! A tile is up to [`ROWS`] rows by up to [`GROUPS`] groups of [`LANES`] columns: as many sums as the registers hold. The
 //! left factor lies row by row, the right one in panels: all values of a panel's columns for the first step of depth, then
@@ -77,7 +77,7 @@ impl Unit {
     }
 
     /// All that this machine has, the fastest first.
-    fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<Self> {
         let mut kinds = vec![];
         #[cfg(target_arch = "x86_64")]
         {

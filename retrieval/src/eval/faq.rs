@@ -58,6 +58,12 @@ impl FaqEntry {
     pub fn wordings(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.question.as_str()).chain(self.variants.iter().map(String::as_str))
     }
+
+    /// Question and answer together, where there is an answer.
+    pub fn whole(&self) -> Option<String> {
+        let has_answer = !self.answer.trim().is_empty();
+        has_answer.then(|| format!("{} {}", self.question, self.answer))
+    }
 }
 
 impl FaqQuestion {

@@ -6,18 +6,18 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::TestSet;
 use super::measures::{Abstention, Measures};
-use super::set::Wording;
-use super::{FaqSet, TestSet};
-use crate::analysis::{self, Language};
-use crate::confidence::Background;
+use super::set::{SetDocument, Wording};
+use crate::analysis::Language;
 use crate::embed::{EmbedError, Embedder};
-use crate::fuse::{self, Hit};
-use crate::index::{Filter, Index, IndexError, Point, SearchQuery};
+use crate::fuse::{Hit, MIN_CANDIDATES};
+use crate::index::{Filter, Index, IndexError, Point};
+use crate::question::Question;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// Documents embedded and stored at once.
-const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 
 /// Documents of a ranking that the measures and the report look at.
 const RANKED: usize = 100;
@@ -68,30 +68,6 @@ pub struct QuestionResult {
     pub confidence: f64,
 }
 
-/// Of a set of fixed answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FaqReport {
-    pub entries: usize,
-    /// Questions that an entry answers: what `top_1` is a share of.
-    pub in_scope: usize,
-    pub top_1: f64,
-    /// Where the set has questions that no entry answers.
-    pub abstention: Option<Abstention>,
-    pub latency: Latency,
-    pub questions: Vec<FaqResult>,
-}
-
-/// Of one question to fixed answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FaqResult {
-    pub id: String,
-    pub text: String,
-    pub found: Option<String>,
-    /// `None` for a question that no entry answers.
-    pub is_right: Option<bool>,
-    pub confidence: f64,
-}
-
 /// Of one question, embedding included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
@@ -103,10 +79,7 @@ pub struct Latency {
 struct Stored<'a> {
     tenant_id: TenantId,
     source_id: SourceId,
-    /// What is stored are questions themselves.
-    is_faq: bool,
-    /// What the set calls the documents.
-    name_of: HashMap<DocumentId, &'a str>,
+    document_of: HashMap<DocumentId, &'a SetDocument>,
 }
 
 /// What one question found: documents, best first, each once.
@@ -124,11 +97,7 @@ impl Runner<'_> {
         wording: Wording,
         progress: &(dyn Fn(f64) + Sync),
     ) -> Result<Report, EvalError> {
-        let texts = set
-            .documents
-            .iter()
-            .map(|document| (document.id.as_str(), document.full_text()));
-        let stored = self.store(texts.collect(), progress).await?;
+        let stored = self.store(&set.documents, progress).await?;
         let measured = self.ask_all(set, wording, &stored, progress).await;
         self.index.delete_tenant(stored.tenant_id).await?;
         measured
@@ -182,167 +151,93 @@ impl Runner<'_> {
         })
     }
 
-    /// Measures a set of fixed answers: an entry is as near as the nearest wording of its question.
-    pub async fn measure_faq(
-        &self,
-        set: &FaqSet,
-        progress: &(dyn Fn(f64) + Sync),
-    ) -> Result<FaqReport, EvalError> {
-        let texts = set.entries.iter().flat_map(|entry| {
-            let wordings = entry.wordings();
-            wordings.map(|wording| (entry.id.as_str(), wording.to_owned()))
-        });
-        let mut stored = self.store(texts.collect(), progress).await?;
-        stored.is_faq = true;
-        let measured = self.ask_all_of_faq(set, &stored, progress).await;
-        self.index.delete_tenant(stored.tenant_id).await?;
-        measured
-    }
-
-    async fn ask_all_of_faq(
-        &self,
-        set: &FaqSet,
-        stored: &Stored<'_>,
-        progress: &(dyn Fn(f64) + Sync),
-    ) -> Result<FaqReport, EvalError> {
-        let mut questions = Vec::with_capacity(set.questions.len());
-        let mut took = Vec::with_capacity(set.questions.len());
-        for (done, question) in set.questions.iter().enumerate() {
-            let answer = self.ask(stored, &question.text).await?;
-            let found = answer.found.first().map(|id| (*id).to_owned());
-            let is_right = found.as_deref().is_some_and(|id| question.is_answered_by(id));
-            questions.push(FaqResult {
-                id: question.id.clone(),
-                text: question.text.clone(),
-                found,
-                is_right: question.faq_id.is_some().then_some(is_right),
-                confidence: answer.confidence,
-            });
-            took.push(answer.took_ms);
-            progress(0.5 + 0.5 * (done + 1) as f64 / set.questions.len() as f64);
-        }
-        let confidences = |is_in_scope: bool| -> Vec<f64> {
-            questions
-                .iter()
-                .filter(|question| question.is_right.is_some() == is_in_scope)
-                .map(|question| question.confidence)
-                .collect()
-        };
-        let right = questions
-            .iter()
-            .filter(|question| question.is_right == Some(true))
-            .count();
-        let in_scope = confidences(true).len();
-        Ok(FaqReport {
-            entries: set.entries.len(),
-            in_scope,
-            top_1: right as f64 / in_scope.max(1) as f64,
-            abstention: Abstention::of(&confidences(true), &confidences(false)),
-            latency: Latency::of(took),
-            questions,
-        })
-    }
-
-    /// Stores one chunk for each text; texts of one name are one document.
+    /// Stores one chunk for each document.
     async fn store<'a>(
         &self,
-        texts: Vec<(&'a str, String)>,
+        documents: &'a [SetDocument],
         progress: &(dyn Fn(f64) + Sync),
     ) -> Result<Stored<'a>, EvalError> {
         let mut stored = Stored {
             tenant_id: TenantId(Uuid::now_v7()),
             source_id: SourceId(Uuid::now_v7()),
-            is_faq: false,
-            name_of: HashMap::new(),
+            document_of: HashMap::new(),
         };
-        let mut document_of: HashMap<&str, DocumentId> = HashMap::new();
-        for (number, batch) in texts.chunks(BATCH).enumerate() {
-            let vectors = match self.embedder {
-                Some(embedder) => {
-                    let batch = batch.iter().map(|(_, text)| text.clone()).collect();
-                    embedder
-                        .embed_documents(batch)
-                        .await?
-                        .vectors
-                        .into_iter()
-                        .map(Some)
-                        .collect()
-                }
-                None => vec![None; batch.len()],
-            };
-            let points = batch.iter().zip(vectors).map(|((name, text), vector)| {
-                let document_id = *document_of
-                    .entry(*name)
-                    .or_insert_with(|| DocumentId(Uuid::now_v7()));
-                stored.name_of.insert(document_id, *name);
+        for (number, batch) in documents.chunks(BATCH).enumerate() {
+            let vectors = self
+                .embed(batch.iter().map(SetDocument::full_text).collect())
+                .await?;
+            let points = batch.iter().zip(vectors).map(|(document, vector)| {
+                let document_id = DocumentId(Uuid::now_v7());
+                stored.document_of.insert(document_id, document);
                 Point {
                     chunk_id: ChunkId(Uuid::now_v7()),
                     document_id,
                     source_id: stored.source_id,
-                    text: text.clone(),
+                    text: document.full_text(),
                     vector,
                     facets: Default::default(),
                 }
             });
             self.index.upsert(stored.tenant_id, points.collect()).await?;
-            progress(0.5 * ((number + 1) * BATCH).min(texts.len()) as f64 / texts.len() as f64);
+            progress(0.5 * ((number + 1) * BATCH).min(documents.len()) as f64 / documents.len() as f64);
         }
         Ok(stored)
     }
 
-    async fn ask<'a>(&self, stored: &Stored<'a>, question: &str) -> Result<Asked<'a>, EvalError> {
+    async fn ask<'a>(&self, stored: &Stored<'a>, text: &str) -> Result<Asked<'a>, EvalError> {
         let started = Instant::now();
-        let language = analysis::detect(question);
-        let vector = match self.embedder {
-            Some(embedder) => embedder.embed_query(question.to_owned()).await?.vectors.pop(),
-            None => None,
+        let question = Question::of(text, self.languages());
+        let vector = self.embed_question(text).await?;
+        let filter = Filter {
+            sources: vec![stored.source_id],
+            ..Filter::default()
         };
-        let query = SearchQuery {
-            text: question.to_owned(),
-            vector,
-            filter: Filter {
-                sources: vec![stored.source_id],
-                ..Filter::default()
-            },
-            limit: fuse::MIN_CANDIDATES,
-            language: language.map(|language| language.subtag().to_owned()),
-        };
+        let query = question.query(vector, filter, MIN_CANDIDATES);
         let candidates = self.index.search(stored.tenant_id, query).await?;
-        let weight = match fuse::meaning_weight(question, language, self.languages()) {
-            weight if stored.is_faq => fuse::between_questions(weight),
-            weight => weight,
-        };
-        let hits = fuse::fuse(&candidates, weight);
-        let background = Background::of(&candidates, weight);
-        let confidence = hits.first().and_then(|hit| background.confidence(hit));
+        let judged = question.judge(&candidates);
+        let confidence = judged.hits.first().and_then(|hit| {
+            let document = stored.document_of.get(&hit.document_id)?;
+            judged.confidence(hit, &[&document.title], &document.text)
+        });
         Ok(Asked {
-            found: documents(&hits, stored),
+            found: documents(&judged.hits, stored),
             confidence: confidence.map_or(0.0, |confidence| f64::from(confidence.value)),
             took_ms: started.elapsed().as_secs_f64() * 1e3,
         })
     }
 
-    fn languages(&self) -> Option<&[Language]> {
+    /// The texts' vectors, in their order; none without a model.
+    pub(super) async fn embed(&self, texts: Vec<String>) -> Result<Vec<Option<Vec<f32>>>, EvalError> {
+        let Some(embedder) = self.embedder else {
+            return Ok(vec![None; texts.len()]);
+        };
+        let embedded = embedder.embed_documents(texts).await?;
+        Ok(embedded.vectors.into_iter().map(Some).collect())
+    }
+
+    pub(super) async fn embed_question(&self, text: &str) -> Result<Option<Vec<f32>>, EvalError> {
+        match self.embedder {
+            Some(embedder) => Ok(embedder.embed_query(text.to_owned()).await?.vectors.pop()),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn languages(&self) -> Option<&[Language]> {
         self.embedder.and_then(|embedder| embedder.languages())
     }
 }
 
-/// The documents of `hits` in their order, each once.
+/// The documents of `hits` in their order.
 fn documents<'a>(hits: &[Hit], stored: &Stored<'a>) -> Vec<&'a str> {
-    let mut found = Vec::new();
-    for name in hits.iter().filter_map(|hit| stored.name_of.get(&hit.document_id)) {
-        if found.len() == RANKED {
-            break;
-        }
-        if !found.contains(name) {
-            found.push(*name);
-        }
-    }
-    found
+    hits.iter()
+        .filter_map(|hit| stored.document_of.get(&hit.document_id))
+        .map(|document| document.id.as_str())
+        .take(RANKED)
+        .collect()
 }
 
 impl Latency {
-    fn of(mut took_ms: Vec<f64>) -> Self {
+    pub(super) fn of(mut took_ms: Vec<f64>) -> Self {
         took_ms.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = (took_ms.len() as f64 * share) as usize;

@@ -4,10 +4,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use retrieval::analysis;
-use retrieval::confidence::Background;
-use retrieval::fuse;
 use retrieval::index::{Candidates, Filter, IndexError, SearchQuery};
+use retrieval::question::Question;
 
 use super::boosts::Boosts;
 use super::choice::{Choice, Wanted};
@@ -38,10 +36,9 @@ pub(super) async fn gather<'a>(
     degraded: &mut Vec<Degradation>,
     trace: &mut Trace,
 ) -> Result<Choice<'a>> {
-    let text = search.query.text.as_str();
     let space = search.embedded.space.clone();
-    let language = analysis::detect(text);
     let read = space.embedder.as_ref().and_then(|embedder| embedder.languages());
+    let question = Question::of(&search.query.text, read);
     let settings = search.settings;
     let reranked = app.reranker.as_ref().filter(|_| settings.rerank);
     let wanted = Wanted {
@@ -55,7 +52,6 @@ pub(super) async fn gather<'a>(
         app,
         space: &space,
         reads_rows: search.reads_rows,
-        meaning_weight: fuse::meaning_weight(text, language, read),
         rows: Rows {
             app,
             reach,
@@ -64,13 +60,12 @@ pub(super) async fn gather<'a>(
             audience: search.filter.audience.clone(),
             offered: HashSet::new(),
         },
-        query: SearchQuery {
-            text: text.to_owned(),
-            vector: search.embedded.vector.take(),
-            filter: index_filter(&search.cuts, search.filter),
-            limit: (choice.pool() + SPARE_CANDIDATES).max(fuse::MIN_CANDIDATES),
-            language: language.map(|language| language.subtag().to_owned()),
-        },
+        query: question.query(
+            search.embedded.vector.take(),
+            index_filter(&search.cuts, search.filter),
+            choice.pool() + SPARE_CANDIDATES,
+        ),
+        question,
     };
     let most = if has_operators {
         MOST_LOOKED_THROUGH.max(gathering.query.limit)
@@ -100,7 +95,7 @@ struct Gathering<'a> {
     app: &'a App,
     space: &'a Space,
     reads_rows: bool,
-    meaning_weight: f32,
+    question: Question,
     rows: Rows<'a>,
     query: SearchQuery,
 }
@@ -117,10 +112,9 @@ impl Gathering<'_> {
         let (candidates, were_all) = self.ask(degraded).await?;
         trace.add(StageName::Index, started, Vec::new);
         let started = Instant::now();
-        let background = Background::of(&candidates, self.meaning_weight);
-        let hits = fuse::fuse(&candidates, self.meaning_weight);
+        let judged = self.question.judge(&candidates);
         trace.add(StageName::Fuse, started, Vec::new);
-        self.rows.offer(&hits, background, choice, trace).await?;
+        self.rows.offer(&judged, choice, trace).await?;
         Ok(were_all)
     }
 

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use retrieval::confidence::{Background, Confidence};
+use retrieval::confidence::Confidence;
 use retrieval::fuse::Hit;
 use retrieval::index::Audience;
 use retrieval::operators::{Query, Refusal};
+use retrieval::question::Judged;
 
 use super::Passage;
 use super::choice::Choice;
@@ -32,16 +33,16 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Offers `choice` the passages behind `hits` that may be told and are what was asked for, in the order of the hits and
+    /// Offers `choice` the passages behind what was found that may be told and are what was asked for, the best first and
     /// behind those that were offered before.
     pub(super) async fn offer(
         &mut self,
-        hits: &[Hit],
-        background: Background,
+        judged: &Judged<'_>,
         choice: &mut Choice<'_>,
         trace: &mut Trace,
     ) -> Result<()> {
-        let new: Vec<Hit> = hits
+        let new: Vec<Hit> = judged
+            .hits
             .iter()
             .filter(|hit| self.offered.insert(hit.chunk_id))
             .copied()
@@ -54,7 +55,7 @@ impl Rows<'_> {
                 break;
             }
             let started = Instant::now();
-            let mut open = self.read(hits, background).await?;
+            let mut open = self.read(hits, judged).await?;
             for passage in &mut open {
                 passage.score = passage.score.min(highest);
             }
@@ -89,7 +90,7 @@ impl Rows<'_> {
     }
 
     /// The passages of those hits that have a row which the asker may read.
-    async fn read(&self, hits: &[Hit], background: Background) -> Result<Vec<Passage>> {
+    async fn read(&self, hits: &[Hit], judged: &Judged<'_>) -> Result<Vec<Passage>> {
         let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
         let mut conn = self.app.db.read(self.reach.tenant_id).await?;
         let rows = passages::find_passages(&mut conn, self.reach.tenant_id, self.chatbot_id, &ids).await?;
@@ -100,10 +101,15 @@ impl Rows<'_> {
             let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
             // The index was asked for the same. It may not know yet what changed a moment ago.
             row.is_open_to(&self.audience)
-                .then(|| passage(hit, background.confidence(hit), row))
+                .then(|| passage(hit, confidence(judged, hit, &row), row))
         });
         Ok(open.collect())
     }
+}
+
+fn confidence(judged: &Judged<'_>, hit: &Hit, row: &passages::PassageRow) -> Option<Confidence> {
+    let heading = row.heading.as_deref().unwrap_or_default();
+    judged.confidence(hit, &[&row.title, heading], &row.text)
 }
 
 fn by_side(passage: &Passage) -> StageItem {

@@ -4,78 +4,24 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A product of any shape that a tile can have, on values of the whole range.
-#[derive(Debug)]
-struct Case {
-    count: usize,
-    stride: usize,
-    depth: usize,
-    width: usize,
-    bytes: Vec<u8>,
-    panel: Vec<i8>,
-}
-
-fn case() -> impl Strategy<Value = Case> {
-    let shape = (1..=ROWS, 0_usize..20, 0_usize..90, 1..=GROUPS);
-    shape.prop_flat_map(|(count, gap, depth, groups)| {
-        let depth = depth * QUAD;
-        let (stride, width) = (depth + gap, groups * LANES);
-        // Exactly as long as needed: a read beyond the end would be one beyond the allocation.
-        let bytes = prop::collection::vec(any::<u8>(), (count - 1) * stride + depth);
-        let panel = prop::collection::vec(-127_i8..=127, depth * width);
-        (bytes, panel).prop_map(move |(bytes, panel)| Case {
-            count,
-            stride,
-            depth,
-            width,
-            bytes,
-            panel,
-        })
-    })
-}
+#[path = "../../../fuzz/src/tiles.rs"]
+mod tiles;
 
 proptest! {
     #[test]
-    fn every_unit_sums_bytes_exactly(case in case()) {
-        let left = Left { values: &case.bytes, stride: case.stride, count: case.count, depth: case.depth };
-        for unit in Unit::all() {
-            let mut tile: Tile<i32> = [[0; COLUMNS]; ROWS];
-            unit.bytes(left, &case.panel, case.width, &mut tile);
-            for (row, sums) in tile.iter().enumerate().take(case.count) {
-                for (column, sum) in sums.iter().enumerate().take(case.width) {
-                    let truth: i32 = (0..case.depth)
-                        .map(|k| {
-                            let byte = case.bytes[row * case.stride + k];
-                            let place = (k / QUAD * case.width + column) * QUAD + k % QUAD;
-                            i32::from(byte) * i32::from(case.panel[place])
-                        })
-                        .sum();
-                    prop_assert_eq!(*sum, truth, "{:?} in row {} and column {}", unit, row, column);
-                }
-            }
-        }
+    fn every_unit_sums_what_plain_loops_sum(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+        tiles::all_units_agree(&bytes);
     }
+}
 
-    #[test]
-    fn every_unit_sums_floats_closely(case in case()) {
-        let values: Vec<f32> = case.bytes.iter().map(|byte| f32::from(*byte) / 16.0 - 8.0).collect();
-        let panel: Vec<f32> = case.panel.iter().map(|byte| f32::from(*byte) / 16.0).collect();
-        let left = Left { values: &values, stride: case.stride, count: case.count, depth: case.depth };
-        for unit in Unit::all() {
-            let mut tile: Tile<f32> = [[0.0; COLUMNS]; ROWS];
-            unit.floats(left, &panel, case.width, &mut tile);
-            for (row, sums) in tile.iter().enumerate().take(case.count) {
-                for (column, sum) in sums.iter().enumerate().take(case.width) {
-                    let products = (0..case.depth).map(|k| {
-                        f64::from(values[row * case.stride + k]) * f64::from(panel[k * case.width + column])
-                    });
-                    let (truth, size) = products.fold((0.0, 0.0), |(sum, size), product| {
-                        (sum + product, size + product.abs())
-                    });
-                    let error = (f64::from(*sum) - truth).abs();
-                    prop_assert!(error <= 1e-5 * size, "{:?} is off by {}", unit, error);
-                }
-            }
+#[test]
+fn tiles_of_every_shape_agree() {
+    let values: Vec<u8> = (0..=u8::MAX).collect();
+    for (rows, groups, quads) in (0..ROWS as u8).flat_map(|rows| {
+        (0..GROUPS as u8).flat_map(move |groups| [0, 1, 2, 7].map(|quads| (rows, groups, quads)))
+    }) {
+        for gap in [0, 3] {
+            tiles::all_units_agree(&[&[rows, gap, groups, quads], values.as_slice()].concat());
         }
     }
 }

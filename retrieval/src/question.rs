@@ -1,0 +1,116 @@
+//! A question on its way through a search: what an index is asked for, the order of what it found, and how sure one may be
+//! of each passage. The product and its evaluation both go this way.
+
+use crate::analysis::{self, Asked, Language};
+use crate::confidence::{Background, Confidence};
+use crate::fuse::{self, Hit, MIN_CANDIDATES};
+use crate::index::{Candidates, Filter, SearchQuery};
+
+/// A question and what its words tell.
+#[derive(Debug, Clone)]
+pub struct Question {
+    text: String,
+    language: Option<Language>,
+    meaning_weight: f32,
+    asked: Asked,
+}
+
+impl Question {
+    /// `read` are the languages that the embedding model reads, `None` for all.
+    pub fn of(text: &str, read: Option<&[Language]>) -> Self {
+        let language = analysis::detect(text);
+        Self {
+            text: text.to_owned(),
+            language,
+            meaning_weight: fuse::meaning_weight(text, language, read),
+            asked: Asked::of(text, language),
+        }
+    }
+
+    /// What to ask an index for at least `limit` candidates of each side.
+    pub fn query(&self, vector: Option<Vec<f32>>, filter: Filter, limit: usize) -> SearchQuery {
+        SearchQuery {
+            text: self.text.clone(),
+            vector,
+            filter,
+            limit: limit.max(MIN_CANDIDATES),
+            language: self.language.map(|language| language.subtag().to_owned()),
+        }
+    }
+
+    /// What an index found, in one order.
+    pub fn judge(&self, candidates: &Candidates) -> Judged<'_> {
+        Judged {
+            hits: fuse::fuse(candidates, self.meaning_weight),
+            background: Background::of(candidates, self.meaning_weight),
+            asked: &self.asked,
+        }
+    }
+}
+
+/// What was found, the best first, and what is known about it as a whole.
+#[derive(Debug, Clone)]
+pub struct Judged<'a> {
+    pub hits: Vec<Hit>,
+    background: Background,
+    asked: &'a Asked,
+}
+
+impl Judged<'_> {
+    /// How sure one may be that `hit` answers the question. `names` are those of the passage, its title and headings; `text`
+    /// is what it says.
+    pub fn confidence(&self, hit: &Hit, names: &[&str], text: &str) -> Option<Confidence> {
+        let said = self.asked.share_said(names, text);
+        self.background.confidence(hit, said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::index::Candidate;
+    use crate::{ChunkId, DocumentId};
+
+    fn found(similarities: &[f32]) -> Candidates {
+        let hits = similarities
+            .iter()
+            .zip(0_u128..)
+            .map(|(similarity, n)| Candidate {
+                chunk_id: ChunkId(Uuid::from_u128(n)),
+                document_id: DocumentId(Uuid::from_u128(n)),
+                similarity: Some(*similarity),
+                keyword_score: Some(3.0),
+            });
+        Candidates {
+            hits: hits.collect(),
+            keyword_ceiling: Some(20.0),
+        }
+    }
+
+    #[test]
+    fn an_index_is_asked_for_enough_to_tell_what_stands_out() {
+        let question = Question::of("Wie lange kann ich die Ware zurückgeben?", None);
+
+        let query = question.query(None, Filter::default(), 8);
+
+        assert_eq!(query.limit, MIN_CANDIDATES);
+        assert_eq!(query.language.as_deref(), Some("de"));
+        assert_eq!(question.query(None, Filter::default(), 400).limit, 400);
+    }
+
+    #[test]
+    fn a_passage_that_says_what_is_asked_is_surer_than_one_that_is_only_named_so() {
+        let question = Question::of("How long may I return damaged shoes?", None);
+        let candidates = found(&[0.6, 0.3]);
+        let judged = question.judge(&candidates);
+
+        let sure = |text| {
+            let confidence = judged.confidence(&judged.hits[0], &["Shoes", "Returns"], text);
+            confidence.expect("evidence").value
+        };
+
+        assert!(sure("What came damaged goes back within 30 days.") > sure("We are glad to help.") + 0.1);
+    }
+}
