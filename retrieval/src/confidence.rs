@@ -47,11 +47,12 @@ const WITHOUT_SHARE: Weights = Weights {
     constant: -2.63,
 };
 
+/// Where words alone tell, how near each other they stand adds nothing on all sets.
 const WITHOUT_MEANING: Weights = Weights {
     nearness: 0.0,
-    share: 3.08,
-    said: 1.87,
-    constant: -1.91,
+    share: 3.6,
+    said: 0.0,
+    constant: -0.98,
 };
 
 /// How sure one may be that a passage answers the question.
@@ -204,11 +205,10 @@ mod tests {
     fn words_in_one_breath_make_surer_than_words_alone() {
         let candidates = candidates(&[(Some(0.5), Some(5.0)), (Some(0.2), None)], Some(10.0));
         let hit = crate::fuse::fuse(&candidates, READ)[0];
-        for weight in [READ, 0.0] {
-            let background = Background::of(&candidates, weight);
-            let sure = |said| background.confidence(&hit, said).expect("evidence").value;
-            assert!(sure(1.0) > sure(0.2) + 0.1);
-        }
+        let background = Background::of(&candidates, READ);
+        let sure = |said| background.confidence(&hit, said).expect("evidence").value;
+
+        assert!(sure(1.0) > sure(0.2) + 0.1);
     }
 
     #[test]

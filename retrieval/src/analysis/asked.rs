@@ -176,8 +176,17 @@ mod tests {
 
     #[test]
     fn words_are_known_in_all_their_forms_and_scripts() {
-        assert_eq!(share("Où est le café?", &[], "CAFE\u{301}S"), 1.0);
-        assert_eq!(share("Где мои заказы?", &[], "Ваш заказ отправлен"), 1.0);
+        let in_language =
+            |language, question, text| Asked::of(question, Some(language)).share_said(&[], text);
+
+        assert_eq!(
+            in_language(Language::French, "Où est le café ?", "CAFE\u{301}S"),
+            1.0
+        );
+        assert_eq!(
+            in_language(Language::Russian, "Где мои заказы?", "Ваш заказ отправлен"),
+            1.0
+        );
         assert_eq!(share("退货", &[], "您可以在三十天内退货。"), 1.0);
         assert_eq!(share("part XK-4711", &[], "The part is called xk-4711."), 1.0);
     }

@@ -2,7 +2,8 @@
 //!
 //! A [`TestSet`] is a directory in the layout of BEIR (Thakur and others, NeurIPS 2021), a [`FaqSet`] one of questions to
 //! entries. A [`Runner`] puts passages into an index under a tenant of its own and entries into a bank, asks every question
-//! the way the product does, and takes the tenant away again. Reports keep the result of every question, so that two of them can be compared.
+//! the way the product does, and takes the tenant away again. Reports keep the result of every question, so that two of
+//! them can be compared.
 
 mod faq;
 mod faq_run;
