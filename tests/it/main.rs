@@ -24,6 +24,7 @@ mod disconnects;
 mod documents;
 mod drive;
 mod embedding_cache;
+mod eval_page;
 mod evals;
 mod exclusions;
 mod extractive;
