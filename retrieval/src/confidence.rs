@@ -4,8 +4,9 @@
 //! and mixed corpora. So the similarity of a passage is taken from the question's own background, which is the mean of its
 //! nearest candidates, and the score by words as a share of the highest that this question could have. What is about the
 //! same thing without answering has both; so a third figure is how many of the words the passage says in one breath. All
-//! go into one logistic regression, fitted on eight sets of four kinds together; left out one by one, no set's ranking
-//! suffered. What was tried and the figures: `docs/decisions/0014-fusion-and-confidence.md`.
+//! go into one logistic regression, fitted on eight sets of four kinds together. What is not known counts as it usually is
+//! of a passage about something else, so that nothing becomes surer by it. What was tried and the figures:
+//! `docs/decisions/0014-fusion-and-confidence.md`.
 
 use crate::fuse::Hit;
 use crate::index::Candidates;
@@ -25,30 +26,22 @@ const USUALLY_SAID: f32 = 0.25;
 
 /// Logistic regressions on what is known of a passage.
 struct Weights {
-    /// Of the nearness squared: of passages that are hardly nearer than others, the nearest says little.
+    /// Of the nearness squared, with its sign: of passages that are hardly nearer than others, the nearest says little.
     nearness: f32,
     share: f32,
     said: f32,
     constant: f32,
 }
 
-const ALL: Weights = Weights {
+const BY_MEANING: Weights = Weights {
     nearness: 6.6,
     share: 1.36,
     said: 2.17,
     constant: -2.78,
 };
 
-/// Where the index does not tell how high scores by words can be.
-const WITHOUT_SHARE: Weights = Weights {
-    nearness: 6.87,
-    share: 0.0,
-    said: 2.88,
-    constant: -2.63,
-};
-
 /// Where words alone tell, how near each other they stand adds nothing on all sets.
-const WITHOUT_MEANING: Weights = Weights {
+const BY_WORDS: Weights = Weights {
     nearness: 0.0,
     share: 3.6,
     said: 0.0,
@@ -85,7 +78,7 @@ impl Background {
 
     /// How sure one may be that `hit` answers the question, of whose words it says the share `said` in one breath
     /// ([`Asked::share_said`](crate::analysis::Asked::share_said)); `None` when no score tells anything.
-    pub fn confidence(&self, hit: &Hit, said: f32) -> Option<Confidence> {
+    pub fn confidence(&self, hit: &Hit, said: Option<f32>) -> Option<Confidence> {
         let nearness = self
             .similarity
             .zip(hit.similarity)
@@ -93,29 +86,39 @@ impl Background {
         let share = self
             .keyword_ceiling
             .map(|ceiling| (hit.keyword_score.unwrap_or(0.0) / ceiling).clamp(0.0, 1.0));
-        let weights = match (nearness, share) {
-            (Some(_), Some(_)) => ALL,
-            (Some(_), None) => WITHOUT_SHARE,
-            (None, Some(_)) => WITHOUT_MEANING,
+        let value = match (nearness, share) {
+            (Some(nearness), share) => by_meaning(nearness, share, said),
+            (None, Some(share)) => BY_WORDS.confidence(0.0, share, 0.0),
             (None, None) => return None,
         };
         Some(Confidence {
-            value: weights.confidence(nearness.unwrap_or(0.0), share.unwrap_or(0.0), said),
+            value,
             is_by_meaning: nearness.is_some(),
         })
     }
 }
 
 /// The confidence in a passage of this cosine on a usual background that has no more of the question's words than one about
-/// something else.
+/// something else: what a passage has to inspire. A cosine of 0 asks for nothing.
 pub fn of_similarity(similarity: f32) -> f32 {
-    ALL.confidence(nearness(similarity, USUAL_BACKGROUND), USUAL_SHARE, USUALLY_SAID)
+    if similarity <= 0.0 {
+        return 0.0;
+    }
+    by_meaning(nearness(similarity, USUAL_BACKGROUND), None, None)
+}
+
+fn by_meaning(nearness: f32, share: Option<f32>, said: Option<f32>) -> f32 {
+    BY_MEANING.confidence(
+        nearness,
+        share.unwrap_or(USUAL_SHARE),
+        said.unwrap_or(USUALLY_SAID),
+    )
 }
 
 impl Weights {
     fn confidence(&self, nearness: f32, share: f32, said: f32) -> f32 {
         let evidence =
-            self.nearness * nearness.max(0.0).powi(2) + self.share * share + self.said * said + self.constant;
+            self.nearness * nearness * nearness.abs() + self.share * share + self.said * said + self.constant;
         1.0 / (1.0 + (-evidence).exp())
     }
 }
@@ -148,7 +151,7 @@ mod tests {
     const READ: f32 = 0.58;
 
     /// In one breath, of the question's words.
-    const SAID: f32 = 0.25;
+    const SAID: Option<f32> = Some(0.25);
 
     fn candidates(scores: &[(Option<f32>, Option<f32>)], keyword_ceiling: Option<f32>) -> Candidates {
         let hits = scores
@@ -208,7 +211,7 @@ mod tests {
         let background = Background::of(&candidates, READ);
         let sure = |said| background.confidence(&hit, said).expect("evidence").value;
 
-        assert!(sure(1.0) > sure(0.2) + 0.1);
+        assert!(sure(Some(1.0)) > sure(Some(0.2)) + 0.1);
     }
 
     #[test]
@@ -218,7 +221,7 @@ mod tests {
         let background = Background::of(&candidates, READ);
         let found = |said| background.confidence(&hit, said).expect("evidence");
 
-        assert!(found(0.5).is_by_meaning && found(1.0).value > found(0.5).value);
+        assert!(found(None).is_by_meaning && found(Some(1.0)).value > found(None).value);
     }
 
     #[test]
@@ -240,6 +243,29 @@ mod tests {
     #[test]
     fn without_evidence_there_is_no_confidence() {
         assert_eq!(first(&candidates(&[(None, Some(5.0))], None), READ), None);
+    }
+
+    #[test]
+    fn a_question_of_which_nothing_but_nearness_is_known_is_judged_by_that() {
+        let among = |similarity| {
+            let mut scores = vec![(Some(similarity), None)];
+            scores.extend(vec![(Some(0.2), None); 100]);
+            let candidates = candidates(&scores, None);
+            let hit = crate::fuse::fuse(&candidates, READ)[0];
+            let background = Background::of(&candidates, READ);
+            background.confidence(&hit, None).expect("evidence").value
+        };
+
+        assert!(among(0.2) < of_similarity(0.4) - 0.03);
+        assert!((among(0.4) - of_similarity(0.4)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_higher_cosine_asks_for_more_and_none_for_nothing() {
+        let steps: Vec<f32> = (0..=20).map(|step| of_similarity(step as f32 / 20.0)).collect();
+
+        assert_eq!(steps[0], 0.0);
+        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
     }
 
     #[test]

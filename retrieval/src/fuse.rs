@@ -69,11 +69,10 @@ pub fn meaning_weight(question: &str, language: Option<Language>, read: Option<&
 /// With a weight of 0, what only meaning found is left out as long as words found something.
 pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
     let hits = &candidates.hits;
-    let usual_cosines = |mean: f32| Some(USUAL_COSINES * (1.0 - mean).max(0.0));
-    let usual_keyword_scores = |_| {
-        let ceiling = candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0)?;
-        Some(USUAL_KEYWORD_SCORES * ceiling.sqrt())
-    };
+    // Where the usual deviation of one side is not known, both are left to their own: else one alone would count for less.
+    let ceiling = candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0);
+    let usual_cosines = |mean: f32| ceiling.map(|_| USUAL_COSINES * (1.0 - mean).max(0.0));
+    let usual_keyword_scores = |_| ceiling.map(|ceiling| USUAL_KEYWORD_SCORES * ceiling.sqrt());
     let by_meaning = Side::of(
         hits,
         |candidate| candidate.similarity,
@@ -292,7 +291,7 @@ mod tests {
         };
 
         assert_eq!(among_equals(Some(40.0)), chunk(1));
-        assert_eq!(among_equals(None), chunk(1));
+        assert_eq!(among_equals(None), chunk(2));
     }
 
     #[test]

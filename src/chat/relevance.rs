@@ -23,7 +23,7 @@ const SINGLE_WORD_COVERAGE: f32 = 1.0;
 ///
 /// `min_similarity` is a cosine: where meaning tells something about the question, a passage must inspire as much
 /// confidence as one of that cosine does which stands before a usual background and has no more of the question's words than
-/// one about something else.
+/// one about something else. At 0 whatever was found counts.
 pub fn keep_relevant(question: &str, passages: Vec<Passage>, min_similarity: f64) -> Vec<Passage> {
     let wanted = content_words(question);
     let least = confidence::of_similarity(min_similarity as f32);

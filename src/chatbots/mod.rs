@@ -27,7 +27,7 @@ pub const DEFAULT_NO_ANSWER: &str = "I could not find an answer to that in the i
 /// Passages put into a prompt unless the owner chose otherwise.
 pub const DEFAULT_MAX_PASSAGES: i64 = 6;
 
-/// Cosine that a passage needs to count, unless the owner chose otherwise: a confidence of 0.15. `docs/decisions/0014` has what
+/// Cosine that a passage needs to count, unless the owner chose otherwise: a confidence of 0.16. `docs/decisions/0014` has what
 /// that costs and saves.
 pub const DEFAULT_MIN_SIMILARITY: f64 = 0.4;
 

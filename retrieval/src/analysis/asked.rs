@@ -20,9 +20,6 @@ const MOST_WORDS: usize = 64;
 /// How many half words a breath has; a character counts as half a word where no spaces part them.
 const BREATH: usize = 24;
 
-/// What is said of a question whose words all stand in the title, or that has none: nothing is known.
-const UNKNOWN: f32 = 0.5;
-
 /// The words of a question, stop words left out.
 #[derive(Debug, Clone)]
 pub struct Asked {
@@ -61,14 +58,14 @@ impl Asked {
     }
 
     /// The share of the words that `text` says in one breath, in [0, 1], those not counted that its `names` (a title, a
-    /// heading) say.
-    pub fn share_said(&self, names: &[&str], text: &str) -> f32 {
+    /// heading) say; `None` when no word is left to ask for.
+    pub fn share_said(&self, names: &[&str], text: &str) -> Option<f32> {
         let mut open = self.bit_of.values().fold(0, |all, bit| all | bit);
         for name in names {
             self.each_found(name, |bit, _| open &= !bit);
         }
         if open == 0 {
-            return UNKNOWN;
+            return None;
         }
         let mut breath: VecDeque<(u64, usize)> = VecDeque::new();
         let mut most = 0;
@@ -83,7 +80,7 @@ impl Asked {
             let said = breath.iter().fold(0, |said: u64, (bit, _)| said | bit);
             most = most.max(said.count_ones());
         });
-        most as f32 / open.count_ones() as f32
+        Some(most as f32 / open.count_ones() as f32)
     }
 
     /// Hands over each of the words that stands in `text`, with its place in half words.
@@ -136,7 +133,7 @@ mod tests {
     use super::*;
     use crate::analysis::detect;
 
-    fn share(question: &str, names: &[&str], text: &str) -> f32 {
+    fn share(question: &str, names: &[&str], text: &str) -> Option<f32> {
         Asked::of(question, detect(question)).share_said(names, text)
     }
 
@@ -146,32 +143,32 @@ mod tests {
     fn words_near_each_other_are_said_in_one_breath() {
         assert_eq!(
             share(QUESTION, &[], "Damaged shoes are returned at any time."),
-            1.0
+            Some(1.0)
         );
         let apart = format!(
             "Returns are free. {} Shoes get damaged.",
             "Some other words. ".repeat(6)
         );
-        assert!((share(QUESTION, &[], &apart) - 2.0 / 3.0).abs() < 1e-6);
-        assert_eq!(share(QUESTION, &[], "We sell gift cards."), 0.0);
+        assert_eq!(share(QUESTION, &[], &apart), Some(2.0 / 3.0));
+        assert_eq!(share(QUESTION, &[], "We sell gift cards."), Some(0.0));
     }
 
     #[test]
     fn what_the_title_says_is_not_asked_of_the_text() {
         assert_eq!(
             share(QUESTION, &["Shoes", "Returns"], "We take what is damaged."),
-            1.0
+            Some(1.0)
         );
         assert_eq!(
             share(QUESTION, &["Shoes", "Returns"], "Returned shoes are worn."),
-            0.0
+            Some(0.0)
         );
     }
 
     #[test]
     fn nothing_is_known_where_no_word_is_left_to_ask_for() {
-        assert_eq!(share("Shoes?", &["Our shoes"], "Leather."), UNKNOWN);
-        assert_eq!(share("What is it?", &[], "It is that."), UNKNOWN);
+        assert_eq!(share("Shoes?", &["Our shoes"], "Leather."), None);
+        assert_eq!(share("What is it?", &[], "It is that."), None);
     }
 
     #[test]
@@ -181,14 +178,17 @@ mod tests {
 
         assert_eq!(
             in_language(Language::French, "Où est le café ?", "CAFE\u{301}S"),
-            1.0
+            Some(1.0)
         );
         assert_eq!(
-            in_language(Language::Russian, "Где мои заказы?", "Ваш заказ отправлен"),
-            1.0
+            in_language(Language::Russian, "Заказы?", "Ваш заказ отправлен"),
+            Some(1.0)
         );
-        assert_eq!(share("退货", &[], "您可以在三十天内退货。"), 1.0);
-        assert_eq!(share("part XK-4711", &[], "The part is called xk-4711."), 1.0);
+        assert_eq!(share("退货", &[], "您可以在三十天内退货。"), Some(1.0));
+        assert_eq!(
+            share("part XK-4711", &[], "The part is called xk-4711."),
+            Some(1.0)
+        );
     }
 
     #[test]
@@ -205,13 +205,13 @@ mod tests {
         #[test]
         fn any_question_has_a_share_of_any_text(question in any::<String>(), name in any::<String>(), text in any::<String>()) {
             let share = share(&question, &[&name], &text);
-            prop_assert!((0.0..=1.0).contains(&share));
+            prop_assert!(share.is_none_or(|share| (0.0..=1.0).contains(&share)));
         }
 
         #[test]
         fn a_question_of_few_words_is_said_by_itself(question in "[a-z]{3,9}( [a-z]{3,9}){0,9}") {
             let share = share(&question, &[], &question);
-            prop_assert!(share == 1.0 || share == UNKNOWN, "{share}");
+            prop_assert!(share.is_none_or(|share| share == 1.0), "{share:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Makes a bank of a set of fixed answers, asks its questions the way the product does, and reports.
+//! Makes a bank of a set of fixed answers, asks its questions of it, and reports.
 
 use std::time::Instant;
 
