@@ -320,6 +320,12 @@ pub async fn retry(
         .await?
         .ok_or(Error::NotFound("job"))?;
     if !store::requeue_failed(&mut write, tenant_id, id, now).await? {
+        if job.state == JobState::Failed.name() {
+            return Err(Error::conflict(
+                "job_waits_already",
+                "another job has taken its place and waits: there is nothing to try again",
+            ));
+        }
         return Err(Error::conflict(
             "job_not_failed",
             format!("only a failed job can be tried again; this one is {}", job.state),

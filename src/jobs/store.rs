@@ -148,7 +148,8 @@ pub(super) enum Ending<'a> {
     },
 }
 
-/// Ends an attempt, if the lease is still ours; false when it is not, and then nothing changed.
+/// Ends an attempt, if the lease is still ours; false when it is not, and then nothing changed. What would go on while
+/// another job of its key waits is done: that one does what is left.
 pub(super) async fn finish(
     write: &mut Write,
     id: JobId,
@@ -156,6 +157,10 @@ pub(super) async fn finish(
     ending: Ending<'_>,
     now: DateTime<Utc>,
 ) -> Result<bool> {
+    let ending = match ending {
+        Ending::Again { .. } if is_followed(write, id).await? => Ending::Done,
+        ending => ending,
+    };
     let (state, reason, run_at, uncount, finished_at) = match ending {
         Ending::Done => (JobState::Done, None, None, 0_i64, Some(now)),
         Ending::Failed { reason } => (JobState::Failed, Some(reason), None, 0, Some(now)),
@@ -179,6 +184,13 @@ pub(super) async fn finish(
          returning id",
     ).bind(id).bind(lease_token).bind(state.name()).bind(reason).bind(run_at).bind(uncount).bind(finished_at).fetch_optional(c).await)?;
     Ok(finished.is_some())
+}
+
+/// Whether another job of the same key waits.
+async fn is_followed(conn: &mut Conn, id: JobId) -> Result<bool> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists(select 1 from job waiting where waiting.unique_key = (select unique_key from job where id = $1) and waiting.state = 'queued')",
+    ).bind(id).fetch_one(c).await)?)
 }
 
 /// A job that a worker holds, with its lease.
@@ -235,7 +247,10 @@ pub(super) async fn requeue_failed(
     let requeued: Option<JobId> = on!(write, c => sqlx::query_scalar(
         "update job
             set state = 'queued', attempt = 0, run_at = $3, finished_at = null
-          where tenant_id = $1 and id = $2 and state = 'failed'
+          where tenant_id = $1
+            and id = $2
+            and state = 'failed'
+            and not exists (select 1 from job waiting where waiting.unique_key = job.unique_key and waiting.state = 'queued')
          returning id",
     ).bind(tenant_id).bind(id).bind(now).fetch_optional(c).await)?;
     Ok(requeued.is_some())

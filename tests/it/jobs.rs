@@ -249,6 +249,78 @@ async fn a_failed_attempt_is_repeated_after_growing_pauses() {
     assert_eq!(only_job(&acme).await["state"], "done");
 }
 
+/// Queues a job of which one is enough.
+async fn queue_one(tenant: &Tenant<'_>, app: &App, work: &Work, label: &str) {
+    let mut write = app.db.write(tenant.id).await.expect("a transaction");
+    jobs::enqueue_once(
+        app,
+        &mut write,
+        tenant.id,
+        &work.job(label),
+        "the only one",
+        app.clock.now(),
+    )
+    .await
+    .expect("queued");
+    write.commit().await.expect("stored");
+}
+
+#[tokio::test]
+async fn a_turn_that_ends_while_another_job_of_its_key_waits_leaves_the_rest_to_that_one() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (tells, waits) = (begun.clone(), go_on.clone());
+    let work = Work::new(move |label, _| {
+        let (tells, waits) = (tells.clone(), waits.clone());
+        async move {
+            if label == "second" {
+                return Outcome::Done;
+            }
+            tells.add_permits(1);
+            waits.acquire().await.expect("open").forget();
+            Outcome::unfinished()
+        }
+    });
+    queue_one(&acme, &service.app, &work, "first").await;
+    let worker = spawn_worker(&service.app);
+    begun.acquire().await.expect("open").forget();
+
+    queue_one(&acme, &service.app, &work, "second").await;
+    go_on.add_permits(1);
+
+    assert_eq!(worker.await.expect("the worker ends"), 2);
+    assert_eq!(work.begun(), ["first", "second"]);
+    let page = acme.get("/api/jobs").await.expect(200).json();
+    let states: Vec<&Value> = page["items"]
+        .as_array()
+        .expect("jobs")
+        .iter()
+        .map(|job| &job["state"])
+        .collect();
+    assert_eq!(states, ["done", "done"]);
+}
+
+#[tokio::test]
+async fn a_failed_job_whose_place_another_one_has_taken_is_not_queued_twice() {
+    let service = TestOptions::default()
+        .jobs(scripted_jobs())
+        .set("jobs.max_attempts", 1)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let work = Work::new(|_, _| async { retry() });
+    queue_one(&acme, &service.app, &work, "first").await;
+    service.drain_jobs().await;
+    let failed = only_job(&acme).await;
+    queue_one(&acme, &service.app, &work, "second").await;
+
+    let path = format!("/api/jobs/{}/retry", failed["id"].as_str().expect("an id"));
+    let refused = acme.post(&path, json!({})).await.expect(409);
+
+    assert_eq!(refused.code(), "job_waits_already");
+}
+
 #[tokio::test]
 async fn at_the_last_attempt_a_job_is_set_aside_with_its_reason_and_can_be_tried_again() {
     let service = TestOptions::default()
