@@ -33,6 +33,7 @@ use crate::http::rate::RateLimits;
 use crate::id::TenantId;
 use crate::integrations::google::Google;
 use crate::jobs::runner::JobKinds;
+use crate::knowledge::RowScans;
 use crate::knowledge::chunks::Previews;
 use crate::knowledge::embedding_cache::EmbeddingCache;
 use crate::knowledge::files::FileStore;
@@ -40,7 +41,7 @@ use crate::knowledge::sync::Nowhere;
 use crate::llm::ChatModel;
 use crate::llm::openai::OpenAiModel;
 use crate::places::Places;
-use crate::rest::Rest;
+use crate::rest::SharedRest;
 use crate::secrets::Keyring;
 use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
@@ -88,9 +89,9 @@ pub struct Parts {
     /// Embeddings that were made before.
     pub embedding_cache: EmbeddingCache,
     /// Whether the reranker is asked at present.
-    pub reranker_rest: Rest,
+    pub reranker_rest: SharedRest,
     /// Questions for which rows are read, since an index does not answer.
-    pub row_scans: Semaphore,
+    pub row_scans: RowScans,
     pub extractor: ExtractorPool,
     /// Texts that are cut for show.
     pub previews: Previews,
@@ -256,8 +257,8 @@ impl App {
             spaces,
             reranker,
             embedding_cache: EmbeddingCache::default(),
-            reranker_rest: Rest::default(),
-            row_scans: Semaphore::new(knowledge::ROW_SCANS_AT_ONCE),
+            reranker_rest: SharedRest::default(),
+            row_scans: RowScans::default(),
             extractor,
             files,
             disk,

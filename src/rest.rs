@@ -1,10 +1,13 @@
 //! Leaving alone what does not answer: after a failure a model's server or an index rests for a while, and who needs it goes
 //! on at once without it. Then one of them tries it; by that it is asked by all again, or rests for longer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::id::TenantId;
 
 /// The rest after a first failure; each further one is twice as long.
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -15,9 +18,100 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 /// The longest rest that is believed: what asks for more means never, or its clock is wrong.
 const LONGEST_ASKED_REST: Duration = Duration::from_secs(600);
 
-/// Whether something is asked at present.
+/// Whether something that tenants share is asked at present. It rests for the tenant whose question it did not answer, so that
+/// no tenant's questions keep it from the others, and for all when the failure is nobody's own.
 #[derive(Debug, Default)]
-pub struct Rest(Mutex<State>);
+pub struct SharedRest {
+    all: Rest,
+    tenants: Mutex<Tenants>,
+}
+
+#[derive(Debug, Default)]
+struct Tenants {
+    /// Of those whose latest question failed.
+    rests: HashMap<TenantId, Rest>,
+    /// Whose question failed last for a reason that nobody knows, unless one was answered since.
+    failed_last: Option<TenantId>,
+}
+
+/// Whom a failure says something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concerns {
+    Everybody,
+    /// What was asked, or what is kept for who asked.
+    Tenant,
+    /// Nobody knows until a second tenant's question fails as well.
+    Unknown,
+}
+
+/// Leave to ask for a tenant. Dropped without a verdict it tells nothing.
+#[derive(Debug)]
+pub struct SharedTrial<'a> {
+    shared: &'a SharedRest,
+    tenant_id: TenantId,
+    all: Trial,
+    own: Trial,
+}
+
+impl SharedRest {
+    /// Leave to ask; none while it rests for this tenant or for all, and while the first after a rest tries it.
+    pub fn trial(&self, tenant_id: TenantId, now: DateTime<Utc>) -> Option<SharedTrial<'_>> {
+        let own = self.lock().rests.get(&tenant_id).cloned().unwrap_or_default();
+        Some(SharedTrial {
+            shared: self,
+            tenant_id,
+            own: own.trial(now)?,
+            all: self.all.trial(now)?,
+        })
+    }
+
+    /// Whether there would be no leave to ask.
+    pub fn is_resting(&self, tenant_id: TenantId, now: DateTime<Utc>) -> bool {
+        let own = self.lock().rests.get(&tenant_id).cloned().unwrap_or_default();
+        own.lock().is_resting(now) || self.all.lock().is_resting(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SharedTrial<'_> {
+    /// It answered.
+    pub fn succeeded(self) {
+        self.all.succeeded();
+        self.own.succeeded();
+        let mut tenants = self.shared.lock();
+        tenants.failed_last = None;
+        if let Some(rest) = tenants.rests.get(&self.tenant_id)
+            && rest.lock().failures == 0
+        {
+            tenants.rests.remove(&self.tenant_id);
+        }
+    }
+
+    /// It did not answer, and asked to be left alone for so long, if it asked.
+    pub fn failed(self, now: DateTime<Utc>, asked: Option<Duration>, concerns: Concerns) {
+        if concerns == Concerns::Everybody {
+            self.all.failed(now, asked);
+            return;
+        }
+        let mut tenants = self.shared.lock();
+        let rest = tenants.rests.entry(self.tenant_id);
+        rest.or_insert_with(|| self.own.rest.clone());
+        self.own.failed(now, asked);
+        if concerns == Concerns::Unknown {
+            let before = tenants.failed_last.replace(self.tenant_id);
+            if before.is_some_and(|tenant_id| tenant_id != self.tenant_id) {
+                self.all.failed(now, asked);
+            }
+        }
+    }
+}
+
+/// Whether something is asked at present. Clones are of the same thing.
+#[derive(Clone, Debug, Default)]
+struct Rest(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,31 +122,24 @@ struct State {
     is_tried: bool,
 }
 
-/// Leave to ask. Dropped without a verdict it tells nothing: who asked went away.
 #[derive(Debug)]
-pub struct Trial<'a> {
-    rest: &'a Rest,
+struct Trial {
+    rest: Rest,
     /// The failures in a row when it was given out; what was asked before the latest of them tells nothing new.
     failures: u32,
     is_only_one: bool,
 }
 
 impl Rest {
-    /// Leave to ask; none while it rests, and while the first after a rest tries it.
-    pub fn trial(&self, now: DateTime<Utc>) -> Option<Trial<'_>> {
+    fn trial(&self, now: DateTime<Utc>) -> Option<Trial> {
         let mut state = self.lock();
-        let mut is_only_one = false;
-        if let Some(until) = state.until {
-            // A clock that was set back does not make a rest longer than any is.
-            let is_over = now >= until || until - now > as_delta(LONGEST_ASKED_REST);
-            if !is_over || state.is_tried {
-                return None;
-            }
-            state.is_tried = true;
-            is_only_one = true;
+        if state.is_resting(now) {
+            return None;
         }
+        let is_only_one = state.until.is_some();
+        state.is_tried |= is_only_one;
         Some(Trial {
-            rest: self,
+            rest: self.clone(),
             failures: state.failures,
             is_only_one,
         })
@@ -63,17 +150,25 @@ impl Rest {
     }
 }
 
-impl Trial<'_> {
-    /// It answered.
-    pub fn succeeded(self) {
+impl State {
+    fn is_resting(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_some_and(|until| {
+            // A clock that was set back does not make a rest longer than any is.
+            let is_over = now >= until || until - now > as_delta(LONGEST_ASKED_REST);
+            !is_over || self.is_tried
+        })
+    }
+}
+
+impl Trial {
+    fn succeeded(&self) {
         let mut state = self.rest.lock();
         if state.failures == self.failures {
             (state.failures, state.until) = (0, None);
         }
     }
 
-    /// It did not answer, and asked to be left alone for so long, if it asked.
-    pub fn failed(self, now: DateTime<Utc>, asked: Option<Duration>) {
+    fn failed(&self, now: DateTime<Utc>, asked: Option<Duration>) {
         let mut state = self.rest.lock();
         if state.failures != self.failures {
             return;
@@ -87,7 +182,7 @@ impl Trial<'_> {
     }
 }
 
-impl Drop for Trial<'_> {
+impl Drop for Trial {
     fn drop(&mut self) {
         if self.is_only_one {
             self.rest.lock().is_tried = false;
@@ -191,5 +286,62 @@ mod tests {
         fail(&rest, 100_000);
 
         assert!(rest.trial(at(0)).is_some());
+    }
+
+    fn fail_for(shared: &SharedRest, tenant_id: TenantId, second: i64, concerns: Concerns) {
+        let trial = shared.trial(tenant_id, at(second)).expect("leave");
+        trial.failed(at(second), None, concerns);
+    }
+
+    #[test]
+    fn a_tenants_failures_keep_it_from_that_tenant_alone() {
+        let (acme, globex, shared) = (TenantId::new(), TenantId::new(), SharedRest::default());
+        for second in [0, 1, 3, 7] {
+            fail_for(&shared, acme, second, Concerns::Tenant);
+        }
+
+        assert!(shared.is_resting(acme, at(8)) && shared.trial(acme, at(8)).is_none());
+        assert!(!shared.is_resting(globex, at(8)));
+        shared.trial(globex, at(8)).expect("leave").succeeded();
+        assert!(
+            shared.is_resting(acme, at(8)),
+            "another tenant's answer says nothing of it"
+        );
+    }
+
+    #[test]
+    fn a_failure_that_concerns_everybody_makes_it_rest_for_all() {
+        let (acme, globex, shared) = (TenantId::new(), TenantId::new(), SharedRest::default());
+        fail_for(&shared, acme, 0, Concerns::Everybody);
+
+        assert!(shared.is_resting(globex, at(0)) && shared.trial(globex, at(0)).is_none());
+        shared.trial(globex, at(1)).expect("the rest is over").succeeded();
+        assert!(shared.trial(acme, at(1)).is_some());
+    }
+
+    #[test]
+    fn a_failure_of_unknown_cause_concerns_all_when_a_second_tenant_meets_it_without_an_answer_between() {
+        let (acme, globex, third) = (TenantId::new(), TenantId::new(), TenantId::new());
+        let shared = SharedRest::default();
+        fail_for(&shared, acme, 0, Concerns::Unknown);
+        fail_for(&shared, acme, 1, Concerns::Unknown);
+        assert!(shared.is_resting(acme, at(2)) && !shared.is_resting(third, at(2)));
+        shared.trial(third, at(2)).expect("leave").succeeded();
+        fail_for(&shared, globex, 2, Concerns::Unknown);
+        assert!(!shared.is_resting(third, at(2)), "an answer came between");
+
+        fail_for(&shared, acme, 3, Concerns::Unknown);
+        assert!(shared.is_resting(third, at(3)));
+        shared.trial(third, at(4)).expect("the rest is over").succeeded();
+        assert!(!shared.is_resting(third, at(4)));
+    }
+
+    #[test]
+    fn who_is_answered_again_is_forgotten() {
+        let (acme, shared) = (TenantId::new(), SharedRest::default());
+        fail_for(&shared, acme, 0, Concerns::Tenant);
+        shared.trial(acme, at(1)).expect("the rest is over").succeeded();
+
+        assert!(shared.lock().rests.is_empty());
     }
 }

@@ -17,7 +17,7 @@ use super::{StartError, embedder, index};
 use crate::config::Config;
 use crate::db::{Db, Scope};
 use crate::error::{Error, Result};
-use crate::rest::Rest;
+use crate::rest::SharedRest;
 
 /// A model that could not be loaded is tried again after so many seconds.
 const LOAD_AGAIN_S: i64 = 60;
@@ -37,9 +37,9 @@ pub struct Space {
     /// The last question got no vector.
     pub is_failing: AtomicBool,
     /// Whether questions ask the model's server at present.
-    pub rest: Rest,
+    pub rest: SharedRest,
     /// The same of the index.
-    pub index_rest: Rest,
+    pub index_rest: SharedRest,
     /// What tells the model from others of its name.
     pub(super) fingerprint: Option<String>,
     /// When its model was last tried to be loaded; none: only its index was needed so far.
@@ -129,8 +129,8 @@ impl Spaces {
                 .and_then(|embedder| remembered::fingerprint(embedder, settings)),
             embedder,
             is_failing: AtomicBool::new(false),
-            rest: Rest::default(),
-            index_rest: Rest::default(),
+            rest: SharedRest::default(),
+            index_rest: SharedRest::default(),
             tried_at: None,
         });
         Ok(Self {
@@ -218,8 +218,8 @@ impl Spaces {
             embedder: None,
             index,
             is_failing: AtomicBool::new(false),
-            rest: Rest::default(),
-            index_rest: Rest::default(),
+            rest: SharedRest::default(),
+            index_rest: SharedRest::default(),
             fingerprint: row.fingerprint,
             tried_at: None,
         };
@@ -250,8 +250,8 @@ impl Spaces {
             index: space.index.clone(),
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),
-            rest: Rest::default(),
-            index_rest: Rest::default(),
+            rest: SharedRest::default(),
+            index_rest: SharedRest::default(),
             fingerprint,
             tried_at: Some(now),
         };

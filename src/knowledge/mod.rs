@@ -52,7 +52,7 @@ pub use search::explain::Trace;
 #[cfg(test)]
 pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
-    Aim, EmbeddedQuestion, Passage, Payer, Purpose, ROW_SCANS_AT_ONCE, Search, SearchFilter, SearchResult,
+    Aim, EmbeddedQuestion, Passage, Payer, Purpose, RowScans, Search, SearchFilter, SearchResult,
     SearchSettings, SearchSettingsRequest, embed_question, index_error, search, search_aimed, search_sources,
 };
 pub use upload::{NewFile, upload};

@@ -24,7 +24,7 @@ use self::explain::{Stage, StageName, Trace};
 pub use self::question::{EmbeddedQuestion, embed_question};
 pub(super) use self::question::{TEXT_REFUSED, embed_error};
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
-pub use self::without_index::AT_ONCE as ROW_SCANS_AT_ONCE;
+pub use self::without_index::RowScans;
 use super::cuts;
 use super::degraded::Degradation;
 use crate::app::{App, Space};
@@ -123,7 +123,7 @@ impl SearchResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Search,
-    /// A question of a test set.
+    /// A question of a test set, which measures what the index finds.
     Eval,
     /// What another embedding model would find: by the index alone, before a reranker evens it out.
     Comparison,
@@ -131,7 +131,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// What the ledger says.
-    const fn channel(self) -> &'static str {
+    pub const fn channel(self) -> &'static str {
         match self {
             Self::Search => "search",
             Self::Eval | Self::Comparison => "eval",
@@ -324,7 +324,7 @@ async fn search_live(
         filter,
         settings: &settings,
         payer,
-        reads_rows: purpose != Purpose::Comparison,
+        reads_rows: purpose == Purpose::Search,
     };
     search_sources(app, reach, search, trace).await
 }

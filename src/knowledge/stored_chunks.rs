@@ -42,6 +42,8 @@ pub struct StoredChunk {
     embedding_text: String,
     token_count: i64,
     facets: Facets,
+    /// Answers may be made of it.
+    pub is_enabled: bool,
     /// The text is just what is embedded, and the index was told the facets: it can be held against the index.
     pub is_settled: bool,
 }
@@ -58,6 +60,7 @@ struct StoredChunkRow {
     text: String,
     token_count: i64,
     content_hash: String,
+    is_enabled: bool,
     facets_told: Option<i64>,
     #[sqlx(flatten)]
     facets: FacetsRow,
@@ -80,6 +83,7 @@ impl From<StoredChunkRow> for StoredChunk {
             embedding_text: context + &row.text,
             token_count: row.token_count,
             facets,
+            is_enabled: row.is_enabled,
             is_settled,
         }
     }
@@ -161,29 +165,31 @@ pub async fn list_portions_within(
     filter: &Filter,
     most_chunks: i64,
 ) -> Result<Vec<Portion>> {
-    let documents: Vec<(DocumentId, i64)> = on!(conn, c => sqlx::query_as(concat!(
-        "select d.id, ", positions!(), "
-           from document d
-           join source s on s.id = d.source_id
-          where d.tenant_id = $1
-            and s.tenant_id = $1
-            and d.chatbot_id = $2
-            and d.indexed_at is not null
-            and d.chunk_count > 0
-            and s.deleted_at is null
-          order by d.id desc
-          limit $3"
-    )).bind(tenant_id).bind(chatbot_id).bind(most_chunks).fetch_all(c).await)?;
-    let is_asked_for = |id: DocumentId| {
-        let of_documents = filter.documents.as_ref();
-        of_documents.is_none_or(|ids| ids.contains(&retrieval::DocumentId(id.0)))
-    };
-    let asked: Vec<(DocumentId, i64)> = documents
-        .into_iter()
-        .filter(|(id, _)| is_asked_for(*id))
-        .collect();
+    let asked_for = filter.documents.as_deref();
+    let documents: Vec<(DocumentId, i64)> = on!(conn, c => {
+        let mut query = QueryBuilder::new(concat!(
+            "select d.id, ", positions!(), "
+               from document d
+               join source s on s.id = d.source_id
+              where d.tenant_id = "
+        ));
+        query.push_bind(tenant_id)
+            .push(" and s.tenant_id = ").push_bind(tenant_id)
+            .push(" and d.chatbot_id = ").push_bind(chatbot_id)
+            .push(" and d.indexed_at is not null and d.chunk_count > 0 and s.deleted_at is null");
+        if let Some(ids) = asked_for {
+            query.push(" and d.id in (");
+            let mut list = query.separated(", ");
+            ids.iter().for_each(|id| {
+                list.push_bind(DocumentId(id.0));
+            });
+            query.push(")");
+        }
+        query.push(" order by d.id desc limit ").push_bind(most_chunks);
+        query.build_query_as().fetch_all(c).await
+    })?;
     let mut left = most_chunks;
-    let mut portions = portions(&asked);
+    let mut portions = portions(&documents);
     portions.retain(|_| {
         let is_within = left > 0;
         left -= CHUNKS_AT_ONCE;
@@ -253,7 +259,7 @@ fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
 
 /// The beginning of what reads chunks; the tenant's id follows, each time it is asked for.
 const SELECT: &str = concat!(
-    "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
+    "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, c.is_enabled, d.facets_told, ",
     facets_columns!(),
     "
        from document d

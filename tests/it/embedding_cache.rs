@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
+use crate::harness::indexes::IndexSwitch;
 use crate::harness::openai::{EmbeddingFault, ScriptedModel};
 use crate::harness::stored::count_rows;
 use crate::harness::work::until;
@@ -306,4 +307,50 @@ async fn a_passage_that_the_model_refuses_fails_its_own_document_at_once_and_no_
         }
     }
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn nothing_is_bought_for_a_question_while_the_index_rests() {
+    let (model, index) = (ScriptedModel::start().await, IndexSwitch::default());
+    let service = bought(&model).index(&index).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let before = requests(&model).len();
+    index.set_down(true);
+
+    desk.search("When are oak tables oiled?").await;
+    assert_eq!(requests(&model).len(), before + 1);
+    desk.search("Are oak tables oiled at all?").await;
+    assert_eq!(requests(&model).len(), before + 1);
+
+    index.set_down(false);
+    service.clock.advance(TimeDelta::seconds(1));
+    let found = desk.search("Are oak tables oiled at all?").await;
+    assert_eq!(requests(&model).len(), before + 2);
+    assert!(found[0]["similarity"].is_number(), "{found:?}");
+}
+
+#[tokio::test]
+async fn vectors_that_are_of_no_use_are_booked_as_they_were_reserved() {
+    let model = ScriptedModel::start().await;
+    let service = bought(&model).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let question = "When are oak tables oiled?";
+
+    model.push_fault(EmbeddingFault::WrongDimension);
+    desk.search(question).await;
+    until("it is booked", async || !booked(&acme, "search").await.is_empty()).await;
+    assert!(booked(&acme, "search").await[0].0 >= question.len() as i64);
+
+    let before = booked(&acme, "ingest").await.len();
+    model.push_fault(EmbeddingFault::WrongDimension);
+    desk.upload(&[("teak.md", b"Teak tables are never oiled.".as_slice())])
+        .await
+        .expect(202);
+    service.drain_jobs().await;
+    let booked = booked(&acme, "ingest").await;
+    assert!(booked.len() > before && booked[before].0 > 0, "{booked:?}");
 }

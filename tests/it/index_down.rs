@@ -154,3 +154,50 @@ async fn an_index_that_failed_is_left_alone_for_a_while_and_comes_back_by_itself
     assert!(asked().await.is_null());
     assert_eq!(index.searches().0, 4);
 }
+
+#[tokio::test]
+async fn what_fails_for_one_tenant_is_not_kept_from_another() {
+    let (service, index) = start().await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let (broken, healthy) = (acme.chatbot("Desk").await, globex.chatbot("Desk").await);
+    for desk in [&broken, &healthy] {
+        desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    }
+    index.fail_for(acme.id.0);
+    let asked = async |desk| search(desk, json!({ "query": QUESTION })).await["degraded"].clone();
+
+    assert_eq!(asked(&broken).await[0]["code"], "index_unavailable");
+    assert!(asked(&healthy).await.is_null());
+    assert_eq!(asked(&broken).await[0]["code"], "index_unavailable");
+    assert_eq!(index.searches().0, 2, "it rests for the one");
+}
+
+#[tokio::test]
+async fn a_run_of_questions_waits_for_the_index() {
+    let (service, index) = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let sets = format!("/api/chatbots/{}/evals", desk.id);
+    let questions = json!([{ "question": QUESTION, "answer": "twice a year" }]);
+    let body = json!({ "name": "Questions", "questions": questions });
+    let set = acme.post(&sets, body).await.expect(201).id();
+    let runs = format!("{sets}/{set}/runs");
+    index.set_down(true);
+    let run = acme
+        .post(&runs, json!({ "answers": true }))
+        .await
+        .expect(202)
+        .id();
+    let state = async || acme.get(&format!("{runs}/{run}")).await.expect(200).json();
+
+    service.drain_jobs().await;
+    assert_ne!(state().await["state"], "done");
+    index.set_down(false);
+    service.clock.advance(TimeDelta::minutes(30));
+    service.drain_jobs().await;
+
+    let ended = state().await;
+    assert_eq!(ended["state"], "done", "{ended}");
+    assert_eq!(ended["results"][0]["degraded"], false, "{ended}");
+}

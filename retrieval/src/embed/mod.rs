@@ -103,6 +103,9 @@ pub enum EmbedError {
         #[source]
         source: BoxError,
     },
+    /// It was still at work when the time was up: it may have to be paid.
+    #[error("embedding model took longer than there was time")]
+    TooLate,
     /// Wrong key, unknown model, text the provider will not take: the same call fails again.
     #[error("embedding model refused the request: {reason}")]
     Refused { reason: String },
@@ -135,7 +138,19 @@ impl EmbedError {
     pub fn spent(&self) -> (u64, bool) {
         match self {
             Self::Broken { answered, .. } => (answered.tokens, answered.reported),
-            Self::Unavailable { .. } | Self::Refused { .. } | Self::BadVectors { .. } => (0, false),
+            Self::Unavailable { .. } | Self::TooLate | Self::Refused { .. } | Self::BadVectors { .. } => {
+                (0, false)
+            }
+        }
+    }
+
+    /// Whether a provider worked on what it did not answer, or not with anything of use: no more than the whole call could
+    /// take is to be paid, and nobody said how much.
+    pub fn may_have_cost(&self) -> bool {
+        match self {
+            Self::TooLate | Self::BadVectors { .. } => true,
+            Self::Broken { cause, .. } => cause.may_have_cost(),
+            Self::Unavailable { .. } | Self::Refused { .. } => false,
         }
     }
 
@@ -143,7 +158,9 @@ impl EmbedError {
     pub fn take_answered(&mut self) -> Vec<Option<Vec<f32>>> {
         match self {
             Self::Broken { answered, .. } => std::mem::take(&mut answered.vectors),
-            Self::Unavailable { .. } | Self::Refused { .. } | Self::BadVectors { .. } => Vec::new(),
+            Self::Unavailable { .. } | Self::TooLate | Self::Refused { .. } | Self::BadVectors { .. } => {
+                Vec::new()
+            }
         }
     }
 

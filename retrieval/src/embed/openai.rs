@@ -322,9 +322,11 @@ fn joined(texts: usize, parts: impl Iterator<Item = Part>) -> Result<Embeddings,
                 }
                 of_texts.get_or_insert(error);
             }
-            Err(Failure { error, .. }) => {
-                of_server.get_or_insert(error);
+            // What may have cost something says most about the whole.
+            Err(Failure { error, .. }) if of_server.is_none() || error.may_have_cost() => {
+                of_server = Some(error)
             }
+            Err(_) => {}
         }
     }
     let Some(error) = of_server.or(of_texts) else {
@@ -385,7 +387,7 @@ impl From<CallError> for Failure {
         let mut of_texts = false;
         let error = match error {
             CallError::Unavailable { retry_after, source } => EmbedError::Unavailable { retry_after, source },
-            error @ CallError::TimedOut => EmbedError::unavailable(error),
+            CallError::TimedOut => EmbedError::TooLate,
             CallError::Refused { of_content, reason } => {
                 of_texts = of_content;
                 EmbedError::Refused { reason }

@@ -92,6 +92,24 @@ pub trait Index: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>>;
 }
 
+/// The source of an error that says nothing of what was asked: nobody is answered at present.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is lost")]
+pub struct ConnectionLost(#[source] pub BoxError);
+
+impl IndexError {
+    /// Whether everybody's calls fail, rather than what was asked, or the part of the storage that was asked for it.
+    pub fn concerns_everybody(&self) -> bool {
+        let Self::Unavailable {
+            source: Some(source), ..
+        } = self
+        else {
+            return false;
+        };
+        source.is::<ConnectionLost>()
+    }
+}
+
 /// Why an index call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {

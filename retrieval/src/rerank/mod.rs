@@ -20,6 +20,11 @@ pub trait Reranker: Send + Sync + 'static {
         0
     }
 
+    /// Searches that it bills at most for so many texts.
+    fn most_searches(&self, _texts: usize) -> u64 {
+        1
+    }
+
     /// The relevance of each of `texts`, whose best guess so far comes first.
     fn rerank(&self, question: String, texts: Vec<String>) -> BoxFuture<'_, Result<Reranked, RerankError>>;
 }

@@ -200,6 +200,10 @@ impl Reranker for RerankServer {
         &self.options.model
     }
 
+    fn most_searches(&self, texts: usize) -> u64 {
+        texts.div_ceil(BATCH) as u64
+    }
+
     fn rerank(&self, question: String, texts: Vec<String>) -> BoxFuture<'_, Result<Reranked, RerankError>> {
         Box::pin(self.rerank_all(question, texts))
     }
@@ -286,6 +290,23 @@ fn cost(reply: &Reply, question: &str, texts: &[String]) -> RerankCost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hundred_texts_are_one_search() {
+        let server = RerankServer::new(RerankServerOptions {
+            protocol: Protocol::Cohere,
+            base_url: "http://localhost/v2".parse().expect("an address"),
+            api_key: None,
+            model: "m".to_owned(),
+            timeout: Duration::from_secs(1),
+        })
+        .expect("a server");
+
+        assert_eq!(
+            [1, 100, 101, 200].map(|texts| server.most_searches(texts)),
+            [1, 1, 2, 2]
+        );
+    }
 
     #[test]
     fn a_key_is_never_shown() {

@@ -176,7 +176,10 @@ async fn silence_ends_with_the_deadline() {
         .await
         .expect_err("silence");
 
-    assert!(matches!(error, EmbedError::Unavailable { .. }), "{error}");
+    assert!(
+        matches!(error, EmbedError::TooLate) && error.may_have_cost(),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use retrieval::embed::estimate_tokens;
+use retrieval::embed::{EmbedError, estimate_tokens};
 use retrieval::index::Point;
 
 use super::Work;
@@ -117,10 +117,7 @@ pub(in crate::knowledge) async fn embed(
             let spent = (embeddings.tokens, embeddings.reported);
             (Some(spent), vectors.into_iter().map(Some).collect())
         }
-        Err(error) => (
-            Some(error.spent()).filter(|(tokens, _)| *tokens > 0),
-            error.take_answered(),
-        ),
+        Err(error) => (call.spent(error, asked_estimate), error.take_answered()),
     };
     let answers = missing.into_iter().zip(vectors);
     let new: Vec<(usize, Vec<f32>)> = answers
@@ -161,6 +158,15 @@ impl Call<'_> {
             reported,
             took,
         )
+    }
+
+    /// What a failed call took: as it was reserved, where nobody said.
+    fn spent(&self, error: &EmbedError, reserved: i64) -> Option<(u64, bool)> {
+        let (tokens, reported) = error.spent();
+        if self.space.is_remote && error.may_have_cost() {
+            return Some((tokens.max(reserved.unsigned_abs()), false));
+        }
+        (tokens > 0).then_some((tokens, reported))
     }
 
     /// Reserves what about so many tokens cost.

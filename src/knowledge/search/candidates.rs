@@ -18,6 +18,7 @@ use crate::http::access::Reach;
 use crate::id::CutId;
 use crate::knowledge::degraded::Degradation;
 use crate::knowledge::labels::primary_language;
+use crate::rest::Concerns;
 
 /// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
 const SPARE_CANDIDATES: usize = 8;
@@ -52,6 +53,7 @@ pub(super) async fn gather<'a>(
         app,
         space: &space,
         reads_rows: search.reads_rows,
+        is_spared: search.embedded.is_spared,
         rows: Rows {
             app,
             reach,
@@ -95,6 +97,8 @@ struct Gathering<'a> {
     app: &'a App,
     space: &'a Space,
     reads_rows: bool,
+    /// The question has no vector, since the index rested.
+    is_spared: bool,
     question: Question,
     rows: Rows<'a>,
     query: SearchQuery,
@@ -120,18 +124,26 @@ impl Gathering<'_> {
 
     /// What the index finds, or else what is found in the rows, and whether there is no more.
     async fn ask(&self, degraded: &mut Vec<Degradation>) -> Result<(Candidates, bool)> {
-        let error = match self.space.index_rest.trial(self.app.clock.now()) {
+        let asker = self.rows.reach.tenant_id;
+        let error = match self.space.index_rest.trial(asker, self.app.clock.now()) {
             None => None,
             Some(trial) => {
-                let tenant_id = retrieval::TenantId(self.rows.reach.tenant_id.0);
+                let tenant_id = retrieval::TenantId(asker.0);
                 match self.space.index.search(tenant_id, self.query.clone()).await {
                     Ok(candidates) => {
                         trial.succeeded();
+                        if self.is_spared {
+                            Degradation::WORDS_ALONE.note(degraded);
+                        }
                         let were_all = candidates.hits.len() < self.query.limit;
                         return Ok((candidates, were_all));
                     }
                     Err(error @ IndexError::Unavailable { .. }) => {
-                        trial.failed(self.app.clock.now(), None);
+                        let concerns = match error.concerns_everybody() {
+                            true => Concerns::Everybody,
+                            false => Concerns::Tenant,
+                        };
+                        trial.failed(self.app.clock.now(), None, concerns);
                         Some(error)
                     }
                     Err(error) => return Err(index_error(error)),
@@ -145,7 +157,7 @@ impl Gathering<'_> {
             return Err(index_error(error.unwrap_or_else(at_rest)));
         }
         Degradation::INDEX_UNAVAILABLE.note(degraded);
-        let place = (self.rows.reach.tenant_id, self.rows.chatbot_id);
+        let place = (asker, self.rows.chatbot_id);
         let found = without_index::search(self.app, place, &self.query).await?;
         Ok((found, true))
     }

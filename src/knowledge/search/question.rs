@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::generations::Live;
 use crate::id::{ChatbotId, TenantId};
 use crate::knowledge::embedding_cache::{self, Recalled};
+use crate::rest::Concerns;
 use crate::usage::{self, Hold, UsageEvent};
 
 /// The embedding model takes a text of a document in no company.
@@ -34,6 +35,8 @@ pub struct EmbeddedQuestion {
     latency: Duration,
     /// There is a model, and it did not answer or rests after a failure.
     pub(super) is_missing: bool,
+    /// It was not asked, since the index rests.
+    pub(super) is_spared: bool,
 }
 
 impl EmbeddedQuestion {
@@ -46,6 +49,7 @@ impl EmbeddedQuestion {
             cached_tokens: 0,
             latency: Duration::ZERO,
             is_missing: live.space.embedder.is_none() && live.space.model.is_some(),
+            is_spared: false,
             space: live.space,
         }
     }
@@ -142,12 +146,18 @@ pub async fn embed_question(
         }
         recalled = Some(known);
     }
-    let trial = space.rest.trial(app.clock.now());
+    // Rows are looked through by words alone: nothing is bought for that.
+    if space.is_remote && space.index_rest.is_resting(holders.0, app.clock.now()) {
+        embedded.is_spared = true;
+        return Ok((embedded, Hold::nothing(app, holders)));
+    }
+    let trial = space.rest.trial(holders.0, app.clock.now());
     if space.is_remote && trial.is_none() {
         embedded.is_missing = true;
         return Ok((embedded, Hold::nothing(app, holders)));
     }
-    let hold = usage::hold_for_embedding(app, &space, payer.limits, holders, payer.channel, question).await?;
+    let mut hold =
+        usage::hold_for_embedding(app, &space, payer.limits, holders, payer.channel, question).await?;
     let started = Instant::now();
     let asked = embedder.embed_query(question.to_owned()).await;
     space.is_failing.store(asked.is_err(), Ordering::Relaxed);
@@ -164,7 +174,12 @@ pub async fn embed_question(
         Err(error) => {
             tracing::warn!(error = ?error, "the embedding model did not answer: searching by words alone");
             if let Some((trial, asked)) = trial.zip(outage(&error)) {
-                trial.failed(app.clock.now(), asked);
+                // A server may fail over what one tenant asks of it.
+                trial.failed(app.clock.now(), asked, Concerns::Unknown);
+            }
+            if error.may_have_cost() {
+                // Dropping the hold books it as it was reserved.
+                hold = Hold::nothing(app, holders);
             }
             embedded.is_missing = true;
         }
@@ -188,6 +203,7 @@ fn outage(error: &EmbedError) -> Option<Option<Duration>> {
     match error {
         EmbedError::Unavailable { retry_after, .. } => Some(*retry_after),
         EmbedError::Broken { cause, .. } => outage(cause),
+        EmbedError::TooLate => Some(None),
         EmbedError::Refused { .. } | EmbedError::BadVectors { .. } => None,
     }
 }
@@ -201,6 +217,10 @@ pub(in crate::knowledge) fn embed_error(error: EmbedError) -> Error {
             retry_after: retry_after.unwrap_or(TRY_AGAIN_AFTER),
             source: Some(source),
         },
+        EmbedError::TooLate => embed_error(EmbedError::Unavailable {
+            retry_after: None,
+            source: EmbedError::TooLate.into(),
+        }),
         EmbedError::Broken { answered, cause } => match *cause {
             EmbedError::Refused { reason } if !answered.refused.is_empty() => Error::Upstream {
                 code: TEXT_REFUSED,

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, TenantId};
 use crate::knowledge::Degradation;
 use crate::llm::tokens;
+use crate::rest::Concerns;
 use crate::usage::{self, Hold, UsageEvent};
 
 /// Tokens that stand around a passage and the question before it.
@@ -53,7 +54,7 @@ impl Reranking<'_> {
         if passages.len() < 2 {
             return Ok(None);
         }
-        let Some(trial) = self.app.reranker_rest.trial(self.app.clock.now()) else {
+        let Some(trial) = self.app.reranker_rest.trial(self.holders.0, self.app.clock.now()) else {
             UNAVAILABLE.note(degraded);
             return Ok(None);
         };
@@ -76,7 +77,8 @@ impl Reranking<'_> {
             Err(error) => {
                 tracing::warn!(error = ?error, "the reranker gave no order");
                 if let Some(asked) = error.outage() {
-                    trial.failed(self.app.clock.now(), asked);
+                    // A server may fail over what one tenant asks of it.
+                    trial.failed(self.app.clock.now(), asked, Concerns::Unknown);
                 }
                 UNAVAILABLE.note(degraded);
                 trace.add(StageName::Rerank, started, Vec::new);
@@ -107,7 +109,7 @@ impl Reranking<'_> {
         let cost = RerankCost {
             tokens: passages.iter().map(read).fold(0, u64::saturating_add),
             written: self.reranker.most_written(passages.len()),
-            searches: 1,
+            searches: self.reranker.most_searches(passages.len()),
             ..RerankCost::default()
         };
         let call = self.event(&cost, Duration::ZERO);

@@ -1,11 +1,14 @@
 //! An index that a test takes down, and whose questions it counts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use frontdesk::app::AroundIndex;
-use retrieval::index::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use retrieval::index::{
+    Candidates, ConnectionLost, Facets, Index, IndexError, Point, SearchQuery, StoredPoint,
+};
 use retrieval::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
+use uuid::Uuid;
 
 /// Held by the test.
 #[derive(Clone, Default)]
@@ -14,6 +17,7 @@ pub struct IndexSwitch(Arc<Switched>);
 #[derive(Default)]
 struct Switched {
     is_down: AtomicBool,
+    down_for: Mutex<Option<TenantId>>,
     searches: AtomicUsize,
     candidates: AtomicUsize,
 }
@@ -22,6 +26,11 @@ impl IndexSwitch {
     /// Searches are not answered until it is told otherwise.
     pub fn set_down(&self, is_down: bool) {
         self.0.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// The searches of one tenant alone fail from now on.
+    pub fn fail_for(&self, tenant_id: Uuid) {
+        *self.0.down_for.lock().expect("no panic") = Some(TenantId(tenant_id));
     }
 
     /// Searches so far, and the candidates that they were answered with.
@@ -79,6 +88,12 @@ impl Index for SwitchedIndex {
             if self.switched.is_down.load(Ordering::SeqCst) {
                 return Err(IndexError::Unavailable {
                     reason: "nobody answers".to_owned(),
+                    source: Some(ConnectionLost("refused".into()).into()),
+                });
+            }
+            if *self.switched.down_for.lock().expect("no panic") == Some(tenant_id) {
+                return Err(IndexError::Unavailable {
+                    reason: "this part of it is broken".to_owned(),
                     source: None,
                 });
             }

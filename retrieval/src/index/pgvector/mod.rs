@@ -28,7 +28,7 @@ use sqlx::PgPool;
 pub use self::open::PgvectorOptions;
 use self::own::Movers;
 use self::schema::Collection;
-use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use super::{Candidates, ConnectionLost, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
 use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// How long a readiness check waits for an answer.
@@ -166,7 +166,26 @@ fn failure(error: sqlx::Error) -> IndexError {
         Some(code) if DAMAGED.iter().any(|class| code.starts_with(class)) => IndexError::Damaged {
             reason: error.to_string(),
         },
+        _ if is_connection_lost(&error) => unavailable(
+            "PostgreSQL does not answer",
+            Some(ConnectionLost(error.into()).into()),
+        ),
         _ => unavailable("PostgreSQL did not carry out the statement", Some(error.into())),
+    }
+}
+
+/// Whether the next statement would fail as well, whatever it is.
+fn is_connection_lost(error: &sqlx::Error) -> bool {
+    /// Beginnings of SQLSTATE: the connection, the room for one, a server that stops.
+    const LOST: [&str; 3] = ["08", "53", "57P"];
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            true
+        }
+        error => error
+            .as_database_error()
+            .and_then(|error| error.code())
+            .is_some_and(|code| LOST.iter().any(|start| code.starts_with(start))),
     }
 }
 

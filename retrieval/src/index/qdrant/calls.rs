@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status};
 
 use super::options::{QdrantOptions, QdrantTuning};
-use crate::index::IndexError;
+use crate::index::{ConnectionLost, IndexError};
 
 /// Pause before the second try, doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -259,6 +259,10 @@ fn error_of(what: &str, error: QdrantError) -> IndexError {
         Some(Code::NotFound) => IndexError::Unavailable {
             reason: format!("{what}: {COLLECTION_IS_GONE}: {summary}"),
             source: Some(error.into()),
+        },
+        Some(Code::Unavailable) => IndexError::Unavailable {
+            reason: format!("{what}: {summary}"),
+            source: Some(ConnectionLost(error.into()).into()),
         },
         _ if is_passing(&error) => IndexError::Unavailable {
             reason: format!("{what}: {summary}"),
