@@ -241,10 +241,12 @@ mod tests {
         let rest = Rest::default();
         let trial = rest.trial(at(0)).expect("leave");
         trial.failed(at(0), Some(Duration::from_secs(20)));
+        drop(trial);
         assert!(rest.trial(at(19)).is_none());
 
         let trial = rest.trial(at(20)).expect("the time is over");
         trial.failed(at(20), Some(Duration::from_secs(1_000_000)));
+        drop(trial);
         assert!(rest.trial(at(619)).is_none() && rest.trial(at(620)).is_some());
     }
 
