@@ -173,7 +173,11 @@ async fn set_reclaiming(service: &TestApp, until: chrono::DateTime<chrono::Utc>)
 #[tokio::test]
 async fn a_chunk_that_is_edited_while_its_index_is_mended_is_mended_as_edited() {
     let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let service = TestOptions::default()
+        .embedder(embedder.clone())
+        .set("embedding.cache_mb", 0)
+        .start()
+        .await;
     let held = Held::with_documents(&service, 1).await;
     let space = service.app.spaces.wanted().clone();
     let tenant = retrieval::TenantId(held.tenant.0);
