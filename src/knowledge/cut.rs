@@ -24,12 +24,12 @@ pub(super) struct CutChunk {
 }
 
 impl CutChunk {
-    /// A chunk of one cut as it is, for another one that has `present` chunks.
-    pub(super) fn taken_over(mut row: ChunkRow, cut: CutId, present: &HashSet<ChunkId>) -> Self {
+    /// A chunk of one cut as it is, for the one that the document is worked on for, which has `present` chunks.
+    pub(super) fn taken_over(mut row: ChunkRow, work: &Work, present: &HashSet<ChunkId>) -> Self {
         let embedding_text = format!("{}{}", row.context, row.text);
         row.content_hash = crate::secrets::token_hash(&embedding_text);
-        let parts: [&[u8]; 3] = [cut.0.as_bytes(), row.id.0.as_bytes(), row.content_hash.as_bytes()];
-        row.id = id_from(&parts);
+        let version = version_of(work);
+        row.id = id_from(&[&version, row.id.0.as_bytes(), row.content_hash.as_bytes()]);
         Self {
             is_indexed: present.contains(&row.id),
             row,

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
 
 use super::chunks::{self, Passage, Verdict};
 use crate::db::{Conn, Write};
@@ -142,6 +142,48 @@ impl From<EditInCut> for Verdict {
     }
 }
 
+/// What is staged of a source's documents was cut as it was before another cut went live: whoever works on them begins anew, and
+/// it is dropped. The caller holds the source's cuts.
+pub async fn leave_staged(write: &mut Write, tenant_id: TenantId, source_id: SourceId) -> Result<()> {
+    let statement = format!(
+        "select id
+           from document
+          where tenant_id = $1
+            and source_id = $2
+            and state in ('queued', 'processing')
+            and exists (select 1 from staged_chunk s where s.tenant_id = $1 and s.document_id = document.id)
+          order by id
+          {}",
+        write.row_lock()
+    );
+    let staged: Vec<DocumentId> = on!(write, c => sqlx::query_scalar(AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_all(c).await)?;
+    for id in staged {
+        let update =
+            write.put("update document set cut_revision = cut_revision + 1 where tenant_id = $1 and id = $2");
+        update.bind(tenant_id).bind(id).run().await?;
+    }
+    Ok(())
+}
+
+/// Waits for whoever works on these documents; nobody else does until the transaction ends.
+async fn hold(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<()> {
+    if !write.is_postgres() {
+        return Ok(());
+    }
+    let lock = write.row_lock();
+    on!(write, c => {
+        let mut query = QueryBuilder::new("select id from document where coalesce(tenant_id, tenant_id) = ");
+        query.push_bind(tenant_id).push(" and id in (");
+        let mut list = query.separated(", ");
+        ids.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(") order by id ").push(lock);
+        query.build().execute(c).await.map(drop)
+    })?;
+    Ok(())
+}
+
 /// Says of documents what is so now that this cut is live: how many chunks they have, and which passages their owner's changes
 /// belong to.
 pub async fn settle(
@@ -150,6 +192,8 @@ pub async fn settle(
     (source_id, cut): (SourceId, CutId),
     ids: &[DocumentId],
 ) -> Result<()> {
+    // A count sees what is committed before its statement begins.
+    hold(write, tenant_id, ids).await?;
     for id in ids {
         let update = write.put(
             "update document

@@ -20,17 +20,17 @@ const GENERATIONS: &str = "/api/index/generations";
 const LONG: usize = 600;
 
 /// The source of the tenant's uploads.
-async fn uploads(acme: &Tenant<'_>) -> SourceId {
+pub(crate) async fn uploads(acme: &Tenant<'_>) -> SourceId {
     let mut conn = acme.service.app.db.read(acme.id).await.expect("a connection");
     on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and deleted_at is null").bind(acme.id).fetch_one(c).await)
         .expect("a source")
 }
 
-fn small() -> Value {
+pub(crate) fn small() -> Value {
     json!({ "max_tokens": 40, "overlap_tokens": 0 })
 }
 
-async fn begin(acme: &Tenant<'_>, chunking: Value) -> String {
+pub(crate) async fn begin(acme: &Tenant<'_>, chunking: Value) -> String {
     let body = json!({ "source_id": uploads(acme).await, "chunking": chunking });
     acme.post(GENERATIONS, body).await.expect(202).id()
 }
@@ -42,17 +42,17 @@ async fn cuts(acme: &Tenant<'_>) -> Vec<Value> {
     all.into_iter().filter(|one| one["kind"] == "chunking").collect()
 }
 
-async fn states(acme: &Tenant<'_>) -> Vec<String> {
+pub(crate) async fn states(acme: &Tenant<'_>) -> Vec<String> {
     let of = |one: &Value| one["state"].as_str().expect("a state").to_owned();
     cuts(acme).await.iter().map(of).collect()
 }
 
-async fn order(acme: &Tenant<'_>, id: &str, order: &str, status: u16) -> Value {
+pub(crate) async fn order(acme: &Tenant<'_>, id: &str, order: &str, status: u16) -> Value {
     let path = format!("{GENERATIONS}/{id}/{order}");
     acme.post(&path, json!({})).await.expect(status).json()
 }
 
-async fn chunk_count(desk: &Chatbot<'_, '_>, document: &str) -> i64 {
+pub(crate) async fn chunk_count(desk: &Chatbot<'_, '_>, document: &str) -> i64 {
     desk.document(document).await["chunks"].as_i64().expect("a count")
 }
 

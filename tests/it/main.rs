@@ -19,6 +19,7 @@ mod cors;
 mod crash;
 mod crawl_proof;
 mod cuts;
+mod cuts_meanwhile;
 mod deletion;
 mod disconnects;
 mod documents;

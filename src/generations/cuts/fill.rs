@@ -1,7 +1,6 @@
 //! Cuts a source's documents for a cut that lacks some: all of them while it is built, later those that changed. It goes on where
 //! it was, whatever ended it.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use super::super::fill::{Progress, outcome};
 use super::{Cut, record_own, state, store, swap};
 use crate::app::App;
 use crate::db::Write;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generations;
 use crate::generations::compare::{self, Candidate, Kept};
 use crate::http::access::Reach;
@@ -26,6 +25,9 @@ const TURN: Duration = Duration::from_secs(60);
 /// Documents that are cut before it is noted how far that is.
 const DOCUMENTS_AT_ONCE: i64 = 32;
 
+/// When a job looks again whether another one still fills the cut.
+const BUSY_RETRY: Duration = Duration::from_secs(5);
+
 /// Fills a cut.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FillCut {
@@ -34,8 +36,12 @@ pub struct FillCut {
 
 /// Queues that a cut is filled, in the caller's transaction.
 pub(super) async fn queue(app: &App, write: &mut Write, tenant_id: TenantId, cut_id: CutId) -> Result<()> {
-    let key = format!("fill_cut:{cut_id}");
+    let key = unique_key(cut_id);
     jobs::enqueue_once(app, write, tenant_id, &FillCut { cut_id }, &key, app.clock.now()).await
+}
+
+fn unique_key(cut_id: CutId) -> String {
+    format!("fill_cut:{cut_id}")
 }
 
 impl Job for FillCut {
@@ -51,6 +57,12 @@ impl Job for FillCut {
 async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
     let tenant_id = context.tenant()?;
     let started = Instant::now();
+    let own = (unique_key(id), context.job_id);
+    let mut conn = app.db.read(tenant_id).await?;
+    if store::is_being_filled(&mut conn, tenant_id, (&own.0, own.1), app.clock.now()).await? {
+        return Err(busy());
+    }
+    drop(conn);
     loop {
         let cut = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
         let Some(cut) = cut.filter(|cut| cut.state != state::RETIRED) else {
@@ -75,6 +87,16 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
     }
 }
 
+/// One job at a time fills a cut: what two cut of a document would be paid twice.
+fn busy() -> Error {
+    Error::Unavailable {
+        code: "generation_busy",
+        message: "another job fills this generation; this is tried again by itself".into(),
+        retry_after: BUSY_RETRY,
+        source: None,
+    }
+}
+
 /// What came of a step.
 enum Step {
     Done,
@@ -89,16 +111,24 @@ async fn fill_on(app: &App, cut: &Cut) -> Result<Step> {
     drop(conn);
     let ids: Vec<DocumentId> = documents.iter().map(|(id, _)| *id).collect();
     let put = put(app, cut, &ids).await?;
-    if put.is_unfinished {
-        return Ok(Step::TurnIsOver);
-    }
-    let done = cut.done_count + documents.iter().map(|(_, chunks)| chunks).sum::<i64>();
-    let filled_to = ids.last().copied().or(cut.filled_to);
+    let reached = &documents[..put.reached];
+    let done = cut.done_count + reached.iter().map(|(_, chunks)| chunks).sum::<i64>();
+    let filled_to = reached.last().map(|(id, _)| *id).or(cut.filled_to);
     let mut write = app.db.write(cut.tenant_id).await?;
-    store::insert_gaps(&mut write, cut, &put.changed).await?;
+    let changed: Vec<DocumentId> = put.changed.iter().copied().collect();
+    store::insert_gaps(&mut write, cut, &changed).await?;
     store::set_filled(&mut write, cut, (filled_to, ids.is_empty(), done)).await?;
     write.commit().await?;
-    Ok(Step::Done)
+    step_after(put)
+}
+
+/// How it goes on when what was put in is noted.
+fn step_after(put: Put) -> Result<Step> {
+    match put.failure {
+        Some(error) => Err(error),
+        None if put.is_unfinished => Ok(Step::TurnIsOver),
+        None => Ok(Step::Done),
+    }
 }
 
 /// Cuts documents that changed.
@@ -111,15 +141,12 @@ async fn close_gaps(app: &App, cut: &Cut) -> Result<Step> {
     }
     let ids: Vec<DocumentId> = gaps.iter().map(|(id, _)| *id).collect();
     let put = put(app, cut, &ids).await?;
-    if put.is_unfinished {
-        return Ok(Step::TurnIsOver);
-    }
-    let changed: HashSet<DocumentId> = put.changed.into_iter().collect();
-    let closed: Vec<(DocumentId, Uuid)> = gaps.into_iter().filter(|(id, _)| !changed.contains(id)).collect();
+    let reached = gaps.into_iter().take(put.reached);
+    let closed: Vec<(DocumentId, Uuid)> = reached.filter(|(id, _)| !put.changed.contains(id)).collect();
     let mut write = app.db.write(cut.tenant_id).await?;
     store::delete_gaps(&mut write, cut, &closed).await?;
     write.commit().await?;
-    Ok(Step::Done)
+    step_after(put)
 }
 
 async fn put(app: &App, cut: &Cut, ids: &[DocumentId]) -> Result<Put> {

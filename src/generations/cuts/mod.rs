@@ -167,6 +167,7 @@ async fn begin_in(
         open.push(store::insert_first(write, tenant_id, source_id, present, now).await?);
     }
     let known = open.iter().find(|cut| cut.chunking.0 == *wanted);
+    store::give_up_wishes(write, (tenant_id, source_id), known.map(|cut| cut.id)).await?;
     if let Some(mut known) = known.cloned().filter(|cut| cut.state != state::LIVE) {
         if activates && !known.activates {
             known.activates = true;
@@ -292,6 +293,7 @@ async fn swap(app: &App, write: &mut Write, open: &[Cut], (cut, former): (&Cut, 
         retire(app, write, other, now).await?;
     }
     store::swap_live(write, cut, former, now).await?;
+    knowledge::cuts::leave_staged(write, cut.tenant_id, cut.source_id).await?;
     let settling = SettleCut {
         cut_id: cut.id,
         after: None,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::TimeDelta;
 
-use super::{LONGEST_USE, fill, retire, state, store};
+use super::{Cut, LONGEST_USE, fill, retire, state, store};
 use crate::app::App;
 use crate::db::Scope;
 use crate::error::Result;
@@ -22,13 +22,11 @@ pub async fn take_up(app: &App) -> Result<()> {
     for cut in &open {
         let is_old = cut.left_at.is_some_and(|left_at| left_at <= kept_until);
         let is_unfinished = !cut.is_filled || with_gaps.contains(&cut.id) || cut.state == state::BUILDING;
-        if cut.is_spare() && is_old {
+        if cut.is_spare() && is_old && !cut.activates {
             let mut write = app.db.write(cut.tenant_id).await?;
             let present = store::hold_open(&mut write, cut.tenant_id, cut.source_id).await?;
-            if present
-                .iter()
-                .any(|present| present.id == cut.id && present.state == cut.state)
-            {
+            let kept_as = |cut: &Cut| (cut.id, cut.state.clone(), cut.left_at, cut.activates);
+            if present.iter().any(|present| kept_as(present) == kept_as(cut)) {
                 retire(app, &mut write, cut, now).await?;
                 write.commit().await?;
             }

@@ -9,7 +9,7 @@ use super::super::store::AnswerRow;
 use super::{Comparison, Cut, state};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
-use crate::id::{ChatbotId, CutId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, CutId, DocumentId, JobId, SourceId, TenantId};
 use crate::knowledge::chunks::Chunking;
 use crate::on;
 
@@ -154,6 +154,38 @@ pub(super) async fn set_activates(write: &mut Write, tenant_id: TenantId, id: Cu
     update.bind(tenant_id).bind(id).bind(true).run().await
 }
 
+/// No cut of the source goes live by itself any more, but this one if it would.
+pub(super) async fn give_up_wishes(
+    write: &mut Write,
+    (tenant_id, source_id): (TenantId, SourceId),
+    but: Option<CutId>,
+) -> Result<()> {
+    on!(write, c => sqlx::query(
+        "update cut set activates = $4 where tenant_id = $1 and source_id = $2 and ($3 is null or id <> $3) and activates <> $4",
+    ).bind(tenant_id).bind(source_id).bind(but).bind(false).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Whether another job that began before this one fills the cut.
+pub(super) async fn is_being_filled(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    (unique_key, but): (&str, JobId),
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists (select 1
+                          from job other
+                          join job own on own.id = $3 and own.tenant_id = $1
+                         where other.tenant_id = $1
+                           and other.unique_key = $2
+                           and other.state = 'running'
+                           and other.id <> own.id
+                           and other.lease_until > $4
+                           and (other.started_at < own.started_at or (other.started_at = own.started_at and other.id < own.id)))",
+    ).bind(tenant_id).bind(unique_key).bind(but).bind(now).fetch_one(c).await)?)
+}
+
 /// Makes a cut live, and what it says the source's own; the one that was gets the other state.
 pub(super) async fn swap_live(
     write: &mut Write,
@@ -167,6 +199,7 @@ pub(super) async fn swap_live(
     on!(write, c => sqlx::query(
         "update cut set state = 'live', activated_at = $3, activates = $4 where tenant_id = $1 and id = $2",
     ).bind(cut.tenant_id).bind(cut.id).bind(now).bind(false).execute(c).await.map(drop))?;
+    give_up_wishes(write, (cut.tenant_id, cut.source_id), None).await?;
     set_source_chunking(write, (cut.tenant_id, cut.source_id), Some(&cut.chunking.0)).await
 }
 
@@ -268,9 +301,16 @@ pub(super) async fn list_documents(
     ).bind(cut.tenant_id).bind(cut.source_id).bind(after).bind(limit).fetch_all(c).await)?)
 }
 
+/// Gaps are written and closed in the order of their documents, so that nobody waits for who waits for them.
+fn in_order(documents: &[DocumentId]) -> Vec<DocumentId> {
+    let mut documents = documents.to_vec();
+    documents.sort_unstable();
+    documents
+}
+
 /// Notes that these documents are to be cut once more, those of them that there are.
 pub(super) async fn insert_gaps(write: &mut Write, cut: &Cut, documents: &[DocumentId]) -> Result<()> {
-    for group in documents.chunks(ROWS_AT_ONCE) {
+    for group in in_order(documents).chunks(ROWS_AT_ONCE) {
         on!(write, c => {
             let mut insert = QueryBuilder::new("insert into cut_gap (cut_id, document_id, tenant_id, mark) select ");
             insert.push_bind(cut.id).push(", d.id, d.tenant_id, ").push_bind(Uuid::now_v7());
@@ -279,7 +319,7 @@ pub(super) async fn insert_gaps(write: &mut Write, cut: &Cut, documents: &[Docum
             group.iter().for_each(|id| {
                 list.push_bind(*id);
             });
-            insert.push(") on conflict (cut_id, document_id) do update set mark = excluded.mark");
+            insert.push(") order by d.id on conflict (cut_id, document_id) do update set mark = excluded.mark");
             insert.build().execute(c).await.map(drop)
         })?;
     }
@@ -293,7 +333,7 @@ pub(super) async fn insert_gaps_beside_live(
     documents: &[DocumentId],
 ) -> Result<Vec<CutId>> {
     let mut cuts = Vec::new();
-    for group in documents.chunks(ROWS_AT_ONCE) {
+    for group in in_order(documents).chunks(ROWS_AT_ONCE) {
         let lacking: Vec<CutId> = on!(write, c => {
             let mut insert = QueryBuilder::new("insert into cut_gap (cut_id, document_id, tenant_id, mark) select k.id, d.id, d.tenant_id, ");
             insert.push_bind(Uuid::now_v7()).push(
@@ -306,7 +346,7 @@ pub(super) async fn insert_gaps_beside_live(
             group.iter().for_each(|id| {
                 list.push_bind(*id);
             });
-            insert.push(") on conflict (cut_id, document_id) do update set mark = excluded.mark returning cut_id");
+            insert.push(") order by d.id, k.id on conflict (cut_id, document_id) do update set mark = excluded.mark returning cut_id");
             insert.build_query_scalar().fetch_all(c).await
         })?;
         cuts.extend(lacking);

@@ -84,6 +84,8 @@ pub(super) struct Work {
     pub space: Arc<Space>,
     /// There is an indexed version: this one or an older one.
     pub was_indexed: bool,
+    /// That is this one, and no newer one was on its way when it was looked at.
+    pub is_indexed: bool,
     /// How often it changed how the document is to be cut.
     pub cut_revision: i64,
     /// What its chunks are of: the live cut of its source, or one beside it.

@@ -98,6 +98,7 @@ pub(super) async fn list(
             run_id: row.run_id,
             space: space.clone(),
             was_indexed: row.indexed_at.is_some(),
+            is_indexed: row.state == "indexed",
             cut_revision: row.cut_revision,
             cut: row.cut,
             chunking: row.chunking.map(|Json(chunking)| chunking).unwrap_or_default(),
@@ -163,12 +164,51 @@ pub(super) async fn hold_versions(
     tenant_id: TenantId,
     work: &[&Work],
 ) -> Result<HashSet<DocumentId>> {
+    let present = hold_present(write, tenant_id, work).await?;
+    let is_current = |work: &&&Work| present.get(&work.id).is_some_and(|present| present.is_of(work));
+    Ok(work.iter().filter(is_current).map(|work| work.id).collect())
+}
+
+/// Like [`hold_versions`], but for those that were indexed since they were looked at, or are to be: other chunks answer.
+pub(super) async fn hold_unchanged(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &[&Work],
+) -> Result<HashSet<DocumentId>> {
+    let present = hold_present(write, tenant_id, work).await?;
+    let is_unchanged = |work: &&&Work| {
+        let present = present.get(&work.id);
+        present.is_some_and(|present| present.is_of(work) && present.is_indexed == work.is_indexed)
+    };
+    Ok(work.iter().filter(is_unchanged).map(|work| work.id).collect())
+}
+
+/// A document as it is while it is held.
+#[derive(FromRow)]
+struct Present {
+    id: DocumentId,
+    file_key: String,
+    cut_revision: i64,
+    is_indexed: bool,
+}
+
+impl Present {
+    fn is_of(&self, work: &Work) -> bool {
+        self.file_key == work.file_key && self.cut_revision == work.cut_revision
+    }
+}
+
+async fn hold_present(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &[&Work],
+) -> Result<HashMap<DocumentId, Present>> {
     if work.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let lock = write.row_lock();
-    let found: Vec<(DocumentId, String, i64)> = on!(write, c => {
-        let mut query = QueryBuilder::new("select id, file_key, cut_revision from document where coalesce(tenant_id, tenant_id) = ");
+    let present: Vec<Present> = on!(write, c => {
+        let mut query = QueryBuilder::new("select id, file_key, cut_revision, state = 'indexed' as is_indexed from document where coalesce(tenant_id, tenant_id) = ");
         query.push_bind(tenant_id).push(" and id in (");
         let mut list = query.separated(", ");
         work.iter().for_each(|work| {
@@ -177,16 +217,7 @@ pub(super) async fn hold_versions(
         query.push(") order by id ").push(lock);
         query.build_query_as().fetch_all(c).await
     })?;
-    let found: HashMap<DocumentId, (String, i64)> = found
-        .into_iter()
-        .map(|(id, file_key, revision)| (id, (file_key, revision)))
-        .collect();
-    let is_current = |work: &&&Work| {
-        found
-            .get(&work.id)
-            .is_some_and(|(file_key, revision)| *file_key == work.file_key && *revision == work.cut_revision)
-    };
-    Ok(work.iter().filter(is_current).map(|work| work.id).collect())
+    Ok(present.into_iter().map(|present| (present.id, present)).collect())
 }
 
 /// The ids of the chunks that these documents have in the cuts that they are worked on for.
@@ -282,15 +313,18 @@ pub(super) async fn clear_chunks(write: &mut Write, tenant_id: TenantId, work: &
 pub(super) async fn set_queued_again(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<bool> {
     let again: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
         "update document
-            set state = 'queued', cut_revision = cut_revision + 1
+            set state = 'queued', cut_revision = case when cut_revision = $5 then cut_revision + 1 else cut_revision end
           where tenant_id = $1
             and id = $2
             and source_id = $3
             and file_key = $4
-            and cut_revision = $5
             and state in ('queued', 'processing')
+            -- Where something was staged, the other cut changed the revision already.
+            and (cut_revision = $5
+              or $6 <> coalesce((select k.id from cut k where k.source_id = document.source_id and k.tenant_id = $1 and k.state = 'live'), document.source_id))
          returning id",
-    ).bind(tenant_id).bind(work.id).bind(work.source_id).bind(&work.file_key).bind(work.cut_revision).fetch_optional(c).await)?;
+    ).bind(tenant_id).bind(work.id).bind(work.source_id).bind(&work.file_key).bind(work.cut_revision).bind(work.cut)
+     .fetch_optional(c).await)?;
     Ok(again.is_some())
 }
 

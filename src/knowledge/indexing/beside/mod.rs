@@ -4,7 +4,7 @@
 
 mod store;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ingest::sandbox::DocumentParts;
@@ -12,7 +12,7 @@ use ingest::{ExtractError, ExtractedDocument};
 
 use super::batch::title_of;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
-use super::store::{Found, clear_chunks, hold_versions, insert_chunks, list, list_chunk_ids};
+use super::store::{Found, clear_chunks, hold_unchanged, insert_chunks, list, list_chunk_ids};
 use super::{Reading, Unread, Work, load_edits, read, reader_unavailable, remove_chunks_later};
 use crate::app::App;
 use crate::db::Write;
@@ -27,6 +27,9 @@ use crate::knowledge::store::ChunkRow;
 
 /// A document that took so long lets others have their turn.
 const SLICE: Duration = Duration::from_secs(15 * 60);
+
+/// So long further documents are begun.
+const TURN: Duration = Duration::from_secs(60);
 
 /// Rows that one transaction deletes.
 const DELETED_AT_ONCE: i64 = 1_000;
@@ -44,9 +47,13 @@ pub struct Target {
 #[derive(Debug, Default)]
 pub struct Put {
     /// They changed while they were cut, and are to be cut once more.
-    pub changed: Vec<DocumentId>,
+    pub changed: HashSet<DocumentId>,
+    /// So many of the documents, from the first one on, need not be looked at again.
+    pub reached: usize,
     /// It had its turn, or the cut was given up: not all of the documents are in.
     pub is_unfinished: bool,
+    /// What ended it.
+    pub failure: Option<Error>,
 }
 
 /// Cuts those of these documents that answer for the target. One that cannot be read any more, or whose next version is on its
@@ -57,24 +64,20 @@ pub async fn put(app: &App, target: &Target, ids: &[DocumentId]) -> Result<Put> 
     }
     let live = generations::live_now(app, target.tenant_id).await?;
     let mut conn = app.db.read(target.tenant_id).await?;
-    let mut found = list(&mut conn, target.tenant_id, ids, &live.space).await?;
+    let found = list(&mut conn, target.tenant_id, ids, &live.space).await?;
     drop(conn);
-    found.sort_by_key(|found| found.work.id);
+    let answering = found.into_iter().filter(|found| found.work.was_indexed);
+    let found: HashMap<DocumentId, Found> = answering.map(|found| (found.work.id, found)).collect();
     let mut beside = Beside {
         app,
         target,
         started: Instant::now(),
         gathered: Vec::new(),
         new_chunks: 0,
+        added: 0,
         put: Put::default(),
     };
-    for found in found.into_iter().filter(|found| found.work.was_indexed) {
-        beside.add(found).await?;
-        if beside.put.is_unfinished {
-            return Ok(beside.put);
-        }
-    }
-    beside.flush().await?;
+    beside.put.failure = beside.add_all(ids, found).await.err();
     Ok(beside.put)
 }
 
@@ -89,10 +92,33 @@ struct Beside<'a> {
     /// Small ones share a call of the embedding model and a transaction.
     gathered: Vec<Gathered>,
     new_chunks: usize,
+    /// So many documents are in, or have gathered.
+    added: usize,
     put: Put,
 }
 
 impl Beside<'_> {
+    async fn add_all(&mut self, ids: &[DocumentId], mut found: HashMap<DocumentId, Found>) -> Result<()> {
+        for id in ids {
+            if self.added > 0 && self.started.elapsed() >= TURN {
+                self.flush().await?;
+                self.put.is_unfinished = true;
+                return Ok(());
+            }
+            if let Some(found) = found.remove(id) {
+                self.add(found).await?;
+            }
+            if self.put.is_unfinished {
+                return Ok(());
+            }
+            self.added += 1;
+            if self.gathered.is_empty() {
+                self.put.reached = self.added;
+            }
+        }
+        self.flush().await
+    }
+
     async fn add(&mut self, found: Found) -> Result<()> {
         let live_cut = found.work.cut;
         let work = Work {
@@ -158,10 +184,15 @@ impl Beside<'_> {
             return Ok(());
         }
         match self.embed(&gathered).await {
-            Ok(()) => return self.commit(&gathered).await,
-            Err(error) if is_refusal(&error) => {}
+            Ok(()) => self.commit(&gathered).await?,
+            Err(error) if is_refusal(&error) => self.put_one_by_one(gathered).await?,
             Err(error) => return Err(error),
         }
+        self.put.reached = self.added;
+        Ok(())
+    }
+
+    async fn put_one_by_one(&mut self, gathered: Vec<Gathered>) -> Result<()> {
         for (work, live_cut, chunks) in gathered {
             let alone = [(work, live_cut, chunks)];
             match self.embed(&alone).await {
@@ -191,7 +222,7 @@ impl Beside<'_> {
         let mut write = app.db.write(tenant_id).await?;
         let is_wanted = generations::cuts::share(&mut write, tenant_id, self.target.cut).await?;
         let held = if is_wanted {
-            hold_versions(&mut write, tenant_id, &work).await?
+            hold_unchanged(&mut write, tenant_id, &work).await?
         } else {
             self.put.is_unfinished = true;
             HashSet::new()
@@ -203,7 +234,7 @@ impl Beside<'_> {
             let after: HashSet<ChunkId> = chunks.iter().map(|chunk| chunk.row.id).collect();
             if !held.contains(&work.id) {
                 given_up.extend(after.difference(&before));
-                self.put.changed.push(work.id);
+                self.put.changed.insert(work.id);
                 continue;
             }
             given_up.extend(before.difference(&after));
@@ -277,7 +308,7 @@ impl Beside<'_> {
             from = last.position + 1;
             let chunks: Vec<CutChunk> = rows
                 .into_iter()
-                .map(|row| CutChunk::taken_over(row, work.cut, &large.before))
+                .map(|row| CutChunk::taken_over(row, work, &large.before))
                 .collect();
             let step = large.add(&chunks).await?;
             if step != Step::Taken {
@@ -293,7 +324,9 @@ impl Beside<'_> {
     fn note(&mut self, step: Step, work: &Work) {
         match step {
             Step::Taken => {}
-            Step::Changed => self.put.changed.push(work.id),
+            Step::Changed => {
+                self.put.changed.insert(work.id);
+            }
             Step::Over => self.put.is_unfinished = true,
         }
     }
@@ -382,7 +415,7 @@ impl<'a> Large<'a> {
         if !generations::cuts::share(write, tenant_id, self.target.cut).await? {
             return Ok(Step::Over);
         }
-        let held = hold_versions(write, tenant_id, &[self.work]).await?;
+        let held = hold_unchanged(write, tenant_id, &[self.work]).await?;
         Ok(if held.contains(&self.work.id) {
             Step::Taken
         } else {

@@ -1,0 +1,112 @@
+//! Two things happen to a source at a time: it is cut otherwise, and its documents are indexed, or somebody thinks again.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use crate::cuts::{begin, chunk_count, order, small, states, uploads};
+use crate::harness::app::{TestApp, TestOptions};
+use crate::harness::embedders::WatchedEmbedder;
+use crate::harness::stored::{count_rows, ids, page_about};
+use crate::harness::work::spawn_worker;
+
+#[tokio::test]
+async fn what_was_staged_for_one_cut_is_not_brought_in_as_another() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let service = options.set("embedding.cache_mb", 0).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("manual.md", &page_about(&["Oak"])).await;
+    let cut = begin(&acme, small()).await;
+    service.drain_jobs().await;
+    order(&acme, &cut, "activate", 200).await;
+    service.drain_jobs().await;
+    let sections: Vec<String> = (0..320).map(|number| format!("Wood{number}")).collect();
+    let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
+    embedder.hold();
+    let woods = page_about(&sections);
+    let taken = desk.upload(&[("woods.md", woods.as_bytes())]).await.expect(202);
+    let id = ids(&taken.json())[0].clone();
+    let worker = spawn_worker(&service.app);
+    let mut calls = 0;
+    // More than it has chunks in the other cut.
+    while count_rows(&service, "staged_chunk").await <= 320 {
+        calls += 1;
+        embedder.wait_held(calls).await;
+        embedder.let_one_go();
+        embedder.hold();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    worker.abort();
+    let _ = worker.await;
+
+    order(&acme, &cut, "rollback", 200).await;
+    embedder.let_one_go();
+    service.clock.advance(TimeDelta::minutes(10));
+    service.drain_jobs().await;
+
+    assert_eq!(chunk_count(&desk, &id).await, 320);
+    let live = count_rows(&service, "chunk where cut_id is null").await;
+    assert_eq!(live, 321, "nothing of the other cut is in this one");
+    assert_eq!(count_rows(&service, "staged_chunk").await, 0);
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_what_answered_does_not_take_the_place_of_what_answers_now() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let service = options.set("embedding.cache_mb", 0).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("manual.md", &page_about(&["Oak", "Teak"])).await;
+    desk.upload(&[("manual.md", page_about(&["Ash", "Elm"]).as_bytes())])
+        .await
+        .expect(202);
+    let cut = begin(&acme, small()).await;
+    embedder.hold();
+    let indexing = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    let copying = spawn_worker(&service.app);
+    embedder.wait_held(2).await;
+
+    embedder.let_one_go();
+    indexing.await.expect("the worker lives");
+    embedder.let_one_go();
+    copying.await.expect("the worker lives");
+    service.clock.advance(TimeDelta::minutes(1));
+    service.drain_jobs().await;
+
+    for gone in ["Oak", "Teak"] {
+        let rows = count_rows(&service, &format!("chunk where text like '%{gone}%'")).await;
+        assert_eq!(rows, 0, "{gone}");
+    }
+    order(&acme, &cut, "activate", 200).await;
+    let found = desk.search("Elm").await;
+    assert!(found[0]["text"].to_string().contains("Elm matters"), "{found:?}");
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_cut_that_was_wanted_back_does_not_go_live_once_the_wish_is_taken_back() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("manual.md", &page_about(&["Oak"])).await;
+    let cut = begin(&acme, small()).await;
+    service.drain_jobs().await;
+    order(&acme, &cut, "activate", 200).await;
+    order(&acme, &cut, "rollback", 200).await;
+    service.drain_jobs().await;
+    let source = format!("/api/sources/{}", uploads(&acme).await);
+
+    for chunking in [small(), json!(null)] {
+        let body = json!({ "chunking": chunking });
+        acme.patch(&source, body).await.expect(200);
+    }
+    service.drain_jobs().await;
+
+    assert_eq!(states(&acme).await, ["ready", "live"]);
+}
