@@ -39,12 +39,6 @@ pub(super) struct Found {
     pub(super) score: f32,
 }
 
-/// What a hit needs beside its scores.
-pub(super) struct Stored {
-    pub(super) document_id: DocumentId,
-    pub(super) vector: Option<Vec<f32>>,
-}
-
 impl Engine {
     /// Makes a shard at `path`, which must not exist. A crash in between leaves nothing at `path`.
     pub(super) fn create(path: &Path, layout: Layout) -> Result<Self, OperationError> {
@@ -117,31 +111,46 @@ impl Engine {
         self.search(filter, vector, limit, true)
     }
 
-    /// What is stored beside these points of the tenant, vectors only where asked. Points deleted meanwhile are missing.
-    pub(super) fn read(
+    /// The vectors of these points. Points deleted meanwhile are missing.
+    pub(super) fn vectors(
         &self,
-        tenant_id: TenantId,
         point_ids: &[PointId],
-        with_vectors: bool,
-    ) -> Result<HashMap<PointId, Stored>, OperationError> {
+    ) -> Result<HashMap<PointId, Vec<f32>>, OperationError> {
         if point_ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let vectors = with_vectors.then(|| WithVector::Selector(vec![DENSE.to_owned()]));
+        let vectors = Some(WithVector::Selector(vec![DENSE.to_owned()]));
         let records = self
             .shard
-            .retrieve(point_ids, Some(WithPayloadInterface::Bool(true)), vectors)?;
-        let stored = records.into_iter().filter_map(|record| {
+            .retrieve(point_ids, Some(WithPayloadInterface::Bool(false)), vectors)?;
+        let vectors = records
+            .into_iter()
+            .filter_map(|record| Some((record.id, record.vector.and_then(stored::dense_of)?)));
+        Ok(vectors.collect())
+    }
+
+    /// The documents of these points of the tenant. Points deleted meanwhile are missing.
+    pub(super) fn documents(
+        &self,
+        tenant_id: TenantId,
+        point_ids: &[PointId],
+    ) -> Result<HashMap<PointId, DocumentId>, OperationError> {
+        if point_ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let records = self
+            .shard
+            .retrieve(point_ids, Some(WithPayloadInterface::Bool(true)), None)?;
+        let documents = records.into_iter().filter_map(|record| {
             let payload = record.payload.as_ref()?;
             // The filter has seen to it. It is asked again because nothing weighs more.
             if stored::read_id(payload, filter::TENANT)? != tenant_id.0 {
                 return None;
             }
             let document_id = DocumentId(stored::read_id(payload, filter::DOCUMENT)?);
-            let vector = record.vector.and_then(stored::dense_of);
-            Some((record.id, Stored { document_id, vector }))
+            Some((record.id, document_id))
         });
-        Ok(stored.collect())
+        Ok(documents.collect())
     }
 
     /// Which of these points are here, and whether each says the facets it should.

@@ -61,7 +61,8 @@ impl Layout {
             is_own,
         } = self;
         let smaller = if is_own { OWN_SMALLER } else { 1 };
-        let build_threads = thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        // The engine gives them a low priority: whoever asks or writes goes first.
+        let build_threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let graphs = HnswIndexConfig {
             m: GRAPH_LINKS,
             ef_construct: GRAPH_BUILD_CANDIDATES,

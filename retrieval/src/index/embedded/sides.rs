@@ -272,34 +272,29 @@ impl Sides {
             .filter(|candidate| candidate.similarity.is_none())
             .map(|candidate| candidate.chunk_id)
             .collect();
-        let points = |ids: &mut dyn Iterator<Item = ChunkId>| -> Vec<PointId> {
-            ids.map(|chunk_id| filter::point_id(tenant_id, chunk_id))
-                .collect()
-        };
-        let stored = vectors.read(tenant_id, &points(&mut by_words_alone.iter().copied()), true)?;
+        let point_id = |chunk_id: &ChunkId| filter::point_id(tenant_id, *chunk_id);
+        let points: Vec<PointId> = by_words_alone.iter().map(point_id).collect();
+        let stored = vectors.vectors(&points)?;
         for chunk_id in by_words_alone {
-            let point = stored.get(&filter::point_id(tenant_id, chunk_id));
             if let Some(candidate) = candidates.get_mut(&chunk_id) {
-                candidate.similarity = point.and_then(|point| Some(cosine(vector, point.vector.as_deref()?)));
+                let vector_of = stored.get(&point_id(&chunk_id));
+                candidate.similarity = vector_of.map(|stored| cosine(vector, stored));
             }
         }
-        let stored = vectors.read(
-            tenant_id,
-            &points(&mut by_meaning_alone.iter().map(|(chunk_id, _)| *chunk_id)),
-            false,
-        )?;
+        let points: Vec<PointId> = by_meaning_alone.iter().map(|(id, _)| point_id(id)).collect();
+        let documents = vectors.documents(tenant_id, &points)?;
         let keywords = self.keywords();
         for (chunk_id, similarity) in by_meaning_alone {
             // Without an answer it was deleted meanwhile.
-            if let Some(point) = stored.get(&filter::point_id(tenant_id, chunk_id)) {
-                let facets = keywords.facets(tenant_id, point.document_id);
+            if let Some(&document_id) = documents.get(&point_id(&chunk_id)) {
+                let facets = keywords.facets(tenant_id, document_id);
                 // Both sides say the same of a document, but for the moment of a change.
                 if !filter.allows_facets(facets) {
                     continue;
                 }
                 let candidate = Candidate {
                     chunk_id,
-                    document_id: point.document_id,
+                    document_id,
                     similarity: Some(similarity),
                     keyword_score: None,
                 };
