@@ -242,6 +242,7 @@ impl App {
                 .with::<generations::cuts::SettleCut>()
                 .with::<generations::operator::CheckIndex>()
                 .with::<evals::RunEval>()
+                .with::<evals::DeleteEval>()
                 .with::<jobs::operator::Upkeep>(),
             worker_wake: Notify::new(),
             clock,

@@ -23,7 +23,9 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::chatbots::Chatbot;
+use crate::db::Write;
 use crate::error::{Error, Result};
+use crate::evals;
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId, TenantId};
@@ -161,6 +163,10 @@ pub struct Answered {
     pub cited: Vec<DocumentId>,
     /// False: nothing relevant was found.
     pub is_known: bool,
+    /// Nothing was said before the question.
+    pub is_first: bool,
+    /// Access groups of the visitor.
+    pub groups: Vec<String>,
 }
 
 /// The questions of a chatbot's conversation whose answers cite something, or said that nothing was known; in order.
@@ -171,7 +177,7 @@ pub async fn list_answered(
     id: ConversationId,
 ) -> Result<Vec<Answered>> {
     let mut conn = app.db.read(reach.tenant_id).await?;
-    store::find(&mut conn, reach, id)
+    let conversation = store::find(&mut conn, reach, id)
         .await?
         .filter(|conversation| conversation.chatbot_id == chatbot_id)
         .ok_or(Error::NotFound("conversation"))?;
@@ -181,11 +187,12 @@ pub async fn list_answered(
     };
     let mut messages = store::list_messages(&mut conn, reach.tenant_id, id, page).await?;
     messages.reverse();
+    let is_begun_here = messages.len() as i64 <= LOOKED_THROUGH;
     let mut answered = Vec::new();
     let mut question = None;
-    for message in messages {
+    for (position, message) in messages.into_iter().enumerate() {
         if message.role == "user" {
-            question = Some(message.content);
+            question = Some((message.content, is_begun_here && position == 0));
             continue;
         }
         let is_known = message.answer_source.as_deref() != Some(AnswerSource::NoAnswer.name());
@@ -195,7 +202,7 @@ pub async fn list_answered(
                 cited.push(citation.document_id);
             }
         }
-        if let Some(question) = question.take().filter(|_| message.state == "complete")
+        if let Some((question, is_first)) = question.take().filter(|_| message.state == "complete")
             && (!is_known || !cited.is_empty())
         {
             answered.push(Answered {
@@ -203,6 +210,8 @@ pub async fn list_answered(
                 question,
                 cited,
                 is_known,
+                is_first,
+                groups: conversation.groups(),
             });
         }
     }
@@ -216,7 +225,15 @@ pub fn would_answer(chatbot: &Chatbot, question: &str, mut passages: Vec<Passage
     !relevance::keep_relevant(question, passages, settings.min_similarity).is_empty()
 }
 
-/// Deletes a conversation with its messages. The ledger keeps its figures, which name nobody.
+/// Keeps a conversation as it is until the transaction ends.
+pub async fn hold(write: &mut Write, reach: Reach, id: ConversationId) -> Result<Conversation> {
+    store::hold(write, reach, id)
+        .await?
+        .ok_or(Error::NotFound("conversation"))
+}
+
+/// Deletes a conversation with its messages, and what test sets took over from it. The ledger keeps its figures, which name
+/// nobody.
 pub async fn delete(
     app: &App,
     reach: Reach,
@@ -225,9 +242,8 @@ pub async fn delete(
     origin: &Origin,
 ) -> Result<()> {
     let mut write = app.db.write(reach.tenant_id).await?;
-    let conversation = store::find(&mut write, reach, id)
-        .await?
-        .ok_or(Error::NotFound("conversation"))?;
+    let conversation = hold(&mut write, reach, id).await?;
+    evals::forget(app, &mut write, reach.tenant_id, id).await?;
     store::delete(&mut write, reach.tenant_id, id).await?;
     let before = json!({ "chatbot_id": conversation.chatbot_id, "messages": conversation.message_count });
     let change = Change {

@@ -34,11 +34,18 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// Access groups of the visitor.
+    pub(super) fn groups(&self) -> Vec<String> {
+        self.access_groups
+            .as_ref()
+            .map(|Json(groups)| groups.clone())
+            .unwrap_or_default()
+    }
+
     /// As whom the conversation goes on when `audience` asks: what was said in it may come from what its groups may read, so
     /// who lacks one of them has no such conversation, and who has more asks with these alone.
     pub(super) fn go_on_as(&self, audience: &Audience) -> Result<Audience> {
-        let groups = self.access_groups.as_ref().map(|Json(groups)| groups.clone());
-        let groups = groups.unwrap_or_default();
+        let groups = self.groups();
         let has_all = match audience {
             Audience::Everything => true,
             Audience::Groups(own) => groups.iter().all(|group| own.contains(group)),
@@ -322,6 +329,25 @@ pub(super) async fn find(conn: &mut Conn, reach: Reach, id: ConversationId) -> R
             and ($3 is null or chatbot_id = $3)
             and exists (select 1 from chatbot b where b.id = conversation.chatbot_id and b.deleted_at is null)",
     ).bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?)
+}
+
+/// Like [`find`], and nobody else deletes it or adds to it until the transaction ends.
+pub(super) async fn hold(
+    write: &mut Write,
+    reach: Reach,
+    id: ConversationId,
+) -> Result<Option<Conversation>> {
+    let statement = format!(
+        "select id, chatbot_id, channel, message_count, created_at, updated_at, access_groups
+           from conversation
+          where tenant_id = $1
+            and id = $2
+            and ($3 is null or chatbot_id = $3)
+            and exists (select 1 from chatbot b where b.id = conversation.chatbot_id and b.deleted_at is null) {}",
+        write.row_lock()
+    );
+    Ok(on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(reach.tenant_id).bind(id).bind(reach.chatbot_id).fetch_optional(c).await)?)
 }
 
 pub(super) async fn list(

@@ -18,6 +18,7 @@ pub struct Comparison {
 /// One question in both runs; none: the run did not ask it, or not yet.
 #[derive(Debug)]
 pub struct QuestionChange {
+    pub question_id: EvalQuestionId,
     pub before: Option<EvalResult>,
     pub after: Option<EvalResult>,
 }
@@ -34,12 +35,14 @@ impl Comparison {
             .1
             .into_iter()
             .map(|result| QuestionChange {
+                question_id: result.question_id,
                 before: earlier.remove(&result.question_id),
                 after: Some(result),
             })
             .collect();
         let gone = order.into_iter().filter_map(|id| earlier.remove(&id));
         questions.extend(gone.map(|result| QuestionChange {
+            question_id: result.question_id,
             before: Some(result),
             after: None,
         }));

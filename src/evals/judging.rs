@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use retrieval::analysis::Words;
 use retrieval::eval::{Abstention, Measures};
 
 use super::{EvalMeasures, EvalResult, EvalSummary, Expected};
@@ -28,7 +29,8 @@ pub(super) fn right_documents(expected: &Expected, passages: &[Passage]) -> Vec<
     let Some(answer) = &expected.answer else {
         return Vec::new();
     };
-    let says_it = passages.iter().find(|passage| says(&passage.text, answer));
+    let answer = Words::of(answer);
+    let says_it = passages.iter().find(|passage| hold(&passage.text, &answer));
     says_it.map(|passage| passage.document_id).into_iter().collect()
 }
 
@@ -39,22 +41,15 @@ pub(super) fn measure(ranking: &[DocumentId], right: &[DocumentId]) -> EvalMeasu
     Measures::of(&ranking, &right).into()
 }
 
-/// Whether `text` says `wanted`, word by word, whatever stands between the words.
+/// Whether `text` says `wanted`, word by word, whatever stands between the words. In scripts that put no spaces between
+/// words each character is one.
 pub(super) fn says(text: &str, wanted: &str) -> bool {
-    let (text, wanted) = (spaced_words(text), spaced_words(wanted));
-    !wanted.trim().is_empty() && text.contains(&wanted)
+    hold(text, &Words::of(wanted))
 }
 
-/// The words of a text in small letters, each between spaces.
-fn spaced_words(text: &str) -> String {
-    let mut words = " ".to_owned();
-    for word in text.split(|letter: char| !letter.is_alphanumeric()) {
-        if !word.is_empty() {
-            words += &word.to_lowercase();
-            words.push(' ');
-        }
-    }
-    words
+/// No words are said by nobody.
+fn hold(text: &str, wanted: &Words) -> bool {
+    !wanted.is_empty() && Words::of(text).hold(wanted)
 }
 
 impl EvalSummary {
@@ -82,6 +77,7 @@ impl EvalSummary {
             unanswerable: count(&|result| !result.answerable),
             declined: count(&|result| !result.answerable && !result.is_answered),
             auroc: Abstention::of(&confidences(true), &confidences(false)).map(|abstention| abstention.auroc),
+            failed: count(&|result| result.failure.is_some()),
             right_answers: has_answers.then(|| count(&|result| judged(result) == Some(true))),
             expected_answers: count(&|result| judged(result).is_some()),
             latency_p50_ms: at_share(&took, 0.5),
@@ -126,6 +122,7 @@ impl From<EvalMeasures> for Measures {
 pub(super) mod tests {
     use super::*;
     use crate::id::EvalQuestionId;
+    use crate::knowledge::sample_passage as passage;
 
     /// What came of a question whose first right document stands at `rank`; of one without an answer for `None`.
     pub(in crate::evals) fn result(rank: Option<i64>, confidence: f64, is_answered: bool) -> EvalResult {
@@ -135,6 +132,7 @@ pub(super) mod tests {
         EvalResult {
             question_id: EvalQuestionId::new(),
             question: "May goods be returned?".to_owned(),
+            conversation_id: None,
             answerable: rank.is_some(),
             found: ranking.clone(),
             rank,
@@ -144,6 +142,7 @@ pub(super) mod tests {
             latency_ms: 1.0,
             degraded: false,
             answer: None,
+            failure: None,
         }
     }
 
@@ -183,5 +182,34 @@ pub(super) mod tests {
         assert!(!says("Within 300 days.", "within 30"));
         assert!(!says("days 30 within", "within 30 days"));
         assert!(!says("Anything.", " ... "), "no words are said by nobody");
+    }
+
+    #[test]
+    fn an_answer_is_said_in_every_script_and_with_or_without_its_accents() {
+        for (text, answer) in [
+            ("您可以在三十天内退货。", "三十天"),
+            ("商品は30日以内に返品できます", "30日以内"),
+            ("ลูกค้าสามารถคืนสินค้าได้", "คืนสินค้า"),
+            ("상품은 30일 이내에 반품할 수 있습니다", "30일 이내"),
+            ("Ein Café in der Straße", "cafe in der Strasse"),
+            ("Within \u{664}\u{660} days", "40 days"),
+        ] {
+            assert!(says(text, answer), "{answer:?} in {text:?}");
+        }
+        assert!(!says("您可以在三十天内退货。", "四十天"));
+    }
+
+    #[test]
+    fn the_first_document_that_says_the_answer_is_right_also_without_spaces() {
+        let passages = ["运费由客户承担。", "您可以在三十天内退货。"].map(passage);
+        let expected = Expected {
+            question: "多少天内可以退货？".to_owned(),
+            document_ids: Vec::new(),
+            answer: Some("三十天".to_owned()),
+            answerable: true,
+            groups: Vec::new(),
+        };
+
+        assert_eq!(right_documents(&expected, &passages), [passages[1].document_id]);
     }
 }

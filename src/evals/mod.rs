@@ -2,14 +2,14 @@
 //! side by side.
 
 mod compare;
+mod deletion;
+mod import;
 mod judging;
 mod outcome;
 mod questions;
 pub mod routes;
 mod run;
 mod store;
-
-use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -19,11 +19,13 @@ use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ConversationId, EvalRunId, EvalSetId, MessageId, TenantId};
+use crate::id::{ChatbotId, EvalRunId, EvalSetId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
-use crate::{chat, chatbots, generations, jobs, knowledge, tenancy};
+use crate::{chatbots, generations, jobs, knowledge, tenancy};
 
 pub use compare::{Comparison, QuestionChange};
+pub use deletion::{DeleteEval, delete_some};
+pub use import::{forget, import};
 pub use outcome::{EvalMeasures, EvalResult, EvalSummary, GivenAnswer};
 pub use questions::{EvalQuestion, Expected};
 pub use run::RunEval;
@@ -31,8 +33,11 @@ pub use run::RunEval;
 /// Sets of one chatbot, at most.
 const MAX_SETS: i64 = 50;
 
-/// Results of a deleted chatbot that one transaction deletes, at most.
-const RESULTS_AT_ONCE: i64 = 1_000;
+/// Runs that a set keeps: with a further one the oldest goes.
+const KEPT_RUNS: i64 = 50;
+
+/// Why a run of a deleted set ends.
+const DELETED: &str = "its test set was deleted";
 
 /// A set of questions.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -157,70 +162,19 @@ pub async fn update(
     Ok(set)
 }
 
-/// Adds questions that were really asked: of a conversation's answers, those in `messages`, or all that cite something or
-/// said that nothing was known. What an answer cited is expected again; one that knew nothing is expected to decline again.
-pub async fn import(
-    app: &App,
-    reach: Reach,
-    place: (ChatbotId, EvalSetId),
-    (conversation_id, messages): (ConversationId, Option<Vec<MessageId>>),
-    by: (&Actor, &Origin),
-) -> Result<EvalSet> {
-    let answered = chat::list_answered(app, reach, place.0, conversation_id).await?;
-    let mut write = app.db.write(reach.tenant_id).await?;
-    let before = hold(&mut write, reach, place).await?;
-    let mut expected: Vec<Expected> = before.questions.iter().map(|own| own.expected.clone()).collect();
-    let mut known: BTreeSet<String> = expected.iter().map(|own| own.question.clone()).collect();
-    for id in messages.iter().flatten() {
-        if !answered.iter().any(|answer| answer.message_id == *id) {
-            return Err(Error::NotFound("message"));
-        }
-    }
-    for answer in answered {
-        let is_chosen = messages
-            .as_ref()
-            .is_none_or(|ids| ids.contains(&answer.message_id));
-        if !is_chosen || !known.insert(answer.question.clone()) {
-            continue;
-        }
-        let documents =
-            knowledge::list_existing(&mut write, (reach.tenant_id, place.0), &answer.cited).await?;
-        // What it cited may be gone by now: then nobody knows what is right.
-        if answer.is_known && documents.is_empty() {
-            continue;
-        }
-        expected.push(Expected {
-            question: answer.question,
-            document_ids: if answer.is_known { documents } else { Vec::new() },
-            answer: None,
-            answerable: answer.is_known,
-        });
-    }
-    let mut set = before.clone();
-    let holders = (reach.tenant_id, place.0);
-    set.questions.0 = questions::checked(app, &mut write, holders, expected, &before.questions).await?;
-    save(
-        app,
-        &mut write,
-        reach.tenant_id,
-        ("eval.import", &before, &mut set),
-        by,
-    )
-    .await?;
-    write.commit().await?;
-    Ok(set)
-}
-
-/// Deletes a set with its runs.
+/// Deletes a set with its runs: nobody sees it any more, and a job takes it apart.
 pub async fn delete(
     app: &App,
     reach: Reach,
     place: (ChatbotId, EvalSetId),
     by: (&Actor, &Origin),
 ) -> Result<()> {
+    let now = app.clock.now();
     let mut write = app.db.write(reach.tenant_id).await?;
     let set = hold(&mut write, reach, place).await?;
-    store::delete_set(&mut write, reach.tenant_id, set.id).await?;
+    store::hide_set(&mut write, reach.tenant_id, set.id, now).await?;
+    store::end_runs(&mut write, (reach.tenant_id, set.id), None, (DELETED, now)).await?;
+    jobs::enqueue(app, &mut write, reach.tenant_id, &DeleteEval { set_id: set.id }).await?;
     let lines = (Some(set.describe()), None);
     record(
         app,
@@ -231,18 +185,12 @@ pub async fn delete(
         by,
     )
     .await?;
-    write.commit().await
-}
-
-/// Deletes some results of a chatbot that is being deleted; false when none are left.
-pub async fn delete_some(app: &App, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<bool> {
-    let mut write = app.db.write(tenant_id).await?;
-    let deleted = store::delete_results(&mut write, (tenant_id, chatbot_id), RESULTS_AT_ONCE).await?;
     write.commit().await?;
-    Ok(deleted > 0)
+    app.wake_workers();
+    Ok(())
 }
 
-/// Begins a run over a set's questions as they are now.
+/// Begins a run over a set's questions as they are now. The oldest of too many runs goes.
 pub async fn start_run(
     app: &App,
     reach: Reach,
@@ -278,6 +226,7 @@ pub async fn start_run(
         created_at: now,
         finished_at: None,
     };
+    store::delete_old_runs(&mut write, (reach.tenant_id, set.id), KEPT_RUNS - 1).await?;
     store::insert_run(&mut write, reach.tenant_id, &set, &run).await?;
     let job = RunEval {
         chatbot_id: place.0,
@@ -309,19 +258,16 @@ pub async fn list_runs(
     .await
 }
 
-/// A run with what came of its questions so far, in their order.
+/// A run with a page of what came of its questions so far, in their order; `page.before` is the question before the page.
 pub async fn get_run(
     app: &App,
     reach: Reach,
-    (chatbot_id, set_id): (ChatbotId, EvalSetId),
+    place: (ChatbotId, EvalSetId),
     id: EvalRunId,
+    page: PageRequest,
 ) -> Result<(EvalRun, Vec<EvalResult>)> {
-    let set = get(app, reach, (chatbot_id, set_id)).await?;
-    let mut conn = app.db.read(reach.tenant_id).await?;
-    let run = store::find_run(&mut conn, reach.tenant_id, set.id, id)
-        .await?
-        .ok_or(Error::NotFound("run"))?;
-    let results = store::list_results(&mut conn, reach.tenant_id, id).await?;
+    let (mut conn, run) = find_run(app, reach, place, id).await?;
+    let results = store::list_results_behind(&mut conn, (reach.tenant_id, id), page).await?;
     Ok((run, results))
 }
 
@@ -332,9 +278,29 @@ pub async fn compare_runs(
     place: (ChatbotId, EvalSetId),
     (before, after): (EvalRunId, EvalRunId),
 ) -> Result<Comparison> {
-    let before = get_run(app, reach, place, before).await?;
-    let after = get_run(app, reach, place, after).await?;
+    let (mut conn, run) = find_run(app, reach, place, before).await?;
+    let before = (
+        run,
+        store::list_results(&mut conn, reach.tenant_id, before).await?,
+    );
+    drop(conn);
+    let (mut conn, run) = find_run(app, reach, place, after).await?;
+    let after = (run, store::list_results(&mut conn, reach.tenant_id, after).await?);
     Ok(Comparison::of(before, after))
+}
+
+async fn find_run(
+    app: &App,
+    reach: Reach,
+    place: (ChatbotId, EvalSetId),
+    id: EvalRunId,
+) -> Result<(Conn, EvalRun)> {
+    let set = get(app, reach, place).await?;
+    let mut conn = app.db.read(reach.tenant_id).await?;
+    let run = store::find_run(&mut conn, reach.tenant_id, set.id, id)
+        .await?
+        .ok_or(Error::NotFound("run"))?;
+    Ok((conn, run))
 }
 
 /// The questions of all of a tenant's sets, each with its chatbot, at most `limit`.

@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::chat::AnswerSource;
-use crate::id::{DocumentId, EvalQuestionId};
+use crate::id::{ConversationId, DocumentId, EvalQuestionId};
 
 /// What came of one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvalResult {
     pub question_id: EvalQuestionId,
     pub question: String,
+    /// The conversation that the question was taken over from: this result goes with it. Null: the owner's own question.
+    #[serde(default)]
+    pub conversation_id: Option<ConversationId>,
     pub answerable: bool,
     /// The first documents that were found, best first, at most ten.
     pub found: Vec<DocumentId>,
@@ -18,15 +21,18 @@ pub struct EvalResult {
     pub rank: Option<i64>,
     /// Null for a question that has no answer.
     pub measures: Option<EvalMeasures>,
-    /// How sure the search is of the first passage, in [0, 1]; null: nothing tells.
+    /// How sure the search is of the passage that it is surest of, in [0, 1]; null: nothing tells.
     pub confidence: Option<f64>,
     /// Whether the chatbot would answer rather than say that it does not know.
     pub is_answered: bool,
     pub latency_ms: f64,
     /// The search had to do without something, such as the embedding model or the reranker.
     pub degraded: bool,
-    /// What the chatbot said; null when the run asked for no answers.
+    /// What the chatbot said; null when the run asked for no answers, or when it gave none.
     pub answer: Option<GivenAnswer>,
+    /// Why the chatbot gave no answer to this question, such as that its model refused it; null: it did, or was not asked.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// What the chatbot said to a question.
@@ -64,6 +70,9 @@ pub struct EvalSummary {
     pub declined: i64,
     /// How often the confidence is higher for a question that has an answer than for one that has none; null without both.
     pub auroc: Option<f64>,
+    /// Questions to which the chatbot gave no answer, since its model refused them. They are in no figure of answers.
+    #[serde(default)]
+    pub failed: i64,
     /// Of the answers whose words were expected: how many say it; null when the run asked for no answers.
     pub right_answers: Option<i64>,
     pub expected_answers: i64,

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
-use crate::id::{ChatbotId, DocumentId, EvalQuestionId, TenantId};
-use crate::knowledge;
+use crate::id::{ChatbotId, ConversationId, DocumentId, EvalQuestionId, TenantId};
+use crate::knowledge::{self, labels};
 
 /// Of one set, of one question, and of one expected answer, at most.
 const MAX_QUESTIONS: usize = 500;
@@ -21,6 +21,9 @@ const MAX_ANSWER_CHARS: usize = 2_000;
 pub struct EvalQuestion {
     /// Stays while the question's text stays, so that runs can be compared.
     pub id: EvalQuestionId,
+    /// The conversation that it was taken over from, with which it goes; null: the owner's own. Stays with the text, too.
+    #[serde(default)]
+    pub conversation_id: Option<ConversationId>,
     #[serde(flatten)]
     pub expected: Expected,
 }
@@ -36,14 +39,17 @@ pub struct Expected {
     pub answer: Option<String>,
     /// False: nothing the chatbot knows answers it, and it should say so.
     pub answerable: bool,
+    /// Access groups of the visitor who asks; empty: what is open to everyone answers.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
-/// The questions, when all hold; those whose text `present` has keep their ids.
+/// The questions, when all hold; those whose text `present` has keep their ids, and where they come from.
 pub(super) async fn checked(
     app: &App,
     write: &mut Write,
     holders: (TenantId, ChatbotId),
-    questions: Vec<Expected>,
+    mut questions: Vec<Expected>,
     present: &[EvalQuestion],
 ) -> Result<Vec<EvalQuestion>> {
     if questions.len() > MAX_QUESTIONS {
@@ -52,6 +58,10 @@ pub(super) async fn checked(
             "questions",
             format!("a test set has at most {MAX_QUESTIONS} questions: make another one"),
         ));
+    }
+    for (position, question) in questions.iter_mut().enumerate() {
+        let groups = std::mem::take(&mut question.groups);
+        question.groups = labels::check_names(&format!("questions[{position}].groups"), groups)?;
     }
     let mut texts = BTreeSet::new();
     let mut named: BTreeSet<DocumentId> = BTreeSet::new();
@@ -75,16 +85,17 @@ pub(super) async fn checked(
     if knowledge::list_existing(write, holders, &new).await?.len() < new.len() {
         return Err(Error::NotFound("document"));
     }
-    let id_of: HashMap<&str, EvalQuestionId> = present
+    let known: HashMap<&str, &EvalQuestion> = present
         .iter()
-        .map(|own| (own.expected.question.as_str(), own.id))
+        .map(|own| (own.expected.question.as_str(), own))
         .collect();
-    let with_id = |expected: Expected| EvalQuestion {
-        id: id_of
-            .get(expected.question.as_str())
-            .copied()
-            .unwrap_or_else(EvalQuestionId::new),
-        expected,
+    let with_id = |expected: Expected| {
+        let known = known.get(expected.question.as_str());
+        EvalQuestion {
+            id: known.map_or_else(EvalQuestionId::new, |known| known.id),
+            conversation_id: known.and_then(|known| known.conversation_id),
+            expected,
+        }
     };
     Ok(questions.into_iter().map(with_id).collect())
 }
@@ -140,6 +151,7 @@ mod tests {
             document_ids: Vec::new(),
             answer: Some("within 30 days".to_owned()),
             answerable: true,
+            groups: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::app::App;
 use crate::evals;
 use crate::http::access::{EditAccess, KnowledgeAccess};
-use crate::http::input::{Json, Page, PageQuery, Path, Query, present};
+use crate::http::input::{Json, Page, PageQuery, PageRequest, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, DocumentId, EvalRunId, EvalSetId, MessageId};
 
@@ -55,6 +55,10 @@ struct EvalQuestionRequest {
     answer: Option<String>,
     /// False: the chatbot should say that it does not know. True unless given.
     answerable: Option<bool>,
+    /// Access groups of the visitor who asks. Left out: what is open to everyone answers.
+    #[serde(default)]
+    #[schema(max_items = 50)]
+    groups: Vec<String>,
 }
 
 impl From<EvalQuestionRequest> for Expected {
@@ -64,6 +68,7 @@ impl From<EvalQuestionRequest> for Expected {
             document_ids: request.document_ids,
             answer: request.answer,
             answerable: request.answerable.unwrap_or(true),
+            groups: request.groups,
         }
     }
 }
@@ -85,7 +90,7 @@ struct UpdateEvalRequest {
 #[serde(deny_unknown_fields)]
 struct EvalImportRequest {
     conversation_id: ConversationId,
-    /// Ids of answers in it. Left out: all answers that cite something, and all that knew nothing.
+    /// Ids of answers in it whose questions can be asked alone. Left out: its first question, before which nothing was said.
     messages: Option<Vec<MessageId>>,
 }
 
@@ -93,7 +98,8 @@ struct EvalImportRequest {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EvalRunRequest {
-    /// True: the chatbot answers each question, which counts to its budget. Otherwise only its search is measured.
+    /// True: the chatbot answers each question, which counts to its budget. Otherwise only its search is measured, and what
+    /// that asks of others is booked: a remote embedding model, and a reranker where the chatbot has one.
     answers: Option<bool>,
 }
 
@@ -183,8 +189,11 @@ impl From<EvalRun> for EvalRunResponse {
 struct EvalRunDetail {
     #[serde(flatten)]
     run: EvalRunResponse,
-    /// In the order of the questions, those that were asked so far.
+    /// In the order of the questions, those that were asked so far. What came of questions of conversations that were deleted
+    /// since is gone.
     results: Vec<EvalResult>,
+    /// Give this as `cursor` for the next results; null on the last page.
+    next_cursor: Option<String>,
 }
 
 /// Two runs side by side.
@@ -195,7 +204,10 @@ struct EvalComparisonResponse {
     /// Questions whose outcome is better in the second run: a higher nDCG@10, or declined where nothing answers.
     better: i64,
     worse: i64,
+    /// Those of the second run in its order, then those that only the first one asked.
     questions: Vec<EvalQuestionChangeResponse>,
+    /// Give this as `cursor` for the next questions; null on the last page.
+    next_cursor: Option<String>,
 }
 
 /// One question in both runs.
@@ -229,15 +241,23 @@ impl From<QuestionChange> for EvalQuestionChangeResponse {
     }
 }
 
-impl From<Comparison> for EvalComparisonResponse {
-    fn from(compared: Comparison) -> Self {
+impl EvalComparisonResponse {
+    /// With the questions behind the one of id `page.before`, or the first ones if there is none.
+    fn of(compared: Comparison, page: PageRequest) -> Self {
         let (better, worse) = compared.better_and_worse();
+        let id = |change: &QuestionChange| change.question_id.0;
+        let mut behind = compared.questions;
+        if let Some(position) = behind.iter().position(|change| id(change) == page.before) {
+            behind.drain(..=position);
+        }
+        let page = Page::of(behind, page.limit, id, EvalQuestionChangeResponse::from);
         Self {
             before: compared.before.into(),
             after: compared.after.into(),
             better,
             worse,
-            questions: compared.questions.into_iter().map(Into::into).collect(),
+            questions: page.items,
+            next_cursor: page.next_cursor,
         }
     }
 }
@@ -322,9 +342,10 @@ async fn delete_eval(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Adds questions that visitors really asked, from a conversation of the chatbot: what an answer cited is expected again,
-/// and of a question that found nothing it is expected that nothing answers it. Questions that are there already are not
-/// added again.
+/// Adds questions that visitors really asked, from a conversation of the chatbot: what an answer cited is expected again by a
+/// visitor of the same access groups, and of a question that found nothing it is expected that nothing answers it. Questions
+/// that are there already are not added again. When the conversation is deleted, they go with it, and so does what came of
+/// them in runs.
 #[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/import", tag = "evals", request_body = EvalImportRequest,
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
     responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
@@ -340,7 +361,8 @@ async fn import_questions(
     Ok(axum::Json(set.into()))
 }
 
-/// Begins a run: asks all questions of a test set in the background, as a visitor without any access group.
+/// Begins a run: asks all questions of a test set in the background, each as a visitor of its access groups. A test set keeps
+/// its 50 latest runs.
 #[utoipa::path(post, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals", request_body = EvalRunRequest,
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
     responses((status = 202, description = "The run, queued", body = EvalRunResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["edit"])))]
@@ -376,33 +398,45 @@ async fn list_eval_runs(
     )))
 }
 
-/// A run with what came of each question.
+/// A run with what came of each question, a page of them at a time.
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}", tag = "evals",
-    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"), ("eval_run_id" = String, Path, description = "The run")),
+    params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"), ("eval_run_id" = String, Path, description = "The run"), PageQuery),
     responses((status = 200, body = EvalRunDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn get_eval_run(
     access: KnowledgeAccess,
     State(app): State<App>,
     Path((chatbot_id, set_id, run_id)): Path<(ChatbotId, EvalSetId, EvalRunId)>,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<EvalRunDetail>, Problem> {
-    let (run, results) = evals::get_run(&app, access.reach(), (chatbot_id, set_id), run_id).await?;
+    let page = query.check()?;
+    let place = (chatbot_id, set_id);
+    let (run, results) = evals::get_run(&app, access.reach(), place, run_id, page).await?;
+    let page = Page::of(
+        results,
+        page.limit,
+        |result| result.question_id.0,
+        |result| result,
+    );
     Ok(axum::Json(EvalRunDetail {
         run: run.into(),
-        results,
+        results: page.items,
+        next_cursor: page.next_cursor,
     }))
 }
 
-/// Two runs of a test set side by side, with what changed for each question.
+/// Two runs of a test set side by side, with what changed for each question, a page of them at a time.
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}/compare/{other_run_id}", tag = "evals",
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"),
-        ("eval_run_id" = String, Path, description = "The first run"), ("other_run_id" = String, Path, description = "The run that is held against it")),
+        ("eval_run_id" = String, Path, description = "The first run"), ("other_run_id" = String, Path, description = "The run that is held against it"), PageQuery),
     responses((status = 200, body = EvalComparisonResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
 async fn compare_eval_runs(
     access: KnowledgeAccess,
     State(app): State<App>,
     Path((chatbot_id, set_id, before, after)): Path<(ChatbotId, EvalSetId, EvalRunId, EvalRunId)>,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<EvalComparisonResponse>, Problem> {
+    let page = query.check()?;
     let place = (chatbot_id, set_id);
     let compared = evals::compare_runs(&app, access.reach(), place, (before, after)).await?;
-    Ok(axum::Json(compared.into()))
+    Ok(axum::Json(EvalComparisonResponse::of(compared, page)))
 }

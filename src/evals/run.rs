@@ -1,5 +1,5 @@
 //! Carries out a run: asks one question after the other the way visitors' questions are asked, and keeps what came of each,
-//! so that a run whose process died goes on where it was. It asks as a visitor without any access group.
+//! so that a run whose process died goes on where it was. Each is asked as a visitor of its access groups.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::http::access::Reach;
 use crate::id::{ChatbotId, DocumentId, EvalRunId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority};
 use crate::knowledge::{self, Purpose, SearchFilter, Trace};
+use crate::llm::QUOTA_EXHAUSTED;
 
 /// Passages that a question's ranking of documents is made of.
 const PASSAGES: usize = 100;
@@ -120,16 +121,24 @@ async fn ask(
     let expected = &question.expected;
     let started = Instant::now();
     let query = Query::said(&expected.question);
-    let (filter, trace) = (SearchFilter::default(), Trace::default());
+    let filter = SearchFilter {
+        audience: Audience::Groups(expected.groups.clone()),
+        ..SearchFilter::default()
+    };
     let (place, wanted) = ((reach, chatbot.id), (PASSAGES, Purpose::Eval));
-    let found = knowledge::search(app, place, &query, wanted, filter, trace).await?;
+    let found = knowledge::search(app, place, &query, wanted, filter, Trace::default()).await?;
     let latency = started.elapsed();
     let ranking = judging::ranking(&found.passages);
     let right = judging::right_documents(expected, &found.passages);
     let confidence = found.confidence();
+    let (answer, failure) = match with_answer {
+        true => answer_or_failure(app, reach, chatbot, question).await?,
+        false => (None, None),
+    };
     Ok(EvalResult {
         question_id: question.id,
         question: expected.question.clone(),
+        conversation_id: question.conversation_id,
         answerable: expected.answerable,
         rank: ranking
             .iter()
@@ -141,11 +150,25 @@ async fn ask(
         is_answered: chat::would_answer(chatbot, &expected.question, found.passages),
         latency_ms: latency.as_secs_f64() * 1e3,
         degraded: !found.degraded.is_empty(),
-        answer: match with_answer {
-            true => Some(answer(app, reach, chatbot, question).await?),
-            false => None,
-        },
+        answer,
+        failure,
     })
+}
+
+/// What the chatbot says, or why it says nothing to this question; what holds for all questions fails.
+async fn answer_or_failure(
+    app: &App,
+    reach: Reach,
+    chatbot: &Chatbot,
+    question: &EvalQuestion,
+) -> Result<(Option<GivenAnswer>, Option<String>)> {
+    match answer(app, reach, chatbot, question).await {
+        Ok(answer) => Ok((Some(answer), None)),
+        Err(Error::Upstream { code, message, .. }) if code != QUOTA_EXHAUSTED => {
+            Ok((None, Some(message.into_owned())))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A turn of its own: nothing of it stays in a conversation, and it is booked like any other.
@@ -155,7 +178,7 @@ async fn answer(app: &App, reach: Reach, chatbot: &Chatbot, question: &EvalQuest
         chatbot_id: chatbot.id,
         thread: Thread::Stateless(Vec::new()),
         question: question.expected.question.clone(),
-        audience: Audience::default(),
+        audience: Audience::Groups(question.expected.groups.clone()),
         streamed: false,
         channel: CHANNEL,
         origin: None,

@@ -7,7 +7,7 @@ use super::{EvalQuestion, EvalResult, EvalRun, EvalSet, EvalSummary};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, EvalRunId, EvalSetId, TenantId};
+use crate::id::{ChatbotId, ConversationId, EvalRunId, EvalSetId, TenantId};
 use crate::on;
 
 pub(super) async fn insert_set(
@@ -45,33 +45,163 @@ pub(super) async fn update_set(write: &mut Write, tenant_id: TenantId, set: &Eva
         .await
 }
 
-pub(super) async fn delete_set(write: &mut Write, tenant_id: TenantId, id: EvalSetId) -> Result<()> {
-    let delete = write.put("delete from eval_set where tenant_id = $1 and id = $2");
+/// From now on nobody finds it.
+pub(super) async fn hide_set(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: EvalSetId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let update =
+        write.put("update eval_set set deleted_at = $3, questions = '[]' where tenant_id = $1 and id = $2");
+    update.bind(tenant_id).bind(id).bind(now).run().await
+}
+
+pub(super) async fn delete_hidden_set(write: &mut Write, tenant_id: TenantId, id: EvalSetId) -> Result<()> {
+    let delete =
+        write.put("delete from eval_set where tenant_id = $1 and id = $2 and deleted_at is not null");
     delete.bind(tenant_id).bind(id).run().await
 }
 
+/// The text that deletes some results of all sets for which `$which` holds, `$2`; `coalesce`: see `db::ROWS_AT_ONCE`.
+macro_rules! delete_results {
+    ($which:literal) => {
+        concat!(
+            "delete from eval_result
+              where coalesce(tenant_id, tenant_id) = $1
+                and (run_id, position) in (select e.run_id, e.position
+                                             from eval_set s
+                                             join eval_run r on r.set_id = s.id
+                                             join eval_result e on e.run_id = r.id
+                                            where ",
+            $which,
+            "
+                                            limit $3)"
+        )
+    };
+}
+
 /// Deletes some results of a chatbot's runs; how many.
-pub(super) async fn delete_results(
+pub(super) async fn delete_results_of_chatbot(
     write: &mut Write,
     (tenant_id, chatbot_id): (TenantId, ChatbotId),
     most: i64,
 ) -> Result<u64> {
-    // `coalesce`: see `db::ROWS_AT_ONCE`.
-    Ok(on!(write, c => sqlx::query(
+    Ok(on!(write, c => sqlx::query(delete_results!("s.chatbot_id = $2"))
+        .bind(tenant_id).bind(chatbot_id).bind(most).execute(c).await.map(|done| done.rows_affected()))?)
+}
+
+/// Deletes some results of a set's runs; how many.
+pub(super) async fn delete_results_of_set(
+    write: &mut Write,
+    (tenant_id, set_id): (TenantId, EvalSetId),
+    most: i64,
+) -> Result<u64> {
+    Ok(on!(write, c => sqlx::query(delete_results!("s.id = $2"))
+        .bind(tenant_id).bind(set_id).bind(most).execute(c).await.map(|done| done.rows_affected()))?)
+}
+
+/// Deletes what came of a conversation's questions in all runs of a set.
+pub(super) async fn delete_results_of(
+    write: &mut Write,
+    (tenant_id, set_id): (TenantId, EvalSetId),
+    conversation_id: ConversationId,
+) -> Result<()> {
+    let delete = write.put(
         "delete from eval_result
-          where coalesce(tenant_id, tenant_id) = $1
-            and (run_id, position) in (select e.run_id, e.position
-                                         from eval_set s
-                                         join eval_run r on r.set_id = s.id
-                                         join eval_result e on e.run_id = r.id
-                                        where s.chatbot_id = $2
-                                        limit $3)",
-    ).bind(tenant_id).bind(chatbot_id).bind(most).execute(c).await.map(|done| done.rows_affected()))?)
+          where tenant_id = $1
+            and run_id in (select id from eval_run where tenant_id = $1 and set_id = $2)
+            and result ->> 'conversation_id' = $3",
+    );
+    let conversation = conversation_id.to_string();
+    delete
+        .bind(tenant_id)
+        .bind(set_id)
+        .bind(conversation.as_str())
+        .run()
+        .await
+}
+
+/// Notes that a set has questions of a conversation.
+pub(super) async fn insert_import(
+    write: &mut Write,
+    (tenant_id, set_id): (TenantId, EvalSetId),
+    conversation_id: ConversationId,
+) -> Result<()> {
+    let insert = write.put(
+        "insert into eval_import (set_id, conversation_id, tenant_id) values ($1, $2, $3) on conflict do nothing",
+    );
+    insert
+        .bind(set_id)
+        .bind(conversation_id)
+        .bind(tenant_id)
+        .run()
+        .await
+}
+
+/// The sets that have, or had, questions of a conversation; nobody else changes them until the transaction ends.
+pub(super) async fn hold_importers(
+    write: &mut Write,
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+) -> Result<Vec<EvalSet>> {
+    let statement = format!(
+        "select id, name, questions, created_at, updated_at
+           from eval_set
+          where tenant_id = $1
+            and id in (select set_id from eval_import where tenant_id = $1 and conversation_id = $2)
+          order by id {}",
+        write.row_lock()
+    );
+    Ok(on!(write, c => sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(tenant_id).bind(conversation_id).fetch_all(c).await)?)
+}
+
+/// Ends the runs of a set that are under way, or those of them that ask something of this conversation.
+pub(super) async fn end_runs(
+    write: &mut Write,
+    (tenant_id, set_id): (TenantId, EvalSetId),
+    conversation_id: Option<ConversationId>,
+    (reason, now): (&str, DateTime<Utc>),
+) -> Result<()> {
+    let update = write.put(
+        "update eval_run
+            set state = 'failed', error = $4, finished_at = $5, questions = '[]'
+          where tenant_id = $1
+            and set_id = $2
+            and state in ('queued', 'running')
+            and cast(questions as text) like $3",
+    );
+    let named = conversation_id.map_or_else(|| "%".to_owned(), |id| format!("%{id}%"));
+    update
+        .bind(tenant_id)
+        .bind(set_id)
+        .bind(named.as_str())
+        .bind(reason)
+        .bind(now)
+        .run()
+        .await
+}
+
+/// Deletes the oldest runs that have ended, so that no more than `most` are left.
+pub(super) async fn delete_old_runs(
+    write: &mut Write,
+    (tenant_id, set_id): (TenantId, EvalSetId),
+    most: i64,
+) -> Result<()> {
+    let delete = write.put(
+        "delete from eval_run
+          where tenant_id = $1
+            and set_id = $2
+            and state in ('done', 'failed')
+            and id not in (select id from eval_run where tenant_id = $1 and set_id = $2 order by id desc limit $3)",
+    );
+    delete.bind(tenant_id).bind(set_id).bind(most).run().await
 }
 
 pub(super) async fn count_sets(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
     Ok(on!(conn, c => sqlx::query_scalar(
-        "select count(*) from eval_set where tenant_id = $1 and chatbot_id = $2",
+        "select count(*) from eval_set where tenant_id = $1 and chatbot_id = $2 and deleted_at is null",
     ).bind(tenant_id).bind(chatbot_id).fetch_one(c).await)?)
 }
 
@@ -85,6 +215,7 @@ pub(super) async fn list_sets(
            from eval_set
           where tenant_id = $1
             and chatbot_id = $2
+            and deleted_at is null
             and id < $3
           order by id desc
           limit $4",
@@ -101,6 +232,7 @@ pub(super) async fn find_set(
            from eval_set
           where tenant_id = $1
             and chatbot_id = $2
+            and deleted_at is null
             and id = $3",
     ).bind(tenant_id).bind(chatbot_id).bind(id).fetch_optional(c).await)?)
 }
@@ -116,6 +248,7 @@ pub(super) async fn hold_set(
            from eval_set
           where tenant_id = $1
             and chatbot_id = $2
+            and deleted_at is null
             and id = $3 {}",
         write.row_lock()
     );
@@ -135,6 +268,7 @@ pub(super) async fn list_questions(
           where s.tenant_id = $1
             and b.tenant_id = $1
             and b.deleted_at is null
+            and s.deleted_at is null
           order by s.id desc
           limit 100",
     ).bind(tenant_id).fetch_all(c).await)?)
@@ -269,12 +403,36 @@ pub(super) async fn list_results(
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
+/// The results behind that of the question `page.before`, in their order, one more than the page holds; from the first one
+/// if there is none of that question.
+pub(super) async fn list_results_behind(
+    conn: &mut Conn,
+    (tenant_id, run_id): (TenantId, EvalRunId),
+    page: PageRequest,
+) -> Result<Vec<EvalResult>> {
+    let rows: Vec<Json<EvalResult>> = on!(conn, c => sqlx::query_scalar(
+        "select result
+           from eval_result
+          where tenant_id = $1
+            and run_id = $2
+            and position > coalesce((select position
+                                       from eval_result
+                                      where tenant_id = $1
+                                        and run_id = $2
+                                        and result ->> 'question_id' = $3), -1)
+          order by position
+          limit $4",
+    ).bind(tenant_id).bind(run_id).bind(page.before.to_string()).bind(page.limit + 1).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
 /// How a run ended.
 pub(super) enum Ending<'a> {
     Done(EvalSummary),
     Failed(&'a str),
 }
 
+/// Ends a run. What it asked is in its results.
 pub(super) async fn finish_run(
     write: &mut Write,
     tenant_id: TenantId,
@@ -288,7 +446,7 @@ pub(super) async fn finish_run(
     };
     let update = write.put(
         "update eval_run
-            set state = $3, summary = $4, error = $5, finished_at = $6
+            set state = $3, summary = $4, error = $5, finished_at = $6, questions = '[]'
           where tenant_id = $1 and id = $2 and state in ('queued', 'running')",
     );
     update

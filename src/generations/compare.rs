@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use retrieval::index::Audience;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -36,13 +37,16 @@ const MODEL_RETRY: Duration = Duration::from_secs(30);
 pub struct Comparison {
     /// Questions that were asked of both.
     pub questions: i64,
+    /// Questions of them for which neither found anything: they tell nothing, and are not in the overlap.
+    #[serde(default)]
+    pub found_nothing: i64,
     /// Questions that were not asked; why, says `unfinished`.
     #[serde(default)]
     pub not_asked: i64,
     /// Why not all questions were asked; null: all were.
     #[serde(default)]
     pub unfinished: Option<Unfinished>,
-    /// Share of the live one's ten best passages that are among the new one's ten best, on average; null without questions.
+    /// Share of the live one's ten best passages that are among the new one's ten best, on average; null without any.
     pub overlap_at_10: Option<f64>,
     /// Questions of them whose right documents or answers are known, from test sets.
     pub judged: i64,
@@ -68,6 +72,8 @@ pub enum Unfinished {
 pub(super) struct Answer {
     /// None: it could not be asked any more.
     pub overlap: Option<f64>,
+    /// Neither found anything.
+    pub found_nothing: bool,
     pub live_ndcg: Option<f64>,
     pub new_ndcg: Option<f64>,
 }
@@ -76,6 +82,8 @@ pub(super) struct Answer {
 struct Asked {
     chatbot_id: ChatbotId,
     question: String,
+    /// Access groups of the visitor.
+    groups: Vec<String>,
     expected: Option<evals::Expected>,
 }
 
@@ -83,7 +91,11 @@ impl Asked {
     /// What it is kept under: the same words that are expected to find something else are another question.
     fn hash(&self) -> String {
         let expected = serde_json::to_string(&self.expected).unwrap_or_default();
-        token_hash(&format!("{}\n{expected}\n{}", self.chatbot_id, self.question))
+        let groups = self.groups.join(",");
+        token_hash(&format!(
+            "{}\n{expected}\n{groups}\n{}",
+            self.chatbot_id, self.question
+        ))
     }
 }
 
@@ -187,14 +199,16 @@ async fn list_questions(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Aske
         let known = of_sets.into_iter().map(|(chatbot_id, expected)| Asked {
             chatbot_id,
             question: expected.question.clone(),
+            groups: expected.groups.clone(),
             expected: Some(expected),
         });
         return Ok(known.collect());
     }
     let latest = store::list_latest_questions(conn, tenant_id, LATEST_QUESTIONS).await?;
-    let asked = latest.into_iter().map(|(chatbot_id, question)| Asked {
+    let asked = latest.into_iter().map(|(chatbot_id, question, groups)| Asked {
         chatbot_id,
         question,
+        groups: groups.map(|groups| groups.0).unwrap_or_default(),
         expected: None,
     });
     Ok(asked.collect())
@@ -215,15 +229,17 @@ async fn ask(app: &App, tenant_id: TenantId, (live, new): (&Aim, &Aim), asked: &
     let judge = |passages: &[Passage]| evals::ndcg_at_10(asked.expected.as_ref()?, passages);
     Ok(Answer {
         overlap: Some(overlap(&before, &after)),
+        found_nothing: before.is_empty() && after.is_empty(),
         live_ndcg: judge(&before),
         new_ndcg: judge(&after),
     })
 }
 
-/// As a visitor without any access group is answered; true: the model did not answer.
+/// As a visitor of these access groups is answered; true: the model did not answer.
 async fn answer(app: &App, tenant_id: TenantId, aim: &Aim, asked: &Asked) -> Result<(Vec<Passage>, bool)> {
     let place = (Reach::whole(tenant_id), asked.chatbot_id);
-    let found = knowledge::search_aimed(app, aim, place, &asked.question, PASSAGES).await?;
+    let question = (asked.question.as_str(), Audience::Groups(asked.groups.clone()));
+    let found = knowledge::search_aimed(app, aim, place, question, PASSAGES).await?;
     Ok((found.passages, found.degraded.contains(&Degradation::WORDS_ALONE)))
 }
 
@@ -234,7 +250,11 @@ impl Comparison {
         for answer in answers {
             let Some(overlap) = answer.overlap else { continue };
             comparison.questions += 1;
-            overlaps += overlap;
+            if answer.found_nothing {
+                comparison.found_nothing += 1;
+            } else {
+                overlaps += overlap;
+            }
             let (Some(live), Some(new)) = (answer.live_ndcg, answer.new_ndcg) else {
                 continue;
             };
@@ -245,17 +265,17 @@ impl Comparison {
             comparison.worse += i64::from(new < live);
         }
         let mean = |sum: f64, count: i64| (count > 0).then(|| sum / count as f64);
-        comparison.overlap_at_10 = mean(overlaps, comparison.questions);
+        comparison.overlap_at_10 = mean(overlaps, comparison.questions - comparison.found_nothing);
         comparison.live_ndcg_at_10 = mean(live_sum, comparison.judged);
         comparison.new_ndcg_at_10 = mean(new_sum, comparison.judged);
         comparison
     }
 }
 
-/// Share of the first passages that are among the second; all where there are none.
+/// Share of the first passages that are among the second; none where there are none.
 fn overlap(before: &[Passage], after: &[Passage]) -> f64 {
     if before.is_empty() {
-        return if after.is_empty() { 1.0 } else { 0.0 };
+        return 0.0;
     }
     let is_found = |passage: &&Passage| after.iter().any(|other| is_same(passage, other));
     before.iter().filter(is_found).count() as f64 / before.len() as f64
@@ -266,4 +286,25 @@ fn is_same(passage: &Passage, other: &Passage) -> bool {
     let shares_a_span =
         passage.document_id == other.document_id && passage.start < other.end && other.start < passage.end;
     passage.chunk_id == other.chunk_id || (passage.cut != other.cut && shares_a_span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_for_which_neither_found_anything_are_counted_and_are_no_agreement() {
+        let answer = |overlap, found_nothing| Answer {
+            overlap: Some(overlap),
+            found_nothing,
+            ..Answer::default()
+        };
+
+        let compared = Comparison::of([answer(0.5, false), answer(0.0, true)].iter());
+        assert_eq!((compared.questions, compared.found_nothing), (2, 1));
+        assert_eq!(compared.overlap_at_10, Some(0.5));
+
+        let nothing = Comparison::of([answer(0.0, true)].iter());
+        assert_eq!(nothing.overlap_at_10, None);
+    }
 }

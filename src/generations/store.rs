@@ -385,11 +385,11 @@ pub(super) async fn insert_answer(
     answer: Answer,
 ) -> Result<()> {
     on!(write, c => sqlx::query(
-        "insert into generation_answer (generation_id, question, tenant_id, overlap, live_ndcg, new_ndcg)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into generation_answer (generation_id, question, tenant_id, overlap, live_ndcg, new_ndcg, found_nothing)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict do nothing",
     ).bind(id).bind(question).bind(tenant_id).bind(answer.overlap).bind(answer.live_ndcg).bind(answer.new_ndcg)
-     .execute(c).await.map(drop))?;
+     .bind(answer.found_nothing).execute(c).await.map(drop))?;
     Ok(())
 }
 
@@ -400,7 +400,7 @@ pub(super) async fn list_answers(
     id: GenerationId,
 ) -> Result<Vec<(String, Answer)>> {
     let rows: Vec<AnswerRow> = on!(conn, c => sqlx::query_as(
-        "select question, overlap, live_ndcg, new_ndcg from generation_answer where tenant_id = $1 and generation_id = $2 order by question",
+        "select question, overlap, found_nothing, live_ndcg, new_ndcg from generation_answer where tenant_id = $1 and generation_id = $2 order by question",
     ).bind(tenant_id).bind(id).fetch_all(c).await)?;
     Ok(rows.into_iter().map(|row| (row.question, row.answer)).collect())
 }
@@ -418,14 +418,14 @@ pub(super) async fn delete_answers(write: &mut Write, tenant_id: TenantId, id: G
     delete.bind(tenant_id).bind(id).run().await
 }
 
-/// The texts of the latest questions that visitors asked, each with its chatbot.
+/// The texts of the latest questions that visitors asked, each with its chatbot and the visitor's access groups.
 pub(super) async fn list_latest_questions(
     conn: &mut Conn,
     tenant_id: TenantId,
     limit: i64,
-) -> Result<Vec<(crate::id::ChatbotId, String)>> {
+) -> Result<Vec<(crate::id::ChatbotId, String, Option<Json<Vec<String>>>)>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select v.chatbot_id, m.content
+        "select v.chatbot_id, m.content, v.access_groups
            from message m
            join conversation v on v.id = m.conversation_id
            join chatbot b on b.id = v.chatbot_id

@@ -166,8 +166,10 @@ macro_rules! needs {
 }
 
 needs! {
-    /// May ask and search.
+    /// May ask.
     Chat = Chat, ChatAccess;
+    /// May search.
+    Search = Search, SearchAccess;
     /// May see chatbots and documents.
     KnowledgeRead = KnowledgeRead, KnowledgeAccess;
     /// May add and delete documents.

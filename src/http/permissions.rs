@@ -24,7 +24,8 @@ fn render() -> String {
          `admin` too (403 `connection_needs_admin`), since that account sees more than the chatbot should. Logging out and\n\
          changing a password are for members who logged in here: others get 403, since they have no session and no password.\n\n\
          Whoever may read documents, and keys of scope `chat:groups`, may say which access groups a visitor has; others, such as\n\
-         keys of scope `chat` that browsers see, get 403 `groups_not_allowed`.\n\n\
+         keys of scope `chat` that browsers see, get 403 `groups_not_allowed`. Such keys ask and nothing else: searching shows\n\
+         passages word for word and how they were found, so it needs `search`, which only keys of servers hold.\n\n\
          Routes outside the document (`/docs`, `/api/openapi.json`, `/metrics`) need nothing and hold no tenant's data.\n",
     );
     page.push_str("\n## Roles\n\n");

@@ -32,6 +32,9 @@ const MAX_NAMES: usize = 50;
 /// Longest name of a tag or group, in characters.
 const MAX_NAME_CHARS: usize = 64;
 
+/// Longest tag of a language in characters.
+const MAX_LANGUAGE_CHARS: usize = 35;
+
 /// Documents that one job tells the index of.
 const TOLD_AT_ONCE: usize = 500;
 
@@ -106,7 +109,20 @@ fn split_names(list: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn check_names(field: &'static str, names: Vec<String>) -> Result<Vec<String>> {
+/// Whether it is a tag of a language (BCP 47), such as `de` or `pt-BR`.
+pub(super) fn is_language_tag(tag: &str) -> bool {
+    let mut parts = tag.split(['-', '_']);
+    let is_language =
+        |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_further =
+        |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (2..=MAX_LANGUAGE_CHARS).contains(&tag.len())
+        && parts.next().is_some_and(is_language)
+        && parts.all(is_further)
+}
+
+/// Names of tags or groups without spaces around them, in order, each once.
+pub fn check_names(field: &str, names: Vec<String>) -> Result<Vec<String>> {
     let mut names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
     names.sort_unstable();
     names.dedup();
@@ -491,6 +507,34 @@ mod tests {
         }
         let tried = searcher(&key(&[KeyScope::Admin]), Some(vec![])).expect("a visitor");
         assert_eq!(tried, Audience::default());
+    }
+
+    #[test]
+    fn a_language_is_named_by_a_tag() {
+        for tag in [
+            "de",
+            "EN",
+            "pt-BR",
+            "zh_Hant-TW",
+            "tlh",
+            "x-desk",
+            "sl-rozaj-1994",
+        ] {
+            assert!(is_language_tag(tag), "{tag}");
+        }
+        for odd in [
+            "",
+            "d",
+            "klingon!",
+            "-de",
+            "de-",
+            "de at",
+            "1994",
+            "英",
+            &"de-".repeat(20),
+        ] {
+            assert!(!is_language_tag(odd), "{odd}");
+        }
     }
 
     #[test]

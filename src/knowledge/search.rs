@@ -249,12 +249,12 @@ impl Aim {
     }
 }
 
-/// What is found by what need not be what answers.
+/// What is found for a visitor by what need not be what answers.
 pub async fn search_aimed(
     app: &App,
     aim: &Aim,
     place: (Reach, ChatbotId),
-    question: &str,
+    (question, audience): (&str, Audience),
     limit: usize,
 ) -> Result<SearchResult> {
     let live = Live {
@@ -263,7 +263,11 @@ pub async fn search_aimed(
     };
     let query = Query::said(question);
     let conn = app.db.read(place.0.tenant_id).await?;
-    let (wanted, filter) = ((limit, Purpose::Comparison), SearchFilter::default());
+    let wanted = (limit, Purpose::Comparison);
+    let filter = SearchFilter {
+        audience,
+        ..SearchFilter::default()
+    };
     search_live(
         app,
         (conn, live, aim.cut),

@@ -157,6 +157,9 @@ impl std::fmt::Display for Phase {
     }
 }
 
+/// The code of [`ProviderError::QuotaExhausted`].
+pub const QUOTA_EXHAUSTED: &str = "model_quota_exhausted";
+
 /// Why a model gave no answer, or not all of one.
 ///
 /// The messages hold nothing that the model's server said, so they may be shown.
@@ -202,7 +205,7 @@ impl ProviderError {
             Self::Unavailable { .. } => "model_unavailable",
             Self::Refused { .. } => "model_refused",
             Self::ContextTooLong => "context_too_long",
-            Self::QuotaExhausted => "model_quota_exhausted",
+            Self::QuotaExhausted => QUOTA_EXHAUSTED,
             Self::Interrupted => "model_interrupted",
             Self::Unreadable { .. } => "model_unreadable",
             Self::TimedOut { .. } => "model_timed_out",

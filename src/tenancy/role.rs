@@ -6,8 +6,10 @@ use utoipa::ToSchema;
 /// What an operation needs. Every operation of the API needs exactly one; OpenAPI names it as the security scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// Ask a chatbot, search its knowledge.
+    /// Ask a chatbot.
     Chat,
+    /// Search a chatbot's knowledge: its passages word by word, and how they were found.
+    Search,
     /// See chatbots, documents and their chunks.
     KnowledgeRead,
     /// Add and delete documents.
@@ -24,8 +26,9 @@ pub enum Permission {
 
 impl Permission {
     /// All permissions.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Chat,
+        Self::Search,
         Self::KnowledgeRead,
         Self::Ingest,
         Self::Edit,
@@ -38,6 +41,7 @@ impl Permission {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
+            Self::Search => "search",
             Self::KnowledgeRead => "knowledge:read",
             Self::Ingest => "ingest",
             Self::Edit => "edit",
@@ -70,7 +74,7 @@ impl Role {
     pub fn allows(self, permission: Permission) -> bool {
         let least = match permission {
             Permission::KnowledgeRead | Permission::Conversations => Self::Viewer,
-            Permission::Chat | Permission::Ingest | Permission::Edit => Self::Editor,
+            Permission::Chat | Permission::Search | Permission::Ingest | Permission::Edit => Self::Editor,
             Permission::UsageRead | Permission::Admin => Self::Admin,
         };
         self >= least
@@ -101,7 +105,7 @@ pub enum KeyScope {
     /// Adding, seeing and deleting documents.
     #[serde(rename = "ingest")]
     Ingest,
-    /// Asking and searching.
+    /// Asking, and nothing else: the key that browsers may see.
     #[serde(rename = "chat")]
     Chat,
     /// Asking and searching, and saying which access groups the visitor has: for servers, never for browsers.
@@ -127,7 +131,8 @@ impl KeyScope {
         match self {
             Self::Admin => true,
             Self::Ingest => matches!(permission, Permission::Ingest | Permission::KnowledgeRead),
-            Self::Chat | Self::ChatGroups => permission == Permission::Chat,
+            Self::Chat => permission == Permission::Chat,
+            Self::ChatGroups => matches!(permission, Permission::Chat | Permission::Search),
             Self::UsageRead => permission == Permission::UsageRead,
         }
     }

@@ -11,24 +11,24 @@ const RETURNS: &str = "# Returns\n\nGoods may be returned within 30 days of deli
 const OAK: &str = "# Oak\n\nHardwax oil suits oak, twice a year.\n";
 
 /// A desk that knows two documents; their ids.
-async fn furnish(desk: &Chatbot<'_, '_>) -> (String, String) {
+pub async fn furnish(desk: &Chatbot<'_, '_>) -> (String, String) {
     (
         desk.publish("returns.md", RETURNS).await,
         desk.publish("oak.md", OAK).await,
     )
 }
 
-fn evals(desk: &Chatbot<'_, '_>) -> String {
+pub fn evals(desk: &Chatbot<'_, '_>) -> String {
     format!("/api/chatbots/{}/evals", desk.id)
 }
 
-async fn make(desk: &Chatbot<'_, '_>, questions: Value) -> Reply {
+pub async fn make(desk: &Chatbot<'_, '_>, questions: Value) -> Reply {
     let body = json!({ "name": "Questions", "questions": questions });
     desk.tenant.post(&evals(desk), body).await
 }
 
 /// Runs a set to its end; the run with its results.
-async fn run(desk: &Chatbot<'_, '_>, set: &str, answers: bool) -> Value {
+pub async fn run(desk: &Chatbot<'_, '_>, set: &str, answers: bool) -> Value {
     let runs = format!("{}/{set}/runs", evals(desk));
     let id = desk
         .tenant
@@ -182,51 +182,6 @@ async fn two_runs_are_compared_question_by_question() {
 }
 
 #[tokio::test]
-async fn questions_of_real_conversations_expect_what_their_answers_cited() {
-    let service = TestApp::start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let (returns, _) = furnish(&desk).await;
-    let known = "Within how many days may goods be returned?";
-    let answer = desk.ask(known).await.expect(200).json();
-    let conversation = answer["conversation_id"].as_str().expect("an id");
-    desk.ask_in(conversation, "Zebras?").await.expect(200);
-    let set = make(&desk, json!([])).await.expect(201).id();
-    let import = format!("{}/{set}/import", evals(&desk));
-
-    let chosen = json!({ "conversation_id": conversation, "messages": [answer["message_id"]] });
-    let imported = acme.post(&import, chosen).await.expect(200).json();
-    assert_eq!(imported["question_count"], 1);
-    let first = imported["questions"][0].clone();
-    assert_eq!(
-        (&first["question"], &first["document_ids"], &first["answerable"]),
-        (&json!(known), &json!([returns]), &json!(true))
-    );
-
-    let all = json!({ "conversation_id": conversation });
-    let imported = acme.post(&import, all).await.expect(200).json();
-    assert_eq!(
-        imported["questions"][0], first,
-        "a question is there once, with its id"
-    );
-    assert_eq!(
-        (
-            &imported["questions"][1]["question"],
-            &imported["questions"][1]["answerable"]
-        ),
-        (&json!("Zebras?"), &json!(false))
-    );
-    let unknown = json!({ "conversation_id": conversation, "messages": [uuid::Uuid::now_v7()] });
-    acme.post(&import, unknown).await.expect(404);
-    let other = acme.chatbot("Other").await;
-    let elsewhere = make(&other, json!([])).await.expect(201).id();
-    let path = format!("{}/{elsewhere}/import", evals(&other));
-    acme.post(&path, json!({ "conversation_id": conversation }))
-        .await
-        .expect(404);
-}
-
-#[tokio::test]
 async fn a_set_says_what_does_not_hold_and_keeps_what_did() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;
@@ -284,11 +239,132 @@ async fn a_set_says_what_does_not_hold_and_keeps_what_did() {
     );
 
     acme.delete(&path).await.expect(204);
-    service.drain_jobs().await;
     acme.get(&path).await.expect(404);
+    acme.post(&runs, json!({})).await.expect(404);
+    let left = acme.get(&evals(&desk)).await.expect(200).json();
+    assert_eq!(left["items"], json!([]));
+    service.drain_jobs().await;
     for table in ["eval_set", "eval_run", "eval_result"] {
         assert_eq!(count_rows(&service, table).await, 0, "{table}");
     }
+}
+
+#[tokio::test]
+async fn a_set_keeps_its_fifty_latest_runs() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let set = make(&desk, json!([{ "question": "Zebras?", "answerable": false }]))
+        .await
+        .expect(201)
+        .id();
+    let mut ids = Vec::new();
+    for _ in 0..52 {
+        let ran = run(&desk, &set, false).await;
+        ids.push(ran["id"].as_str().expect("an id").to_owned());
+    }
+
+    let runs = format!("{}/{set}/runs", evals(&desk));
+    let listed = acme.get(&format!("{runs}?limit=100")).await.expect(200).json();
+
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(50));
+    assert_eq!(count_rows(&service, "eval_result").await, 50);
+    for (id, status) in [(&ids[1], 404), (&ids[2], 200)] {
+        acme.get(&format!("{runs}/{id}")).await.expect(status);
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_questions_is_told_page_by_page_in_their_order() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let asked = ["Zebras?", "Yaks?", "Apes?"];
+    let questions: Vec<Value> = asked
+        .iter()
+        .map(|question| json!({ "question": question, "answerable": false }))
+        .collect();
+    let set = make(&desk, json!(questions)).await.expect(201).id();
+    let (before, after) = (run(&desk, &set, false).await, run(&desk, &set, false).await);
+    let runs = format!("{}/{set}/runs", evals(&desk));
+    let id = |run: &Value| run["id"].as_str().expect("an id").to_owned();
+
+    for (path, list, text) in [
+        (format!("{runs}/{}", id(&after)), "results", "/question"),
+        (
+            format!("{runs}/{}/compare/{}", id(&before), id(&after)),
+            "questions",
+            "/after/question",
+        ),
+    ] {
+        let mut told = Vec::new();
+        let mut cursor = String::new();
+        for size in [2, 1] {
+            let page = acme
+                .get(&format!("{path}?limit=2{cursor}"))
+                .await
+                .expect(200)
+                .json();
+            let items = page[list].as_array().expect("items");
+            assert_eq!(items.len(), size, "{page}");
+            told.extend(items.iter().map(|item| {
+                item.pointer(text)
+                    .and_then(Value::as_str)
+                    .expect("a text")
+                    .to_owned()
+            }));
+            cursor = match page["next_cursor"].as_str() {
+                Some(next) => format!("&cursor={next}"),
+                None => String::new(),
+            };
+        }
+        assert_eq!(
+            (told.as_slice(), cursor.as_str()),
+            (asked.map(str::to_owned).as_slice(), "")
+        );
+        acme.get(&format!("{path}?limit=101")).await.expect(422);
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_the_model_refuses_is_told_as_such_and_the_others_are_answered() {
+    let (service, model) = TestApp::with_model().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    furnish(&desk).await;
+    model.reply_with(|asked| match asked.last_message().contains("oak") {
+        true => Script::error(400, "invalid_request_error", "content_filter"),
+        false => Script::Reply(Said::new("You have 30 days [1].")),
+    });
+    let set = make(
+        &desk,
+        json!([
+            { "question": "Which oil suits oak?", "answer": "Hardwax oil" },
+            { "question": "Within how many days may goods be returned?", "answer": "30 days" },
+        ]),
+    )
+    .await
+    .expect(201)
+    .id();
+
+    let ran = run(&desk, &set, true).await;
+
+    assert_eq!(ran["state"], "done", "{ran}");
+    let refused = &ran["results"][0];
+    assert_eq!((&refused["answer"], &refused["rank"]), (&Value::Null, &json!(1)));
+    let failure = refused["failure"].as_str().expect("a reason");
+    assert!(failure.contains("refused"), "{failure}");
+    assert_eq!(ran["results"][1]["failure"], Value::Null);
+    let summary = &ran["summary"];
+    assert_eq!(
+        (
+            &summary["failed"],
+            &summary["right_answers"],
+            &summary["expected_answers"]
+        ),
+        (&json!(1), &json!(1), &json!(1)),
+        "{summary}"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::evals;
 use crate::harness::app::{Chatbot, TestApp, TestOptions};
 use crate::harness::openai::{Reply, Script, ScriptedModel};
 use crate::harness::reranker::{RerankFault, ScriptedReranker};
@@ -144,6 +145,35 @@ async fn a_chatbot_may_do_without_it() {
         (reranker.requests().len(), booked(&desk, "rerank").await.len()),
         (0, 0)
     );
+}
+
+#[tokio::test]
+async fn a_run_of_a_test_set_asks_it_as_a_visitors_question_would_and_books_it() {
+    let reranker = ScriptedReranker::start("teak").await;
+    let desks = with_reranker(&reranker, None).await;
+    let acme = desks.service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    publish(&desk).await;
+    let question = json!([{ "question": QUERY, "answer": "oiled every spring" }]);
+    let set = evals::make(&desk, question).await.expect(201).id();
+
+    let reranked = evals::run(&desk, &set, false).await;
+    acme.patch(
+        &format!("/api/chatbots/{}", desk.id),
+        json!({ "search": { "rerank": false } }),
+    )
+    .await
+    .expect(200);
+    let plain = evals::run(&desk, &set, false).await;
+
+    assert_eq!(
+        (&reranked["results"][0]["rank"], &plain["results"][0]["rank"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(booked(&desk, "rerank").await.len(), 1);
+    let lines = acme.ledger().await;
+    let line = lines.iter().find(|line| line["kind"] == "rerank");
+    assert_eq!(line.map(|line| line["channel"].as_str()), Some("eval"));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! From a question to passages: whose, which, how many, and what is left when a part is down.
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions};
@@ -70,6 +71,65 @@ async fn a_passage_tells_where_it_stands() {
         .filter_map(|passage| passage["score"].as_f64())
         .collect();
     assert!(scores.is_sorted_by(|better, worse| better >= worse), "{scores:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_browsers_see_asks_and_does_not_search() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", "Goods may be returned within 30 days.")
+        .await;
+    let question = "Within how many days may goods be returned?";
+    let path = format!("/api/chatbots/{}/search", desk.id);
+
+    for (scope, status) in [("chat", 403), ("chat:groups", 200)] {
+        let key = acme.make_key(json!({ "name": scope, "scopes": [scope] })).await;
+        let post = async |path: &str, body| service.send(Method::POST, path, Some(&key), Some(body)).await;
+
+        let asked = json!({ "chatbot_id": desk.id, "message": question });
+        post("/api/chat/message", asked).await.expect(200);
+        for body in [
+            json!({ "query": question }),
+            json!({ "query": question, "explain": true }),
+        ] {
+            let reply = post(&path, body).await.expect(status);
+            assert_eq!(
+                status == 403,
+                reply.code() == "permission_missing",
+                "{}",
+                reply.text
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_filter_names_what_there_may_be_and_no_more_than_a_search_should() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let many = |count: usize, name: &str| vec![name.to_owned(); count];
+    let ids: Vec<uuid::Uuid> = (0..101).map(|_| uuid::Uuid::now_v7()).collect();
+    let tags: Vec<String> = (0..51).map(|number| format!("tag {number}")).collect();
+
+    for (filter, code) in [
+        (json!({ "languages": ["de", "klingon!"] }), "invalid_language"),
+        (json!({ "languages": [""] }), "invalid_language"),
+        (json!({ "languages": many(101, "de") }), "filter_too_long"),
+        (json!({ "document_ids": ids }), "filter_too_long"),
+        (json!({ "tags": tags }), "invalid_names"),
+        (json!({ "tags": ["a,b"] }), "invalid_names"),
+    ] {
+        let refused = ask(&desk, json!({ "query": "goods", "filter": filter }))
+            .await
+            .expect(422);
+        assert_eq!(refused.code(), code, "{}", refused.text);
+    }
+    let fine = json!({ "languages": many(100, "pt-BR"), "document_ids": ids[..100], "tags": tags[..50] });
+    ask(&desk, json!({ "query": "goods", "filter": fine }))
+        .await
+        .expect(200);
 }
 
 #[tokio::test]

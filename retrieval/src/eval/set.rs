@@ -23,6 +23,9 @@ pub enum SetError {
         line: usize,
         reason: String,
     },
+    /// The files are not of one set, or nothing in them is asked.
+    #[error("the set in {path} measures nothing: {reason}")]
+    Unusable { path: PathBuf, reason: &'static str },
 }
 
 /// Documents, questions, and which documents answer which questions.
@@ -88,11 +91,38 @@ impl TestSet {
             dir.join("qrels.tsv")
         };
         let relevant = read_judgements(&judgements)?;
-        Ok(Self {
+        let set = Self {
             documents,
             questions,
             relevant,
-        })
+        };
+        set.check().map_err(|reason| SetError::Unusable {
+            path: dir.to_owned(),
+            reason,
+        })?;
+        Ok(set)
+    }
+
+    /// Whether its files belong together: files of different sets would read as a search that finds nothing.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.asked().next().is_none() {
+            return Err("no question of queries.jsonl is judged, and none is said to have no answer");
+        }
+        let documents: HashSet<&str> = self
+            .documents
+            .iter()
+            .map(|document| document.id.as_str())
+            .collect();
+        let is_there = |document: &String| documents.contains(document.as_str());
+        let mut judged = self
+            .questions
+            .iter()
+            .filter_map(|question| self.relevant.get(&question.id))
+            .peekable();
+        if judged.peek().is_some() && !judged.any(|relevant| relevant.keys().any(is_there)) {
+            return Err("no document that its questions are judged by is in corpus.jsonl");
+        }
+        Ok(())
     }
 
     /// Whether questions have this wording.
@@ -157,12 +187,12 @@ impl HasId for SetQuestion {
     }
 }
 
-/// Question, document and score, parted by tabs, below a line of headings.
+/// Question, document and score, parted by tabs. A first line that names the columns is left out.
 fn read_judgements(path: &Path) -> Result<HashMap<String, BTreeMap<String, f64>>, SetError> {
     let text = read(path)?;
     let mut relevant: HashMap<String, BTreeMap<String, f64>> = HashMap::new();
-    for (line, text) in (1..).zip(text.lines()).skip(1) {
-        if text.trim().is_empty() {
+    for (line, text) in (1..).zip(text.lines()) {
+        if text.trim().is_empty() || (line == 1 && is_heading(text)) {
             continue;
         }
         let mut fields = text.split('\t');
@@ -183,6 +213,12 @@ fn read_judgements(path: &Path) -> Result<HashMap<String, BTreeMap<String, f64>>
         }
     }
     Ok(relevant)
+}
+
+/// Names of columns; a judgement ends in a number.
+fn is_heading(line: &str) -> bool {
+    let last = line.rsplit('\t').next().unwrap_or_default();
+    last.trim().parse::<f64>().is_err()
 }
 
 fn read(path: &Path) -> Result<String, SetError> {
@@ -251,6 +287,47 @@ mod tests {
         let set = TestSet::read(dir.path()).expect("a set");
 
         assert_eq!(set.relevant.keys().collect::<Vec<_>>(), ["q3"]);
+    }
+
+    #[test]
+    fn judgements_without_headings_lose_none() {
+        let dir = written(&[
+            ("corpus.jsonl", CORPUS),
+            ("queries.jsonl", QUERIES),
+            ("qrels.tsv", "q1\td1\t1\nq3\td2\t1\n"),
+        ]);
+
+        let set = TestSet::read(dir.path()).expect("a set");
+
+        assert_eq!(set.relevant["q1"], BTreeMap::from([("d1".to_owned(), 1.0)]));
+        assert_eq!(set.relevant.len(), 2);
+    }
+
+    #[test]
+    fn files_of_different_sets_are_no_set() {
+        for (judgements, queries, reason) in [
+            ("h\nq1\tother\t1\nq3\tanother\t1\n", QUERIES, "no document"),
+            (
+                "h\nother\td1\t1\n",
+                "{\"_id\": \"q1\", \"text\": \"how long\"}\n",
+                "no question",
+            ),
+            (
+                "h\n",
+                "{\"_id\": \"q1\", \"text\": \"how long\"}\n",
+                "no question",
+            ),
+        ] {
+            let dir = written(&[
+                ("corpus.jsonl", CORPUS),
+                ("queries.jsonl", queries),
+                ("qrels.tsv", judgements),
+            ]);
+
+            let error = TestSet::read(dir.path()).expect_err("no set").to_string();
+
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     #[test]

@@ -394,11 +394,11 @@ pub(in crate::generations) async fn insert_answer(
     answer: Answer,
 ) -> Result<()> {
     on!(write, c => sqlx::query(
-        "insert into cut_answer (cut_id, question, tenant_id, overlap, live_ndcg, new_ndcg)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into cut_answer (cut_id, question, tenant_id, overlap, live_ndcg, new_ndcg, found_nothing)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict do nothing",
     ).bind(id).bind(question).bind(tenant_id).bind(answer.overlap).bind(answer.live_ndcg).bind(answer.new_ndcg)
-     .execute(c).await.map(drop))?;
+     .bind(answer.found_nothing).execute(c).await.map(drop))?;
     Ok(())
 }
 
@@ -409,7 +409,7 @@ pub(in crate::generations) async fn list_answers(
     id: CutId,
 ) -> Result<Vec<(String, Answer)>> {
     let rows: Vec<AnswerRow> = on!(conn, c => sqlx::query_as(
-        "select question, overlap, live_ndcg, new_ndcg from cut_answer where tenant_id = $1 and cut_id = $2 order by question",
+        "select question, overlap, found_nothing, live_ndcg, new_ndcg from cut_answer where tenant_id = $1 and cut_id = $2 order by question",
     ).bind(tenant_id).bind(id).fetch_all(c).await)?;
     Ok(rows.into_iter().map(|row| (row.question, row.answer)).collect())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
+use retrieval::index::Audience;
 use retrieval::operators;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,7 +15,7 @@ use super::explain::{Stage, StageItem, Trace};
 use super::{Passage, Purpose, SearchFilter, SearchResult};
 use crate::app::App;
 use crate::error::Error;
-use crate::http::access::ChatAccess;
+use crate::http::access::SearchAccess;
 use crate::http::input::{Json, Path};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ChunkId, DocumentId};
@@ -23,6 +24,12 @@ use crate::knowledge::{Degradation, labels};
 /// Passages of one search.
 const MAX_SEARCH_LIMIT: i64 = 50;
 const DEFAULT_SEARCH_LIMIT: i64 = 10;
+
+/// Documents or languages that one search names, at most.
+const MAX_NAMED: usize = 100;
+
+/// Characters of a value that a message shows.
+const MAX_SHOWN_CHARS: usize = 40;
 
 /// The routes of searching.
 pub fn routes() -> OpenApiRouter<App> {
@@ -41,7 +48,7 @@ struct SearchRequest {
     limit: Option<i64>,
     filter: Option<SearchFilterRequest>,
     /// Access groups to search with, as a visitor who has them would. Without this, who may read all documents finds all of
-    /// them, and everyone else what is open to everyone. From callers with the scope `chat:groups` or `knowledge:read` only.
+    /// them, and everyone else what is open to everyone.
     #[schema(max_items = 50)]
     groups: Option<Vec<String>>,
     /// Whether to leave out what a better passage says already, as answers do unless their chatbot is set otherwise.
@@ -56,15 +63,66 @@ struct SearchRequest {
 #[serde(deny_unknown_fields)]
 struct SearchFilterRequest {
     /// Only passages of these documents.
+    #[schema(max_items = 100)]
     document_ids: Option<Vec<DocumentId>>,
-    /// Only passages of documents in one of these languages, such as `de`.
+    /// Only passages of documents in one of these languages: tags such as `de`, of which the first part counts.
+    #[schema(max_items = 100)]
     languages: Option<Vec<String>>,
     /// Only passages of documents with one of these tags.
+    #[schema(max_items = 50)]
     tags: Option<Vec<String>>,
     /// Only passages of documents published then or later; where they do not say when, that came then or later.
     since: Option<DateTime<Utc>>,
     /// Only passages of documents published, or else come, before then.
     until: Option<DateTime<Utc>>,
+}
+
+impl SearchFilterRequest {
+    /// What a search for this audience is narrowed to.
+    fn check(self, audience: Audience) -> Result<SearchFilter, Error> {
+        check_count(
+            "filter.document_ids",
+            self.document_ids.as_ref().map_or(0, Vec::len),
+        )?;
+        let languages = self.languages.as_deref().unwrap_or_default();
+        check_count("filter.languages", languages.len())?;
+        if let Some(odd) = languages.iter().find(|tag| !labels::is_language_tag(tag)) {
+            return Err(Error::invalid(
+                "invalid_language",
+                "filter.languages",
+                format!(
+                    "{:?} is no tag of a language: give tags such as de or pt-BR",
+                    shortened(odd)
+                ),
+            ));
+        }
+        let tags = self.tags.map(|tags| labels::check_names("filter.tags", tags));
+        Ok(SearchFilter {
+            document_ids: self.document_ids,
+            languages: self.languages,
+            tags: tags.transpose()?,
+            since: self.since,
+            until: self.until,
+            audience,
+            ..SearchFilter::default()
+        })
+    }
+}
+
+fn check_count(field: &str, count: usize) -> Result<(), Error> {
+    if count <= MAX_NAMED {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "filter_too_long",
+        field,
+        format!("a search names at most {MAX_NAMED} here: ask in several searches"),
+    ))
+}
+
+/// The beginning of what somebody sent, as far as a message shows it.
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_SHOWN_CHARS).collect()
 }
 
 #[derive(Serialize, ToSchema)]
@@ -203,11 +261,12 @@ fn explain(query: &operators::Query, found: &mut SearchResult) -> Option<Explain
     })
 }
 
-/// Finds passages in a chatbot's knowledge, by meaning and by words.
+/// Finds passages in a chatbot's knowledge, by meaning and by words. Not for keys of scope `chat`, which browsers see: a
+/// visitor is told what answers, and not all that stands around it.
 #[utoipa::path(post, path = "/api/chatbots/{id}/search", tag = "knowledge", params(("id" = String, Path, description = "The chatbot")), request_body = SearchRequest,
-    responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["chat"])))]
+    responses((status = 200, body = SearchResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["search"])))]
 async fn search(
-    access: ChatAccess,
+    access: SearchAccess,
     State(app): State<App>,
     Path(chatbot_id): Path<ChatbotId>,
     Json(request): Json<SearchRequest>,
@@ -239,15 +298,10 @@ async fn search(
         )
         .into());
     }
-    let asked = request.filter.unwrap_or_default();
+    let audience = labels::searcher(&access.actor, request.groups)?;
     let filter = SearchFilter {
-        document_ids: asked.document_ids,
-        languages: asked.languages,
-        tags: asked.tags,
-        since: asked.since,
-        until: asked.until,
-        audience: labels::searcher(&access.actor, request.groups)?,
         without_repetitions: request.without_repetitions,
+        ..request.filter.unwrap_or_default().check(audience)?
     };
     let trace = if request.explain {
         Trace::on()

@@ -19,13 +19,10 @@ use crate::id::SourceId;
 use crate::knowledge::files::IncomingFile;
 use crate::knowledge::routes::DocumentResponse;
 use crate::knowledge::upload::{NewFile, Told};
-use crate::knowledge::{Labels, receive};
+use crate::knowledge::{Labels, labels, receive};
 
 const MAX_TITLE_CHARS: usize = 500;
 const MAX_URL_CHARS: usize = 2_000;
-
-/// Longest tag of a language (BCP 47) in characters.
-const MAX_LANGUAGE_CHARS: usize = 35;
 
 /// The routes of pushed documents.
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -263,11 +260,7 @@ fn check_told(told: &Told) -> Result<()> {
         }
     }
     if let Some(language) = &told.language {
-        let is_tag = (2..=MAX_LANGUAGE_CHARS).contains(&language.len())
-            && language
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if !is_tag {
+        if !labels::is_language_tag(language) {
             return Err(Error::invalid(
                 "invalid_language",
                 "language",
