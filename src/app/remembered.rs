@@ -211,8 +211,8 @@ pub(super) async fn note_making(db: &Db, space: &Space) -> Result<()> {
         .bind(&space.name).bind(&making).execute(c).await.map(drop))?;
     let emptied = mark_empty(&mut write, &space.name).await?;
     if known.is_some() {
-        // What is staged may have been in the lost index as well.
-        on!(write, c => sqlx::query("delete from staged_chunk").execute(c).await.map(drop))?;
+        // What is waiting to be whole may have been in the lost index as well.
+        on!(write, c => sqlx::query("update document_version set state = 'left' where state = 'waiting'").execute(c).await.map(drop))?;
     }
     write.commit().await?;
     if emptied > 0 {

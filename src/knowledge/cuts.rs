@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
 
 use super::chunks::{self, Passage, Verdict};
+use super::versions::is_shown;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, ChunkEditId, CutId, DocumentId, SourceId, TenantId};
@@ -151,7 +152,7 @@ pub async fn leave_staged(write: &mut Write, tenant_id: TenantId, source_id: Sou
           where tenant_id = $1
             and source_id = $2
             and state in ('queued', 'processing')
-            and exists (select 1 from staged_chunk s where s.tenant_id = $1 and s.document_id = document.id)
+            and exists (select 1 from document_version v where v.tenant_id = $1 and v.document_id = document.id and v.state = 'waiting')
           order by id
           {}",
         write.row_lock()
@@ -195,36 +196,38 @@ pub async fn settle(
     // A count sees what is committed before its statement begins.
     hold(write, tenant_id, ids).await?;
     for id in ids {
-        let update = write.put(
+        let update = write.put(concat!(
             "update document
-                set chunk_count = (select count(*) from chunk c where c.document_id = $2 and c.tenant_id = $1 and coalesce(c.cut_id, c.source_id) = $4),
+                set chunk_count = (select count(*) from chunk c where c.document_id = $2 and c.tenant_id = $1 and coalesce(c.cut_id, c.source_id) = $4 and ", is_shown!("c"), "),
                     token_count = (select cast(coalesce(sum(c.token_count), 0) as bigint)
                                      from chunk c
                                     where c.document_id = $2
                                       and c.tenant_id = $1
-                                      and coalesce(c.cut_id, c.source_id) = $4)
+                                      and coalesce(c.cut_id, c.source_id) = $4
+                                      and ", is_shown!("c"), ")
               where tenant_id = $1
                 and id = $2
                 and source_id = $3",
-        );
+        ));
         let update = update.bind(tenant_id).bind(*id).bind(source_id);
         update.bind(cut).run().await?;
     }
     let edits: Vec<EditInCut> = on!(write, c => {
-        let mut query = QueryBuilder::new(
+        let mut query = QueryBuilder::new(concat!(
             "select e.id, e.original_hash, e.repeat as original_repeat, coalesce(c.original_text, c.text) as text, c.heading,
                     (select count(*)
                        from chunk b
                       where b.document_id = c.document_id
                         and b.tenant_id = c.tenant_id
                         and coalesce(b.cut_id, b.source_id) = coalesce(c.cut_id, c.source_id)
+                        and ", is_shown!("b"), "
                         and b.position < c.position
                         and b.start_char < b.end_char
                         and coalesce(b.original_text, b.text) = coalesce(c.original_text, c.text)) as repeat
                from document d
                join chunk_edit e on e.source_id = d.source_id and e.tenant_id = d.tenant_id and e.external_id = d.external_id and e.kind = 'change'
-               left join chunk c on c.document_id = d.id and c.tenant_id = d.tenant_id and c.edit_id = e.id and coalesce(c.cut_id, c.source_id) = ",
-        );
+               left join chunk c on c.document_id = d.id and c.tenant_id = d.tenant_id and c.edit_id = e.id and ", is_shown!("c"), " and coalesce(c.cut_id, c.source_id) = ",
+        ));
         query.push_bind(cut).push(" where coalesce(d.tenant_id, d.tenant_id) = ").push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {

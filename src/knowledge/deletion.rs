@@ -23,7 +23,7 @@ const LIGHT_BYTES: i64 = 32 << 20;
 
 /// What a source has many of, besides documents; what is looked for the longest stands last. `coalesce` keeps SQLite from
 /// going through all that the tenant has.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 6] = [
     "delete from chunk
       where coalesce(tenant_id, tenant_id) = $1
         and id in (select id from chunk where source_id = $2 limit $3)",
@@ -44,13 +44,6 @@ const PARTS: [&str; 7] = [
     "delete from source_exclusion
       where coalesce(tenant_id, tenant_id) = $1
         and id in (select id from source_exclusion where source_id = $2 limit $3)",
-    "delete from staged_chunk
-      where coalesce(tenant_id, tenant_id) = $1
-        and (document_id, file_key, cut_revision, position) in (select s.document_id, s.file_key, s.cut_revision, s.position
-                                                                  from staged_chunk s
-                                                                 where s.tenant_id = $1
-                                                                   and exists(select 1 from document d where d.id = s.document_id and d.source_id = $2)
-                                                                 limit $3)",
 ];
 
 /// Takes a hidden source apart.
@@ -173,7 +166,7 @@ async fn are_light(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -
         push_ids(&mut query, " and id", ids);
         query.build_query_scalar().fetch_one(c).await
     })?;
-    // Those of all cuts, and no further than it matters.
+    // Those of all cuts and versions, and no further than it matters.
     let chunks: i64 = on!(write, c => {
         let mut query = QueryBuilder::new("select count(*) from (select 1 from chunk where coalesce(tenant_id, tenant_id) = ");
         query.push_bind(tenant_id);
@@ -181,14 +174,7 @@ async fn are_light(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -
         query.push(" limit ").push_bind(LIGHT_CHUNKS + 1).push(") many");
         query.build_query_scalar().fetch_one(c).await
     })?;
-    let is_staged: bool = on!(write, c => {
-        let mut query = QueryBuilder::new("select exists(select 1 from staged_chunk where tenant_id = ");
-        query.push_bind(tenant_id);
-        push_ids(&mut query, " and document_id", ids);
-        query.push(")");
-        query.build_query_scalar().fetch_one(c).await
-    })?;
-    Ok(!is_staged && chunks <= LIGHT_CHUNKS && bytes <= LIGHT_BYTES)
+    Ok(chunks <= LIGHT_CHUNKS && bytes <= LIGHT_BYTES)
 }
 
 /// Nobody finds a document below a hidden source, and whoever works on it finds that it was replaced.

@@ -61,7 +61,7 @@ impl Job for IndexDocuments {
     }
 }
 
-/// Drops what was staged of versions that will not be finished, or are.
+/// Drops versions that will not be finished, or that others took the place of.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DropStaged {
     pub documents: Vec<DocumentId>,

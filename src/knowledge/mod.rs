@@ -28,6 +28,7 @@ pub mod stored_chunks;
 pub mod sync;
 mod upload;
 pub mod verify;
+mod versions;
 
 use chrono::{DateTime, Utc};
 use ingest::LeftOut;

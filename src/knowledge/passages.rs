@@ -5,6 +5,7 @@ use retrieval::index::Audience;
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
+use super::versions::is_shown;
 use crate::db::{Conn, Engine};
 use crate::error::Result;
 use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, SourceId, TenantId};
@@ -18,6 +19,7 @@ pub(super) struct PassageRow {
     pub source_id: SourceId,
     pub cut: CutId,
     pub position: i64,
+    pub indexed_at: DateTime<Utc>,
     pub dated: DateTime<Utc>,
     pub title: String,
     pub file_name: String,
@@ -39,7 +41,8 @@ impl PassageRow {
 }
 
 /// The tenant and the chatbot stand in expressions: see [`crate::db::ROWS_AT_ONCE`].
-const SELECT: &str = "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+const SELECT: &str = concat!(
+    "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, d.indexed_at, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                              coalesce(d.access_groups, s.access_groups) as access_groups
                         from chunk c
                         join document d on d.id = c.document_id
@@ -47,7 +50,11 @@ const SELECT: &str = "select c.id, c.document_id, d.source_id, coalesce(c.cut_id
                        where c.is_enabled
                          and s.deleted_at is null
                          and d.indexed_at is not null
-                         and coalesce(c.tenant_id, c.tenant_id) = ";
+                         and ",
+    is_shown!("c"),
+    "
+                         and coalesce(c.tenant_id, c.tenant_id) = "
+);
 
 /// The chunks of these ids that this chatbot knows now and may use. Others, and those of a document that is not indexed yet, are left
 /// out, whatever the index said.
@@ -61,7 +68,7 @@ pub(super) async fn find_passages(
         // One text for every number of ids, so that the statement stays prepared.
         Engine::Postgres(connection) => {
             let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
-            let text = "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
+            let text = concat!("select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, d.indexed_at, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                                coalesce(d.access_groups, s.access_groups) as access_groups
                           from chunk c
                           join document d on d.id = c.document_id
@@ -69,11 +76,12 @@ pub(super) async fn find_passages(
                          where c.tenant_id = $1
                            and s.tenant_id = $1
                            and c.is_enabled
+                           and ", is_shown!("c"), "
                            and s.deleted_at is null
                            and d.indexed_at is not null
                            and d.tenant_id = $1
                            and d.chatbot_id = $2
-                           and c.id = any($3)";
+                           and c.id = any($3)");
             sqlx::query_as(text)
                 .bind(tenant_id)
                 .bind(chatbot_id)
@@ -90,16 +98,17 @@ pub(super) async fn find_passages(
     Ok(rows)
 }
 
-/// The chunks that a document has in one cut from one position to another and that this chatbot knows now and may use.
+/// The chunks that a document has in one cut from one position to another and that this chatbot knows now and may use; none once
+/// another version was indexed than at `indexed_at`.
 pub(super) async fn find_stretch(
     conn: &mut Conn,
     tenant_id: TenantId,
     chatbot_id: ChatbotId,
-    (document_id, cut): (DocumentId, CutId),
+    (document_id, cut, indexed_at): (DocumentId, CutId, DateTime<Utc>),
     (first, last): (i64, i64),
 ) -> Result<Vec<PassageRow>> {
-    Ok(on!(conn, c => sqlx::query_as(
-        "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url,
+    Ok(on!(conn, c => sqlx::query_as(concat!(
+        "select c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, d.indexed_at, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url,
                 c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count,
                 coalesce(d.access_groups, s.access_groups) as access_groups
            from chunk c
@@ -108,15 +117,16 @@ pub(super) async fn find_stretch(
           where c.tenant_id = $1
             and s.tenant_id = $1
             and c.is_enabled
+            and ", is_shown!("c"), "
             and s.deleted_at is null
-            and d.indexed_at is not null
+            and d.indexed_at = $7
             and d.tenant_id = $1
             and d.chatbot_id = $2
             and c.document_id = $3
             and c.position between $4 and $5
             and coalesce(c.cut_id, c.source_id) = $6
           order by c.position",
-    ).bind(tenant_id).bind(chatbot_id).bind(document_id).bind(first).bind(last).bind(cut).fetch_all(c).await)?)
+    )).bind(tenant_id).bind(chatbot_id).bind(document_id).bind(first).bind(last).bind(cut).bind(indexed_at).fetch_all(c).await)?)
 }
 
 fn by_ids(select: &str, tenant_id: TenantId, chatbot_id: ChatbotId, ids: &[ChunkId]) -> QueryBuilder<Sqlite> {
@@ -165,6 +175,12 @@ mod tests {
                 .expect("a plan");
 
         let steps: Vec<&str> = plan.iter().map(|(.., step)| step.as_str()).collect();
-        assert!(steps.iter().all(|step| step.contains("(id=?)")), "{steps:?}");
+        let is_of_version = |step: &str| step.contains("document_version_shown") || step.contains("SUBQUERY");
+        assert!(
+            steps
+                .iter()
+                .all(|step| step.contains("(id=?)") || is_of_version(step)),
+            "{steps:?}"
+        );
     }
 }

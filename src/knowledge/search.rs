@@ -48,6 +48,8 @@ pub struct Passage {
     pub cut: CutId,
     /// Among the chunks of its document in this cut.
     pub position: i64,
+    /// When the version of the document was indexed that it is of.
+    pub indexed_at: DateTime<Utc>,
     /// When the document was published, or else when it came.
     pub dated: DateTime<Utc>,
     pub title: String,
@@ -379,6 +381,7 @@ pub(crate) mod tests {
             source_id: SourceId::new(),
             cut: CutId::new(),
             position: 0,
+            indexed_at: DateTime::<Utc>::UNIX_EPOCH,
             dated: DateTime::<Utc>::UNIX_EPOCH,
             title: "Returns".to_owned(),
             file_name: "returns.md".to_owned(),

@@ -9,6 +9,7 @@ use sqlx::{FromRow, QueryBuilder};
 
 use super::cuts::is_of_live_cut;
 use super::reading::KeptAs;
+use super::versions::is_shown;
 use super::{Chunk, Document, DocumentState, Labels, TextPart};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
@@ -115,12 +116,13 @@ macro_rules! select_document {
                         and e.external_id = document.external_id
                         and e.is_stale) as stale_changes,
                     case when state = 'processing' then
-                        (select count(*)
-                           from staged_chunk c
-                          where c.tenant_id = document.tenant_id
-                            and c.document_id = document.id
-                            and c.file_key = document.file_key
-                            and c.cut_revision = document.cut_revision)
+                        (select max(v.ready_to)
+                           from document_version v
+                          where v.tenant_id = document.tenant_id
+                            and v.document_id = document.id
+                            and v.state = 'waiting'
+                            and v.file_key = document.file_key
+                            and v.cut_revision = document.cut_revision)
                     end as staged_chunks
                from document ",
             $rest
@@ -293,12 +295,15 @@ pub(super) async fn find_text(
     part: i64,
 ) -> Result<Option<TextPart>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select start_char, text, (select min(n.part) from document_text n where n.document_id = t.document_id and n.part > t.part) as next_part
+        "select start_char, text, (select min(n.part) from document_text n where n.document_id = t.document_id and n.version = t.version and n.part > t.part) as next_part
            from document_text t
-          where tenant_id = $1
-            and document_id = $2
-            and part = $3
-            and exists(select 1 from document d where d.tenant_id = $1 and d.id = $2 and d.indexed_at is not null)",
+           join document d on d.id = t.document_id
+          where t.tenant_id = $1
+            and d.tenant_id = $1
+            and t.document_id = $2
+            and t.part = $3
+            and t.version = d.text_version
+            and d.indexed_at is not null",
     ).bind(tenant_id).bind(id).bind(part).fetch_optional(c).await)?)
 }
 
@@ -316,6 +321,7 @@ pub(super) async fn list_chunks(
             and document_id = $2
             and position >= $3
             and ", is_of_live_cut!("c"), "
+            and ", is_shown!("c"), "
             and exists(select 1 from document d where d.tenant_id = $1 and d.id = $2 and d.indexed_at is not null)
           order by position
           limit $4",
@@ -329,12 +335,12 @@ pub(super) async fn list_chunk_ids(
     (document_id, cut): (DocumentId, CutId),
 ) -> Result<Vec<(ChunkId, String, Option<ChunkEditId>)>> {
     Ok(
-        on!(conn, c => sqlx::query_as("select id, content_hash, edit_id from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3 order by position")
+        on!(conn, c => sqlx::query_as(concat!("select id, content_hash, edit_id from chunk c where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3 and ", is_shown!("c"), " order by position"))
             .bind(tenant_id).bind(document_id).bind(cut).fetch_all(c).await)?,
     )
 }
 
-/// Which of these chunks exist.
+/// Which of these chunks exist, in whatever version of their documents.
 pub(super) async fn list_existing_chunks(
     conn: &mut Conn,
     tenant_id: TenantId,

@@ -9,6 +9,7 @@ use sqlx::{FromRow, QueryBuilder};
 use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
 use super::labels::{FacetsRow, facets_columns};
 use super::search::index_error;
+use super::versions::is_shown;
 use crate::app::{App, Space};
 use crate::db::{Conn, ROWS_AT_ONCE};
 use crate::error::Result;
@@ -132,7 +133,7 @@ pub(super) fn context_of(title: &str, heading: Option<&str>) -> String {
     }
 }
 
-/// How many positions the chunks of a document `d` take, in whichever of its cuts has most.
+/// How many positions the chunks of a document `d` take, in whichever of its cuts and versions has most.
 macro_rules! positions {
     () => {
         "coalesce((select max(c.position) + 1 from chunk c where c.document_id = d.id and c.tenant_id = d.tenant_id), 0)"
@@ -265,7 +266,10 @@ const SELECT: &str = concat!(
        from document d
        join source s on s.id = d.source_id
        join chunk c on c.document_id = d.id
-      where coalesce(d.tenant_id, d.tenant_id) = "
+      where ",
+    is_shown!("c"),
+    "
+        and coalesce(d.tenant_id, d.tenant_id) = "
 );
 const OF_SOURCE: &str = " and coalesce(s.tenant_id, s.tenant_id) = ";
 

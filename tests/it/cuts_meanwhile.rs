@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cuts::{begin, chunk_count, order, small, states, uploads};
 use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::stored::{count_rows, ids, page_about};
+use crate::harness::stored::{assert_nothing_staged, count_rows, ids, page_about, waiting_chunks};
 use crate::harness::work::spawn_worker;
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn what_was_staged_for_one_cut_is_not_brought_in_as_another() {
     let worker = spawn_worker(&service.app);
     let mut calls = 0;
     // More than it has chunks in the other cut.
-    while count_rows(&service, "staged_chunk").await <= 320 {
+    while waiting_chunks(&service).await <= 320 {
         calls += 1;
         embedder.wait_held(calls).await;
         embedder.let_one_go();
@@ -50,7 +50,7 @@ async fn what_was_staged_for_one_cut_is_not_brought_in_as_another() {
     assert_eq!(chunk_count(&desk, &id).await, 320);
     let live = count_rows(&service, "chunk where cut_id is null").await;
     assert_eq!(live, 321, "nothing of the other cut is in this one");
-    assert_eq!(count_rows(&service, "staged_chunk").await, 0);
+    assert_nothing_staged(&service).await;
     acme.check_stores_agree().await;
 }
 

@@ -169,7 +169,7 @@ async fn a_document_of_many_chunks_that_is_deleted_while_it_is_staged_leaves_not
 
     service.drain_jobs().await;
     acme.check_stores_agree().await;
-    for table in ["document", "chunk", "staged_chunk", "staged_text"] {
+    for table in ["document", "chunk", "document_version", "document_text"] {
         assert_eq!(count_rows(&service, table).await, 0, "{table}");
     }
     assert_eq!(acme.indexed_chunks().await, 0);

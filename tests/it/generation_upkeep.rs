@@ -21,7 +21,7 @@ use crate::harness::generations::{
     GENERATIONS, Held, NEW, OLD, begin, listed, points, search, states, text_of,
 };
 use crate::harness::openai::ScriptedModel;
-use crate::harness::stored::count_rows;
+use crate::harness::stored::{assert_nothing_staged, count_rows, waiting_chunks};
 use crate::harness::work::spawn_worker;
 
 fn new_embedder() -> Arc<WatchedEmbedder> {
@@ -505,7 +505,7 @@ async fn a_large_document_that_was_begun_for_the_former_generation_is_whole_in_t
     worker.abort();
     let _ = worker.await;
     embedder.let_one_go();
-    assert!(count_rows(&service, "staged_chunk").await > 0);
+    assert!(waiting_chunks(&service).await > 0);
 
     // While nobody works on it, another model takes over, and what the former had is removed.
     let service = with_new_model(service, &new_embedder()).await;
@@ -516,7 +516,7 @@ async fn a_large_document_that_was_begun_for_the_former_generation_is_whole_in_t
     reclaim(&service).await;
 
     assert_eq!(states(&acme).await, ["live", "retired"]);
-    assert_eq!(count_rows(&service, "staged_chunk").await, 0);
+    assert_nothing_staged(&service).await;
     let chunks = count_rows(&service, "chunk").await;
     assert!(chunks > 512, "{chunks}");
     assert_eq!(points(&service, held.tenant, NEW).await, chunks as u64);

@@ -1,15 +1,14 @@
 //! Documents of many megabytes: read, cut, embedded and stored in parts, and swapped in whole.
 
 use chrono::TimeDelta;
-use frontdesk::db::{DatabaseUrl, Scope};
+use frontdesk::db::Scope;
 use frontdesk::id::ChunkId;
 use frontdesk::on;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Chatbot, TestApp, TestOptions};
-use crate::harness::databases::run_as_owner;
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::stored::count_rows;
+use crate::harness::stored::{WAITING_TEXT, assert_nothing_staged, count_rows, waiting_chunks};
 use crate::harness::work::{spawn_worker, until};
 
 /// What one call of the embedding model takes at most.
@@ -46,7 +45,7 @@ fn book(last_words: &str) -> String {
 }
 
 /// The whole text, put together from its parts.
-async fn text_of(desk: &Chatbot<'_, '_>, id: &str) -> (String, usize) {
+pub async fn text_of(desk: &Chatbot<'_, '_>, id: &str) -> (String, usize) {
     let (mut text, mut part, mut parts) = (String::new(), 0, 0);
     loop {
         let page = desk
@@ -65,7 +64,7 @@ async fn text_of(desk: &Chatbot<'_, '_>, id: &str) -> (String, usize) {
     }
 }
 
-async fn all_chunks(desk: &Chatbot<'_, '_>, id: &str) -> Vec<Value> {
+pub async fn all_chunks(desk: &Chatbot<'_, '_>, id: &str) -> Vec<Value> {
     let (mut chunks, mut from) = (Vec::new(), 0);
     loop {
         let page = desk
@@ -118,7 +117,9 @@ async fn a_document_in_parts_is_one_document_whose_spans_hold_from_end_to_end() 
 #[tokio::test]
 async fn a_large_document_goes_on_where_it_was_and_its_old_version_answers_until_it_is_whole() {
     let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    // What was embedded without having been said to be ready is embedded again.
+    let options = TestOptions::default().embedder(embedder.clone());
+    let service = options.set("embedding.cache_mb", 0).start().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     let id = desk.publish("book.txt", "The gardener did it.").await;
@@ -130,7 +131,7 @@ async fn a_large_document_goes_on_where_it_was_and_its_old_version_answers_until
     let worker = spawn_worker(&service.app);
     // The first part is more than the embedder takes at once; stop in the second one.
     let mut calls = 0;
-    while count_rows(&service, "staged_text").await == 0 {
+    while count_rows(&service, WAITING_TEXT).await == 0 {
         calls += 1;
         embedder.wait_held(calls).await;
         embedder.let_one_go();
@@ -140,7 +141,7 @@ async fn a_large_document_goes_on_where_it_was_and_its_old_version_answers_until
     worker.abort();
     let _ = worker.await;
     embedder.take_documents();
-    let staged = count_rows(&service, "staged_chunk").await;
+    let staged = waiting_chunks(&service).await;
     assert!(
         desk.search("Who did it?").await[0]["text"]
             .to_string()
@@ -238,12 +239,12 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
     embedder.let_one_go();
     embedder.hold();
     embedder.wait_held(2).await;
-    assert_eq!(count_rows(&service, "staged_chunk").await, GROUP);
-    let given_up = staged_ids(&service).await;
+    assert_eq!(waiting_chunks(&service).await, GROUP);
+    let given_up = chunk_ids(&service).await;
     embedder.refuse(1);
     embedder.let_one_go();
     until("it is given up", async || {
-        count_rows(&service, "staged_chunk").await == 0
+        count_rows(&service, "chunk").await == 0
     })
     .await;
     worker.abort();
@@ -283,154 +284,15 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
     acme.check_stores_agree().await;
 }
 
-async fn staged_ids(service: &TestApp) -> Vec<retrieval::ChunkId> {
+async fn chunk_ids(service: &TestApp) -> Vec<retrieval::ChunkId> {
     let mut conn = service.app.db.read(Scope::Operator).await.expect("a connection");
     let ids: Vec<ChunkId> =
-        on!(conn, c => sqlx::query_scalar("select id from staged_chunk").fetch_all(c).await).expect("ids");
+        on!(conn, c => sqlx::query_scalar("select id from chunk").fetch_all(c).await).expect("ids");
     ids.into_iter().map(|id| retrieval::ChunkId(id.0)).collect()
 }
 
-async fn assert_nothing_staged(service: &TestApp) {
-    assert_eq!(
-        (
-            count_rows(service, "staged_chunk").await,
-            count_rows(service, "staged_text").await
-        ),
-        (0, 0)
-    );
-}
-
 #[tokio::test]
-async fn a_document_that_never_answered_is_brought_to_its_place_in_short_transactions_and_hidden_until_all_is_there()
- {
-    let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    veto_chunk(&service, 1_500).await;
-    let text: String = (0..200_000)
-        .map(|number| format!("request{number} answered\n"))
-        .collect();
-
-    let id = desk.publish("requests.txt", &text).await;
-
-    assert_eq!(desk.document(&id).await["state"], "processing");
-    // The transaction that moves the rows from 1,000 on failed by itself.
-    assert_eq!(count_rows(&service, "chunk").await, 1_000);
-    assert!(desk.search("request1").await.is_empty());
-    assert!(all_chunks(&desk, &id).await.is_empty());
-
-    lift_veto(&service).await;
-    embedder.take_documents();
-    service.clock.advance(TimeDelta::hours(1));
-    service.drain_jobs().await;
-
-    let document = desk.document(&id).await;
-    assert_eq!(document["state"], "indexed", "{}", document["error"]);
-    let chunks = document["chunks"].as_i64().expect("a count");
-    assert!(chunks > 2_000, "{chunks} chunks");
-    assert_eq!(count_rows(&service, "chunk").await, chunks);
-    assert!(embedder.take_documents().is_empty(), "all was staged");
-    assert!(!desk.search("request1").await.is_empty());
-    assert_nothing_staged(&service).await;
-    acme.check_stores_agree().await;
-}
-
-#[tokio::test]
-async fn a_new_version_of_many_chunks_takes_the_old_ones_place_in_short_transactions_and_answers_meanwhile() {
-    let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
-    let acme = service.tenant("acme").await;
-    let desk = acme.chatbot("Desk").await;
-    let id = desk.publish("items.csv", &items(0..2_500)).await;
-    embedder.take_documents();
-
-    // All items but the first one stay, each a place further up.
-    veto_chunk(&service, 1_500).await;
-    desk.publish("items.csv", &items(1..2_600)).await;
-
-    assert_eq!(desk.document(&id).await["state"], "processing");
-    for item in [700, 2_400] {
-        let found = desk.search(&format!("item{item}")).await;
-        assert!(
-            found[0]["text"].to_string().contains(&format!("item{item}")),
-            "{found:?}"
-        );
-    }
-
-    lift_veto(&service).await;
-    service.clock.advance(TimeDelta::hours(1));
-    service.drain_jobs().await;
-
-    let document = desk.document(&id).await;
-    assert_eq!(document["state"], "indexed", "{}", document["error"]);
-    assert_eq!(
-        embedder.take_documents().len(),
-        100,
-        "only what is new is embedded"
-    );
-    let chunks = all_chunks(&desk, &id).await;
-    assert_eq!((chunks.len(), document["chunks"].as_i64()), (2_599, Some(2_599)));
-    for (chunk, item) in chunks.iter().zip(1..) {
-        assert!(
-            chunk["text"].to_string().contains(&format!("item{item} ")),
-            "{chunk} is not {item}"
-        );
-    }
-    assert_nothing_staged(&service).await;
-    acme.check_stores_agree().await;
-
-    let smaller = desk.publish("items.csv", &items(0..3)).await;
-    assert_eq!(
-        (smaller.as_str(), all_chunks(&desk, &id).await.len()),
-        (id.as_str(), 3)
-    );
-    acme.check_stores_agree().await;
-}
-
-/// A table with a chunk for each row.
-fn items(numbers: std::ops::Range<usize>) -> String {
-    let rows = numbers.map(|number| format!("item{number} {},{number}\n", "oak ".repeat(150)));
-    "Name,Number\n".to_owned() + &rows.collect::<String>()
-}
-
-/// From now on no chunk comes to this position.
-async fn veto_chunk(service: &TestApp, position: i64) {
-    let (url, veto) = match service.app.config.database.url.as_str() {
-        "" => (
-            DatabaseUrl::Sqlite(service.data_dir().join("frontdesk.db")),
-            format!(
-                "create trigger veto before insert on chunk when new.position = {position}
-                 begin select raise(abort, 'vetoed'); end"
-            ),
-        ),
-        url => (
-            DatabaseUrl::Postgres(url.to_owned()),
-            format!(
-                "create function veto() returns trigger language plpgsql as $$ begin raise exception 'vetoed'; end $$;
-                 create trigger veto before insert on chunk for each row when (new.position = {position}) execute function veto()"
-            ),
-        ),
-    };
-    run_as_owner(&url, &veto).await;
-}
-
-async fn lift_veto(service: &TestApp) {
-    let (url, lifting) = match service.app.config.database.url.as_str() {
-        "" => (
-            DatabaseUrl::Sqlite(service.data_dir().join("frontdesk.db")),
-            "drop trigger veto",
-        ),
-        url => (
-            DatabaseUrl::Postgres(url.to_owned()),
-            "drop trigger veto on chunk; drop function veto()",
-        ),
-    };
-    run_as_owner(&url, lifting).await;
-}
-
-#[tokio::test]
-async fn a_document_whose_staged_rows_were_dropped_meanwhile_is_not_brought_in_with_holes() {
+async fn a_document_whose_index_was_lost_meanwhile_is_not_shown_with_holes() {
     let embedder = WatchedEmbedder::new();
     let service = TestOptions::default().embedder(embedder.clone()).start().await;
     let acme = service.tenant("acme").await;
@@ -450,7 +312,7 @@ async fn a_document_whose_staged_rows_were_dropped_meanwhile_is_not_brought_in_w
         .write(Scope::Operator)
         .await
         .expect("a transaction");
-    on!(write, c => sqlx::query("delete from staged_chunk").execute(c).await.map(drop)).expect("deleted");
+    on!(write, c => sqlx::query("update document_version set state = 'left' where state = 'waiting'").execute(c).await.map(drop)).expect("written");
     write.commit().await.expect("a commit");
     embedder.let_one_go();
     worker.await.expect("the worker lives");
@@ -462,5 +324,37 @@ async fn a_document_whose_staged_rows_were_dropped_meanwhile_is_not_brought_in_w
     let chunks = all_chunks(&desk, &id).await;
     assert_eq!(chunks[0]["start"], 0, "{}", chunks[0]);
     assert!(chunks.len() > 256, "{} chunks", chunks.len());
+    assert_nothing_staged(&service).await;
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_later_attempt_takes_over_what_another_one_is_still_bringing_in() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    embedder.hold();
+    let id = upload_log(&desk).await;
+    let slow = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    service.clock.advance(TimeDelta::minutes(10));
+    let second = spawn_worker(&service.app);
+    embedder.wait_held(2).await;
+
+    // The first attempt does not know yet that its lease is over, and goes on before the second one does.
+    embedder.let_one_go();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    embedder.let_one_go();
+    slow.await.expect("the worker lives");
+    second.await.expect("the worker lives");
+    service.clock.advance(TimeDelta::minutes(10));
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    let chunks = document["chunks"].as_i64().expect("a count");
+    assert_eq!(count_rows(&service, "chunk").await, chunks);
+    assert_nothing_staged(&service).await;
     acme.check_stores_agree().await;
 }

@@ -52,6 +52,7 @@ mod kept_answers;
 mod key_sets;
 mod keys;
 mod large_documents;
+mod large_documents_swapped;
 mod login;
 mod login_limits;
 mod lost_database;

@@ -9,6 +9,7 @@ use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChunkEditId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::knowledge::cuts::{self, is_of_live_cut};
+use crate::knowledge::versions::{self, is_shown};
 use crate::knowledge::{Chunk, Document};
 use crate::on;
 
@@ -242,7 +243,8 @@ pub(super) async fn find_chunk(
           where tenant_id = $1
             and document_id = $2
             and id = $3
-            and ", is_of_live_cut!("c")
+            and ", is_of_live_cut!("c"), "
+            and ", is_shown!("c")
     )).bind(tenant_id).bind(document_id).bind(id).fetch_optional(c).await)?)
 }
 
@@ -261,7 +263,8 @@ pub(super) async fn count_before(
             and position < $3
             and start_char < end_char
             and coalesce(original_text, text) = $4
-            and ", is_of_live_cut!("c")
+            and ", is_of_live_cut!("c"), "
+            and ", is_shown!("c")
     )).bind(tenant_id).bind(document_id).bind(chunk.position).bind(&chunk.text).fetch_one(c).await)?)
 }
 
@@ -276,7 +279,8 @@ pub(super) async fn find_end(
            from chunk c
           where tenant_id = $1
             and document_id = $2
-            and ", is_of_live_cut!("c")
+            and ", is_of_live_cut!("c"), "
+            and ", is_shown!("c")
     )).bind(tenant_id).bind(document_id).fetch_one(c).await)?)
 }
 
@@ -308,14 +312,16 @@ pub(super) async fn insert_chunk(
     prompt_token_count: i64,
 ) -> Result<()> {
     let cut = cuts::find_live(write, tenant_id, document.source_id).await?;
+    let shown = versions::list_shown(write, tenant_id, &[document.id]).await?;
+    let version = shown.get(&(document.id, cut)).copied().unwrap_or_default();
     on!(write, c => sqlx::query(
         "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, cut_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15, $16)",
+                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, cut_id, version)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15, $16, $17)",
     ).bind(chunk.id).bind(tenant_id).bind(document.id).bind(document.source_id).bind(chunk.position).bind(&chunk.text)
      .bind(&chunk.heading).bind(chunk.page).bind(chunk.start_char).bind(chunk.end_char).bind(chunk.token_count)
      .bind(prompt_token_count).bind(chunk.edit_id).bind(&chunk.original_text).bind(chunk.is_enabled)
-     .bind(cut.in_rows(document.source_id)).execute(c).await.map(drop))?;
+     .bind(cut.in_rows(document.source_id)).bind(version).execute(c).await.map(drop))?;
     count_chunks(write, tenant_id, document.id, 1).await
 }
 

@@ -1,14 +1,17 @@
-//! What was staged in vain, or has been swapped in, goes bit by bit: rows first, then what the index holds of them.
+//! Versions that were brought in in vain, or that another one took the place of, go bit by bit: rows first, then what the index
+//! holds of them.
 
-use super::{remove_chunks_later, remove_documents, staging};
+use super::staging::{self, MOVED_AT_ONCE, Version};
+use super::{remove_chunks_later, remove_documents};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
-use crate::id::{DocumentId, TenantId};
+use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::jobs::{self, JobContext};
 use crate::knowledge::jobs::DropStaged;
+use crate::knowledge::store::list_existing_chunks;
 
-/// Queues the dropping of what is staged of these documents and no longer worked on, if there is any.
+/// Queues the dropping of versions of these documents that are not shown and that nobody works on, if there are any.
 pub(super) async fn drop_staged_later(
     app: &App,
     write: &mut Write,
@@ -22,7 +25,7 @@ pub(super) async fn drop_staged_later(
     jobs::enqueue(app, write, tenant_id, &DropStaged { documents }).await
 }
 
-/// Drops what is staged of these documents and no longer worked on.
+/// Drops the versions of these documents that are not shown and that nobody works on.
 pub(in crate::knowledge) async fn drop_staged(
     app: &App,
     context: &JobContext,
@@ -30,33 +33,75 @@ pub(in crate::knowledge) async fn drop_staged(
 ) -> Result<()> {
     let tenant_id = context.tenant()?;
     for id in documents {
-        while drop_some(app, tenant_id, *id).await? {}
+        let mut dropping = Dropping {
+            app,
+            tenant_id,
+            id: *id,
+            reached: None,
+        };
+        while dropping.drop_some().await? {}
     }
     Ok(())
 }
 
-/// Whether there may be more.
-async fn drop_some(app: &App, tenant_id: TenantId, id: DocumentId) -> Result<bool> {
-    let mut write = app.db.write(tenant_id).await?;
-    // While it is held, nobody begins to work on it.
-    let Some(holder) = staging::hold(&mut write, tenant_id, id).await? else {
-        return Ok(false);
-    };
-    let dropped = staging::drop_left_behind(&mut write, tenant_id, &holder).await?;
-    if !holder.was_indexed {
-        staging::drop_waiting(&mut write, tenant_id, &dropped).await?;
-    }
-    let is_last = dropped.len() < staging::MOVED_AT_ONCE;
-    if is_last {
-        staging::drop_left_text(&mut write, tenant_id, &holder).await?;
-        if holder.is_given_up && !holder.was_indexed {
-            // Also what the last attempt put into the index and did not live to stage.
-            let ids = vec![retrieval::DocumentId(id.0)];
+/// A document of which something is dropped.
+struct Dropping<'a> {
+    app: &'a App,
+    tenant_id: TenantId,
+    id: DocumentId,
+    /// This version has no chunks before this position any more.
+    reached: Option<(Version, i64)>,
+}
+
+impl Dropping<'_> {
+    /// Whether there may be more.
+    async fn drop_some(&mut self) -> Result<bool> {
+        let (app, tenant_id) = (self.app, self.tenant_id);
+        let mut write = app.db.write(tenant_id).await?;
+        // While it is held, nobody begins to work on it.
+        let Some(holder) = staging::hold(&mut write, tenant_id, self.id).await? else {
+            return Ok(false);
+        };
+        let left = staging::find_left_behind(&mut write, tenant_id, &holder).await?;
+        let may_be_more = if let Some(version) = left {
+            let from = self.reached.filter(|(of, _)| *of == version);
+            let from = from.map_or(0, |(_, position)| position);
+            let next = delete_some(app, &mut write, tenant_id, version, from).await?;
+            if next.is_none() {
+                staging::delete(&mut write, tenant_id, version).await?;
+            }
+            self.reached = next.map(|next| (version, next));
+            true
+        } else {
+            staging::delete_left_text(&mut write, tenant_id, &holder).await?
+        };
+        if !may_be_more && holder.is_given_up && !holder.was_indexed {
+            // Also what the last attempt put into the index and did not live to put into rows.
+            let ids = vec![retrieval::DocumentId(self.id.0)];
             remove_documents(app, tenant_id, ids).await?;
         }
+        write.commit().await?;
+        app.wake_workers();
+        Ok(may_be_more)
     }
-    remove_chunks_later(app, &mut write, tenant_id, &dropped).await?;
-    write.commit().await?;
-    app.wake_workers();
-    Ok(!is_last)
+}
+
+/// Deletes some chunks of a version, and queues the removal from the index of those that no other version has; the position
+/// from which on there may be more, if there may.
+pub(super) async fn delete_some(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    version: Version,
+    from: i64,
+) -> Result<Option<i64>> {
+    let deleted = staging::delete_chunks(write, tenant_id, version, from).await?;
+    let ids: Vec<ChunkId> = deleted.iter().map(|(id, _)| *id).collect();
+    let kept = list_existing_chunks(write, tenant_id, &ids).await?;
+    let gone: Vec<ChunkId> = ids.into_iter().filter(|id| !kept.contains(id)).collect();
+    remove_chunks_later(app, write, tenant_id, &gone).await?;
+    let last = deleted.iter().map(|(_, position)| *position).max();
+    Ok(last
+        .filter(|_| deleted.len() == MOVED_AT_ONCE)
+        .map(|last| last + 1))
 }

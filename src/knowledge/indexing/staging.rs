@@ -1,43 +1,272 @@
-//! SQL of versions of many chunks: chunks and text wait in tables of their own until all are there, and are swapped in by
-//! the database itself.
+//! SQL of versions that are brought in bit by bit: their chunks and texts stand in their place with a number that is not
+//! shown, until one row says that it is, and nobody reads what it replaced from then on.
 
-use sqlx::QueryBuilder;
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
 
 use super::Work;
-use crate::db::{Conn, ROWS_AT_ONCE, Write};
+use crate::db::{Conn, Write};
 use crate::error::Result;
-use crate::id::{ChunkId, DocumentId, TenantId};
+use crate::id::{ChunkId, CutId, DocumentId, TenantId};
 use crate::knowledge::cut::as_i64;
-use crate::knowledge::store::ChunkRow;
 use crate::on;
 
-/// Chunks that one transaction moves or drops, so that others can write in between.
+/// Chunks that one transaction puts in or drops, so that others can write in between.
 pub(super) const MOVED_AT_ONCE: usize = 1_000;
 
-/// What is staged of a version.
-#[derive(Debug, sqlx::FromRow)]
-pub(super) struct Totals {
-    pub chunk_count: i64,
-    pub token_count: i64,
+/// Parts of a text, of some megabytes each, that one transaction drops.
+const PARTS_AT_ONCE: i64 = 8;
+
+/// A version that waits to be whole, in the hands of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub number: i64,
+    /// Earlier attempts worked on it.
+    pub was_begun: bool,
+    /// The index holds its chunks before this position.
+    pub ready_to: i64,
+    attempt: Uuid,
 }
 
-/// The staged chunks of this version, with their content hashes: the index holds them.
-pub(super) async fn list(
+/// A version that is brought in, or taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub(super) struct Version {
+    document_id: DocumentId,
+    cut_id: CutId,
+    number: i64,
+}
+
+impl Version {
+    pub(super) const fn of(work: &Work, waiting: &Waiting) -> Self {
+        Self {
+            document_id: work.id,
+            cut_id: work.cut,
+            number: waiting.number,
+        }
+    }
+}
+
+/// Takes over what earlier attempts brought in of this version, which is held. They bring in no more.
+pub(super) async fn take_up(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<Waiting> {
+    let attempt = Uuid::now_v7();
+    let begun: Option<(i64, i64)> = on!(write, c => sqlx::query_as(
+        "update document_version
+            set attempt = $6
+          where tenant_id = $1
+            and document_id = $2
+            and cut_id = $3
+            and file_key = $4
+            and cut_revision = $5
+            and state = 'waiting'
+         returning number, ready_to",
+    ).bind(tenant_id).bind(work.id).bind(work.cut).bind(&work.file_key).bind(work.cut_revision).bind(attempt)
+     .fetch_optional(c).await)?;
+    let was_begun = begun.is_some();
+    let (number, ready_to) = match begun {
+        Some(begun) => begun,
+        None => (insert(write, tenant_id, work, attempt).await?, 0),
+    };
+    Ok(Waiting {
+        number,
+        was_begun,
+        ready_to,
+        attempt,
+    })
+}
+
+/// Begins a version, with a number that no row has; it.
+async fn insert(write: &mut Write, tenant_id: TenantId, work: &Work, attempt: Uuid) -> Result<i64> {
+    Ok(on!(write, c => sqlx::query_scalar(
+        "insert into document_version (document_id, cut_id, number, tenant_id, state, file_key, cut_revision, ready_to, attempt)
+         select d.id, $3, 1 + coalesce((select max(v.number) from document_version v where v.document_id = d.id and v.tenant_id = $1), 0),
+                d.tenant_id, 'waiting', $4, $5, 0, $6
+           from document d
+          where d.tenant_id = $1
+            and d.id = $2
+         returning number",
+    ).bind(tenant_id).bind(work.id).bind(work.cut).bind(&work.file_key).bind(work.cut_revision).bind(attempt)
+     .fetch_one(c).await)?)
+}
+
+/// Whether the version still waits, and which attempt has it: this one. The document is held.
+pub(super) async fn find_holder(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &Work,
+    waiting: &Waiting,
+) -> Result<Option<bool>> {
+    let attempt: Option<Option<Uuid>> = on!(write, c => sqlx::query_scalar(
+        "select attempt from document_version where tenant_id = $1 and document_id = $2 and cut_id = $3 and number = $4 and state = 'waiting'",
+    ).bind(tenant_id).bind(work.id).bind(work.cut).bind(waiting.number).fetch_optional(c).await)?;
+    Ok(attempt.map(|attempt| attempt == Some(waiting.attempt)))
+}
+
+/// A chunk that an earlier attempt brought in.
+#[derive(Debug, PartialEq, Eq, FromRow)]
+pub(super) struct ReadyRow {
+    pub id: ChunkId,
+    pub content_hash: String,
+    pub start_char: i64,
+    pub end_char: i64,
+}
+
+/// The chunks of this version that the index holds, in their order.
+pub(super) async fn list_ready(
     conn: &mut Conn,
     tenant_id: TenantId,
     work: &Work,
-) -> Result<Vec<(ChunkId, String)>> {
+    waiting: &Waiting,
+) -> Result<Vec<ReadyRow>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select id, content_hash from staged_chunk where tenant_id = $1 and document_id = $2 and file_key = $3 and cut_revision = $4",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_all(c).await)?)
+        "select id, content_hash, start_char, end_char
+           from chunk
+          where tenant_id = $1
+            and document_id = $2
+            and version = $3
+            and position < $4
+          order by position",
+    ).bind(tenant_id).bind(work.id).bind(waiting.number).bind(waiting.ready_to).fetch_all(c).await)?)
+}
+
+/// Says that the index holds the chunks of this version before the position.
+pub(super) async fn set_ready(
+    write: &mut Write,
+    tenant_id: TenantId,
+    version: Version,
+    ready_to: i64,
+) -> Result<()> {
+    let update = write.put(
+        "update document_version set ready_to = $5 where tenant_id = $1 and document_id = $2 and cut_id = $3 and number = $4",
+    );
+    let update = update
+        .bind(tenant_id)
+        .bind(version.document_id)
+        .bind(version.cut_id);
+    update.bind(version.number).bind(ready_to).run().await
+}
+
+/// Puts a part of the text in.
+pub(super) async fn put_text(
+    write: &mut Write,
+    tenant_id: TenantId,
+    work: &Work,
+    (number, part, start_char): (i64, i64, i64),
+    text: &str,
+) -> Result<()> {
+    let insert = write.put(
+        "insert into document_text (document_id, version, part, tenant_id, content_hash, start_char, text) values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict (document_id, version, part) do update
+            set content_hash = excluded.content_hash, start_char = excluded.start_char, text = excluded.text",
+    );
+    let insert = insert.bind(work.id).bind(number).bind(part).bind(tenant_id);
+    insert
+        .bind(work.content_hash.as_str())
+        .bind(start_char)
+        .bind(text)
+        .run()
+        .await
+}
+
+/// How many parts of the text of this version there are, each with its chunks.
+pub(super) async fn count_parts(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    work: &Work,
+    waiting: &Waiting,
+) -> Result<i64> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select count(*) from document_text where tenant_id = $1 and document_id = $2 and version = $3")
+        .bind(tenant_id).bind(work.id).bind(waiting.number).fetch_one(c).await)?,
+    )
+}
+
+/// Deletes the parts of the text of this version from this one on.
+pub(super) async fn delete_text_from(
+    write: &mut Write,
+    tenant_id: TenantId,
+    version: Version,
+    part: i64,
+) -> Result<()> {
+    let delete = write.put(
+        "delete from document_text where tenant_id = $1 and document_id = $2 and version = $3 and part >= $4",
+    );
+    let delete = delete.bind(tenant_id).bind(version.document_id);
+    delete.bind(version.number).bind(part).run().await
+}
+
+/// Deletes chunks of a version from this position on, at most [`MOVED_AT_ONCE`]; their ids, and the positions they had.
+pub(super) async fn delete_chunks(
+    write: &mut Write,
+    tenant_id: TenantId,
+    version: Version,
+    from: i64,
+) -> Result<Vec<(ChunkId, i64)>> {
+    Ok(on!(write, c => sqlx::query_as(
+        "delete from chunk
+          where coalesce(tenant_id, tenant_id) = $1
+            and version = $4
+            and id in (select id
+                         from chunk
+                        where tenant_id = $1
+                          and document_id = $2
+                          and coalesce(cut_id, source_id) = $3
+                          and version = $4
+                          and position >= $5
+                        order by position
+                        limit $6)
+         returning id, position",
+    ).bind(tenant_id).bind(version.document_id).bind(version.cut_id).bind(version.number).bind(from).bind(as_i64(MOVED_AT_ONCE))
+     .fetch_all(c).await)?)
+}
+
+/// Shows this version from now on, and leaves the one that was shown in its cut.
+pub(super) async fn show(write: &mut Write, tenant_id: TenantId, version: Version) -> Result<()> {
+    let Version {
+        document_id,
+        cut_id,
+        number,
+    } = version;
+    // What was swapped in by one transaction each time is known by its number alone.
+    let unnamed = write.put(
+        "insert into document_version (document_id, cut_id, number, tenant_id, state, file_key, cut_revision, ready_to)
+         select d.id, $3, 0, d.tenant_id, 'left', '', 0, 0
+           from document d
+          where d.tenant_id = $1
+            and d.id = $2
+            and not exists (select 1
+                              from document_version v
+                             where v.tenant_id = $1
+                               and v.document_id = $2
+                               and v.cut_id = $3
+                               and v.state = 'shown')
+         on conflict (document_id, cut_id, number) do nothing",
+    );
+    unnamed
+        .bind(tenant_id)
+        .bind(document_id)
+        .bind(cut_id)
+        .run()
+        .await?;
+    let leave = write.put(
+        "update document_version set state = 'left' where tenant_id = $1 and document_id = $2 and cut_id = $3 and state = 'shown'",
+    );
+    leave.bind(tenant_id).bind(document_id).bind(cut_id).run().await?;
+    let show = write.put(
+        "update document_version set state = 'shown' where tenant_id = $1 and document_id = $2 and cut_id = $3 and number = $4",
+    );
+    let show = show.bind(tenant_id).bind(document_id).bind(cut_id);
+    show.bind(number).run().await?;
+    let text = write.put("update document set text_version = $3 where tenant_id = $1 and id = $2");
+    text.bind(tenant_id).bind(document_id).bind(number).run().await
 }
 
 /// A document whose rows are held until the transaction ends.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, FromRow)]
 pub(super) struct Holder {
     id: DocumentId,
     file_key: String,
     cut_revision: i64,
+    text_version: i64,
     /// The version is being worked on, or will be.
     is_open: bool,
     pub is_given_up: bool,
@@ -45,22 +274,11 @@ pub(super) struct Holder {
     pub was_indexed: bool,
 }
 
-impl Holder {
-    /// The file and revision of what must stay; none has an empty key.
-    fn kept(&self) -> (&str, i64) {
-        if self.is_open {
-            (&self.file_key, self.cut_revision)
-        } else {
-            ("", 0)
-        }
-    }
-}
-
 pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<Option<Holder>> {
     let lock = write.row_lock();
     Ok(on!(write, c => {
         let mut query = QueryBuilder::new(
-            "select id, file_key, cut_revision, state in ('queued', 'processing') as is_open, state = 'failed' as is_given_up,
+            "select id, file_key, cut_revision, text_version, state in ('queued', 'processing') as is_open, state = 'failed' as is_given_up,
                     indexed_at is not null as was_indexed
                from document
               where tenant_id = ",
@@ -70,7 +288,7 @@ pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: DocumentId)
     })?)
 }
 
-/// Those of these documents of which something is staged that nobody works on.
+/// Those of these documents that have a version which is not shown and which nobody works on.
 pub(super) async fn list_left_behind(
     write: &mut Write,
     tenant_id: TenantId,
@@ -81,16 +299,15 @@ pub(super) async fn list_left_behind(
     }
     Ok(on!(write, c => {
         let mut query = QueryBuilder::new(
-            "select d.id
-               from document d
-              where exists(select 1
-                             from staged_chunk s
-                            where s.tenant_id = d.tenant_id
-                              and s.document_id = d.id
-                              and not (d.state in ('queued', 'processing') and s.file_key = d.file_key and s.cut_revision = d.cut_revision))
-                and coalesce(d.tenant_id, d.tenant_id) = ",
+            "select distinct v.document_id
+               from document_version v
+               join document d on d.id = v.document_id
+              where (v.state = 'left'
+                     or (v.state = 'waiting'
+                         and not (d.state in ('queued', 'processing') and v.file_key = d.file_key and v.cut_revision = d.cut_revision)))
+                and coalesce(v.tenant_id, v.tenant_id) = ",
         );
-        query.push_bind(tenant_id).push(" and d.id in (");
+        query.push_bind(tenant_id).push(" and d.tenant_id = ").push_bind(tenant_id).push(" and v.document_id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {
             list.push_bind(*id);
@@ -100,256 +317,58 @@ pub(super) async fn list_left_behind(
     })?)
 }
 
-/// Drops some of the chunks that are staged and that nobody works on; their ids, fewer than [`MOVED_AT_ONCE`] where these
-/// were the last.
-pub(super) async fn drop_left_behind(
+/// A version of the document that is not shown and that nobody works on.
+pub(super) async fn find_left_behind(
     write: &mut Write,
     tenant_id: TenantId,
     holder: &Holder,
-) -> Result<Vec<ChunkId>> {
-    let (file_key, cut_revision) = holder.kept();
-    Ok(on!(write, c => sqlx::query_scalar(
-        "delete from staged_chunk
+) -> Result<Option<Version>> {
+    Ok(on!(write, c => sqlx::query_as(
+        "select document_id, cut_id, number
+           from document_version
+          where tenant_id = $1
+            and document_id = $2
+            and (state = 'left' or (state = 'waiting' and not ($3 and file_key = $4 and cut_revision = $5)))
+          order by number, cut_id
+          limit 1",
+    ).bind(tenant_id).bind(holder.id).bind(holder.is_open).bind(&holder.file_key).bind(holder.cut_revision).fetch_optional(c).await)?)
+}
+
+/// Forgets a version that has no rows any more.
+pub(super) async fn delete(write: &mut Write, tenant_id: TenantId, version: Version) -> Result<()> {
+    let delete = write.put(
+        "delete from document_version where tenant_id = $1 and document_id = $2 and cut_id = $3 and number = $4",
+    );
+    let delete = delete.bind(tenant_id).bind(version.document_id);
+    delete.bind(version.cut_id).bind(version.number).run().await
+}
+
+/// Deletes some parts of texts of the document that nobody reads and nobody works on; whether there were any.
+pub(super) async fn delete_left_text(
+    write: &mut Write,
+    tenant_id: TenantId,
+    holder: &Holder,
+) -> Result<bool> {
+    let deleted = on!(write, c => sqlx::query(
+        "delete from document_text
           where coalesce(tenant_id, tenant_id) = $1
-            and (document_id, file_key, cut_revision, position) in (select document_id, file_key, cut_revision, position
-                                                                      from staged_chunk
-                                                                     where tenant_id = $1
-                                                                       and document_id = $2
-                                                                       and not (file_key = $3 and cut_revision = $4)
-                                                                     limit $5)
-         returning id",
-    ).bind(tenant_id).bind(holder.id).bind(file_key).bind(cut_revision).bind(as_i64(MOVED_AT_ONCE)).fetch_all(c).await)?)
-}
-
-/// Drops the staged text that nobody works on.
-pub(super) async fn drop_left_text(write: &mut Write, tenant_id: TenantId, holder: &Holder) -> Result<()> {
-    let (file_key, cut_revision) = holder.kept();
-    on!(write, c => sqlx::query("delete from staged_text where tenant_id = $1 and document_id = $2 and not (file_key = $3 and cut_revision = $4)")
-        .bind(tenant_id).bind(holder.id).bind(file_key).bind(cut_revision).execute(c).await.map(drop))?;
-    Ok(())
-}
-
-/// Drops chunks of a document no version of which was finished: they were waiting for that.
-pub(super) async fn drop_waiting(write: &mut Write, tenant_id: TenantId, ids: &[ChunkId]) -> Result<()> {
-    for group in ids.chunks(ROWS_AT_ONCE) {
-        on!(write, c => {
-            // The tenant stands in an expression: see `ROWS_AT_ONCE`.
-            let mut query = QueryBuilder::new("delete from chunk where coalesce(tenant_id, tenant_id) = ");
-            query.push_bind(tenant_id).push(" and id in (");
-            let mut list = query.separated(", ");
-            group.iter().for_each(|id| {
-                list.push_bind(*id);
-            });
-            query.push(")");
-            query.build().execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
-}
-
-/// Stages chunks; those of an earlier attempt are replaced.
-pub(super) async fn insert_chunks(
-    write: &mut Write,
-    tenant_id: TenantId,
-    work: &Work,
-    chunks: &[&ChunkRow],
-) -> Result<()> {
-    for group in chunks.chunks(ROWS_AT_ONCE) {
-        on!(write, c => {
-            let mut insert = QueryBuilder::new(
-                "insert into staged_chunk (document_id, file_key, cut_revision, position, tenant_id, id, text, heading, page, start_char, end_char,
-                                           token_count, prompt_token_count, content_hash, edit_id, original_text, is_enabled, context) ",
-            );
-            insert.push_values(group, |mut row, chunk| {
-                row.push_bind(work.id).push_bind(&work.file_key).push_bind(work.cut_revision).push_bind(chunk.position).push_bind(tenant_id)
-                    .push_bind(chunk.id).push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page)
-                    .push_bind(chunk.start_char).push_bind(chunk.end_char).push_bind(chunk.token_count)
-                    .push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
-                    .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled).push_bind(&chunk.context);
-            });
-            insert.push(
-                " on conflict (document_id, file_key, cut_revision, position) do update
-                    set id = excluded.id, text = excluded.text, heading = excluded.heading, page = excluded.page, start_char = excluded.start_char,
-                        end_char = excluded.end_char, token_count = excluded.token_count, prompt_token_count = excluded.prompt_token_count,
-                        content_hash = excluded.content_hash, edit_id = excluded.edit_id, original_text = excluded.original_text,
-                        is_enabled = excluded.is_enabled, context = excluded.context",
-            );
-            insert.build().execute(c).await.map(drop)
-        })?;
-    }
-    Ok(())
-}
-
-/// Stages a part of the text.
-pub(super) async fn insert_text(
-    write: &mut Write,
-    tenant_id: TenantId,
-    work: &Work,
-    (part, start_char): (i64, i64),
-    text: &str,
-) -> Result<()> {
-    on!(write, c => sqlx::query(
-        "insert into staged_text (document_id, file_key, cut_revision, part, tenant_id, start_char, text) values ($1, $2, $3, $4, $5, $6, $7)
-         on conflict (document_id, file_key, cut_revision, part) do update set start_char = excluded.start_char, text = excluded.text",
-    ).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(part).bind(tenant_id).bind(start_char).bind(text)
-     .execute(c).await.map(drop))?;
-    Ok(())
-}
-
-/// How many parts of this version are staged, each with its chunks.
-pub(super) async fn count_parts(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<i64> {
-    Ok(on!(conn, c => sqlx::query_scalar(
-        "select count(*) from staged_text where tenant_id = $1 and document_id = $2 and file_key = $3 and cut_revision = $4",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_one(c).await)?)
-}
-
-/// What is staged of this version.
-pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<Totals> {
-    Ok(on!(conn, c => sqlx::query_as(
-        "select count(*) as chunk_count, cast(coalesce(sum(token_count), 0) as bigint) as token_count
-           from staged_chunk
-          where tenant_id = $1
             and document_id = $2
-            and file_key = $3
-            and cut_revision = $4",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).fetch_one(c).await)?)
-}
-
-/// How many chunks the document has where answers look.
-pub(super) async fn count_present(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<i64> {
-    Ok(
-        on!(conn, c => sqlx::query_scalar("select count(*) from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3")
-        .bind(tenant_id).bind(work.id).bind(work.cut).fetch_one(c).await)?,
-    )
-}
-
-/// Chunks of the document that its staged version does not have.
-pub(super) async fn list_given_up(conn: &mut Conn, tenant_id: TenantId, work: &Work) -> Result<Vec<ChunkId>> {
-    Ok(on!(conn, c => sqlx::query_scalar(
-        "select id
-           from chunk
-          where tenant_id = $1
-            and document_id = $2
-            and coalesce(cut_id, source_id) = $5
-            and id not in (select id from staged_chunk where tenant_id = $1 and document_id = $2 and file_key = $3 and cut_revision = $4)",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.cut).fetch_all(c).await)?)
-}
-
-/// Puts the staged chunks of these positions among the document's own; returns those that stood there.
-pub(super) async fn bring_in_chunks(
-    write: &mut Write,
-    tenant_id: TenantId,
-    work: &Work,
-    (from, to): (i64, i64),
-) -> Result<Vec<ChunkId>> {
-    let replaced = on!(write, c => sqlx::query_scalar("delete from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and position < $4 and coalesce(cut_id, source_id) = $5 returning id")
-        .bind(tenant_id).bind(work.id).bind(from).bind(to).bind(work.cut).fetch_all(c).await)?;
-    // Those that stay, but stood elsewhere.
-    on!(write, c => sqlx::query(
-        "delete from chunk
-          where coalesce(tenant_id, tenant_id) = $1
-            and id in (select id
-                         from staged_chunk
-                        where tenant_id = $1
-                          and document_id = $2
-                          and file_key = $3
-                          and cut_revision = $4
-                          and position >= $5
-                          and position < $6)",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(from).bind(to).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query(
-        "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id)
-         select id, tenant_id, document_id, $5, position, text, heading, page, start_char, end_char, token_count,
-                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, $8
-           from staged_chunk
-          where tenant_id = $1
-            and document_id = $2
-            and file_key = $3
-            and cut_revision = $4
-            and position >= $6
-            and position < $7",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.source_id).bind(from).bind(to)
-     .bind(work.cut.in_rows(work.source_id))
-     .execute(c).await.map(drop))?;
-    Ok(replaced)
-}
-
-/// Drops some of the chunks from this position on, which an earlier version or attempt left.
-pub(super) async fn drop_from(
-    write: &mut Write,
-    tenant_id: TenantId,
-    work: &Work,
-    position: i64,
-) -> Result<Vec<ChunkId>> {
-    Ok(on!(write, c => sqlx::query_scalar(
-        "delete from chunk
-          where coalesce(tenant_id, tenant_id) = $1
-            and id in (select id from chunk where tenant_id = $1 and document_id = $2 and position >= $3 and coalesce(cut_id, source_id) = $5 limit $4)
-         returning id",
-    ).bind(tenant_id).bind(work.id).bind(position).bind(as_i64(MOVED_AT_ONCE)).bind(work.cut).fetch_all(c).await)?)
-}
-
-/// Puts a part of the staged text among the document's own, as [`bring_in_chunks`] does with chunks.
-pub(super) async fn bring_in_text(
-    write: &mut Write,
-    tenant_id: TenantId,
-    work: &Work,
-    part: i64,
-) -> Result<()> {
-    on!(write, c => sqlx::query(
-        "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text)
-         select document_id, part, tenant_id, $5, start_char, text
-           from staged_text
-          where tenant_id = $1
-            and document_id = $2
-            and file_key = $3
-            and cut_revision = $4
-            and part = $6
-         on conflict (document_id, part) do update
-            set content_hash = excluded.content_hash, start_char = excluded.start_char, text = excluded.text",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(&work.content_hash).bind(part)
-     .execute(c).await.map(drop))?;
-    Ok(())
-}
-
-/// Drops the text behind the last part that an earlier attempt left.
-pub(super) async fn drop_text_from(
-    write: &mut Write,
-    tenant_id: TenantId,
-    work: &Work,
-    part: i64,
-) -> Result<()> {
-    on!(write, c => sqlx::query("delete from document_text where tenant_id = $1 and document_id = $2 and part >= $3")
-        .bind(tenant_id).bind(work.id).bind(part).execute(c).await.map(drop))?;
-    Ok(())
-}
-
-/// Puts the staged version in the place of the present one.
-pub(super) async fn swap_in(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
-    on!(write, c => sqlx::query("delete from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3")
-        .bind(tenant_id).bind(work.id).bind(work.cut).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query(
-        "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                            prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id)
-         select id, tenant_id, document_id, $5, position, text, heading, page, start_char, end_char, token_count,
-                prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, $6
-           from staged_chunk
-          where tenant_id = $1
-            and document_id = $2
-            and file_key = $3
-            and cut_revision = $4",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(work.source_id)
-     .bind(work.cut.in_rows(work.source_id)).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query("delete from document_text where tenant_id = $1 and document_id = $2").bind(tenant_id).bind(work.id).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query(
-        "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text)
-         select document_id, part, tenant_id, $5, start_char, text
-           from staged_text
-          where tenant_id = $1
-            and document_id = $2
-            and file_key = $3
-            and cut_revision = $4",
-    ).bind(tenant_id).bind(work.id).bind(&work.file_key).bind(work.cut_revision).bind(&work.content_hash).execute(c).await.map(drop))?;
-    Ok(())
+            and (version, part) in (select t.version, t.part
+                                      from document_text t
+                                     where t.tenant_id = $1
+                                       and t.document_id = $2
+                                       and t.version <> $3
+                                       and not exists (select 1
+                                                         from document_version v
+                                                        where v.tenant_id = $1
+                                                          and v.document_id = $2
+                                                          and v.number = t.version
+                                                          and v.state = 'waiting'
+                                                          and $4
+                                                          and v.file_key = $5
+                                                          and v.cut_revision = $6)
+                                     limit $7)",
+    ).bind(tenant_id).bind(holder.id).bind(holder.text_version).bind(holder.is_open).bind(&holder.file_key).bind(holder.cut_revision)
+     .bind(PARTS_AT_ONCE).execute(c).await.map(|done| done.rows_affected()))?;
+    Ok(deleted > 0)
 }

@@ -18,6 +18,7 @@ use crate::knowledge::facts::Facts;
 use crate::knowledge::labels::{FacetsRow, facets_columns};
 use crate::knowledge::reading::KeptAs;
 use crate::knowledge::store::ChunkRow;
+use crate::knowledge::versions::{self, is_shown};
 use crate::on;
 
 /// Chunks in one statement.
@@ -220,7 +221,7 @@ async fn hold_present(
     Ok(present.into_iter().map(|present| (present.id, present)).collect())
 }
 
-/// The ids of the chunks that these documents have in the cuts that they are worked on for.
+/// The ids of the chunks that these documents show in the cuts that they are worked on for.
 pub(super) async fn list_chunk_ids(
     conn: &mut Conn,
     tenant_id: TenantId,
@@ -230,7 +231,9 @@ pub(super) async fn list_chunk_ids(
         return Ok(HashMap::new());
     }
     let rows: Vec<(DocumentId, ChunkId, CutId)> = on!(conn, c => {
-        let mut query = QueryBuilder::new("select document_id, id, coalesce(cut_id, source_id) from chunk where tenant_id = ");
+        let mut query = QueryBuilder::new(concat!(
+            "select document_id, id, coalesce(cut_id, source_id) from chunk c where ", is_shown!("c"), " and tenant_id = "
+        ));
         query.push_bind(tenant_id).push(" and document_id in (");
         let mut list = query.separated(", ");
         work.iter().for_each(|work| {
@@ -292,19 +295,25 @@ pub(super) async fn set_indexed(
         .await
 }
 
-/// Deletes the chunks of a document, and what its text has beyond its first part.
+/// Deletes the chunks that a document shows, and what its text has beyond its first part.
 pub(super) async fn clear(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
     clear_chunks(write, tenant_id, work).await?;
-    let delete =
-        write.put("delete from document_text where tenant_id = $1 and document_id = $2 and part > 0");
+    let delete = write.put(
+        "delete from document_text
+          where tenant_id = $1
+            and document_id = $2
+            and part > 0
+            and version = (select d.text_version from document d where d.tenant_id = $1 and d.id = $2)",
+    );
     delete.bind(tenant_id).bind(work.id).run().await
 }
 
-/// Deletes the chunks that a document has in the cut that it is worked on for.
+/// Deletes the chunks that a document shows in the cut that it is worked on for.
 pub(super) async fn clear_chunks(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
-    let delete = write.put(
-        "delete from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3",
-    );
+    let delete = write.put(concat!(
+        "delete from chunk where tenant_id = $1 and document_id = $2 and coalesce(cut_id, source_id) = $3 and ",
+        is_shown!("chunk"),
+    ));
     delete.bind(tenant_id).bind(work.id).bind(work.cut).run().await
 }
 
@@ -338,8 +347,12 @@ pub(super) async fn put_text(
 ) -> Result<()> {
     write
         .put(
-            "insert into document_text (document_id, part, tenant_id, content_hash, start_char, text) values ($1, 0, $2, $3, 0, $4)
-             on conflict (document_id, part) do update set content_hash = excluded.content_hash, start_char = 0, text = excluded.text",
+            "insert into document_text (document_id, version, part, tenant_id, content_hash, start_char, text)
+             select d.id, d.text_version, 0, d.tenant_id, $3, 0, $4
+               from document d
+              where d.id = $1
+                and d.tenant_id = $2
+             on conflict (document_id, version, part) do update set content_hash = excluded.content_hash, start_char = 0, text = excluded.text",
         )
         .bind(id)
         .bind(tenant_id)
@@ -349,25 +362,40 @@ pub(super) async fn put_text(
         .await
 }
 
-/// More chunks of documents. Their statement has a few lengths only, so that it is prepared once for most of them.
+/// More chunks of documents, as part of what they show.
 pub(super) async fn insert_chunks(
     write: &mut Write,
     tenant_id: TenantId,
     chunks: &[(&Work, &ChunkRow)],
+) -> Result<()> {
+    let mut ids: Vec<DocumentId> = chunks.iter().map(|(work, _)| work.id).collect();
+    ids.dedup();
+    let shown = versions::list_shown(write, tenant_id, &ids).await?;
+    let number_of = |work: &Work| shown.get(&(work.id, work.cut)).copied().unwrap_or_default();
+    insert_versioned(write, tenant_id, chunks, number_of).await
+}
+
+/// More chunks of documents, of versions of these numbers. Their statement has a few lengths only, so that it is prepared once
+/// for most of them.
+pub(super) async fn insert_versioned(
+    write: &mut Write,
+    tenant_id: TenantId,
+    chunks: &[(&Work, &ChunkRow)],
+    number_of: impl Fn(&Work) -> i64,
 ) -> Result<()> {
     for group in chunks.chunks(CHUNKS_AT_ONCE) {
         let is_of_common_length = group.len() == CHUNKS_AT_ONCE;
         on!(write, c => {
             let mut insert = QueryBuilder::new(
                 "insert into chunk (id, tenant_id, document_id, source_id, position, text, heading, page, start_char, end_char, token_count,
-                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id) ",
+                                    prompt_token_count, content_hash, edit_id, original_text, is_enabled, context, cut_id, version) ",
             );
             insert.push_values(group, |mut row, (work, chunk)| {
                 row.push_bind(chunk.id).push_bind(tenant_id).push_bind(work.id).push_bind(work.source_id).push_bind(chunk.position)
                     .push_bind(&chunk.text).push_bind(&chunk.heading).push_bind(chunk.page).push_bind(chunk.start_char).push_bind(chunk.end_char)
                     .push_bind(chunk.token_count).push_bind(chunk.prompt_token_count).push_bind(&chunk.content_hash)
                     .push_bind(chunk.edit_id).push_bind(&chunk.original_text).push_bind(chunk.is_enabled).push_bind(&chunk.context)
-                    .push_bind(work.cut.in_rows(work.source_id));
+                    .push_bind(work.cut.in_rows(work.source_id)).push_bind(number_of(work));
             });
             insert.build().persistent(is_of_common_length).execute(c).await.map(drop)
         })?;

@@ -1,7 +1,7 @@
 //! What the index and the rows have to offer for a question, before a reranker looks at it. Where the index does not answer,
 //! the rows are read instead.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use retrieval::index::{Candidates, Filter, IndexError, SearchQuery};
@@ -61,6 +61,7 @@ pub(super) async fn gather<'a>(
             query: search.query,
             audience: search.filter.audience.clone(),
             offered: HashSet::new(),
+            versions: HashMap::new(),
         },
         query: question.query(
             search.embedded.vector.take(),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use retrieval::index::Audience;
 
 use super::{Passage, rows};
@@ -40,14 +41,17 @@ pub async fn around(
     Ok(choose(found, surroundings, most_tokens))
 }
 
-/// A document, and the cut of it that is looked at.
-type Place = (DocumentId, CutId);
+/// A document, the cut of it that is looked at, and when the version that was found was indexed.
+type Place = (DocumentId, CutId, DateTime<Utc>);
 
 /// The positions to look at in each document; none twice.
 fn stretches(found: &[Passage]) -> Vec<(Place, (i64, i64))> {
     let mut places: Vec<(Place, i64)> = found
         .iter()
-        .map(|passage| ((passage.document_id, passage.cut), passage.position))
+        .map(|passage| {
+            let place = (passage.document_id, passage.cut, passage.indexed_at);
+            (place, passage.position)
+        })
         .collect();
     places.sort_unstable();
     let mut stretches: Vec<(Place, (i64, i64))> = Vec::new();
@@ -215,7 +219,7 @@ mod tests {
         let found = [at(two, 50, ""), at(one, 3, ""), at(one, 90, ""), at(one, 10, "")];
 
         let expected = [(one, (-5, 18)), (one, (82, 98)), (two, (42, 58))]
-            .map(|(id, stretch)| ((id, CutId(id.0)), stretch));
+            .map(|(id, stretch)| ((id, CutId(id.0), DateTime::<Utc>::UNIX_EPOCH), stretch));
         assert_eq!(stretches(&found), expected);
     }
 }

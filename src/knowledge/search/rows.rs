@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use retrieval::confidence::Confidence;
 use retrieval::fuse::Hit;
 use retrieval::index::Audience;
@@ -15,7 +16,7 @@ use super::explain::{StageItem, StageName, Trace};
 use crate::app::App;
 use crate::error::Result;
 use crate::http::access::Reach;
-use crate::id::{ChatbotId, ChunkId};
+use crate::id::{ChatbotId, ChunkId, DocumentId};
 use crate::knowledge::passages;
 
 /// Rows that are read at once behind the first ones.
@@ -30,6 +31,8 @@ pub(super) struct Rows<'a> {
     pub(super) audience: Audience,
     /// Hits that were offered: further searches bring them again.
     pub(super) offered: HashSet<retrieval::ChunkId>,
+    /// When the version of each document was indexed that its first passage is of: one question meets no other one.
+    pub(super) versions: HashMap<DocumentId, DateTime<Utc>>,
 }
 
 impl Rows<'_> {
@@ -90,7 +93,7 @@ impl Rows<'_> {
     }
 
     /// The passages of those hits that have a row which the asker may read.
-    async fn read(&self, hits: &[Hit], judged: &Judged<'_>) -> Result<Vec<Passage>> {
+    async fn read(&mut self, hits: &[Hit], judged: &Judged<'_>) -> Result<Vec<Passage>> {
         let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
         let mut conn = self.app.db.read(self.reach.tenant_id).await?;
         let rows = passages::find_passages(&mut conn, self.reach.tenant_id, self.chatbot_id, &ids).await?;
@@ -100,7 +103,8 @@ impl Rows<'_> {
         let open = hits.iter().filter_map(|hit| {
             let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
             // The index was asked for the same. It may not know yet what changed a moment ago.
-            row.is_open_to(&self.audience)
+            let first = self.versions.entry(row.document_id).or_insert(row.indexed_at);
+            (*first == row.indexed_at && row.is_open_to(&self.audience))
                 .then(|| passage(hit, confidence(judged, hit, &row), row))
         });
         Ok(open.collect())
@@ -156,6 +160,7 @@ fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow)
         source_id: row.source_id,
         cut: row.cut,
         position: row.position,
+        indexed_at: row.indexed_at,
         dated: row.dated,
         title: row.title,
         file_name: row.file_name,

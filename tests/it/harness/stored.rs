@@ -126,6 +126,41 @@ pub async fn count_rows(service: &TestApp, table: &str) -> i64 {
     on!(conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(c).await).expect("a count")
 }
 
+/// Parts of texts of versions that wait to be whole, for [`count_rows`].
+pub const WAITING_TEXT: &str = "document_text t where exists (select 1 from document_version v
+    where v.document_id = t.document_id and v.number = t.version and v.state = 'waiting')";
+
+/// Chunks that are ready of versions that wait to be whole.
+pub async fn waiting_chunks(service: &TestApp) -> i64 {
+    let statement =
+        "select cast(coalesce(sum(ready_to), 0) as bigint) from document_version where state = 'waiting'";
+    let mut conn = service.app.db.read(Scope::Operator).await.expect("a connection");
+    on!(conn, c => sqlx::query_scalar(statement).fetch_one(c).await).expect("a count")
+}
+
+/// The jobs that are not at their end, each with what its last attempt failed with.
+async fn unfinished_jobs(service: &TestApp) -> Vec<(String, String, Option<String>)> {
+    let statement = "select kind, state, last_error from job where state <> 'done'";
+    let mut conn = service.app.db.read(Scope::Operator).await.expect("a connection");
+    on!(conn, c => sqlx::query_as(statement).fetch_all(c).await).expect("jobs")
+}
+
+/// Fails the test unless all chunks and texts are of versions that are shown.
+pub async fn assert_nothing_staged(service: &TestApp) {
+    let hidden_chunks = "chunk c where c.version <> coalesce((select v.number from document_version v
+        where v.document_id = c.document_id and v.cut_id = coalesce(c.cut_id, c.source_id) and v.state = 'shown'), 0)";
+    let hidden_text =
+        "document_text t join document d on d.id = t.document_id where t.version <> d.text_version";
+    for hidden in [
+        "document_version where state <> 'shown'",
+        hidden_chunks,
+        hidden_text,
+    ] {
+        let unfinished = unfinished_jobs(service).await;
+        assert_eq!(count_rows(service, hidden).await, 0, "{hidden}; {unfinished:?}");
+    }
+}
+
 impl Tenant<'_> {
     /// Chunks in the index.
     pub async fn indexed_chunks(&self) -> i64 {
@@ -150,7 +185,12 @@ impl Tenant<'_> {
     /// Fails the test unless index, rows and files agree about what this tenant, the only one, has.
     pub async fn check_stores_agree(&self) {
         let chunks = count_rows(self.service, "chunk").await;
-        assert_eq!(self.indexed_chunks().await, chunks, "index and rows");
+        let unfinished = unfinished_jobs(self.service).await;
+        assert_eq!(
+            self.indexed_chunks().await,
+            chunks,
+            "index and rows; {unfinished:?}"
+        );
         let mut conn = self
             .service
             .app

@@ -10,6 +10,7 @@ use crate::id::{ChunkEditId, ChunkId, CutId, DocumentId, TenantId};
 use crate::knowledge::cut::as_i64;
 use crate::knowledge::store::ChunkRow;
 use crate::knowledge::stored_chunks::context_of;
+use crate::knowledge::versions::is_shown;
 use crate::on;
 
 /// Puts chunks in the place of those that the document has at their positions, in the cut that it is worked on for.
@@ -22,13 +23,15 @@ pub(super) async fn replace_chunks(
     let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
         return Ok(());
     };
-    let delete = write.put(
+    let delete = write.put(concat!(
         "delete from chunk
           where tenant_id = $1
             and document_id = $2
             and position between $3 and $4
-            and coalesce(cut_id, source_id) = $5",
-    );
+            and coalesce(cut_id, source_id) = $5
+            and ",
+        is_shown!("chunk"),
+    ));
     let delete = delete.bind(tenant_id).bind(work.id).bind(first.position);
     delete.bind(last.position).bind(work.cut).run().await?;
     // Those that stay, but stood elsewhere.
@@ -56,18 +59,19 @@ pub(super) async fn delete_from(
     position: i64,
     limit: i64,
 ) -> Result<usize> {
-    let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(
+    let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(concat!(
         "delete from chunk
           where coalesce(tenant_id, tenant_id) = $1
-            and id in (select id
-                         from chunk
-                        where tenant_id = $1
-                          and document_id = $2
-                          and position >= $3
-                          and coalesce(cut_id, source_id) = $4
+            and id in (select c.id
+                         from chunk c
+                        where c.tenant_id = $1
+                          and c.document_id = $2
+                          and c.position >= $3
+                          and coalesce(c.cut_id, c.source_id) = $4
+                          and ", is_shown!("c"), "
                         limit $5)
          returning id",
-    ).bind(tenant_id).bind(work.id).bind(position).bind(work.cut).bind(limit).fetch_all(c).await)?;
+    )).bind(tenant_id).bind(work.id).bind(position).bind(work.cut).bind(limit).fetch_all(c).await)?;
     Ok(deleted.len())
 }
 
@@ -122,7 +126,7 @@ pub(super) async fn list_rows(
     from: i64,
     limit: usize,
 ) -> Result<Vec<ChunkRow>> {
-    let rows: Vec<StoredRow> = on!(conn, c => sqlx::query_as(
+    let rows: Vec<StoredRow> = on!(conn, c => sqlx::query_as(concat!(
         "select c.id, c.position, d.title, c.context, c.text, c.heading, c.page, c.start_char, c.end_char, c.token_count,
                 c.prompt_token_count, c.content_hash, c.edit_id, c.original_text, c.is_enabled
            from chunk c
@@ -131,9 +135,10 @@ pub(super) async fn list_rows(
             and d.tenant_id = $1
             and c.document_id = $2
             and coalesce(c.cut_id, c.source_id) = $3
+            and ", is_shown!("c"), "
             and c.position >= $4
           order by c.position
           limit $5",
-    ).bind(tenant_id).bind(document_id).bind(cut).bind(from).bind(as_i64(limit)).fetch_all(c).await)?;
+    )).bind(tenant_id).bind(document_id).bind(cut).bind(from).bind(as_i64(limit)).fetch_all(c).await)?;
     Ok(rows.into_iter().map(ChunkRow::from).collect())
 }
