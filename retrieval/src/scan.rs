@@ -1,9 +1,7 @@
 //! The side of words without an index: texts are read one after the other and weighed as an index weighs them. For the
 //! time in which no index answers; it costs the reading of every text.
 
-use std::collections::BTreeMap;
-
-use crate::analysis::{self, LARGEST_WEIGHT, QueryTerms, inverse_document_frequency};
+use crate::analysis::{self, QueryTerms, inverse_document_frequency};
 use crate::index::{Candidate, Candidates, Facets, SearchQuery};
 use crate::{ChunkId, DocumentId};
 
@@ -87,21 +85,8 @@ impl TextScan {
         hits.truncate(limit);
         Candidates {
             hits,
-            keyword_ceiling: (!self.terms.hashes.is_empty()).then(|| self.ceiling()),
+            keyword_ceiling: (!self.terms.hashes.is_empty()).then(|| self.terms.ceiling(&frequencies)),
         }
-    }
-
-    /// The score of a text that said nothing but the question's words; of the forms of a word the one that is used here.
-    fn ceiling(&self) -> f32 {
-        let mut most_used: BTreeMap<u32, u64> = BTreeMap::new();
-        for (word, having) in self.terms.words.iter().zip(&self.having) {
-            let most = most_used.entry(*word).or_default();
-            *most = (*most).max(*having);
-        }
-        let frequencies = most_used.values();
-        frequencies
-            .map(|having| LARGEST_WEIGHT * inverse_document_frequency(self.read, *having))
-            .sum()
     }
 }
 

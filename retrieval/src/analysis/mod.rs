@@ -8,6 +8,7 @@
 //! in, and of English where the letters are Latin: names and products are the same words in all of them.
 
 mod asked;
+mod content;
 mod fold;
 mod language;
 mod script;
@@ -21,6 +22,7 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
 pub use self::asked::Asked;
+pub use self::content::{content_words, each_content_word};
 pub use self::language::{Language, detect};
 pub use self::words::Words;
 
@@ -95,6 +97,22 @@ pub(crate) fn inverse_document_frequency(chunks: u64, having: u64) -> f32 {
 pub(crate) struct QueryTerms {
     pub(crate) hashes: Vec<u32>,
     pub(crate) words: Vec<u32>,
+}
+
+impl QueryTerms {
+    /// The score of a chunk that said nothing but the question's words, each as strongly as a chunk can: what scores by words
+    /// are a share of. `frequencies` are the terms' inverse document frequencies; of the forms of a word the most used counts.
+    pub(crate) fn ceiling(&self, frequencies: &[f32]) -> f32 {
+        let mut least: BTreeMap<u32, f32> = BTreeMap::new();
+        for (word, frequency) in self.words.iter().zip(frequencies) {
+            let least = least.entry(*word).or_insert(f32::INFINITY);
+            *least = least.min(*frequency);
+        }
+        least
+            .into_values()
+            .map(|frequency| LARGEST_WEIGHT * frequency)
+            .sum()
+    }
 }
 
 /// The terms of a question. Without a `language` the text tells those that it may be in.

@@ -10,7 +10,7 @@ use super::Inner;
 use super::home::Home;
 use super::stored::{bind_vector, check_vector, normalise, sparse, storable, term};
 use super::tenant::{Statement, TenantTransaction};
-use crate::analysis;
+use crate::analysis::{self, QueryTerms, inverse_document_frequency};
 use crate::index::{Audience, Candidate, Candidates, Filter, IndexError, SearchQuery};
 use crate::{ChunkId, DocumentId, TenantId};
 
@@ -69,10 +69,10 @@ async fn search_once(
 ) -> Result<Candidates, IndexError> {
     let mut tenant = TenantTransaction::read(&inner.pool, tenant_id).await?;
     let terms = analysis::query_terms(&query.text, query.known_language());
-    let terms: Vec<i32> = terms.hashes.into_iter().map(term).collect();
-    let Some((home, words)) = look_up(inner, &mut tenant, terms).await? else {
+    let Some((home, words)) = look_up(inner, &mut tenant, &terms).await? else {
         return Ok(Candidates::default());
     };
+    let keyword_ceiling = (!terms.hashes.is_empty()).then(|| ceiling(&terms, &home, &words));
     let asked = Asked {
         vector: query.vector.map(normalise),
         words,
@@ -93,18 +93,33 @@ async fn search_once(
         rows.extend(search.own_nearest(&own, home.chunks - home.fresh).await?);
         rows.extend(search.own_by_words(&own).await?);
     }
-    Ok(best(rows, asked.limit))
+    Ok(Candidates {
+        hits: best(rows, asked.limit),
+        keyword_ceiling,
+    })
+}
+
+/// As every index reckons it, by the table of terms.
+fn ceiling(terms: &QueryTerms, home: &Home, words: &[Word]) -> f32 {
+    let frequency_of: HashMap<i32, f32> = words.iter().map(|word| (word.term, word.idf)).collect();
+    let unknown = inverse_document_frequency(home.chunks.unsigned_abs(), 0);
+    let frequencies = terms.hashes.iter().map(|hash| {
+        let known = frequency_of.get(&term(*hash));
+        known.copied().unwrap_or(unknown)
+    });
+    terms.ceiling(&frequencies.collect::<Vec<f32>>())
 }
 
 /// Where the tenant's points lie, and what is known of these terms.
 async fn look_up(
     inner: &Inner,
     tenant: &mut TenantTransaction,
-    terms: Vec<i32>,
+    terms: &QueryTerms,
 ) -> Result<Option<(Home, Vec<Word>)>, IndexError> {
     type Known = (i64, i64, i64, bool, Option<i32>, Option<i64>, Option<f32>);
     let collection = &inner.collection;
     let mut statement = tenant.statement("");
+    let terms: Vec<i32> = terms.hashes.iter().copied().map(term).collect();
     let terms = statement.bind(terms);
     statement.push(&format!(
         "select home.number, home.chunks, home.fresh, home.owns, known.term, known.chunks, known.peak
@@ -126,7 +141,7 @@ async fn look_up(
     };
     let known = rows.into_iter().filter_map(|(_, _, _, _, term, having, peak)| {
         let having = having?;
-        let idf = inverse_document_frequency(having, chunks);
+        let idf = inverse_document_frequency(chunks.unsigned_abs(), having.unsigned_abs());
         Some(Word {
             term: term?,
             chunks: having,
@@ -137,12 +152,6 @@ async fn look_up(
     let mut words: Vec<Word> = known.collect();
     words.sort_by_key(|word| (word.chunks, word.term));
     Ok(Some((home, words)))
-}
-
-/// By how much more a term says that `having` of `chunks` chunks have. Always above 0.
-fn inverse_document_frequency(having: i64, chunks: i64) -> f32 {
-    let (having, chunks) = (having as f64, chunks.max(having) as f64);
-    (1.0 + (chunks - having + 0.5) / (having + 0.5)).ln() as f32
 }
 
 struct Search<'s> {
@@ -342,7 +351,7 @@ fn filter(statement: &mut Statement, filter: &Filter) -> String {
 }
 
 /// The `limit` nearest and the `limit` best by words, each once.
-fn best(rows: Vec<Row>, limit: usize) -> Candidates {
+fn best(rows: Vec<Row>, limit: usize) -> Vec<Candidate> {
     let mut found: HashMap<ChunkId, Candidate> = HashMap::with_capacity(rows.len());
     for (chunk_id, document_id, similarity, score) in rows {
         let candidate = found.entry(ChunkId(chunk_id)).or_insert(Candidate {
@@ -368,10 +377,7 @@ fn best(rows: Vec<Row>, limit: usize) -> Candidates {
         }
         (is_near || is_worded).then_some(candidate)
     });
-    Candidates {
-        hits: hits.collect(),
-        keyword_ceiling: None,
-    }
+    hits.collect()
 }
 
 /// Score and id of the last of the `limit` candidates that come first by `score`.
@@ -433,7 +439,7 @@ mod tests {
             (id(2), id(9), Some(0.5), 3.0),
         ];
 
-        let mut hits = best(rows, 1).hits;
+        let mut hits = best(rows, 1);
 
         hits.sort_by_key(|hit| hit.chunk_id);
         let told: Vec<_> = hits
@@ -450,11 +456,7 @@ mod tests {
             .map(|n| (Uuid::from_u128(n), Uuid::nil(), Some(0.5), 0.0))
             .collect();
 
-        let mut kept: Vec<u128> = best(rows, 2)
-            .hits
-            .iter()
-            .map(|hit| hit.chunk_id.0.as_u128())
-            .collect();
+        let mut kept: Vec<u128> = best(rows, 2).iter().map(|hit| hit.chunk_id.0.as_u128()).collect();
 
         kept.sort_unstable();
         assert_eq!(kept, [1, 2]);

@@ -10,6 +10,7 @@ mod collection;
 mod options;
 mod point;
 mod promotion;
+mod rarity;
 mod scope;
 
 use std::collections::HashMap;
@@ -280,7 +281,7 @@ impl Inner {
             return Ok(Candidates::default());
         };
         let prepared = PreparedQuery {
-            terms: analysis::query_terms(&query.text, query.known_language()).hashes,
+            terms: analysis::query_terms(&query.text, query.known_language()),
             vector: query.vector,
             limit: query.limit as u64,
         };
@@ -288,7 +289,8 @@ impl Inner {
         if sides.is_empty() || prepared.limit == 0 {
             return Ok(Candidates::default());
         }
-        let answers = self.ask(scope.search(&filter, &prepared)).await?;
+        let mut answers = self.ask(scope.search(&filter, &prepared)).await?;
+        let best_for_each = answers.split_off(sides.len());
         let mut found = Gathered::default();
         for (side, points) in sides.into_iter().zip(answers) {
             // There may be nothing, or a graph whose only entry was deleted.
@@ -301,7 +303,10 @@ impl Inner {
             };
             found.add(side, points.into_iter().filter_map(|point| scope.found(point)));
         }
-        Ok(found.into_candidates())
+        Ok(Candidates {
+            hits: found.0.into_values().collect(),
+            keyword_ceiling: self.keyword_ceiling(tenant_id, &prepared, best_for_each).await?,
+        })
     }
 
     /// One call; an answer for each of its questions.
@@ -412,13 +417,6 @@ impl Gathered {
                     candidate.similarity = Some(point.score.clamp(-1.0, 1.0));
                 }
             }
-        }
-    }
-
-    fn into_candidates(self) -> Candidates {
-        Candidates {
-            hits: self.0.into_values().collect(),
-            keyword_ceiling: None,
         }
     }
 }

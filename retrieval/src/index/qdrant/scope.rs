@@ -5,6 +5,7 @@
 
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::points_update_operation::{Operation, SetPayload};
+use qdrant_client::qdrant::vector_output::Vector;
 use qdrant_client::qdrant::{
     Condition, CountPoints, DeletePoints, Filter, IdfParams, PointId, PointsSelector, PointsUpdateOperation,
     PrefetchQuery, QuantizationSearchParams, Query, QueryBatchPoints, QueryPoints, Range, ReplicatePoints,
@@ -17,6 +18,8 @@ use super::collection::Layout;
 use super::point::{
     self, DATE, DENSE, DOCUMENT, FACETS, Fields, GROUPS, LANGUAGE, PreparedPoint, SOURCE, TAGS, TENANT, WORDS,
 };
+use super::rarity;
+use crate::analysis::QueryTerms;
 use crate::index::spread::spread;
 use crate::index::{Audience, Facets, Filter as IndexFilter};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
@@ -41,7 +44,7 @@ pub(super) struct Found {
 /// A question in the form the server takes.
 pub(super) struct PreparedQuery {
     pub(super) vector: Option<Vec<f32>>,
-    pub(super) terms: Vec<u32>,
+    pub(super) terms: QueryTerms,
     pub(super) limit: u64,
 }
 
@@ -120,19 +123,19 @@ impl<'a> TenantScope<'a> {
     }
 
     /// Both sides of a question in one call, and the similarity of what is found by words: the answers come in the order
-    /// of [`Side::asked`].
+    /// of [`Side::asked`]. Behind these come the best for each of the terms of [`rarity::first`].
     pub(super) fn search(&self, filter: &Filter, query: &PreparedQuery) -> QueryBatchPoints {
         let questions = Side::asked(query).into_iter().map(|side| match side {
             Side::Meaning => self.by_meaning(filter, query, false),
             Side::Words => QueryPoints {
-                query: Some(words_query(&query.terms)),
+                query: Some(words_query(&query.terms.hashes)),
                 using: Some(WORDS.to_owned()),
                 params: Some(self.words_params()),
                 ..self.question(filter, query.limit)
             },
             Side::SimilarityOfWords => QueryPoints {
                 prefetch: vec![PrefetchQuery {
-                    query: Some(words_query(&query.terms)),
+                    query: Some(words_query(&query.terms.hashes)),
                     using: Some(WORDS.to_owned()),
                     filter: Some(filter.clone()),
                     params: Some(self.words_params()),
@@ -143,7 +146,33 @@ impl<'a> TenantScope<'a> {
                 ..self.by_meaning(filter, query, true)
             },
         });
-        self.batch(questions.collect())
+        let terms = rarity::first(&query.terms).hashes;
+        let best_for_each = terms.into_iter().map(|term| self.best_for(term));
+        self.batch(questions.chain(best_for_each).collect())
+    }
+
+    /// The point in which the term weighs most, with its weights.
+    fn best_for(&self, term: u32) -> QueryPoints {
+        QueryPoints {
+            query: Some(words_query(&[term])),
+            using: Some(WORDS.to_owned()),
+            params: Some(self.words_params()),
+            with_vectors: Some(vec![WORDS].into()),
+            ..self.question(&self.filter([]), 1)
+        }
+    }
+
+    /// The inverse document frequency of the term, from what [`TenantScope::search`] found for it.
+    pub(super) fn frequency(&self, term: u32, best: ScoredPoint) -> Option<f32> {
+        if !self.owns(&best.payload) {
+            return None;
+        }
+        let Vector::Sparse(words) = best.vectors?.get_vector_by_name(WORDS)? else {
+            return None;
+        };
+        let at = words.indices.iter().position(|index| *index == term)?;
+        let frequency = best.score / words.values.get(at)?;
+        (frequency.is_finite() && frequency > 0.0).then_some(frequency)
     }
 
     /// The meaning side again, every vector compared.
@@ -352,7 +381,7 @@ impl Side {
     /// The parts of a call for `query`, in their order.
     pub(super) fn asked(query: &PreparedQuery) -> Vec<Self> {
         let has_vector = query.vector.is_some();
-        let has_terms = !query.terms.is_empty();
+        let has_terms = !query.terms.hashes.is_empty();
         [
             (has_vector, Self::Meaning),
             (has_terms, Self::Words),

@@ -2,6 +2,7 @@
 //! [`DIMENSION`](crate::samples::DIMENSION) values; a backend's tests open one and call [`all`], and
 //! [`at_100_000_chunks`] with one that builds graphs for so many.
 
+mod confidence;
 mod contents;
 mod facets;
 mod input;
@@ -61,6 +62,7 @@ pub(crate) async fn all(index: Arc<dyn Index>) {
         input::odd_texts_and_questions_do_no_harm,
         input::limits_are_kept,
         search::nearest_is_exactly_what_brute_force_finds,
+        confidence::what_was_found_inspires_the_same_confidence_everywhere,
     );
     search::writers_and_readers_work_at_once(index.clone()).await;
     rules!(index, search::a_closed_index_says_so);

@@ -210,7 +210,8 @@ impl Points for Service {
 fn query_points(collection: &Collection, query: &QueryPoints) -> Result<Vec<ScoredPoint>, Status> {
     let limit = at_least_one(query.limit.unwrap_or(10))?;
     let filter = collection.filter(query.filter.as_ref())?;
-    let mut best: Vec<(Uuid, f32, Payload)> = Vec::new();
+    let with_words = included_vectors(query.with_vectors.as_ref())?;
+    let mut best: Vec<(Uuid, f32, Payload, Option<VectorsOutput>)> = Vec::new();
     for place in collection.targets(query.shard_key_selector.as_ref())? {
         let within = match query.prefetch.as_slice() {
             [] => None,
@@ -242,23 +243,26 @@ fn query_points(collection: &Collection, query: &QueryPoints) -> Result<Vec<Scor
             },
         )?;
         let ids: Vec<Uuid> = found.iter().map(|(id, _)| *id).collect();
-        let mut payloads = collection.shards()[place].payloads(&ids)?;
-        best.extend(
-            found
-                .into_iter()
-                .map(|(id, score)| (id, score, payloads.remove(&id).unwrap_or_default())),
-        );
+        let shards = collection.shards();
+        let mut payloads = shards[place].payloads(&ids)?;
+        best.extend(found.into_iter().map(|(id, score)| {
+            let vectors = with_words
+                .as_deref()
+                .and_then(|name| words_output(name, shards[place].words_of(id)?));
+            (id, score, payloads.remove(&id).unwrap_or_default(), vectors)
+        }));
     }
     best.sort_by(|a, b| b.1.total_cmp(&a.1));
     best.truncate(limit);
     let included = included_fields(query.with_payload.as_ref())?;
-    let points = best.into_iter().map(|(id, score, payload)| {
+    let points = best.into_iter().map(|(id, score, payload, vectors)| {
         let mut payload = payload_to_protocol(payload);
         payload.retain(|name, _| included.contains(name));
         ScoredPoint {
             id: Some(id.to_string().into()),
             score,
             payload,
+            vectors,
             ..ScoredPoint::default()
         }
     });
@@ -329,6 +333,32 @@ fn included_fields(selector: Option<&WithPayloadSelector>) -> Result<Vec<String>
         Some(SelectorOptions::Include(include)) => Ok(include.fields.clone()),
         other => Err(Status::unimplemented(format!("{other:?}"))),
     }
+}
+
+/// The one vector that is asked for.
+fn included_vectors(selector: Option<&WithVectorsSelector>) -> Result<Option<String>, Status> {
+    use with_vectors_selector::SelectorOptions;
+    match selector.and_then(|selector| selector.selector_options.as_ref()) {
+        None | Some(SelectorOptions::Enable(false)) => Ok(None),
+        Some(SelectorOptions::Include(include)) if include.names.len() == 1 => {
+            Ok(include.names.first().cloned())
+        }
+        other => Err(Status::unimplemented(format!("{other:?}"))),
+    }
+}
+
+fn words_output(name: &str, words: &[(u32, f32)]) -> Option<VectorsOutput> {
+    let (indices, values) = words.iter().copied().unzip();
+    let words = VectorOutput {
+        vector: Some(vector_output::Vector::Sparse(SparseVector { values, indices })),
+        ..VectorOutput::default()
+    };
+    let named = NamedVectorsOutput {
+        vectors: HashMap::from([(name.to_owned(), words)]),
+    };
+    Some(VectorsOutput {
+        vectors_options: Some(vectors_output::VectorsOptions::Vectors(named)),
+    })
 }
 
 fn schema(request: &CreateFieldIndexCollection) -> Result<PayloadFieldSchema, Status> {

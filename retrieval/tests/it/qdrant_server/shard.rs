@@ -240,6 +240,11 @@ impl Shard {
             .collect())
     }
 
+    /// What was stored of a point's words.
+    pub(super) fn words_of(&self, id: Uuid) -> Option<&Vec<(u32, f32)>> {
+        self.words.get(id)
+    }
+
     /// Whole points, for moving them to another shard.
     pub(super) fn whole(&self, ids: &HashSet<Uuid>) -> Result<Vec<NewPoint>, Status> {
         let ids: Vec<EngineId> = ids.iter().map(|id| EngineId::Uuid(*id)).collect();

@@ -1,12 +1,11 @@
 //! BM25 over one tenant's chunks, in memory and in files.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use super::facets::FacetTable;
 use super::fresh::FreshTenant;
 use super::segment::{Block, Segment};
-use super::weight::{LARGEST, contributions, inverse_document_frequency};
+use super::weight::{contributions, inverse_document_frequency};
 use super::{Keywords, format};
 use crate::analysis::QueryTerms;
 use crate::index::embedded::filter::TenantFilter;
@@ -62,12 +61,14 @@ pub(super) fn search(
     terms: &QueryTerms,
     limit: usize,
 ) -> io::Result<FoundByWords> {
-    let QueryTerms { hashes: terms, words } = terms;
+    let asked = terms;
+    let terms = &asked.hashes;
     if limit == 0 || terms.is_empty() {
         return Ok(FoundByWords::default());
     }
-    let (parts, statistics) = look_up(keywords, filter, terms)?;
-    let weights = statistics.contributions();
+    let (parts, frequencies) = look_up(keywords, filter, terms)?;
+    // What each stored weight of each term adds to a score.
+    let weights: Vec<[f32; 256]> = frequencies.iter().copied().map(contributions).collect();
     let gate = Gate {
         filter,
         facets: &keywords.facets,
@@ -97,45 +98,16 @@ pub(super) fn search(
     });
     Ok(FoundByWords {
         hits: found.collect(),
-        ceiling: statistics.ceiling(words),
+        ceiling: asked.ceiling(&frequencies),
     })
 }
 
-/// How many of the tenant's chunks have each of a question's terms.
-struct Statistics {
-    chunks: u64,
-    having: Vec<u64>,
-}
-
-impl Statistics {
-    /// What each stored weight of each term adds to a score.
-    fn contributions(&self) -> Vec<[f32; 256]> {
-        let frequencies = self.having.iter();
-        frequencies
-            .map(|having| contributions(inverse_document_frequency(self.chunks, *having)))
-            .collect()
-    }
-
-    /// The score of a chunk that said nothing but the question's words; of the forms of a word the one that is used here.
-    fn ceiling(&self, words: &[u32]) -> f32 {
-        let mut most_used: BTreeMap<u32, u64> = BTreeMap::new();
-        for (word, having) in words.iter().zip(&self.having) {
-            let most = most_used.entry(*word).or_default();
-            *most = (*most).max(*having);
-        }
-        let frequencies = most_used.values();
-        frequencies
-            .map(|having| LARGEST * inverse_document_frequency(self.chunks, *having))
-            .sum()
-    }
-}
-
-/// The tenant's parts and the statistics of all of them.
+/// The tenant's parts, and the inverse document frequency of each term among the chunks of all of them.
 fn look_up<'a>(
     keywords: &'a Keywords,
     filter: &TenantFilter,
     terms: &[u32],
-) -> io::Result<(Vec<Part<'a>>, Statistics)> {
+) -> io::Result<(Vec<Part<'a>>, Vec<f32>)> {
     let tenant_id = filter.tenant_id();
     let mut having = vec![0_u64; terms.len()];
     let mut chunks = 0;
@@ -164,7 +136,10 @@ fn look_up<'a>(
         }
         parts.push(Part::Fresh(tenant));
     }
-    Ok((parts, Statistics { chunks, having }))
+    let frequencies = having
+        .into_iter()
+        .map(|having| inverse_document_frequency(chunks, having));
+    Ok((parts, frequencies.collect()))
 }
 
 impl Gate<'_> {

@@ -4,7 +4,7 @@ use crate::analysis::LARGEST_WEIGHT;
 pub(super) use crate::analysis::inverse_document_frequency;
 
 /// The weight that the largest byte stands for.
-pub(super) const LARGEST: f32 = LARGEST_WEIGHT;
+const LARGEST: f32 = LARGEST_WEIGHT;
 
 /// The stored form of a weight, never 0: a posting says at least that the term is there.
 pub(super) fn quantise(weight: f32) -> u8 {
