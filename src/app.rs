@@ -4,7 +4,7 @@ mod data_dir;
 mod disk;
 pub(crate) mod embedder;
 mod extractor;
-mod index;
+pub(crate) mod index;
 mod remembered;
 mod reranker;
 mod space;

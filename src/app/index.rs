@@ -10,7 +10,7 @@ use super::{StartError, innermost};
 use crate::config::{Config, IndexBackend};
 
 /// Opens the index of a model's vectors; without a model, of words alone.
-pub(super) async fn open(
+pub(crate) async fn open(
     config: &Config,
     model_id: Option<&str>,
     dimension: Option<usize>,

@@ -14,5 +14,5 @@ mod set;
 pub use self::faq::{FaqEntry, FaqQuestion, FaqSet};
 pub use self::faq_run::{FaqReport, FaqResult};
 pub use self::measures::{Abstention, Measures, auroc, ndcg, recall, reciprocal_rank};
-pub use self::run::{EvalError, Latency, QuestionResult, Report, Runner};
+pub use self::run::{Answering, EvalError, Latency, QuestionResult, Report, Runner};
 pub use self::set::{SetDocument, SetError, SetQuestion, TestSet, Wording};

@@ -14,6 +14,7 @@ use crate::embed::{EmbedError, Embedder};
 use crate::fuse::{Hit, MIN_CANDIDATES};
 use crate::index::{Filter, Index, IndexError, Point};
 use crate::question::Question;
+use crate::relevance::{Evidence, Relevance};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// Documents embedded and stored at once.
@@ -40,6 +41,16 @@ pub struct Runner<'a> {
     pub index: &'a dyn Index,
     /// `None`: words alone.
     pub embedder: Option<&'a dyn Embedder>,
+    pub answering: Answering,
+}
+
+/// From what the product answers, and when it declines to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answering {
+    /// Passages that it looks at, the best ones.
+    pub passages: usize,
+    /// What one of them has to inspire, as [`Relevance::of`] reads it.
+    pub min_similarity: f32,
 }
 
 /// Of a set of passages.
@@ -49,8 +60,11 @@ pub struct Report {
     /// Those with a relevant document: what `measures` are the mean of.
     pub judged: usize,
     pub measures: Measures,
-    /// Where the set has questions without an answer.
+    /// Where the set has questions without an answer; by the confidence in the first passage.
     pub abstention: Option<Abstention>,
+    /// The share of questions that the product declines to answer: of those that have an answer, and of those without.
+    pub declined: Option<f64>,
+    pub declined_without_answer: Option<f64>,
     pub latency: Latency,
     pub questions: Vec<QuestionResult>,
 }
@@ -66,6 +80,8 @@ pub struct QuestionResult {
     pub measures: Option<Measures>,
     /// Of the first passage, in [0, 1]; 0 when nothing was found.
     pub confidence: f64,
+    /// Whether none of the passages that the product would answer from counts.
+    pub is_declined: bool,
 }
 
 /// Of one question, embedding included.
@@ -86,6 +102,7 @@ struct Stored<'a> {
 struct Asked<'a> {
     found: Vec<&'a str>,
     confidence: f64,
+    is_declined: bool,
     took_ms: f64,
 }
 
@@ -126,6 +143,7 @@ impl Runner<'_> {
                 measures: relevant.map(|relevant| Measures::of(&ranking, relevant)),
                 found: ranking.into_iter().take(REPORTED).collect(),
                 confidence: answer.confidence,
+                is_declined: answer.is_declined,
             });
             took.push(answer.took_ms);
             progress(0.5 + 0.5 * (done + 1) as f64 / asked.len() as f64);
@@ -134,18 +152,24 @@ impl Runner<'_> {
             .iter()
             .filter_map(|question| question.measures)
             .collect();
-        let confidences = |is_answerable: bool| -> Vec<f64> {
-            questions
-                .iter()
-                .filter(|question| question.measures.is_some() == is_answerable)
-                .map(|question| question.confidence)
-                .collect()
+        let of = |is_answerable: bool| {
+            let questions = questions.iter();
+            questions.filter(move |question| question.measures.is_some() == is_answerable)
+        };
+        let confidences =
+            |is_answerable| -> Vec<f64> { of(is_answerable).map(|question| question.confidence).collect() };
+        let declined = |is_answerable| {
+            let declined = of(is_answerable).filter(|question| question.is_declined).count();
+            let all = of(is_answerable).count();
+            (all > 0).then(|| declined as f64 / all as f64)
         };
         Ok(Report {
             documents: set.documents.len(),
             judged: measured.len(),
             measures: Measures::mean(&measured),
             abstention: Abstention::of(&confidences(true), &confidences(false)),
+            declined: declined(true),
+            declined_without_answer: declined(false),
             latency: Latency::of(took),
             questions,
         })
@@ -195,13 +219,26 @@ impl Runner<'_> {
         let query = question.query(vector, filter, MIN_CANDIDATES);
         let candidates = self.index.search(stored.tenant_id, query).await?;
         let judged = question.judge(&candidates);
-        let confidence = judged.hits.first().and_then(|hit| {
-            let document = stored.document_of.get(&hit.document_id)?;
-            judged.confidence(hit, &[&document.title], &document.text)
-        });
+        let relevance = Relevance::of(text, self.answering.min_similarity);
+        let told = judged.hits.iter().take(self.answering.passages.max(1));
+        let told = told.filter_map(|hit| Some((hit, stored.document_of.get(&hit.document_id)?)));
+        let (mut first, mut is_declined) = (None, true);
+        for (hit, document) in told {
+            let names = [document.title.as_str()];
+            let confidence = judged.confidence(hit, &names, &document.text);
+            first.get_or_insert(confidence.map_or(0.0, |confidence| f64::from(confidence.value)));
+            is_declined &= !relevance.is_met_by(&Evidence {
+                names: &names,
+                text: &document.text,
+                similarity: hit.similarity,
+                keyword_score: hit.keyword_score,
+                confidence,
+            });
+        }
         Ok(Asked {
             found: documents(&judged.hits, stored),
-            confidence: confidence.map_or(0.0, |confidence| f64::from(confidence.value)),
+            confidence: first.unwrap_or(0.0),
+            is_declined,
             took_ms: started.elapsed().as_secs_f64() * 1e3,
         })
     }

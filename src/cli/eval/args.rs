@@ -9,8 +9,9 @@ pub(in crate::cli) enum EvalCommand {
     /// Measure retrieval on a test set, or on all below a folder
     ///
     /// A test set is a folder in the layout of BEIR (corpus.jsonl, queries.jsonl, and qrels/test.tsv or qrels.tsv), or one of
-    /// fixed answers (faqs.jsonl, queries.jsonl). Each is put into an index of its own with the configured embedding model,
-    /// asked, and taken away again: nothing that the server knows is touched, and the server may run meanwhile.
+    /// fixed answers (faqs.jsonl, queries.jsonl). Each is put into an index with the configured embedding model, asked, and
+    /// taken away again. The index is of the kind that index.backend names: an embedded one is made for it and removed, on a
+    /// server it lies beside those that are served. Nothing that they know is touched, and they may be asked meanwhile.
     Run(RunArgs),
     /// Put reports of several runs side by side, as Markdown
     Compare(CompareArgs),
@@ -32,6 +33,9 @@ pub(in crate::cli) struct RunArgs {
     /// Measure the search by words, without an embedding model
     #[arg(long)]
     pub words_only: bool,
+    /// Leave out sets of fixed answers, which ask no index
+    #[arg(long)]
+    pub passages_only: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,8 @@ struct SetFigures {
     measures: MeasureFigures,
     top_1: Option<f64>,
     abstention: Option<AbstentionFigures>,
+    declined: Option<f64>,
+    declined_without_answer: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -46,7 +48,7 @@ struct AbstentionFigures {
 type Pick = fn(&SetFigures) -> Option<f64>;
 
 /// The measures in the order of their tables.
-const MEASURES: [(&str, Pick); 8] = [
+const MEASURES: [(&str, Pick); 10] = [
     ("nDCG@10", |set| set.measures.ndcg_at_10),
     ("Recall@5", |set| set.measures.recall_at_5),
     ("Recall@10", |set| set.measures.recall_at_10),
@@ -58,6 +60,10 @@ const MEASURES: [(&str, Pick); 8] = [
     }),
     ("No answer: F1 at the best threshold", |set| {
         set.abstention.as_ref().and_then(|abstention| abstention.best_f1)
+    }),
+    ("Declined, of questions with an answer", |set| set.declined),
+    ("Declined, of questions without one", |set| {
+        set.declined_without_answer
     }),
 ];
 

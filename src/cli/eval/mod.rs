@@ -11,8 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use retrieval::embed::Embedder;
-use retrieval::eval::{EvalError, Runner, Wording};
-use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index};
+use retrieval::eval::{Answering, EvalError, Runner, Wording};
 
 pub(super) use args::EvalCommand;
 
@@ -21,6 +20,7 @@ use self::report::{RunReport, SetReport};
 use self::sets::{Found, Set};
 use super::{Failure, failed, print_line, with_causes};
 use crate::app;
+use crate::chatbots::{DEFAULT_MAX_PASSAGES, DEFAULT_MIN_SIMILARITY};
 use crate::config::{Config, EmbeddingBackend};
 
 /// The wordings of a question that a set may have, and what its name becomes for each.
@@ -30,7 +30,10 @@ const WORDINGS: [(Wording, &str); 3] = [
     (Wording::AllTurns, " (all turns)"),
 ];
 
-/// Carries out one of them; needs no server and no database.
+/// Goes before the model's name in that of an index: on a server, too, what is measured lies apart from what is served.
+const MEASURED: &str = "eval:";
+
+/// Carries out one of them; needs no server, and no database but that of the index, where the settings name one.
 pub(super) async fn eval(config: Config, command: EvalCommand) -> Result<(), Failure> {
     match command {
         EvalCommand::Run(args) => run(&config, &args).await,
@@ -38,26 +41,36 @@ pub(super) async fn eval(config: Config, command: EvalCommand) -> Result<(), Fai
     }
 }
 
-/// Measures every set below a folder in an index of its own, which is gone afterwards.
+/// Measures every set below a folder in the kind of index that the settings name: in an embedded one of its own, which is gone
+/// afterwards, or as a tenant of its own on a server, which is deleted there afterwards.
 async fn run(config: &Config, args: &RunArgs) -> Result<(), Failure> {
-    let found = sets::read_below(&args.dir, args.depth)?;
+    let mut found = sets::read_below(&args.dir, args.depth)?;
+    if args.passages_only {
+        found.retain(|found| matches!(found.set, Set::Passages(_)));
+    }
     let embedder = match args.words_only {
         true => None,
         false => Some(load_embedder(config).await?),
     };
     let embedder = embedder.as_deref();
     let dir = tempfile::tempdir().map_err(|error| failed("cannot make a temporary folder", &error))?;
-    let index = EmbeddedIndex::open(EmbeddedOptions {
-        dir: dir.path().to_owned(),
-        model_id: embedder.map(Embedder::model_id),
-        dimension: embedder.map(Embedder::dimension),
-        shards: config.index.shards,
-    })
-    .map_err(|error| failed("cannot make an index", &error))?;
+    let apart = Config {
+        data_dir: dir.path().to_owned(),
+        ..config.clone()
+    };
+    let model_id = embedder.map(|embedder| format!("{MEASURED}{}", embedder.model_id()));
+    let dimension = embedder.map(Embedder::dimension);
+    let index = app::index::open(&apart, model_id.as_deref(), dimension)
+        .await?
+        .map_err(|error| failed("cannot make an index", &error))?;
     let measured = measure(
         &Runner {
-            index: &index,
+            index: index.as_ref(),
             embedder,
+            answering: Answering {
+                passages: usize::try_from(DEFAULT_MAX_PASSAGES).unwrap_or(1),
+                min_similarity: DEFAULT_MIN_SIMILARITY as f32,
+            },
         },
         &found,
     )

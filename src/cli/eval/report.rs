@@ -65,6 +65,8 @@ impl RunReport {
                 "R@100",
                 "MRR@10",
                 "AUROC",
+                "declined",
+                "w/o answ.",
                 "p50 ms",
                 "p95 ms",
             ];
@@ -106,6 +108,8 @@ impl SetReport {
             let _ = write!(row, " {share:>9.4}");
         }
         row += &auroc(report.abstention.as_ref());
+        row += &share(report.declined);
+        row += &share(report.declined_without_answer);
         Some(row + &took(report.latency))
     }
 
@@ -116,12 +120,7 @@ impl SetReport {
         let mut row = start(&self.name, width, report.entries, report.in_scope);
         let _ = write!(row, " {:>9.4}", report.top_1);
         row += &auroc(report.abstention.as_ref());
-        match &report.abstention {
-            Some(abstention) => {
-                let _ = write!(row, " {:>9.4}", abstention.best_f1);
-            }
-            None => row += &format!(" {:>9}", "-"),
-        }
+        row += &share(report.abstention.as_ref().map(|abstention| abstention.best_f1));
         Some(row + &took(report.latency))
     }
 }
@@ -142,10 +141,11 @@ fn start(name: &str, width: usize, documents: usize, questions: usize) -> String
 }
 
 fn auroc(abstention: Option<&Abstention>) -> String {
-    abstention.map_or_else(
-        || format!(" {:>9}", "-"),
-        |abstention| format!(" {:>9.4}", abstention.auroc),
-    )
+    share(abstention.map(|abstention| abstention.auroc))
+}
+
+fn share(share: Option<f64>) -> String {
+    share.map_or_else(|| format!(" {:>9}", "-"), |share| format!(" {share:>9.4}"))
 }
 
 fn took(latency: Latency) -> String {
@@ -168,6 +168,8 @@ mod tests {
             judged: 809,
             measures,
             abstention: None,
+            declined: Some(0.125),
+            declined_without_answer: None,
             latency: Latency::default(),
             questions: Vec::new(),
         };
@@ -197,7 +199,11 @@ mod tests {
             .map(|line| line.split_whitespace().collect())
             .collect();
         assert_eq!(lines[1][..4], ["claims", "5183", "809", "0.7307"]);
-        assert_eq!(lines[1][8], "-", "no question without an answer");
+        assert_eq!(
+            lines[1][8..11],
+            ["-", "0.1250", "-"],
+            "no question without an answer"
+        );
         assert_eq!(lines[4][..5], ["answers", "100", "499", "0.9500", "1.0000"]);
     }
 
