@@ -197,6 +197,51 @@ async fn no_more_is_kept_than_there_is_room_for() {
 }
 
 #[tokio::test]
+async fn who_has_most_makes_room_for_who_has_little() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default()
+        .embedder(embedder.clone())
+        .set("embedding.cache_mb", 1)
+        .start()
+        .await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let few = "Tables are oiled twice a year.";
+    globex.chatbot("Desk").await.publish("few.md", few).await;
+    let pages: String = (0..1_200)
+        .map(|number| format!("# Page {number}\n\nTable {number} is oiled well.\n\n"))
+        .collect();
+
+    // Later, so that the other's is what was used longest ago.
+    service.clock.advance(TimeDelta::minutes(1));
+    acme.chatbot("Desk").await.publish("tables.md", &pages).await;
+    until("there is room again", async || {
+        count_rows(&service, "embedding_cache").await <= (1 << 20) / 1_536
+    })
+    .await;
+
+    embedder.take_documents();
+    globex.chatbot("Other").await.publish("few.md", few).await;
+    assert_eq!(embedder.take_documents(), Vec::<String>::new(), "its own is kept");
+}
+
+#[tokio::test]
+async fn a_text_that_is_there_many_times_is_bought_once() {
+    let model = ScriptedModel::start().await;
+    let service = bought(&model).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+
+    desk.publish("legal.md", &"# Legal\n\nAll rights are reserved.\n\n".repeat(6))
+        .await;
+
+    assert_eq!(count_rows(&service, "chunk").await, 6);
+    let texts: Vec<String> = requests(&model).concat();
+    let asked = texts.iter().filter(|text| text.contains("All rights")).count();
+    assert_eq!(asked, 1, "{texts:?}");
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
 async fn without_room_for_it_nothing_is_kept() {
     let embedder = WatchedEmbedder::new();
     let service = TestOptions::default()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::encoder::normalise;
@@ -25,6 +25,10 @@ const REQUESTS_AT_ONCE: usize = 4;
 
 /// Requests of all bulks that are under way at once. Questions are not held up by them.
 const BULK_REQUESTS_AT_ONCE: usize = 8;
+
+/// How long a call for many texts takes at most, its waiting for other calls included: whoever set money aside for it may
+/// count on it. Requests that have not begun by then are not made.
+const LONGEST_BULK: Duration = Duration::from_secs(600);
 
 /// Further requests by which a call finds out which of its texts are refused.
 const SEARCHING_REQUESTS: usize = 32;
@@ -79,12 +83,14 @@ pub struct OpenAiEmbedder {
     endpoint: Endpoint,
     options: OpenAiEmbedderOptions,
     bulk_places: Semaphore,
+    longest_bulk: Duration,
 }
 
 /// A call for many texts, while its requests are under way.
 struct Bulk<'a> {
     embedder: &'a OpenAiEmbedder,
     texts: &'a [String],
+    deadline: Instant,
     /// No further request begins.
     has_failed: AtomicBool,
     /// Left of [`SEARCHING_REQUESTS`].
@@ -159,12 +165,14 @@ impl OpenAiEmbedder {
             endpoint,
             options,
             bulk_places: Semaphore::new(BULK_REQUESTS_AT_ONCE),
+            longest_bulk: LONGEST_BULK,
         })
     }
 
     async fn embed_one(&self, mut text: String) -> Result<Embeddings, EmbedError> {
         make_acceptable(&mut text, self.options.max_tokens);
-        let embedded = self.request(&[text]).await;
+        let deadline = Instant::now() + self.options.timeout;
+        let embedded = self.request(&[text], deadline).await;
         embedded.map_err(|failure| failure.error)
     }
 
@@ -179,6 +187,7 @@ impl OpenAiEmbedder {
         let bulk = Bulk {
             embedder: self,
             texts: &texts,
+            deadline: Instant::now() + self.longest_bulk,
             has_failed: AtomicBool::new(false),
             searches: AtomicUsize::new(SEARCHING_REQUESTS),
         };
@@ -192,7 +201,7 @@ impl OpenAiEmbedder {
         joined(texts.len(), parts.into_iter().flatten())
     }
 
-    async fn request(&self, texts: &[String]) -> Result<Embeddings, Failure> {
+    async fn request(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, Failure> {
         let body = match self.options.protocol {
             Protocol::OpenAi => serde_json::to_vec(&Request {
                 model: &self.options.model,
@@ -207,7 +216,6 @@ impl OpenAiEmbedder {
         };
         let body = body.map_err(|error| Failure::from(EmbedError::unavailable(error)))?;
         let limit = texts.len() * self.options.dimension * BYTES_PER_VALUE + BYTES_AROUND;
-        let deadline = Instant::now() + self.options.timeout;
         let bytes = self.endpoint.post(&body, limit, deadline).await?;
         let reply = match self.options.protocol {
             Protocol::OpenAi => serde_json::from_slice(&bytes),
@@ -276,12 +284,16 @@ impl<'a> Bulk<'a> {
     }
 
     async fn request(&self, range: Range<usize>) -> Result<Embeddings, Failure> {
-        let _place = self.embedder.bulk_places.acquire().await;
+        let unavailable = |reason: &'static str| Failure::from(EmbedError::unavailable(reason));
+        let place = timeout_at(self.deadline, self.embedder.bulk_places.acquire());
+        let Ok(_place) = place.await else {
+            return Err(unavailable("other calls took all the time that this one has"));
+        };
         if self.has_failed.load(Ordering::Relaxed) {
-            let reason = "another request of the same call failed";
-            return Err(EmbedError::unavailable(reason).into());
+            return Err(unavailable("another request of the same call failed"));
         }
-        self.embedder.request(&self.texts[range]).await
+        let deadline = self.deadline.min(Instant::now() + self.embedder.options.timeout);
+        self.embedder.request(&self.texts[range], deadline).await
     }
 
     /// Whether two further requests may be spent on finding out which texts are refused.

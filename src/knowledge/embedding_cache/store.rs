@@ -119,15 +119,29 @@ pub(super) async fn total_bytes(conn: &mut Conn) -> Result<i64> {
     )
 }
 
-/// Those of all tenants that were used longest ago, each with what it takes.
-pub(super) async fn list_least_used(conn: &mut Conn, limit: i64) -> Result<Vec<(Key, i64)>> {
-    let rows: Vec<(TenantId, String, String, i64)> = on!(conn, c => sqlx::query_as(
-        "select tenant_id, text_hash, space, size_bytes
+/// What each tenant's rows take.
+pub(super) async fn bytes_by_tenant(conn: &mut Conn) -> Result<Vec<(TenantId, i64)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select tenant_id, cast(sum(size_bytes) as bigint)
            from embedding_cache
+          group by tenant_id",
+    ).fetch_all(c).await)?)
+}
+
+/// The tenant's rows that were used longest ago, each with what it takes.
+pub(super) async fn list_least_used(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    limit: i64,
+) -> Result<Vec<(Key, i64)>> {
+    let rows: Vec<(String, String, i64)> = on!(conn, c => sqlx::query_as(
+        "select text_hash, space, size_bytes
+           from embedding_cache
+          where tenant_id = $1
           order by used_at
-          limit $1",
-    ).bind(limit).fetch_all(c).await)?;
-    let keyed = rows.into_iter().map(|(tenant_id, text_hash, space, size)| {
+          limit $2",
+    ).bind(tenant_id).bind(limit).fetch_all(c).await)?;
+    let keyed = rows.into_iter().map(|(text_hash, space, size)| {
         let key = Key {
             tenant_id,
             text_hash,

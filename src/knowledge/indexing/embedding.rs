@@ -1,5 +1,7 @@
 //! Vectors for chunks, bought within the budget, booked, and stored in the index.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use retrieval::embed::{EmbedError, estimate_tokens};
@@ -92,7 +94,10 @@ pub(in crate::knowledge) async fn embed(
     })?;
     let known = texts.iter().map(String::as_str);
     let mut recalled = embedding_cache::recall(app, payer.tenant_id, space, known).await?;
-    let missing = recalled.missing();
+    let Repeats {
+        first: missing,
+        again,
+    } = Repeats::among(&texts, recalled.missing());
     let asked_estimate = share_of(estimate, &texts, &missing);
     let mut call = Call {
         app,
@@ -127,6 +132,9 @@ pub(in crate::knowledge) async fn embed(
     answered.map_err(embed_error)?;
     for (place, vector) in new {
         recalled.vectors[place] = Some(vector);
+    }
+    for (place, first) in again {
+        recalled.vectors[place] = recalled.vectors[first].clone();
     }
     Ok(recalled.vectors.into_iter().flatten().collect())
 }
@@ -216,6 +224,34 @@ impl Call<'_> {
     }
 }
 
+/// Places of texts, each text once: a boilerplate that many chunks are is one text.
+#[derive(Debug, PartialEq, Eq)]
+struct Repeats {
+    first: Vec<usize>,
+    /// Places of those that are there again, each with the first one's.
+    again: Vec<(usize, usize)>,
+}
+
+impl Repeats {
+    fn among(texts: &[String], places: Vec<usize>) -> Self {
+        let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(places.len());
+        let mut repeats = Self {
+            first: Vec::with_capacity(places.len()),
+            again: Vec::new(),
+        };
+        for place in places {
+            match first_of.entry(&texts[place]) {
+                Entry::Occupied(first) => repeats.again.push((place, *first.get())),
+                Entry::Vacant(new) => {
+                    new.insert(place);
+                    repeats.first.push(place);
+                }
+            }
+        }
+        repeats
+    }
+}
+
 /// What of `estimate` falls to the texts at `places`, by their lengths.
 fn share_of(estimate: i64, texts: &[String], places: &[usize]) -> i64 {
     let all: usize = texts.iter().map(String::len).sum();
@@ -234,6 +270,19 @@ fn estimate_of(chunk: &CutChunk) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_texts_are_one() {
+        let texts = ["known", "a", "b", "a", "known", "a"].map(str::to_owned);
+
+        let repeats = Repeats::among(&texts, vec![1, 2, 3, 5]);
+
+        let expected = Repeats {
+            first: vec![1, 2],
+            again: vec![(3, 1), (5, 1)],
+        };
+        assert_eq!(repeats, expected);
+    }
 
     #[test]
     fn an_estimate_is_shared_by_length_and_never_less_than_what_is_asked() {

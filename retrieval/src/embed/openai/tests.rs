@@ -12,9 +12,8 @@ fn batches_respect_count_and_tokens() {
     assert_eq!(into_batches(&short[..2], 0), [0..1, 1..2]);
 }
 
-#[test]
-fn a_key_is_never_shown() {
-    let options = OpenAiEmbedderOptions {
+fn options() -> OpenAiEmbedderOptions {
+    OpenAiEmbedderOptions {
         protocol: Protocol::OpenAi,
         base_url: "http://me:secret@localhost/v1".parse().expect("an address"),
         api_key: Some("sk-secret".to_owned()),
@@ -23,9 +22,12 @@ fn a_key_is_never_shown() {
         batch_size: 8,
         timeout: Duration::from_secs(1),
         max_tokens: 100,
-    };
+    }
+}
 
-    assert!(!format!("{options:?}").contains("secret"));
+#[test]
+fn a_key_is_never_shown() {
+    assert!(!format!("{:?}", options()).contains("secret"));
 }
 
 fn answered(range: Range<usize>, tokens: u64, reported: bool) -> Part {
@@ -83,4 +85,25 @@ fn a_failure_of_the_server_says_more_than_one_of_a_text() {
 
     assert_eq!(answered.refused, [0]);
     assert!(cause.to_string().contains("2..3"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_call_ends_in_time_however_long_others_hold_all_places() {
+    let embedder = OpenAiEmbedder {
+        longest_bulk: Duration::from_millis(50),
+        ..OpenAiEmbedder::new(options()).expect("an address")
+    };
+    let _others = embedder
+        .bulk_places
+        .acquire_many(BULK_REQUESTS_AT_ONCE as u32)
+        .await
+        .expect("nobody else");
+
+    let error = embedder
+        .embed_documents(vec!["one".to_owned(), "two".to_owned()])
+        .await
+        .expect_err("its time is up");
+
+    assert!(matches!(error, EmbedError::Unavailable { .. }), "{error}");
+    assert!(!error.may_have_cost(), "nothing was asked");
 }
