@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use retrieval::ChunkId;
 use retrieval::fuse::fuse;
 use retrieval::index::{Index, SearchQuery};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub struct Asked {
     pub by_words: Searches,
     pub by_meaning: Searches,
     pub recall_at_10: f64,
+    /// Hybrid, in a source with a hundredth of the chunks, and what is found there by meaning.
+    pub in_small: Searches,
+    pub recall_in_small: f64,
     pub memory_opened: f64,
     /// After all searches: with the touched pages of mapped files, and without them.
     pub memory: f64,
@@ -68,7 +72,9 @@ pub async fn ask(dir: &Path, questions: u64) -> anyhow::Result<Asked> {
         ..query
     };
     let by_meaning = asking.all(4_000_000, questions, by_meaning).await?;
-    let recall_at_10 = asking.recall().await?;
+    let recall_at_10 = asking.recall(&built.nearest, |query| query).await?;
+    let in_small = asking.all(5_000_000, questions, data::narrowed).await?;
+    let recall_in_small = asking.recall(&built.nearest_in_small, data::narrowed).await?;
     let memory = Memory::now();
     index.close().await?;
     Ok(Asked {
@@ -78,6 +84,8 @@ pub async fn ask(dir: &Path, questions: u64) -> anyhow::Result<Asked> {
         by_words,
         by_meaning,
         recall_at_10,
+        in_small,
+        recall_in_small,
         memory_opened,
         memory: memory.resident,
         memory_own: memory.own,
@@ -118,18 +126,22 @@ impl Asking<'_> {
     }
 
     /// Share of the ten nearest chunks that a search by meaning finds among its ten best.
-    async fn recall(&self) -> anyhow::Result<f64> {
+    async fn recall(
+        &self,
+        nearest: &[Vec<ChunkId>],
+        form: impl Fn(SearchQuery) -> SearchQuery,
+    ) -> anyhow::Result<f64> {
         let mut met = 0;
-        for (number, nearest) in (0..).zip(&self.built.nearest) {
-            let query = SearchQuery {
+        for (number, nearest) in (0..).zip(nearest) {
+            let query = form(SearchQuery {
                 text: String::new(),
                 ..data::question(self.built.plan.vectors, number)
-            };
+            });
             let hits = fuse(&self.index.search(data::tenant(0), query).await?, EVEN);
             let best: Vec<_> = hits.iter().take(NEAREST).map(|hit| hit.chunk_id).collect();
             met += nearest.iter().filter(|id| best.contains(id)).count();
         }
-        let judged: usize = self.built.nearest.iter().map(Vec::len).sum();
+        let judged: usize = nearest.iter().map(Vec::len).sum();
         Ok(met as f64 / judged as f64)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use retrieval::ChunkId;
-use retrieval::index::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Index, Tuning};
+use retrieval::index::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Index, Point, Tuning};
 use serde::{Deserialize, Serialize};
 
 use super::data::{self, DIMENSION, Vectors};
@@ -47,6 +47,8 @@ pub struct Built {
     pub disk_mib: f64,
     /// Per judged question the nearest chunks, best first.
     pub nearest: Vec<Vec<ChunkId>>,
+    /// The same of those in the small source.
+    pub nearest_in_small: Vec<Vec<ChunkId>>,
 }
 
 /// Where a measured index lies and what was found out while it was made.
@@ -79,14 +81,17 @@ pub async fn build(dir: &Path, plan: Plan) -> anyhow::Result<Built> {
     let index = open(dir)?;
     let mut latencies_ms = Vec::new();
     let (mut upserting, mut upsert_cpu) = (Duration::ZERO, 0.0);
-    let mut judge = Judge::new(plan.vectors);
+    let (mut judge, mut judge_of_small) = (Judge::new(plan.vectors), Judge::new(plan.vectors));
     for (tenant, from) in batches(plan) {
         let to = (from + BATCH).min(plan.chunks);
         let points: Vec<_> = (from..to)
             .map(|number| data::point(plan.vectors, tenant, number))
             .collect();
         if tenant == 0 {
-            judge.see(&points);
+            judge.see(points.iter());
+            let numbered = (from..to).zip(&points);
+            judge_of_small
+                .see(numbered.filter_map(|(n, point)| data::is_in_small_source(n).then_some(point)));
         }
         let (started, cpu) = (Instant::now(), own::cpu_seconds());
         index.upsert(data::tenant(tenant), points).await?;
@@ -110,6 +115,7 @@ pub async fn build(dir: &Path, plan: Plan) -> anyhow::Result<Built> {
         memory_most: Memory::now().most,
         disk_mib: own::disk_mib(&index_dir(dir)),
         nearest: judge.nearest(),
+        nearest_in_small: judge_of_small.nearest(),
     };
     std::fs::write(dir.join("built.json"), serde_json::to_vec(&built)?)?;
     Ok(built)
@@ -143,10 +149,10 @@ impl Judge {
         }
     }
 
-    fn see(&mut self, points: &[retrieval::index::Point]) {
-        for Judged { question, nearest } in &mut self.questions {
-            for point in points {
-                let Some(vector) = &point.vector else { continue };
+    fn see<'p>(&mut self, points: impl Iterator<Item = &'p Point>) {
+        for point in points {
+            let Some(vector) = &point.vector else { continue };
+            for Judged { question, nearest } in &mut self.questions {
                 let cosine = data::cosine(question, vector);
                 let last = nearest.last().filter(|_| nearest.len() == NEAREST);
                 if last.is_some_and(|(last, _)| *last >= cosine) {

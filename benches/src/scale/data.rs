@@ -134,6 +134,25 @@ pub fn tenant(number: u64) -> TenantId {
     TenantId(id(number + 1))
 }
 
+/// The source of one document in a hundred, or that of the others.
+fn source(is_small: bool) -> SourceId {
+    SourceId(id(if is_small { 2 } else { 1 }))
+}
+
+/// Whether a chunk is in the small source.
+pub fn is_in_small_source(number: u64) -> bool {
+    (number / CHUNKS_PER_DOCUMENT).is_multiple_of(100)
+}
+
+/// `query` about the small source alone.
+pub fn narrowed(query: SearchQuery) -> SearchQuery {
+    let filter = Filter {
+        sources: vec![source(true)],
+        ..query.filter
+    };
+    SearchQuery { filter, ..query }
+}
+
 pub fn chunk(tenant: u64, number: u64) -> ChunkId {
     ChunkId(id(own_number(tenant, number)))
 }
@@ -143,7 +162,7 @@ pub fn point(vectors: Vectors, tenant: u64, number: u64) -> Point {
     Point {
         chunk_id: chunk(tenant, number),
         document_id: DocumentId(id(own_number(tenant, number / CHUNKS_PER_DOCUMENT))),
-        source_id: SourceId(id(1)),
+        source_id: source(is_in_small_source(number)),
         text: text(own_number(tenant, number), CHUNK_WORDS),
         vector: Some(chunk_vector(vectors, tenant, number)),
         facets: Facets {
@@ -163,7 +182,7 @@ pub fn question(vectors: Vectors, number: u64) -> SearchQuery {
         text: text(QUESTIONS + number, QUESTION_WORDS),
         vector: Some(question_vector(vectors, number)),
         filter: Filter {
-            sources: vec![SourceId(id(1))],
+            sources: vec![source(false), source(true)],
             ..Filter::default()
         },
         limit: MIN_CANDIDATES,

@@ -182,6 +182,8 @@ pub(crate) const SMALL: Tuning = Tuning {
     graph_from_kib: 40,
     exact_up_to_kib: 10,
     own_shard_from_chunks: u64::MAX,
+    most_own_shards: 100,
+    left_free_bytes: 0,
     moving_pause: std::time::Duration::from_millis(2),
     move_again_after: std::time::Duration::from_millis(50),
     optimise_after_points: 150,

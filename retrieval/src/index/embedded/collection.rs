@@ -22,7 +22,7 @@ const LAYOUT: u32 = 4;
 /// wrote one does not open a directory of which it knows half.
 const EARLIER_LAYOUTS: [u32; 3] = [1, 2, 3];
 
-const MANIFEST_FILE: &str = "manifest.json";
+pub(super) const MANIFEST_FILE: &str = "manifest.json";
 const LOCK_FILE: &str = "lock";
 
 /// An open collection. The lock falls when it is dropped, or with the process, whichever way that ends.
@@ -166,7 +166,8 @@ impl Collection {
     }
 }
 
-fn acquire(dir: &Path) -> Result<File, IndexError> {
+/// Locks the collection in `dir`, for as long as the file lives.
+pub(super) fn acquire(dir: &Path) -> Result<File, IndexError> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use qdrant_edge::{
-    Distance, EdgeConfig, EdgeOptimizersConfig, EdgeVectorParams, HnswIndexConfig, QuantizationConfig,
-    QuantizationSearchParams, ScalarQuantizationConfig, ScalarType, SearchParams, VectorStorageDatatype,
-    WalOptions,
+    AcornSearchParams, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeVectorParams, HnswIndexConfig,
+    QuantizationConfig, QuantizationSearchParams, ScalarQuantizationConfig, ScalarType, SearchParams,
+    VectorStorageDatatype, WalOptions,
 };
 
 use super::stored::DENSE;
@@ -126,9 +126,17 @@ impl Layout {
             rescore: Some(true),
             oversampling: None,
         };
+        // Of what a filter lets through of a large tenant, one source or what few may read, hardly any point has a link to
+        // another: then the neighbours' neighbours are looked at, too (Patel and others, "ACORN", SIGMOD 2024). A shared
+        // shard has links among each tenant's points.
+        let acorn = AcornSearchParams {
+            enable: true,
+            max_selectivity: None,
+        };
         SearchParams {
             exact,
             quantization: self.is_own.then_some(quantised),
+            acorn: self.is_own.then_some(acorn),
             ..SearchParams::default()
         }
     }

@@ -9,22 +9,29 @@
 
 mod codec;
 mod collection;
+mod emptied;
 mod engine;
 mod filter;
+mod forward;
 mod generation;
 mod keywords;
 mod layout;
+mod leftover;
 mod log;
 mod migrate;
 mod opening;
 mod operation;
 mod placement;
 mod promotion;
+mod room;
 mod shard;
 mod sides;
 mod stored;
 mod tuning;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -85,7 +92,7 @@ struct Inner {
     /// Of tenants that have outgrown the shared ones.
     own_shards: RwLock<HashMap<TenantId, Arc<Shard>>>,
     /// To the thread that moves them there; `None` once closed.
-    outgrown: Mutex<Option<Sender<Notice>>>,
+    notices: Mutex<Option<Sender<Notice>>>,
     mover: Mutex<Option<JoinHandle<()>>>,
     is_closing: AtomicBool,
     /// Graphs of one shard at a time are built.
@@ -115,14 +122,15 @@ impl EmbeddedIndex {
             }
         };
         let collection = Arc::new(Collection::open(&options.dir, model, options.shards)?);
+        leftover::remove_empty(&options.dir);
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let (outgrown, notices) = mpsc::channel();
+        let (sender, notices) = mpsc::channel();
         let inner = Arc::new(Inner {
             dimension: collection.dimension(),
             tuning,
             shards: (0..collection.shards()).map(|_| Mutex::new(None)).collect(),
             own_shards: RwLock::default(),
-            outgrown: Mutex::new(Some(outgrown)),
+            notices: Mutex::new(Some(sender)),
             mover: Mutex::new(None),
             is_closing: AtomicBool::new(false),
             collection: Mutex::new(Some(collection)),
@@ -215,8 +223,13 @@ impl Inner {
     fn shard_for_writing(&self, tenant_id: TenantId) -> Result<Arc<Shard>, IndexError> {
         match self.own_shard(tenant_id) {
             Some(own) => Ok(own),
-            None => self.open_shard(self.collection()?.shard_of(tenant_id)),
+            None => self.shared_shard_for_writing(tenant_id),
         }
+    }
+
+    /// As [`Inner::shared_shard`], made where it is not there.
+    fn shared_shard_for_writing(&self, tenant_id: TenantId) -> Result<Arc<Shard>, IndexError> {
+        self.open_shard(self.collection()?.shard_of(tenant_id))
     }
 
     /// What `work` finds in the tenant's shard; `None` where there is no shard.
@@ -246,6 +259,12 @@ impl Inner {
         own_shards.insert(tenant_id, own);
     }
 
+    /// From now on the shared shard is.
+    fn take_out_of_service(&self, tenant_id: TenantId) {
+        let mut own_shards = self.own_shards.write().unwrap_or_else(PoisonError::into_inner);
+        own_shards.remove(&tenant_id);
+    }
+
     fn is_moving(&self, tenant_id: TenantId) -> bool {
         let collection = self.collection();
         collection.is_ok_and(|collection| collection.stage(tenant_id) == Some(Stage::Moving))
@@ -257,7 +276,13 @@ impl Inner {
 
     fn open_own(&self, collection: Arc<Collection>, tenant_id: TenantId) -> Result<Arc<Shard>, IndexError> {
         let name = ShardName::Own(tenant_id);
-        let own = Shard::open(collection, name, self.tuning, self.one_own_build.clone(), None)?;
+        let own = Shard::open(
+            collection,
+            name,
+            self.tuning,
+            self.one_own_build.clone(),
+            lock(&self.notices).clone(),
+        )?;
         Ok(Arc::new(own))
     }
 
@@ -273,7 +298,7 @@ impl Inner {
             ShardName::Shared(number),
             self.tuning,
             self.one_build.clone(),
-            lock(&self.outgrown).clone(),
+            lock(&self.notices).clone(),
         )?);
         *slot = Some(shard.clone());
         Ok(shard)
@@ -429,8 +454,8 @@ impl Index for EmbeddedIndex {
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(self.blocking(|inner| {
             inner.is_closing.store(true, Ordering::Release);
-            if let Some(outgrown) = lock(&inner.outgrown).take() {
-                drop(outgrown.send(Notice::Close));
+            if let Some(notices) = lock(&inner.notices).take() {
+                drop(notices.send(Notice::Close));
             }
             if let Some(mover) = lock(&inner.mover).take() {
                 await_mover(mover, inner.tuning.close_grace);

@@ -49,8 +49,8 @@ impl Inner {
                 let own = self.open_own(collection.clone(), tenant_id)?;
                 if stage == Stage::Sweeping || own.count(tenant_id)? > 0 {
                     self.take_into_service(tenant_id, own);
-                    if let (Stage::Sweeping, Some(outgrown)) = (stage, &*lock(&self.outgrown)) {
-                        drop(outgrown.send(Notice::Outgrown(tenant_id)));
+                    if let (Stage::Sweeping, Some(notices)) = (stage, &*lock(&self.notices)) {
+                        drop(notices.send(Notice::Outgrown(tenant_id)));
                     }
                     return Ok(());
                 }

@@ -1,8 +1,9 @@
 //! Moves tenants that have outgrown the shared shards to shards of their own, one after the other, while they are searched
 //! and written to. Qdrant's tiered multitenancy in small.
 //!
-//! The shared shard's writer, between two operations, writes the tenant's words into the new shard and has every further
-//! operation done in both, there after here. So the shared shard is never behind the new one, and copying a page of
+//! The shared shard's writer, between two operations, takes down where the tenant's words lie and keeps every operation from
+//! then on, while the words are written into the new shard beside it. The new shard is given what was kept, and has every
+//! further operation done after the shared one. So the shared shard is never behind the new one, and copying a page of
 //! vectors as they are in the shared shard at that moment is right whatever came between. When all are copied and their
 //! graphs are built, that writer switches, again between two operations: from then on the tenant's own shard is asked
 //! and changed. Searches that had begun in the shared shard are made again in the new one. Then the shared shard is swept.
@@ -15,12 +16,13 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Inner;
 use super::collection::{Collection, ShardName};
+use super::keywords::TenantWords;
 use super::operation::{Change, Operation};
 use super::placement::Stage;
-use super::shard::{Shard, closed};
-use super::writer::Forward;
+use super::shard::{Shard, closed, unavailable};
+use super::sides::keywords_dir;
+use super::{Inner, emptied, room};
 use crate::index::IndexError;
 use crate::{ChunkId, TenantId};
 
@@ -31,56 +33,81 @@ const SWEPT_AT_ONCE: usize = 500;
 /// Pause between looks at whether graphs are built.
 const BUILD_POLL: Duration = Duration::from_millis(50);
 
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
     /// The tenant has become too large for a shared shard, or a move of it was not finished.
     Outgrown(TenantId),
+    /// The tenant has nothing left in its own shard.
+    Emptied(TenantId),
     Close,
 }
 
-/// Moves whoever is named, until the index is closed or gone. Moves that fail are tried again later.
+/// What came of a notice.
+pub(super) enum Outcome {
+    Done,
+    /// It cannot be done at present, and this is why.
+    NotNow(String),
+}
+
+/// Moves whoever is named, until the index is closed or gone. What fails, or cannot be done now, is tried again later.
 pub(super) fn run(index: &Weak<Inner>, notices: &Receiver<Notice>) {
-    let mut again: Vec<(Instant, TenantId)> = Vec::new();
+    let mut again: Vec<(Instant, Notice)> = Vec::new();
     loop {
-        let first = again.iter().min().copied();
-        let notice = match first {
+        let first = again.iter().min_by_key(|(at, _)| *at).cloned();
+        let received = match &first {
             None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some((at, _)) => notices.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
-        let tenant_id = match (notice, first) {
-            (Ok(Notice::Outgrown(tenant_id)), _) | (Err(RecvTimeoutError::Timeout), Some((_, tenant_id))) => {
-                tenant_id
-            }
+        let notice = match (received, first) {
+            (Ok(notice), _) | (Err(RecvTimeoutError::Timeout), Some((_, notice))) => notice,
             _ => return,
         };
-        again.retain(|(_, other)| *other != tenant_id);
+        again.retain(|(_, other)| *other != notice);
         let Some(inner) = index.upgrade() else { return };
-        match promote(&inner, tenant_id) {
-            Ok(()) => {}
+        let (tenant_id, came_to) = match notice {
+            Notice::Outgrown(tenant_id) => (tenant_id, promote(&inner, tenant_id)),
+            Notice::Emptied(tenant_id) => (tenant_id, emptied::retire(&inner, tenant_id)),
+            Notice::Close => return,
+        };
+        match came_to {
+            Ok(Outcome::Done) => continue,
             Err(_) if inner.is_closing() => return,
+            Ok(Outcome::NotNow(reason)) => {
+                tracing::warn!(tenant.id = %tenant_id, %reason, "tenant stays in its shared index shard, looked at again later");
+            }
             Err(error) => {
-                tracing::error!(tenant.id = %tenant_id, %error, "tenant's move to an index shard of its own failed, tried again later");
-                again.push((Instant::now() + inner.tuning.move_again_after, tenant_id));
+                tracing::error!(tenant.id = %tenant_id, %error, "tenant's move to or from an index shard of its own failed, tried again later");
             }
         }
+        again.push((Instant::now() + inner.tuning.move_again_after, notice));
     }
 }
 
-fn promote(inner: &Arc<Inner>, tenant_id: TenantId) -> Result<(), IndexError> {
+fn promote(inner: &Arc<Inner>, tenant_id: TenantId) -> Result<Outcome, IndexError> {
     let collection = inner.collection()?;
     let Some(shared) = inner.shared_shard(tenant_id)? else {
-        return Ok(());
+        return Ok(Outcome::Done);
     };
     let moved = match collection.stage(tenant_id) {
-        Some(Stage::Settled) => return Ok(()),
+        Some(Stage::Settled) => return Ok(Outcome::Done),
         Some(Stage::Sweeping) => Ok(()),
         Some(Stage::Moving) | None => {
-            if shared.count(tenant_id)? < shared.state().outgrown_from() {
+            let chunks = shared.count(tenant_id)?;
+            if chunks < shared.state().outgrown_from() {
                 // It has shrunk since it was announced, and may grow again.
-                return shared.on_writer(move |writer| {
-                    writer.end_move(tenant_id);
+                shared.on_writer(move |writer| {
+                    writer.forwards().end(tenant_id);
                     writer.forget_announced(tenant_id);
                     Ok(())
-                });
+                })?;
+                if collection.stage(tenant_id).is_some() {
+                    collection.remove_own(tenant_id)?;
+                    collection.set_stage(tenant_id, None)?;
+                }
+                return Ok(Outcome::Done);
+            }
+            if let Some(reason) = room::lacking(&collection, shared.state(), tenant_id, chunks)? {
+                return Ok(Outcome::NotNow(reason));
             }
             let copy = Move {
                 inner: inner.clone(),
@@ -91,48 +118,90 @@ fn promote(inner: &Arc<Inner>, tenant_id: TenantId) -> Result<(), IndexError> {
             copy.run()
         }
     };
-    let swept = moved.and_then(|()| sweep(inner, &collection, &shared, tenant_id));
-    // Whatever came of it, the neighbours' segments are to be kept in order.
-    let resumed = shared.on_writer(|writer| {
-        writer.pause_builds(false);
-        writer.optimise_now();
-        Ok(())
-    });
-    swept.and(resumed)
+    finish(inner, &collection, &shared, tenant_id, moved)?;
+    // It may have been deleted on the way.
+    emptied::retire(inner, tenant_id)
 }
 
-struct Move {
-    inner: Arc<Inner>,
-    collection: Arc<Collection>,
-    shared: Arc<Shard>,
+/// Sweeps the shared shard after a move that came to the switch. Whatever came of it, graphs are built again in both shards.
+pub(super) fn finish(
+    inner: &Inner,
+    collection: &Collection,
+    shared: &Shard,
     tenant_id: TenantId,
+    moved: Result<(), IndexError>,
+) -> Result<(), IndexError> {
+    let swept = moved.and_then(|()| sweep(inner, collection, shared, tenant_id));
+    let resume = |shard: &Shard| {
+        shard.on_writer(|writer| {
+            writer.pause_builds(false);
+            writer.optimise_now();
+            Ok(())
+        })
+    };
+    if let Some(own) = inner.own_shard(tenant_id) {
+        // It is in service, whatever becomes of its graphs now.
+        drop(resume(&own));
+    }
+    swept.and(resume(shared))
+}
+
+pub(super) struct Move {
+    pub(super) inner: Arc<Inner>,
+    pub(super) collection: Arc<Collection>,
+    pub(super) shared: Arc<Shard>,
+    pub(super) tenant_id: TenantId,
 }
 
 impl Move {
-    fn run(&self) -> Result<(), IndexError> {
-        let own = self.begin()?;
-        let switched = self.fill(&own).and_then(|()| self.switch(&own));
+    pub(super) fn run(&self) -> Result<(), IndexError> {
+        let made = self.take_down().and_then(|words| self.make(&words));
+        let switched = made.and_then(|own| self.fill(&own).and_then(|()| self.switch(&own)));
         if switched.is_err() {
             self.abandon()?;
         }
         switched
     }
 
-    /// Makes the new shard with the tenant's words; operations are done in both from then on.
-    fn begin(&self) -> Result<Arc<Shard>, IndexError> {
-        let (inner, collection, tenant_id) = (self.inner.clone(), self.collection.clone(), self.tenant_id);
+    /// Takes down where the tenant's words lie. Its operations are kept from then on.
+    pub(super) fn take_down(&self) -> Result<TenantWords, IndexError> {
+        let (collection, tenant_id) = (self.collection.clone(), self.tenant_id);
         self.shared.on_writer(move |writer| {
             collection.set_stage(tenant_id, Some(Stage::Moving))?;
-            writer.end_move(tenant_id);
-            collection.remove_own(tenant_id)?;
-            let dir = collection.shard_dir(ShardName::Own(tenant_id));
-            writer.state().read(|sides| sides.copy_words(tenant_id, &dir))?;
-            let own = inner.open_own(collection, tenant_id)?;
-            writer.set_forward(tenant_id, Forward::Also(own.clone()));
+            writer.forwards().end(tenant_id);
+            let words = writer.state().read(|sides| sides.words_of(tenant_id))?;
+            writer.forwards().keep(tenant_id);
             // Graphs of what is about to leave would be built in vain.
             writer.pause_builds(true);
-            Ok(own)
+            Ok(words)
         })
+    }
+
+    /// Makes the new shard with these words, while the shared one goes on, and gives it what was kept; operations are done in
+    /// both from then on.
+    pub(super) fn make(&self, words: &TenantWords) -> Result<Arc<Shard>, IndexError> {
+        let tenant_id = self.tenant_id;
+        self.collection.remove_own(tenant_id)?;
+        let dir = self.collection.shard_dir(ShardName::Own(tenant_id));
+        words
+            .write(&keywords_dir(&dir))
+            .map_err(|error| unavailable("cannot write a tenant's words", error))?;
+        let own = self.inner.open_own(self.collection.clone(), tenant_id)?;
+        let handed_to = own.clone();
+        let handed_over = self.shared.on_writer(move |writer| {
+            let is_handed_over = writer.forwards().hand_over(tenant_id, handed_to);
+            is_handed_over
+                .then_some(())
+                .ok_or_else(|| IndexError::Unavailable {
+                    reason: "too much was written while the tenant's words were copied".to_owned(),
+                    source: None,
+                })
+        });
+        if let Err(error) = handed_over {
+            own.close();
+            return Err(error);
+        }
+        Ok(own)
     }
 
     /// Takes back a move that did not come to the switch, or of whose switch it is not known whether the disk has it. As long
@@ -141,7 +210,7 @@ impl Move {
         self.collection.set_stage(self.tenant_id, Some(Stage::Moving))?;
         let tenant_id = self.tenant_id;
         let ended = self.shared.on_writer(move |writer| {
-            writer.end_move(tenant_id);
+            writer.forwards().end(tenant_id);
             Ok(())
         });
         // Where that fails the shard is closed, and with it goes what was forwarded to.
@@ -151,7 +220,7 @@ impl Move {
     }
 
     /// Copies the vectors and has their graphs built.
-    fn fill(&self, own: &Arc<Shard>) -> Result<(), IndexError> {
+    pub(super) fn fill(&self, own: &Arc<Shard>) -> Result<(), IndexError> {
         let mut after = None;
         while let Some(page) = self.next_page(own, after)? {
             after = page.last().copied();
@@ -186,9 +255,9 @@ impl Move {
     }
 
     /// Makes the new shard the one that counts.
-    fn switch(&self, own: &Arc<Shard>) -> Result<(), IndexError> {
+    pub(super) fn switch(&self, own: &Arc<Shard>) -> Result<(), IndexError> {
         let (inner, collection, tenant_id) = (self.inner.clone(), self.collection.clone(), self.tenant_id);
-        let (own, own_again) = (own.clone(), own);
+        let own = own.clone();
         self.shared.on_writer(move |writer| {
             // What has been done here has been done there when this returns.
             own.on_writer(|_| Ok(()))?;
@@ -202,16 +271,9 @@ impl Move {
             }
             collection.set_stage(tenant_id, Some(Stage::Sweeping))?;
             inner.take_into_service(tenant_id, own.clone());
-            writer.set_forward(tenant_id, Forward::Instead(own));
+            writer.forwards().send_instead(tenant_id, own);
             Ok(())
-        })?;
-        let resumed = own_again.on_writer(|writer| {
-            writer.pause_builds(false);
-            Ok(())
-        });
-        // It is in service, whatever becomes of it now.
-        drop(resumed);
-        Ok(())
+        })
     }
 }
 
@@ -247,7 +309,7 @@ fn sweep(
 
 impl Inner {
     /// An error once the index is being closed.
-    fn go_on(&self) -> Result<(), IndexError> {
+    pub(super) fn go_on(&self) -> Result<(), IndexError> {
         if self.is_closing() { Err(closed()) } else { Ok(()) }
     }
 }

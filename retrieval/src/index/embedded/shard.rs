@@ -21,7 +21,7 @@ use super::writer::{Command, Reply, Writer};
 use crate::index::{Candidates, IndexError, StoredPoint};
 use crate::{ChunkId, TenantId};
 
-const REDO_LOG_FILE: &str = "redo.log";
+pub(super) const REDO_LOG_FILE: &str = "redo.log";
 
 /// What readers, the writer and graph building share.
 pub(super) struct ShardState {
@@ -50,15 +50,19 @@ pub(super) struct Shard {
 impl Shard {
     /// Opens a shard of the collection, makes it where there is none, and repeats what its redo log holds.
     ///
-    /// `one_build` is shared by several shards: graphs of one at a time are built. `outgrown` hears of tenants that have become
-    /// too large for a shared shard.
+    /// `one_build` is shared by several shards: graphs of one at a time are built. `notices` hears of tenants that have become
+    /// too large for a shared shard, or have nothing left in their own.
     pub(super) fn open(
         collection: Arc<Collection>,
         name: ShardName,
         tuning: Tuning,
         one_build: Arc<Mutex<()>>,
-        outgrown: Option<Sender<Notice>>,
+        notices: Option<Sender<Notice>>,
     ) -> Result<Self, IndexError> {
+        let owner = match name {
+            ShardName::Own(tenant_id) => Some(tenant_id),
+            ShardName::Shared(_) => None,
+        };
         let dir = collection.shard_dir(name);
         std::fs::create_dir_all(&dir)
             .map_err(|error| unavailable("cannot make the shard's directory", error))?;
@@ -70,7 +74,7 @@ impl Shard {
             layout: collection.dimension().map(|dimension| Layout {
                 dimension,
                 tuning,
-                is_own: matches!(name, ShardName::Own(_)),
+                is_own: owner.is_some(),
             }),
             sides: RwLock::new(None),
             maintenance: Mutex::new(()),
@@ -79,7 +83,7 @@ impl Shard {
             _collection: collection,
         });
         let (commands, receiver) = mpsc::channel();
-        let mut writer = Writer::new(state.clone(), log, receiver, one_build, outgrown);
+        let mut writer = Writer::new(state.clone(), log, receiver, one_build, owner, notices);
         writer.recover()?;
         let writer = thread::Builder::new()
             .name("index-writer".to_owned())
@@ -145,6 +149,15 @@ impl Shard {
     /// Whether it could answer.
     pub(super) fn check(&self) -> Result<(), IndexError> {
         self.state.read(|_| Ok(()))
+    }
+
+    /// Ends the writer once nobody has the shard any more: what was submitted until then is done.
+    pub(super) fn retire(self: Arc<Self>) {
+        let writer = lock(&self.writer).take();
+        drop(self);
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("index writer ended in a panic");
+        }
     }
 
     /// Finishes what was submitted, writes everything down and ends the writer.

@@ -10,7 +10,7 @@ use qdrant_edge::{OperationError, PointId};
 
 use super::engine::Engine;
 use super::filter::{self, TenantFilter};
-use super::keywords::{ChunkRow, Keywords};
+use super::keywords::{ChunkRow, Keywords, TenantWords};
 use super::layout::Layout;
 use super::migrate;
 use super::operation::{Change, Operation, UNKNOWN_TEXT};
@@ -56,7 +56,7 @@ pub(super) struct Sides {
 impl Sides {
     /// Opens the sides in `dir` and makes those that are not there. Takes over what an earlier version left there.
     pub(super) fn open(dir: &Path, layout: Option<Layout>) -> Result<Self, SideError> {
-        let (keywords_dir, vectors_dir) = (dir.join(KEYWORDS_DIR), vectors_dir(dir));
+        let (keywords_dir, vectors_dir) = (keywords_dir(dir), vectors_dir(dir));
         migrate::take_over_earlier_version(dir, &keywords_dir, &vectors_dir, layout)?;
         let vectors = match layout {
             Some(layout) if vectors_dir.exists() => Some(Engine::open(&vectors_dir, layout)?),
@@ -96,11 +96,7 @@ impl Sides {
 
     /// Brings the keyword side to the disk, whatever the other one does.
     pub(super) fn sync_keywords(&self) -> Result<(), SideError> {
-        let written = self.keywords().write_fresh()?;
-        if let Some(written) = written {
-            let retired = self.changing_keywords().take_over(written);
-            drop(retired);
-        }
+        self.write_fresh_keywords()?;
         loop {
             let merged = self.keywords().write_merged()?;
             let Some(merged) = merged else { break };
@@ -181,10 +177,11 @@ impl Sides {
         Ok(rows.into_iter().map(|row| row.chunk_id).collect())
     }
 
-    /// Writes the tenant's words as the keyword side of a shard in `dir` that is not there yet.
-    pub(super) fn copy_words(&self, tenant_id: TenantId, dir: &Path) -> Result<(), SideError> {
-        self.sync_keywords()?;
-        Ok(self.keywords().copy_tenant(tenant_id, &dir.join(KEYWORDS_DIR))?)
+    /// The tenant's words as they are now, to be written elsewhere while this shard goes on.
+    pub(super) fn words_of(&self, tenant_id: TenantId) -> Result<TenantWords, SideError> {
+        // Not merged: that is every tenant's, and takes long where much has gathered.
+        self.write_fresh_keywords()?;
+        Ok(self.keywords().words_of(tenant_id)?)
     }
 
     /// Stores the vectors of these chunks as `other` has them now.
@@ -314,6 +311,16 @@ impl Sides {
         Ok(())
     }
 
+    /// Moves the words in memory to a segment.
+    fn write_fresh_keywords(&self) -> Result<(), SideError> {
+        let written = self.keywords().write_fresh()?;
+        if let Some(written) = written {
+            let retired = self.changing_keywords().take_over(written);
+            drop(retired);
+        }
+        Ok(())
+    }
+
     fn keywords(&self) -> RwLockReadGuard<'_, Keywords> {
         self.keywords.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -321,6 +328,11 @@ impl Sides {
     fn changing_keywords(&self) -> RwLockWriteGuard<'_, Keywords> {
         self.keywords.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a shard in `shard_dir` has its words.
+pub(super) fn keywords_dir(shard_dir: &Path) -> PathBuf {
+    shard_dir.join(KEYWORDS_DIR)
 }
 
 pub(super) fn vectors_dir(shard_dir: &Path) -> PathBuf {

@@ -13,6 +13,11 @@ pub struct Tuning {
     /// Chunks from which on a tenant gets a shard of its own; `u64::MAX`: none does. The default is about where asking a
     /// graph becomes cheaper than comparing one by one. Meant for vectors of 384 values, in proportion fewer of larger ones.
     pub own_shard_from_chunks: u64,
+    /// Tenants with a shard of their own, at most: each has a thread and an engine open. Who comes after them stays in its
+    /// shared shard, where it is found by comparing one by one.
+    pub most_own_shards: usize,
+    /// What a move has to leave of the disk.
+    pub left_free_bytes: u64,
     /// How much later an upsert of a tenant who is moving returns: what comes meanwhile is stored twice, and a move comes to
     /// its end when the engine has caught up with it.
     pub moving_pause: Duration,
@@ -42,6 +47,8 @@ impl Default for Tuning {
             graph_from_kib: 40_000,
             exact_up_to_kib: 20_000,
             own_shard_from_chunks: 20_000,
+            most_own_shards: 256,
+            left_free_bytes: 512 << 20,
             moving_pause: Duration::from_secs(1),
             move_again_after: Duration::from_secs(600),
             optimise_after_points: 4_000,

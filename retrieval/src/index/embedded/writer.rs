@@ -2,7 +2,7 @@
 //!
 //! Operations that wait together are written with one sync, so many small writers cost no more syncs than one big one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::forward::Forwards;
 use super::log::RedoLog;
 use super::operation::{Change, Operation};
 use super::promotion::Notice;
-use super::shard::{Shard, ShardState, closed, unavailable};
+use super::shard::{ShardState, closed, unavailable};
 use super::sides::Sides;
 use crate::TenantId;
 use crate::index::IndexError;
@@ -41,15 +42,6 @@ pub(super) enum Command {
 
 pub(super) type Reply = oneshot::Sender<Result<(), IndexError>>;
 
-/// Where else the operations of a tenant go, who moves to a shard of its own or has moved.
-#[derive(Clone)]
-pub(super) enum Forward {
-    /// Done here, and then there.
-    Also(Arc<Shard>),
-    /// Done there. Only what was on its way here when the tenant moved comes by here.
-    Instead(Arc<Shard>),
-}
-
 pub(super) struct Writer {
     state: Arc<ShardState>,
     log: RedoLog,
@@ -58,9 +50,11 @@ pub(super) struct Writer {
     points_since_optimise: usize,
     /// Whether no further build is to be started.
     builds_paused: bool,
-    forwards: HashMap<TenantId, Forward>,
-    /// Hears of tenants that have become too large for a shared shard; `None` in a shard of one's own.
-    outgrown: Option<Sender<Notice>>,
+    forwards: Forwards,
+    /// Whose own shard it is.
+    owner: Option<TenantId>,
+    /// Hears of tenants that have become too large for a shared shard, or have nothing left in their own.
+    notices: Option<Sender<Notice>>,
     announced: HashSet<TenantId>,
 }
 
@@ -70,7 +64,8 @@ impl Writer {
         log: RedoLog,
         commands: Receiver<Command>,
         one_build: Arc<Mutex<()>>,
-        outgrown: Option<Sender<Notice>>,
+        owner: Option<TenantId>,
+        notices: Option<Sender<Notice>>,
     ) -> Self {
         // What the last run left undone is asked for once, whatever changes now.
         let points_since_optimise = state.tuning().optimise_after_points;
@@ -81,8 +76,9 @@ impl Writer {
             one_build,
             points_since_optimise,
             builds_paused: false,
-            forwards: HashMap::new(),
-            outgrown,
+            forwards: Forwards::default(),
+            owner,
+            notices,
             announced: HashSet::new(),
         }
     }
@@ -125,13 +121,12 @@ impl Writer {
     /// Works until closed or until nobody is left to command.
     pub(super) fn run(mut self) {
         let mut next = None;
-        let largest = self.state.outgrown_from();
-        for tenant_id in self
-            .state
-            .read(|sides| Ok(sides.tenants_from(largest)))
-            .unwrap_or_default()
-        {
-            self.announce(tenant_id);
+        if self.owner.is_none() {
+            let largest = self.state.outgrown_from();
+            let outgrown = self.state.read(|sides| Ok(sides.tenants_from(largest)));
+            for tenant_id in outgrown.unwrap_or_default() {
+                self.announce(tenant_id);
+            }
         }
         self.optimise_when_due();
         loop {
@@ -155,10 +150,8 @@ impl Writer {
             match command {
                 Command::Close => break,
                 Command::Task(task) => task(&mut self),
-                Command::Write { operation, reply, .. }
-                    if self.forward_instead(operation.tenant_id).is_some() =>
-                {
-                    self.forward(operation, reply);
+                Command::Write { operation, reply, .. } if self.forwards.are_instead(operation.tenant_id) => {
+                    self.forwards.pass_on(operation, reply);
                 }
                 Command::Write {
                     operation,
@@ -177,8 +170,7 @@ impl Writer {
             }
         }
         // A move that was not taken back ends here.
-        let moving: Vec<TenantId> = self.forwards.keys().copied().collect();
-        moving.into_iter().for_each(|tenant_id| self.end_move(tenant_id));
+        self.forwards.end_all();
         self.finish();
     }
 
@@ -194,7 +186,7 @@ impl Writer {
                     operation,
                     payload,
                     reply,
-                }) if self.forward_instead(operation.tenant_id).is_none() => {
+                }) if !self.forwards.are_instead(operation.tenant_id) => {
                     bytes += payload.len();
                     payloads.push(payload);
                     group.push((operation, reply));
@@ -252,29 +244,34 @@ impl Writer {
             }
             applied_end = end;
             self.points_since_optimise += operation.points();
-            match operation.change {
-                Change::Upsert(_) => self.announce_if_outgrown(operation.tenant_id),
-                // It may have been most of what is here.
-                Change::DeleteTenant => {
-                    self.points_since_optimise = self.state.tuning().optimise_after_points
-                }
-                _ => {}
-            }
-            match self.forwards.get(&operation.tenant_id) {
-                Some(_) => self.forward(operation, reply),
-                // The caller may have gone; what was asked is done all the same.
-                None => drop(reply.send(Ok(()))),
-            }
+            self.look_at_size(&operation);
+            self.forwards.pass_on(operation, reply);
+        }
+    }
+
+    /// What an operation that was done means for the size of the tenant and of the shard.
+    fn look_at_size(&mut self, operation: &Operation) {
+        match operation.change {
+            Change::Upsert(_) => return self.announce_if_outgrown(operation.tenant_id),
+            Change::SetFacets(_) => return,
+            // It may have been most of what is here.
+            Change::DeleteTenant => self.points_since_optimise = self.state.tuning().optimise_after_points,
+            Change::DeleteChunks(_) | Change::DeleteDocuments(_) | Change::DeleteSources(_) => {}
+        }
+        let count = |tenant_id| self.state.read(|sides| Ok(sides.count(tenant_id)));
+        if let (Some(owner), Some(notices)) = (self.owner, &self.notices)
+            && count(owner).is_ok_and(|count| count == 0)
+        {
+            drop(notices.send(Notice::Emptied(owner)));
         }
     }
 
     /// Does an operation here, whatever shard its tenant has by now.
     pub(super) fn do_here(&mut self, operation: Operation) -> Result<(), IndexError> {
         let (reply, mut answer) = oneshot::channel();
-        let forward = self.forwards.remove(&operation.tenant_id);
-        let tenant_id = operation.tenant_id;
+        let forward = self.forwards.take(operation.tenant_id);
         self.commit(&[operation.encode()], vec![(operation, reply)]);
-        self.forwards.extend(forward.map(|forward| (tenant_id, forward)));
+        self.forwards.put_back(forward);
         if self.is_checkpoint_due() {
             self.checkpoint(self.state.tuning().engine_log_bytes_busy);
         }
@@ -287,16 +284,9 @@ impl Writer {
         self.announced.remove(&tenant_id);
     }
 
-    /// Ends a move that failed half-way: from now on the tenant's operations are done here alone.
-    pub(super) fn end_move(&mut self, tenant_id: TenantId) {
-        if let Some(Forward::Also(own)) = self.forwards.remove(&tenant_id) {
-            own.close();
-        }
-    }
-
-    /// From now on the tenant's operations also go there, or go there instead.
-    pub(super) fn set_forward(&mut self, tenant_id: TenantId, forward: Forward) {
-        self.forwards.insert(tenant_id, forward);
+    /// Where else operations go.
+    pub(super) fn forwards(&mut self) -> &mut Forwards {
+        &mut self.forwards
     }
 
     /// Notes points that came beside the redo log: both sides are synced and the engine's log emptied, unless graphs are
@@ -319,27 +309,19 @@ impl Writer {
         self.optimise_when_due();
     }
 
+    #[cfg(test)]
+    pub(super) fn builds_are_paused(&self) -> bool {
+        self.builds_paused
+    }
+
     /// Brings everything to the disk. Builds must have been paused and come to their end.
     pub(super) fn sync(&self) -> Result<(), IndexError> {
         let _no_builds = self.state.maintenance();
         self.state.read(Sides::sync)
     }
 
-    fn forward_instead(&self, tenant_id: TenantId) -> Option<&Arc<Shard>> {
-        match self.forwards.get(&tenant_id)? {
-            Forward::Also(_) => None,
-            Forward::Instead(own) => Some(own),
-        }
-    }
-
-    fn forward(&self, operation: Operation, reply: Reply) {
-        if let Some(Forward::Also(own) | Forward::Instead(own)) = self.forwards.get(&operation.tenant_id) {
-            own.submit_for(operation, reply);
-        }
-    }
-
     fn announce_if_outgrown(&mut self, tenant_id: TenantId) {
-        if self.outgrown.is_none() || self.announced.contains(&tenant_id) {
+        if self.owner.is_some() || self.announced.contains(&tenant_id) {
             return;
         }
         let largest = self.state.outgrown_from();
@@ -350,11 +332,11 @@ impl Writer {
     }
 
     fn announce(&mut self, tenant_id: TenantId) {
-        if let Some(outgrown) = &self.outgrown
+        if let Some(notices) = &self.notices
             && self.announced.insert(tenant_id)
         {
             // Nobody hears it while the index is being closed.
-            drop(outgrown.send(Notice::Outgrown(tenant_id)));
+            drop(notices.send(Notice::Outgrown(tenant_id)));
         }
     }
 

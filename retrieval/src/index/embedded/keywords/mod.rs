@@ -8,6 +8,7 @@
 //! What is in memory only is in the shard's redo log, too. The manifest names the segments that count, so a crash leaves
 //! either the state before a checkpoint or the one after it.
 
+mod copy;
 mod facets;
 mod format;
 mod fresh;
@@ -27,6 +28,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(super) use self::copy::TenantWords;
 use self::facets::{FacetFile, FacetTable};
 pub(super) use self::format::ChunkRow;
 use self::fresh::{Fresh, FreshChunk, FreshTenant, Posting};
@@ -310,27 +312,6 @@ impl Keywords {
         self.remove_strangers()
     }
 
-    /// Writes all that the tenant has to a keyword side of its own in `dir`, which must be empty. What is in memory has
-    /// to be written down before.
-    pub(super) fn copy_tenant(&self, tenant_id: TenantId, dir: &Path) -> io::Result<()> {
-        debug_assert!(self.fresh.tenant(tenant_id).is_none());
-        fs::create_dir_all(dir)?;
-        let segments: Vec<&Segment> = self.segments.iter().collect();
-        let mut writer = SegmentWriter::create(&segment_path(dir, 0))?;
-        merge::merge_tenant(tenant_id, &segments, &mut writer)?;
-        let has_chunks = writer.finish()?;
-        let facets = self.facets.of_tenant(tenant_id);
-        let manifest = Manifest {
-            next_number: 2,
-            segments: Vec::from_iter(has_chunks.then_some(ManifestEntry {
-                number: 0,
-                deletions: None,
-            })),
-            facets: facets.write(None, 1, |number| facets_path(dir, number))?,
-        };
-        manifest.write(dir)
-    }
-
     /// The tenants with at least so many chunks.
     pub(super) fn tenants_from(&self, chunks: u64) -> Vec<TenantId> {
         let in_files = self.segments.iter().flat_map(|segment| segment.tenants());
@@ -452,6 +433,11 @@ fn write_tenant(writer: &mut SegmentWriter, tenant_id: TenantId, tenant: &FreshT
         writer.add_term(term, &postings)?;
     }
     writer.end_block(tenant_id, &rows)
+}
+
+/// Whether it is written in `dir` that no chunk is there.
+pub(super) fn says_empty(dir: &Path) -> io::Result<bool> {
+    Ok(manifest::path(dir).is_file() && Manifest::read(dir)?.segments.is_empty())
 }
 
 fn segment_path(dir: &Path, number: u64) -> PathBuf {

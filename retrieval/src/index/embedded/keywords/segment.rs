@@ -37,6 +37,7 @@ pub(super) struct Segment {
 }
 
 /// One tenant's part of a segment.
+#[derive(Clone)]
 pub(super) struct Block {
     pub(super) place: BlockPlace,
     /// A bit for each chunk, set once it is deleted; empty while none is.
@@ -82,6 +83,22 @@ impl Segment {
             }
         }
         Ok(segment)
+    }
+
+    /// The tenant's part alone, as it is now; `None` where there is none. It stays readable when the file is removed.
+    pub(super) fn part_of(&self, tenant_id: TenantId) -> io::Result<Option<Self>> {
+        let Some(block) = self.blocks.get(&tenant_id) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            number: self.number,
+            deletions: None,
+            has_new_deletions: false,
+            file: self.file.try_clone()?,
+            has_texts: self.has_texts,
+            blocks: HashMap::from([(tenant_id, block.clone())]),
+            presence: Presence::for_chunks(0),
+        }))
     }
 
     pub(super) fn block(&self, tenant_id: TenantId) -> Option<&Block> {

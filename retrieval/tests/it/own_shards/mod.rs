@@ -1,5 +1,8 @@
 //! Tenants that outgrow the shared shards of the embedded index: nobody notices that they move, whatever happens meanwhile.
 
+mod narrow;
+mod places;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -201,12 +204,16 @@ async fn a_tenant_deleted_on_the_way_or_afterwards_leaves_nothing() {
             [],
             "{stage}"
         );
-        await_rest(dir.path()).await;
         assert_eq!(
             index.list(tenant(1), None, 10).await.expect("a list"),
             [],
             "{stage}"
         );
+        await_nobody(dir.path()).await;
+        assert!(!own_dir(dir.path(), 1).exists(), "{stage}: its folder is gone");
+        write(&index, 1, 0..10).await;
+        assert_eq!(index.count(tenant(1)).await.expect("a count"), 10, "{stage}");
+        index.delete_tenant(tenant(1)).await.expect("deleted");
         index.close().await.expect("closed");
 
         let index = open(dir.path());
@@ -337,6 +344,15 @@ async fn await_any_stage(dir: &Path, stage: &str) {
     }
 }
 
+/// Waits until nobody has a shard of its own, or is on the way there.
+async fn await_nobody(dir: &Path) {
+    let give_up_at = Instant::now() + PATIENCE;
+    while stages(dir).contains('"') {
+        assert!(Instant::now() < give_up_at, "somebody stays: {}", stages(dir));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits until nobody is on the way.
 async fn await_rest(dir: &Path) {
     let give_up_at = Instant::now() + PATIENCE;
@@ -455,53 +471,4 @@ async fn kill_9_on_the_way_loses_nothing_and_the_way_is_gone_to_its_end() {
         }
         index.close().await.expect("closed");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_nearest_of_20_000_in_a_shard_of_its_own_are_found_by_quantised_graphs() {
-    const CHUNKS: u64 = 20_000;
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let index = open(dir.path());
-    let in_clusters = |n: u64| {
-        let (centre, own) = (vector(5_000_000 + n % 100), vector(n));
-        let values = centre
-            .iter()
-            .zip(&own)
-            .map(|(centre, own)| 0.7 * centre + 0.7 * own);
-        values.collect::<Vec<f32>>()
-    };
-    for from in (0..CHUNKS).step_by(1_000) {
-        let points = (from..from + 1_000).map(|n| Point {
-            vector: Some(in_clusters(n)),
-            ..own_point(n)
-        });
-        index.upsert(tenant(1), points.collect()).await.expect("stored");
-    }
-    await_stage(dir.path(), "settled").await;
-    index.close().await.expect("closed");
-    let index = open(dir.path());
-    assert!(
-        has_graph(&own_dir(dir.path(), 1)),
-        "no graph was built: the test measures nothing"
-    );
-
-    let normal = |values: Vec<f32>| {
-        let norm = values.iter().map(|value| value * value).sum::<f32>().sqrt();
-        values.into_iter().map(|value| value / norm).collect::<Vec<f32>>()
-    };
-    let all: Vec<Vec<f32>> = (0..CHUNKS).map(|n| normal(in_clusters(n))).collect();
-    let mut met = 0;
-    for question in 0..50 {
-        let asked = normal(in_clusters(1_000_000 + question));
-        let cosine = |vector: &Vec<f32>| -> f32 { vector.iter().zip(&asked).map(|(a, b)| a * b).sum() };
-        let mut nearest: Vec<(f32, ChunkId)> = (0..)
-            .zip(&all)
-            .map(|(n, vector)| (cosine(vector), chunk(n)))
-            .collect();
-        nearest.select_nth_unstable_by(9, |a, b| b.0.total_cmp(&a.0));
-        let hits = found(&index, tenant(1), by_vector(asked.clone())).await;
-        met += nearest[..10].iter().filter(|(_, id)| hits.contains(id)).count();
-    }
-    let recall = met as f64 / 500.0;
-    assert!(recall >= 0.95, "recall@10 of {recall}");
 }

@@ -1,0 +1,212 @@
+//! What cannot be brought about from outside: failures between two steps of a move, and builds that do not end.
+
+use std::fs;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::promotion::{Move, finish};
+use super::*;
+
+const DIMENSION: usize = 4;
+const ACME: TenantId = TenantId(Uuid::from_u128(7));
+
+/// Nobody moves by itself.
+const STAYING: Tuning = Tuning {
+    graph_from_kib: 1,
+    exact_up_to_kib: 1,
+    own_shard_from_chunks: u64::MAX,
+    most_own_shards: 4,
+    left_free_bytes: 0,
+    moving_pause: Duration::ZERO,
+    move_again_after: Duration::from_millis(50),
+    optimise_after_points: 10,
+    checkpoint_bytes: 100_000,
+    log_most_bytes: 1_000_000,
+    fresh_bytes: 100_000,
+    engine_log_bytes_busy: 5 << 20,
+    engine_log_bytes_idle: 5 << 20,
+    close_grace: Duration::from_millis(200),
+};
+
+fn open(dir: &Path, tuning: Tuning) -> EmbeddedIndex {
+    let options = EmbeddedOptions {
+        dir: dir.to_owned(),
+        model_id: Some("test"),
+        dimension: Some(DIMENSION),
+        shards: 1,
+    };
+    EmbeddedIndex::open_tuned(options, tuning).expect("a healthy directory")
+}
+
+fn points(numbers: std::ops::Range<u128>) -> Vec<Point> {
+    let point = |n: u128| Point {
+        chunk_id: ChunkId(Uuid::from_u128(n)),
+        document_id: DocumentId(Uuid::from_u128(n / 10)),
+        source_id: SourceId(Uuid::from_u128(1)),
+        text: format!("text number w{n}"),
+        vector: Some(vec![1.0, n as f32, 0.5, -1.0]),
+        facets: Facets::default(),
+    };
+    numbers.map(point).collect()
+}
+
+fn a_move(index: &EmbeddedIndex) -> Move {
+    let inner = index.inner.clone();
+    Move {
+        collection: inner.collection().expect("open"),
+        shared: inner.shared_shard(ACME).expect("open").expect("a shard"),
+        inner,
+        tenant_id: ACME,
+    }
+}
+
+fn builds_are_paused(shard: &Shard) -> bool {
+    shard
+        .on_writer(|writer| Ok(writer.builds_are_paused()))
+        .expect("a writer")
+}
+
+/// Where the note of who has moved cannot be replaced.
+fn obstruct_notes(dir: &Path) -> PathBuf {
+    let obstacle = dir.join(format!("test-{DIMENSION}")).join("own-shards.new");
+    fs::create_dir(&obstacle).expect("made");
+    obstacle
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_fails_leaves_the_neighbours_graphs_going_and_is_done_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path(), STAYING);
+    index.upsert(ACME, points(0..300)).await.expect("stored");
+    let copy = a_move(&index);
+    copy.run().expect("switched");
+    let obstacle = obstruct_notes(dir.path());
+
+    let swept = finish(&copy.inner, &copy.collection, &copy.shared, ACME, Ok(()));
+
+    assert!(swept.is_err(), "it cannot be noted that it is done");
+    let own = copy.inner.own_shard(ACME).expect("in service");
+    assert!(!builds_are_paused(&copy.shared) && !builds_are_paused(&own));
+    fs::remove_dir(obstacle).expect("removed");
+    finish(&copy.inner, &copy.collection, &copy.shared, ACME, Ok(())).expect("swept");
+    assert_eq!(copy.collection.stage(ACME), Some(Stage::Settled));
+    assert_eq!(index.count(ACME).await.expect("a count"), 300);
+    assert_eq!(copy.shared.count(ACME).expect("a count"), 0);
+    index.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_in_service_stays_so_when_its_graphs_cannot_be_looked_at() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path(), STAYING);
+    index.upsert(ACME, points(0..300)).await.expect("stored");
+    let copy = a_move(&index);
+    copy.run().expect("switched");
+    let own = copy.inner.own_shard(ACME).expect("in service");
+    // Its writer is gone.
+    own.close();
+
+    finish(&copy.inner, &copy.collection, &copy.shared, ACME, Ok(())).expect("swept");
+
+    assert!(copy.inner.own_shard(ACME).is_some());
+    let refused = index.upsert(ACME, points(300..301)).await;
+    assert!(
+        refused.is_err(),
+        "nothing is acknowledged that its own shard does not have"
+    );
+    index.close().await.expect("closed");
+    // Whoever has a shard has the directory.
+    drop((own, copy));
+    let index = open(dir.path(), STAYING);
+    assert_eq!(index.count(ACME).await.expect("a count"), 300);
+    index.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_the_words_are_copied_comes_after_them() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path(), STAYING);
+    index.upsert(ACME, points(0..300)).await.expect("stored");
+    let copy = a_move(&index);
+    let words = copy.take_down().expect("where they lie");
+    let gone = (0..10).map(|n| ChunkId(Uuid::from_u128(n))).collect();
+    index.delete_chunks(ACME, gone).await.expect("deleted");
+    index
+        .upsert(ACME, points(290..320))
+        .await
+        .expect("replaced and stored");
+
+    let own = copy.make(&words).expect("made");
+    copy.fill(&own)
+        .and_then(|()| copy.switch(&own))
+        .expect("switched");
+    finish(&copy.inner, &copy.collection, &copy.shared, ACME, Ok(())).expect("swept");
+
+    let listed = index.list(ACME, None, 1_000).await.expect("a list");
+    let expected: Vec<ChunkId> = (10..320).map(|n| ChunkId(Uuid::from_u128(n))).collect();
+    let ids: Vec<ChunkId> = listed.iter().map(|point| point.chunk_id).collect();
+    assert_eq!(ids, expected);
+    let whole = points(10..320).into_iter().zip(&listed);
+    assert!(
+        whole
+            .into_iter()
+            .all(|(point, listed)| point.fingerprint() == listed.fingerprint)
+    );
+    index.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_waits_no_longer_than_it_may_for_the_graphs_of_a_move() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let moving = Tuning {
+        own_shard_from_chunks: 100,
+        ..STAYING
+    };
+    let index = open(dir.path(), moving);
+    // A build that does not end.
+    let one_own_build = index.inner.one_own_build.clone();
+    let (end, ended) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel();
+    let building = thread::spawn(move || {
+        let _turn = lock(&one_own_build);
+        begin.send(()).expect("somebody waits");
+        ended.recv().expect_err("only ever dropped");
+    });
+    begun.recv().expect("it builds");
+    index.upsert(ACME, points(0..300)).await.expect("stored");
+    let give_up_at = Instant::now() + Duration::from_secs(30);
+    while index.inner.collection().expect("open").stage(ACME) != Some(Stage::Moving) {
+        assert!(Instant::now() < give_up_at, "never on its way");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    let started = Instant::now();
+    index.close().await.expect("closed");
+
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    drop(end);
+    building.join().expect("it ends");
+    let give_up_at = Instant::now() + Duration::from_secs(30);
+    drop(index);
+    loop {
+        let options = EmbeddedOptions {
+            dir: dir.path().to_owned(),
+            model_id: Some("test"),
+            dimension: Some(DIMENSION),
+            shards: 1,
+        };
+        match EmbeddedIndex::open_tuned(options, moving) {
+            Ok(index) => {
+                assert_eq!(index.count(ACME).await.expect("a count"), 300);
+                return index.close().await.expect("closed");
+            }
+            Err(error) => assert!(Instant::now() < give_up_at, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
