@@ -230,10 +230,7 @@ async fn mark_empty(write: &mut Write, space: &str) -> Result<u64> {
     Ok(on!(write, c => sqlx::query(
         "update generation
             set is_filled = $2, filled_to = null, place_document = null, done_count = 0, verified_to = null,
-                chunk_count = (select cast(coalesce(sum(d.chunk_count), 0) as bigint)
-                                 from document d
-                                where d.tenant_id = generation.tenant_id
-                                  and d.indexed_at is not null)
+                chunk_count = (select count(*) from chunk c where c.tenant_id = generation.tenant_id)
           where space = $1
             and state <> 'retired'",
     ).bind(space).bind(false).execute(c).await.map(|done| done.rows_affected()))?)

@@ -259,6 +259,8 @@ struct AskedRow {
     tenant_tokens: Option<i64>,
     tenant_micro_usd: Option<i64>,
     cuts: Json<Vec<Uuid>>,
+    /// One of them lacks what changed of some documents.
+    cuts_lack: bool,
     #[sqlx(flatten)]
     live: LiveRow,
 }
@@ -274,7 +276,12 @@ macro_rules! asked {
                     (select ", $list, "
                        from source s
                        left join cut k on k.source_id = s.id and k.tenant_id = $1 and k.state = 'live'
-                      where s.tenant_id = $1 and s.chatbot_id = $2) as cuts, ",
+                      where s.tenant_id = $1 and s.chatbot_id = $2) as cuts,
+                    exists (select 1
+                              from source s
+                              join cut k on k.source_id = s.id and k.tenant_id = $1 and k.state = 'live'
+                              join cut_gap l on l.cut_id = k.id
+                             where s.tenant_id = $1 and s.chatbot_id = $2) as cuts_lack, ",
             live_columns!(), "
                from chatbot b
                join tenant t on t.id = b.tenant_id
@@ -315,7 +322,10 @@ pub(super) async fn find_asked(
             },
             chatbot,
             cuts: row.cuts.0.into_iter().map(CutId).collect(),
-            live: row.live,
+            live: LiveRow {
+                live_is_whole: row.live.live_is_whole.map(|is_whole| is_whole && !row.cuts_lack),
+                ..row.live
+            },
         }
     }))
 }

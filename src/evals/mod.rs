@@ -303,13 +303,13 @@ async fn find_run(
     Ok((conn, run))
 }
 
-/// The questions of all of a tenant's sets, each with its chatbot, at most `limit`.
+/// The questions of a tenant's sets, or of those of one chatbot of it, each with its chatbot, at most `limit`.
 pub async fn list_expected(
     conn: &mut Conn,
-    tenant_id: TenantId,
+    (tenant_id, chatbot_id): (TenantId, Option<ChatbotId>),
     limit: usize,
 ) -> Result<Vec<(ChatbotId, Expected)>> {
-    let sets = store::list_questions(conn, tenant_id).await?;
+    let sets = store::list_questions(conn, tenant_id, chatbot_id).await?;
     let questions = sets.into_iter().flat_map(|(chatbot_id, questions)| {
         let of_set = questions.0.into_iter();
         of_set.map(move |question| (chatbot_id, question.expected))

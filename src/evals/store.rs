@@ -256,10 +256,11 @@ pub(super) async fn hold_set(
         .bind(tenant_id).bind(chatbot_id).bind(id).fetch_optional(c).await)?)
 }
 
-/// The questions of a tenant's sets, the latest set first, each with its chatbot.
+/// The questions of a tenant's sets, or of those of one chatbot, the latest set first, each with its chatbot.
 pub(super) async fn list_questions(
     conn: &mut Conn,
     tenant_id: TenantId,
+    chatbot_id: Option<ChatbotId>,
 ) -> Result<Vec<(ChatbotId, Json<Vec<EvalQuestion>>)>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select s.chatbot_id, s.questions
@@ -269,9 +270,10 @@ pub(super) async fn list_questions(
             and b.tenant_id = $1
             and b.deleted_at is null
             and s.deleted_at is null
+            and ($2 is null or s.chatbot_id = $2)
           order by s.id desc
           limit 100",
-    ).bind(tenant_id).fetch_all(c).await)?)
+    ).bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?)
 }
 
 pub(super) async fn insert_run(

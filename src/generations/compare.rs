@@ -147,9 +147,7 @@ pub(super) async fn compare(
         space: live(app, &mut conn, tenant_id).await?.space,
         cut: None,
     };
-    let mut asked = list_questions(&mut conn, tenant_id).await?;
-    asked.retain(|asked| candidate.chatbot_id.is_none_or(|id| id == asked.chatbot_id));
-    let questions = by_hash(asked);
+    let questions = by_hash(list_questions(&mut conn, tenant_id, candidate.chatbot_id).await?);
     let mut answers = candidate.list_answers(&mut conn).await?;
     drop(conn);
     // Visitors go on asking: what was asked in earlier turns counts as well.
@@ -193,8 +191,13 @@ fn by_hash(questions: Vec<Asked>) -> Vec<(String, Asked)> {
     hashed.filter(|(hash, _)| seen.insert(hash.clone())).collect()
 }
 
-async fn list_questions(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Asked>> {
-    let of_sets = evals::list_expected(conn, tenant_id, MOST_QUESTIONS).await?;
+/// The questions of the tenant, or of this chatbot of it.
+async fn list_questions(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: Option<ChatbotId>,
+) -> Result<Vec<Asked>> {
+    let of_sets = evals::list_expected(conn, (tenant_id, chatbot_id), MOST_QUESTIONS).await?;
     if !of_sets.is_empty() {
         let known = of_sets.into_iter().map(|(chatbot_id, expected)| Asked {
             chatbot_id,
@@ -204,7 +207,7 @@ async fn list_questions(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Aske
         });
         return Ok(known.collect());
     }
-    let latest = store::list_latest_questions(conn, tenant_id, LATEST_QUESTIONS).await?;
+    let latest = store::list_latest_questions(conn, (tenant_id, chatbot_id), LATEST_QUESTIONS).await?;
     let asked = latest.into_iter().map(|(chatbot_id, question, groups)| Asked {
         chatbot_id,
         question,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::types::Uuid;
 
 use super::compare::{self, Candidate, Kept};
-use super::{Generation, Place, record_own, state, store};
+use super::{By, Deed, Generation, MOST_LACKING, PATIENCE, Place, state, store};
 use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
@@ -78,6 +79,7 @@ pub(super) fn outcome(ended: Result<Progress>) -> Outcome {
 async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progress> {
     let tenant_id = context.tenant()?;
     let started = Instant::now();
+    let mut closings = 0;
     loop {
         let generation = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
         let Some(generation) = generation.filter(|generation| generation.state != state::RETIRED) else {
@@ -89,14 +91,24 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
             true => store::list_gaps(&mut app.db.read(tenant_id).await?, tenant_id, id).await?,
             false => Vec::new(),
         };
-        let progress = match (generation.is_filled, gaps.is_empty()) {
-            (false, _) => fill_on(app, generation, &space, started).await?,
-            (true, false) => close_gaps(app, generation, &space, gaps, started).await?,
-            (true, true) => match settle(app, &generation, &space, started).await? {
-                Settled::Yes => return Ok(Progress::Done),
-                Settled::NotYet => Progress::Done,
-                Settled::TurnIsOver => Progress::Unfinished,
-            },
+        let is_whole = generation.is_filled && gaps.is_empty();
+        closings += usize::from(!gaps.is_empty());
+        let put_in = match (generation.is_filled, gaps.is_empty()) {
+            (false, _) => fill_on(app, generation.clone(), &space, started).await?,
+            (true, false) => close_gaps(app, generation.clone(), &space, gaps, started).await?,
+            (true, true) => Progress::Done,
+        };
+        let is_impatient = generation.is_filled && closings > PATIENCE;
+        let most_lacking = if is_impatient { MOST_LACKING } else { 0 };
+        let progress = match put_in {
+            Progress::Done if is_whole || is_impatient => {
+                match settle(app, &generation, &space, started, most_lacking).await? {
+                    Settled::Yes => return Ok(Progress::Done),
+                    Settled::NotYet => Progress::Done,
+                    Settled::TurnIsOver => Progress::Unfinished,
+                }
+            }
+            put_in => put_in,
         };
         if matches!(progress, Progress::Unfinished) || started.elapsed() >= TURN {
             return Ok(Progress::Unfinished);
@@ -249,8 +261,15 @@ enum Settled {
     TurnIsOver,
 }
 
-/// All is in: a generation that was being built is compared with the live one, is ready, and goes live if it is to.
-async fn settle(app: &App, generation: &Generation, space: &Arc<Space>, started: Instant) -> Result<Settled> {
+/// All is in, but for so many documents that changed: a generation that was being built is compared with the live one, is ready, and
+/// goes live if it is to.
+async fn settle(
+    app: &App,
+    generation: &Generation,
+    space: &Arc<Space>,
+    started: Instant,
+    most_lacking: i64,
+) -> Result<Settled> {
     let (tenant_id, id) = (generation.tenant_id, generation.id);
     if generation.state == state::BUILDING && generation.comparison.is_none() {
         let is_over = || started.elapsed() >= TURN;
@@ -281,7 +300,7 @@ async fn settle(app: &App, generation: &Generation, space: &Arc<Space>, started:
     if generation.state == state::RETIRED {
         return Ok(Settled::Yes);
     }
-    if !store::is_whole(&mut write, tenant_id, id).await? {
+    if !generation.lacks_at_most(most_lacking) {
         return Ok(Settled::NotYet);
     }
     let now = app.clock.now();
@@ -289,11 +308,21 @@ async fn settle(app: &App, generation: &Generation, space: &Arc<Space>, started:
     let activates = generation.activates && generation.state != state::LIVE;
     if activates {
         store::swap_live(&mut write, tenant_id, (id, state::STANDBY), now).await?;
-        record_own(app, &mut write, &generation).await?;
+        let deed = Deed {
+            action: "generation.activate",
+            id: id.to_string(),
+            before: Some(json!({ "state": generation.state })),
+            after: Some(json!({ "state": state::LIVE, "embedding": generation.space })),
+        };
+        By::Itself.record(app, &mut write, tenant_id, deed).await?;
     }
     write.commit().await?;
     if activates {
         tracing::info!(tenant.id = %tenant_id, generation.id = %id, space = generation.space, "a new generation answers");
     }
-    Ok(Settled::Yes)
+    Ok(if generation.lacking == 0 {
+        Settled::Yes
+    } else {
+        Settled::NotYet
+    })
 }

@@ -10,6 +10,7 @@ pub mod cuts;
 mod fill;
 mod mend;
 pub mod operator;
+mod record;
 pub mod routes;
 mod store;
 
@@ -23,17 +24,25 @@ use crate::app::{App, Space};
 use crate::config::OnModelChange;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
-use crate::http::access::Actor;
 use crate::id::{ChunkId, DocumentId, GenerationId, TenantId};
 use crate::knowledge::stored_chunks::Portion;
-use crate::tenancy::audit::{self, Change, Origin};
 
 pub use compare::Comparison;
 pub use fill::FillGeneration;
 pub use mend::{MendIndex, ReclaimGeneration};
+pub use record::By;
+use record::Deed;
 
 /// A document of any size has come in so long after it was begun.
 const LONGEST_WAY_IN: TimeDelta = TimeDelta::days(7);
+
+/// One that was made ready and is not asked for is given up so long after that: each document that comes is put into it as well.
+const UNUSED_KEPT: TimeDelta = TimeDelta::days(14);
+
+/// Where documents change as fast as they are put in, a generation goes live without the last changes, of so many documents at most,
+/// after so many attempts to put all of them in.
+const MOST_LACKING: i64 = 32;
+const PATIENCE: usize = 3;
 
 /// Where a generation stands.
 pub(crate) mod state {
@@ -62,6 +71,8 @@ pub struct Generation {
     /// Chunks when it was begun, and how many of them are in.
     pub chunk_count: i64,
     pub done_count: i64,
+    /// Documents that changed and are to be put in once more.
+    pub lacking: i64,
     pub comparison: Option<Json<Comparison>>,
     pub created_at: DateTime<Utc>,
     pub ready_at: Option<DateTime<Utc>>,
@@ -70,6 +81,23 @@ pub struct Generation {
     pub rolled_back_at: Option<DateTime<Utc>>,
     /// Its points up to this one were held against the rows.
     pub(crate) verified_to: Option<ChunkId>,
+}
+
+impl Generation {
+    /// Made for a wish that another one may take the place of.
+    fn is_tried(&self) -> bool {
+        self.state == state::BUILDING || (self.state == state::READY && self.rolled_back_at.is_none())
+    }
+
+    /// Whether all documents are in, but for so many that changed.
+    const fn lacks_at_most(&self, most: i64) -> bool {
+        self.is_filled && self.lacking <= most
+    }
+
+    /// Kept for a way back, or a way forth.
+    fn is_spare(&self) -> bool {
+        self.state == state::STANDBY || (self.state == state::READY && self.rolled_back_at.is_some())
+    }
 }
 
 /// How far a document of many chunks is in that is put in part by part.
@@ -209,111 +237,142 @@ pub async fn list(app: &App, tenant_id: TenantId) -> Result<Vec<Generation>> {
     store::list(&mut app.db.read(tenant_id).await?, tenant_id).await
 }
 
-/// Begins a generation with the configured embedding model, or says which one is under way already.
-pub async fn begin(
-    app: &App,
-    tenant_id: TenantId,
-    activates: bool,
-    (actor, origin): (&Actor, &Origin),
-) -> Result<Generation> {
+/// The name of what answers this tenant; nothing is opened for it.
+pub async fn live_name(app: &App, tenant_id: TenantId) -> Result<String> {
+    let row = store::find_live_row(&mut app.db.read(tenant_id).await?, tenant_id).await?;
+    Ok(row.live_space.unwrap_or_else(|| app.spaces.wanted().name.clone()))
+}
+
+/// What came of a wish for the configured model.
+enum Wish {
+    /// One is begun, or under way.
+    Building(Generation),
+    /// It answers already; something that was begun for another wish was given up.
+    GaveUp(Generation),
+    /// It answers already.
+    Holds,
+}
+
+/// Begins a generation with the configured embedding model, or says which one is under way already. Where that model answers, what
+/// was begun with another one is given up.
+pub async fn begin(app: &App, tenant_id: TenantId, activates: bool, by: By<'_>) -> Result<Generation> {
     live_now(app, tenant_id).await?;
     let mut write = app.db.write(tenant_id).await?;
     live_for_writing(app, &mut write, tenant_id).await?;
-    let generation = begin_in(app, &mut write, tenant_id, activates).await?;
-    let Some(generation) = generation else {
-        return Err(Error::conflict(
-            "generation_current",
-            "the configured embedding model answers already: a new generation begins when the configuration names another one",
-        ));
+    let generation = match begin_in(app, &mut write, tenant_id, activates, by).await? {
+        Wish::Building(generation) => {
+            let after = json!({ "space": generation.space, "activates": generation.activates });
+            let deed = Deed {
+                action: "generation.begin",
+                id: generation.id.to_string(),
+                before: None,
+                after: Some(after),
+            };
+            by.record(app, &mut write, tenant_id, deed).await?;
+            generation
+        }
+        Wish::GaveUp(live) => live,
+        Wish::Holds => {
+            return Err(Error::conflict(
+                "generation_current",
+                "the configured embedding model answers already: a new generation begins when the configuration names another one",
+            ));
+        }
     };
-    let after = json!({ "space": generation.space, "activates": generation.activates });
-    record(
-        app,
-        &mut write,
-        tenant_id,
-        ("generation.begin", &generation),
-        (None, Some(after)),
-        (actor, origin),
-    )
-    .await?;
     write.commit().await?;
     app.wake_workers();
     Ok(generation)
 }
 
-/// Begins one with the configured model; the one that is there, or none where that one is live.
+/// Begins one with the configured model, unless it is there.
 async fn begin_in(
     app: &App,
     write: &mut Write,
     tenant_id: TenantId,
     activates: bool,
-) -> Result<Option<Generation>> {
+    by: By<'_>,
+) -> Result<Wish> {
     store::hold_live(write, tenant_id).await?;
     let wanted = &app.spaces.wanted().name;
-    let now = app.clock.now();
     let open = store::list_open(write, tenant_id).await?;
-    if let Some(mut present) = open
+    let present = open
         .iter()
         .find(|generation| generation.space == *wanted)
-        .cloned()
-    {
-        if present.state == state::LIVE {
-            return Ok(None);
-        }
-        if activates && !present.activates {
-            present.activates = true;
-            store::set_activates(write, tenant_id, present.id).await?;
-        }
-        fill::queue(app, write, tenant_id, present.id).await?;
-        return Ok(Some(present));
+        .cloned();
+    let others = open.iter().filter(|generation| generation.space != *wanted);
+    let has_given_up = give_up_wishes(app, write, others, by).await?;
+    let Some(mut present) = present else {
+        let now = app.clock.now();
+        let generation = store::insert_building(write, tenant_id, wanted, activates, now).await?;
+        fill::queue(app, write, tenant_id, generation.id).await?;
+        return Ok(Wish::Building(generation));
+    };
+    if present.state == state::LIVE {
+        return Ok(if has_given_up {
+            Wish::GaveUp(present)
+        } else {
+            Wish::Holds
+        });
     }
-    // What was being built for an earlier wish is not wanted any more.
-    for generation in open
-        .iter()
-        .filter(|generation| generation.state == state::BUILDING)
-    {
-        retire(app, write, generation, now).await?;
+    if activates && !present.activates {
+        present.activates = true;
+        store::set_activates(write, tenant_id, present.id, true).await?;
     }
-    let generation = store::insert_building(write, tenant_id, wanted, activates, now).await?;
-    fill::queue(app, write, tenant_id, generation.id).await?;
-    Ok(Some(generation))
+    fill::queue(app, write, tenant_id, present.id).await?;
+    Ok(Wish::Building(present))
+}
+
+/// Gives up what was tried for wishes that do not hold any more; what is kept for a way back does not go live by itself. Whether
+/// there was any.
+async fn give_up_wishes<'a>(
+    app: &App,
+    write: &mut Write,
+    generations: impl Iterator<Item = &'a Generation>,
+    by: By<'_>,
+) -> Result<bool> {
+    let mut has_given_up = false;
+    for generation in generations {
+        if generation.is_tried() {
+            retire(app, write, generation, by).await?;
+        } else if generation.activates {
+            store::set_activates(write, generation.tenant_id, generation.id, false).await?;
+        } else {
+            continue;
+        }
+        has_given_up = true;
+    }
+    Ok(has_given_up)
 }
 
 /// Lets a generation that is complete answer from now on.
-pub async fn activate(
-    app: &App,
-    tenant_id: TenantId,
-    id: GenerationId,
-    by: (&Actor, &Origin),
-) -> Result<Generation> {
+pub async fn activate(app: &App, tenant_id: TenantId, id: GenerationId, by: By<'_>) -> Result<Generation> {
     let mut write = app.db.write(tenant_id).await?;
     store::hold_live(&mut write, tenant_id).await?;
     let generation = find_open(&mut write, tenant_id, id).await?;
     if generation.state == state::LIVE {
         return Ok(generation);
     }
-    let is_whole = store::is_whole(&mut write, tenant_id, id).await?;
-    if generation.state == state::BUILDING || !is_whole {
+    if generation.state == state::BUILDING || !generation.lacks_at_most(MOST_LACKING) {
         return Err(Error::conflict(
             "generation_not_ready",
             "this generation is not complete yet: wait until its state is ready and its chunks are all done",
         ));
     }
     store::swap_live(&mut write, tenant_id, (id, state::STANDBY), app.clock.now()).await?;
-    let lines = (
-        Some(json!({ "state": generation.state })),
-        Some(json!({ "state": state::LIVE })),
-    );
-    record(
-        app,
-        &mut write,
-        tenant_id,
-        ("generation.activate", &generation),
-        lines,
-        by,
-    )
-    .await?;
+    let deed = Deed {
+        action: "generation.activate",
+        id: id.to_string(),
+        before: Some(json!({ "state": generation.state })),
+        after: Some(json!({ "state": state::LIVE })),
+    };
+    by.record(app, &mut write, tenant_id, deed).await?;
     finish(write, tenant_id, id).await
+}
+
+/// What was taken back, and what answers instead.
+pub struct RolledBack<T> {
+    pub former: T,
+    pub live: T,
 }
 
 /// Takes a generation that is live back: the one before it answers again.
@@ -321,8 +380,8 @@ pub async fn roll_back(
     app: &App,
     tenant_id: TenantId,
     id: GenerationId,
-    by: (&Actor, &Origin),
-) -> Result<Generation> {
+    by: By<'_>,
+) -> Result<RolledBack<Generation>> {
     let mut write = app.db.write(tenant_id).await?;
     store::hold_live(&mut write, tenant_id).await?;
     let generation = find_open(&mut write, tenant_id, id).await?;
@@ -355,20 +414,16 @@ pub async fn roll_back(
     }
     store::swap_live(&mut write, tenant_id, (before.id, state::READY), app.clock.now()).await?;
     store::set_rolled_back(&mut write, tenant_id, id, app.clock.now()).await?;
-    let lines = (
-        Some(json!({ "state": state::LIVE })),
-        Some(json!({ "state": state::READY, "live": before.id })),
-    );
-    record(
-        app,
-        &mut write,
-        tenant_id,
-        ("generation.rollback", &generation),
-        lines,
-        by,
-    )
-    .await?;
-    finish(write, tenant_id, id).await
+    let deed = Deed {
+        action: "generation.rollback",
+        id: id.to_string(),
+        before: Some(json!({ "state": state::LIVE })),
+        after: Some(json!({ "state": state::READY, "live": before.id })),
+    };
+    by.record(app, &mut write, tenant_id, deed).await?;
+    let live = find_open(&mut write, tenant_id, before.id).await?;
+    let former = finish(write, tenant_id, id).await?;
+    Ok(RolledBack { former, live })
 }
 
 async fn finish(mut write: Write, tenant_id: TenantId, id: GenerationId) -> Result<Generation> {
@@ -385,9 +440,12 @@ async fn find_open(conn: &mut Conn, tenant_id: TenantId, id: GenerationId) -> Re
 }
 
 /// Gives a generation up, and queues that its points are removed.
-async fn retire(app: &App, write: &mut Write, generation: &Generation, now: DateTime<Utc>) -> Result<()> {
-    store::retire(write, generation.tenant_id, generation.id, now).await?;
-    mend::queue_reclaim(app, write, generation.tenant_id, &generation.space).await
+async fn retire(app: &App, write: &mut Write, generation: &Generation, by: By<'_>) -> Result<()> {
+    let tenant_id = generation.tenant_id;
+    store::retire(write, tenant_id, generation.id, app.clock.now()).await?;
+    let deed = Deed::retirement(generation.id.to_string(), &generation.state);
+    by.record(app, write, tenant_id, deed).await?;
+    mend::queue_reclaim(app, write, tenant_id, &generation.space).await
 }
 
 impl OnModelChange {
@@ -395,45 +453,6 @@ impl OnModelChange {
     fn begins_and_activates(self) -> (bool, bool) {
         (self != Self::Wait, self == Self::Activate)
     }
-}
-
-/// Writes down that a generation went live by itself.
-async fn record_own(app: &App, write: &mut Write, generation: &Generation) -> Result<()> {
-    let change = Change {
-        action: "generation.activate",
-        object_kind: "generation",
-        object_id: generation.id.to_string(),
-        before: Some(json!({ "state": generation.state })),
-        after: Some(json!({ "state": state::LIVE, "embedding": generation.space })),
-    };
-    let (actor, now) = (("system", "generations"), app.clock.now());
-    audit::record_as(
-        write,
-        generation.tenant_id,
-        actor,
-        &Origin::default(),
-        change,
-        now,
-    )
-    .await
-}
-
-async fn record(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    (action, generation): (&'static str, &Generation),
-    (before, after): (Option<serde_json::Value>, Option<serde_json::Value>),
-    (actor, origin): (&Actor, &Origin),
-) -> Result<()> {
-    let change = Change {
-        action,
-        object_kind: "generation",
-        object_id: generation.id.to_string(),
-        before,
-        after,
-    };
-    audit::record(write, tenant_id, actor, origin, change, app.clock.now()).await
 }
 
 #[cfg(test)]

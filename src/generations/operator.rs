@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, begin_in, fill, mend, retire, state, store};
+use super::{By, Generation, UNUSED_KEPT, begin_in, fill, give_up_wishes, mend, retire, state, store};
 use crate::app::App;
 use crate::db::{Conn, Scope};
 use crate::error::Result;
@@ -34,8 +34,34 @@ pub async fn start(app: &App) -> Result<()> {
             tracing::error!(error = ?error, space = name, "an index that tenants are answered from cannot be opened: it is tried again with each question");
         }
     }
+    give_up_unconfigured(app, &open).await?;
     begin_wanted(app, &open).await?;
     take_up(app).await
+}
+
+/// The configuration that was last started with holds: what is being built with another model, or would go live with it by
+/// itself, was wanted by an earlier one.
+async fn give_up_unconfigured(app: &App, open: &[Generation]) -> Result<()> {
+    let wanted = app.spaces.wanted();
+    // A model that is not installed is no wish for none.
+    if wanted.model.is_none() {
+        return Ok(());
+    }
+    let is_outdated = |generation: &&Generation| {
+        let is_under_way = generation.state == state::BUILDING || generation.activates;
+        generation.space != wanted.name && generation.state != state::LIVE && is_under_way
+    };
+    for outdated in open.iter().filter(is_outdated) {
+        let mut write = app.db.write(outdated.tenant_id).await?;
+        store::hold_live(&mut write, outdated.tenant_id).await?;
+        let present = store::find(&mut write, outdated.tenant_id, outdated.id).await?;
+        // As it is now that nobody else changes it.
+        let present = present.filter(|present| is_outdated(&present));
+        give_up_wishes(app, &mut write, present.iter(), By::Itself).await?;
+        write.commit().await?;
+        tracing::info!(tenant.id = %outdated.tenant_id, generation.id = %outdated.id, space = outdated.space, "another embedding model is configured by now: this generation does not go live");
+    }
+    Ok(())
 }
 
 /// Gives tenants a generation whose documents were indexed before there were any.
@@ -83,7 +109,7 @@ async fn begin_wanted(app: &App, open: &[Generation]) -> Result<()> {
     let mut begun = 0;
     for live in others {
         let mut write = app.db.write(live.tenant_id).await?;
-        begin_in(app, &mut write, live.tenant_id, activates).await?;
+        begin_in(app, &mut write, live.tenant_id, activates, By::Itself).await?;
         write.commit().await?;
         begun += 1;
     }
@@ -107,22 +133,24 @@ pub async fn take_up(app: &App) -> Result<()> {
     let now = app.clock.now();
     let kept = TimeDelta::hours(app.config.index.keep_previous_hours.into());
     let kept_until = now - kept.max(LONGEST_USE);
+    let is_old = |generation: &Generation| {
+        let left_long_ago = generation.left_at.is_some_and(|left_at| left_at <= kept_until);
+        let ready_long_ago = generation
+            .ready_at
+            .is_some_and(|ready_at| ready_at <= now - UNUSED_KEPT);
+        let is_unused = generation.state == state::READY && generation.is_tried() && ready_long_ago;
+        !generation.activates && (generation.is_spare() && left_long_ago || is_unused)
+    };
     for generation in &open {
-        let is_spare = generation.state == state::STANDBY
-            || (generation.state == state::READY && generation.rolled_back_at.is_some());
-        let is_old = generation.left_at.is_some_and(|left_at| left_at <= kept_until);
         let is_unfinished = !generation.is_filled
             || with_gaps.contains(&generation.id)
             || generation.state == state::BUILDING;
-        if is_spare && is_old {
+        if is_old(generation) {
             let mut write = app.db.write(generation.tenant_id).await?;
             store::hold_live(&mut write, generation.tenant_id).await?;
             let present = store::find(&mut write, generation.tenant_id, generation.id).await?;
-            let is_same = |present: Generation| {
-                (present.state, present.left_at) == (generation.state.clone(), generation.left_at)
-            };
-            if present.is_some_and(is_same) {
-                retire(app, &mut write, generation, now).await?;
+            if let Some(present) = present.filter(is_old) {
+                retire(app, &mut write, &present, By::Itself).await?;
                 write.commit().await?;
             }
         } else if is_unfinished {

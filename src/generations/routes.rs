@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::cuts::{self, Cut};
-use super::{Comparison, Generation};
+use super::{By, Comparison, Generation, RolledBack};
 use crate::app::App;
 use crate::error::Error;
 use crate::generations;
@@ -58,7 +58,7 @@ enum GenerationKind {
 struct GenerationResponse {
     id: GenerationId,
     kind: GenerationKind,
-    /// `building`; `ready`: complete, not in use; `live`: answers; `standby`: was live, kept complete for a way back; `retired`.
+    /// `building`; `ready`: complete, not in use, given up after two weeks; `live`: answers; `standby`: was live, kept complete for a way back; `retired`.
     state: String,
     /// The embedding model, with the length of its vectors; of a chunking, the one that answers.
     embedding: String,
@@ -72,6 +72,8 @@ struct GenerationResponse {
     /// document is cut.
     chunks: i64,
     done: i64,
+    /// Documents that changed and are to be put in once more, which goes by itself. While a chunking is live, these are not found.
+    lacking: i64,
     /// How it answered the questions of the tenant's test sets, or else the latest of its visitors, beside the one that was
     /// live; null until it is complete.
     comparison: Option<Comparison>,
@@ -82,6 +84,18 @@ struct GenerationResponse {
     left_at: Option<DateTime<Utc>>,
     /// It was taken back, and does not go live by itself again.
     rolled_back_at: Option<DateTime<Utc>>,
+}
+
+/// The generation that was taken back, and what answers instead.
+#[derive(Serialize, ToSchema)]
+struct RollbackResponse {
+    #[serde(flatten)]
+    taken_back: GenerationResponse,
+    /// The generation that answers from now on.
+    live_id: GenerationId,
+    /// Documents that changed since it was live last: they follow by themselves, and those of a chunking are not found until
+    /// then.
+    live_lacking: i64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -102,6 +116,7 @@ impl From<Generation> for GenerationResponse {
             activates: generation.activates,
             chunks: generation.chunk_count,
             done: generation.done_count,
+            lacking: generation.lacking,
             comparison: generation.comparison.map(|comparison| comparison.0),
             created_at: generation.created_at,
             ready_at: generation.ready_at,
@@ -124,6 +139,7 @@ impl GenerationResponse {
             activates: cut.activates,
             chunks: cut.chunk_count,
             done: cut.done_count,
+            lacking: cut.lacking,
             comparison: cut.comparison.map(|comparison| comparison.0),
             created_at: cut.created_at,
             ready_at: cut.ready_at,
@@ -135,7 +151,8 @@ impl GenerationResponse {
 }
 
 /// Builds a generation in the background and beside the live one, which goes on answering: with a body, of a source's documents
-/// cut otherwise; without one, with the configured embedding model. Gives the one that is under way already, if there is one.
+/// cut otherwise; without one, with the configured embedding model. Gives the one that is under way already, if there is one. What
+/// was begun for another wish is given up; asked for what is live, that is all this does, and gives that one.
 #[utoipa::path(post, path = "/api/index/generations", tag = "index", params(BeginQuery), request_body = Option<BeginGenerationRequest>,
     responses((status = 202, description = "Being built", body = GenerationResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["admin"])))]
 async fn begin_generation(
@@ -145,7 +162,7 @@ async fn begin_generation(
     request: Option<Json<BeginGenerationRequest>>,
 ) -> Result<(StatusCode, axum::Json<GenerationResponse>), Problem> {
     access.reach().check_whole()?;
-    let by = (&access.actor, &access.origin);
+    let by = By::Caller(&access.actor, &access.origin);
     let activates = query.activate.unwrap_or(false);
     let request = request.map(|Json(request)| request).unwrap_or_default();
     let begun = match (request.source_id, request.chunking) {
@@ -169,9 +186,9 @@ async fn begin_generation(
     Ok((StatusCode::ACCEPTED, axum::Json(begun)))
 }
 
-/// The name of the embedding model that answers.
+/// The name of the embedding model that answers, whether or not it and its index can be opened.
 async fn answering(app: &App, tenant_id: TenantId) -> Result<String, Problem> {
-    Ok(generations::live_now(app, tenant_id).await?.space.name.clone())
+    Ok(generations::live_name(app, tenant_id).await?)
 }
 
 /// The tenant's generations with their progress.
@@ -193,7 +210,8 @@ async fn list_generations(
     Ok(axum::Json(GenerationList { items }))
 }
 
-/// Lets a generation that is complete answer from now on. The one that answered is kept complete for a while.
+/// Lets a generation that is complete answer from now on; of a chunking, also one that lacks a few documents that changed a moment
+/// ago. The one that answered is kept for a while.
 #[utoipa::path(post, path = "/api/index/generations/{id}/activate", tag = "index", params(("id" = String, Path, description = "The generation")),
     responses((status = 200, body = GenerationResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["admin"])))]
 async fn activate_generation(
@@ -202,7 +220,7 @@ async fn activate_generation(
     Path(id): Path<GenerationId>,
 ) -> Result<axum::Json<GenerationResponse>, Problem> {
     access.reach().check_whole()?;
-    let by = (&access.actor, &access.origin);
+    let by = By::Caller(&access.actor, &access.origin);
     if let Some(cut) = cuts::find(&app, access.tenant_id, CutId(id.0)).await? {
         let cut = cuts::activate(&app, access.reach(), cut.id, by).await?;
         let embedding = answering(&app, access.tenant_id).await?;
@@ -215,24 +233,29 @@ async fn activate_generation(
     ))
 }
 
-/// Takes the generation that is live back: the one before it answers again.
+/// Takes the generation that is live back: the one before it answers again, at once. What changed meanwhile follows by itself.
 #[utoipa::path(post, path = "/api/index/generations/{id}/rollback", tag = "index", params(("id" = String, Path, description = "The generation that is live")),
-    responses((status = 200, body = GenerationResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["admin"])))]
+    responses((status = 200, body = RollbackResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["admin"])))]
 async fn roll_back_generation(
     access: AdminAccess,
     State(app): State<App>,
     Path(id): Path<GenerationId>,
-) -> Result<axum::Json<GenerationResponse>, Problem> {
+) -> Result<axum::Json<RollbackResponse>, Problem> {
     access.reach().check_whole()?;
-    let by = (&access.actor, &access.origin);
+    let by = By::Caller(&access.actor, &access.origin);
     if let Some(cut) = cuts::find(&app, access.tenant_id, CutId(id.0)).await? {
-        let cut = cuts::roll_back(&app, access.reach(), cut.id, by).await?;
+        let RolledBack { former, live } = cuts::roll_back(&app, access.reach(), cut.id, by).await?;
         let embedding = answering(&app, access.tenant_id).await?;
-        return Ok(axum::Json(GenerationResponse::of_cut(cut, &embedding)));
+        return Ok(axum::Json(RollbackResponse {
+            taken_back: GenerationResponse::of_cut(former, &embedding),
+            live_id: GenerationId(live.id.0),
+            live_lacking: live.lacking,
+        }));
     }
-    Ok(axum::Json(
-        generations::roll_back(&app, access.tenant_id, id, by)
-            .await?
-            .into(),
-    ))
+    let RolledBack { former, live } = generations::roll_back(&app, access.tenant_id, id, by).await?;
+    Ok(axum::Json(RollbackResponse {
+        taken_back: former.into(),
+        live_id: live.id,
+        live_lacking: live.lacking,
+    }))
 }

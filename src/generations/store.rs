@@ -8,7 +8,7 @@ use super::compare::Answer;
 use super::{Comparison, Generation, LiveRow, Place, live_columns, state};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, DocumentId, GenerationId, TenantId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, GenerationId, TenantId};
 use crate::on;
 
 /// Documents with what a generation lacks that are looked at together.
@@ -24,15 +24,23 @@ macro_rules! columns {
 
 macro_rules! select {
     ($rest:literal) => {
-        concat!("select ", columns!(), " from generation ", $rest)
+        concat!(
+            "select ",
+            columns!(),
+            ", (select count(*) from generation_gap p where p.generation_id = generation.id) as lacking from generation ",
+            $rest
+        )
     };
 }
 
+/// All that hold chunks, and the latest of those that were given up; newest first.
 pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Generation>> {
-    Ok(
-        on!(conn, c => sqlx::query_as(select!("where tenant_id = $1 order by id desc limit 100"))
-        .bind(tenant_id).fetch_all(c).await)?,
-    )
+    Ok(on!(conn, c => sqlx::query_as(select!(
+            "where tenant_id = $1
+               and (state <> 'retired'
+                 or id in (select id from generation where tenant_id = $1 and state = 'retired' order by id desc limit 100))
+             order by id desc"
+        )).bind(tenant_id).fetch_all(c).await)?)
 }
 
 /// Those that hold chunks.
@@ -129,15 +137,22 @@ pub(super) async fn insert_building(
     Ok(on!(write, c => sqlx::query_as(concat!(
         "insert into generation (id, tenant_id, space, state, activates, is_filled, chunk_count, done_count, created_at)
          values ($1, $2, $3, 'building', $4, $5,
-                 (select cast(coalesce(sum(chunk_count), 0) as bigint) from document where tenant_id = $2 and indexed_at is not null), 0, $6)
+                 (select count(*) from chunk where tenant_id = $2), 0, $6)
          returning ",
-        columns!()
+        columns!(),
+        ", cast(0 as bigint) as lacking"
     )).bind(GenerationId::new()).bind(tenant_id).bind(space).bind(activates).bind(false).bind(now).fetch_one(c).await)?)
 }
 
-pub(super) async fn set_activates(write: &mut Write, tenant_id: TenantId, id: GenerationId) -> Result<()> {
+/// Whether it goes live by itself.
+pub(super) async fn set_activates(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: GenerationId,
+    activates: bool,
+) -> Result<()> {
     let update = write.put("update generation set activates = $3 where tenant_id = $1 and id = $2");
-    update.bind(tenant_id).bind(id).bind(true).run().await
+    update.bind(tenant_id).bind(id).bind(activates).run().await
 }
 
 /// Makes a generation live that is kept whole; the one that was gets the other state. Fails where it is not kept any more:
@@ -318,17 +333,6 @@ pub(super) async fn delete_gaps(
     Ok(())
 }
 
-/// Whether all chunks of the tenant are in.
-pub(super) async fn is_whole(conn: &mut Conn, tenant_id: TenantId, id: GenerationId) -> Result<bool> {
-    let whole: Option<bool> = on!(conn, c => sqlx::query_scalar(
-        "select g.is_filled and not exists (select 1 from generation_gap p where p.generation_id = g.id)
-           from generation g
-          where g.tenant_id = $1
-            and g.id = $2",
-    ).bind(tenant_id).bind(id).fetch_optional(c).await)?;
-    Ok(whole.unwrap_or(false))
-}
-
 /// Notes that what is left in a space is being removed, until then at the latest; none: that is over.
 pub(super) async fn set_reclaiming(
     write: &mut Write,
@@ -418,12 +422,13 @@ pub(super) async fn delete_answers(write: &mut Write, tenant_id: TenantId, id: G
     delete.bind(tenant_id).bind(id).run().await
 }
 
-/// The texts of the latest questions that visitors asked, each with its chatbot and the visitor's access groups.
+/// The texts of the latest questions that visitors asked, of this chatbot if one is named, each with its chatbot and the visitor's
+/// access groups.
 pub(super) async fn list_latest_questions(
     conn: &mut Conn,
-    tenant_id: TenantId,
+    (tenant_id, chatbot_id): (TenantId, Option<ChatbotId>),
     limit: i64,
-) -> Result<Vec<(crate::id::ChatbotId, String, Option<Json<Vec<String>>>)>> {
+) -> Result<Vec<(ChatbotId, String, Option<Json<Vec<String>>>)>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select v.chatbot_id, m.content, v.access_groups
            from message m
@@ -434,7 +439,8 @@ pub(super) async fn list_latest_questions(
             and b.deleted_at is null
             and v.tenant_id = $1
             and m.role = 'user'
+            and ($3 is null or v.chatbot_id = $3)
           order by m.id desc
           limit $2",
-    ).bind(tenant_id).bind(limit).fetch_all(c).await)?)
+    ).bind(tenant_id).bind(limit).bind(chatbot_id).fetch_all(c).await)?)
 }

@@ -254,8 +254,8 @@ pub(super) struct PresentChunks {
     ids_of_content: HashMap<(ContentKey, u32), ChunkId>,
     /// Chunks that their owner changed, with the content that the index holds.
     ids_of_edits: HashMap<ChunkEditId, (ChunkId, ContentKey)>,
-    /// What the live cut says, where the document is cut beside it for the first time.
-    of_live_cut: HashSet<ContentKey>,
+    /// What another cut says, where the document is cut beside it for the first time.
+    of_other_cut: HashSet<ContentKey>,
 }
 
 impl PresentChunks {
@@ -264,26 +264,26 @@ impl PresentChunks {
     }
 
     fn are_none(&self) -> bool {
-        self.ids_of_content.is_empty() && self.ids_of_edits.is_empty() && self.of_live_cut.is_empty()
+        self.ids_of_content.is_empty() && self.ids_of_edits.is_empty() && self.of_other_cut.is_empty()
     }
 
     fn has(&self, content: ContentKey) -> bool {
-        self.ids_of_content.contains_key(&(content, 0)) || self.of_live_cut.contains(&content)
+        self.ids_of_content.contains_key(&(content, 0)) || self.of_other_cut.contains(&content)
     }
 
-    /// Like [`Self::load`], for a cut that may have nothing yet of a document that answers from another one.
+    /// Like [`Self::load`], for a cut that may have nothing yet of a document that another one has whole.
     pub(super) async fn load_beside(
         app: &App,
         tenant_id: TenantId,
         work: &Work,
-        live: CutId,
+        other: Option<CutId>,
     ) -> Result<Self> {
         let mut present = Self::load(app, tenant_id, work).await?;
-        if present.are_none() {
+        if let (true, Some(other)) = (present.are_none(), other) {
             let mut conn = app.db.read(tenant_id).await?;
-            let rows = store::list_chunk_ids(&mut conn, tenant_id, (work.id, live)).await?;
+            let rows = store::list_chunk_ids(&mut conn, tenant_id, (work.id, other)).await?;
             let unchanged = rows.iter().filter(|(.., edit_id)| edit_id.is_none());
-            present.of_live_cut = unchanged
+            present.of_other_cut = unchanged
                 .map(|(_, content_hash, _)| content_key(content_hash))
                 .collect();
         }

@@ -7,11 +7,15 @@ use std::collections::HashMap;
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
 
 use super::chunks::{self, Passage, Verdict};
+use super::indexing::Work;
 use super::versions::is_shown;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, ChunkEditId, CutId, DocumentId, SourceId, TenantId};
 use crate::on;
+
+/// Changes of owners whose passages are looked for in one pass.
+const EDITS_AT_ONCE: usize = 200;
 
 impl CutId {
     /// The cut that a source has from its beginning.
@@ -30,7 +34,23 @@ impl CutId {
     }
 }
 
-/// Whether a chunk, joined under this name, is of its source's live cut.
+/// Whether a chunk, joined under this name, is of its document as it is now: its cut does not lack what changed of that since.
+macro_rules! is_of_present_version {
+    ($chunk:literal) => {
+        concat!(
+            "not exists (select 1 from cut_gap lacking where lacking.cut_id = coalesce(",
+            $chunk,
+            ".cut_id, ",
+            $chunk,
+            ".source_id) and lacking.document_id = ",
+            $chunk,
+            ".document_id)"
+        )
+    };
+}
+pub(crate) use is_of_present_version;
+
+/// Whether a chunk, joined under this name, is of its source's live cut, and of its document as it is now.
 macro_rules! is_of_live_cut {
     ($chunk:literal) => {
         concat!(
@@ -44,20 +64,31 @@ macro_rules! is_of_live_cut {
             $chunk,
             ".tenant_id and k.state = 'live'), ",
             $chunk,
-            ".source_id)"
+            ".source_id) and ",
+            $crate::knowledge::cuts::is_of_present_version!($chunk)
         )
     };
 }
 pub(crate) use is_of_live_cut;
+
+/// What answers for a source.
+#[derive(Clone, Copy, Debug, FromRow)]
+pub(super) struct LiveCut {
+    pub source_id: SourceId,
+    pub cut: CutId,
+    /// It lacks what changed of some documents, which are not found until it is there.
+    pub is_lacking: bool,
+}
 
 /// What answers the questions of a chatbot: each of its sources with its live cut.
 pub(super) async fn list_live(
     conn: &mut Conn,
     tenant_id: TenantId,
     chatbot_id: ChatbotId,
-) -> Result<Vec<(SourceId, CutId)>> {
+) -> Result<Vec<LiveCut>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select s.id, coalesce(k.id, s.id)
+        "select s.id as source_id, coalesce(k.id, s.id) as cut,
+                exists (select 1 from cut_gap g where g.cut_id = k.id) as is_lacking
            from source s
            left join cut k on k.source_id = s.id and k.tenant_id = s.tenant_id and k.state = 'live'
           where s.tenant_id = $1
@@ -72,6 +103,26 @@ pub(super) async fn find_live(conn: &mut Conn, tenant_id: TenantId, source_id: S
     let live: Option<CutId> = on!(conn, c => sqlx::query_scalar("select id from cut where tenant_id = $1 and source_id = $2 and state = 'live'")
         .bind(tenant_id).bind(source_id).fetch_optional(c).await)?;
     Ok(live.unwrap_or(CutId::first_of(source_id)))
+}
+
+/// Another cut that has all of a document that is worked on for one: the live one if it has, or else the last that was live.
+pub(super) async fn find_whole_beside(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    work: &Work,
+) -> Result<Option<CutId>> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select k.id
+           from cut k
+          where k.tenant_id = $1
+            and k.source_id = $2
+            and k.id <> $3
+            and k.state <> 'retired'
+            and k.is_filled
+            and not exists (select 1 from cut_gap g where g.cut_id = k.id and g.document_id = $4)
+          order by case when k.state = 'live' then 0 else 1 end, k.left_at desc nulls last, k.id desc
+          limit 1",
+    ).bind(tenant_id).bind(work.source_id).bind(work.cut).bind(work.id).fetch_optional(c).await)?)
 }
 
 #[derive(FromRow)]
@@ -113,30 +164,33 @@ pub(super) async fn share_live(
     Ok(live)
 }
 
+/// A change of an owner, and the passage that it changes in a cut.
 #[derive(FromRow)]
 struct EditInCut {
     id: ChunkEditId,
     original_hash: Option<String>,
     original_repeat: i64,
-    /// The passage that it changes in this cut; none: it rests.
+    document_id: DocumentId,
+    /// None: it rests.
+    position: Option<i64>,
     text: Option<String>,
     heading: Option<String>,
-    repeat: i64,
 }
 
-impl From<EditInCut> for Verdict {
-    fn from(edit: EditInCut) -> Self {
-        let passage = edit.text.map(|text| Passage {
+impl EditInCut {
+    /// What is so now that the cut is live; `repeat` says how often the same passage comes before.
+    fn verdict(self, repeat: i64) -> Verdict {
+        let passage = self.text.map(|text| Passage {
             text,
-            heading: edit.heading,
-            repeat: edit.repeat,
+            heading: self.heading,
+            repeat,
         });
         let is_known = |passage: &Passage| {
-            edit.original_hash.as_deref() == Some(&chunks::passage_hash(&passage.text))
-                && edit.original_repeat == passage.repeat
+            self.original_hash.as_deref() == Some(&chunks::passage_hash(&passage.text))
+                && self.original_repeat == passage.repeat
         };
-        Self {
-            id: edit.id,
+        Verdict {
+            id: self.id,
             is_stale: passage.is_none(),
             moved_to: passage.filter(|passage| !is_known(passage)),
         }
@@ -193,18 +247,20 @@ pub async fn settle(
     (source_id, cut): (SourceId, CutId),
     ids: &[DocumentId],
 ) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     // A count sees what is committed before its statement begins.
     hold(write, tenant_id, ids).await?;
     for id in ids {
         let update = write.put(concat!(
             "update document
-                set chunk_count = (select count(*) from chunk c where c.document_id = $2 and c.tenant_id = $1 and coalesce(c.cut_id, c.source_id) = $4 and ", is_shown!("c"), "),
-                    token_count = (select cast(coalesce(sum(c.token_count), 0) as bigint)
-                                     from chunk c
-                                    where c.document_id = $2
-                                      and c.tenant_id = $1
-                                      and coalesce(c.cut_id, c.source_id) = $4
-                                      and ", is_shown!("c"), ")
+                set (chunk_count, token_count) = (select count(*), cast(coalesce(sum(c.token_count), 0) as bigint)
+                                                    from chunk c
+                                                   where c.document_id = $2
+                                                     and c.tenant_id = $1
+                                                     and coalesce(c.cut_id, c.source_id) = $4
+                                                     and ", is_shown!("c"), ")
               where tenant_id = $1
                 and id = $2
                 and source_id = $3",
@@ -212,30 +268,96 @@ pub async fn settle(
         let update = update.bind(tenant_id).bind(*id).bind(source_id);
         update.bind(cut).run().await?;
     }
-    let edits: Vec<EditInCut> = on!(write, c => {
+    let edits = list_edits(write, tenant_id, cut, ids).await?;
+    let repeats = count_repeats(write, tenant_id, cut, &edits).await?;
+    let verdicts: Vec<Verdict> = edits
+        .into_iter()
+        .map(|edit| {
+            let repeat = repeats.get(&edit.id).copied().unwrap_or_default();
+            edit.verdict(repeat)
+        })
+        .collect();
+    chunks::set_stale(write, tenant_id, &verdicts).await
+}
+
+/// What owners changed in these documents, with its place in the cut.
+async fn list_edits(
+    write: &mut Write,
+    tenant_id: TenantId,
+    cut: CutId,
+    ids: &[DocumentId],
+) -> Result<Vec<EditInCut>> {
+    Ok(on!(write, c => {
+        // The few chunks that an owner changed come first, and are looked up once.
         let mut query = QueryBuilder::new(concat!(
-            "select e.id, e.original_hash, e.repeat as original_repeat, coalesce(c.original_text, c.text) as text, c.heading,
-                    (select count(*)
-                       from chunk b
-                      where b.document_id = c.document_id
-                        and b.tenant_id = c.tenant_id
-                        and coalesce(b.cut_id, b.source_id) = coalesce(c.cut_id, c.source_id)
-                        and ", is_shown!("b"), "
-                        and b.position < c.position
-                        and b.start_char < b.end_char
-                        and coalesce(b.original_text, b.text) = coalesce(c.original_text, c.text)) as repeat
-               from document d
-               join chunk_edit e on e.source_id = d.source_id and e.tenant_id = d.tenant_id and e.external_id = d.external_id and e.kind = 'change'
-               left join chunk c on c.document_id = d.id and c.tenant_id = d.tenant_id and c.edit_id = e.id and ", is_shown!("c"), " and coalesce(c.cut_id, c.source_id) = ",
+            "with edited as (select document_id, edit_id, position, coalesce(original_text, text) as text, heading
+                               from chunk
+                              where ", is_shown!("chunk"), "
+                                and coalesce(tenant_id, tenant_id) = ",
         ));
-        query.push_bind(cut).push(" where coalesce(d.tenant_id, d.tenant_id) = ").push_bind(tenant_id).push(" and d.id in (");
+        query.push_bind(tenant_id).push(" and edit_id is not null and coalesce(cut_id, source_id) = ").push_bind(cut).push(" and document_id in (");
+        let mut list = query.separated(", ");
+        ids.iter().for_each(|id| {
+            list.push_bind(*id);
+        });
+        query.push(
+            "))
+            select e.id, e.original_hash, e.repeat as original_repeat, d.id as document_id, c.position, c.text, c.heading
+              from document d
+              join chunk_edit e on e.source_id = d.source_id and e.tenant_id = d.tenant_id and e.external_id = d.external_id and e.kind = 'change'
+              left join edited c on c.document_id = d.id and c.edit_id = e.id
+             where coalesce(d.tenant_id, d.tenant_id) = ",
+        );
+        query.push_bind(tenant_id).push(" and d.id in (");
         let mut list = query.separated(", ");
         ids.iter().for_each(|id| {
             list.push_bind(*id);
         });
         query.push(")");
         query.build_query_as().fetch_all(c).await
-    })?;
-    let verdicts: Vec<Verdict> = edits.into_iter().map(Verdict::from).collect();
-    chunks::set_stale(write, tenant_id, &verdicts).await
+    })?)
+}
+
+/// How often the passage of each change comes before it, in one pass over the chunks for many changes.
+async fn count_repeats(
+    write: &mut Write,
+    tenant_id: TenantId,
+    cut: CutId,
+    edits: &[EditInCut],
+) -> Result<HashMap<ChunkEditId, i64>> {
+    let mut repeats = HashMap::new();
+    let placed: Vec<(&EditInCut, &str, i64)> = edits
+        .iter()
+        .filter_map(|edit| Some((edit, edit.text.as_deref()?, edit.position?)))
+        .collect();
+    for group in placed.chunks(EDITS_AT_ONCE) {
+        let same: Vec<(DocumentId, i64, String)> = on!(write, c => {
+            let mut query = QueryBuilder::new(concat!(
+                "select document_id, position, coalesce(original_text, text) from chunk where ", is_shown!("chunk"), " and coalesce(tenant_id, tenant_id) = ",
+            ));
+            query.push_bind(tenant_id).push(" and coalesce(cut_id, source_id) = ").push_bind(cut);
+            query.push(" and start_char < end_char and document_id in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|(edit, ..)| {
+                list.push_bind(edit.document_id);
+            });
+            query.push(") and coalesce(original_text, text) in (");
+            let mut list = query.separated(", ");
+            group.iter().for_each(|(_, text, _)| {
+                list.push_bind(*text);
+            });
+            query.push(")");
+            query.build_query_as().fetch_all(c).await
+        })?;
+        let mut positions: HashMap<(DocumentId, &str), Vec<i64>> = HashMap::new();
+        for (document_id, position, text) in &same {
+            positions.entry((*document_id, text)).or_default().push(*position);
+        }
+        for (edit, text, position) in group {
+            let same = positions.get(&(edit.document_id, *text)).into_iter().flatten();
+            let before = same.filter(|other| *other < position).count();
+            repeats.insert(edit.id, i64::try_from(before).unwrap_or(i64::MAX));
+        }
+    }
+    Ok(repeats)
 }

@@ -3,25 +3,23 @@
 //! A document's own go before those of its source. The index is told of every change, by a job of the change's own
 //! transaction and without embedding anything again; until then, and whatever the index says, rows decide who reads what.
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod telling;
 
-use chrono::{DateTime, Utc};
-use retrieval::index::{Audience, Facets};
-use serde::{Deserialize, Serialize};
+use retrieval::index::Audience;
 use serde_json::json;
 use sqlx::types::Json;
-use sqlx::{FromRow, QueryBuilder};
 
-use super::search::index_error;
+pub use self::telling::TellIndex;
+pub(super) use self::telling::{
+    FacetsRow, Stored, date_of, facets_columns, primary_language, settle, tell_if_changed, tell_later,
+    tell_of_source,
+};
 use super::{Document, store};
 use crate::app::App;
-use crate::db::{Conn, Write};
+use crate::db::Write;
 use crate::error::{Error, Result};
-use crate::generations;
 use crate::http::access::{Actor, Reach};
-use crate::id::{DocumentId, SourceId, TenantId};
-use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::id::{DocumentId, TenantId};
 use crate::on;
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::tenancy::role::Permission;
@@ -34,9 +32,6 @@ const MAX_NAME_CHARS: usize = 64;
 
 /// Longest tag of a language in characters.
 const MAX_LANGUAGE_CHARS: usize = 35;
-
-/// Documents that one job tells the index of.
-const TOLD_AT_ONCE: usize = 500;
 
 /// What is said of a document or of all documents of a source. `None`: nothing of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -228,212 +223,6 @@ async fn hold(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<
     Ok(())
 }
 
-/// Tells the index what is said of documents.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct TellIndex {
-    pub document_ids: Vec<DocumentId>,
-}
-
-impl Job for TellIndex {
-    const KIND: &'static str = "tell_index";
-    const PRIORITY: Priority = Priority::Normal;
-    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
-
-    async fn run(self, app: App, context: JobContext) -> Outcome {
-        tell(&app, &context, &self.document_ids).await.into()
-    }
-}
-
-async fn tell(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()> {
-    let tenant_id = context.tenant()?;
-    let said = load(&mut app.db.read(tenant_id).await?, tenant_id, ids).await?;
-    let changed: Vec<Said> = said.into_iter().filter(|said| !said.is_told()).collect();
-    let facets: Vec<(retrieval::DocumentId, Facets)> = changed
-        .iter()
-        .map(|said| (retrieval::DocumentId(said.id.0), said.facets.clone()))
-        .collect();
-    app.disk.check_room()?;
-    for space in generations::list_spaces(app, tenant_id).await? {
-        space
-            .index
-            .set_facets(retrieval::TenantId(tenant_id.0), facets.clone())
-            .await
-            .map_err(index_error)?;
-    }
-    let mut write = app.db.write(tenant_id).await?;
-    for said in &changed {
-        // What was changed meanwhile has a job of its own, which finds that this is not what holds.
-        note_told(&mut write, tenant_id, said.id, Some(said.number())).await?;
-    }
-    write.commit().await
-}
-
-/// Queues that the index is told of these documents, in the caller's transaction.
-pub(super) async fn tell_later(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    ids: &[DocumentId],
-) -> Result<()> {
-    for group in ids.chunks(TOLD_AT_ONCE) {
-        let job = TellIndex {
-            document_ids: group.to_vec(),
-        };
-        jobs::enqueue(app, write, tenant_id, &job).await?;
-    }
-    Ok(())
-}
-
-/// Like [`tell_later`], for all documents of a source.
-pub(super) async fn tell_of_source(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    source_id: SourceId,
-) -> Result<()> {
-    let ids: Vec<DocumentId> = on!(write, c => sqlx::query_scalar("select id from document where tenant_id = $1 and source_id = $2 order by id")
-        .bind(tenant_id).bind(source_id).fetch_all(c).await)?;
-    tell_later(app, write, tenant_id, &ids).await
-}
-
-/// What was put into the index with a document's chunks.
-pub(super) struct Stored<'a> {
-    pub id: DocumentId,
-    pub facets: &'a Facets,
-    /// Whether older chunks of it may be there, with what the index was told before.
-    pub was_indexed: bool,
-}
-
-/// Settles, in the transaction that swaps documents in, whether their chunks say what their rows say; the index is told
-/// of those that do not.
-pub(super) async fn settle(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    stored: &[Stored<'_>],
-) -> Result<()> {
-    let ids: Vec<DocumentId> = stored.iter().map(|stored| stored.id).collect();
-    let mut said_of: HashMap<DocumentId, Said> = load(write, tenant_id, &ids)
-        .await?
-        .into_iter()
-        .map(|said| (said.id, said))
-        .collect();
-    let mut untold = Vec::new();
-    for stored in stored {
-        let Some(said) = said_of.remove(&stored.id) else {
-            continue;
-        };
-        let is_right = *stored.facets == said.facets && (!stored.was_indexed || said.is_told());
-        if !is_right {
-            untold.push(said.id);
-        }
-        let told = is_right.then(|| said.number());
-        if said.told != told {
-            note_told(write, tenant_id, said.id, told).await?;
-        }
-    }
-    tell_later(app, write, tenant_id, &untold).await
-}
-
-async fn note_told(write: &mut Write, tenant_id: TenantId, id: DocumentId, told: Option<i64>) -> Result<()> {
-    let update = write.put("update document set facets_told = $3 where tenant_id = $1 and id = $2");
-    update.bind(tenant_id).bind(id).bind(told).run().await
-}
-
-/// What rows say of a document, as the index is told.
-struct Said {
-    id: DocumentId,
-    facets: Facets,
-    /// What the index was told last.
-    told: Option<i64>,
-}
-
-impl Said {
-    fn number(&self) -> i64 {
-        self.facets.fingerprint().cast_signed()
-    }
-
-    fn is_told(&self) -> bool {
-        self.told == Some(self.number())
-    }
-}
-
-#[derive(FromRow)]
-struct SaidRow {
-    id: DocumentId,
-    #[sqlx(flatten)]
-    facets: FacetsRow,
-    facets_told: Option<i64>,
-}
-
-/// What the facets of a document are made of, in statements that join it as `d` with its source as `s`.
-#[derive(FromRow)]
-pub(super) struct FacetsRow {
-    language: Option<String>,
-    published_at: Option<DateTime<Utc>>,
-    pub document_created_at: DateTime<Utc>,
-    tags: Option<Json<Vec<String>>>,
-    access_groups: Option<Json<Vec<String>>>,
-}
-
-/// The columns of [`FacetsRow`].
-macro_rules! facets_columns {
-    () => {
-        "coalesce(d.language, d.detected_language) as language, d.published_at, d.created_at as document_created_at, coalesce(d.tags, s.tags) as tags, coalesce(d.access_groups, s.access_groups) as access_groups"
-    };
-}
-pub(super) use facets_columns;
-
-impl From<FacetsRow> for Facets {
-    fn from(row: FacetsRow) -> Self {
-        let names = |list: Option<Json<Vec<String>>>| list.map(|Json(names)| names).unwrap_or_default();
-        Self {
-            language: row.language.as_deref().and_then(primary_language),
-            tags: names(row.tags),
-            date: Some(date_of(row.published_at, row.document_created_at)),
-            groups: names(row.access_groups),
-        }
-    }
-}
-
-/// `de` of `de-AT`: what filters and the analysis of words go by.
-pub(super) fn primary_language(tag: &str) -> Option<String> {
-    let primary = tag.split(['-', '_']).next().unwrap_or_default().trim();
-    (!primary.is_empty()).then(|| primary.to_ascii_lowercase())
-}
-
-/// The date that filters go by, in Unix seconds: when it was published, or else when it came.
-pub(super) fn date_of(published_at: Option<DateTime<Utc>>, created_at: DateTime<Utc>) -> i64 {
-    published_at.unwrap_or(created_at).timestamp()
-}
-
-async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<SaidRow> = on!(conn, c => {
-        let mut query = QueryBuilder::new(concat!(
-            "select d.id, d.facets_told, ", facets_columns!(), "
-               from document d
-               join source s on s.id = d.source_id
-              where coalesce(d.tenant_id, d.tenant_id) = "
-        ));
-        query.push_bind(tenant_id).push(" and coalesce(s.tenant_id, s.tenant_id) = ").push_bind(tenant_id).push(" and d.id in (");
-        let mut list = query.separated(", ");
-        ids.iter().for_each(|id| {
-            list.push_bind(*id);
-        });
-        query.push(")");
-        query.build_query_as().fetch_all(c).await
-    })?;
-    let said = rows.into_iter().map(|row| Said {
-        id: row.id,
-        facets: row.facets.into(),
-        told: row.facets_told,
-    });
-    Ok(said.collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,18 +323,6 @@ mod tests {
             &"de-".repeat(20),
         ] {
             assert!(!is_language_tag(odd), "{odd}");
-        }
-    }
-
-    #[test]
-    fn languages_are_compared_by_their_first_part() {
-        for (tag, primary) in [
-            ("de-AT", Some("de")),
-            ("pt_BR", Some("pt")),
-            ("EN", Some("en")),
-            ("", None),
-        ] {
-            assert_eq!(primary_language(tag).as_deref(), primary, "{tag}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub use self::question::{EmbeddedQuestion, embed_question};
 pub(super) use self::question::{TEXT_REFUSED, embed_error};
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
 pub use self::without_index::RowScans;
-use super::cuts;
+use super::cuts::{self, LiveCut};
 use super::degraded::Degradation;
 use crate::app::{App, Space};
 use crate::chatbots;
@@ -242,12 +242,12 @@ pub struct Aim {
 
 impl Aim {
     /// The cuts to look through, of sources with what answers for them.
-    fn instead(cut: Option<(SourceId, CutId)>, live: Vec<(SourceId, CutId)>) -> Vec<CutId> {
-        let instead = |(source_id, live)| match cut {
-            Some((of, cut)) if of == source_id => cut,
-            _ => live,
+    fn instead(cut: Option<(SourceId, CutId)>, live: &[LiveCut]) -> Vec<CutId> {
+        let instead = |live: &LiveCut| match cut {
+            Some((of, cut)) if of == live.source_id => cut,
+            _ => live.cut,
         };
-        live.into_iter().map(instead).collect()
+        live.iter().map(instead).collect()
     }
 }
 
@@ -284,7 +284,7 @@ pub async fn search_aimed(
 
 async fn search_live(
     app: &App,
-    (mut conn, live, cut): (Conn, Live, Option<(SourceId, CutId)>),
+    (mut conn, mut live, cut): (Conn, Live, Option<(SourceId, CutId)>),
     (reach, chatbot_id): (Reach, ChatbotId),
     query: &Query,
     (limit, purpose): (usize, Purpose),
@@ -303,10 +303,9 @@ async fn search_live(
         usage::check_embedding_priced(app, &live.space, &limits)?;
         usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot_id, now).await?;
     }
-    let cuts = Aim::instead(
-        cut,
-        cuts::list_live(&mut conn, reach.tenant_id, chatbot_id).await?,
-    );
+    let answering = cuts::list_live(&mut conn, reach.tenant_id, chatbot_id).await?;
+    live.is_whole &= !answering.iter().any(|answering| answering.is_lacking);
+    let cuts = Aim::instead(cut, &answering);
     drop(conn);
     let holders = (reach.tenant_id, chatbot_id);
     let payer = Payer {

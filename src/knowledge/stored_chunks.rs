@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 
 use retrieval::index::{Facets, Filter, Point};
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::{Database, Encode, FromRow, QueryBuilder, Type};
 
+use super::cuts::is_of_present_version;
 use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
 use super::labels::{FacetsRow, facets_columns};
 use super::search::index_error;
@@ -22,6 +23,9 @@ const CHUNKS_AT_ONCE: i64 = 256;
 
 /// Documents that are looked at together.
 const DOCUMENTS_AT_ONCE: usize = 100;
+
+/// Chunks of a portion that are read for a question. Documents may have more than was counted when another cut answered.
+const MOST_WITHIN: i64 = 1_024;
 
 /// Chunks that are looked at together: of some documents all, or of one document a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +47,6 @@ pub struct StoredChunk {
     embedding_text: String,
     token_count: i64,
     facets: Facets,
-    /// Answers may be made of it.
-    pub is_enabled: bool,
     /// The text is just what is embedded, and the index was told the facets: it can be held against the index.
     pub is_settled: bool,
 }
@@ -61,7 +63,6 @@ struct StoredChunkRow {
     text: String,
     token_count: i64,
     content_hash: String,
-    is_enabled: bool,
     facets_told: Option<i64>,
     #[sqlx(flatten)]
     facets: FacetsRow,
@@ -84,18 +85,12 @@ impl From<StoredChunkRow> for StoredChunk {
             embedding_text: context + &row.text,
             token_count: row.token_count,
             facets,
-            is_enabled: row.is_enabled,
             is_settled,
         }
     }
 }
 
 impl StoredChunk {
-    /// As the index knows it.
-    pub fn cut(&self) -> retrieval::SourceId {
-        self.cut.in_index()
-    }
-
     /// What the index lists it by, when it holds just this.
     pub fn fingerprint(&self, has_vector: bool) -> u64 {
         // Only whether there is a vector counts.
@@ -168,12 +163,12 @@ pub async fn list_portions_within(
 ) -> Result<Vec<Portion>> {
     let asked_for = filter.documents.as_deref();
     let documents: Vec<(DocumentId, i64)> = on!(conn, c => {
-        let mut query = QueryBuilder::new(concat!(
-            "select d.id, ", positions!(), "
+        let mut query = QueryBuilder::new(
+            "select d.id, d.chunk_count
                from document d
                join source s on s.id = d.source_id
-              where d.tenant_id = "
-        ));
+              where d.tenant_id = ",
+        );
         query.push_bind(tenant_id)
             .push(" and s.tenant_id = ").push_bind(tenant_id)
             .push(" and d.chatbot_id = ").push_bind(chatbot_id)
@@ -260,7 +255,7 @@ fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
 
 /// The beginning of what reads chunks; the tenant's id follows, each time it is asked for.
 const SELECT: &str = concat!(
-    "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, c.is_enabled, d.facets_told, ",
+    "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
     facets_columns!(),
     "
        from document d
@@ -273,24 +268,63 @@ const SELECT: &str = concat!(
 );
 const OF_SOURCE: &str = " and coalesce(s.tenant_id, s.tenant_id) = ";
 
-/// The chunks of a portion.
+/// The chunks of a portion, of all cuts.
 pub async fn list(conn: &mut Conn, tenant_id: TenantId, portion: &Portion) -> Result<Vec<StoredChunk>> {
     let rows: Vec<StoredChunkRow> = on!(conn, c => {
-        let mut query = QueryBuilder::new(SELECT);
-        query.push_bind(tenant_id)
-            .push(OF_SOURCE).push_bind(tenant_id)
-            .push(" and c.tenant_id = ").push_bind(tenant_id)
-            .push(" and c.position >= ").push_bind(portion.from_position)
-            .push(" and c.position < ").push_bind(portion.to_position)
-            .push(" and d.id in (");
-        let mut list = query.separated(", ");
-        portion.documents.iter().for_each(|id| {
-            list.push_bind(*id);
-        });
-        query.push(") order by d.id, c.position");
+        let mut query = of_portion(tenant_id, portion);
+        query.push(" order by d.id, c.position");
         query.build_query_as().fetch_all(c).await
     })?;
     Ok(rows.into_iter().map(StoredChunk::from).collect())
+}
+
+/// The chunks of a portion that are of these cuts and of their documents as they are now, at most [`MOST_WITHIN`].
+pub async fn list_within(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    portion: &Portion,
+    cuts: &[retrieval::SourceId],
+) -> Result<Vec<StoredChunk>> {
+    if cuts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<StoredChunkRow> = on!(conn, c => {
+        let mut query = of_portion(tenant_id, portion);
+        query.push(" and c.is_enabled and coalesce(c.cut_id, c.source_id) in (");
+        let mut list = query.separated(", ");
+        cuts.iter().for_each(|cut| {
+            list.push_bind(CutId(cut.0));
+        });
+        query.push(concat!(") and ", is_of_present_version!("c"), " order by d.id, c.position limit ")).push_bind(MOST_WITHIN);
+        query.build_query_as().fetch_all(c).await
+    })?;
+    Ok(rows.into_iter().map(StoredChunk::from).collect())
+}
+
+fn of_portion<DB: Database>(tenant_id: TenantId, portion: &Portion) -> QueryBuilder<DB>
+where
+    i64: Type<DB> + for<'q> Encode<'q, DB>,
+    TenantId: Type<DB> + for<'q> Encode<'q, DB>,
+    DocumentId: Type<DB> + for<'q> Encode<'q, DB>,
+{
+    let mut query = QueryBuilder::new(SELECT);
+    query
+        .push_bind(tenant_id)
+        .push(OF_SOURCE)
+        .push_bind(tenant_id)
+        .push(" and c.tenant_id = ")
+        .push_bind(tenant_id)
+        .push(" and c.position >= ")
+        .push_bind(portion.from_position)
+        .push(" and c.position < ")
+        .push_bind(portion.to_position)
+        .push(" and d.id in (");
+    let mut list = query.separated(", ");
+    portion.documents.iter().for_each(|id| {
+        list.push_bind(*id);
+    });
+    query.push(")");
+    query
 }
 
 /// Those of these chunks that there are.

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use serde_json::{Value, json};
 
+use crate::cuts;
 use crate::harness::app::TestOptions;
 
 const PICTURE: &[u8] = b"GIF89a\x40\x01\x40\x01\0\0\0\0\0\0\0\0";
@@ -332,4 +333,30 @@ async fn where_nobody_reads_them_they_are_refused_with_the_setting_that_is_missi
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_recording_is_cut_otherwise_without_listening_to_it_once_more() {
+    let words = "We oil oak tables twice a year. ".repeat(60);
+    let listener = Listener::start(json!({ "text": words, "duration": 90.0 })).await;
+    let service = TestOptions::default()
+        .set("extract.transcription_base_url", &listener.base_url)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let id = desk.upload(&[("memo.mp3", RECORDING)]).await.expect(202).json()["items"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    service.drain_jobs().await;
+    let before = cuts::chunk_count(&desk, &id).await;
+
+    let cut = cuts::begin(&acme, cuts::small()).await;
+    service.drain_jobs().await;
+    cuts::order(&acme, &cut, "activate", 200).await;
+    service.drain_jobs().await;
+
+    assert!(cuts::chunk_count(&desk, &id).await > before);
+    assert_eq!(listener.asked(), 1);
 }

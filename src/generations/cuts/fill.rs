@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Uuid;
 
 use super::super::fill::{Progress, outcome};
-use super::{Cut, record_own, state, store, swap};
+use super::{Cut, MOST_LACKING, PATIENCE, record_own, state, store, swap};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
@@ -63,6 +63,7 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
         return Err(busy());
     }
     drop(conn);
+    let mut closings = 0;
     loop {
         let cut = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
         let Some(cut) = cut.filter(|cut| cut.state != state::RETIRED) else {
@@ -72,8 +73,11 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
             true => close_gaps(app, &cut).await?,
             false => fill_on(app, &cut).await?,
         };
+        closings += usize::from(cut.is_filled);
+        let is_impatient = cut.is_filled && closings > PATIENCE;
         let step = match step {
-            Step::NothingToDo => settle(app, &cut, started).await?,
+            Step::NothingToDo => settle(app, &cut, started, 0).await?,
+            Step::Done if is_impatient => settle(app, &cut, started, MOST_LACKING).await?,
             step => step,
         };
         match step {
@@ -134,7 +138,7 @@ fn step_after(put: Put) -> Result<Step> {
 /// Cuts documents that changed.
 async fn close_gaps(app: &App, cut: &Cut) -> Result<Step> {
     let mut conn = app.db.read(cut.tenant_id).await?;
-    let gaps = store::list_gaps(&mut conn, cut, DOCUMENTS_AT_ONCE).await?;
+    let gaps = store::list_gaps(&mut conn, cut, takes_queued(cut), DOCUMENTS_AT_ONCE).await?;
     drop(conn);
     if gaps.is_empty() {
         return Ok(Step::NothingToDo);
@@ -143,10 +147,22 @@ async fn close_gaps(app: &App, cut: &Cut) -> Result<Step> {
     let put = put(app, cut, &ids).await?;
     let reached = gaps.into_iter().take(put.reached);
     let closed: Vec<(DocumentId, Uuid)> = reached.filter(|(id, _)| !put.changed.contains(id)).collect();
-    let mut write = app.db.write(cut.tenant_id).await?;
+    let (tenant_id, source_id) = (cut.tenant_id, cut.source_id);
+    let mut write = app.db.write(tenant_id).await?;
+    // None goes live meanwhile: whoever makes it live has all of its documents settled.
+    store::share(&mut write, tenant_id, cut.id).await?;
+    if store::is_live(&mut write, tenant_id, cut.id).await? {
+        let ids: Vec<DocumentId> = closed.iter().map(|(id, _)| *id).collect();
+        knowledge::cuts::settle(&mut write, tenant_id, (source_id, cut.id), &ids).await?;
+    }
     store::delete_gaps(&mut write, cut, &closed).await?;
     write.commit().await?;
     step_after(put)
+}
+
+/// A document that is about to be indexed is cut then, and only then; but none holds up a cut that is to go live.
+fn takes_queued(cut: &Cut) -> bool {
+    cut.activates && cut.state != state::LIVE
 }
 
 async fn put(app: &App, cut: &Cut, ids: &[DocumentId]) -> Result<Put> {
@@ -159,8 +175,9 @@ async fn put(app: &App, cut: &Cut, ids: &[DocumentId]) -> Result<Put> {
     beside::put(app, &target, ids).await
 }
 
-/// All is in: a cut that was being built is compared with the live one, is ready, and goes live if it is to.
-async fn settle(app: &App, cut: &Cut, started: Instant) -> Result<Step> {
+/// All is in, but for so many documents that changed: a cut that was being built is compared with the live one, is ready, and goes
+/// live if it is to.
+async fn settle(app: &App, cut: &Cut, started: Instant, most_lacking: i64) -> Result<Step> {
     let tenant_id = cut.tenant_id;
     if cut.state == state::BUILDING && cut.comparison.is_none() {
         return compare(app, cut, started).await;
@@ -172,9 +189,14 @@ async fn settle(app: &App, cut: &Cut, started: Instant) -> Result<Step> {
     let Some(cut) = open.iter().find(|other| other.id == cut.id) else {
         return Ok(Step::NothingToDo);
     };
-    if !store::is_whole(&mut write, tenant_id, cut.id).await? {
-        // Something came in between.
-        return Ok(Step::Done);
+    if !cut.lacks_at_most(most_lacking) {
+        // Something came in between, or will be indexed first.
+        let next = store::list_gaps(&mut write, cut, takes_queued(cut), 1).await?;
+        return Ok(if next.is_empty() && cut.is_filled {
+            Step::NothingToDo
+        } else {
+            Step::Done
+        });
     }
     store::set_ready(&mut write, tenant_id, cut.id, app.clock.now()).await?;
     let activates = cut.activates && cut.state != state::LIVE;
@@ -187,7 +209,11 @@ async fn settle(app: &App, cut: &Cut, started: Instant) -> Result<Step> {
     if activates {
         tracing::info!(tenant.id = %tenant_id, source.id = %cut.source_id, generation.id = %cut.id, "another cut of a source's documents answers");
     }
-    Ok(Step::NothingToDo)
+    Ok(if cut.lacking == 0 {
+        Step::NothingToDo
+    } else {
+        Step::Done
+    })
 }
 
 async fn compare(app: &App, cut: &Cut, started: Instant) -> Result<Step> {

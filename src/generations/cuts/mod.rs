@@ -2,7 +2,8 @@
 //! and taken back while the old one is kept. The embedding model stays.
 //!
 //! Here the rows differ, and the index with them: each chunk names its cut (`knowledge/cuts.rs`). Documents are indexed for the
-//! live cut. What the others lack by that is noted with the same commit (`cut_gap`) and cut by a job.
+//! live cut. What the others lack by that is noted with the same commit (`cut_gap`) and cut by a job. A document that the live cut
+//! lacks, because another one was live when it changed, is not found until it is cut.
 
 mod fill;
 pub mod operator;
@@ -14,16 +15,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::types::Json;
 
-use super::{Comparison, state};
+use super::record::Deed;
+use super::{By, Comparison, MOST_LACKING, PATIENCE, RolledBack, state};
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
-use crate::http::access::{Actor, Reach};
-use crate::id::{CutId, DocumentId, SourceId, TenantId};
+use crate::http::access::Reach;
+use crate::id::{ChatbotId, CutId, DocumentId, SourceId, TenantId};
 use crate::jobs;
 use crate::knowledge;
 use crate::knowledge::chunks::Chunking;
-use crate::tenancy::audit::{self, Change, Origin};
 
 pub use fill::FillCut;
 pub use reclaim::ReclaimCut;
@@ -50,6 +51,8 @@ pub struct Cut {
     /// Chunks of the live cut when this one was begun, and how many of them are of documents that are cut.
     pub chunk_count: i64,
     pub done_count: i64,
+    /// Documents that changed and are to be cut once more.
+    pub lacking: i64,
     pub comparison: Option<Json<Comparison>>,
     pub created_at: DateTime<Utc>,
     pub ready_at: Option<DateTime<Utc>>,
@@ -62,6 +65,11 @@ impl Cut {
     /// Made for a wish that another one may take the place of.
     fn is_tried(&self) -> bool {
         self.state == state::BUILDING || (self.state == state::READY && self.rolled_back_at.is_none())
+    }
+
+    /// Whether all documents are cut, but for so many that changed.
+    const fn lacks_at_most(&self, most: i64) -> bool {
+        self.is_filled && self.lacking <= most
     }
 
     /// Kept for a way back, or a way forth.
@@ -84,7 +92,18 @@ pub async fn note_gaps(
     Ok(())
 }
 
-/// All cuts of a tenant's sources that were ever changed, newest first.
+/// Like [`note_gaps`], for documents that were indexed for the live cut: that one has all of them now.
+pub async fn note_indexed(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    documents: &[DocumentId],
+) -> Result<()> {
+    store::close_live_gaps(write, tenant_id, documents).await?;
+    note_gaps(app, write, tenant_id, documents).await
+}
+
+/// The cuts of a tenant's sources that hold chunks, and the latest of those that were given up; newest first.
 pub async fn list(app: &App, tenant_id: TenantId) -> Result<Vec<Cut>> {
     store::list(&mut app.db.read(tenant_id).await?, tenant_id).await
 }
@@ -94,43 +113,43 @@ pub async fn find(app: &App, tenant_id: TenantId, id: CutId) -> Result<Option<Cu
     store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await
 }
 
-/// Begins to cut a source's documents otherwise, or says what is under way already.
+/// What came of a wish for a chunking.
+enum Wish {
+    /// One is begun, or under way.
+    Building(Cut),
+    /// The live cut is like this; something that was begun for another wish was given up.
+    GaveUp(Cut),
+    /// The live cut is like this.
+    Holds,
+}
+
+/// Begins to cut a source's documents otherwise, or says what is under way already. Where they are cut like this, what was begun
+/// for another wish is given up.
 pub async fn begin(
     app: &App,
     reach: Reach,
     (source_id, chunking): (SourceId, Chunking),
     activates: bool,
-    (actor, origin): (&Actor, &Origin),
+    by: By<'_>,
 ) -> Result<Cut> {
     chunking.check()?;
     let tenant_id = reach.tenant_id;
     let mut write = app.db.write(tenant_id).await?;
     let source = knowledge::sources::hold(&mut write, reach, source_id).await?;
     let present = source.chunking.unwrap_or_default();
-    let begun = begin_in(
-        app,
-        &mut write,
-        (tenant_id, source_id),
-        (&present, &chunking),
-        activates,
-    )
-    .await?;
-    let Some(cut) = begun else {
-        return Err(Error::conflict(
-            "generation_current",
-            "the documents of this source are cut like this already: give another chunking",
-        ));
+    let place = (tenant_id, source_id);
+    let cut = match begin_in(app, &mut write, place, (&present, &chunking), activates, by).await? {
+        Wish::Building(cut) | Wish::GaveUp(cut) => cut,
+        Wish::Holds => {
+            return Err(Error::conflict(
+                "generation_current",
+                "the documents of this source are cut like this already: give another chunking",
+            ));
+        }
     };
     // The source says what answers, or goes live by itself. An earlier wish for that may have been given up.
-    let wanted = if cut.activates {
-        Some(&cut.chunking.0)
-    } else {
-        None
-    };
-    store::set_source_chunking(&mut write, (tenant_id, source_id), wanted).await?;
-    let after = json!({ "source_id": source_id, "chunking": cut.chunking, "activates": cut.activates });
-    let change = ("generation.begin", &cut, None, Some(after));
-    record(app, &mut write, change, (actor, origin)).await?;
+    let wanted = cut.activates.then_some(&cut.chunking.0);
+    store::set_source_chunking(&mut write, place, wanted).await?;
     write.commit().await?;
     app.wake_workers();
     Ok(cut)
@@ -143,22 +162,23 @@ pub async fn want(
     write: &mut Write,
     (tenant_id, source_id): (TenantId, SourceId),
     (present, wanted): (&Chunking, &Chunking),
+    by: By<'_>,
 ) -> Result<()> {
     if store::has_something(write, tenant_id, source_id).await? {
-        begin_in(app, write, (tenant_id, source_id), (present, wanted), true).await?;
+        begin_in(app, write, (tenant_id, source_id), (present, wanted), true, by).await?;
     }
     Ok(())
 }
 
-/// Begins one; the one that is there, or none where the live one is it. `present` is what holds for a source that was never cut
-/// otherwise.
+/// Begins one, unless it is there. `present` is what holds for a source that was never cut otherwise.
 async fn begin_in(
     app: &App,
     write: &mut Write,
     (tenant_id, source_id): (TenantId, SourceId),
     (present, wanted): (&Chunking, &Chunking),
     activates: bool,
-) -> Result<Option<Cut>> {
+    by: By<'_>,
+) -> Result<Wish> {
     let now = app.clock.now();
     let mut open = store::hold_open(write, tenant_id, source_id).await?;
     if open.is_empty() {
@@ -166,51 +186,49 @@ async fn begin_in(
         store::hold_source_for_all(write, tenant_id, source_id).await?;
         open.push(store::insert_first(write, tenant_id, source_id, present, now).await?);
     }
-    let known = open.iter().find(|cut| cut.chunking.0 == *wanted);
-    store::give_up_wishes(write, (tenant_id, source_id), known.map(|cut| cut.id)).await?;
-    if let Some(mut known) = known.cloned().filter(|cut| cut.state != state::LIVE) {
-        if activates && !known.activates {
-            known.activates = true;
-            store::set_activates(write, tenant_id, known.id).await?;
+    let known = open.iter().find(|cut| cut.chunking.0 == *wanted).cloned();
+    let known_id = known.as_ref().map(|cut| cut.id);
+    let mut has_given_up = store::give_up_wishes(write, (tenant_id, source_id), known_id).await?;
+    for cut in open
+        .iter()
+        .filter(|cut| cut.is_tried() && Some(cut.id) != known_id)
+    {
+        retire(app, write, cut, by).await?;
+        has_given_up = true;
+    }
+    let cut = match known {
+        Some(live) if live.state == state::LIVE => {
+            return Ok(if has_given_up {
+                Wish::GaveUp(live)
+            } else {
+                Wish::Holds
+            });
         }
-        retire_tried(app, write, &open, Some(known.id), now).await?;
-        fill::queue(app, write, tenant_id, known.id).await?;
-        return Ok(Some(known));
-    }
-    retire_tried(app, write, &open, None, now).await?;
-    if known.is_some() {
-        return Ok(None);
-    }
-    let begun = store::insert_building(write, (tenant_id, source_id), wanted, activates, now).await?;
-    fill::queue(app, write, tenant_id, begun.id).await?;
-    Ok(Some(begun))
+        Some(mut known) => {
+            if activates && !known.activates {
+                known.activates = true;
+                store::set_activates(write, tenant_id, known.id).await?;
+            }
+            known
+        }
+        None => store::insert_building(write, (tenant_id, source_id), wanted, activates, now).await?,
+    };
+    fill::queue(app, write, tenant_id, cut.id).await?;
+    let after = json!({ "source_id": source_id, "chunking": cut.chunking, "activates": cut.activates });
+    record(app, write, ("generation.begin", &cut), (None, Some(after)), by).await?;
+    Ok(Wish::Building(cut))
 }
 
-/// What was tried for earlier wishes is not wanted any more.
-async fn retire_tried(
-    app: &App,
-    write: &mut Write,
-    open: &[Cut],
-    but: Option<CutId>,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    for cut in open.iter().filter(|cut| cut.is_tried() && Some(cut.id) != but) {
-        retire(app, write, cut, now).await?;
-    }
-    Ok(())
-}
-
-/// Lets a cut that is complete answer from now on.
-pub async fn activate(app: &App, reach: Reach, id: CutId, by: (&Actor, &Origin)) -> Result<Cut> {
+/// Lets a cut that is complete answer from now on. Documents that changed a moment ago follow.
+pub async fn activate(app: &App, reach: Reach, id: CutId, by: By<'_>) -> Result<Cut> {
     let (mut write, open, cut) = hold(app, reach, id).await?;
     if cut.state == state::LIVE {
         return Ok(cut);
     }
-    let is_whole = store::is_whole(&mut write, cut.tenant_id, id).await?;
-    if cut.state == state::BUILDING || !is_whole {
+    if cut.state == state::BUILDING || !cut.lacks_at_most(MOST_LACKING) {
         return Err(Error::conflict(
             "generation_not_ready",
-            "this generation is not complete yet: wait until its state is ready and its chunks are all done",
+            "this generation is not complete yet: wait until its state is ready and it lacks nothing",
         ));
     }
     swap(app, &mut write, &open, (&cut, state::STANDBY)).await?;
@@ -218,11 +236,12 @@ pub async fn activate(app: &App, reach: Reach, id: CutId, by: (&Actor, &Origin))
         Some(json!({ "state": cut.state })),
         Some(json!({ "state": state::LIVE })),
     );
-    finish(app, write, ("generation.activate", &cut, lines.0, lines.1), by).await
+    record(app, &mut write, ("generation.activate", &cut), lines, by).await?;
+    finish(app, write, &cut).await
 }
 
-/// Takes a cut that is live back: the one before it answers again.
-pub async fn roll_back(app: &App, reach: Reach, id: CutId, by: (&Actor, &Origin)) -> Result<Cut> {
+/// Takes a cut that is live back: the one before it answers again, at once. Documents that changed meanwhile follow.
+pub async fn roll_back(app: &App, reach: Reach, id: CutId, by: By<'_>) -> Result<RolledBack<Cut>> {
     let (mut write, open, cut) = hold(app, reach, id).await?;
     if cut.state != state::LIVE {
         return Err(Error::conflict(
@@ -240,19 +259,15 @@ pub async fn roll_back(app: &App, reach: Reach, id: CutId, by: (&Actor, &Origin)
             "the generation before this one is not kept any more: begin a new one with the chunking that is wanted",
         ));
     };
-    if !store::is_whole(&mut write, before.tenant_id, before.id).await? {
-        return Err(Error::conflict(
-            "generation_not_ready",
-            "the generation before this one has not got all that changed meanwhile: try again in a moment",
-        ));
-    }
     swap(app, &mut write, &open, (before, state::READY)).await?;
     store::set_rolled_back(&mut write, cut.tenant_id, id, app.clock.now()).await?;
-    let lines = (
-        Some(json!({ "state": state::LIVE })),
-        Some(json!({ "state": state::READY, "live": before.id })),
-    );
-    finish(app, write, ("generation.rollback", &cut, lines.0, lines.1), by).await
+    let after = json!({ "state": state::READY, "live": before.id, "lacking": before.lacking });
+    let lines = (Some(json!({ "state": state::LIVE })), Some(after));
+    record(app, &mut write, ("generation.rollback", &cut), lines, by).await?;
+    let live = store::find(&mut write, before.tenant_id, before.id).await?;
+    let former = finish(app, write, &cut).await?;
+    let live = live.ok_or(Error::NotFound("generation"))?;
+    Ok(RolledBack { former, live })
 }
 
 /// A transaction in which nobody else changes which cut of this one's source is live; with all that there are.
@@ -267,14 +282,7 @@ async fn hold(app: &App, reach: Reach, id: CutId) -> Result<(Write, Vec<Cut>, Cu
     Ok((write, open, cut.ok_or(Error::NotFound("generation"))?))
 }
 
-async fn finish(
-    app: &App,
-    mut write: Write,
-    change: (&'static str, &Cut, Option<Value>, Option<Value>),
-    by: (&Actor, &Origin),
-) -> Result<Cut> {
-    let cut = change.1;
-    record(app, &mut write, change, by).await?;
+async fn finish(app: &App, mut write: Write, cut: &Cut) -> Result<Cut> {
     let now = store::find(&mut write, cut.tenant_id, cut.id).await?;
     write.commit().await?;
     app.wake_workers();
@@ -290,10 +298,13 @@ async fn swap(app: &App, write: &mut Write, open: &[Cut], (cut, former): (&Cut, 
         .iter()
         .filter(|other| other.state == state::STANDBY && other.id != cut.id);
     for other in spare.filter(is_old) {
-        retire(app, write, other, now).await?;
+        retire(app, write, other, By::Itself).await?;
     }
     store::swap_live(write, cut, former, now).await?;
     knowledge::cuts::leave_staged(write, cut.tenant_id, cut.source_id).await?;
+    if cut.lacking > 0 {
+        fill::queue(app, write, cut.tenant_id, cut.id).await?;
+    }
     let settling = SettleCut {
         cut_id: cut.id,
         after: None,
@@ -302,8 +313,10 @@ async fn swap(app: &App, write: &mut Write, open: &[Cut], (cut, former): (&Cut, 
 }
 
 /// Gives a cut up, and queues that its chunks are removed.
-async fn retire(app: &App, write: &mut Write, cut: &Cut, now: DateTime<Utc>) -> Result<()> {
-    store::retire(write, cut.tenant_id, cut.id, now).await?;
+async fn retire(app: &App, write: &mut Write, cut: &Cut, by: By<'_>) -> Result<()> {
+    store::retire(write, cut.tenant_id, cut.id, app.clock.now()).await?;
+    let deed = Deed::retirement(cut.id.to_string(), &cut.state);
+    by.record(app, write, cut.tenant_id, deed).await?;
     let job = ReclaimCut {
         source_id: cut.source_id,
         cut_id: cut.id,
@@ -313,34 +326,29 @@ async fn retire(app: &App, write: &mut Write, cut: &Cut, now: DateTime<Utc>) -> 
 
 /// Writes down that a cut went live by itself.
 async fn record_own(app: &App, write: &mut Write, cut: &Cut) -> Result<()> {
-    let change = Change {
-        action: "generation.activate",
-        object_kind: "generation",
-        object_id: cut.id.to_string(),
-        before: Some(json!({ "state": cut.state })),
-        after: Some(json!({ "state": state::LIVE, "source_id": cut.source_id, "chunking": cut.chunking })),
-    };
-    let (actor, now) = (("system", "generations"), app.clock.now());
-    audit::record_as(write, cut.tenant_id, actor, &Origin::default(), change, now).await
+    let before = json!({ "state": cut.state });
+    let after = json!({ "state": state::LIVE, "source_id": cut.source_id, "chunking": cut.chunking });
+    let lines = (Some(before), Some(after));
+    record(app, write, ("generation.activate", cut), lines, By::Itself).await
 }
 
 async fn record(
     app: &App,
     write: &mut Write,
-    (action, cut, before, after): (&'static str, &Cut, Option<Value>, Option<Value>),
-    (actor, origin): (&Actor, &Origin),
+    (action, cut): (&'static str, &Cut),
+    (before, after): (Option<Value>, Option<Value>),
+    by: By<'_>,
 ) -> Result<()> {
-    let change = Change {
+    let deed = Deed {
         action,
-        object_kind: "generation",
-        object_id: cut.id.to_string(),
+        id: cut.id.to_string(),
         before,
         after,
     };
-    audit::record(write, cut.tenant_id, actor, origin, change, app.clock.now()).await
+    by.record(app, write, cut.tenant_id, deed).await
 }
 
 /// The live cut's documents and those of this one are compared by questions of this chatbot.
-async fn find_chatbot(conn: &mut Conn, cut: &Cut) -> Result<Option<crate::id::ChatbotId>> {
+async fn find_chatbot(conn: &mut Conn, cut: &Cut) -> Result<Option<ChatbotId>> {
     store::find_chatbot(conn, cut.tenant_id, cut.source_id).await
 }

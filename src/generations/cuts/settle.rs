@@ -11,8 +11,9 @@ use crate::id::{CutId, DocumentId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 use crate::knowledge;
 
-/// Documents that one transaction looks at.
+/// Documents that one transaction looks at, and how many chunks they may have, but for one document of more.
 const DOCUMENTS_AT_ONCE: i64 = 200;
+const CHUNKS_AT_ONCE: i64 = 10_000;
 
 /// Settles what is said of a source's documents, some at a time.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +44,7 @@ impl SettleCut {
             return Ok(());
         };
         let documents = store::list_documents(&mut write, &cut, self.after, DOCUMENTS_AT_ONCE).await?;
-        let ids: Vec<DocumentId> = documents.into_iter().map(|(id, _)| id).collect();
+        let ids = within(&documents, CHUNKS_AT_ONCE);
         let Some(last) = ids.last() else {
             return Ok(());
         };
@@ -56,5 +57,42 @@ impl SettleCut {
         write.commit().await?;
         app.wake_workers();
         Ok(())
+    }
+}
+
+/// The first of these documents, each with its number of chunks, that together have at most so many; at least one.
+fn within(documents: &[(DocumentId, i64)], most_chunks: i64) -> Vec<DocumentId> {
+    let mut chunks = 0;
+    let is_within = |(_, count): &&(DocumentId, i64)| {
+        let is_first = chunks == 0;
+        chunks += count;
+        is_first || chunks <= most_chunks
+    };
+    let within = documents.iter().take_while(is_within);
+    within.map(|(id, _)| *id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::types::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_turn_takes_documents_by_their_chunks_and_always_one() {
+        let documents = |counts: &[i64]| -> Vec<(DocumentId, i64)> {
+            let of = |(number, count): (usize, &i64)| (DocumentId(Uuid::from_u128(number as u128)), *count);
+            counts.iter().enumerate().map(of).collect()
+        };
+
+        for (counts, taken) in [
+            (&[][..], 0),
+            (&[300], 1),
+            (&[300, 1], 1),
+            (&[40, 60, 1], 2),
+            (&[40, 61], 1),
+        ] {
+            assert_eq!(within(&documents(counts), 100).len(), taken, "{counts:?}");
+        }
     }
 }

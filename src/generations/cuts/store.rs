@@ -8,7 +8,7 @@ use super::super::compare::Answer;
 use super::super::store::AnswerRow;
 use super::{Comparison, Cut, state};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ChatbotId, CutId, DocumentId, JobId, SourceId, TenantId};
 use crate::knowledge::chunks::Chunking;
 use crate::on;
@@ -21,16 +21,23 @@ macro_rules! columns {
 
 macro_rules! select {
     ($rest:literal) => {
-        concat!("select ", columns!(), " from cut ", $rest)
+        concat!(
+            "select ",
+            columns!(),
+            ", (select count(*) from cut_gap p where p.cut_id = cut.id) as lacking from cut ",
+            $rest
+        )
     };
 }
 
+/// All that hold chunks, and the latest of those that were given up; newest first.
 pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Cut>> {
     Ok(on!(conn, c => sqlx::query_as(select!(
         "where tenant_id = $1
            and exists (select 1 from source s where s.id = cut.source_id and s.deleted_at is null)
-         order by created_at desc, id desc
-         limit 100"
+           and (state <> 'retired'
+             or id in (select id from cut where tenant_id = $1 and state = 'retired' order by created_at desc, id desc limit 100))
+         order by created_at desc, id desc"
     )).bind(tenant_id).fetch_all(c).await)?)
 }
 
@@ -62,14 +69,17 @@ pub(super) async fn hold_open(
     tenant_id: TenantId,
     source_id: SourceId,
 ) -> Result<Vec<Cut>> {
-    let statement = format!(
-        "{} {}",
-        select!("where tenant_id = $1 and source_id = $2 and state <> 'retired' order by id"),
-        write.row_lock()
-    );
-    Ok(
-        on!(write, c => sqlx::query_as(AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_all(c).await)?,
-    )
+    let lock = write.row_lock();
+    if !lock.is_empty() {
+        // What they lack is counted when nobody adds to it any more.
+        let statement = format!(
+            "select id from cut where tenant_id = $1 and source_id = $2 and state <> 'retired' order by id {lock}"
+        );
+        on!(write, c => sqlx::query(AssertSqlSafe(statement.clone())).bind(tenant_id).bind(source_id).execute(c).await.map(drop))?;
+    }
+    Ok(on!(write, c => sqlx::query_as(select!(
+        "where tenant_id = $1 and source_id = $2 and state <> 'retired' order by id"
+    )).bind(tenant_id).bind(source_id).fetch_all(c).await)?)
 }
 
 /// Waits for whoever puts chunks into a source, and lets nobody else begin. SQLite has one writer anyway.
@@ -127,7 +137,7 @@ pub(super) async fn insert_first(
     Ok(on!(write, c => sqlx::query_as(concat!(
         "insert into cut (id, tenant_id, source_id, chunking, state, activates, is_filled, chunk_count, done_count, created_at, ready_at, activated_at)
          select $1, $2, $3, $4, 'live', $5, $6, 0, 0, created_at, $7, $7 from source where tenant_id = $2 and id = $3
-         returning ", columns!()
+         returning ", columns!(), ", cast(0 as bigint) as lacking"
     )).bind(CutId::first_of(source_id)).bind(tenant_id).bind(source_id).bind(Json(chunking)).bind(false).bind(true).bind(now)
       .fetch_one(c).await)?)
 }
@@ -144,7 +154,7 @@ pub(super) async fn insert_building(
          values ($1, $2, $3, $4, 'building', $5, $6,
                  (select cast(coalesce(sum(chunk_count), 0) as bigint) from document where tenant_id = $2 and source_id = $3 and indexed_at is not null),
                  0, $7)
-         returning ", columns!()
+         returning ", columns!(), ", cast(0 as bigint) as lacking"
     )).bind(CutId::new()).bind(tenant_id).bind(source_id).bind(Json(chunking)).bind(activates).bind(false).bind(now)
       .fetch_one(c).await)?)
 }
@@ -154,16 +164,15 @@ pub(super) async fn set_activates(write: &mut Write, tenant_id: TenantId, id: Cu
     update.bind(tenant_id).bind(id).bind(true).run().await
 }
 
-/// No cut of the source goes live by itself any more, but this one if it would.
+/// No cut of the source goes live by itself any more, but this one if it would; whether one would have.
 pub(super) async fn give_up_wishes(
     write: &mut Write,
     (tenant_id, source_id): (TenantId, SourceId),
     but: Option<CutId>,
-) -> Result<()> {
-    on!(write, c => sqlx::query(
+) -> Result<bool> {
+    Ok(on!(write, c => sqlx::query(
         "update cut set activates = $4 where tenant_id = $1 and source_id = $2 and ($3 is null or id <> $3) and activates <> $4",
-    ).bind(tenant_id).bind(source_id).bind(but).bind(false).execute(c).await.map(drop))?;
-    Ok(())
+    ).bind(tenant_id).bind(source_id).bind(but).bind(false).execute(c).await.map(|done| done.rows_affected() > 0))?)
 }
 
 /// Whether another job that began before this one fills the cut.
@@ -186,7 +195,8 @@ pub(super) async fn is_being_filled(
     ).bind(tenant_id).bind(unique_key).bind(but).bind(now).fetch_one(c).await)?)
 }
 
-/// Makes a cut live, and what it says the source's own; the one that was gets the other state.
+/// Makes a cut live that is kept, and what it says the source's own; the one that was gets the other state. Fails where it is not
+/// kept any more: nothing of the transaction may be committed then.
 pub(super) async fn swap_live(
     write: &mut Write,
     cut: &Cut,
@@ -196,9 +206,17 @@ pub(super) async fn swap_live(
     on!(write, c => sqlx::query(
         "update cut set state = $3, left_at = $4 where tenant_id = $1 and source_id = $2 and state = 'live'",
     ).bind(cut.tenant_id).bind(cut.source_id).bind(former).bind(now).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query(
-        "update cut set state = 'live', activated_at = $3, activates = $4 where tenant_id = $1 and id = $2",
-    ).bind(cut.tenant_id).bind(cut.id).bind(now).bind(false).execute(c).await.map(drop))?;
+    let swapped = on!(write, c => sqlx::query(
+        "update cut
+            set state = 'live', activated_at = $3, activates = $4
+          where tenant_id = $1
+            and id = $2
+            and is_filled
+            and state in ('ready', 'standby')",
+    ).bind(cut.tenant_id).bind(cut.id).bind(now).bind(false).execute(c).await.map(|done| done.rows_affected()))?;
+    if swapped == 0 {
+        return Err(Error::NotFound("generation"));
+    }
     give_up_wishes(write, (cut.tenant_id, cut.source_id), None).await?;
     set_source_chunking(write, (cut.tenant_id, cut.source_id), Some(&cut.chunking.0)).await
 }
@@ -356,11 +374,48 @@ pub(super) async fn insert_gaps_beside_live(
     Ok(cuts)
 }
 
-/// Some of the documents that a cut lacks, each with what their change is marked by.
-pub(super) async fn list_gaps(conn: &mut Conn, cut: &Cut, limit: i64) -> Result<Vec<(DocumentId, Uuid)>> {
+/// The live cuts of these documents' sources have all of them.
+pub(super) async fn close_live_gaps(
+    write: &mut Write,
+    tenant_id: TenantId,
+    documents: &[DocumentId],
+) -> Result<()> {
+    for group in in_order(documents).chunks(ROWS_AT_ONCE) {
+        on!(write, c => {
+            let mut delete = QueryBuilder::new("delete from cut_gap where coalesce(tenant_id, tenant_id) = ");
+            delete.push_bind(tenant_id).push(
+                " and exists (select 1 from cut k where k.id = cut_gap.cut_id and k.tenant_id = cut_gap.tenant_id and k.state = 'live')
+                  and document_id in (",
+            );
+            let mut list = delete.separated(", ");
+            group.iter().for_each(|id| {
+                list.push_bind(*id);
+            });
+            delete.push(")");
+            delete.build().execute(c).await.map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// Some of the documents that a cut lacks, each with what their change is marked by. Those that are about to be indexed, and
+/// change once more by that, only if they are asked for.
+pub(super) async fn list_gaps(
+    conn: &mut Conn,
+    cut: &Cut,
+    with_queued: bool,
+    limit: i64,
+) -> Result<Vec<(DocumentId, Uuid)>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select document_id, mark from cut_gap where tenant_id = $1 and cut_id = $2 order by document_id limit $3",
-    ).bind(cut.tenant_id).bind(cut.id).bind(limit).fetch_all(c).await)?)
+        "select g.document_id, g.mark
+           from cut_gap g
+           join document d on d.id = g.document_id and d.tenant_id = $1
+          where g.tenant_id = $1
+            and g.cut_id = $2
+            and ($3 or d.state not in ('queued', 'processing'))
+          order by g.document_id
+          limit $4",
+    ).bind(cut.tenant_id).bind(cut.id).bind(with_queued).bind(limit).fetch_all(c).await)?)
 }
 
 /// What was put in is no gap any more, unless it changed once more.
@@ -375,15 +430,19 @@ pub(super) async fn delete_gaps(write: &mut Write, cut: &Cut, gaps: &[(DocumentI
     Ok(())
 }
 
-/// Whether all documents of the source are cut.
-pub(super) async fn is_whole(conn: &mut Conn, tenant_id: TenantId, id: CutId) -> Result<bool> {
-    let whole: Option<bool> = on!(conn, c => sqlx::query_scalar(
-        "select k.is_filled and not exists (select 1 from cut_gap p where p.cut_id = k.id)
-           from cut k
-          where k.tenant_id = $1
-            and k.id = $2",
-    ).bind(tenant_id).bind(id).fetch_optional(c).await)?;
-    Ok(whole.unwrap_or(false))
+/// Whether the cut is the live one.
+pub(super) async fn is_live(conn: &mut Conn, tenant_id: TenantId, id: CutId) -> Result<bool> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select exists (select 1 from cut where tenant_id = $1 and id = $2 and state = 'live')")
+        .bind(tenant_id).bind(id).fetch_one(c).await)?,
+    )
+}
+
+/// Forgets cuts of all tenants that were given up before.
+pub(super) async fn delete_retired(write: &mut Write, before: DateTime<Utc>) -> Result<()> {
+    on!(write, c => sqlx::query("delete from cut where state = 'retired' and left_at < $1")
+        .bind(before).execute(c).await.map(drop))?;
+    Ok(())
 }
 
 /// Keeps how both cuts answered a question; a second time changes nothing.

@@ -8,7 +8,7 @@ use super::store;
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
-use crate::generations;
+use crate::generations::{self, By};
 use crate::id::{SourceId, TenantId};
 
 /// Smaller chunks say too little to be found; larger ones no embedding model reads.
@@ -87,6 +87,7 @@ pub async fn set_chunking(
     tenant_id: TenantId,
     source_id: SourceId,
     chunking: &Chunking,
+    by: By<'_>,
 ) -> Result<()> {
     chunking.check()?;
     let present = find_chunking(write, tenant_id, source_id).await?;
@@ -94,7 +95,7 @@ pub async fn set_chunking(
         return Ok(());
     }
     store::set_chunking(write, tenant_id, source_id, chunking).await?;
-    generations::cuts::want(app, write, (tenant_id, source_id), (&present, chunking)).await
+    generations::cuts::want(app, write, (tenant_id, source_id), (&present, chunking), by).await
 }
 
 #[cfg(test)]

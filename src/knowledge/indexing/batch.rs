@@ -342,7 +342,7 @@ impl<'a> Batch<'a> {
         let changed: Vec<DocumentId> = swapped_in.iter().map(|stored| stored.id).collect();
         if let Some(work) = work.first() {
             generations::note_gaps(app, &mut write, tenant_id, Some(&work.space), &changed).await?;
-            generations::cuts::note_gaps(app, &mut write, tenant_id, &changed).await?;
+            generations::cuts::note_indexed(app, &mut write, tenant_id, &changed).await?;
         }
         remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
         let done = cut

@@ -370,7 +370,7 @@ impl<'a> Stage<'a> {
         // An earlier attempt may have put some of it into another index than answers now.
         let written = (!self.waiting.was_begun).then_some(work.space.as_ref());
         generations::note_gaps(app, &mut write, tenant_id, written, &[work.id]).await?;
-        generations::cuts::note_gaps(app, &mut write, tenant_id, &[work.id]).await?;
+        generations::cuts::note_indexed(app, &mut write, tenant_id, &[work.id]).await?;
         drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
         let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
         sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;

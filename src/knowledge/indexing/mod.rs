@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use ingest::sandbox::DocumentParts;
-use ingest::{ExtractError, ExtractedDocument, Format, Hints};
+use ingest::{Account, ExtractError, ExtractedDocument, Format, Hints};
 use retrieval::index::Facets;
 
 use self::batch::Batch;
@@ -319,14 +319,14 @@ async fn read_file(
     app: &App,
     work: &Work,
     path: &Path,
-    purse: &Purse<'_>,
+    account: &dyn Account,
 ) -> std::result::Result<Reading, ExtractError> {
     let format = Format::ALL
         .into_iter()
         .find(|format| format.as_str() == work.format)
         .ok_or(ExtractError::UnsupportedType { found: None })?;
     let hints = Hints::named(&work.file_name);
-    Reading::of(app.extractor.extract_parts(path, format, &hints, purse).await?).await
+    Reading::of(app.extractor.extract_parts(path, format, &hints, account).await?).await
 }
 
 /// Whether a file is not there because nothing needs it any more.

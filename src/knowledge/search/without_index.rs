@@ -105,12 +105,11 @@ pub(super) async fn search(
             break;
         }
         let mut conn = app.db.read(tenant_id).await?;
-        let chunks = stored_chunks::list(&mut conn, tenant_id, &portion).await?;
+        let cuts = &query.filter.sources;
+        let chunks = stored_chunks::list_within(&mut conn, tenant_id, &portion, cuts).await?;
         drop(conn);
         let filter = query.filter.clone();
-        let is_wanted = move |chunk: &StoredChunk| {
-            chunk.is_enabled && filter.sources.contains(&chunk.cut()) && filter.allows_facets(chunk.facets())
-        };
+        let is_wanted = move |chunk: &StoredChunk| filter.allows_facets(chunk.facets());
         scan = spawn_blocking(move || {
             for chunk in chunks.iter().filter(|chunk| is_wanted(chunk)) {
                 let ids = (

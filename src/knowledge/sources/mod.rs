@@ -34,6 +34,7 @@ use super::{Document, Labels};
 use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
+use crate::generations::By;
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, SourceId, TenantId};
@@ -236,7 +237,8 @@ async fn create_in(
     };
     store::insert(write, &source).await?;
     if let Some(chunking) = &source.chunking {
-        chunks::set_chunking(app, write, reach.tenant_id, id, chunking).await?;
+        let by = By::Caller(actor, origin);
+        chunks::set_chunking(app, write, reach.tenant_id, id, chunking, by).await?;
     }
     record(
         app,
@@ -300,7 +302,8 @@ async fn change_in(
     }
     if let Some(chunking) = change.chunking {
         let wanted = chunking.clone().unwrap_or_default();
-        chunks::set_chunking(app, write, reach.tenant_id, source.id, &wanted).await?;
+        let by = By::Caller(actor, origin);
+        chunks::set_chunking(app, write, reach.tenant_id, source.id, &wanted, by).await?;
         source.chunking = chunking;
     }
     let labels_before = source.labels.clone();

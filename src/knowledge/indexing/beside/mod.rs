@@ -2,37 +2,29 @@
 //! rows are put in bit by bit, each as soon as the index holds it; what has a row need not be embedded again, whatever ends an
 //! attempt.
 
+mod large;
+mod original;
 mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use ingest::sandbox::DocumentParts;
-use ingest::{ExtractError, ExtractedDocument};
-
-use super::batch::title_of;
+use self::large::{Large, Step};
+use self::original::Original;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::store::{Found, clear_chunks, hold_unchanged, insert_chunks, list, list_chunk_ids};
-use super::{Reading, Unread, Work, load_edits, read, reader_unavailable, remove_chunks_later};
+use super::{Work, load_edits, remove_chunks_later};
 use crate::app::App;
-use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::generations;
 use crate::id::{ChunkId, CutId, DocumentId, SourceId, TenantId};
 use crate::knowledge::chunks::Chunking;
-use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
-use crate::knowledge::labels;
+use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks};
 use crate::knowledge::search::TEXT_REFUSED;
-use crate::knowledge::store::ChunkRow;
-
-/// A document that took so long lets others have their turn.
-const SLICE: Duration = Duration::from_secs(15 * 60);
+use crate::knowledge::{cuts, labels};
 
 /// So long further documents are begun.
 const TURN: Duration = Duration::from_secs(60);
-
-/// Rows that one transaction deletes.
-const DELETED_AT_ONCE: i64 = 1_000;
 
 /// The cut that documents are put into.
 #[derive(Clone, Debug)]
@@ -56,8 +48,8 @@ pub struct Put {
     pub failure: Option<Error>,
 }
 
-/// Cuts those of these documents that answer for the target. One that cannot be read any more, or whose next version is on its
-/// way, is taken over as it is cut at present.
+/// Cuts those of these documents that answer for the target. One whose file cannot be read any more, or says something else, or
+/// is of a version that is on its way, is cut as it was read when it was indexed.
 pub async fn put(app: &App, target: &Target, ids: &[DocumentId]) -> Result<Put> {
     if ids.is_empty() {
         return Ok(Put::default());
@@ -81,8 +73,8 @@ pub async fn put(app: &App, target: &Target, ids: &[DocumentId]) -> Result<Put> 
     Ok(beside.put)
 }
 
-/// A small document, the cut that it answers from, and its chunks.
-type Gathered = (Work, CutId, Vec<CutChunk>);
+/// A small document, another cut that has all of it, and its chunks.
+type Gathered = (Work, Option<CutId>, Vec<CutChunk>);
 
 /// Documents on their way.
 struct Beside<'a> {
@@ -120,30 +112,21 @@ impl Beside<'_> {
     }
 
     async fn add(&mut self, found: Found) -> Result<()> {
-        let live_cut = found.work.cut;
         let work = Work {
             cut: self.target.cut,
             chunking: self.target.chunking.clone(),
             ..found.work
         };
-        let reading = if found.state == "indexed" {
-            read(self.app, self.target.tenant_id, &work).await?
-        } else {
-            Err(Unread::Superseded)
-        };
-        match reading {
-            Ok(Reading::Whole(document)) => self.add_read(work, live_cut, document, None).await,
-            Ok(Reading::Parts(first, rest)) => self.add_read(work, live_cut, first, Some(*rest)).await,
-            Err(Unread::Verdict(ExtractError::Unavailable)) => {
+        let (app, tenant_id) = (self.app, self.target.tenant_id);
+        let mut conn = app.db.read(tenant_id).await?;
+        let beside = cuts::find_whole_beside(&mut conn, tenant_id, &work).await?;
+        drop(conn);
+        let opened = Original::open(app, tenant_id, &work, beside, found.state == "indexed").await;
+        match opened {
+            Ok(original) => self.add_read(work, beside, original).await,
+            Err(error) => {
                 self.flush().await?;
-                Err(reader_unavailable())
-            }
-            Err(Unread::OverBudget(code, message)) => {
-                self.flush().await?;
-                Err(Error::BudgetExceeded { code, message })
-            }
-            Err(Unread::Verdict(_) | Unread::FileLost | Unread::Superseded) => {
-                self.take_over(&work, live_cut).await
+                Err(error)
             }
         }
     }
@@ -151,29 +134,31 @@ impl Beside<'_> {
     async fn add_read(
         &mut self,
         work: Work,
-        live_cut: CutId,
-        first: ExtractedDocument,
-        rest: Option<DocumentParts>,
+        beside: Option<CutId>,
+        mut original: Original<'_>,
     ) -> Result<()> {
         let (app, tenant_id) = (self.app, self.target.tenant_id);
-        let title = title_of(&work, &first);
-        let present = PresentChunks::load_beside(app, tenant_id, &work, live_cut).await?;
+        let Some((first, is_last)) = original.next().await? else {
+            return self.take_over(&work, beside).await;
+        };
+        let present = PresentChunks::load_beside(app, tenant_id, &work, beside).await?;
         let edits = load_edits(app, tenant_id, &work).await?;
-        let cutter = Cutter::new(app, &work, &title, present, edits);
-        let (cutter, _, chunks) = cutter.cut(first, rest.is_none()).await?;
-        if rest.is_none() && chunks.is_empty() {
-            return self.take_over(&work, live_cut).await;
+        let cutter = Cutter::new(app, &work, original.title(), present, edits);
+        let (cutter, _, chunks) = cutter.cut(first, is_last).await?;
+        if is_last && chunks.is_empty() {
+            return self.take_over(&work, beside).await;
         }
-        if rest.is_none() && chunks.len() <= EMBEDDED_AT_ONCE {
+        if is_last && chunks.len() <= EMBEDDED_AT_ONCE {
             self.new_chunks += chunks.iter().filter(|chunk| !chunk.is_indexed).count();
-            self.gathered.push((work, live_cut, chunks));
+            self.gathered.push((work, beside, chunks));
             if self.new_chunks >= EMBEDDED_AT_ONCE {
                 self.flush().await?;
             }
             return Ok(());
         }
         self.flush().await?;
-        self.put_large(work, live_cut, (cutter, chunks), rest).await
+        let rest = (!is_last).then_some(original);
+        self.put_large(work, beside, (cutter, chunks), rest).await
     }
 
     /// Puts in what has gathered. Where the embedding model refuses a passage, its document is taken over, and no other.
@@ -193,11 +178,11 @@ impl Beside<'_> {
     }
 
     async fn put_one_by_one(&mut self, gathered: Vec<Gathered>) -> Result<()> {
-        for (work, live_cut, chunks) in gathered {
-            let alone = [(work, live_cut, chunks)];
+        for (work, beside, chunks) in gathered {
+            let alone = [(work, beside, chunks)];
             match self.embed(&alone).await {
                 Ok(()) => self.commit(&alone).await?,
-                Err(error) if is_refusal(&error) => self.copy(&alone[0].0, live_cut).await?,
+                Err(error) if is_refusal(&error) => self.copy(&alone[0].0, (beside, Some(error))).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -252,73 +237,76 @@ impl Beside<'_> {
         Ok(())
     }
 
-    /// Puts in a document of many chunks, part by part.
+    /// Puts in a document of many chunks, part by part. Where the embedding model refuses a passage, it is taken over.
     async fn put_large(
         &mut self,
         work: Work,
-        live_cut: CutId,
-        (mut cutter, mut chunks): (Cutter, Vec<CutChunk>),
-        mut rest: Option<DocumentParts>,
+        beside: Option<CutId>,
+        cut: (Cutter, Vec<CutChunk>),
+        rest: Option<Original<'_>>,
     ) -> Result<()> {
         let mut large = Large::begin(self, &work).await?;
-        loop {
-            let step = match large.add(&chunks).await {
-                Err(error) if is_refusal(&error) => return self.copy(&work, live_cut).await,
-                step => step?,
-            };
-            if step != Step::Taken {
-                self.note(step, &work);
-                return Ok(());
-            }
-            let Some(parts) = rest.as_mut().filter(|parts| parts.has_more()) else {
-                break;
-            };
-            let next = match parts.next().await {
-                Ok(Some(next)) => next,
-                Ok(None) => return Err(Error::internal("the last part of a document did not come")),
-                Err(ExtractError::Unavailable) => return Err(reader_unavailable()),
-                Err(_) => return self.take_over(&work, live_cut).await,
-            };
-            let is_last = !parts.has_more();
-            (cutter, _, chunks) = cutter.cut(next, is_last).await?;
+        let ended = match add_parts(&mut large, cut, rest).await {
+            Ok(Step::Taken) => large.finish().await,
+            ended => ended,
+        };
+        if !matches!(ended, Ok(Step::Taken)) {
+            large.leave().await?;
         }
-        let step = large.finish().await?;
-        self.note(step, &work);
+        match ended {
+            Ok(step) => self.note(step, &work),
+            Err(error) if is_refusal(&error) => return self.copy(&work, (beside, Some(error))).await,
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
     /// Puts a document in as it is cut at present, behind what has gathered.
-    async fn take_over(&mut self, work: &Work, live_cut: CutId) -> Result<()> {
+    async fn take_over(&mut self, work: &Work, beside: Option<CutId>) -> Result<()> {
         self.flush().await?;
-        self.copy(work, live_cut).await
+        self.copy(work, (beside, None)).await
     }
 
-    async fn copy(&mut self, work: &Work, live_cut: CutId) -> Result<()> {
-        let tenant_id = self.target.tenant_id;
+    /// Puts a document in as another cut has it, which is whole: for want of a text, or because of this error.
+    async fn copy(&mut self, work: &Work, (from, because): (Option<CutId>, Option<Error>)) -> Result<()> {
+        if let (None, Some(error)) = (from, because) {
+            return Err(error);
+        }
         let mut large = Large::begin(self, work).await?;
-        let mut from = 0;
+        let ended = match self.copy_rows(&mut large, work, from).await {
+            Ok(Step::Taken) => large.finish().await,
+            ended => ended,
+        };
+        if !matches!(ended, Ok(Step::Taken)) {
+            large.leave().await?;
+        }
+        self.note(ended?, work);
+        Ok(())
+    }
+
+    async fn copy_rows(&self, large: &mut Large<'_>, work: &Work, from: Option<CutId>) -> Result<Step> {
+        let (tenant_id, mut position) = (self.target.tenant_id, 0);
+        let Some(from) = from else {
+            return Ok(Step::Taken);
+        };
         loop {
             let mut conn = self.app.db.read(tenant_id).await?;
-            let rows =
-                store::list_rows(&mut conn, tenant_id, (work.id, live_cut), from, EMBEDDED_AT_ONCE).await?;
+            let place = (work.id, from);
+            let rows = store::list_rows(&mut conn, tenant_id, place, position, EMBEDDED_AT_ONCE).await?;
             drop(conn);
             let Some(last) = rows.last() else {
-                break;
+                return Ok(Step::Taken);
             };
-            from = last.position + 1;
+            position = last.position + 1;
             let chunks: Vec<CutChunk> = rows
                 .into_iter()
-                .map(|row| CutChunk::taken_over(row, work, &large.before))
+                .map(|row| CutChunk::taken_over(row, work, large.before()))
                 .collect();
             let step = large.add(&chunks).await?;
             if step != Step::Taken {
-                self.note(step, work);
-                return Ok(());
+                return Ok(step);
             }
         }
-        let step = large.finish().await?;
-        self.note(step, work);
-        Ok(())
     }
 
     fn note(&mut self, step: Step, work: &Work) {
@@ -332,119 +320,30 @@ impl Beside<'_> {
     }
 }
 
-/// What became of a part of a document.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Taken,
-    /// Another version of the document took its place.
-    Changed,
-    /// It had its turn, or the cut was given up.
-    Over,
-}
-
-/// A document that is put in group by group.
-struct Large<'a> {
-    app: &'a App,
-    target: &'a Target,
-    work: &'a Work,
-    started: Instant,
-    has_gained: bool,
-    /// The chunks that there were.
-    before: HashSet<ChunkId>,
-    kept: HashSet<ChunkId>,
-    position: i64,
-}
-
-impl<'a> Large<'a> {
-    async fn begin<'b>(beside: &Beside<'b>, work: &'a Work) -> Result<Self>
-    where
-        'b: 'a,
-    {
-        let tenant_id = beside.target.tenant_id;
-        let mut conn = beside.app.db.read(tenant_id).await?;
-        let mut before = list_chunk_ids(&mut conn, tenant_id, &[work]).await?;
-        Ok(Self {
-            app: beside.app,
-            target: beside.target,
-            work,
-            started: beside.started,
-            has_gained: false,
-            before: before.remove(&work.id).unwrap_or_default(),
-            kept: HashSet::new(),
-            position: 0,
-        })
-    }
-
-    async fn add(&mut self, chunks: &[CutChunk]) -> Result<Step> {
-        let tenant_id = self.target.tenant_id;
-        for group in chunks.chunks(EMBEDDED_AT_ONCE) {
-            if self.has_gained && self.started.elapsed() > SLICE {
-                return Ok(Step::Over);
-            }
-            let new: Vec<(&Work, &CutChunk)> = group
-                .iter()
-                .filter(|chunk| !chunk.is_indexed)
-                .map(|chunk| (self.work, chunk))
-                .collect();
-            add_to_index(self.app, payer(tenant_id, self.work), &new).await?;
-            self.has_gained |= !new.is_empty();
-            let mut write = self.app.db.write(tenant_id).await?;
-            let step = self.hold(&mut write).await?;
-            if step == Step::Taken {
-                let rows: Vec<&ChunkRow> = group.iter().map(|chunk| &chunk.row).collect();
-                store::replace_chunks(&mut write, tenant_id, self.work, &rows).await?;
-                let space = Some(self.work.space.as_ref());
-                generations::note_gaps(self.app, &mut write, tenant_id, space, &[self.work.id]).await?;
-            } else {
-                let in_vain: Vec<ChunkId> = new.iter().map(|(_, chunk)| chunk.row.id).collect();
-                remove_chunks_later(self.app, &mut write, tenant_id, &in_vain).await?;
-            }
-            write.commit().await?;
-            if step != Step::Taken {
-                return Ok(step);
-            }
-            self.kept.extend(group.iter().map(|chunk| chunk.row.id));
-            self.position += as_i64(group.len());
+/// Puts in the parts of a document of which the first is cut.
+async fn add_parts(
+    large: &mut Large<'_>,
+    (mut cutter, mut chunks): (Cutter, Vec<CutChunk>),
+    mut rest: Option<Original<'_>>,
+) -> Result<Step> {
+    loop {
+        let step = large.add(&chunks).await?;
+        if step != Step::Taken {
+            return Ok(step);
         }
-        Ok(Step::Taken)
-    }
-
-    /// Whether the cut is wanted, and the document of the version that was read.
-    async fn hold(&self, write: &mut Write) -> Result<Step> {
-        let tenant_id = self.target.tenant_id;
-        if !generations::cuts::share(write, tenant_id, self.target.cut).await? {
-            return Ok(Step::Over);
+        let Some(original) = &mut rest else {
+            return Ok(Step::Taken);
+        };
+        if large.is_slow() {
+            original.leave_file();
         }
-        let held = hold_unchanged(write, tenant_id, &[self.work]).await?;
-        Ok(if held.contains(&self.work.id) {
-            Step::Taken
-        } else {
-            Step::Changed
-        })
-    }
-
-    /// Removes what an earlier version had beyond this one.
-    async fn finish(self) -> Result<Step> {
-        let (app, tenant_id) = (self.app, self.target.tenant_id);
-        loop {
-            let mut write = app.db.write(tenant_id).await?;
-            let step = self.hold(&mut write).await?;
-            if step != Step::Taken {
-                return Ok(step);
-            }
-            let deleted =
-                store::delete_from(&mut write, tenant_id, self.work, self.position, DELETED_AT_ONCE).await?;
-            let is_last = as_i64(deleted) < DELETED_AT_ONCE;
-            if is_last {
-                let given_up: Vec<ChunkId> = self.before.difference(&self.kept).copied().collect();
-                remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
-                labels::settle(app, &mut write, tenant_id, &[self.work.stored()]).await?;
-            }
-            write.commit().await?;
-            app.wake_workers();
-            if is_last {
-                return Ok(Step::Taken);
-            }
+        let Some((part, is_last)) = original.next().await? else {
+            // Its text is another one by now.
+            return Ok(Step::Changed);
+        };
+        (cutter, _, chunks) = cutter.cut(part, is_last).await?;
+        if is_last {
+            rest = None;
         }
     }
 }

@@ -13,27 +13,26 @@ use crate::knowledge::stored_chunks::context_of;
 use crate::knowledge::versions::is_shown;
 use crate::on;
 
-/// Puts chunks in the place of those that the document has at their positions, in the cut that it is worked on for.
+/// Puts chunks in the place of those that the document has at their positions, in the cut that it is worked on for; the ids of
+/// these.
 pub(super) async fn replace_chunks(
     write: &mut Write,
     tenant_id: TenantId,
     work: &Work,
     chunks: &[&ChunkRow],
-) -> Result<()> {
+) -> Result<Vec<ChunkId>> {
     let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
-        return Ok(());
+        return Ok(Vec::new());
     };
-    let delete = write.put(concat!(
+    let replaced: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(concat!(
         "delete from chunk
           where tenant_id = $1
             and document_id = $2
             and position between $3 and $4
             and coalesce(cut_id, source_id) = $5
-            and ",
-        is_shown!("chunk"),
-    ));
-    let delete = delete.bind(tenant_id).bind(work.id).bind(first.position);
-    delete.bind(last.position).bind(work.cut).run().await?;
+            and ", is_shown!("chunk"), "
+         returning id",
+    )).bind(tenant_id).bind(work.id).bind(first.position).bind(last.position).bind(work.cut).fetch_all(c).await)?;
     // Those that stay, but stood elsewhere.
     for group in chunks.chunks(ROWS_AT_ONCE) {
         on!(write, c => {
@@ -48,18 +47,19 @@ pub(super) async fn replace_chunks(
         })?;
     }
     let rows: Vec<(&Work, &ChunkRow)> = chunks.iter().map(|chunk| (work, *chunk)).collect();
-    insert_chunks(write, tenant_id, &rows).await
+    insert_chunks(write, tenant_id, &rows).await?;
+    Ok(replaced)
 }
 
-/// Deletes some of the chunks from this position on, in the cut that the document is worked on for; how many.
+/// Deletes some of the chunks from this position on, in the cut that the document is worked on for; their ids.
 pub(super) async fn delete_from(
     write: &mut Write,
     tenant_id: TenantId,
     work: &Work,
     position: i64,
     limit: i64,
-) -> Result<usize> {
-    let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(concat!(
+) -> Result<Vec<ChunkId>> {
+    Ok(on!(write, c => sqlx::query_scalar(concat!(
         "delete from chunk
           where coalesce(tenant_id, tenant_id) = $1
             and id in (select c.id
@@ -71,8 +71,7 @@ pub(super) async fn delete_from(
                           and ", is_shown!("c"), "
                         limit $5)
          returning id",
-    )).bind(tenant_id).bind(work.id).bind(position).bind(work.cut).bind(limit).fetch_all(c).await)?;
-    Ok(deleted.len())
+    )).bind(tenant_id).bind(work.id).bind(position).bind(work.cut).bind(limit).fetch_all(c).await)?)
 }
 
 #[derive(FromRow)]
@@ -141,4 +140,81 @@ pub(super) async fn list_rows(
           limit $5",
     )).bind(tenant_id).bind(document_id).bind(cut).bind(from).bind(as_i64(limit)).fetch_all(c).await)?;
     Ok(rows.into_iter().map(ChunkRow::from).collect())
+}
+
+/// How a document is called.
+pub(super) async fn find_title(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    id: DocumentId,
+) -> Result<Option<String>> {
+    Ok(
+        on!(conn, c => sqlx::query_scalar("select title from document where tenant_id = $1 and id = $2")
+        .bind(tenant_id).bind(id).fetch_optional(c).await)?,
+    )
+}
+
+/// A part of the text that citations of a document count in.
+#[derive(FromRow)]
+pub(super) struct StoredPart {
+    pub part: i64,
+    pub start_char: i64,
+    pub text: String,
+    pub is_last: bool,
+}
+
+/// This part of a document's text, or the next one that there is.
+pub(super) async fn find_part(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    (document_id, part): (DocumentId, i64),
+) -> Result<Option<StoredPart>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select t.part, t.start_char, t.text,
+                not exists (select 1
+                              from document_text n
+                             where n.document_id = t.document_id
+                               and n.version = t.version
+                               and n.tenant_id = $1
+                               and n.part > t.part) as is_last
+           from document_text t
+           join document d on d.id = t.document_id
+          where t.tenant_id = $1
+            and d.tenant_id = $1
+            and t.document_id = $2
+            and t.version = d.text_version
+            and t.part >= $3
+          order by t.part
+          limit 1",
+    ).bind(tenant_id).bind(document_id).bind(part).fetch_optional(c).await)?)
+}
+
+/// Characters of a document that a chunk was made of, and what stands above them.
+#[derive(FromRow)]
+pub(super) struct Stretch {
+    pub heading: Option<String>,
+    pub page: Option<i64>,
+    pub start_char: i64,
+    pub end_char: i64,
+}
+
+/// What chunks of one cut say of the characters from `first` to `end`, in their order.
+pub(super) async fn list_stretches(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    (document_id, cut): (DocumentId, CutId),
+    (first, end): (i64, i64),
+) -> Result<Vec<Stretch>> {
+    Ok(on!(conn, c => sqlx::query_as(concat!(
+        "select heading, page, start_char, end_char
+           from chunk
+          where tenant_id = $1
+            and document_id = $2
+            and coalesce(cut_id, source_id) = $3
+            and ", is_shown!("chunk"), "
+            and start_char < $5
+            and end_char > $4
+            and start_char < end_char
+          order by start_char, position",
+    )).bind(tenant_id).bind(document_id).bind(cut).bind(first).bind(end).fetch_all(c).await)?)
 }
