@@ -208,10 +208,10 @@ async fn list_questions(
         return Ok(known.collect());
     }
     let latest = store::list_latest_questions(conn, (tenant_id, chatbot_id), LATEST_QUESTIONS).await?;
-    let asked = latest.into_iter().map(|(chatbot_id, question, groups)| Asked {
-        chatbot_id,
-        question,
-        groups: groups.map(|groups| groups.0).unwrap_or_default(),
+    let asked = latest.into_iter().map(|latest| Asked {
+        chatbot_id: latest.chatbot_id,
+        question: latest.content,
+        groups: latest.access_groups.map(|groups| groups.0).unwrap_or_default(),
         expected: None,
     });
     Ok(asked.collect())

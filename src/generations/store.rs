@@ -422,13 +422,20 @@ pub(super) async fn delete_answers(write: &mut Write, tenant_id: TenantId, id: G
     delete.bind(tenant_id).bind(id).run().await
 }
 
-/// The texts of the latest questions that visitors asked, of this chatbot if one is named, each with its chatbot and the visitor's
-/// access groups.
+/// A question of a visitor.
+#[derive(sqlx::FromRow)]
+pub(super) struct VisitorQuestion {
+    pub chatbot_id: ChatbotId,
+    pub content: String,
+    pub access_groups: Option<Json<Vec<String>>>,
+}
+
+/// The latest questions that visitors asked, of this chatbot if one is named.
 pub(super) async fn list_latest_questions(
     conn: &mut Conn,
     (tenant_id, chatbot_id): (TenantId, Option<ChatbotId>),
     limit: i64,
-) -> Result<Vec<(ChatbotId, String, Option<Json<Vec<String>>>)>> {
+) -> Result<Vec<VisitorQuestion>> {
     Ok(on!(conn, c => sqlx::query_as(
         "select v.chatbot_id, m.content, v.access_groups
            from message m
