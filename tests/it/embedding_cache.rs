@@ -231,7 +231,9 @@ async fn a_text_that_is_there_many_times_is_bought_once() {
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
 
-    desk.publish("legal.md", &"# Legal\n\nAll rights are reserved.\n\n".repeat(6))
+    // Nearly as much as a chunk holds.
+    let notice = "All rights are reserved by the shop and by its owners. ".repeat(16);
+    desk.publish("legal.md", &format!("# Legal\n\n{notice}\n\n").repeat(6))
         .await;
 
     assert_eq!(count_rows(&service, "chunk").await, 6);

@@ -302,11 +302,17 @@ async fn pages_have_one_to_a_hundred_items() {
         .iter()
         .filter(|operation| operation.takes_query("limit"))
     {
-        let path = operation
-            .path
-            .replace("{id}", &desk.id)
-            .replace("{run_id}", &desk.id)
-            .replace("{eval_id}", &desk.id);
+        let parts = operation.path.split('/');
+        let path: Vec<&str> = parts
+            .map(|part| {
+                if part.starts_with('{') {
+                    desk.id.as_str()
+                } else {
+                    part
+                }
+            })
+            .collect();
+        let path = path.join("/");
         for (limit, status) in [
             ("1", 200),
             ("100", 200),
