@@ -8,6 +8,8 @@ pub(crate) mod index;
 mod remembered;
 mod reranker;
 mod space;
+mod start;
+mod unopened;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -15,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use ingest::loader::web::{RenderSettings, Renderer, WebLoader, WebSettings};
 use ingest::sandbox::ExtractorPool;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -47,7 +50,6 @@ use crate::tenancy::foreign::ForeignTokens;
 use crate::tenancy::tokens::TokenKeys;
 use crate::usage::journal::Journal;
 use crate::usage::price_book::PriceBook;
-use crate::{chat, chatbots, evals, generations, jobs, knowledge, usage};
 
 pub use data_dir::adopt as adopt_data_dir;
 pub use disk::{Disk, FreeBytes};
@@ -80,6 +82,8 @@ pub struct Parts {
     pub google: Google,
     pub rate_limits: RateLimits,
     pub job_kinds: JobKinds,
+    /// False: this process carries out a command, and what recurs is left to the service.
+    pub is_service: bool,
     /// Rings when this process queued work.
     pub worker_wake: Notify,
     /// Embedding models with the indexes of their vectors.
@@ -166,13 +170,31 @@ pub struct Replacements {
 }
 
 impl App {
-    /// Builds the service: opens the database and the index, loads the model.
+    /// Builds the service to run it: opens the database and the index, loads the model, and takes up what a start finds, such
+    /// as another embedding model in the configuration, or an index that was lost.
     pub async fn build(config: Config) -> Result<Self, StartError> {
         Self::build_with(config, Replacements::default()).await
     }
 
     /// Like [`App::build`], with parts replaced.
     pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
+        let app = Self::open(config, replacements, false).await?;
+        app.take_up().await?;
+        Ok(app)
+    }
+
+    /// Opens the same parts for a command that looks or does one thing. Nothing is taken up, begun, given up or booked: the
+    /// settings in the shell of whoever types it need not be those of the service.
+    pub async fn build_to_look(config: Config) -> Result<Self, StartError> {
+        Self::build_to_look_with(config, Replacements::default()).await
+    }
+
+    /// Like [`App::build_to_look`], with parts replaced.
+    pub async fn build_to_look_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
+        Self::open(config, replacements, true).await
+    }
+
+    async fn open(config: Config, replacements: Replacements, only_looks: bool) -> Result<Self, StartError> {
         data_dir::prepare(&config)?;
         let data_lock = data_dir::lock(&config)?;
         let disk = Disk::new(&config, replacements.free_bytes);
@@ -186,12 +208,14 @@ impl App {
             Some(embedder) => Some(embedder),
             None => embedder::load(&config).await?,
         };
+        let clock: SharedClock = replacements.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let spaces = Spaces::open(
             &config,
             &db,
             embedder,
             replacements.earlier_embedders,
             replacements.around_index,
+            (only_looks, clock.now()),
         )
         .await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
@@ -211,7 +235,6 @@ impl App {
         let is_paid = config.embedding.is_remote() || reranker.is_some();
         let journal = is_paid.then(|| Journal::open(&config.data_dir)).transpose();
         let journal = journal.map_err(unusable)?;
-        let clock: SharedClock = replacements.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let client = operator_client()
             .map_err(|error| StartError::Failed(format!("cannot make an HTTP client: {error}")))?;
         let extractor = extractor::open(&config, replacements.extractor_program, client.clone())?;
@@ -224,26 +247,11 @@ impl App {
             guard: guard(&config),
             keyring,
             rate_limits: RateLimits::default(),
-            job_kinds: replacements
-                .more_jobs
-                .with::<knowledge::jobs::IndexDocuments>()
-                .with::<knowledge::jobs::RemoveDocuments>()
-                .with::<knowledge::deletion::DeleteSource>()
-                .with::<chatbots::deletion::DeleteChatbot>()
-                .with::<knowledge::jobs::DropStaged>()
-                .with::<knowledge::embedding_cache::operator::TrimEmbeddings>()
-                .with::<knowledge::labels::TellIndex>()
-                .with::<knowledge::sync::SyncSource>()
-                .with::<generations::FillGeneration>()
-                .with::<generations::ReclaimGeneration>()
-                .with::<generations::MendIndex>()
-                .with::<generations::cuts::FillCut>()
-                .with::<generations::cuts::ReclaimCut>()
-                .with::<generations::cuts::SettleCut>()
-                .with::<generations::operator::CheckIndex>()
-                .with::<evals::RunEval>()
-                .with::<evals::DeleteEval>()
-                .with::<jobs::operator::Upkeep>(),
+            job_kinds: match only_looks {
+                true => start::jobs_of_commands(replacements.more_jobs),
+                false => start::jobs_of_the_service(replacements.more_jobs),
+            },
+            is_service: !only_looks,
             worker_wake: Notify::new(),
             clock,
             turns: Places::new(config.chat.max_streams, config.chat.max_streams_per_tenant),
@@ -268,46 +276,7 @@ impl App {
             journal,
             data_lock: Mutex::new(Some(data_lock)),
         }));
-        generations::operator::start(&app).await.map_err(|error| {
-            StartError::Failed(format!(
-                "cannot compare what tenants are answered with and the configuration: {error}"
-            ))
-        })?;
-        knowledge::operator::queue_untold_documents(&app)
-            .await
-            .map_err(|error| {
-                StartError::Failed(format!("cannot look for what the index was not told: {error}"))
-            })?;
-        chat::operator::fail_all_interrupted(&app)
-            .await
-            .map_err(|error| StartError::Failed(format!("cannot end interrupted answers: {error}")))?;
-        usage::book_all_lapsed(&app)
-            .await
-            .map_err(|error| StartError::Failed(format!("cannot book interrupted calls: {error}")))?;
-        usage::journal::book_abandoned(&app.db, &app.config.data_dir)
-            .await
-            .map_err(|error| StartError::Failed(format!("cannot book interrupted calls: {error}")))?;
-        app.warn_of_unpriced_models();
         Ok(app)
-    }
-
-    /// A model without a price costs nothing in our books, and no money limit could hold it.
-    fn warn_of_unpriced_models(&self) {
-        let chat = self.model.is_some().then_some(self.config.llm.model.as_str());
-        let embedding = self.spaces.wanted().bought_model();
-        let rerank = self.reranker.as_deref().map(Reranker::model_id);
-        for model in chat
-            .into_iter()
-            .chain(embedding)
-            .chain(rerank.filter(|model| chat != Some(*model)))
-        {
-            if !self.prices.is_priced(model) {
-                tracing::warn!(
-                    model,
-                    "the price book has no price for this model: its calls are booked at no cost, and are refused where a cost limit is set; llm.price_book names a book of your own"
-                );
-            }
-        }
     }
 
     /// Tells this process' workers that there is something to do. Others find it when they poll.
@@ -318,17 +287,39 @@ impl App {
     /// The space of this name.
     pub async fn space(&self, name: &str) -> crate::error::Result<Arc<Space>> {
         let now = self.clock.now();
+        self.reopen_when_due(name, now);
         self.spaces.get(&self.config, &self.db, name, now).await
     }
 
     /// The space of this name for the sake of its index: its model need not be loaded.
     pub async fn space_for_index(&self, name: &str) -> crate::error::Result<Arc<Space>> {
-        self.spaces.get_for_index(&self.config, &self.db, name).await
+        let now = self.clock.now();
+        self.reopen_when_due(name, now);
+        self.spaces.get_for_index(&self.config, &self.db, name, now).await
+    }
+
+    /// Has an index that did not open tried again; who asked does not wait for it.
+    fn reopen_when_due(&self, name: &str, now: DateTime<Utc>) {
+        if !self.spaces.is_due_to_open(name, now) {
+            return;
+        }
+        let (app, name) = (self.clone(), name.to_owned());
+        self.tasks.spawn(async move {
+            if let Err(error) = app.spaces.reopen(&app.config, &app.db, &name, now).await {
+                tracing::error!(error = ?error, space = name, "cannot try an index again that did not open");
+            }
+        });
     }
 
     /// Remembers how the configured embedding model is loaded.
     pub(crate) async fn remember_space(&self) -> crate::error::Result<()> {
         remembered::remember(&self.config, &self.db, self.spaces.wanted(), self.clock.now()).await
+    }
+
+    /// Finds out whether the index of a space is the one that documents were put into. If not, all that it held counts as
+    /// missing.
+    pub(crate) async fn note_making(&self, space: &Space) -> crate::error::Result<()> {
+        remembered::note_making(&self.db, space).await
     }
 
     /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.

@@ -275,7 +275,7 @@ section!(
 );
 section!(
     /// Requests to addresses that someone named.
-    Outbound { allow: Vec<String> }
+    Outbound { allow: Vec<String>, allow_plain_keys: bool }
 );
 section!(
     /// Logins.

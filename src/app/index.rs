@@ -17,7 +17,7 @@ pub(crate) async fn open(
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
     Ok(match config.index.backend {
         IndexBackend::Embedded => open_embedded(config, model_id.map(str::to_owned), dimension).await?,
-        IndexBackend::Qdrant => QdrantIndex::open(config.index.qdrant_options(model_id, dimension))
+        IndexBackend::Qdrant => QdrantIndex::open(config.qdrant_options(model_id, dimension))
             .await
             .map(|index| Arc::new(index) as Arc<dyn Index>),
         IndexBackend::Pgvector => PgvectorIndex::open(pgvector_options(config, model_id, dimension))

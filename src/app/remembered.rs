@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use retrieval::embed::Embedder;
+use retrieval::index::Index;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
@@ -193,6 +194,17 @@ pub(super) async fn note_fingerprint(db: &Db, space: &Space) -> Result<()> {
     on!(write, c => sqlx::query("update embedding_space set fingerprint = $2 where name = $1 and fingerprint is null")
         .bind(&space.name).bind(&space.fingerprint).execute(c).await.map(drop))?;
     write.commit().await
+}
+
+/// Whether the index is another one than the one that documents were put into.
+pub(super) async fn is_another_making(db: &Db, space: &str, index: &dyn Index) -> Result<bool> {
+    let Some(making) = index.generation() else {
+        return Ok(false);
+    };
+    let mut conn = db.read(Scope::Operator).await?;
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists (select 1 from embedding_space where name = $1 and making <> $2)",
+    ).bind(space).bind(&making).fetch_one(c).await)?)
 }
 
 /// Finds out whether the index is the one that documents were put into. If not, it was lost, and all that it held counts as

@@ -2,17 +2,19 @@
 //! still answered with. Model and index come in one piece, so no question is compared with vectors of another model.
 //!
 //! A model is remembered in the database (`remembered`), so that it can be loaded again when the configuration names another
-//! one. Where that fails, its index still finds by words, and it is tried again.
+//! one. Where that fails, its index still finds by words, and it is tried again. So is an index that does not open: until it
+//! does, questions go on without it.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use retrieval::embed::Embedder;
 use retrieval::index::{Index, IndexError};
 
 use super::remembered::{self, SpaceRow};
+use super::unopened::UnopenedIndex;
 use super::{StartError, embedder, index};
 use crate::config::Config;
 use crate::db::{Db, Scope};
@@ -21,6 +23,9 @@ use crate::rest::SharedRest;
 
 /// A model that could not be loaded is tried again after so many seconds.
 const LOAD_AGAIN_S: i64 = 60;
+
+/// The same of an index that does not open.
+const OPEN_AGAIN_S: i64 = 10;
 
 /// An embedding model with the index of its vectors.
 pub struct Space {
@@ -32,6 +37,11 @@ pub struct Space {
     /// None although there is a model: it cannot be loaded, and words alone are compared.
     pub embedder: Option<Arc<dyn Embedder>>,
     pub index: Arc<dyn Index>,
+    /// False: the index does not open, and everything asked of it fails.
+    pub is_open: bool,
+    /// The index is not the one that documents were put into, which this process, as it only looks, has not taken up: what it
+    /// holds is not whole.
+    pub is_another_making: bool,
     /// Embeddings are bought from someone, and so count to a tenant's budget.
     pub is_remote: bool,
     /// The last question got no vector.
@@ -44,6 +54,8 @@ pub struct Space {
     pub(super) fingerprint: Option<String>,
     /// When its model was last tried to be loaded; none: only its index was needed so far.
     tried_at: Option<DateTime<Utc>>,
+    /// When its index was opened, or failed to.
+    opened_at: DateTime<Utc>,
 }
 
 impl std::fmt::Debug for Space {
@@ -61,6 +73,11 @@ impl Space {
     /// Whether there is a model that is not loaded.
     pub fn lacks_model(&self) -> bool {
         self.model.is_some() && self.embedder.is_none()
+    }
+
+    /// Whether its index did not open, and is to be tried again now.
+    fn is_due_to_open(&self, now: DateTime<Utc>) -> bool {
+        !self.is_open && now - self.opened_at >= TimeDelta::seconds(OPEN_AGAIN_S)
     }
 
     /// Whether its model is to be tried now, and whether for the first time.
@@ -92,8 +109,10 @@ pub type AroundIndex = Box<dyn FnOnce(Arc<dyn Index>) -> Arc<dyn Index> + Send>;
 pub struct Spaces {
     wanted: Arc<Space>,
     open: RwLock<HashMap<String, Arc<Space>>>,
-    /// Held while one is opened.
-    opening: tokio::sync::Mutex<()>,
+    /// By their names; held while one is opened, or its model loaded.
+    opening: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Whether nothing that is found out about them is kept.
+    only_looks: bool,
     /// Embedders that go before what can be loaded, for tests.
     given: Vec<Arc<dyn Embedder>>,
 }
@@ -106,16 +125,26 @@ impl Spaces {
         embedder: Option<Arc<dyn Embedder>>,
         given: Vec<Arc<dyn Embedder>>,
         around: Option<AroundIndex>,
+        (only_looks, now): (bool, DateTime<Utc>),
     ) -> Result<Self, StartError> {
         let settings = &config.embedding;
+        let not_looked_up =
+            |error| StartError::Failed(format!("cannot look up the embedding model: {error}"));
         let name = remembered::name_of(config, db, embedder.as_deref())
             .await
-            .map_err(|error| StartError::Failed(format!("cannot look up the embedding model: {error}")))?;
+            .map_err(not_looked_up)?;
         let dimension = embedder.as_deref().map(Embedder::dimension);
         let index = index::open(config, remembered::model_in_index(&name, dimension), dimension)
             .await?
             .map_err(index::start_error)?;
+        let is_another_making = only_looks
+            && remembered::is_another_making(db, &name, index.as_ref())
+                .await
+                .map_err(not_looked_up)?;
         let wanted = Arc::new(Space {
+            is_open: true,
+            is_another_making,
+            opened_at: now,
             index: match around {
                 Some(around) => around(index),
                 None => index,
@@ -136,7 +165,8 @@ impl Spaces {
         Ok(Self {
             open: RwLock::new(HashMap::from([(wanted.name.clone(), wanted.clone())])),
             wanted,
-            opening: tokio::sync::Mutex::default(),
+            opening: Mutex::default(),
+            only_looks,
             given,
         })
     }
@@ -153,33 +183,72 @@ impl Spaces {
         if let (Some(space), Some(None)) = (&present, &due) {
             return Ok(space.clone());
         }
+        let opening = self.opening_of(name);
         let _opening = match (present, due) {
-            (Some(space), Some(Some(Due::Again))) => match self.opening.try_lock() {
+            (Some(space), Some(Some(Due::Again))) => match opening.try_lock() {
                 Ok(opening) => opening,
                 Err(_) => return Ok(space),
             },
-            _ => self.opening.lock().await,
+            _ => opening.lock().await,
         };
-        match self.find(name) {
-            Some(space) if space.is_due(now).is_none() => Ok(space),
-            Some(space) => self.load_into(config, db, &space, now).await,
-            None => {
-                let space = self.recall(config, db, name).await?;
-                self.load_into(config, db, &space, now).await
-            }
+        let space = match self.find(name) {
+            Some(space) => space,
+            None => self.recall(config, db, name, (None, now)).await?,
+        };
+        match space.is_due(now) {
+            None => Ok(space),
+            Some(_) => self.load_into(config, db, &space, now).await,
         }
     }
 
     /// The space of this name for the sake of its index: its model need not be loaded.
-    pub async fn get_for_index(&self, config: &Config, db: &Db, name: &str) -> Result<Arc<Space>> {
+    pub async fn get_for_index(
+        &self,
+        config: &Config,
+        db: &Db,
+        name: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Space>> {
         if let Some(space) = self.find(name) {
             return Ok(space);
         }
-        let _opening = self.opening.lock().await;
+        let opening = self.opening_of(name);
+        let _opening = opening.lock().await;
         match self.find(name) {
             Some(space) => Ok(space),
-            None => self.recall(config, db, name).await,
+            None => self.recall(config, db, name, (None, now)).await,
         }
+    }
+
+    /// Whether the index of this space did not open, and is to be tried again now by [`Spaces::reopen`].
+    pub(super) fn is_due_to_open(&self, name: &str, now: DateTime<Utc>) -> bool {
+        self.find(name).is_some_and(|space| space.is_due_to_open(now))
+    }
+
+    /// Tries once more to open an index that did not open, unless somebody does.
+    pub(super) async fn reopen(
+        &self,
+        config: &Config,
+        db: &Db,
+        name: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let opening = self.opening_of(name);
+        let Ok(_opening) = opening.try_lock() else {
+            return Ok(());
+        };
+        match self.find(name) {
+            Some(space) if space.is_due_to_open(now) => self
+                .recall(config, db, name, (Some(space.as_ref()), now))
+                .await
+                .map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn opening_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        opening.entry(name.to_owned()).or_default().clone()
     }
 
     fn find(&self, name: &str) -> Option<Arc<Space>> {
@@ -201,29 +270,46 @@ impl Spaces {
         open.values().cloned().collect()
     }
 
-    /// Opens a space by what is remembered of it, as yet without its model.
-    async fn recall(&self, config: &Config, db: &Db, name: &str) -> Result<Arc<Space>> {
+    /// Opens a space by what is remembered of it, as yet without its model, unless it had one before. Whoever needs its index
+    /// goes on without it where that does not open.
+    async fn recall(
+        &self,
+        config: &Config,
+        db: &Db,
+        name: &str,
+        (before, now): (Option<&Space>, DateTime<Utc>),
+    ) -> Result<Arc<Space>> {
         let row = find_row(db, name).await?;
         let dimension = row.dimension();
-        let index = index::open(config, remembered::model_in_index(name, dimension), dimension)
+        let opened = index::open(config, remembered::model_in_index(name, dimension), dimension)
             .await
-            .map_err(Error::internal)?
-            .map_err(unavailable)?;
+            .map_err(Error::internal)?;
+        let is_open = opened.is_ok();
+        let index = opened.unwrap_or_else(|error| {
+            tracing::error!(error = ?error, space = name, "an index that tenants are answered from does not open: they are answered from the words of the rows, and it is tried again");
+            Arc::new(UnopenedIndex::new(error.to_string()))
+        });
         let settings = row.settings.settings(&config.embedding);
         let space = Space {
             name: name.to_owned(),
             is_remote: row.model.is_some() && settings.is_remote(),
             model: row.model,
             dimension,
-            embedder: None,
+            embedder: before.and_then(|before| before.embedder.clone()),
+            is_another_making: self.only_looks
+                && remembered::is_another_making(db, name, index.as_ref()).await?,
             index,
+            is_open,
             is_failing: AtomicBool::new(false),
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
             fingerprint: row.fingerprint,
-            tried_at: None,
+            tried_at: before.and_then(|before| before.tried_at),
+            opened_at: now,
         };
-        remembered::note_making(db, &space).await?;
+        if !self.only_looks {
+            remembered::note_making(db, &space).await?;
+        }
         Ok(self.put(space))
     }
 
@@ -248,6 +334,9 @@ impl Spaces {
             dimension: space.dimension,
             embedder,
             index: space.index.clone(),
+            is_open: space.is_open,
+            is_another_making: space.is_another_making,
+            opened_at: space.opened_at,
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),
             rest: SharedRest::default(),
@@ -255,7 +344,7 @@ impl Spaces {
             fingerprint,
             tried_at: Some(now),
         };
-        if row.fingerprint != loaded.fingerprint {
+        if row.fingerprint != loaded.fingerprint && !self.only_looks {
             remembered::note_fingerprint(db, &loaded).await?;
         }
         if loaded.embedder.is_some() {
@@ -306,9 +395,9 @@ impl Spaces {
         }
     }
 
-    /// Whether all indexes answer.
+    /// Whether all indexes answer, but for those that never opened: whom they answer is not everybody.
     pub async fn check(&self) -> Result<(), IndexError> {
-        for space in self.all() {
+        for space in self.all().into_iter().filter(|space| space.is_open) {
             space.index.check().await?;
         }
         Ok(())
@@ -327,13 +416,4 @@ async fn find_row(db: &Db, name: &str) -> Result<SpaceRow> {
     let mut conn = db.read(Scope::Operator).await?;
     let row = remembered::find(&mut conn, name).await?;
     row.ok_or_else(|| Error::internal(format!("no embedding model is remembered as {name:?}")))
-}
-
-fn unavailable(error: IndexError) -> Error {
-    Error::Unavailable {
-        code: "index_unavailable",
-        message: "the search index does not answer; try again shortly".into(),
-        retry_after: std::time::Duration::from_secs(5),
-        source: Some(Box::new(error)),
-    }
 }

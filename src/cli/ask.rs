@@ -79,7 +79,7 @@ async fn find_desk(config: &Config, args: &AskArgs) -> Result<Desk, Failure> {
     if named {
         return Err(Failure::Failed(unreachable));
     }
-    match App::build(config.clone()).await {
+    match App::build_to_look(config.clone()).await {
         Ok(app) => Ok(Desk::Here(app)),
         Err(StartError::InUse { .. }) => Err(Failure::InUse(format!(
             "a server runs on this data folder, but it was not found ({unreachable}): tell where it is with --server http://…"

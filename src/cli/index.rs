@@ -8,15 +8,19 @@ use crate::app::{App, StartError};
 use crate::config::Config;
 use crate::generations;
 use crate::id::TenantId;
-use crate::knowledge::verify::{self, Findings};
+use crate::knowledge::verify::Findings;
+use crate::tenancy;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IndexCommand {
     /// Compare the index with the rows: what is missing in it, differs, or belongs to nothing
     ///
-    /// Changes nothing. An embedded index belongs to one process: stop the server first.
+    /// Changes nothing that anybody is answered with. What is being built beside it, with another embedding model, is named
+    /// and counts as no difference. An embedded index belongs to one process: stop the server first.
     Verify(IndexArgs),
     /// Put right what verify finds: what is missing or differs is embedded again, what belongs to nothing is removed
+    ///
+    /// An index that was lost is filled again. What is being built beside it is left to the server.
     Repair(IndexArgs),
 }
 
@@ -25,7 +29,7 @@ pub(super) struct IndexArgs {
     /// Only this tenant
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
-    /// Print a list of {"tenant_id", "embedding", "chunks", "points", "missing", "different", "stray"}
+    /// Print a list of {"tenant_id", "embedding", "state", "is_filled", "chunks", "points", "missing", "different", "stray"}
     #[arg(long)]
     pub json: bool,
 }
@@ -36,8 +40,14 @@ struct Line {
     tenant_id: TenantId,
     /// The embedding model, with the length of its vectors.
     embedding: String,
+    /// Where its generation stands: `live`, or one of those beside it.
+    state: String,
+    /// False: chunks are on their way into it, or will be when the service runs.
+    is_filled: bool,
     #[serde(flatten)]
     findings: Findings,
+    #[serde(skip)]
+    is_being_built: bool,
 }
 
 /// Carries out one of them in this process. The embedded index belongs to one process: while a server runs, it checks
@@ -47,7 +57,7 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         IndexCommand::Verify(args) => (args, false),
         IndexCommand::Repair(args) => (args, true),
     };
-    let app = match App::build(config).await {
+    let app = match App::build_to_look(config).await {
         Ok(app) => app,
         Err(StartError::InUse { dir }) => {
             return Err(Failure::InUse(format!(
@@ -57,7 +67,7 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         }
         Err(error) => return Err(error.into()),
     };
-    let compared = compare(&app, args, heals).await;
+    let compared = compare(&app, args.tenant, heals).await;
     app.close().await;
     let lines = compared?;
     if args.json {
@@ -67,8 +77,7 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         lines.iter().for_each(|line| print_line(&line.as_text(heals)));
         print_line(&summary(&lines, heals));
     }
-    let differ = lines.iter().any(|line| !line.findings.agree());
-    match differ && !heals {
+    match lines.iter().any(Line::differs) && !heals {
         true => Err(Failure::Differs(
             "the index does not hold what the rows say: frontdesk index repair puts it right".to_owned(),
         )),
@@ -76,25 +85,28 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
     }
 }
 
-async fn compare(app: &App, args: &IndexArgs, heals: bool) -> Result<Vec<Line>, Failure> {
-    let mut lines = Vec::new();
-    let all = generations::operator::list_filled(app).await?;
-    for (tenant_id, name) in all {
-        if args.tenant.is_some_and(|wanted| wanted != tenant_id) {
-            continue;
-        }
-        let space = app.space(&name).await?;
-        let findings = verify::compare(app, tenant_id, &space, heals).await?;
-        lines.push(Line {
-            tenant_id,
-            embedding: name,
-            findings,
-        });
+async fn compare(app: &App, tenant: Option<TenantId>, heals: bool) -> Result<Vec<Line>, Failure> {
+    if let Some(tenant_id) = tenant {
+        tenancy::get(app, tenant_id).await?;
     }
-    Ok(lines)
+    let all = generations::operator::compare(app, tenant, heals).await?;
+    let lines = all.into_iter().map(|compared| Line {
+        is_being_built: compared.is_being_built(),
+        is_filled: compared.is_filled,
+        findings: compared.findings,
+        tenant_id: compared.generation.tenant_id,
+        embedding: compared.generation.space,
+        state: compared.generation.state,
+    });
+    Ok(lines.collect())
 }
 
 impl Line {
+    /// What is built beside what answers lacks nothing that anybody misses.
+    const fn differs(&self) -> bool {
+        !self.findings.agree() && !self.is_being_built
+    }
+
     fn as_text(&self, heals: bool) -> String {
         let Findings {
             chunks,
@@ -103,10 +115,16 @@ impl Line {
             different,
             stray,
         } = self.findings;
-        let verdict = match (self.findings.agree(), heals) {
-            (true, _) => "agree".to_owned(),
-            (false, false) => format!("{missing} missing, {different} different, {stray} stray"),
-            (false, true) => format!("{missing} put in, {different} put in anew, {stray} removed"),
+        let verdict = if self.findings.agree() {
+            "agree".to_owned()
+        } else if self.is_being_built {
+            format!("being built beside what answers, {missing} of {chunks} missing")
+        } else if heals {
+            format!("{missing} put in, {different} put in anew, {stray} removed")
+        } else if self.is_filled {
+            format!("{missing} missing, {different} different, {stray} stray")
+        } else {
+            format!("being filled, {missing} of {chunks} missing, {different} different, {stray} stray")
         };
         format!(
             "tenant {}  {}  {chunks} chunks, {points} points: {verdict}",
@@ -116,7 +134,7 @@ impl Line {
 }
 
 fn summary(lines: &[Line], heals: bool) -> String {
-    let differing = lines.iter().filter(|line| !line.findings.agree()).count();
+    let differing = lines.iter().filter(|line| line.differs()).count();
     let done = if heals { "mended" } else { "differing" };
     format!("{} compared, {differing} {done}", lines.len())
 }

@@ -13,7 +13,7 @@ impl Config {
     pub(super) fn check(&self) -> Vec<String> {
         let mut problems = ranges::check(self);
         if self.index.backend == IndexBackend::Qdrant {
-            problems.extend(qdrant::check(&self.index));
+            problems.extend(qdrant::check(self));
         }
         let mut require = |holds: bool, problem: &str| {
             if !holds {
@@ -112,6 +112,27 @@ impl Config {
                     "rerank.model: must be set when rerank.backend is a server",
                 );
             }
+        }
+        for (path, url, key) in [
+            (
+                "embedding.api_key",
+                &self.embedding.base_url,
+                &self.embedding.api_key,
+            ),
+            ("llm.api_key", &self.llm.base_url, &self.llm.api_key),
+            ("rerank.api_key", &rerank.base_url, &rerank.api_key),
+            (
+                "extract.transcription_api_key",
+                &self.extract.transcription_base_url,
+                &self.extract.transcription_api_key,
+            ),
+        ] {
+            require(
+                key.is_empty() || !goes_elsewhere_plainly(url) || self.outbound.allow_plain_keys,
+                &format!(
+                    "{path}: would go to another machine unencrypted: use https, or allow it for a private network (outbound.allow_plain_keys)"
+                ),
+            );
         }
         require(
             matches!(
@@ -247,4 +268,18 @@ impl Config {
 
 fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// Whether what is sent there leaves this machine without TLS.
+fn goes_elsewhere_plainly(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else {
+        return false;
+    };
+    let is_here = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !is_here
 }

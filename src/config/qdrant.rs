@@ -7,7 +7,7 @@ use retrieval::index::{
 };
 use serde::Deserialize;
 
-use super::Index;
+use super::Config;
 
 /// How the server is used. The fields are described in `config.default.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,7 +15,6 @@ use super::Index;
 #[expect(missing_docs, reason = "described in config.default.toml")]
 pub struct QdrantSettings {
     pub collection_prefix: String,
-    pub allow_plain_api_key: bool,
     pub connect_timeout_s: u32,
     pub read_timeout_s: u32,
     pub write_timeout_s: u32,
@@ -34,11 +33,11 @@ pub struct QdrantSettings {
 }
 
 impl QdrantSettings {
-    fn tuning(&self) -> QdrantTuning {
+    fn tuning(&self, allow_plain_api_key: bool) -> QdrantTuning {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         QdrantTuning {
             collection_prefix: self.collection_prefix.clone(),
-            allow_plain_api_key: self.allow_plain_api_key,
+            allow_plain_api_key,
             connect_timeout: seconds(self.connect_timeout_s),
             read_timeout: seconds(self.read_timeout_s),
             write_timeout: seconds(self.write_timeout_s),
@@ -58,29 +57,30 @@ impl QdrantSettings {
     }
 }
 
-impl Index {
+impl Config {
     /// What the server backend is opened with, for vectors of this model.
     pub fn qdrant_options(&self, model_id: Option<&str>, dimension: Option<usize>) -> QdrantOptions {
+        let index = &self.index;
         QdrantOptions {
-            url: self.url.to_string(),
-            api_key: (!self.api_key.is_empty()).then(|| self.api_key.expose().to_owned()),
+            url: index.url.to_string(),
+            api_key: (!index.api_key.is_empty()).then(|| index.api_key.expose().to_owned()),
             model_id: model_id.map(str::to_owned),
             dimension,
-            tuning: self.qdrant.tuning(),
+            tuning: index.qdrant.tuning(self.outbound.allow_plain_keys),
         }
     }
 }
 
 /// What is wrong with these settings, each by its path.
-pub(super) fn check(index: &Index) -> Vec<String> {
+pub(super) fn check(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
-    let settings = &index.qdrant;
-    match index.qdrant_options(None, None).check() {
+    let settings = &config.index.qdrant;
+    match config.qdrant_options(None, None).check() {
         Ok(()) => {}
         Err(WrongOption::Url(reason)) => problems.push(format!("index.url: {reason}")),
-        Err(WrongOption::ApiKey(reason)) => problems.push(format!(
-            "index.api_key: {reason} (index.qdrant.allow_plain_api_key)"
-        )),
+        Err(WrongOption::ApiKey(reason)) => {
+            problems.push(format!("index.api_key: {reason} (outbound.allow_plain_keys)"));
+        }
     }
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if settings.collection_prefix.is_empty()

@@ -413,3 +413,47 @@ fn a_password_in_an_address_is_not_shown() {
         "{shown}"
     );
 }
+
+#[test]
+fn keys_leave_this_machine_encrypted_unless_a_private_network_is_allowed() {
+    let load_with = |path: &str, url: &str, others: &[(&str, &str)]| {
+        let (section, _) = path.split_once("api_key").expect("a key");
+        let base_url = format!("{section}base_url");
+        let flags = [&[(path, "sk-x"), (base_url.as_str(), url)], others].concat();
+        load(&[], &flags)
+    };
+    let embedding = [
+        ("embedding.backend", "openai"),
+        ("embedding.model", "m"),
+        ("embedding.dimension", "3"),
+    ];
+    let rerank = [("rerank.backend", "cohere"), ("rerank.model", "m")];
+    for (path, others) in [
+        ("embedding.api_key", &embedding[..]),
+        ("llm.api_key", &[("llm.model", "m")]),
+        ("rerank.api_key", &rerank),
+        (
+            "extract.transcription_api_key",
+            &[("extract.transcription_model", "m")],
+        ),
+    ] {
+        let ConfigError(problems) =
+            load_with(path, "http://models.internal:8080/v1", others).expect_err(path);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with(&format!("{path}: "))
+                && problems[0].contains("outbound.allow_plain_keys"),
+            "{problems:?}"
+        );
+        for harmless in [
+            "https://models.example/v1",
+            "http://127.0.0.1:8080/v1",
+            "http://localhost:8080/v1",
+            "http://[::1]:8080/v1",
+        ] {
+            load_with(path, harmless, others).unwrap_or_else(|error| panic!("{harmless}: {error}"));
+        }
+        let allowed = [others, &[("outbound.allow_plain_keys", "true")]].concat();
+        load_with(path, "http://models.internal:8080/v1", &allowed).expect("allowed");
+    }
+}

@@ -118,7 +118,7 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
 
 /// Nothing is put in while what an earlier generation left in the index is removed, nor by a process that cannot embed for
 /// it: it gives the work back, and no attempt counts.
-async fn check_fillable(app: &App, generation: &Generation, space: &Space) -> Result<()> {
+pub(super) async fn check_fillable(app: &App, generation: &Generation, space: &Space) -> Result<()> {
     let wait = |code, message: &'static str, retry_after| Error::Unavailable {
         code,
         message: message.into(),
@@ -176,6 +176,12 @@ async fn fill_on(app: &App, mut generation: Generation, space: &Space, started: 
     let filled_to = generation.filled_to;
     note(app, &mut generation, (filled_to, true, done)).await?;
     Ok(Progress::Done)
+}
+
+/// Notes that all chunks are in that there were when it was looked at; what came or changed meanwhile are gaps.
+pub(super) async fn note_filled(app: &App, generation: &mut Generation) -> Result<bool> {
+    let (filled_to, done) = (generation.filled_to, generation.chunk_count);
+    note(app, generation, (filled_to, true, done)).await
 }
 
 async fn note(

@@ -147,10 +147,13 @@ impl LiveRow {
     /// The space itself. A tenant without documents is answered with the configured one.
     pub async fn open(self, app: &App) -> Result<Live> {
         Ok(match self.live_space {
-            Some(name) => Live {
-                space: app.space(&name).await?,
-                is_whole: self.live_is_whole.unwrap_or(false),
-            },
+            Some(name) => {
+                let space = app.space(&name).await?;
+                Live {
+                    is_whole: self.live_is_whole.unwrap_or(false) && !space.is_another_making,
+                    space,
+                }
+            }
             None => Live {
                 space: app.spaces.wanted().clone(),
                 is_whole: true,

@@ -1,6 +1,6 @@
 //! Generations of all tenants: what a start finds, what upkeep takes up, and what an hourly look at the counts tells.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,7 +12,7 @@ use crate::db::{Conn, Scope};
 use crate::error::Result;
 use crate::id::TenantId;
 use crate::jobs::{Job, JobContext, Outcome, Priority};
-use crate::knowledge::verify::{self, Slice};
+use crate::knowledge::verify::{self, Findings, Slice};
 use crate::on;
 
 /// A generation that was live is kept at least so long: no question and no job that began with it lasts longer.
@@ -28,10 +28,9 @@ pub async fn start(app: &App) -> Result<()> {
     app.remember_space().await?;
     adopt(app).await?;
     let open = store::list_all_open(&mut app.db.read(Scope::Operator).await?).await?;
-    let used: HashSet<&str> = open.iter().map(|generation| generation.space.as_str()).collect();
-    for name in used {
+    for name in used(&open) {
         if let Err(error) = app.space(name).await {
-            tracing::error!(error = ?error, space = name, "an index that tenants are answered from cannot be opened: it is tried again with each question");
+            tracing::error!(error = ?error, space = name, "what tenants are answered from cannot be opened: it is tried again with each question");
         }
     }
     give_up_unconfigured(app, &open).await?;
@@ -164,13 +163,62 @@ pub async fn take_up(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// The tenants with the names of the spaces that hold all their chunks.
-pub async fn list_filled(app: &App) -> Result<Vec<(TenantId, String)>> {
-    let open = store::list_all_open(&mut app.db.read(Scope::Operator).await?).await?;
-    let filled = open.into_iter().filter(|generation| generation.is_filled);
-    Ok(filled
-        .map(|generation| (generation.tenant_id, generation.space))
-        .collect())
+/// How a generation's index and the rows compare.
+pub struct Compared {
+    pub generation: Generation,
+    /// False: it is being filled, or will be when the service runs.
+    pub is_filled: bool,
+    pub findings: Findings,
+}
+
+impl Compared {
+    /// Whether it is built beside what answers: what it lacks is no loss.
+    pub fn is_being_built(&self) -> bool {
+        self.generation.state == state::BUILDING && !self.is_filled
+    }
+}
+
+/// Compares the indexes of all tenants, or of one, with the rows. With `heals`, what differs is put right and what a lost index
+/// held is put in again; what is being built is left to the service.
+pub async fn compare(app: &App, only: Option<TenantId>, heals: bool) -> Result<Vec<Compared>> {
+    if heals {
+        for name in used(&list_open_of(app, only).await?) {
+            let space = app.space(name).await?;
+            app.note_making(&space).await?;
+        }
+    }
+    let mut all = Vec::new();
+    for generation in list_open_of(app, only).await? {
+        let space = app.space(&generation.space).await?;
+        let mut compared = Compared {
+            is_filled: generation.is_filled && (heals || !space.is_another_making),
+            findings: Findings::default(),
+            generation,
+        };
+        let heals = heals && !compared.is_being_built();
+        if heals && !compared.is_filled {
+            fill::check_fillable(app, &compared.generation, &space).await?;
+        }
+        let tenant_id = compared.generation.tenant_id;
+        compared.findings = verify::compare(app, tenant_id, &space, heals).await?;
+        if heals && !compared.is_filled {
+            fill::note_filled(app, &mut compared.generation).await?;
+        }
+        all.push(compared);
+    }
+    Ok(all)
+}
+
+async fn list_open_of(app: &App, only: Option<TenantId>) -> Result<Vec<Generation>> {
+    match only {
+        Some(tenant_id) => store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await,
+        None => store::list_all_open(&mut app.db.read(Scope::Operator).await?).await,
+    }
+}
+
+/// The spaces of these generations.
+fn used(open: &[Generation]) -> BTreeSet<&str> {
+    open.iter().map(|generation| generation.space.as_str()).collect()
 }
 
 /// Holds indexes against rows: every count, some of the points in turn, and what generations left that were given up.

@@ -341,11 +341,13 @@ async fn keep_up(app: App, stop: CancellationToken) {
         if let Err(error) = take_up_lapsed(&app, &mut watch).await {
             tracing::error!(error = ?error, "cannot look for lapsed leases");
         }
-        if let Err(error) = schedule::fire_due(&app).await {
-            tracing::error!(error = ?error, "cannot fire schedules");
-        }
-        if let Err(error) = sources::operator::fire_due(&app).await {
-            tracing::error!(error = ?error, "cannot fire the schedules of sources");
+        if app.is_service {
+            if let Err(error) = schedule::fire_due(&app).await {
+                tracing::error!(error = ?error, "cannot fire schedules");
+            }
+            if let Err(error) = sources::operator::fire_due(&app).await {
+                tracing::error!(error = ?error, "cannot fire the schedules of sources");
+            }
         }
         if let Err(error) = report(&app).await {
             tracing::warn!(error = ?error, "cannot count jobs");

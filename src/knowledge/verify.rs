@@ -1,8 +1,10 @@
 //! Rows against index: what is missing, what differs, what belongs to nothing; and putting it right.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use retrieval::index::StoredPoint;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::search::index_error;
 use super::store;
@@ -36,40 +38,59 @@ pub struct Findings {
 
 impl Findings {
     /// Whether rows and index say the same.
-    pub fn agree(&self) -> bool {
-        (self.missing, self.different, self.stray) == (0, 0, 0)
+    pub const fn agree(&self) -> bool {
+        self.missing == 0 && self.different == 0 && self.stray == 0
     }
+}
+
+/// A chunk for which the index held nothing, or something else, when it was listed.
+struct Wrong {
+    is_missing: bool,
+    /// What the index holds when it holds the chunk; none: what it is to hold is changing.
+    fingerprint: Option<u64>,
 }
 
 /// Compares the tenant's rows with the index of `space`; with `heals`, what is missing or different is embedded and put in
 /// again and what belongs to nothing is removed. Takes about 60 bytes of memory for each point.
+///
+/// Points are listed before the rows are read: what is put in between is looked for in the index once more.
 pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool) -> Result<Findings> {
     let mut left = list_points(space, tenant_id).await?;
     let mut findings = Findings {
         points: left.len() as u64,
         ..Findings::default()
     };
+    let mut all_wrong: BTreeMap<ChunkId, Wrong> = BTreeMap::new();
     let portions = stored_chunks::list_portions(&mut app.db.read(tenant_id).await?, tenant_id, None).await?;
     for portion in portions {
         let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, &portion).await?;
         findings.chunks += chunks.len() as u64;
         let mut wrong: Vec<StoredChunk> = Vec::new();
         for chunk in chunks {
-            match left.remove(&chunk.id) {
-                None => findings.missing += 1,
-                Some((_, fingerprint))
-                    if chunk.is_settled && fingerprint != chunk.fingerprint(space.model.is_some()) =>
-                {
-                    findings.different += 1;
-                }
-                Some(_) => continue,
+            let fingerprint = chunk.is_settled.then(|| chunk.fingerprint(space.model.is_some()));
+            let listed = left.remove(&chunk.id);
+            if listed.is_some_and(|(_, listed)| fingerprint.is_none_or(|is_to_be| is_to_be == listed)) {
+                continue;
             }
+            let is_missing = listed.is_none();
+            all_wrong.insert(
+                chunk.id,
+                Wrong {
+                    is_missing,
+                    fingerprint,
+                },
+            );
             wrong.push(chunk);
         }
         if heals {
             stored_chunks::put(app, tenant_id, space, wrong).await?;
         }
     }
+    if !heals {
+        look_again(space, tenant_id, &mut all_wrong).await?;
+    }
+    findings.missing = all_wrong.values().filter(|wrong| wrong.is_missing).count() as u64;
+    findings.different = all_wrong.len() as u64 - findings.missing;
     let stray = list_stray(app, tenant_id, left).await?;
     findings.stray = stray.len() as u64;
     if heals {
@@ -101,12 +122,7 @@ pub async fn compare_some(
     space: &Space,
     after: Option<ChunkId>,
 ) -> Result<Slice> {
-    let after = after.map(|id| retrieval::ChunkId(id.0));
-    let listed = space
-        .index
-        .list(retrieval::TenantId(tenant_id.0), after, LISTED_AT_ONCE)
-        .await;
-    let points = listed.map_err(index_error)?;
+    let points = list_page(space, tenant_id, after).await?;
     let ids: Vec<ChunkId> = points.iter().map(|point| ChunkId(point.chunk_id.0)).collect();
     let rows = stored_chunks::list_these(&mut app.db.read(tenant_id).await?, tenant_id, &ids).await?;
     let mut differing = 0;
@@ -132,17 +148,45 @@ pub async fn compare_some(
     })
 }
 
+/// Leaves of `wrong` what still is.
+async fn look_again(space: &Space, tenant_id: TenantId, wrong: &mut BTreeMap<ChunkId, Wrong>) -> Result<()> {
+    let (Some((first, _)), Some((&last, _))) = (wrong.first_key_value(), wrong.last_key_value()) else {
+        return Ok(());
+    };
+    let mut after = first
+        .0
+        .as_u128()
+        .checked_sub(1)
+        .map(|before| ChunkId(Uuid::from_u128(before)));
+    loop {
+        let page = list_page(space, tenant_id, after).await?;
+        for point in &page {
+            let id = ChunkId(point.chunk_id.0);
+            let Some(present) = wrong.get_mut(&id) else {
+                continue;
+            };
+            present.is_missing = false;
+            if present
+                .fingerprint
+                .is_none_or(|is_to_be| is_to_be == point.fingerprint)
+            {
+                wrong.remove(&id);
+            }
+        }
+        after = page.last().map(|point| ChunkId(point.chunk_id.0));
+        if page.len() < LISTED_AT_ONCE || after >= Some(last) {
+            return Ok(());
+        }
+    }
+}
+
 /// All points of the tenant, each with its document and fingerprint.
 async fn list_points(space: &Space, tenant_id: TenantId) -> Result<HashMap<ChunkId, (DocumentId, u64)>> {
     let mut points = HashMap::new();
     let mut after = None;
     loop {
-        let page = space
-            .index
-            .list(retrieval::TenantId(tenant_id.0), after, LISTED_AT_ONCE)
-            .await
-            .map_err(index_error)?;
-        after = page.last().map(|point| point.chunk_id);
+        let page = list_page(space, tenant_id, after).await?;
+        after = page.last().map(|point| ChunkId(point.chunk_id.0));
         let is_last = page.len() < LISTED_AT_ONCE;
         points.extend(page.into_iter().map(|point| {
             let document_id = DocumentId(point.document_id.0);
@@ -152,6 +196,16 @@ async fn list_points(space: &Space, tenant_id: TenantId) -> Result<HashMap<Chunk
             return Ok(points);
         }
     }
+}
+
+/// The tenant's next points behind `after`.
+async fn list_page(space: &Space, tenant_id: TenantId, after: Option<ChunkId>) -> Result<Vec<StoredPoint>> {
+    let after = after.map(|id| retrieval::ChunkId(id.0));
+    let listed = space
+        .index
+        .list(retrieval::TenantId(tenant_id.0), after, LISTED_AT_ONCE)
+        .await;
+    listed.map_err(index_error)
 }
 
 /// Those of these points that belong to nothing. A document that is being indexed, or cut otherwise, has points before it has rows.

@@ -1,7 +1,14 @@
 //! The index is gone while the rows are there: it is filled again by itself, and the log says so.
 
+use std::path::{Path, PathBuf};
+
+use chrono::TimeDelta;
+use serde_json::json;
+
 use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
+use crate::harness::generations::Held;
+use crate::harness::work::until;
 
 #[tokio::test]
 async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_answers_say_so_until_then() {
@@ -29,7 +36,7 @@ async fn an_index_that_was_lost_is_filled_again_from_the_rows_and_answers_say_so
     };
     let path = format!("/api/chatbots/{}/search", desk.id);
     let lost = acme
-        .post(&path, serde_json::json!({ "query": "returned goods" }))
+        .post(&path, json!({ "query": "returned goods" }))
         .await
         .expect(200)
         .json();
@@ -101,6 +108,62 @@ async fn the_old_version_of_a_document_whose_new_one_failed_answers_again_too() 
 }
 
 #[tokio::test]
+async fn a_part_of_the_index_that_is_gone_is_filled_again_and_answers_say_so_until_then() {
+    let mut service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.md", "Goods may be returned within 30 days.")
+        .await;
+    let (id, key, chatbot) = (acme.id, acme.key.clone(), desk.id.clone());
+
+    for part in [
+        "shard-0",
+        "shard-0/vectors",
+        "shard-0/keywords",
+        "shard-0/redo.log",
+    ] {
+        service = service
+            .restart_after(|data| {
+                let collections = std::fs::read_dir(data.join("index")).expect("the index");
+                for collection in collections.flatten() {
+                    let lost = collection.path().join(part);
+                    match lost.is_dir() {
+                        true => std::fs::remove_dir_all(lost).expect("removed"),
+                        false => std::fs::remove_file(lost).expect("removed"),
+                    }
+                }
+            })
+            .await;
+
+        let acme = Tenant {
+            service: &service,
+            id,
+            key: key.clone(),
+        };
+        let desk = Chatbot {
+            tenant: &acme,
+            id: chatbot.clone(),
+        };
+        let path = format!("/api/chatbots/{}/search", desk.id);
+        let question = json!({ "query": "Within how many days may goods be returned?" });
+        let lost = acme.post(&path, question.clone()).await.expect(200).json();
+        assert_eq!(lost["degraded"][0]["code"], "index_incomplete", "{part}: {lost}");
+        assert!(service.drain_jobs().await > 0, "{part}: nothing was queued");
+        let found = acme.post(&path, question).await.expect(200).json();
+        assert_eq!(found["degraded"], json!([]), "{part}");
+        assert!(
+            found["items"][0]["similarity"].as_f64().is_some(),
+            "{part}: {found}"
+        );
+        assert!(
+            found["items"][0]["keyword_score"].as_f64().is_some(),
+            "{part}: {found}"
+        );
+        acme.check_stores_agree().await;
+    }
+}
+
+#[tokio::test]
 async fn an_index_that_is_there_is_not_filled_again() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;
@@ -109,4 +172,50 @@ async fn an_index_that_is_there_is_not_filled_again() {
     let service = service.restart_after(|_| ()).await.restart_after(|_| ()).await;
 
     assert_eq!(service.drain_jobs().await, 0);
+}
+
+/// The manifests of the indexes of all embedding models.
+fn manifests(data: &Path) -> Vec<PathBuf> {
+    let collections = std::fs::read_dir(data.join("index")).expect("the index");
+    let collections = collections.flatten().map(|entry| entry.path());
+    collections
+        .map(|collection| collection.join("manifest.json"))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_index_beside_the_configured_one_that_does_not_open_is_done_without_until_it_does() {
+    let service = TestApp::start().await;
+    let held = Held::with_documents(&service, 2).await;
+    let old = manifests(&service.data_dir()).remove(0);
+    let whole = std::fs::read(&old).expect("a manifest");
+    let another = WatchedEmbedder::named("longer-words", 384);
+    let settings = [("index.on_model_change", "wait")];
+    let service = service.restart_with(Some(another), &settings).await;
+    let service = service
+        .restart_after(|_| std::fs::write(&old, "not a manifest").expect("written"))
+        .await;
+    let acme = held.tenant(&service);
+    let path = format!("/api/chatbots/{}/search", held.chatbot);
+    let codes = async || -> Vec<String> {
+        let question = json!({ "query": "How often is Table1 oiled?" });
+        let found = acme.post(&path, question).await.expect(200).json();
+        let text = found["items"][0]["text"].as_str().unwrap_or_default();
+        assert!(text.contains("Table1 "), "{found}");
+        let degraded = found["degraded"].as_array().expect("a list").clone();
+        degraded
+            .iter()
+            .map(|one| one["code"].as_str().expect("a code").to_owned())
+            .collect()
+    };
+
+    assert!(codes().await.contains(&"index_unavailable".to_owned()));
+    acme.get("/ready").await.expect(200);
+    std::fs::write(&old, whole).expect("written");
+    service.clock.advance(TimeDelta::seconds(11));
+
+    until("it is opened", async || {
+        !codes().await.contains(&"index_unavailable".to_owned())
+    })
+    .await;
 }

@@ -58,6 +58,7 @@ mod large_documents;
 mod large_documents_swapped;
 mod login;
 mod login_limits;
+mod looking;
 mod lost_database;
 mod lost_files;
 mod lost_index;

@@ -103,6 +103,118 @@ async fn a_second_process_is_told_that_the_directory_is_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_lacks_a_part_is_never_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let collection = dir.path().join(format!("test-model-{DIMENSION}"));
+    let fill = async |index: &EmbeddedIndex| {
+        for n in 1..5 {
+            let stored = index
+                .upsert(tenant(n), vec![point(1, "kept in two shards")])
+                .await;
+            stored.expect("stored");
+        }
+    };
+    let index = open(dir.path());
+    fill(&index).await;
+    index.close().await.expect("closed");
+    let mut name = index_name(&collection);
+
+    for shard in ["shard-0", "shard-1"] {
+        for part in [
+            "",
+            "keywords",
+            "keywords/manifest.json",
+            "vectors",
+            "vectors/segments",
+            "redo.log",
+        ] {
+            let lost = collection.join(shard).join(part);
+            match lost.is_dir() {
+                true => std::fs::remove_dir_all(&lost).expect("removed"),
+                false => std::fs::remove_file(&lost).expect("removed"),
+            }
+
+            let index = open(dir.path());
+
+            let anew = index.generation().expect("a name");
+            assert_ne!(anew, name, "{shard}/{part}");
+            fill(&index).await;
+            for n in 1..5 {
+                assert_eq!(found(&index, tenant(n), by_words("kept")).await, [chunk(1)]);
+                assert_eq!(found(&index, tenant(n), by_vector(vector(1))).await, [chunk(1)]);
+                assert_eq!(index.count(tenant(n)).await.expect("a count"), 1);
+            }
+            index.close().await.expect("closed");
+            assert_eq!(open_and_close(dir.path()).await, anew, "whole again");
+            name = anew;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_part_leaves_goes_on_answering() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let collection = dir.path().join(format!("test-model-{DIMENSION}"));
+    let index = open(dir.path());
+    index
+        .upsert(tenant(1), vec![point(1, "kept by its words")])
+        .await
+        .expect("stored");
+    index.close().await.expect("closed");
+    for shard in ["shard-0", "shard-1"] {
+        let vectors = collection.join(shard).join("vectors");
+        if vectors.exists() {
+            std::fs::remove_dir_all(vectors).expect("removed");
+        }
+    }
+
+    let index = open(dir.path());
+
+    assert_eq!(found(&index, tenant(1), by_words("kept")).await, [chunk(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_a_version_that_noted_no_shards_is_taken_over_as_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let manifest = dir.path().join(format!("test-model-{DIMENSION}/manifest.json"));
+    let read = || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(&manifest).expect("the manifest")).expect("JSON")
+    };
+    let index = open(dir.path());
+    for n in 1..5 {
+        let stored = index.upsert(tenant(n), vec![point(1, "from earlier")]).await;
+        stored.expect("stored");
+    }
+    let name = index.generation().expect("a name");
+    index.close().await.expect("closed");
+    let noted = read();
+    let mut earlier = noted.clone();
+    earlier
+        .as_object_mut()
+        .expect("an object")
+        .remove("made")
+        .expect("noted");
+    std::fs::write(&manifest, earlier.to_string()).expect("written");
+
+    let again = open_and_close(dir.path()).await;
+
+    assert_eq!(again, name);
+    assert_eq!(read(), noted, "from now on they are missed");
+}
+
+/// The name of the collection as it is opened.
+async fn open_and_close(dir: &Path) -> String {
+    let index = open(dir);
+    let name = index.generation().expect("a name");
+    index.close().await.expect("closed");
+    name
+}
+
+fn index_name(collection: &Path) -> String {
+    std::fs::read_to_string(collection.join("generation")).expect("a name")
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_index_makes_no_shards() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let index = open(dir.path());
@@ -190,6 +302,7 @@ pub(crate) const SMALL: Tuning = Tuning {
     checkpoint_bytes: 100_000,
     log_most_bytes: 1_000_000,
     fresh_bytes: 100_000,
+    longest_wait: std::time::Duration::from_secs(60),
     engine_log_bytes_busy: 5 << 20,
     engine_log_bytes_idle: 5 << 20,
     close_grace: std::time::Duration::from_secs(60),

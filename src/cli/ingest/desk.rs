@@ -182,7 +182,7 @@ impl From<Refusal> for Failure {
 }
 
 async fn start_here(config: &Config, unreachable: &str) -> Result<(Url, Here), Failure> {
-    let app = match App::build(config.clone()).await {
+    let app = match App::build_to_look(config.clone()).await {
         Ok(app) => app,
         Err(StartError::InUse { .. }) => {
             return Err(Failure::InUse(format!(
@@ -191,6 +191,11 @@ async fn start_here(config: &Config, unreachable: &str) -> Result<(Url, Here), F
         }
         Err(error) => return Err(error.into()),
     };
+    // A tenant's first documents are embedded with the model that is configured here.
+    if let Err(error) = app.remember_space().await {
+        app.close().await;
+        return Err(error.into());
+    }
     let listener = server::bind(([127, 0, 0, 1], 0).into())
         .map_err(|error| failed("cannot listen on a port of this machine", &error))?;
     let address = listener

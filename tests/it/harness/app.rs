@@ -340,6 +340,35 @@ impl TestApp {
         Self::build(config, folder, clock, replaced).await
     }
 
+    /// Stops the service, lets something be done to the data folder, opens it as a command of the operator's does that has this
+    /// embedder in its configuration, and starts the service again when `look` is done.
+    pub async fn looked_at<T>(
+        self,
+        embedder: Arc<dyn Embedder>,
+        between: impl FnOnce(&Path),
+        look: impl AsyncFnOnce(&App) -> T,
+    ) -> (Self, T) {
+        let own = Replacements {
+            embedder: self.embedder(),
+            ..Replacements::default()
+        };
+        let (config, folder, clock) = self.stop().await;
+        between(&config.data_dir);
+        let replaced = Replacements {
+            clock: Some(clock.clone()),
+            earlier_embedders: own.embedder.clone().into_iter().collect(),
+            embedder: Some(embedder),
+            ..Replacements::default()
+        };
+        let command = App::build_to_look_with(config.clone(), replaced)
+            .await
+            .expect("the command starts");
+        let seen = look(&command).await;
+        command.close().await;
+        drop(command);
+        (Self::build(config, folder, clock, own).await, seen)
+    }
+
     /// Stops the service and tries to start it again.
     pub async fn try_restart(self) -> Result<(), StartError> {
         let replaced = Replacements {

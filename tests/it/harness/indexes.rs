@@ -18,6 +18,8 @@ pub struct IndexSwitch(Arc<Switched>);
 struct Switched {
     is_down: AtomicBool,
     down_for: Mutex<Option<TenantId>>,
+    /// The next list is of a moment before anything was put in.
+    lists_late: AtomicBool,
     searches: AtomicUsize,
     candidates: AtomicUsize,
 }
@@ -31,6 +33,11 @@ impl IndexSwitch {
     /// The searches of one tenant alone fail from now on.
     pub fn fail_for(&self, tenant_id: Uuid) {
         *self.0.down_for.lock().expect("no panic") = Some(TenantId(tenant_id));
+    }
+
+    /// The next list misses everything, as if it had been put in right after.
+    pub fn miss_in_next_list(&self) {
+        self.0.lists_late.store(true, Ordering::SeqCst);
     }
 
     /// Searches so far, and the candidates that they were answered with.
@@ -111,6 +118,9 @@ impl Index for SwitchedIndex {
         after: Option<ChunkId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StoredPoint>, IndexError>> {
+        if self.switched.lists_late.swap(false, Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Ok(Vec::new())));
+        }
         self.inner.list(tenant_id, after, limit)
     }
 

@@ -261,6 +261,66 @@ async fn the_index_is_compared_where_no_server_has_it() {
 }
 
 #[tokio::test]
+async fn a_lost_index_is_told_and_repaired_from_the_command_line() {
+    let (folder, data) = data_dir();
+    let file = folder.path().join("returns.md");
+    std::fs::write(&file, "Goods may be returned within 30 days.").expect("written");
+    let server = Server::start(&data, &[]).await;
+    let key = server.first_key.clone().expect("the first key");
+    let made = server
+        .post("/api/chatbots", &key, "application/json", r#"{"name":"Desk"}"#)
+        .await;
+    let body = made.split_once("\r\n\r\n").expect("a body").1;
+    let made: Value = serde_json::from_str(body).expect("JSON");
+    let chatbot = made["id"].as_str().expect("an id").to_owned();
+    server.stop().await;
+    let nowhere = ["--set", "server.listen=127.0.0.1:0"];
+    let ingest = [
+        "ingest",
+        "--chatbot",
+        &chatbot,
+        file.to_str().expect("text"),
+        nowhere[0],
+        nowhere[1],
+    ];
+    run_well(&data, &ingest).await;
+    run_well(&data, &["index", "verify"]).await;
+    std::fs::remove_dir_all(data.join("index")).expect("removed");
+
+    let question = "Within how many days may goods be returned?";
+    let asked = run(
+        &data,
+        &["ask", "--chatbot", &chatbot, question, nowhere[0], nowhere[1]],
+    )
+    .await;
+    assert_eq!(
+        asked.status.code(),
+        Some(1),
+        "no \"I don't know\": {}",
+        told(&asked)
+    );
+    let lost = run(&data, &["index", "verify"]).await;
+    assert_eq!(lost.status.code(), Some(6), "{}", told(&lost));
+    let printed = String::from_utf8_lossy(&lost.stdout).into_owned();
+    assert!(printed.contains("being filled, 1 of 1 missing"), "{printed}");
+
+    let repaired = run_well(&data, &["index", "repair"]).await;
+    assert!(repaired.contains("1 compared, 1 mended"), "{repaired}");
+    let agreed = run_well(&data, &["index", "verify"]).await;
+    assert!(agreed.contains("1 compared, 0 differing"), "{agreed}");
+    run_well(
+        &data,
+        &["ask", "--chatbot", &chatbot, question, nowhere[0], nowhere[1]],
+    )
+    .await;
+    let nobody = uuid::Uuid::nil().to_string();
+    for command in ["verify", "repair"] {
+        let output = run(&data, &["index", command, "--tenant", &nobody]).await;
+        assert_eq!(output.status.code(), Some(4), "{}", told(&output));
+    }
+}
+
+#[tokio::test]
 async fn migrating_tells_what_it_did() {
     let (_folder, data) = data_dir();
 

@@ -1,13 +1,16 @@
 //! The directory of one embedded index: whose vectors it holds, how many shards, and that one process has it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::generation;
+use super::keywords::write_whole;
+use super::lost::{self, Loss};
 use super::placement::{Placement, Stage};
 use super::shard::{lock, unavailable};
 use crate::TenantId;
@@ -30,6 +33,8 @@ const LOCK_FILE: &str = "lock";
 pub(super) struct Collection {
     dir: PathBuf,
     manifest: Manifest,
+    /// The shared shards that were made, as the disk has it.
+    made: Mutex<BTreeSet<usize>>,
     placement: Mutex<Placement>,
     lock: File,
 }
@@ -57,6 +62,9 @@ struct Manifest {
     model: Option<String>,
     dimension: Option<usize>,
     shards: usize,
+    /// Shared shards that were made. Earlier versions noted none: what lies there is taken over as it is.
+    #[serde(default)]
+    made: BTreeSet<usize>,
 }
 
 impl Collection {
@@ -71,6 +79,7 @@ impl Collection {
             model: model.map(|(id, _)| id.to_owned()),
             dimension: model.map(|(_, dimension)| dimension),
             shards: shards.max(1),
+            made: BTreeSet::new(),
         };
         let path = dir.join(MANIFEST_FILE);
         let manifest = match fs::read(&path) {
@@ -84,27 +93,112 @@ impl Collection {
                 }
                 if (found.layout, found.analysis) != (LAYOUT, wanted.analysis) {
                     (found.layout, found.analysis) = (LAYOUT, wanted.analysis);
-                    write_whole(&path, &found)
-                        .map_err(|error| unavailable("cannot write the index manifest", error))?;
+                    write_manifest(&dir, &found)?;
                 }
                 found
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 generation::make(&dir).map_err(|error| unavailable("cannot name the new index", error))?;
-                write_whole(&path, &wanted)
-                    .map_err(|error| unavailable("cannot write the index manifest", error))?;
+                write_manifest(&dir, &wanted)?;
                 wanted
             }
             Err(error) => return Err(unavailable("cannot read the index manifest", error)),
         };
         let placement = Placement::read(&dir)
             .map_err(|error| unavailable("cannot read which tenants have a shard of their own", error))?;
-        Ok(Self {
+        let collection = Self {
             dir,
+            made: Mutex::new(manifest.made.clone()),
             manifest,
             placement: Mutex::new(placement),
             lock,
+        };
+        collection.set_right_what_is_lost()?;
+        Ok(collection)
+    }
+
+    /// A shard that was made and lacks a part is never taken for an empty one: the collection gets another name, so that all
+    /// documents are put into it again and answers say until then that some are missing. What is left answers meanwhile.
+    fn set_right_what_is_lost(&self) -> Result<(), IndexError> {
+        let made = lock(&self.made).clone();
+        let moved = self.stages().into_iter();
+        let moved = moved.filter(|(_, stage)| *stage != Stage::Moving);
+        let names = made.into_iter().map(ShardName::Shared);
+        let names = names.chain(moved.map(|(tenant_id, _)| ShardName::Own(tenant_id)));
+        let has_vectors = self.manifest.dimension.is_some();
+        let lost: Vec<(ShardName, Loss)> = names
+            .filter_map(|name| Some((name, lost::look(&self.shard_dir(name), has_vectors)?)))
+            .collect();
+        for (name, loss) in &lost {
+            let dir = self.shard_dir(*name);
+            tracing::error!(shard = %dir.display(), lost = loss.name(), "a part of an index shard is gone: all documents are put into the index again");
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        self.name_anew()
+            .map_err(|error| unavailable("cannot name the index anew", error))?;
+        for (name, loss) in lost {
+            match (loss, name) {
+                (Loss::Words, ShardName::Shared(number)) => self.forget_made(number)?,
+                // What is left of it is removed when the others are opened; the tenant is in the shared one again.
+                (Loss::Words, ShardName::Own(tenant_id)) => {
+                    self.set_stage(tenant_id, Some(Stage::Moving))?;
+                }
+                (Loss::Vectors | Loss::RedoLog, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on this counts as another making of the collection, into which all documents are put again.
+    pub(super) fn name_anew(&self) -> io::Result<()> {
+        // One at a time: shards are opened side by side.
+        let _made = lock(&self.made);
+        generation::make(&self.dir)
+    }
+
+    /// Notes durably that a shared shard was made and is on the disk: from now on it is missed.
+    pub(super) fn note_made(&self, number: usize) -> Result<(), IndexError> {
+        let mut made = lock(&self.made);
+        if made.contains(&number) {
+            return Ok(());
+        }
+        File::open(self.shard_dir(ShardName::Shared(number)))
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| unavailable("cannot write a new shard down", error))?;
+        self.change_made(&mut made, |made| {
+            made.insert(number);
         })
+    }
+
+    /// Removes what is left of a shared shard, which must not be open. It is made again when it is needed.
+    fn forget_made(&self, number: usize) -> Result<(), IndexError> {
+        self.change_made(&mut lock(&self.made), |made| {
+            made.remove(&number);
+        })?;
+        match fs::remove_dir_all(self.shard_dir(ShardName::Shared(number))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(unavailable("cannot remove what is left of a shard", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn change_made(
+        &self,
+        made: &mut BTreeSet<usize>,
+        change: impl FnOnce(&mut BTreeSet<usize>),
+    ) -> Result<(), IndexError> {
+        let mut changed = made.clone();
+        change(&mut changed);
+        let manifest = Manifest {
+            made: changed.clone(),
+            ..self.manifest.clone()
+        };
+        write_manifest(&self.dir, &manifest)?;
+        *made = changed;
+        Ok(())
     }
 
     /// Which making of the collection this is.
@@ -158,7 +252,7 @@ impl Collection {
     /// Removes what lies in the place of the tenant's own shard, which must not be open.
     pub(super) fn remove_own(&self, tenant_id: TenantId) -> Result<(), IndexError> {
         match fs::remove_dir_all(self.shard_dir(ShardName::Own(tenant_id))) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(unavailable("cannot remove a tenant's own shard", error))
             }
             _ => Ok(()),
@@ -207,13 +301,11 @@ fn accept(dir: &Path, bytes: &[u8], wanted: &Manifest) -> Result<Manifest, Index
     Ok(found)
 }
 
-/// Writes the file so that a crash leaves all of it or none.
-fn write_whole(path: &Path, manifest: &Manifest) -> std::io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
+    serde_json::to_vec_pretty(manifest)
+        .map_err(io::Error::from)
+        .and_then(|bytes| write_whole(&dir.join(MANIFEST_FILE), &bytes))
+        .map_err(|error| unavailable("cannot write the index manifest", error))
 }
 
 /// `all-minilm-l6-v2-384`, or `keyword-0` without a model.

@@ -1,21 +1,21 @@
 //! Which making of a collection this is, so that one that was lost and made anew is told from the one that was filled.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use uuid::Uuid;
+
+use super::keywords::write_whole;
 
 const FILE: &str = "generation";
 
 /// The name of collections that were made before they had names.
 const UNNAMED: &str = "0";
 
-/// Names a collection that is being made.
+/// Names a collection that is being made, or of which a part is gone.
 pub(super) fn make(dir: &Path) -> io::Result<()> {
-    let mut file = File::create(dir.join(FILE))?;
-    file.write_all(Uuid::now_v7().to_string().as_bytes())?;
-    file.sync_all()
+    write_whole(&dir.join(FILE), Uuid::now_v7().to_string().as_bytes())
 }
 
 /// The collection's name.

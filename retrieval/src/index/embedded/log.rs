@@ -4,8 +4,9 @@
 //! is durable" is kept here: operations are appended and synced before they are applied; opening a shard applies what the
 //! log holds once more; a checkpoint, after the engine has synced its files, empties it.
 //!
-//! A frame is the payload's length, its CRC-32 and the payload. Reading ends at the first frame that is not whole: it is
-//! the one a crash interrupted, and nobody was told that it had been written.
+//! A frame is the payload's length, its CRC-32 and the payload. Reading ends at the first frame that is not whole. Where
+//! nothing follows, it is the one a crash interrupted, and nobody was told that it had been written. Whole frames behind it
+//! say that the file was damaged: what they hold was acknowledged, and is lost.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -15,6 +16,9 @@ use super::operation::Operation;
 
 const FRAME_HEAD_BYTES: usize = 8;
 
+/// How far behind a frame that is not whole others are looked for, in bytes. A log is usually emptied at less.
+const LOOKED_THROUGH: u64 = 32 << 20;
+
 pub(super) struct RedoLog {
     file: File,
     /// Everything up to here is whole frames.
@@ -22,8 +26,9 @@ pub(super) struct RedoLog {
 }
 
 impl RedoLog {
-    /// Opens or creates the log, and cuts off what a crash left half-written.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens or creates the log, and cuts off what a crash left half-written. Where acknowledged operations go with it,
+    /// `on_damage` is called before.
+    pub(super) fn open(path: &Path, on_damage: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -32,6 +37,15 @@ impl RedoLog {
             .open(path)?;
         let mut log = Self { file, len: 0 };
         let whole_frames = log.read_frames(|_| Ok(()))?;
+        let size_bytes = log.file.metadata()?.len() - whole_frames;
+        if size_bytes > 0 {
+            if log.has_frames_behind(whole_frames)? {
+                tracing::error!(log = %path.display(), size_bytes, "the redo log of an index shard is damaged, and what was stored last is lost: all documents are put into the index again");
+                on_damage()?;
+            } else {
+                tracing::warn!(log = %path.display(), size_bytes, "the redo log of an index shard ends in what a crash interrupted, which is cut off");
+            }
+        }
         log.cut(whole_frames)?;
         Ok(log)
     }
@@ -102,6 +116,15 @@ impl RedoLog {
         self.file.sync_data()
     }
 
+    /// Whether whole frames stand behind the one at `end`, which is not.
+    fn has_frames_behind(&mut self, end: u64) -> io::Result<bool> {
+        self.file.seek(SeekFrom::Start(end + 1))?;
+        let mut rest = Vec::new();
+        (&self.file).take(LOOKED_THROUGH).read_to_end(&mut rest)?;
+        // Its length may be what is damaged, so that they may begin anywhere.
+        Ok((0..rest.len()).any(|start| begins_with_frame(&rest[start..])))
+    }
+
     /// Calls `visit` with each whole frame's payload and returns the length of all of them.
     fn read_frames(&mut self, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
         let file_len = self.file.metadata()?.len();
@@ -134,6 +157,19 @@ impl RedoLog {
     }
 }
 
+fn begins_with_frame(bytes: &[u8]) -> bool {
+    let Some((&[l0, l1, l2, l3, c0, c1, c2, c3], rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>()
+    else {
+        return false;
+    };
+    let payload = rest.get(..u32::from_le_bytes([l0, l1, l2, l3]) as usize);
+    // An operation is soon seen not to be one; a checksum takes all of it.
+    payload.is_some_and(|payload| {
+        Operation::decode(payload).is_some()
+            && crc32fast::hash(payload) == u32::from_le_bytes([c0, c1, c2, c3])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -151,6 +187,11 @@ mod tests {
         }
     }
 
+    /// Opens a log that is not damaged.
+    fn open(path: &Path) -> io::Result<RedoLog> {
+        RedoLog::open(path, || panic!("taken for damaged"))
+    }
+
     fn tenants_in(log: &mut RedoLog) -> Vec<u128> {
         let mut tenants = Vec::new();
         log.replay(|operation| {
@@ -165,13 +206,13 @@ mod tests {
     fn what_was_appended_is_replayed_in_order_after_reopening() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("redo");
-        let mut log = RedoLog::open(&path).expect("a new log");
+        let mut log = open(&path).expect("a new log");
         log.append(&[operation(1).encode(), operation(2).encode()])
             .expect("written");
         log.append(&[operation(3).encode()]).expect("written");
         drop(log);
 
-        let mut log = RedoLog::open(&path).expect("the same log");
+        let mut log = open(&path).expect("the same log");
 
         assert_eq!(tenants_in(&mut log), [1, 2, 3]);
     }
@@ -180,7 +221,7 @@ mod tests {
     fn a_torn_or_damaged_tail_is_cut_off_and_written_over() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("redo");
-        let mut log = RedoLog::open(&path).expect("a new log");
+        let mut log = open(&path).expect("a new log");
         let ends = log
             .append(&[operation(1).encode(), operation(2).encode()])
             .expect("written");
@@ -193,7 +234,7 @@ mod tests {
             torn.resize(whole.len() + 20, 0);
             fs::write(&path, &torn).expect("written");
 
-            let mut log = RedoLog::open(&path).expect("the torn log");
+            let mut log = open(&path).expect("the torn log");
             log.append(&[operation(9).encode()]).expect("written");
 
             assert_eq!(tenants_in(&mut log), [1, 9], "torn after {torn_len} bytes");
@@ -201,9 +242,45 @@ mod tests {
     }
 
     #[test]
+    fn whole_operations_behind_one_that_cannot_be_read_are_told_before_they_are_cut_off() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("redo");
+        let mut log = open(&path).expect("a new log");
+        let ends = log
+            .append(&[1, 2, 3].map(|n| operation(n).encode()))
+            .expect("written");
+        drop(log);
+        let whole = fs::read(&path).expect("the file");
+
+        for bit in (ends[0] * 8)..(ends[1] * 8) {
+            let mut damaged = whole.clone();
+            damaged[bit as usize / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).expect("written");
+            let mut len_when_told = None;
+
+            let mut log = RedoLog::open(&path, || {
+                len_when_told = Some(fs::metadata(&path)?.len());
+                Ok(())
+            })
+            .expect("the log");
+
+            assert_eq!(len_when_told, Some(whole.len() as u64), "bit {bit}");
+            assert_eq!(tenants_in(&mut log), [1]);
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).expect("written");
+        assert!(open(&path).is_ok(), "torn, not damaged");
+        let mut damaged = whole.clone();
+        damaged[ends[0] as usize + 9] ^= 1;
+        fs::write(&path, &damaged).expect("written");
+        let told = RedoLog::open(&path, || Err(io::Error::other("cannot be noted")));
+        assert!(told.is_err());
+        assert_eq!(fs::read(&path).expect("the file"), damaged, "nothing was cut off");
+    }
+
+    #[test]
     fn cutting_forgets_the_rest() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut log = RedoLog::open(&dir.path().join("redo")).expect("a new log");
+        let mut log = open(&dir.path().join("redo")).expect("a new log");
         let ends = log
             .append(&[operation(1).encode(), operation(2).encode()])
             .expect("written");

@@ -18,6 +18,7 @@ mod keywords;
 mod layout;
 mod leftover;
 mod log;
+mod lost;
 mod migrate;
 mod opening;
 mod operation;
@@ -28,6 +29,7 @@ mod shard;
 mod sides;
 mod stored;
 mod tuning;
+mod turns;
 mod writer;
 
 #[cfg(test)]
@@ -41,7 +43,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use self::tuning::Tuning;
@@ -53,6 +54,7 @@ use self::placement::Stage;
 use self::promotion::Notice;
 use self::shard::{Shard, closed, lock, unavailable};
 use self::sides::PreparedQuery;
+use self::turns::Turns;
 use super::input::{check_vector, without_repeats};
 use super::point::text_hash;
 use super::{Candidates, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
@@ -99,8 +101,7 @@ struct Inner {
     one_build: Arc<Mutex<()>>,
     /// The same of shards of tenants' own: a move must not wait for the shard that it is to relieve.
     one_own_build: Arc<Mutex<()>>,
-    /// Searches keep a core busy each; more of them at once than cores only makes all of them late.
-    search_permits: Semaphore,
+    turns: Turns,
 }
 
 impl EmbeddedIndex {
@@ -136,7 +137,7 @@ impl EmbeddedIndex {
             collection: Mutex::new(Some(collection)),
             one_build: Arc::default(),
             one_own_build: Arc::default(),
-            search_permits: Semaphore::new(cores + 1),
+            turns: Turns::new(cores + 1, tuning.longest_wait),
         });
         inner.open_present()?;
         let weak = Arc::downgrade(&inner);
@@ -294,12 +295,16 @@ impl Inner {
         // Asked again under the slot's lock, so that closing cannot overlook a shard that opens behind its back.
         let collection = self.collection()?;
         let shard = Arc::new(Shard::open(
-            collection,
+            collection.clone(),
             ShardName::Shared(number),
             self.tuning,
             self.one_build.clone(),
             lock(&self.notices).clone(),
         )?);
+        if let Err(error) = collection.note_made(number) {
+            shard.close();
+            return Err(error);
+        }
         *slot = Some(shard.clone());
         Ok(shard)
     }
@@ -400,7 +405,7 @@ impl Index for EmbeddedIndex {
             if query.limit == 0 {
                 return Ok(Candidates::default());
             }
-            let _permit = self.inner.search_permits.acquire().await.map_err(|_| closed())?;
+            let _turn = self.inner.turns.take(tenant_id).await?;
             self.blocking(move |inner| {
                 let query = PreparedQuery {
                     filter,

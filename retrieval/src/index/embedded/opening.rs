@@ -23,27 +23,15 @@ impl Inner {
         })
     }
 
-    /// Opens the shard of a tenant who has moved. An unfinished one is removed, and an empty one: it holds nothing more.
+    /// Opens the shard of a tenant who has moved. An unfinished one is removed, one whose words are gone, which counts as such
+    /// ([`Collection::open`]), and an empty one: it holds nothing more.
     fn open_moved(
         &self,
         collection: &Arc<Collection>,
         tenant_id: TenantId,
         stage: Stage,
     ) -> Result<(), IndexError> {
-        let dir = collection.shard_dir(ShardName::Own(tenant_id));
         match stage {
-            // Without its folder only the shared shard can have anything; to sweep it would be to lose it.
-            Stage::Sweeping if !dir.exists() => {
-                tracing::error!(tenant.id = %tenant_id, "index shard of a tenant is gone, what its shared shard has answers");
-            }
-            Stage::Settled if !dir.exists() => {
-                return Err(IndexError::Damaged {
-                    reason: format!(
-                        "{}: missing; restore it, or delete the index and index again",
-                        dir.display()
-                    ),
-                });
-            }
             Stage::Moving => {}
             Stage::Sweeping | Stage::Settled => {
                 let own = self.open_own(collection.clone(), tenant_id)?;

@@ -66,7 +66,7 @@ impl Shard {
         let dir = collection.shard_dir(name);
         std::fs::create_dir_all(&dir)
             .map_err(|error| unavailable("cannot make the shard's directory", error))?;
-        let log = RedoLog::open(&dir.join(REDO_LOG_FILE))
+        let log = RedoLog::open(&dir.join(REDO_LOG_FILE), || collection.name_anew())
             .map_err(|error| unavailable("cannot open the redo log", error))?;
         let state = Arc::new(ShardState {
             dir,

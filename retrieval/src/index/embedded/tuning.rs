@@ -36,6 +36,8 @@ pub struct Tuning {
     /// The log is mapped into memory, so this also bounds what it adds to the process.
     pub engine_log_bytes_busy: u64,
     pub engine_log_bytes_idle: u64,
+    /// How long a search waits for its turn where more come than there are cores.
+    pub longest_wait: Duration,
     /// How long closing waits for a graph build to end, which cannot be interrupted; what it would lose stays in the redo
     /// log, and the directory stays locked until the build or the process ends.
     pub close_grace: Duration,
@@ -57,6 +59,7 @@ impl Default for Tuning {
             fresh_bytes: 16 << 20,
             engine_log_bytes_busy: 64 << 20,
             engine_log_bytes_idle: 8 << 20,
+            longest_wait: Duration::from_secs(5),
             close_grace: Duration::from_secs(5),
         }
     }

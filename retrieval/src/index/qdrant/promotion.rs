@@ -29,6 +29,9 @@ const LATER_LOOKS: Duration = Duration::from_secs(10);
 /// Looks after which we leave it to the next time that the tenant stores something.
 const LOOKS: u32 = 720;
 
+/// Tenants that are remembered. Of whom nothing is, is counted when they next store something.
+const MOST_KNOWN: usize = 10_000;
+
 /// The part of the threshold that a tenant stores before it is counted again.
 const COUNTED_PER_THRESHOLD: u64 = 4;
 
@@ -57,7 +60,10 @@ impl Promotions {
             return;
         }
         let inner = inner.clone();
-        lock(&self.tasks).spawn(async move {
+        let mut tasks = lock(&self.tasks);
+        // Those that ended are kept until they are asked for.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
             let tier = match promote_if_large(&inner, tenant_id, threshold).await {
                 Ok(tier) => tier,
                 Err(error) => {
@@ -80,6 +86,9 @@ impl Promotions {
 
     fn is_due(&self, tenant_id: TenantId, points: u64, threshold: u64) -> bool {
         let mut tenants = lock(&self.tenants);
+        if tenants.len() >= MOST_KNOWN && !tenants.contains_key(&tenant_id) {
+            tenants.retain(|_, tier| matches!(tier, Tier::Busy));
+        }
         let tier = tenants.entry(tenant_id).or_insert(Tier::Shared(threshold));
         let Tier::Shared(stored) = tier else { return false };
         *stored = stored.saturating_add(points);
@@ -227,4 +236,30 @@ pub(super) async fn drop_own_shard(inner: &Inner, scope: &TenantScope<'_>) -> Re
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn no_more_tenants_are_remembered_than_are_worth_it_and_none_that_is_moving_is_forgotten() {
+        let promotions = Promotions::default();
+        let tenant = |n: usize| TenantId(Uuid::from_u128(n as u128));
+        for n in 0..MOST_KNOWN {
+            let tier = if n == 7 { Tier::Busy } else { Tier::Shared(0) };
+            lock(&promotions.tenants).insert(tenant(n), tier);
+        }
+
+        assert!(!promotions.is_due(tenant(5), 1, 1_000), "known, and small");
+        assert!(
+            promotions.is_due(tenant(MOST_KNOWN), 1, 1_000),
+            "not known: counted"
+        );
+
+        assert_eq!(lock(&promotions.tenants).len(), 2);
+        assert!(!promotions.is_due(tenant(7), 1_000, 1_000), "it is moving");
+    }
 }

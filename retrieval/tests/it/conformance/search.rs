@@ -1,11 +1,12 @@
 //! Exactness, work at the same time, and the end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use retrieval::ChunkId;
 use retrieval::index::{Index, IndexError, Point};
 
-use crate::samples::{by_vector, by_words, chunk, found, point, source, tenant, vector};
+use crate::samples::{by_vector, by_words, chunk, document, found, point, source, tenant, vector};
 
 pub(super) async fn nearest_is_exactly_what_brute_force_finds(index: &dyn Index) {
     let acme = tenant(45);
@@ -107,45 +108,61 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 pub(super) async fn writers_and_readers_work_at_once(index: Arc<dyn Index>) {
-    const WRITERS: u64 = 6;
+    const TENANTS: u64 = 3;
+    const WRITERS_OF_EACH: u64 = 2;
     const BATCHES: u64 = 20;
     const BATCH: u64 = 10;
+    const CHUNKS_OF_EACH: u64 = WRITERS_OF_EACH * BATCHES * BATCH;
+    // Each tenant has chunks of its own, by whose numbers they are known.
+    let numbers_of = |of: u64| of * 1_000..of * 1_000 + CHUNKS_OF_EACH;
+    let nth_tenant = |of: u64| tenant(50 + u128::from(of));
     let mut tasks = Vec::new();
-    for writer in 0..WRITERS {
+    for writer in 0..TENANTS * WRITERS_OF_EACH {
         let index = index.clone();
+        let (of, turn) = (writer / WRITERS_OF_EACH, writer % WRITERS_OF_EACH);
+        let first = numbers_of(of).start + turn * BATCHES * BATCH;
         tasks.push(tokio::spawn(async move {
-            // Two writers share each tenant.
-            let tenant_id = tenant(50 + u128::from(writer / 2));
-            let first = (writer % 2) * BATCHES * BATCH;
             for batch in 0..BATCHES {
                 let start = first + batch * BATCH;
                 let points = (start..start + BATCH)
                     .map(|n| point(n, "written at once"))
                     .collect();
-                index.upsert(tenant_id, points).await.expect("stored");
+                index.upsert(nth_tenant(of), points).await.expect("stored");
                 // What was acknowledged is seen by the next search.
-                let own = found(&*index, tenant_id, by_vector(vector(start))).await;
+                let own = found(&*index, nth_tenant(of), by_vector(vector(start))).await;
                 assert_eq!(own[0], chunk(start.into()));
             }
         }));
     }
-    for reader in 0..4 {
+    for of in 0..TENANTS {
         let index = index.clone();
         tasks.push(tokio::spawn(async move {
+            let mut seen_before = 0;
             for _ in 0..50 {
-                let hits = found(&*index, tenant(50 + reader % 3), by_words("written")).await;
-                assert!(hits.len() <= 10);
+                let found = index.search(nth_tenant(of), by_words("written")).await;
+                let hits = found.expect("an answer beside writers").hits;
+                let mut seen = HashSet::new();
+                for hit in &hits {
+                    let n = numbers_of(of).find(|n| chunk((*n).into()) == hit.chunk_id);
+                    let n = n.expect("a chunk of the tenant that asked");
+                    assert_eq!(hit.document_id, document((n / 10).into()), "chunk {n}");
+                    assert!(
+                        hit.keyword_score.is_some_and(|score| score > 0.0),
+                        "chunk {n} says it"
+                    );
+                    assert!(seen.insert(n), "chunk {n} is found twice");
+                }
+                assert!(seen.len() >= seen_before, "nothing is lost from sight: {seen:?}");
+                seen_before = seen.len();
             }
         }));
     }
     for task in tasks {
         task.await.expect("no task panicked");
     }
-    for tenant_id in (50..53).map(tenant) {
-        assert_eq!(
-            index.count(tenant_id).await.expect("a count"),
-            2 * BATCHES * BATCH
-        );
+    for of in 0..TENANTS {
+        let count = index.count(nth_tenant(of)).await.expect("a count");
+        assert_eq!(count, CHUNKS_OF_EACH);
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::lost::is_there;
 use super::facets::FacetFile;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,13 +28,8 @@ pub(super) struct ManifestEntry {
 }
 
 impl Manifest {
-    /// The manifest in `dir`; an empty one where there is none.
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
-        match fs::read(path(dir)) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
-        }
+        Ok(serde_json::from_slice(&fs::read(path(dir))?)?)
     }
 
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
@@ -43,6 +39,11 @@ impl Manifest {
 
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("manifest.json")
+}
+
+/// Whether there is a keyword side in `dir`.
+pub(in super::super) fn is_made(dir: &Path) -> bool {
+    is_there(&path(dir))
 }
 
 /// Writes the file so that a crash leaves all of it or what was there before.

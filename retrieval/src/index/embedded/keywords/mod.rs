@@ -32,8 +32,8 @@ pub(super) use self::copy::TenantWords;
 use self::facets::{FacetFile, FacetTable};
 pub(super) use self::format::ChunkRow;
 use self::fresh::{Fresh, FreshChunk, FreshTenant, Posting};
-pub(super) use self::manifest::write_whole;
 use self::manifest::{Manifest, ManifestEntry};
+pub(super) use self::manifest::{is_made, write_whole};
 use self::search::FoundByWords;
 use self::segment::Segment;
 use self::write::SegmentWriter;
@@ -81,6 +81,9 @@ impl Keywords {
     /// Opens the keyword side in `dir`, makes it where there is none, and throws away what an interrupted run left.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        if !is_made(dir) {
+            Manifest::default().write(dir)?;
+        }
         let manifest = Manifest::read(dir)?;
         let mut segments = Vec::with_capacity(manifest.segments.len());
         for entry in &manifest.segments {
@@ -394,7 +397,7 @@ impl Keywords {
         Ok(Written { segment, replaces })
     }
 
-    /// Removes files that the segments do not need.
+    /// Removes files that the segments do not need. Folders are somebody else's: `lost+found`, or a file system's snapshots.
     fn remove_strangers(&self) -> io::Result<()> {
         let mut needed: BTreeSet<PathBuf> = [manifest::path(&self.dir)].into();
         for segment in &self.segments {
@@ -403,8 +406,9 @@ impl Keywords {
         }
         needed.extend(self.facet_file.map(|file| facets_path(&self.dir, file.number)));
         for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if !needed.contains(&path) {
+            let entry = entry?;
+            let path = entry.path();
+            if !needed.contains(&path) && !entry.file_type()?.is_dir() {
                 fs::remove_file(path)?;
             }
         }

@@ -99,12 +99,14 @@ fn what_was_checkpointed_is_there_after_reopening_and_nothing_else() {
     assert_eq!(found(&keywords, tenant(1), "goods").len(), 2);
     drop(keywords);
     std::fs::write(dir.path().join("7.segment.new"), "half of one").expect("written");
+    std::fs::create_dir(dir.path().join("lost+found")).expect("a folder of the file system");
 
     let keywords = Keywords::open(dir.path()).expect("the same directory");
 
     assert_eq!(found(&keywords, tenant(1), "goods"), [chunk(1)]);
     assert_eq!(keywords.count(tenant(1)), 2);
     assert!(!dir.path().join("7.segment.new").exists());
+    assert!(dir.path().join("lost+found").exists());
 }
 
 #[test]
