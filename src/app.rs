@@ -1,5 +1,6 @@
 //! The composition root: builds every long-lived part, once, and hands them around as one cheap handle.
 
+mod background;
 mod data_dir;
 mod disk;
 pub(crate) mod embedder;

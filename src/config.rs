@@ -180,6 +180,7 @@ section!(
         dimension: usize,
         max_tokens: usize,
         batch_size: usize,
+        languages: Vec<String>,
         timeout_s: u64,
         threads: usize,
         cache_mb: u64,

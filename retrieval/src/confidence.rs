@@ -14,15 +14,26 @@ use crate::index::Candidates;
 /// Candidates, the nearest first, whose mean similarity is the question's background.
 const BACKGROUND: usize = 100;
 
-/// The background of a question about which no corpus tells anything.
-const USUAL_BACKGROUND: f32 = 0.2;
+/// How near texts of nothing in common are to a model of which that was not measured, as to all-MiniLM-L6-v2.
+const USUALLY_UNRELATED: f32 = 0.035;
 
-/// Candidates that [`USUAL_BACKGROUND`] counts for: a tenant with three chunks has no background of its own.
+/// Where between unrelated texts and 1 the mean of a question's nearest candidates usually lies: in a corpus there are always
+/// some that have something in common with it.
+const USUALLY_NEAREST: f32 = 0.171;
+
+/// Candidates that the usual background counts for: a tenant with three chunks has none of its own.
 const USUAL_COUNTS_FOR: f32 = 20.0;
 
 /// What a passage has of a question's words that is about something else: of the highest score, and in one breath.
 const USUAL_SHARE: f32 = 0.1;
 const USUALLY_SAID: f32 = 0.25;
+
+/// What is asked of a passage unless somebody chose otherwise, as a similarity: a confidence of 0.16 where meaning tells.
+/// `docs/decisions/0014` has what that costs and saves.
+pub const USUAL_SIMILARITY: f64 = 0.4;
+
+/// Passages of which one must count, unless somebody chose otherwise.
+pub const USUAL_PASSAGES: usize = 6;
 
 /// Logistic regressions on what is known of a passage.
 struct Weights {
@@ -39,6 +50,12 @@ const BY_MEANING: Weights = Weights {
     said: 2.17,
     constant: -2.78,
 };
+
+/// What a similarity that is asked for means where words alone tell: the share of their highest score that stands for it.
+const SHARE_PER_SIMILARITY: f32 = 0.55;
+
+/// What a passage that says all of a question's words in one breath usually has of their highest score.
+const SHARE_PER_SAID: f32 = 0.4;
 
 /// Where words alone tell, how near each other they stand adds nothing on all sets.
 const BY_WORDS: Weights = Weights {
@@ -66,11 +83,12 @@ pub struct Background {
 }
 
 impl Background {
-    /// Of a search; `meaning_weight` as for fusing.
-    pub fn of(candidates: &Candidates, meaning_weight: f32) -> Self {
+    /// Of a search; `meaning_weight` as for fusing, `unrelated` as [`Embedder::unrelated`](crate::embed::Embedder::unrelated)
+    /// tells it, where that is known.
+    pub fn of(candidates: &Candidates, meaning_weight: f32, unrelated: Option<f32>) -> Self {
         Self {
             similarity: (meaning_weight >= crate::fuse::UNDETERMINED)
-                .then(|| background(candidates))
+                .then(|| background(candidates, unrelated))
                 .flatten(),
             keyword_ceiling: candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0),
         }
@@ -88,8 +106,8 @@ impl Background {
             .map(|ceiling| (hit.keyword_score.unwrap_or(0.0) / ceiling).clamp(0.0, 1.0));
         let value = match (nearness, share) {
             (Some(nearness), share) => by_meaning(nearness, share, said),
-            (None, Some(share)) => BY_WORDS.confidence(0.0, share, 0.0),
-            (None, None) => return None,
+            (None, Some(share)) => by_words(share),
+            (None, None) => by_words(SHARE_PER_SAID * said_of_found(hit, said)?),
         };
         Some(Confidence {
             value,
@@ -98,13 +116,54 @@ impl Background {
     }
 }
 
-/// The confidence in a passage of this cosine on a usual background that has no more of the question's words than one about
-/// something else: what a passage has to inspire. A cosine of 0 asks for nothing.
-pub fn of_similarity(similarity: f32) -> f32 {
-    if similarity <= 0.0 {
-        return 0.0;
+/// What a passage has to inspire to count as an answer: the one rule for answering or declining.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Threshold {
+    by_meaning: f32,
+    by_words: f32,
+}
+
+impl Threshold {
+    /// As much as a passage of this cosine inspires on the background of a usual model that has no more of the question's words
+    /// than one about something else; where words alone tell, as much as one with [`SHARE_PER_SIMILARITY`] of their highest
+    /// score. A cosine of 0 asks for nothing.
+    pub fn of_similarity(similarity: f32) -> Self {
+        if similarity <= 0.0 {
+            return Self {
+                by_meaning: 0.0,
+                by_words: 0.0,
+            };
+        }
+        Self {
+            by_meaning: by_meaning(nearness(similarity, usual_background(None)), None, None),
+            by_words: by_words(SHARE_PER_SIMILARITY * similarity),
+        }
     }
-    by_meaning(nearness(similarity, USUAL_BACKGROUND), None, None)
+
+    /// Whether a passage that inspires this counts. One of which nothing is known does where nothing is asked for.
+    pub fn is_met_by(&self, confidence: Option<Confidence>) -> bool {
+        match confidence {
+            Some(found) if found.is_by_meaning => found.value >= self.by_meaning,
+            Some(found) => found.value >= self.by_words,
+            None => self.by_meaning == 0.0,
+        }
+    }
+}
+
+impl Default for Threshold {
+    fn default() -> Self {
+        Self::of_similarity(USUAL_SIMILARITY as f32)
+    }
+}
+
+/// What stands for the share of the highest score where an index tells none: what the passage says in one breath of the words
+/// that found it, or all where its title says them already.
+fn said_of_found(hit: &Hit, said: Option<f32>) -> Option<f32> {
+    hit.keyword_score.map(|_| said.unwrap_or(1.0))
+}
+
+fn by_words(share: f32) -> f32 {
+    BY_WORDS.confidence(0.0, share, 0.0)
 }
 
 fn by_meaning(nearness: f32, share: Option<f32>, said: Option<f32>) -> f32 {
@@ -130,13 +189,19 @@ fn nearness(similarity: f32, background: f32) -> f32 {
 }
 
 /// The mean similarity of the nearest candidates but the very nearest.
-fn background(candidates: &Candidates) -> Option<f32> {
+fn background(candidates: &Candidates, unrelated: Option<f32>) -> Option<f32> {
     let mut similarities: Vec<f32> = candidates.hits.iter().filter_map(|hit| hit.similarity).collect();
     similarities.sort_by(|a, b| b.total_cmp(a));
     let (_, others) = similarities.split_first()?;
     let others = &others[..others.len().min(BACKGROUND)];
     let sum: f32 = others.iter().sum();
-    Some((sum + USUAL_BACKGROUND * USUAL_COUNTS_FOR) / (others.len() as f32 + USUAL_COUNTS_FOR))
+    Some((sum + usual_background(unrelated) * USUAL_COUNTS_FOR) / (others.len() as f32 + USUAL_COUNTS_FOR))
+}
+
+/// The background of a question about which no corpus tells anything, to a model with this cosine between `unrelated` texts.
+pub(crate) fn usual_background(unrelated: Option<f32>) -> f32 {
+    let unrelated = unrelated.unwrap_or(USUALLY_UNRELATED).clamp(-1.0, 1.0);
+    unrelated + USUALLY_NEAREST * (1.0 - unrelated)
 }
 
 #[cfg(test)]
@@ -172,7 +237,7 @@ mod tests {
     fn first(candidates: &Candidates, meaning_weight: f32) -> Option<f32> {
         let hit = crate::fuse::fuse(candidates, meaning_weight).into_iter().next()?;
         Some(
-            Background::of(candidates, meaning_weight)
+            Background::of(candidates, meaning_weight, None)
                 .confidence(&hit, SAID)?
                 .value,
         )
@@ -208,7 +273,7 @@ mod tests {
     fn words_in_one_breath_make_surer_than_words_alone() {
         let candidates = candidates(&[(Some(0.5), Some(5.0)), (Some(0.2), None)], Some(10.0));
         let hit = crate::fuse::fuse(&candidates, READ)[0];
-        let background = Background::of(&candidates, READ);
+        let background = Background::of(&candidates, READ, None);
         let sure = |said| background.confidence(&hit, said).expect("evidence").value;
 
         assert!(sure(Some(1.0)) > sure(Some(0.2)) + 0.1);
@@ -218,7 +283,7 @@ mod tests {
     fn an_index_that_knows_no_highest_score_leaves_meaning_and_what_is_said() {
         let candidates = candidates(&[(Some(0.5), Some(5.0)), (Some(0.2), None)], None);
         let hit = crate::fuse::fuse(&candidates, READ)[0];
-        let background = Background::of(&candidates, READ);
+        let background = Background::of(&candidates, READ, None);
         let found = |said| background.confidence(&hit, said).expect("evidence");
 
         assert!(found(None).is_by_meaning && found(Some(1.0)).value > found(None).value);
@@ -242,39 +307,90 @@ mod tests {
 
     #[test]
     fn without_evidence_there_is_no_confidence() {
-        assert_eq!(first(&candidates(&[(None, Some(5.0))], None), READ), None);
+        assert_eq!(first(&candidates(&[(Some(0.9), None)], None), 0.0), None);
+    }
+
+    #[test]
+    fn an_index_that_knows_no_highest_score_leaves_what_is_said_where_words_alone_tell() {
+        let candidates = candidates(&[(None, Some(5.0))], None);
+        let hit = crate::fuse::fuse(&candidates, READ)[0];
+        let background = Background::of(&candidates, READ, None);
+        let counts = |said| Threshold::default().is_met_by(background.confidence(&hit, said));
+
+        assert!(counts(Some(0.6)) && counts(None) && !counts(Some(0.4)));
+    }
+
+    /// The passage of this cosine and score among many of a usual background.
+    fn among_usual(
+        similarity: f32,
+        keyword_score: Option<f32>,
+        keyword_ceiling: Option<f32>,
+    ) -> (Candidates, Hit) {
+        let mut scores = vec![(Some(similarity), keyword_score)];
+        scores.extend(vec![(Some(usual_background(None)), None); 100]);
+        let candidates = candidates(&scores, keyword_ceiling);
+        let hit = crate::fuse::fuse(&candidates, READ)[0];
+        (candidates, hit)
     }
 
     #[test]
     fn a_question_of_which_nothing_but_nearness_is_known_is_judged_by_that() {
-        let among = |similarity| {
-            let mut scores = vec![(Some(similarity), None)];
-            scores.extend(vec![(Some(0.2), None); 100]);
-            let candidates = candidates(&scores, None);
-            let hit = crate::fuse::fuse(&candidates, READ)[0];
-            let background = Background::of(&candidates, READ);
-            background.confidence(&hit, None).expect("evidence").value
+        let counts = |similarity| {
+            let (candidates, hit) = among_usual(similarity, None, None);
+            let found = Background::of(&candidates, READ, None).confidence(&hit, None);
+            Threshold::of_similarity(0.4).is_met_by(found)
         };
 
-        assert!(among(0.2) < of_similarity(0.4) - 0.03);
-        assert!((among(0.4) - of_similarity(0.4)).abs() < 1e-4);
-    }
-
-    #[test]
-    fn a_higher_cosine_asks_for_more_and_none_for_nothing() {
-        let steps: Vec<f32> = (0..=20).map(|step| of_similarity(step as f32 / 20.0)).collect();
-
-        assert_eq!(steps[0], 0.0);
-        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
+        assert!(counts(0.41) && !counts(0.39));
     }
 
     #[test]
     fn a_cosine_stands_for_a_passage_that_has_few_of_the_words() {
-        let mut scores = vec![(Some(0.5), Some(1.0))];
-        scores.extend(vec![(Some(0.2), None); 100]);
-        let found = first(&candidates(&scores, Some(10.0)), READ).expect("evidence");
+        let (candidates, hit) = among_usual(0.5, Some(1.0), Some(10.0));
+        let found = Background::of(&candidates, READ, None).confidence(&hit, SAID);
 
-        assert!((found - of_similarity(0.5)).abs() < 1e-4);
+        assert!(Threshold::of_similarity(0.499).is_met_by(found));
+        assert!(!Threshold::of_similarity(0.501).is_met_by(found));
+    }
+
+    #[test]
+    fn a_higher_similarity_asks_for_more_by_meaning_and_by_words_and_none_for_nothing() {
+        let steps: Vec<Threshold> = (0..=20)
+            .map(|step| Threshold::of_similarity(step as f32 / 20.0))
+            .collect();
+
+        assert!(steps[0].is_met_by(None) && !steps[1].is_met_by(None));
+        assert!(
+            steps
+                .windows(2)
+                .all(|pair| pair[0].by_meaning < pair[1].by_meaning)
+        );
+        assert!(steps.windows(2).all(|pair| pair[0].by_words < pair[1].by_words));
+    }
+
+    #[test]
+    fn where_words_alone_tell_a_passage_with_enough_of_them_counts() {
+        let counts = |score: f32| {
+            let candidates = candidates(&[(Some(0.0), Some(score))], Some(10.0));
+            let hit = crate::fuse::fuse(&candidates, 0.0)[0];
+            let found = Background::of(&candidates, 0.0, None).confidence(&hit, SAID);
+            Threshold::default().is_met_by(found)
+        };
+
+        assert!(counts(4.0) && !counts(0.5));
+    }
+
+    #[test]
+    fn a_background_is_told_from_how_near_unrelated_texts_are_to_the_model() {
+        let sure = |similarity, unrelated| {
+            let candidates = candidates(&[(Some(similarity), None)], Some(10.0));
+            let hit = crate::fuse::fuse(&candidates, READ)[0];
+            let found = Background::of(&candidates, READ, unrelated).confidence(&hit, SAID);
+            Threshold::default().is_met_by(found)
+        };
+
+        assert!(!sure(0.77, Some(0.75)) && sure(0.92, Some(0.75)));
+        assert!(sure(0.77, Some(0.03)));
     }
 
     proptest! {
@@ -285,7 +401,7 @@ mod tests {
         ) {
             let scores: Vec<_> = scores.into_iter().map(|(similarity, words)| (Some(similarity), Some(words))).collect();
             let candidates = candidates(&scores, Some(20.0));
-            let background = Background::of(&candidates, READ);
+            let background = Background::of(&candidates, READ, None);
             for hit in crate::fuse::fuse(&candidates, READ) {
                 let sure = |hit: &Hit| background.confidence(hit, SAID).expect("evidence").value;
                 let confidence = sure(&hit);

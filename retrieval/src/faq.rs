@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use crate::analysis::{self, Language, each_stem};
+use crate::confidence::usual_background;
 use crate::fuse;
 
 /// How much an entry's nearest wordings count, the nearest first. Of an entry with fewer the last one counts for the others.
@@ -19,8 +20,7 @@ const WORDS: f32 = 0.5;
 /// What question and answer together count beside the wordings.
 const WHOLE: f32 = 0.6;
 
-/// The mean cosine between questions of a bank too small to tell, and how many wordings it counts for.
-const USUAL_BACKGROUND: f32 = 0.2;
+/// How many wordings the usual background counts for: a bank of a few has none of its own.
 const USUAL_COUNTS_FOR: f32 = 20.0;
 
 /// Logistic regressions on an entry's nearness and its share of the words; fitted on two sets together, each weighed alike.
@@ -99,10 +99,12 @@ struct Likeness {
 }
 
 impl FaqBank {
-    pub fn new(entries: Vec<FaqTexts>) -> Self {
+    /// `unrelated` is how near texts of nothing in common are to the embedding model, where that was measured.
+    pub fn new(entries: Vec<FaqTexts>, unrelated: Option<f32>) -> Self {
         let wordings = || entries.iter().flat_map(|entry| &entry.wordings);
         let mut words = Words::of(wordings().map(|wording| wording.text.as_str()));
-        let background = background(wordings().filter_map(|wording| wording.vector.as_deref()));
+        let vectors = wordings().filter_map(|wording| wording.vector.as_deref());
+        let background = background(vectors, usual_background(unrelated));
         let mut line = |text: FaqText| Line {
             words: words.numbers(&text.text),
             vector: text.vector,
@@ -191,8 +193,8 @@ impl Evidence {
     }
 }
 
-/// The mean cosine between the vectors.
-fn background<'a>(vectors: impl Iterator<Item = &'a [f32]>) -> f32 {
+/// The mean cosine between the vectors; `usual` where they are too few to tell.
+fn background<'a>(vectors: impl Iterator<Item = &'a [f32]>, usual: f32) -> f32 {
     let mut sum: Vec<f64> = Vec::new();
     let mut count = 0.0;
     for vector in vectors {
@@ -203,13 +205,13 @@ fn background<'a>(vectors: impl Iterator<Item = &'a [f32]>) -> f32 {
         count += 1.0;
     }
     if count < 2.0 {
-        return USUAL_BACKGROUND;
+        return usual;
     }
     // The square of the sum has each pair twice, and each vector with itself.
     let pairs = sum.iter().map(|value| value * value).sum::<f64>() - count;
     let mean = (pairs / (count * (count - 1.0))) as f32;
     let count = count as f32;
-    (mean * count + USUAL_BACKGROUND * USUAL_COUNTS_FOR) / (count + USUAL_COUNTS_FOR)
+    (mean * count + usual * USUAL_COUNTS_FOR) / (count + USUAL_COUNTS_FOR)
 }
 
 /// The words of a bank's lines, by their stems.

@@ -17,7 +17,6 @@ mod id;
 pub mod index;
 pub mod operators;
 pub mod question;
-pub mod relevance;
 mod remote;
 pub mod rerank;
 pub mod scan;

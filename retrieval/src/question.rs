@@ -6,23 +6,33 @@ use crate::confidence::{Background, Confidence};
 use crate::fuse::{self, Hit, MIN_CANDIDATES};
 use crate::index::{Candidates, Filter, SearchQuery};
 
+/// What is known of the model whose vectors are compared.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelTraits<'a> {
+    /// The languages that it reads, `None` for all.
+    pub languages: Option<&'a [Language]>,
+    /// How near unrelated texts are to it, where that was measured ([`Embedder::unrelated`](crate::embed::Embedder::unrelated)).
+    pub unrelated: Option<f32>,
+}
+
 /// A question and what its words tell.
 #[derive(Debug, Clone)]
 pub struct Question {
     text: String,
     language: Option<Language>,
     meaning_weight: f32,
+    unrelated: Option<f32>,
     asked: Asked,
 }
 
 impl Question {
-    /// `read` are the languages that the embedding model reads, `None` for all.
-    pub fn of(text: &str, read: Option<&[Language]>) -> Self {
+    pub fn of(text: &str, model: ModelTraits<'_>) -> Self {
         let language = analysis::detect(text);
         Self {
             text: text.to_owned(),
             language,
-            meaning_weight: fuse::meaning_weight(text, language, read),
+            meaning_weight: fuse::meaning_weight(text, language, model.languages),
+            unrelated: model.unrelated,
             asked: Asked::of(text, language),
         }
     }
@@ -42,7 +52,7 @@ impl Question {
     pub fn judge(&self, candidates: &Candidates) -> Judged<'_> {
         Judged {
             hits: fuse::fuse(candidates, self.meaning_weight),
-            background: Background::of(candidates, self.meaning_weight),
+            background: Background::of(candidates, self.meaning_weight, self.unrelated),
             asked: &self.asked,
         }
     }
@@ -70,6 +80,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::confidence::Threshold;
     use crate::index::Candidate;
     use crate::{ChunkId, DocumentId};
 
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_index_is_asked_for_enough_to_tell_what_stands_out() {
-        let question = Question::of("Wie lange kann ich die Ware zurückgeben?", None);
+        let question = Question::of("Wie lange kann ich die Ware zurückgeben?", ModelTraits::default());
 
         let query = question.query(None, Filter::default(), 8);
 
@@ -102,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_passage_that_says_what_is_asked_is_surer_than_one_that_is_only_named_so() {
-        let question = Question::of("How long may I return damaged shoes?", None);
+        let question = Question::of("How long may I return damaged shoes?", ModelTraits::default());
         let candidates = found(&[0.6, 0.3]);
         let judged = question.judge(&candidates);
 
@@ -112,5 +123,38 @@ mod tests {
         };
 
         assert!(sure("What came damaged goes back within 30 days.") > sure("We are glad to help.") + 0.1);
+    }
+
+    /// A tenant of so many chunks, before a model to which unrelated texts have a cosine of 0.75: the surest of its passages.
+    fn surest_of(chunks: usize, nearest: f32, unrelated: Option<f32>) -> bool {
+        let model = ModelTraits {
+            languages: None,
+            unrelated,
+        };
+        let question = Question::of("How long may I return damaged shoes?", model);
+        // Unrelated ones differ by a few hundredths.
+        let mut similarities: Vec<f32> = (0..chunks).map(|n| 0.73 + 0.04 * (n % 7) as f32 / 6.0).collect();
+        similarities[0] = nearest;
+        let mut candidates = found(&similarities);
+        candidates
+            .hits
+            .iter_mut()
+            .for_each(|hit| hit.keyword_score = None);
+        let judged = question.judge(&candidates);
+        let threshold = Threshold::of_similarity(0.4);
+        let is_enough = |hit: &Hit| threshold.is_met_by(judged.confidence(hit, &[], "We are glad to help."));
+        judged.hits.iter().any(is_enough)
+    }
+
+    #[test]
+    fn a_model_whose_cosines_are_all_high_answers_and_declines_in_tenants_of_any_size() {
+        for chunks in [1, 10, 100] {
+            assert!(!surest_of(chunks, 0.77, Some(0.75)), "{chunks} chunks");
+            assert!(surest_of(chunks, 0.9, Some(0.75)), "{chunks} chunks");
+        }
+        assert!(
+            surest_of(10, 0.77, None),
+            "taken for another model it answers everything"
+        );
     }
 }

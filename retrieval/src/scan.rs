@@ -8,9 +8,11 @@ use crate::{ChunkId, DocumentId};
 /// A question, and what is known of the texts that were read for it.
 #[derive(Debug)]
 pub struct TextScan {
-    terms: QueryTerms,
+    asked: QueryTerms,
+    /// What is counted: the question's terms and all parts of its codes.
+    terms: Vec<u32>,
     read: u64,
-    /// How many of the texts have each of the question's terms.
+    /// How many of the texts have each of these terms.
     having: Vec<u64>,
     found: Vec<Found>,
 }
@@ -20,16 +22,18 @@ pub struct TextScan {
 struct Found {
     chunk_id: ChunkId,
     document_id: DocumentId,
-    /// Places among the question's terms, with the weight of each.
+    /// Places among what is counted, with the weight of each.
     weights: Vec<(usize, f32)>,
 }
 
 impl TextScan {
     /// For the words of `query`; its vector is not looked at, and whose texts are read is the caller's choice.
     pub fn new(query: &SearchQuery) -> Self {
-        let terms = analysis::query_terms(&query.text, query.known_language());
+        let asked = analysis::query_terms(&query.text, query.known_language());
+        let terms = asked.with_all_parts();
         Self {
-            having: vec![0; terms.hashes.len()],
+            having: vec![0; terms.len()],
+            asked,
             terms,
             read: 0,
             found: Vec::new(),
@@ -41,7 +45,7 @@ impl TextScan {
         self.read += 1;
         let offered = analysis::weigh_document(text, facets.known_language());
         let mut weights = Vec::new();
-        for (place, term) in self.terms.hashes.iter().enumerate() {
+        for (place, term) in self.terms.iter().enumerate() {
             if let Ok(at) = offered.hashes.binary_search(term) {
                 weights.push((place, offered.weights[at]));
                 self.having[place] += 1;
@@ -58,22 +62,30 @@ impl TextScan {
 
     /// The `limit` best of what was read.
     pub fn finish(self, limit: usize) -> Candidates {
-        let frequencies: Vec<f32> = self
-            .having
+        let place_of = |term: u32| self.terms.binary_search(&term).ok();
+        let frequency_of = |place: usize| inverse_document_frequency(self.read, self.having[place].max(1));
+        let settled = self
+            .asked
+            .settle(|term| place_of(term).is_some_and(|place| self.having[place] > 0));
+        // Of each counted term; none of parts that are not asked for.
+        let is_asked = |term: &u32| settled.hashes.binary_search(term).is_ok();
+        let frequencies: Vec<Option<f32>> = self
+            .terms
             .iter()
-            .map(|having| inverse_document_frequency(self.read, *having))
+            .enumerate()
+            .map(|(place, term)| is_asked(term).then(|| frequency_of(place)))
             .collect();
-        let scored = self.found.iter().map(|found| Candidate {
-            chunk_id: found.chunk_id,
-            document_id: found.document_id,
-            similarity: None,
-            keyword_score: Some(
-                found
-                    .weights
-                    .iter()
-                    .map(|(place, weight)| frequencies[*place] * weight)
-                    .sum(),
-            ),
+        let scored = self.found.iter().filter_map(|found| {
+            let weights = found.weights.iter();
+            let score: f32 = weights
+                .filter_map(|(place, weight)| frequencies[*place].map(|frequency| frequency * weight))
+                .sum();
+            (score > 0.0).then_some(Candidate {
+                chunk_id: found.chunk_id,
+                document_id: found.document_id,
+                similarity: None,
+                keyword_score: Some(score),
+            })
         });
         let mut hits: Vec<Candidate> = scored.collect();
         let score = |candidate: &Candidate| candidate.keyword_score.unwrap_or_default();
@@ -83,9 +95,11 @@ impl TextScan {
                 .then_with(|| a.chunk_id.cmp(&b.chunk_id))
         });
         hits.truncate(limit);
+        let of_asked: Vec<f32> = frequencies.iter().copied().flatten().collect();
+        let keyword_ceiling = (!settled.hashes.is_empty()).then(|| settled.ceiling(&of_asked));
         Candidates {
             hits,
-            keyword_ceiling: (!self.terms.hashes.is_empty()).then(|| self.terms.ceiling(&frequencies)),
+            keyword_ceiling,
         }
     }
 }
@@ -133,6 +147,37 @@ mod tests {
             hit.keyword_score
                 .is_some_and(|score| score > 0.0 && score <= ceiling)
         }));
+    }
+
+    #[test]
+    fn a_code_that_no_text_has_whole_is_found_by_its_parts() {
+        let texts = [
+            "Write to www.example.com.",
+            "The WH-1000XM5 has a plug of 3.5mm.",
+            "It costs 2,500 francs, in 5 rates.",
+        ];
+        let found = |question| scan(question, &texts, 10).0;
+
+        assert_eq!(found("example.com"), [0]);
+        assert_eq!(found("XM5")[0], 1);
+        assert_eq!(found("3.5 mm"), [1]);
+        assert_eq!(found("2500 Franken"), [2]);
+        assert_eq!(found("XM4"), [1], "its letters");
+        assert_eq!(found("www.example.com"), [0]);
+        assert_eq!(found("10.0.0.1"), [0_u128; 0]);
+    }
+
+    #[test]
+    fn a_code_that_a_text_has_whole_is_not_looked_for_by_its_parts() {
+        let texts = [
+            "Release v1.2.3 is out.",
+            "Release v1.2.4 is out.",
+            "The xm5 is new.",
+            "An xm and 5 more.",
+        ];
+
+        assert_eq!(scan("v1.2.3", &texts, 10).0, [0]);
+        assert_eq!(scan("xm5", &texts, 10).0, [2]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use retrieval::analysis::Language;
 use retrieval::embed::{self, Embedder};
 
 use super::StartError;
@@ -41,12 +42,19 @@ pub(crate) async fn load(config: &Config) -> Result<Option<Arc<dyn Embedder>>, S
                 batch_size: settings.batch_size,
                 timeout: Duration::from_secs(settings.timeout_s),
                 max_tokens: settings.max_tokens,
+                languages: read_languages(&settings.languages),
             };
             let embedder = embed::OpenAiEmbedder::new(options)
                 .map_err(|error| StartError::Setting(format!("embedding: {error}")))?;
             Ok(Some(Arc::new(embedder)))
         }
     }
+}
+
+/// Those that a server's model reads; none: all.
+fn read_languages(tags: &[String]) -> Option<Vec<Language>> {
+    let named: Vec<Language> = tags.iter().filter_map(|tag| Language::from_tag(tag)).collect();
+    (!named.is_empty()).then_some(named)
 }
 
 fn load_local_embedder(settings: &config::Embedding) -> Result<Arc<dyn Embedder>, embed::LoadError> {

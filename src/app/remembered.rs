@@ -57,6 +57,11 @@ pub(super) struct Remembered {
     dimension: usize,
     max_tokens: usize,
     batch_size: usize,
+    #[serde(default)]
+    languages: Vec<String>,
+    /// How near unrelated texts are to it, once that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrelated: Option<f32>,
 }
 
 impl Remembered {
@@ -73,6 +78,8 @@ impl Remembered {
             dimension: settings.dimension,
             max_tokens: settings.max_tokens,
             batch_size: settings.batch_size,
+            languages: settings.languages.clone(),
+            unrelated: None,
         }
     }
 
@@ -99,10 +106,16 @@ impl Remembered {
             dimension: self.dimension,
             max_tokens: self.max_tokens,
             batch_size: self.batch_size,
+            languages: self.languages.clone(),
             timeout_s: now.timeout_s,
             threads: now.threads,
             cache_mb: now.cache_mb,
         }
+    }
+
+    /// What was measured here, as far as it holds for `other`: it is measured in the languages that the model reads.
+    fn unrelated_of(&self, other: &Self) -> Option<f32> {
+        self.unrelated.filter(|_| self.languages == other.languages)
     }
 
     /// Whether a model of the same name by these settings may be the one that was in use before fingerprints were kept.
@@ -169,6 +182,10 @@ pub(super) async fn find(conn: &mut crate::db::Conn, name: &str) -> Result<Optio
 /// Remembers the configured model, and how it is loaded.
 pub(super) async fn remember(config: &Config, db: &Db, space: &Space, now: DateTime<Utc>) -> Result<()> {
     let mut write = db.write(Scope::Operator).await?;
+    let mut settings = Remembered::of(&config.embedding);
+    if let Some(before) = find(&mut write, &space.name).await? {
+        settings.unrelated = before.settings.unrelated_of(&settings);
+    }
     // The index of an installation that knew one model only had its making elsewhere.
     on!(write, c => sqlx::query(
         "insert into embedding_space (name, model, dimension, settings, fingerprint, making, created_at)
@@ -176,7 +193,7 @@ pub(super) async fn remember(config: &Config, db: &Db, space: &Space, now: DateT
                  (select generation from index_generation where id = 1 and not exists (select 1 from embedding_space)), $6)
          on conflict (name) do update set settings = excluded.settings, fingerprint = coalesce(embedding_space.fingerprint, excluded.fingerprint)",
     ).bind(&space.name).bind(&space.model).bind(space.dimension.map(|length| length as i64))
-     .bind(Json(Remembered::of(&config.embedding))).bind(&space.fingerprint).bind(now).execute(c).await.map(drop))?;
+     .bind(Json(settings)).bind(&space.fingerprint).bind(now).execute(c).await.map(drop))?;
     let row = find(&mut write, &space.name).await?;
     if space.fingerprint.is_some() && row.is_none_or(|row| row.fingerprint != space.fingerprint) {
         return Err(Error::internal(format!(
@@ -186,6 +203,28 @@ pub(super) async fn remember(config: &Config, db: &Db, space: &Space, now: DateT
     }
     write.commit().await?;
     note_making(db, space).await
+}
+
+/// How near unrelated texts are to the model of a space, where that was measured.
+pub(super) async fn find_unrelated(db: &Db, name: &str) -> Result<Option<f32>> {
+    let mut conn = db.read(Scope::Operator).await?;
+    let row = find(&mut conn, name).await?;
+    Ok(row.and_then(|row| row.settings.unrelated))
+}
+
+/// Keeps how near unrelated texts are to the model of a space.
+pub(super) async fn note_unrelated(db: &Db, name: &str, unrelated: f32) -> Result<()> {
+    let mut write = db.write(Scope::Operator).await?;
+    let Some(row) = find(&mut write, name).await? else {
+        return Ok(());
+    };
+    let settings = Remembered {
+        unrelated: Some(unrelated),
+        ..row.settings.0
+    };
+    on!(write, c => sqlx::query("update embedding_space set settings = $2 where name = $1")
+        .bind(name).bind(Json(settings)).execute(c).await.map(drop))?;
+    write.commit().await
 }
 
 /// Keeps what tells a model from others of its name that was in use before that was kept.
@@ -322,6 +361,19 @@ mod tests {
         let elsewhere = remembered.settings(&remote("https://two.example/v1"));
         assert!(elsewhere.api_key.is_empty());
         assert_eq!(&*elsewhere.base_url, "https://one.example/v1");
+    }
+
+    #[test]
+    fn what_was_measured_is_kept_as_long_as_the_model_reads_the_same_languages() {
+        let measured = Remembered {
+            unrelated: Some(0.7),
+            ..Remembered::of(&remote("https://one.example/v1"))
+        };
+        let mut english = remote("https://one.example/v1");
+        assert_eq!(measured.unrelated_of(&Remembered::of(&english)), Some(0.7));
+
+        english.languages = vec!["en".to_owned()];
+        assert_eq!(measured.unrelated_of(&Remembered::of(&english)), None);
     }
 
     #[test]

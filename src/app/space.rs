@@ -13,6 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use retrieval::embed::Embedder;
 use retrieval::index::{Index, IndexError};
 
+use super::background::ModelBackground;
 use super::remembered::{self, SpaceRow};
 use super::unopened::UnopenedIndex;
 use super::{StartError, embedder, index};
@@ -52,6 +53,7 @@ pub struct Space {
     pub index_rest: SharedRest,
     /// What tells the model from others of its name.
     pub(super) fingerprint: Option<String>,
+    background: ModelBackground,
     /// When its model was last tried to be loaded; none: only its index was needed so far.
     tried_at: Option<DateTime<Utc>>,
     /// When its index was opened, or failed to.
@@ -68,6 +70,14 @@ impl Space {
     /// The model, where embeddings are bought.
     pub fn bought_model(&self) -> Option<&str> {
         self.model.as_deref().filter(|_| self.is_remote)
+    }
+
+    /// How near unrelated texts are to the model; none: there is no model, or nobody knows yet.
+    pub async fn unrelated(&self, db: &Db, now: DateTime<Utc>) -> Option<f32> {
+        let embedder = self.embedder.as_deref()?;
+        self.background
+            .get(embedder, self.is_remote.then_some((db, self.name.as_str())), now)
+            .await
     }
 
     /// Whether there is a model that is not loaded.
@@ -156,6 +166,7 @@ impl Spaces {
             fingerprint: embedder
                 .as_deref()
                 .and_then(|embedder| remembered::fingerprint(embedder, settings)),
+            background: ModelBackground::default(),
             embedder,
             is_failing: AtomicBool::new(false),
             rest: SharedRest::default(),
@@ -304,6 +315,7 @@ impl Spaces {
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
             fingerprint: row.fingerprint,
+            background: ModelBackground::default(),
             tried_at: before.and_then(|before| before.tried_at),
             opened_at: now,
         };
@@ -342,6 +354,7 @@ impl Spaces {
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
             fingerprint,
+            background: ModelBackground::default(),
             tried_at: Some(now),
         };
         if row.fingerprint != loaded.fingerprint && !self.only_looks {

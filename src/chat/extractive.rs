@@ -4,9 +4,11 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
+use retrieval::analysis::Language;
+
 use super::citation::{Citation, cite};
 use super::marker::without_markers;
-use super::words::{content_words, sentences};
+use super::sentences::{ContentWords, is_question, is_statement, language_of, sentences};
 use crate::knowledge::Passage;
 
 /// Sentences in an answer.
@@ -47,10 +49,9 @@ struct Candidate<'p> {
 ///
 /// The passage of the best sentence comes first, and within a passage sentences keep their order.
 pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
-    let wanted = content_words(question);
     let mut chosen: Vec<Candidate<'_>> = Vec::new();
     for (index, passage) in passages.iter().enumerate() {
-        add_candidates(&mut chosen, index, passage, &wanted);
+        add_candidates(&mut chosen, index, passage, question);
     }
     chosen.sort_by(|one, other| other.score.total_cmp(&one.score));
     let best = chosen.first()?.score;
@@ -106,13 +107,12 @@ fn add_candidates<'p>(
     candidates: &mut Vec<Candidate<'p>>,
     index: usize,
     passage: &'p Passage,
-    wanted: &HashSet<String>,
+    question: &str,
 ) {
-    let mut above = content_words(&format!(
-        "{} {}",
-        passage.title,
-        passage.heading.as_deref().unwrap_or_default()
-    ));
+    let language = language_of(&passage.text, question);
+    let wanted = ContentWords::of(question, language);
+    let heading = passage.heading.as_deref().unwrap_or_default();
+    let mut above = ContentWords::of(&format!("{} {heading}", passage.title), language);
     let mut is_first = true;
     for (start, end) in sentences(&passage.text) {
         let text = &passage.text[start..end];
@@ -125,34 +125,39 @@ fn add_candidates<'p>(
             HEADING_WEIGHT
         };
         let place = 1.0 - PLACE_WEIGHT * (1.0 - passage.score);
-        let score = score(text, wanted, &above, weight) * place;
+        let score = score((text, language), &wanted, &above, weight) * place;
         candidates.push(Candidate {
             passage: index,
             start,
             text,
             score,
         });
-        is_first = text.ends_with('?');
+        is_first = is_question(text);
         if is_first {
-            above = content_words(text);
+            above = ContentWords::of(text, language);
         }
     }
 }
 
 /// Higher is better: the share of the question's words in the sentence, and `weight` of those only above it.
-fn score(sentence: &str, wanted: &HashSet<String>, above: &HashSet<String>, weight: f32) -> f32 {
-    let words = content_words(sentence);
-    let own = wanted.intersection(&words).count() as f32;
+fn score(
+    (sentence, language): (&str, Option<Language>),
+    wanted: &ContentWords,
+    above: &ContentWords,
+    weight: f32,
+) -> f32 {
+    let words = ContentWords::of(sentence, language);
+    let own = wanted.shared_with(&words) as f32;
     let near = wanted
         .iter()
-        .filter(|word| above.contains(*word) && !words.contains(*word))
+        .filter(|word| above.contains(word) && !words.contains(word))
         .count() as f32;
-    let says_something = if words.len() <= 3 || sentence.ends_with('?') {
+    let says_something = if (words.is_label() && !is_statement(sentence)) || is_question(sentence) {
         LABEL_WEIGHT
     } else {
         1.0
     };
-    (0.1 + (own + near * weight) / wanted.len().max(1) as f32) * says_something
+    (0.1 + (own + near * weight) / wanted.count().max(1) as f32) * says_something
 }
 
 fn shorten(sentence: &str) -> String {
@@ -195,6 +200,26 @@ mod tests {
                 "45 days from delivery, for anything unused. [1]",
                 "Made-to-order pieces can only be returned when they are faulty. [1]"
             ]
+        );
+    }
+
+    #[test]
+    fn sentences_are_chosen_by_the_rules_of_the_passages_language() {
+        let german = passage(
+            None,
+            "Wie lange etwas bei uns im Lager ist, das wissen wir nicht. Rücksendungen der Kunden sind kostenlos und werden geprüft.",
+            1.0,
+        );
+        let chinese = passage(None, "我们的商店在市中心，欢迎光临。您可以在三十天内退货。", 1.0);
+
+        let of_german = answer("Was ist mit der Rücksendung, die ich als Kunde habe?", &[german]);
+        assert_eq!(
+            of_german[0],
+            "Rücksendungen der Kunden sind kostenlos und werden geprüft. [1]"
+        );
+        assert_eq!(
+            answer("多少天内可以退货？", &[chinese]),
+            ["您可以在三十天内退货。 [1]"]
         );
     }
 

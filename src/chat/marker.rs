@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::citation::{Citation, cite};
 use super::quote::MAX_QUOTE_CHARS;
-use super::words::sentences;
+use super::sentences::sentences;
 use crate::knowledge::Passage;
 
 /// Longest text held back while it may become a marker: `[12, 13, 14]` and white space before it.

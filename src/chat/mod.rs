@@ -10,10 +10,10 @@ mod quote;
 mod relevance;
 pub mod routes;
 mod saving;
+mod sentences;
 mod sse;
 mod store;
 mod turn;
-mod words;
 mod writing;
 
 use chrono::{DateTime, Utc};
@@ -218,11 +218,11 @@ pub async fn list_answered(
     Ok(answered)
 }
 
-/// Whether the chatbot would answer `question` from these passages, the best first, rather than say that it knows nothing.
-pub fn would_answer(chatbot: &Chatbot, question: &str, mut passages: Vec<Passage>) -> bool {
+/// Whether the chatbot would answer from these passages, the best first, rather than say that it knows nothing.
+pub fn would_answer(chatbot: &Chatbot, mut passages: Vec<Passage>) -> bool {
     let settings = &chatbot.settings;
     passages.truncate(usize::try_from(settings.max_passages).unwrap_or(1));
-    !relevance::keep_relevant(question, passages, settings.min_similarity).is_empty()
+    !relevance::keep_relevant(passages, settings.min_similarity).is_empty()
 }
 
 /// Keeps a conversation as it is until the transaction ends.

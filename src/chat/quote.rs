@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::words::{content_words, each_content_word, sentences};
+use retrieval::analysis::{Language, each_content_word};
+
+use super::sentences::{ContentWords, LABEL_WORDS, is_question, language_of, sentences};
 use crate::knowledge::{HEADING_SEPARATOR, Passage};
 
 /// Longest quote in characters.
 pub(super) const MAX_QUOTE_CHARS: usize = 400;
-
-/// A line of at most so many content words is a heading or a label rather than a statement.
-const LABEL_WORDS: usize = 3;
 
 /// The sentence of `text` that shares most content words with `claim`, then with `question`, as byte offsets. Where
 /// no sentence shares any, the first one that is more than a label. A question or a heading of the passage states
@@ -21,7 +20,7 @@ pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usi
         let plain = sentence.trim_start_matches('#').trim();
         plain == heading || heading.split(HEADING_SEPARATOR).any(|part| part == plain)
     };
-    let mut wanted = WantedWords::new(claim, question);
+    let mut wanted = WantedWords::new(claim, question, language_of(text, question));
     let mut best = None;
     for (start, end) in sentences(text) {
         let Shared {
@@ -37,7 +36,7 @@ pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usi
         };
         let sentence = &text[start..end];
         let rank = (
-            !sentence.ends_with('?') && !is_heading(sentence),
+            !is_question(sentence) && !is_heading(sentence),
             of_claim,
             of_question,
             !is_label,
@@ -57,6 +56,7 @@ pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usi
 
 /// The content words of a claim and of the question, to be looked for in one sentence after the other.
 struct WantedWords {
+    language: Option<Language>,
     places: HashMap<String, Wanted>,
     sentences: usize,
 }
@@ -76,16 +76,20 @@ struct Shared {
 }
 
 impl WantedWords {
-    fn new(claim: &str, question: &str) -> Self {
-        let (claimed, asked) = (content_words(claim), content_words(question));
-        let wanted = |word: &String| Wanted {
+    fn new(claim: &str, question: &str, language: Option<Language>) -> Self {
+        let (claimed, asked) = (
+            ContentWords::of(claim, language),
+            ContentWords::of(question, language),
+        );
+        let wanted = |word: &str| Wanted {
             is_claimed: claimed.contains(word),
             is_asked: asked.contains(word),
             last_in: 0,
         };
-        let places = claimed.union(&asked).map(|word| (word.clone(), wanted(word)));
+        let words = claimed.iter().chain(asked.iter());
         Self {
-            places: places.collect(),
+            language,
+            places: words.map(|word| (word.to_owned(), wanted(word))).collect(),
             sentences: 0,
         }
     }
@@ -97,23 +101,26 @@ impl WantedWords {
             of_question: 0,
             is_label: true,
         };
-        let mut met = 0;
+        let mut length = 0.0;
         // Of the words that nobody wants, no more than it takes to see that this is no label.
         let mut others: Vec<String> = Vec::new();
-        each_content_word(sentence, |word| match self.places.get_mut(word) {
-            Some(wanted) if wanted.last_in != self.sentences => {
-                wanted.last_in = self.sentences;
-                met += 1;
-                shared.of_claim += usize::from(wanted.is_claimed);
-                shared.of_question += usize::from(wanted.is_asked);
+        each_content_word(sentence, self.language, |word, counts_for| {
+            match self.places.get_mut(word) {
+                Some(wanted) if wanted.last_in != self.sentences => {
+                    wanted.last_in = self.sentences;
+                    length += counts_for;
+                    shared.of_claim += usize::from(wanted.is_claimed);
+                    shared.of_question += usize::from(wanted.is_asked);
+                }
+                Some(_) => {}
+                None if length <= LABEL_WORDS && !others.iter().any(|other| other == word) => {
+                    length += counts_for;
+                    others.push(word.to_owned());
+                }
+                None => {}
             }
-            Some(_) => {}
-            None if met + others.len() <= LABEL_WORDS && !others.iter().any(|other| other == word) => {
-                others.push(word.to_owned());
-            }
-            None => {}
         });
-        shared.is_label = met + others.len() <= LABEL_WORDS;
+        shared.is_label = length <= LABEL_WORDS;
         shared
     }
 }
@@ -124,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_word_counts_once_in_a_sentence_and_anew_in_the_next() {
-        let mut wanted = WantedWords::new("Returns take 30 days", "How long do returns take?");
+        let mut wanted = WantedWords::new("Returns take 30 days", "How long do returns take?", None);
 
         for _ in 0..2 {
             let shared = wanted.shared_with("Returns, returns and returned goods: 30 days.");
@@ -136,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_line_of_few_different_words_is_a_label() {
-        let mut wanted = WantedWords::new("Goods may be returned", "");
+        let mut wanted = WantedWords::new("Goods may be returned", "", None);
 
         assert!(wanted.shared_with("Returns of goods, returns of gifts").is_label);
         assert!(!wanted.shared_with("Returns of goods and gifts in shops").is_label);

@@ -379,7 +379,7 @@ impl Turn {
         let found = knowledge::search_sources(&self.app, self.reach, search, Trace::default()).await?;
         self.degraded = found.degraded;
         self.reranked = found.reranked;
-        self.passages = relevance::keep_relevant(&self.question, found.passages, settings.min_similarity);
+        self.passages = relevance::keep_relevant(found.passages, settings.min_similarity);
         Ok(())
     }
 

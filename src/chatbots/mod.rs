@@ -6,6 +6,7 @@ pub mod routes;
 mod store;
 
 use chrono::{DateTime, Utc};
+use retrieval::confidence::{USUAL_PASSAGES, USUAL_SIMILARITY};
 use serde_json::json;
 
 use crate::app::App;
@@ -25,11 +26,10 @@ pub(crate) use store::ChatbotRow;
 pub const DEFAULT_NO_ANSWER: &str = "I could not find an answer to that in the information I have.";
 
 /// Passages put into a prompt unless the owner chose otherwise.
-pub const DEFAULT_MAX_PASSAGES: i64 = 6;
+pub const DEFAULT_MAX_PASSAGES: i64 = USUAL_PASSAGES as i64;
 
-/// Cosine that a passage needs to count, unless the owner chose otherwise: a confidence of 0.16. `docs/decisions/0014` has what
-/// that costs and saves.
-pub const DEFAULT_MIN_SIMILARITY: f64 = 0.4;
+/// Similarity that a passage needs to count, unless the owner chose otherwise.
+pub const DEFAULT_MIN_SIMILARITY: f64 = USUAL_SIMILARITY;
 
 const MAX_PROMPT_CHARS: usize = 20_000;
 const MAX_NO_ANSWER_CHARS: usize = 2_000;
@@ -61,7 +61,7 @@ pub struct Settings {
     pub no_answer_text: String,
     /// Passages put into a prompt, at most.
     pub max_passages: i64,
-    /// Cosine similarity, 0 to 1, that a passage needs to count; `chat::relevance` says how it is read.
+    /// Similarity, 0 to 1, that a passage needs to count; [`Threshold`](retrieval::confidence::Threshold) says how it is read.
     pub min_similarity: f64,
     /// How passages are chosen.
     pub search: SearchSettings,

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use retrieval::analysis::Language;
+
 use super::{Config, EmbeddingBackend, IndexBackend, RerankBackend, is_origin, qdrant, ranges};
 use crate::db::DatabaseUrl;
 use crate::telemetry;
@@ -47,6 +49,7 @@ impl Config {
                 for (path, is_set) in [
                     ("base_url", !self.embedding.base_url.is_empty()),
                     ("api_key", !self.embedding.api_key.is_empty()),
+                    ("languages", !self.embedding.languages.is_empty()),
                 ] {
                     require(
                         !is_set,
@@ -70,6 +73,14 @@ impl Config {
                     "embedding.dimension: must be the length of the model's vectors when embedding.backend is \"openai\" or \"tei\"",
                 );
             }
+        }
+        for language in &self.embedding.languages {
+            require(
+                Language::from_tag(language).is_some(),
+                &format!(
+                    "embedding.languages: there are no rules for {language:?}; name languages as \"en\" or \"de\", or none where the model reads many"
+                ),
+            );
         }
         if !self.llm.base_url.is_empty() {
             require(

@@ -147,7 +147,7 @@ async fn ask(
         measures: expected.answerable.then(|| judging::measure(&ranking, &right)),
         found: ranking.into_iter().take(KEPT).collect(),
         confidence: confidence.map(|confidence| f64::from(confidence.value)),
-        is_answered: chat::would_answer(chatbot, &expected.question, found.passages),
+        is_answered: chat::would_answer(chatbot, found.passages),
         latency_ms: latency.as_secs_f64() * 1e3,
         degraded: !found.degraded.is_empty(),
         answer,

@@ -59,15 +59,20 @@ fn is_omitted(base: char, mark: char) -> bool {
     }
 }
 
-/// The value of an Arabic, Persian or Devanagari digit, as the digit that is typed everywhere.
+/// The zeros of the scripts that have digits of their own; each is followed by its other nine. Wide, superscript and other
+/// digits of compatibility are ASCII ones by then.
+const ZEROS: [char; 33] = [
+    '\u{660}', '\u{6f0}', '\u{7c0}', '\u{966}', '\u{9e6}', '\u{a66}', '\u{ae6}', '\u{b66}', '\u{be6}',
+    '\u{c66}', '\u{ce6}', '\u{d66}', '\u{de6}', '\u{e50}', '\u{ed0}', '\u{f20}', '\u{1040}', '\u{1090}',
+    '\u{17e0}', '\u{1810}', '\u{1946}', '\u{19d0}', '\u{1a80}', '\u{1a90}', '\u{1b50}', '\u{1bb0}',
+    '\u{1c40}', '\u{1c50}', '\u{a620}', '\u{a8d0}', '\u{a900}', '\u{a9d0}', '\u{abf0}',
+];
+
+/// A digit of any script as the one that is typed everywhere.
 fn ascii_digit(c: char) -> Option<char> {
-    let zero = match c {
-        '\u{660}'..='\u{669}' => 0x660,
-        '\u{6f0}'..='\u{6f9}' => 0x6f0,
-        '\u{966}'..='\u{96f}' => 0x966,
-        _ => return None,
-    };
-    char::from_digit(u32::from(c) - zero, 10)
+    let before = ZEROS.partition_point(|zero| *zero <= c);
+    let zero = *ZEROS.get(before.checked_sub(1)?)?;
+    char::from_digit(u32::from(c) - u32::from(zero), 10)
 }
 
 #[cfg(test)]
@@ -88,6 +93,14 @@ mod tests {
             ("مُحَمَّد", "محمد"),
             ("שָׁלוֹם", "שלום"),
             ("١٢٣", "123"),
+            ("۱۲۳", "123"),
+            ("१२३", "123"),
+            ("১২৩", "123"),
+            ("௧௨௩", "123"),
+            ("๑๒๓", "123"),
+            ("၁၂၃", "123"),
+            ("១២៣", "123"),
+            ("１２３", "123"),
             ("re\u{ad}turn", "return"),
         ] {
             assert_eq!(fold(written), fold(typed), "{written}");
@@ -100,6 +113,16 @@ mod tests {
         assert_ne!(fold("कि"), fold("क"));
         assert_ne!(fold("が"), fold("か"));
         assert_ne!(fold("ที่"), fold("ท"));
+    }
+
+    #[test]
+    fn all_digits_of_every_script_are_folded_and_nothing_beside_them() {
+        assert!(ZEROS.is_sorted());
+        for zero in ZEROS.map(u32::from) {
+            let at = |offset: u32| char::from_u32(zero + offset).and_then(ascii_digit);
+            assert_eq!((at(0), at(9), at(10)), (Some('0'), Some('9'), None), "{zero:x}");
+        }
+        assert_eq!(ascii_digit('a'), None);
     }
 
     proptest! {

@@ -8,7 +8,7 @@
 //! in, and of English where the letters are Latin: names and products are the same words in all of them.
 
 mod asked;
-mod content;
+mod codes;
 mod fold;
 mod language;
 mod script;
@@ -22,7 +22,6 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
 pub use self::asked::Asked;
-pub use self::content::{content_words, each_content_word};
 pub use self::language::{Language, detect};
 pub use self::words::Words;
 
@@ -32,7 +31,7 @@ pub(crate) use self::script::Script;
 use self::stem::Rules;
 
 /// Number of the rules in this module; part of what an index writes down about itself.
-pub(crate) const ANALYSIS: u32 = 2;
+pub(crate) const ANALYSIS: u32 = 3;
 
 /// How fast further occurrences of a term stop counting.
 const SATURATION: f32 = 1.2;
@@ -97,11 +96,63 @@ pub(crate) fn inverse_document_frequency(chunks: u64, having: u64) -> f32 {
 pub(crate) struct QueryTerms {
     pub(crate) hashes: Vec<u32>,
     pub(crate) words: Vec<u32>,
+    /// Parts of its codes, which are asked for where no chunk has the code whole. None of them is among the others.
+    pub(crate) parts: Vec<CodePart>,
+}
+
+/// A term that is a part of a code.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CodePart {
+    pub(crate) hash: u32,
+    /// The word that it is a form of.
+    pub(crate) word: u32,
+    /// The word that the whole code is.
+    pub(crate) code: u32,
+}
+
+impl QueryTerms {
+    /// These terms and all parts of codes, in rising order: of what it has to be known how many chunks have it.
+    pub(crate) fn with_all_parts(&self) -> Vec<u32> {
+        let parts = self.parts.iter().map(|part| part.hash);
+        let mut all: Vec<u32> = self.hashes.iter().copied().chain(parts).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What to ask for, where `is_known` tells whether any chunk has a term: of codes that none has their parts as well. The
+    /// whole code stays among the words, so that nobody takes its parts for it.
+    pub(crate) fn settle(&self, is_known: impl Fn(u32) -> bool) -> Self {
+        let mut word_of: BTreeMap<u32, u32> = self
+            .hashes
+            .iter()
+            .copied()
+            .zip(self.words.iter().copied())
+            .collect();
+        let is_known_code = |code: u32| {
+            let forms = self.hashes.iter().zip(&self.words);
+            forms
+                .filter(|(_, word)| **word == code)
+                .any(|(hash, _)| is_known(*hash))
+        };
+        for part in &self.parts {
+            if is_known(part.hash) && !is_known_code(part.code) {
+                word_of.insert(part.hash, part.word);
+            }
+        }
+        let (hashes, words) = word_of.into_iter().unzip();
+        Self {
+            hashes,
+            words,
+            parts: Vec::new(),
+        }
+    }
 }
 
 impl QueryTerms {
     /// The score of a chunk that said nothing but the question's words, each as strongly as a chunk can: what scores by words
     /// are a share of. `frequencies` are the terms' inverse document frequencies; of the forms of a word the most used counts.
+    /// A term that no chunk has is to be told as one that a single chunk has: else it would outweigh all others of a tenant with
+    /// few chunks.
     pub(crate) fn ceiling(&self, frequencies: &[f32]) -> f32 {
         let mut least: BTreeMap<u32, f32> = BTreeMap::new();
         for (word, frequency) in self.words.iter().zip(frequencies) {
@@ -130,13 +181,47 @@ pub(crate) fn query_terms(text: &str, language: Option<Language>) -> QueryTerms 
         rules.push(Rules::of(None));
     }
     let mut word_of: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut word = 0;
+    let mut part_of: BTreeMap<u32, CodePart> = BTreeMap::new();
+    let (mut words, mut word, mut part) = (0, 0, 0);
     terms(text, Side::Query, &rules, |term| {
-        word += u32::from(!term.is_another_form);
-        word_of.entry(hash(term.text)).or_insert(word);
+        words += u32::from(!term.is_another_form);
+        let hash = hash(term.text);
+        if term.is_part_of_code {
+            // A single letter or digit says nothing about which code.
+            if term.text.chars().nth(1).is_none() {
+                return;
+            }
+            if !term.is_another_form {
+                part = words;
+            }
+            part_of.entry(hash).or_insert(CodePart {
+                hash,
+                word: part,
+                code: word,
+            });
+            return;
+        }
+        if !term.is_another_form {
+            word = words;
+        }
+        word_of.entry(hash).or_insert(word);
     });
+    part_of.retain(|hash, _| !word_of.contains_key(hash));
     let (hashes, words) = word_of.into_iter().unzip();
-    QueryTerms { hashes, words }
+    QueryTerms {
+        hashes,
+        words,
+        parts: part_of.into_values().collect(),
+    }
+}
+
+/// Hands `take` what `text` says, in order and each as often as it is there: its words without those of no topic, as an index
+/// reads them by the rules of `language` or of a script's most usual one, pairs and single characters where no spaces part
+/// words, and codes also by their parts. With each comes how many words it counts for: 0 for another form of one.
+pub fn each_content_word(text: &str, language: Option<Language>, mut take: impl FnMut(&str, f32)) {
+    terms(text, Side::Document, &[Rules::of(language)], |term| {
+        take(term.text, term.words);
+    });
 }
 
 /// Documents offer more terms than a query asks for, so that a query finds them by each of its own.
@@ -154,6 +239,8 @@ struct Term<'a> {
     words: f32,
     /// Of the word before: by the rules of another language, joined, or in pieces.
     is_another_form: bool,
+    /// Of a question: asked for where nobody has the whole code, which stands before.
+    is_part_of_code: bool,
 }
 
 impl<'a> Term<'a> {
@@ -162,6 +249,7 @@ impl<'a> Term<'a> {
             text,
             words,
             is_another_form: false,
+            is_part_of_code: false,
         }
     }
 
@@ -170,6 +258,14 @@ impl<'a> Term<'a> {
             text,
             words: 0.0,
             is_another_form: true,
+            is_part_of_code: false,
+        }
+    }
+
+    fn of_code(self) -> Self {
+        Self {
+            is_part_of_code: true,
+            ..self
         }
     }
 }
@@ -218,13 +314,30 @@ fn emit_run(run: &mut Vec<&str>, emit: &mut impl FnMut(Term<'_>)) {
 fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term<'_>)) {
     let is_joint = |c: char| !c.is_alphanumeric() && !is_combining_mark(c);
     let has_apostrophe = word.contains(['\'', '\u{2019}']);
-    let is_joined = word.contains(is_joint);
-    if is_joined && !has_apostrophe {
+    let is_joined = word.contains(is_joint) && !has_apostrophe;
+    if is_joined {
         emit(Term::word(clip(word), 0.0));
-        // A question that names the whole code should not be answered by every chunk with one of its digits.
+    }
+    let number = codes::plain_number(word);
+    if let Some(number) = &number {
+        emit(match is_joined {
+            true => Term::another_form(clip(number)),
+            false => Term::word(clip(number), 0.0),
+        });
+    }
+    let is_code = is_joined || number.is_some();
+    // A question that names the whole code should not be answered by every chunk with one of its digits.
+    if side == Side::Query && is_code && !word.contains(char::is_alphabetic) {
+        return;
+    }
+    if let Some((amount, unit)) = codes::amount_and_unit(word) {
         if side == Side::Query {
+            emit(Term::word(amount, 1.0).of_code());
+            emit(Term::word(unit, 1.0).of_code());
             return;
         }
+        // Its unit is one of the pieces below.
+        emit(Term::another_form(amount));
     }
     for part in word.split(is_joint).filter(|part| !part.is_empty()) {
         // What is left of "don't" or "l'eau" beside its word.
@@ -232,10 +345,16 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
         if is_clitic || rules[0].is_stop_word(part) {
             continue;
         }
-        emit_stems(part, rules, false, emit);
-        if side == Side::Document {
-            emit_letters_and_digits(part, emit);
-        }
+        let is_asked_for_itself = side == Side::Document || !is_code;
+        emit_stems(part, rules, false, &mut |term| {
+            emit(if is_asked_for_itself { term } else { term.of_code() });
+        });
+        codes::each_piece(clip(part), |piece| {
+            emit(match side {
+                Side::Document => Term::another_form(piece),
+                Side::Query => Term::word(piece, 1.0).of_code(),
+            });
+        });
     }
 }
 
@@ -247,21 +366,6 @@ fn emit_stems(word: &str, rules: &[Rules], is_another_form: bool, emit: &mut imp
             true => Term::another_form(&stem),
             false => Term::word(&stem, 1.0),
         });
-    }
-}
-
-/// The pieces of `xk4711` or `iphone15`, so that each of them finds it.
-fn emit_letters_and_digits(word: &str, emit: &mut impl FnMut(Term<'_>)) {
-    if !word.contains(char::is_numeric) || !word.contains(char::is_alphabetic) {
-        return;
-    }
-    let mut rest = clip(word);
-    while let Some(first) = rest.chars().next() {
-        let end = rest
-            .find(|c: char| c.is_numeric() != first.is_numeric())
-            .unwrap_or(rest.len());
-        emit(Term::another_form(&rest[..end]));
-        rest = &rest[end..];
     }
 }
 
@@ -358,8 +462,38 @@ mod tests {
         assert_eq!(coverage("4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("v1.2.3", "release v1.2.4 is out"), 0.0);
         assert_eq!(coverage("XK4711", "part number XK-4711"), 1.0);
+        assert_eq!(coverage("1000", "it costs 1,000 francs"), 1.0);
+        assert_eq!(coverage("3.5 mm", "a plug of 3.5mm"), 1.0);
         assert_eq!(coverage("4711", "part number XK4711"), 1.0);
         assert_eq!(coverage("emails", "send us an e-mail"), 1.0);
+    }
+
+    #[test]
+    fn parts_of_a_code_are_asked_for_where_nobody_has_it_whole() {
+        let settled = |question: &str, document: &str| {
+            let offered = weigh_document(document, Some(Language::English)).hashes;
+            let is_known = |term: u32| offered.binary_search(&term).is_ok();
+            let asked = query_terms(question, Some(Language::English));
+            let settled = asked.settle(is_known);
+            let met = settled.hashes.iter().filter(|term| is_known(**term)).count();
+            (met, settled.hashes.len())
+        };
+
+        assert_eq!(settled("v1.2.3", "release v1.2.3 is out"), (1, 1));
+        assert_eq!(
+            settled("example.com", "www.example.com"),
+            (2, 3),
+            "the whole one is still missed"
+        );
+        assert_eq!(settled("XM50", "WH-1000XM50"), (2, 3));
+        assert_eq!(settled("XM5", "WH-1000XM5"), (1, 2), "a digit alone says nothing");
+        assert_eq!(settled("3.5mm", "3.5 mm"), (2, 3));
+        assert_eq!(
+            settled("10.0.0.1", "0 to 10 in 1 step"),
+            (0, 1),
+            "digits alone say nothing"
+        );
+        assert_eq!(settled("4711", "XK-4712"), (0, 1));
     }
 
     #[test]

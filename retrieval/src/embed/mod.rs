@@ -21,6 +21,7 @@ mod simd;
 mod static_model;
 mod table;
 mod tokenizer;
+mod unrelated;
 mod weights;
 
 use std::time::Duration;
@@ -65,6 +66,12 @@ pub trait Embedder: Send + Sync + 'static {
     /// The languages that the model reads; `None`: all.
     fn languages(&self) -> Option<&[Language]> {
         None
+    }
+
+    /// How near texts are to it on average that have nothing to do with each other, as a cosine. Costs the embedding of twenty
+    /// sentences: ask once and keep it.
+    fn unrelated(&self) -> BoxFuture<'_, Result<f32, EmbedError>> {
+        Box::pin(unrelated::measure(self))
     }
 
     /// Whether making a vector costs more than keeping and looking up one that was made before.

@@ -15,6 +15,7 @@ use super::encoder::normalise;
 use super::tokenizer::shorten;
 use super::{Answered, EmbedError, Embedder, Embeddings, estimate_tokens};
 use crate::BoxFuture;
+use crate::analysis::Language;
 use crate::remote::{CallError, Endpoint, believable, shown};
 
 /// Estimated tokens of one request at most; vendors refuse larger ones.
@@ -64,6 +65,8 @@ pub struct OpenAiEmbedderOptions {
     pub timeout: Duration,
     /// Tokens of one text at most; longer ones are cut, by estimate.
     pub max_tokens: usize,
+    /// The languages that the model reads; `None`: all. No server tells it.
+    pub languages: Option<Vec<Language>>,
 }
 
 impl std::fmt::Debug for OpenAiEmbedderOptions {
@@ -370,6 +373,10 @@ impl Embedder for OpenAiEmbedder {
 
     fn max_tokens(&self) -> usize {
         self.options.max_tokens
+    }
+
+    fn languages(&self) -> Option<&[Language]> {
+        self.options.languages.as_deref()
     }
 
     fn count_tokens(&self, text: &str) -> usize {

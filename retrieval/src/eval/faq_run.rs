@@ -90,7 +90,7 @@ impl Runner<'_> {
             }
             progress(0.5 * texts.len() as f64 / entries.len() as f64);
         }
-        Ok(FaqBank::new(texts))
+        Ok(FaqBank::new(texts, self.unrelated().await?))
     }
 }
 

@@ -10,11 +10,11 @@ use super::TestSet;
 use super::measures::{Abstention, Measures};
 use super::set::{SetDocument, Wording};
 use crate::analysis::Language;
+use crate::confidence::Threshold;
 use crate::embed::{EmbedError, Embedder};
 use crate::fuse::{Hit, MIN_CANDIDATES};
 use crate::index::{Filter, Index, IndexError, Point};
-use crate::question::Question;
-use crate::relevance::{Evidence, Relevance};
+use crate::question::{ModelTraits, Question};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// Documents embedded and stored at once.
@@ -49,7 +49,7 @@ pub struct Runner<'a> {
 pub struct Answering {
     /// Passages that it looks at, the best ones.
     pub passages: usize,
-    /// What one of them has to inspire, as [`Relevance::of`] reads it.
+    /// What one of them has to inspire, as [`Threshold::of_similarity`] reads it.
     pub min_similarity: f32,
 }
 
@@ -96,6 +96,8 @@ struct Stored<'a> {
     tenant_id: TenantId,
     source_id: SourceId,
     document_of: HashMap<DocumentId, &'a SetDocument>,
+    /// How near unrelated texts are to the model.
+    unrelated: Option<f32>,
 }
 
 /// What one question found: documents, best first, each once.
@@ -185,6 +187,7 @@ impl Runner<'_> {
             tenant_id: TenantId(Uuid::now_v7()),
             source_id: SourceId(Uuid::now_v7()),
             document_of: HashMap::new(),
+            unrelated: self.unrelated().await?,
         };
         for (number, batch) in documents.chunks(BATCH).enumerate() {
             let vectors = self
@@ -210,7 +213,11 @@ impl Runner<'_> {
 
     async fn ask<'a>(&self, stored: &Stored<'a>, text: &str) -> Result<Asked<'a>, EvalError> {
         let started = Instant::now();
-        let question = Question::of(text, self.languages());
+        let model = ModelTraits {
+            languages: self.languages(),
+            unrelated: stored.unrelated,
+        };
+        let question = Question::of(text, model);
         let vector = self.embed_question(text).await?;
         let filter = Filter {
             sources: vec![stored.source_id],
@@ -219,21 +226,14 @@ impl Runner<'_> {
         let query = question.query(vector, filter, MIN_CANDIDATES);
         let candidates = self.index.search(stored.tenant_id, query).await?;
         let judged = question.judge(&candidates);
-        let relevance = Relevance::of(text, self.answering.min_similarity);
+        let threshold = Threshold::of_similarity(self.answering.min_similarity);
         let told = judged.hits.iter().take(self.answering.passages.max(1));
         let told = told.filter_map(|hit| Some((hit, stored.document_of.get(&hit.document_id)?)));
         let (mut first, mut is_declined) = (None, true);
         for (hit, document) in told {
-            let names = [document.title.as_str()];
-            let confidence = judged.confidence(hit, &names, &document.text);
+            let confidence = judged.confidence(hit, &[&document.title], &document.text);
             first.get_or_insert(confidence.map_or(0.0, |confidence| f64::from(confidence.value)));
-            is_declined &= !relevance.is_met_by(&Evidence {
-                names: &names,
-                text: &document.text,
-                similarity: hit.similarity,
-                keyword_score: hit.keyword_score,
-                confidence,
-            });
+            is_declined &= !threshold.is_met_by(confidence);
         }
         Ok(Asked {
             found: documents(&judged.hits, stored),
@@ -255,6 +255,13 @@ impl Runner<'_> {
     pub(super) async fn embed_question(&self, text: &str) -> Result<Option<Vec<f32>>, EvalError> {
         match self.embedder {
             Some(embedder) => Ok(embedder.embed_query(text.to_owned()).await?.vectors.pop()),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn unrelated(&self) -> Result<Option<f32>, EvalError> {
+        match self.embedder {
+            Some(embedder) => Ok(Some(embedder.unrelated().await?)),
             None => Ok(None),
         }
     }

@@ -11,13 +11,17 @@ fn text(text: &str, vector: Option<[f32; 2]>) -> FaqText {
     }
 }
 
+fn made_of(entries: Vec<FaqTexts>) -> FaqBank {
+    FaqBank::new(entries, None)
+}
+
 /// Entries of one wording each, without vectors.
 fn bank_of(questions: &[&str]) -> FaqBank {
     let entries = questions.iter().map(|question| FaqTexts {
         wordings: vec![text(question, None)],
         whole: None,
     });
-    FaqBank::new(entries.collect())
+    made_of(entries.collect())
 }
 
 /// The unit vector at this angle.
@@ -39,7 +43,7 @@ fn an_entry_is_told_by_several_of_its_wordings() {
         wordings: angles.iter().map(|angle| text("x", Some(at(*angle)))).collect(),
         whole: None,
     };
-    let bank = FaqBank::new(vec![wordings(&[10.0, 80.0, 80.0]), wordings(&[11.0, 12.0, 13.0])]);
+    let bank = made_of(vec![wordings(&[10.0, 80.0, 80.0]), wordings(&[11.0, 12.0, 13.0])]);
 
     assert_eq!(bank.rank("y", Some(&at(0.0)), None)[0].entry, 1);
 }
@@ -50,7 +54,7 @@ fn an_answer_speaks_for_its_entry_and_none_speaks_against_it() {
         wordings: vec![text(question, None)],
         whole: answer.map(|answer| text(&format!("{question} {answer}"), None)),
     };
-    let bank = FaqBank::new(vec![
+    let bank = made_of(vec![
         entry("Opening times", Some("Monday to Friday from nine.")),
         entry("Prices", Some("From ten francs.")),
         entry("Parking on Monday", None),
@@ -66,7 +70,7 @@ fn a_vector_in_a_language_that_the_model_does_not_read_tells_nothing() {
         wordings: vec![text(question, Some(at(angle)))],
         whole: None,
     };
-    let bank = FaqBank::new(vec![
+    let bank = made_of(vec![
         entry("Сколько стоит доставка?", 90.0),
         entry("Как оплатить заказ?", 0.0),
     ]);
@@ -78,7 +82,7 @@ fn a_vector_in_a_language_that_the_model_does_not_read_tells_nothing() {
 
 #[test]
 fn the_same_question_is_surer_than_another() {
-    let bank = FaqBank::new(vec![FaqTexts {
+    let bank = made_of(vec![FaqTexts {
         wordings: vec![text("Where is my parcel?", Some(at(0.0)))],
         whole: None,
     }]);
@@ -93,13 +97,29 @@ fn the_same_question_is_surer_than_another() {
 
 #[test]
 fn entries_without_a_wording_are_never_asked_for() {
-    let bank = FaqBank::new(vec![FaqTexts {
+    let bank = made_of(vec![FaqTexts {
         wordings: Vec::new(),
         whole: Some(text("parcel", None)),
     }]);
 
     assert_eq!(bank.rank("parcel", None, None), []);
-    assert_eq!(FaqBank::new(Vec::new()).rank("parcel", Some(&at(0.0)), None), []);
+    assert_eq!(made_of(Vec::new()).rank("parcel", Some(&at(0.0)), None), []);
+}
+
+#[test]
+fn a_bank_of_one_line_knows_a_question_of_another_kind_from_a_model_whose_cosines_are_all_high() {
+    // 40 degrees apart: a cosine of 0.77.
+    let entry = || FaqTexts {
+        wordings: vec![text("Where is my parcel?", Some(at(0.0)))],
+        whole: None,
+    };
+    let sure = |unrelated| {
+        let bank = FaqBank::new(vec![entry()], unrelated);
+        bank.rank("Who won the world cup?", Some(&at(40.0)), None)[0].confidence
+    };
+
+    assert!(sure(Some(0.75)) < 0.05, "{}", sure(Some(0.75)));
+    assert!(sure(None) > 0.5);
 }
 
 proptest! {
@@ -113,7 +133,7 @@ proptest! {
             wordings: vec![text(wording, Some(at(*angle)))],
             whole: Some(text(wording, None)),
         });
-        let bank = FaqBank::new(entries.collect());
+        let bank = made_of(entries.collect());
 
         let ranked = bank.rank(&question, Some(&at(angle)), None);
 

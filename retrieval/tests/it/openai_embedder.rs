@@ -24,6 +24,7 @@ fn embedder_with(server: &ScriptedServer, change: impl FnOnce(&mut OpenAiEmbedde
         batch_size: 4,
         timeout: Duration::from_secs(20),
         max_tokens: 50,
+        languages: None,
     };
     change(&mut options);
     OpenAiEmbedder::new(options).expect("usable options")

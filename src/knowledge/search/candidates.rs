@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use retrieval::index::{Candidates, Filter, IndexError, SearchQuery};
-use retrieval::question::Question;
+use retrieval::question::{ModelTraits, Question};
 
 use super::boosts::Boosts;
 use super::choice::{Choice, Wanted};
@@ -38,8 +38,14 @@ pub(super) async fn gather<'a>(
     trace: &mut Trace,
 ) -> Result<Choice<'a>> {
     let space = search.embedded.space.clone();
-    let read = space.embedder.as_ref().and_then(|embedder| embedder.languages());
-    let question = Question::of(&search.query.text, read);
+    let model = ModelTraits {
+        languages: space.embedder.as_ref().and_then(|embedder| embedder.languages()),
+        unrelated: match &search.embedded.vector {
+            Some(_) => space.unrelated(&app.db, app.clock.now()).await,
+            None => None,
+        },
+    };
+    let question = Question::of(&search.query.text, model);
     let settings = search.settings;
     let reranked = app.reranker.as_ref().filter(|_| settings.rerank);
     let wanted = Wanted {

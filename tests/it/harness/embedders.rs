@@ -8,7 +8,7 @@ use retrieval::BoxFuture;
 use retrieval::embed::{EmbedError, Embedder, Embeddings};
 use tokio::sync::Semaphore;
 
-use super::app::WordEmbedder;
+use super::app::{USUALLY_UNRELATED, WordEmbedder};
 use super::openai::bag_of_words;
 use super::work::until;
 
@@ -155,6 +155,10 @@ impl Embedder for WatchedEmbedder {
 
     fn count_tokens(&self, text: &str) -> usize {
         WordEmbedder.count_tokens(text)
+    }
+
+    fn unrelated(&self) -> BoxFuture<'_, Result<f32, EmbedError>> {
+        Box::pin(async { Ok(USUALLY_UNRELATED) })
     }
 
     fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

@@ -74,6 +74,9 @@ pub enum EmbeddingFault {
     Late(Duration),
 }
 
+/// How the first of the sentences begins by which a model is measured.
+const FIRST_UNRELATED: &str = "The swimming pool is open";
+
 type Answerer = Box<dyn Fn(&Asked) -> Script + Send + Sync>;
 
 struct Scripted {
@@ -83,6 +86,10 @@ struct Scripted {
     /// Requests for embeddings of texts that hold it are refused.
     refused: Mutex<Option<&'static str>>,
     asked: Mutex<Vec<Asked>>,
+    /// Times that it was measured how near unrelated texts are: nobody's question, and in none of the other figures.
+    measured: AtomicUsize,
+    /// The cosine that any two texts have at least.
+    base: Mutex<f32>,
     served: Mutex<Served>,
     dimension: AtomicUsize,
     open: AtomicUsize,
@@ -103,6 +110,8 @@ impl ScriptedModel {
             faults: Mutex::default(),
             refused: Mutex::default(),
             asked: Mutex::default(),
+            measured: AtomicUsize::new(0),
+            base: Mutex::default(),
             served: Mutex::default(),
             dimension: AtomicUsize::new(256),
             open: AtomicUsize::new(0),
@@ -149,6 +158,16 @@ impl ScriptedModel {
     /// Queues what the next chat request gets.
     pub fn push(&self, script: Script) {
         lock(&self.state.scripts).push_back(script);
+    }
+
+    /// From now on any two texts have this cosine at least, as to a model whose cosines are all high.
+    pub fn set_base(&self, base: f32) {
+        *lock(&self.state.base) = base;
+    }
+
+    /// How often it was measured how near unrelated texts are.
+    pub fn measured(&self) -> usize {
+        self.state.measured.load(Ordering::Relaxed)
     }
 
     /// From now on requests for embeddings are refused in which a text holds `part`.
@@ -323,6 +342,16 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
             .filter_map(|text| text.as_str().map(str::to_owned))
             .collect(),
     };
+    let base = *lock(&state.base);
+    if texts
+        .first()
+        .is_some_and(|text| text.starts_with(FIRST_UNRELATED))
+    {
+        state.measured.fetch_add(1, Ordering::Relaxed);
+        let dimension = state.dimension.load(Ordering::Relaxed);
+        let answer = json!({ "object": "list", "data": vectors(&texts, dimension, base) });
+        return ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response();
+    }
     lock(&state.asked).push(Asked {
         path: "/v1/embeddings",
         headers,
@@ -353,11 +382,7 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
     } else {
         right
     };
-    let mut data: Vec<Value> = texts
-        .iter()
-        .enumerate()
-        .map(|(index, text)| json!({ "object": "embedding", "index": index, "embedding": bag_of_words(text, dimension) }))
-        .collect();
+    let mut data = vectors(&texts, dimension, base);
     if matches!(fault, Some(EmbeddingFault::Shuffled)) {
         data.reverse();
     }
@@ -365,6 +390,18 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
     lock(&state.served).embedding += tokens;
     let answer = json!({ "object": "list", "model": "scripted-embedding", "data": data, "usage": { "prompt_tokens": tokens, "total_tokens": tokens } });
     ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+/// The vectors of the texts, each with its index.
+fn vectors(texts: &[String], dimension: usize, base: f32) -> Vec<Value> {
+    let vector = |text: &String| {
+        let mut vector = bag_of_words(text, dimension);
+        vector.iter_mut().for_each(|value| *value *= (1.0 - base).sqrt());
+        vector[0] += base.sqrt();
+        vector
+    };
+    let entry = |(index, text)| json!({ "object": "embedding", "index": index, "embedding": vector(text) });
+    texts.iter().enumerate().map(entry).collect()
 }
 
 /// A vector in which texts that share words are near each other: each word of three letters and more has a place.

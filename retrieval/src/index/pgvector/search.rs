@@ -102,7 +102,7 @@ async fn search_once(
 /// As every index reckons it, by the table of terms.
 fn ceiling(terms: &QueryTerms, home: &Home, words: &[Word]) -> f32 {
     let frequency_of: HashMap<i32, f32> = words.iter().map(|word| (word.term, word.idf)).collect();
-    let unknown = inverse_document_frequency(home.chunks.unsigned_abs(), 0);
+    let unknown = inverse_document_frequency(home.chunks.unsigned_abs(), 1);
     let frequencies = terms.hashes.iter().map(|hash| {
         let known = frequency_of.get(&term(*hash));
         known.copied().unwrap_or(unknown)

@@ -17,7 +17,7 @@ pub(super) const MOST_TERMS: usize = 64;
 
 impl Inner {
     /// What scores by words are a share of, by the server's answers about single terms, in their order; `None` where no words
-    /// are asked for. A word that no point has is as rare as the number of points says, for which the server is asked.
+    /// are asked for. A word that no point has is as rare as one that a single point has, for whose number the server is asked.
     pub(super) async fn keyword_ceiling(
         &self,
         tenant_id: TenantId,
@@ -45,7 +45,7 @@ impl Inner {
             return Ok(Some(of_known));
         }
         let points = self.count(tenant_id).await?;
-        Ok(Some(ceiling(inverse_document_frequency(points, 0))))
+        Ok(Some(ceiling(inverse_document_frequency(points, 1))))
     }
 }
 
@@ -54,6 +54,7 @@ pub(super) fn first(terms: &QueryTerms) -> QueryTerms {
     QueryTerms {
         hashes: terms.hashes.iter().copied().take(MOST_TERMS).collect(),
         words: terms.words.iter().copied().take(MOST_TERMS).collect(),
+        parts: Vec::new(),
     }
 }
 
@@ -72,6 +73,7 @@ mod tests {
         let terms = QueryTerms {
             hashes: (0..160).collect(),
             words: (0..160).map(|term| term / 2).collect(),
+            parts: Vec::new(),
         };
 
         let asked = first(&terms);

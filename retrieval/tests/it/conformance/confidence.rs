@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use retrieval::ChunkId;
 use retrieval::index::{Candidate, Candidates, Facets, Index, Point, SearchQuery};
-use retrieval::question::Question;
+use retrieval::question::{ModelTraits, Question};
 use retrieval::scan::TextScan;
 
 use crate::samples::{all_sources, chunk, point, tenant, vector};
@@ -24,7 +24,7 @@ const SUBJECTS: [&str; 6] = [
 
 /// Words that all, some, one and none of the texts have; no words at all; and more than a server is asked about one by one.
 fn questions() -> Vec<String> {
-    let many = (0..200).map(|n| format!("item{n} "));
+    let many = (0..200).map(|n| format!("item {n} "));
     [
         "How long may I return damaged goods?",
         "Wie lange dauert die Lieferung?",
@@ -57,7 +57,7 @@ pub(super) async fn what_was_found_inspires_the_same_confidence_everywhere(index
         .expect("stored");
 
     for (n, text) in (0..).zip(questions()) {
-        let question = Question::of(&text, None);
+        let question = Question::of(&text, ModelTraits::default());
         let query = question.query(Some(vector(4_000_000 + n)), all_sources(), 0);
         let expected = judged(&question, &reckoned(&query, &points), &points);
 

@@ -61,12 +61,11 @@ pub(super) fn search(
     terms: &QueryTerms,
     limit: usize,
 ) -> io::Result<FoundByWords> {
-    let asked = terms;
-    let terms = &asked.hashes;
-    if limit == 0 || terms.is_empty() {
+    if limit == 0 || terms.hashes.is_empty() {
         return Ok(FoundByWords::default());
     }
-    let (parts, frequencies) = look_up(keywords, filter, terms)?;
+    let (parts, frequencies, asked) = look_up(keywords, filter, terms)?;
+    let terms = &asked.hashes;
     // What each stored weight of each term adds to a score.
     let weights: Vec<[f32; 256]> = frequencies.iter().copied().map(contributions).collect();
     let gate = Gate {
@@ -102,13 +101,15 @@ pub(super) fn search(
     })
 }
 
-/// The tenant's parts, and the inverse document frequency of each term among the chunks of all of them.
+/// The tenant's parts, the terms to look for, which follow from what these have, and the inverse document frequency of each
+/// among the chunks of all parts.
 fn look_up<'a>(
     keywords: &'a Keywords,
     filter: &TenantFilter,
-    terms: &[u32],
-) -> io::Result<(Vec<Part<'a>>, Vec<f32>)> {
+    asked: &QueryTerms,
+) -> io::Result<(Vec<Part<'a>>, Vec<f32>, QueryTerms)> {
     let tenant_id = filter.tenant_id();
+    let terms = asked.with_all_parts();
     let mut having = vec![0_u64; terms.len()];
     let mut chunks = 0;
     let mut parts = Vec::new();
@@ -136,10 +137,24 @@ fn look_up<'a>(
         }
         parts.push(Part::Fresh(tenant));
     }
+    let having_of = |term| terms.binary_search(&term).map_or(0, |place| having[place]);
+    let settled = asked.settle(|term| having_of(term) > 0);
+    if settled.hashes.len() < terms.len() {
+        let mut is_kept = terms
+            .iter()
+            .map(|term| settled.hashes.binary_search(term).is_ok())
+            .cycle();
+        for part in &mut parts {
+            if let Part::File { postings, .. } = part {
+                postings.retain(|_| is_kept.next().unwrap_or(true));
+            }
+        }
+        having.retain(|_| is_kept.next().unwrap_or(true));
+    }
     let frequencies = having
         .into_iter()
-        .map(|having| inverse_document_frequency(chunks, having));
-    Ok((parts, frequencies.collect()))
+        .map(|having| inverse_document_frequency(chunks, having.max(1)));
+    Ok((parts, frequencies.collect(), settled))
 }
 
 impl Gate<'_> {

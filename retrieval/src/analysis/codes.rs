@@ -1,0 +1,129 @@
+//! Codes, numbers and amounts: what is found by its parts, and what is written in more than one way.
+
+/// The pieces of `xk4711` or `iphone15`, letters and digits apart, so that each of them finds it; none of a word that is
+/// one of either.
+pub(super) fn each_piece<'a>(word: &'a str, mut take: impl FnMut(&'a str)) {
+    if !word.contains(char::is_numeric) || !word.contains(char::is_alphabetic) {
+        return;
+    }
+    let mut rest = word;
+    while let Some(first) = rest.chars().next() {
+        let end = rest
+            .find(|c: char| c.is_numeric() != first.is_numeric())
+            .unwrap_or(rest.len());
+        take(&rest[..end]);
+        rest = &rest[end..];
+    }
+}
+
+/// A number as it is written without marks between thousands, with a point before its decimals, and without zeros behind
+/// them: `1,000`, `1.000` and `1'000` are `1000`, and `12,50` is `12.5`. `None` where it is written so already, and for what
+/// is no number.
+pub(super) fn plain_number(word: &str) -> Option<String> {
+    let is_mark = |c: char| matches!(c, '.' | ',' | '\'' | '\u{2019}');
+    let mut marks = word.matches(is_mark);
+    let first_mark = marks.next()?;
+    let same_marks = marks.all(|mark| mark == first_mark);
+    let parts: Vec<&str> = word.split(is_mark).collect();
+    if !parts.iter().all(|part| is_digits(part)) {
+        return None;
+    }
+    let (last, others) = parts.split_last()?;
+    let are_thousands = |parts: &[&str]| parts.iter().all(|part| part.len() == 3);
+    let is_grouped =
+        |parts: &[&str]| parts[0].len() <= 3 && !parts[0].starts_with('0') && are_thousands(&parts[1..]);
+    if same_marks && is_grouped(&parts) {
+        return Some(parts.concat());
+    }
+    // With one mark it is the one before the decimals; with several the last one is, if the others are of another kind.
+    let has_decimals = match others {
+        [_] => matches!(first_mark, "." | ","),
+        _ => {
+            let before_decimals = &word[..word.len() - last.len()];
+            let groups = before_decimals.strip_suffix(['.', ',']);
+            let has_one_mark = |groups: &str| groups.matches(is_mark).all(|mark| mark == first_mark);
+            is_grouped(others) && !same_marks && groups.is_some_and(has_one_mark)
+        }
+    };
+    if !has_decimals {
+        return None;
+    }
+    // Three decimals could be read as thousands.
+    let decimals = match last.trim_end_matches('0') {
+        short if short.len() == 3 => *last,
+        short => short,
+    };
+    let plain = match decimals {
+        "" => others.concat(),
+        decimals => format!("{}.{decimals}", others.concat()),
+    };
+    (plain != word).then_some(plain)
+}
+
+/// The two parts of an amount that is written in one: `3.5mm` is `3.5` and `mm`.
+pub(super) fn amount_and_unit(word: &str) -> Option<(&str, &str)> {
+    let (amount, unit) = word.split_at(word.find(char::is_alphabetic)?);
+    let has_decimals = amount
+        .split_once(['.', ','])
+        .is_some_and(|(whole, decimals)| is_digits(whole) && is_digits(decimals));
+    (has_decimals && unit.chars().all(char::is_alphabetic)).then_some((amount, unit))
+}
+
+fn is_digits(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_number_is_one_however_its_thousands_and_decimals_are_marked() {
+        for (written, plain) in [
+            ("1,000", Some("1000")),
+            ("1.000", Some("1000")),
+            ("1'000", Some("1000")),
+            ("1.234.567", Some("1234567")),
+            ("1,234.50", Some("1234.5")),
+            ("1.234,50", Some("1234.5")),
+            ("12,50", Some("12.5")),
+            ("12.00", Some("12")),
+            ("0,125", Some("0.125")),
+            ("1.2340", None),
+            ("3.5", None),
+            ("1000", None),
+            ("1.2.3", None),
+            ("10.0.0.1", None),
+            ("v1,000", None),
+            ("1,00,0", None),
+            ("", None),
+        ] {
+            assert_eq!(plain_number(written).as_deref(), plain, "{written}");
+        }
+    }
+
+    #[test]
+    fn an_amount_is_parted_from_its_unit() {
+        assert_eq!(amount_and_unit("3.5mm"), Some(("3.5", "mm")));
+        assert_eq!(amount_and_unit("3mm"), None, "its pieces say the same");
+        assert_eq!(amount_and_unit("1.2.3mm"), None);
+        assert_eq!(amount_and_unit("v1.2"), None);
+        assert_eq!(amount_and_unit("3.5"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_word_is_looked_at_without_harm(word in "[0-9.,'a-z\u{e9}]{0,12}") {
+            if let Some(plain) = plain_number(&word) {
+                prop_assert_eq!(plain_number(&plain).filter(|again| *again != plain), None);
+            }
+            let mut pieces = String::new();
+            each_piece(&word, |piece| pieces.push_str(piece));
+            prop_assert!(pieces.is_empty() || pieces == word);
+            let parted = amount_and_unit(&word).map(|(amount, unit)| [amount, unit].concat());
+            prop_assert!(parted.is_none_or(|parted| parted == word));
+        }
+    }
+}
