@@ -134,7 +134,7 @@ async fn a_lost_index_that_was_repaired_is_whole_for_the_service() {
     let found = acme
         .post(&path, json!({ "query": "How often is Table1 oiled?" }))
         .await;
-    assert_eq!(found.expect(200).json()["degraded"], json!([]));
+    assert!(found.expect(200).json()["degraded"].is_null());
     acme.check_stores_agree().await;
 }
 

@@ -150,7 +150,7 @@ async fn a_part_of_the_index_that_is_gone_is_filled_again_and_answers_say_so_unt
         assert_eq!(lost["degraded"][0]["code"], "index_incomplete", "{part}: {lost}");
         assert!(service.drain_jobs().await > 0, "{part}: nothing was queued");
         let found = acme.post(&path, question).await.expect(200).json();
-        assert_eq!(found["degraded"], json!([]), "{part}");
+        assert!(found["degraded"].is_null(), "{part}: {found}");
         assert!(
             found["items"][0]["similarity"].as_f64().is_some(),
             "{part}: {found}"
