@@ -259,14 +259,14 @@ fn check_told(told: &Told) -> Result<()> {
             ));
         }
     }
-    if let Some(language) = &told.language {
-        if !labels::is_language_tag(language) {
-            return Err(Error::invalid(
-                "invalid_language",
-                "language",
-                "language must be a tag such as de or pt-BR",
-            ));
-        }
+    if let Some(language) = &told.language
+        && !labels::is_language_tag(language)
+    {
+        return Err(Error::invalid(
+            "invalid_language",
+            "language",
+            "language must be a tag such as de or pt-BR",
+        ));
     }
     Ok(())
 }
