@@ -26,6 +26,7 @@ const STAYING: Tuning = Tuning {
     fresh_bytes: 100_000,
     engine_log_bytes_busy: 5 << 20,
     engine_log_bytes_idle: 5 << 20,
+    longest_wait: Duration::from_secs(5),
     close_grace: Duration::from_millis(200),
 };
 

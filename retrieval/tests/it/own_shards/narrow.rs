@@ -67,7 +67,7 @@ async fn the_nearest_of_20_000_are_found_by_quantised_graphs_whatever_the_filter
         sources: vec![source(42)],
         ..staff()
     };
-    let cases: [(&str, Filter, fn(u64) -> bool); 3] = [
+    let cases: [(&str, Filter, Passes); 3] = [
         ("no filter", staff(), |_| true),
         ("one of a hundred sources", one_source, |n| n % 100 == 42),
         ("what everyone may read", all_sources(), |n| {
@@ -81,8 +81,11 @@ async fn the_nearest_of_20_000_are_found_by_quantised_graphs_whatever_the_filter
     index.close().await.expect("closed");
 }
 
+/// Whether the chunk of this number passes a filter.
+type Passes = fn(u64) -> bool;
+
 /// The share of the ten nearest that a search finds, of those that pass.
-async fn recall(index: &EmbeddedIndex, filter: &Filter, passes: fn(u64) -> bool) -> f64 {
+async fn recall(index: &EmbeddedIndex, filter: &Filter, passes: Passes) -> f64 {
     let passing: Vec<(u64, Vec<f32>)> = (0..CHUNKS)
         .filter(|n| passes(*n))
         .map(|n| (n, in_clusters(n)))
