@@ -105,7 +105,7 @@ mod tests {
             shared(
                 Language::English,
                 "How may I return the goods?",
-                "The returned goods are checked and I may be told how."
+                "The returned goods are checked and you will be told."
             ),
             2
         );
