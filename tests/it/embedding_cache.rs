@@ -232,7 +232,7 @@ async fn a_text_that_is_there_many_times_is_bought_once() {
     let desk = acme.chatbot("Desk").await;
 
     // Nearly as much as a chunk holds.
-    let notice = "All rights are reserved by the shop and by its owners. ".repeat(16);
+    let notice = "All rights are reserved by the shop and by its owners. ".repeat(10);
     desk.publish("legal.md", &format!("# Legal\n\n{notice}\n\n").repeat(6))
         .await;
 
