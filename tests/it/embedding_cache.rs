@@ -1,5 +1,6 @@
 //! What was embedded once is not embedded again, for the tenant whose text it is, as long as somebody has it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -237,9 +238,10 @@ async fn a_text_that_is_there_many_times_is_bought_once() {
         .await;
 
     assert_eq!(count_rows(&service, "chunk").await, 6);
-    let texts: Vec<String> = requests(&model).concat();
-    let asked = texts.iter().filter(|text| text.contains("All rights")).count();
-    assert_eq!(asked, 1, "{texts:?}");
+    let asked: Vec<String> = requests(&model).concat();
+    let different: HashSet<&String> = asked.iter().collect();
+    // The first and the last chunk have no section on one side.
+    assert_eq!((asked.len(), different.len()), (3, 3), "{asked:?}");
     acme.check_stores_agree().await;
 }
 

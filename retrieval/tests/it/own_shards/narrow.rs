@@ -1,6 +1,7 @@
 //! What a filter lets through of a large tenant is found as well as all of it.
 
 use retrieval::ChunkId;
+use retrieval::fuse::MIN_CANDIDATES;
 use retrieval::index::{Audience, EmbeddedIndex, Facets, Filter, Index, Point, SearchQuery, Tuning};
 
 use super::{MOVING, await_stage, own_dir};
@@ -101,10 +102,12 @@ async fn recall(index: &EmbeddedIndex, filter: &Filter, passes: Passes) -> f64 {
         nearest.select_nth_unstable_by(9, |a, b| b.0.total_cmp(&a.0));
         let query = SearchQuery {
             filter: filter.clone(),
+            limit: MIN_CANDIDATES,
             ..by_vector(asked.clone())
         };
         let hits = found(index, tenant(1), query).await;
-        met += nearest[..10].iter().filter(|(_, id)| hits.contains(id)).count();
+        let best = &hits[..hits.len().min(10)];
+        met += nearest[..10].iter().filter(|(_, id)| best.contains(id)).count();
     }
     met as f64 / (10 * QUESTIONS) as f64
 }
