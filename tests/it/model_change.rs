@@ -160,7 +160,10 @@ async fn what_the_index_holds_survives_a_restart() {
 
 #[tokio::test]
 async fn a_second_process_in_the_same_data_folder_is_told_what_to_do() {
-    let service = TestApp::start().await;
+    let service = TestOptions::default()
+        .set("index.backend", "embedded")
+        .start()
+        .await;
 
     let second = App::build_with(service.app.config.clone(), Replacements::default()).await;
 
