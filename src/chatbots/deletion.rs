@@ -9,7 +9,7 @@ use super::store;
 use crate::app::App;
 use crate::error::Result;
 use crate::id::{ChatbotId, TenantId};
-use crate::jobs::{Job, JobContext, Outcome, Priority, SLICES_AT_ONCE};
+use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
 use crate::{chat, evals, knowledge};
 
 /// Takes a hidden chatbot apart.
@@ -24,17 +24,10 @@ impl Job for DeleteChatbot {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        let tenant_id = match context.tenant() {
-            Ok(tenant_id) => tenant_id,
-            Err(error) => return Err(error).into(),
-        };
-        for _ in 0..SLICES_AT_ONCE {
-            match delete_some(&app, tenant_id, self.chatbot_id).await {
-                Ok(true) => {}
-                ended => return Outcome::of_slice(ended.map(drop)),
-            }
-        }
-        Outcome::unfinished()
+        by_slices(&context, |tenant_id| {
+            delete_some(&app, tenant_id, self.chatbot_id)
+        })
+        .await
     }
 }
 

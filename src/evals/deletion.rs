@@ -8,7 +8,7 @@ use super::store;
 use crate::app::App;
 use crate::error::Result;
 use crate::id::{ChatbotId, EvalSetId, TenantId};
-use crate::jobs::{Job, JobContext, Outcome, Priority, SLICES_AT_ONCE};
+use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
 
 /// Results that one transaction deletes, at most.
 const RESULTS_AT_ONCE: i64 = 1_000;
@@ -25,17 +25,7 @@ impl Job for DeleteEval {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        let tenant_id = match context.tenant() {
-            Ok(tenant_id) => tenant_id,
-            Err(error) => return Err(error).into(),
-        };
-        for _ in 0..SLICES_AT_ONCE {
-            match delete_slice(&app, tenant_id, self.set_id).await {
-                Ok(true) => {}
-                ended => return Outcome::of_slice(ended.map(drop)),
-            }
-        }
-        Outcome::unfinished()
+        by_slices(&context, |tenant_id| delete_slice(&app, tenant_id, self.set_id)).await
     }
 }
 

@@ -14,6 +14,7 @@ pub mod operator;
 pub mod routes;
 pub mod runner;
 pub mod schedule;
+mod slices;
 mod store;
 
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::id::{JobId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use lease::Lease;
+pub use slices::by_slices;
 
 /// Which jobs go first, whatever their age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +92,6 @@ impl JobContext {
             .ok_or_else(|| Error::internal("a tenant's job was queued without a tenant"))
     }
 }
-
-/// Slices of a long deletion that a job does before others have its place.
-pub const SLICES_AT_ONCE: usize = 20;
 
 /// How an attempt ended.
 #[derive(Debug)]

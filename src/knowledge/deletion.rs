@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::db::{self, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, DocumentId, SourceId, TenantId};
-use crate::jobs::{Job, JobContext, Outcome, Priority};
+use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
 use crate::on;
 
 /// Rows that one transaction deletes, at most; documents are fewer, and have no chunks by then.
@@ -58,17 +58,7 @@ impl Job for DeleteSource {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        let tenant_id = match context.tenant() {
-            Ok(tenant_id) => tenant_id,
-            Err(error) => return Err(error).into(),
-        };
-        for _ in 0..crate::jobs::SLICES_AT_ONCE {
-            match delete_some(&app, tenant_id, self.source_id).await {
-                Ok(true) => {}
-                ended => return Outcome::of_slice(ended.map(drop)),
-            }
-        }
-        Outcome::unfinished()
+        by_slices(&context, |tenant_id| delete_some(&app, tenant_id, self.source_id)).await
     }
 }
 

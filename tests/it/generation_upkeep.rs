@@ -18,22 +18,11 @@ use uuid::Uuid;
 use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::generations::{
-    GENERATIONS, Held, NEW, OLD, begin, listed, points, search, states, text_of,
+    GENERATIONS, Held, NEW, OLD, begin, listed, new_embedder, points, search, states, text_of, with_new_model,
 };
 use crate::harness::openai::ScriptedModel;
 use crate::harness::stored::{assert_nothing_staged, count_rows, waiting_chunks};
 use crate::harness::work::spawn_worker;
-
-fn new_embedder() -> Arc<WatchedEmbedder> {
-    WatchedEmbedder::named("longer-words", 384)
-}
-
-async fn with_new_model(service: TestApp, embedder: &Arc<WatchedEmbedder>) -> TestApp {
-    let embedder = embedder.clone() as Arc<dyn Embedder>;
-    service
-        .restart_with(Some(embedder), &[("index.on_model_change", "wait")])
-        .await
-}
 
 /// Changes rows past the API.
 async fn change(service: &TestApp, statement: &str) {
@@ -82,7 +71,7 @@ async fn what_a_late_writer_puts_into_a_generation_that_was_given_up_does_not_st
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 2).await;
     let embedder = new_embedder();
-    let service = with_new_model(service, &embedder).await;
+    let service = with_new_model(service, &embedder, "wait").await;
     begin(&held.tenant(&service)).await;
     embedder.hold();
 
@@ -106,7 +95,7 @@ async fn what_a_late_writer_puts_into_a_generation_that_was_given_up_does_not_st
 async fn points_that_no_generation_uses_are_found_within_the_hour_and_removed() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 2).await;
-    let service = with_new_model(service, &new_embedder()).await;
+    let service = with_new_model(service, &new_embedder(), "wait").await;
     let acme = held.tenant(&service);
     let id = begin(&acme).await;
     service.drain_jobs().await;
@@ -140,7 +129,7 @@ async fn number(service: &TestApp, query: &'static str) -> i64 {
 async fn a_generation_that_is_begun_again_is_not_filled_while_what_it_left_is_being_removed() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 2).await;
-    let service = with_new_model(service, &new_embedder()).await;
+    let service = with_new_model(service, &new_embedder(), "wait").await;
     let acme = held.tenant(&service);
     begin(&acme).await;
     service.drain_jobs().await;
@@ -255,7 +244,7 @@ async fn texts_that_differ_where_the_counts_agree_are_found_in_turn_and_mended()
 async fn an_index_that_does_not_answer_keeps_no_other_from_being_checked() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 2).await;
-    let service = with_new_model(service, &new_embedder()).await;
+    let service = with_new_model(service, &new_embedder(), "wait").await;
     let acme = held.tenant(&service);
     let id = begin(&acme).await;
     service.drain_jobs().await;
@@ -301,14 +290,14 @@ async fn a_comparison_goes_on_where_it_was_and_asks_no_question_twice() {
     make_test_set(&held, &service, 4).await;
     let embedder = new_embedder();
     embedder.answer_questions(2);
-    let service = with_new_model(service, &embedder).await;
+    let service = with_new_model(service, &embedder, "wait").await;
     begin(&held.tenant(&service)).await;
     service.drain_jobs().await;
     assert_eq!(states(&held.tenant(&service)).await, ["building", "live"]);
     assert_eq!(count_rows(&service, "generation_answer").await, 2);
 
     // Its process may end whenever it likes.
-    let service = with_new_model(service, &embedder).await;
+    let service = with_new_model(service, &embedder, "wait").await;
     embedder.answer_questions(usize::MAX);
     service.clock.advance(TimeDelta::minutes(5));
     service.drain_jobs().await;
@@ -388,7 +377,7 @@ async fn a_comparison_that_cannot_be_paid_says_so_and_the_generation_is_ready() 
 async fn the_way_back_is_closed_while_the_index_behind_it_is_filled_again() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 2).await;
-    let service = with_new_model(service, &new_embedder()).await;
+    let service = with_new_model(service, &new_embedder(), "wait").await;
     let acme = held.tenant(&service);
     let id = begin(&acme).await;
     service.drain_jobs().await;
@@ -441,7 +430,7 @@ async fn without_a_way_back_the_old_generation_stays_as_long_as_a_question_may_n
 async fn swaps_at_once_beside_new_documents_leave_one_that_is_live_and_nothing_missing() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, 2).await;
-    let service = with_new_model(service, &new_embedder()).await;
+    let service = with_new_model(service, &new_embedder(), "wait").await;
     let acme = held.tenant(&service);
     let desk = Chatbot {
         tenant: &acme,
@@ -508,7 +497,7 @@ async fn a_large_document_that_was_begun_for_the_former_generation_is_whole_in_t
     assert!(waiting_chunks(&service).await > 0);
 
     // While nobody works on it, another model takes over, and what the former had is removed.
-    let service = with_new_model(service, &new_embedder()).await;
+    let service = with_new_model(service, &new_embedder(), "wait").await;
     let acme = held.tenant(&service);
     let id = begin(&acme).await;
     service.drain_jobs().await;

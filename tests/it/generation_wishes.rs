@@ -13,19 +13,11 @@ use uuid::Uuid;
 use crate::cuts;
 use crate::harness::app::{Tenant, TestApp, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::generations::{GENERATIONS, Held, NEW, OLD, begin, listed, points, search, states};
+use crate::harness::generations::{
+    GENERATIONS, Held, NEW, OLD, begin, listed, new_embedder, points, search, states, with_new_model,
+};
 use crate::harness::stored::{count_rows, page_about};
 use crate::harness::work::spawn_worker;
-
-fn new_embedder() -> Arc<WatchedEmbedder> {
-    WatchedEmbedder::named("longer-words", 384)
-}
-
-async fn with_new_model(service: TestApp, embedder: &Arc<WatchedEmbedder>, mode: &str) -> TestApp {
-    let embedder = embedder.clone() as Arc<dyn Embedder>;
-    let settings = [("index.on_model_change", mode)];
-    service.restart_with(Some(embedder), &settings).await
-}
 
 /// Takes the configuration back; the new model can still be loaded.
 async fn with_old_model(service: TestApp, embedder: Arc<WatchedEmbedder>, mode: &str) -> TestApp {

@@ -16,21 +16,10 @@ use uuid::Uuid;
 use crate::harness::app::{Chatbot, Tenant, TestApp, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::generations::{
-    GENERATIONS, Held, NEW, OLD, begin, listed, points, search, states, text_of,
+    GENERATIONS, Held, NEW, OLD, begin, listed, new_embedder, points, search, states, text_of, with_new_model,
 };
 use crate::harness::stored::count_rows;
 use crate::harness::work::until;
-
-fn new_embedder() -> Arc<WatchedEmbedder> {
-    WatchedEmbedder::named("longer-words", 384)
-}
-
-/// Restarts with the new model, which waits to be asked for unless `mode` says otherwise.
-async fn with_new_model(service: TestApp, embedder: &Arc<WatchedEmbedder>, mode: &str) -> TestApp {
-    let embedder = embedder.clone() as Arc<dyn Embedder>;
-    let settings = [("index.on_model_change", mode)];
-    service.restart_with(Some(embedder), &settings).await
-}
 
 /// Puts documents in until it is told to stop, each when the one before is through; how many there are.
 async fn publish_on(desk: &Chatbot<'_, '_>, stop: &AtomicBool) -> usize {

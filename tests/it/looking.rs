@@ -9,19 +9,14 @@ use frontdesk::app::App;
 use frontdesk::db::Scope;
 use frontdesk::generations::operator::{self, Compared};
 use frontdesk::{generations, on};
-use retrieval::embed::Embedder;
 use serde_json::json;
 
 use crate::harness::app::{Chatbot, TestApp, TestOptions, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::generations::{GENERATIONS, Held, NEW, OLD, begin, states};
+use crate::harness::generations::{GENERATIONS, Held, NEW, OLD, begin, new_embedder, states};
 use crate::harness::indexes::IndexSwitch;
 
 const DOCUMENTS: usize = 3;
-
-fn new_embedder() -> Arc<dyn Embedder> {
-    WatchedEmbedder::named("longer-words", 384)
-}
 
 fn lose_index(data: &Path) {
     std::fs::remove_dir_all(data.join("index")).expect("removed");

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::generations;
 use crate::id::{ChunkId, CutId, SourceId, TenantId};
-use crate::jobs::{Job, JobContext, Outcome, Priority, SLICES_AT_ONCE};
+use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
 use crate::knowledge::index_error;
 use crate::on;
 
@@ -29,22 +29,20 @@ impl Job for ReclaimCut {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        let tenant_id = match context.tenant() {
-            Ok(tenant_id) => tenant_id,
-            Err(error) => return Err(error).into(),
-        };
-        for _ in 0..SLICES_AT_ONCE {
-            match self.delete_some(&app, tenant_id).await {
-                Ok(true) => {}
-                Ok(false) => return self.remove_points(&app, tenant_id).await.into(),
-                Err(error) => return Outcome::of_slice(Err(error)),
-            }
-        }
-        Outcome::unfinished()
+        by_slices(&context, |tenant_id| self.reclaim_some(&app, tenant_id)).await
     }
 }
 
 impl ReclaimCut {
+    /// Deletes a slice of rows, or at last the points; whether there may be more.
+    async fn reclaim_some(&self, app: &App, tenant_id: TenantId) -> Result<bool> {
+        if self.delete_some(app, tenant_id).await? {
+            return Ok(true);
+        }
+        self.remove_points(app, tenant_id).await?;
+        Ok(false)
+    }
+
     /// Whether there may be more.
     async fn delete_some(&self, app: &App, tenant_id: TenantId) -> Result<bool> {
         let mut write = app.db.write(tenant_id).await?;

@@ -1,8 +1,12 @@
 //! Generations as tests see them: by the API, and by what the indexes hold.
 
+use std::sync::Arc;
+
+use retrieval::embed::Embedder;
 use serde_json::{Value, json};
 
 use super::app::{Tenant, TestApp};
+use super::embedders::WatchedEmbedder;
 
 pub const GENERATIONS: &str = "/api/index/generations";
 
@@ -39,6 +43,18 @@ impl Held {
             key: self.key.clone(),
         }
     }
+}
+
+/// The model of [`NEW`].
+pub fn new_embedder() -> Arc<WatchedEmbedder> {
+    WatchedEmbedder::named("longer-words", 384)
+}
+
+/// Restarts with this model configured; `mode` says what that begins.
+pub async fn with_new_model(service: TestApp, embedder: &Arc<WatchedEmbedder>, mode: &str) -> TestApp {
+    let embedder = embedder.clone() as Arc<dyn Embedder>;
+    let settings = [("index.on_model_change", mode)];
+    service.restart_with(Some(embedder), &settings).await
 }
 
 /// What the document of this number says.
