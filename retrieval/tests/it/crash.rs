@@ -1,13 +1,13 @@
 //! kill -9: what was acknowledged is there afterwards, whatever the process was doing.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use retrieval::index::{Audience, Facets, Filter, Index, Point, SearchQuery};
 
+use crate::child::{acknowledge, acknowledged, run_child, start_child};
 use crate::embedded_index::{has_graph, open, open_small};
 use crate::samples::{by_vector, by_words, chunk, document, found, point, source, tenant, vector};
 
@@ -21,16 +21,9 @@ const CHUNKS: u64 = 4_000;
 #[test]
 #[ignore = "runs as the child of the tests of this file"]
 fn child_writes_until_it_is_killed() {
-    let mut dir = String::new();
-    std::io::stdin().read_line(&mut dir).expect("a directory");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let index = open(&PathBuf::from(dir.trim()));
+    run_child(async |dir| {
+        let index = open(dir);
         let first = index.count(tenant(2)).await.expect("a count");
-        let mut output = std::io::stdout();
         for n in first..CHUNKS {
             index
                 .upsert(tenant(1), vec![point(n, &format!("text number w{n}"))])
@@ -47,8 +40,7 @@ fn child_writes_until_it_is_killed() {
                 .upsert(tenant(2), vec![point(n, "progress")])
                 .await
                 .expect("stored");
-            writeln!(output, "acknowledged {n}").expect("somebody reads");
-            output.flush().expect("somebody reads");
+            acknowledge(n);
         }
     });
 }
@@ -61,16 +53,9 @@ const STEP: u64 = 100;
 #[test]
 #[ignore = "runs as the child of the tests of this file"]
 fn child_writes_in_bulk_until_it_is_killed() {
-    let mut dir = String::new();
-    std::io::stdin().read_line(&mut dir).expect("a directory");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let index = open_small(&PathBuf::from(dir.trim()));
+    run_child(async |dir| {
+        let index = open_small(dir);
         let first = index.count(tenant(2)).await.expect("a count");
-        let mut output = std::io::stdout();
         for step in first..CHUNKS {
             let points = (step * STEP..(step + 1) * STEP).map(|n| Point {
                 source_id: source(1),
@@ -101,8 +86,7 @@ fn child_writes_in_bulk_until_it_is_killed() {
                 .upsert(tenant(2), vec![point(step, "progress")])
                 .await
                 .expect("stored");
-            writeln!(output, "acknowledged {step}").expect("somebody reads");
-            output.flush().expect("somebody reads");
+            acknowledge(step);
         }
     });
 }
@@ -126,18 +110,6 @@ fn deleted_after(step: u64) -> impl Iterator<Item = u64> {
     (step * STEP..(step + 1) * STEP).filter(|n| n % 4 == 0)
 }
 
-pub(crate) fn start_child(test: &str, dir: &Path) -> Child {
-    let mut child = Command::new(std::env::current_exe().expect("this test binary"))
-        .args(["--ignored", "--exact", test, "--nocapture"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a child process");
-    let mut input = child.stdin.take().expect("its input");
-    writeln!(input, "{}", dir.display()).expect("it reads");
-    child
-}
-
 /// Lets the child acknowledge `steps` more steps, kills it and returns the number of the last one that it acknowledged.
 fn run_and_kill(test: &str, dir: &Path, steps: usize) -> u64 {
     let mut child = start_child(test, dir);
@@ -146,9 +118,8 @@ fn run_and_kill(test: &str, dir: &Path, steps: usize) -> u64 {
     let mut seen = 0;
     for line in output.lines() {
         let line = line.expect("text");
-        // The first line carries the test runner's own words before ours.
-        if let Some((_, number)) = line.rsplit_once("acknowledged ") {
-            last = number.parse().ok();
+        if let Some(number) = acknowledged(&line) {
+            last = Some(number);
             seen += 1;
         }
         if seen == steps {

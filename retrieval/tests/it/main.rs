@@ -1,5 +1,6 @@
 //! Behaviour of the crate through its public types.
 
+mod child;
 mod conformance;
 mod crash;
 mod embedded_index;

@@ -4,7 +4,7 @@ mod narrow;
 mod places;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use retrieval::ChunkId;
 use retrieval::index::{EmbeddedIndex, Facets, Index, Point, Tuning};
 
-use crate::crash::start_child;
+use crate::child::{acknowledge, acknowledged, run_child, start_child};
 use crate::embedded_index::{SMALL, has_graph, options};
 use crate::samples::{
     DIMENSION, by_vector, by_words, chunk, document, found, hits, point, source, tenant, vector,
@@ -373,15 +373,8 @@ async fn await_rest(dir: &Path) {
 #[test]
 #[ignore = "runs as the child of a test of this file"]
 fn child_outgrows_its_shard_until_it_is_killed() {
-    let mut dir = String::new();
-    std::io::stdin().read_line(&mut dir).expect("a directory");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let index = open(&PathBuf::from(dir.trim()));
-        let mut output = std::io::stdout();
+    run_child(async |dir| {
+        let index = open(dir);
         for step in index.count(tenant(3)).await.expect("a count").. {
             write(&index, 1, step * STEP..(step + 1) * STEP).await;
             index
@@ -389,8 +382,7 @@ fn child_outgrows_its_shard_until_it_is_killed() {
                 .await
                 .expect("deleted");
             write(&index, 3, step..step + 1).await;
-            writeln!(output, "acknowledged {step}").expect("somebody reads");
-            output.flush().expect("somebody reads");
+            acknowledge(step);
         }
     });
 }
@@ -404,9 +396,7 @@ fn run_and_kill(dir: &Path, stage: &str, after: Duration) -> u64 {
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let (mut last, mut reached) = (0, None);
     for line in output.lines().map_while(Result::ok) {
-        if let Some((_, number)) = line.rsplit_once("acknowledged ") {
-            last = number.parse().expect("a number");
-        }
+        last = acknowledged(&line).unwrap_or(last);
         if reached.is_none() && stages(dir).contains(stage) {
             reached = Some(Instant::now());
         }
