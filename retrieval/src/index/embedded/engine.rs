@@ -129,30 +129,6 @@ impl Engine {
         Ok(vectors.collect())
     }
 
-    /// The documents of these points of the tenant. Points deleted meanwhile are missing.
-    pub(super) fn documents(
-        &self,
-        tenant_id: TenantId,
-        point_ids: &[PointId],
-    ) -> Result<HashMap<PointId, DocumentId>, OperationError> {
-        if point_ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let records = self
-            .shard
-            .retrieve(point_ids, Some(WithPayloadInterface::Bool(true)), None)?;
-        let documents = records.into_iter().filter_map(|record| {
-            let payload = record.payload.as_ref()?;
-            // The filter has seen to it. It is asked again because nothing weighs more.
-            if stored::read_id(payload, filter::TENANT)? != tenant_id.0 {
-                return None;
-            }
-            let document_id = DocumentId(stored::read_id(payload, filter::DOCUMENT)?);
-            Some((record.id, document_id))
-        });
-        Ok(documents.collect())
-    }
-
     /// Which of these points are here, and whether each says the facets it should.
     pub(super) fn compare(
         &self,

@@ -278,12 +278,13 @@ impl Sides {
                 candidate.similarity = vector_of.map(|stored| cosine(vector, stored));
             }
         }
-        let points: Vec<PointId> = by_meaning_alone.iter().map(|(id, _)| point_id(id)).collect();
-        let documents = vectors.documents(tenant_id, &points)?;
+        // The words' side tells the documents of what it did not find, too: the engine would read every field of a point.
+        let found: Vec<ChunkId> = by_meaning_alone.iter().map(|(id, _)| *id).collect();
         let keywords = self.keywords();
+        let documents = keywords.documents(tenant_id, &found)?;
         for (chunk_id, similarity) in by_meaning_alone {
             // Without an answer it was deleted meanwhile.
-            if let Some(&document_id) = documents.get(&point_id(&chunk_id)) {
+            if let Some(&document_id) = documents.get(&chunk_id) {
                 let facets = keywords.facets(tenant_id, document_id);
                 // Both sides say the same of a document, but for the moment of a change.
                 if !filter.allows_facets(facets) {

@@ -158,6 +158,11 @@ impl FreshTenant {
         terms
     }
 
+    pub(super) fn find(&self, chunk_id: ChunkId) -> Option<&FreshChunk> {
+        let position = self.position_of.get(&chunk_id)?;
+        self.chunks.get(*position as usize)
+    }
+
     pub(super) fn live(&self) -> impl Iterator<Item = &FreshChunk> {
         self.chunks.iter().filter(|chunk| !chunk.is_deleted)
     }

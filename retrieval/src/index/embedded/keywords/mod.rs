@@ -23,7 +23,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -200,6 +200,23 @@ impl Keywords {
         rows.sort_unstable_by_key(|row| row.chunk_id);
         rows.truncate(limit);
         Ok(rows)
+    }
+
+    /// The documents of these chunks of the tenant. Chunks deleted meanwhile are missing.
+    pub(super) fn documents(
+        &self,
+        tenant_id: TenantId,
+        chunk_ids: &[ChunkId],
+    ) -> io::Result<HashMap<ChunkId, DocumentId>> {
+        let mut documents = HashMap::with_capacity(chunk_ids.len());
+        if let Some(tenant) = self.fresh.tenant(tenant_id) {
+            let fresh = chunk_ids.iter().filter_map(|id| tenant.find(*id));
+            documents.extend(fresh.map(|chunk| (chunk.chunk_id, chunk.document_id)));
+        }
+        for segment in &self.segments {
+            documents.extend(segment.documents_of_chunks(tenant_id, chunk_ids)?);
+        }
+        Ok(documents)
     }
 
     /// What is said of the document; of one that is not here, nothing.

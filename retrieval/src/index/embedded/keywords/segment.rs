@@ -3,11 +3,14 @@
 //! It is read by position, never mapped or held: the system's page cache has what is asked for often. Beside the file
 //! there are only where the blocks are, which chunks were deleted, and a filter of the chunks' ids.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::format::{
     BlockPlace, ChunkRow, DOCUMENT_BYTES, EARLIER_MAGIC, END_BYTES, ID_BYTES, MAGIC, TERM_BYTES, TEXT_BYTES,
@@ -19,9 +22,6 @@ use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 /// A block's tables of up to so many bytes are read whole for the rows of a search: three reads for each row cost more.
 const READ_WHOLE: usize = 128 << 10;
-
-/// Places in the order of ids that are read together for a list.
-const LISTED_AT_ONCE: u32 = 1_024;
 
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -43,6 +43,7 @@ pub(super) struct Block {
     /// A bit for each chunk, set once it is deleted; empty while none is.
     deleted: Vec<u64>,
     deleted_count: u32,
+    fences: OnceLock<Vec<ChunkId>>,
 }
 
 impl Segment {
@@ -341,35 +342,6 @@ impl Segment {
             .collect()
     }
 
-    /// The block's chunks in the order of their ids, those behind `after`, at most `limit`, without deleted ones.
-    pub(super) fn list(
-        &self,
-        block: &Block,
-        after: Option<ChunkId>,
-        limit: usize,
-    ) -> io::Result<Vec<ChunkRow>> {
-        let mut from = match after {
-            Some(after) => self.first_behind(block, after)?,
-            None => 0,
-        };
-        let mut rows = Vec::new();
-        while rows.len() < limit && from < block.place.chunks {
-            let count = (block.place.chunks - from).min(LISTED_AT_ONCE);
-            let start = block.place.order_start() + u64::from(from) * 4;
-            let order = read_at(&self.file, start, count as usize * 4)?;
-            for position in order.chunks_exact(4).map(|position| u32_at(position, 0)) {
-                if position >= block.place.chunks {
-                    return Err(damaged("a chunk outside its block"));
-                }
-                if rows.len() < limit && !block.is_deleted(position) {
-                    rows.push(self.row(block, position)?);
-                }
-            }
-            from += count;
-        }
-        Ok(rows)
-    }
-
     fn chunk_at(&self, block: &Block, position: u32) -> io::Result<ChunkId> {
         let start = block.place.chunks_start() + u64::from(position) * ID_BYTES as u64;
         Ok(ChunkId(id_at(&read_at(&self.file, start, ID_BYTES)?, 0)))
@@ -408,46 +380,6 @@ impl Segment {
             block.place.chunks_start(),
             block.place.chunks as usize * ID_BYTES,
         )
-    }
-
-    /// Where the chunk is, deleted or not.
-    fn find_chunk(&self, block: &Block, chunk_id: ChunkId) -> io::Result<Option<u32>> {
-        let place = self.first_where(block, |id| id >= chunk_id)?;
-        if place == block.place.chunks {
-            return Ok(None);
-        }
-        let position = self.position_at(block, place)?;
-        Ok((self.chunk_at(block, position)? == chunk_id).then_some(position))
-    }
-
-    /// The place in the order of ids of the first chunk behind `after`.
-    fn first_behind(&self, block: &Block, after: ChunkId) -> io::Result<u32> {
-        self.first_where(block, |id| id > after)
-    }
-
-    /// The place in the order of ids from which on all of them are `behind`.
-    fn first_where(&self, block: &Block, behind: impl Fn(ChunkId) -> bool) -> io::Result<u32> {
-        let (mut from, mut to) = (0, block.place.chunks);
-        while from < to {
-            let middle = from.midpoint(to);
-            let position = self.position_at(block, middle)?;
-            if behind(self.chunk_at(block, position)?) {
-                to = middle;
-            } else {
-                from = middle + 1;
-            }
-        }
-        Ok(from)
-    }
-
-    /// The position of the chunk at this place in the order of ids.
-    fn position_at(&self, block: &Block, place: u32) -> io::Result<u32> {
-        let start = block.place.order_start() + u64::from(place) * 4;
-        let position = u32_at(&read_at(&self.file, start, 4)?, 0);
-        if position >= block.place.chunks {
-            return Err(damaged("a chunk outside its block"));
-        }
-        Ok(position)
     }
 
     /// The deleted chunks of all tenants, for a file beside the segment's.
@@ -492,6 +424,7 @@ impl Block {
             place,
             deleted: Vec::new(),
             deleted_count: 0,
+            fences: OnceLock::new(),
         }
     }
 
