@@ -276,7 +276,7 @@ section!(
 );
 section!(
     /// Requests to addresses that someone named.
-    Outbound { allow: Vec<String>, allow_plain_keys: bool }
+    Outbound { allow: Vec<String>, allow_plain_keys: Vec<String> }
 );
 section!(
     /// Logins.

@@ -139,9 +139,9 @@ impl Config {
             ),
         ] {
             require(
-                key.is_empty() || !goes_elsewhere_plainly(url) || self.outbound.allow_plain_keys,
+                key.is_empty() || !goes_elsewhere_plainly(url) || self.outbound.allows_plain_keys_to(url),
                 &format!(
-                    "{path}: would go to another machine unencrypted: use https, or allow it for a private network (outbound.allow_plain_keys)"
+                    "{path}: would go to another machine unencrypted: use https, or name its host in outbound.allow_plain_keys where its network is a private one"
                 ),
             );
         }
@@ -282,6 +282,20 @@ fn is_http_url(text: &str) -> bool {
 }
 
 /// Whether what is sent there leaves this machine without TLS.
+impl super::Outbound {
+    /// Whether the host of this address may be sent keys without TLS.
+    pub(super) fn allows_plain_keys_to(&self, url: &str) -> bool {
+        let url = url::Url::parse(url).ok();
+        let host = url.as_ref().and_then(url::Url::host_str);
+        let is_named = |host: &str| {
+            self.allow_plain_keys
+                .iter()
+                .any(|named| named.eq_ignore_ascii_case(host))
+        };
+        host.is_some_and(is_named)
+    }
+}
+
 fn goes_elsewhere_plainly(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;

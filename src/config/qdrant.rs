@@ -66,7 +66,9 @@ impl Config {
             api_key: (!index.api_key.is_empty()).then(|| index.api_key.expose().to_owned()),
             model_id: model_id.map(str::to_owned),
             dimension,
-            tuning: index.qdrant.tuning(self.outbound.allow_plain_keys),
+            tuning: index
+                .qdrant
+                .tuning(self.outbound.allows_plain_keys_to(&index.url)),
         }
     }
 }

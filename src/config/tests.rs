@@ -22,6 +22,49 @@ fn the_defaults_alone_are_a_valid_configuration() {
     );
 }
 
+/// The settings that a file of the project gives the service, with what it says for variables that nobody set.
+fn settings_in(text: &str, is_between: char) -> Vec<(String, String)> {
+    let pairs = text.lines().filter_map(|line| {
+        let line = line
+            .trim()
+            .trim_start_matches("ENV ")
+            .trim_end_matches('\\')
+            .trim();
+        let (name, value) = line.split_once(is_between)?;
+        let is_setting =
+            name.starts_with(ENVIRONMENT_PREFIX) && name.trim_end() == name && name.contains("__");
+        is_setting.then(|| (name.to_owned(), value.trim().trim_matches('"')))
+    });
+    let settings = pairs.map(|(name, value)| match value.split_once("${") {
+        None => (name, value.to_owned()),
+        Some((before, variable)) => {
+            let (variable, behind) = variable.split_once('}').expect("a variable ends");
+            let unset = variable.split_once(":-").map_or("secret", |(_, unset)| unset);
+            (name, format!("{before}{unset}{behind}"))
+        }
+    });
+    settings.collect()
+}
+
+#[test]
+fn what_the_images_set_is_a_valid_configuration_with_each_index() {
+    let compose = settings_in(include_str!("../../compose.yaml"), ':');
+    let image = settings_in(include_str!("../../Dockerfile"), '=');
+    assert!(compose.len() >= 8 && image.len() >= 3, "{compose:?} {image:?}");
+    let qdrant = [
+        ("FRONTDESK_INDEX__URL", "http://qdrant:6334"),
+        ("FRONTDESK_INDEX__API_KEY", "secret"),
+    ];
+    for (backend, others) in [("embedded", &[][..]), ("pgvector", &[]), ("qdrant", &qdrant)] {
+        let mut environment = [image.clone(), compose.clone()].concat();
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        environment.push(own(&("FRONTDESK_INDEX__BACKEND", backend)));
+        environment.extend(others.iter().map(own));
+
+        Config::load(None, environment, &[]).unwrap_or_else(|error| panic!("{backend}: {error}"));
+    }
+}
+
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_default() {
     let environment = [
@@ -453,7 +496,12 @@ fn keys_leave_this_machine_encrypted_unless_a_private_network_is_allowed() {
         ] {
             load_with(path, harmless, others).unwrap_or_else(|error| panic!("{harmless}: {error}"));
         }
-        let allowed = [others, &[("outbound.allow_plain_keys", "true")]].concat();
+        let allowed = [
+            others,
+            &[("outbound.allow_plain_keys", "other.internal,models.internal")],
+        ]
+        .concat();
         load_with(path, "http://models.internal:8080/v1", &allowed).expect("allowed");
+        load_with(path, "http://else.internal:8080/v1", &allowed).expect_err("not allowed");
     }
 }
