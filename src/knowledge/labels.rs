@@ -11,8 +11,8 @@ use sqlx::types::Json;
 
 pub use self::telling::TellIndex;
 pub(super) use self::telling::{
-    FacetsRow, Stored, date_of, facets_columns, primary_language, settle, tell_if_changed, tell_later,
-    tell_of_source,
+    FacetsRow, Stored, date_of, facets_columns, primary_language, settle, tell_anew, tell_if_changed,
+    tell_later, tell_of_source,
 };
 use super::{Document, store};
 use crate::app::App;

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use frontdesk::db::Scope;
 use frontdesk::id::ChunkId;
+use frontdesk::knowledge::verify;
 use frontdesk::on;
 use serde_json::{Value, json};
 
@@ -220,6 +221,70 @@ async fn a_text_of_one_block_goes_group_by_group_and_a_death_repeats_no_group_th
     assert_eq!(count_rows(&service, "chunk").await, all);
     assert_nothing_staged(&service).await;
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_version_takes_no_text_of_one_whose_dropping_was_interrupted() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let id = desk.publish("book.txt", &book("The butler did it.")).await;
+    let mut write = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    on!(write, c => sqlx::query(
+        "insert into document_text (document_id, version, part, tenant_id, content_hash, start_char, text)
+         select document_id, version + 1, part + 1, tenant_id, content_hash, start_char, text from document_text",
+    ).execute(c).await.map(drop))
+    .expect("rows");
+    write.commit().await.expect("stored");
+
+    let other = book("The gardener did it.");
+    desk.publish("book.txt", &other).await;
+
+    let (text, _) = text_of(&desk, &id).await;
+    assert!(text.trim_end() == other.trim_end(), "it says what its file says");
+    service.drain_jobs().await;
+    assert_nothing_staged(&service).await;
+}
+
+#[tokio::test]
+async fn what_a_document_is_labelled_with_between_two_attempts_holds_in_all_of_its_chunks() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    embedder.hold();
+    let id = upload_log(&desk).await;
+    let worker = spawn_worker(&service.app);
+    embedder.wait_held(1).await;
+    let labels = json!({ "tags": ["log"] });
+    acme.patch(&format!("/api/documents/{id}"), labels)
+        .await
+        .expect(200);
+    // The index is told before it holds anything of the document.
+    service.drain_jobs().await;
+    embedder.let_one_go();
+    embedder.hold();
+    embedder.wait_held(2).await;
+    assert_eq!(waiting_chunks(&service).await, GROUP);
+    worker.abort();
+    let _ = worker.await;
+
+    embedder.let_one_go();
+    service.clock.advance(TimeDelta::minutes(10));
+    service.drain_jobs().await;
+
+    assert_eq!(desk.document(&id).await["state"], "indexed");
+    let space = service.app.spaces.wanted().clone();
+    let compared = verify::compare(&service.app, acme.id, &space, false).await;
+    assert!(
+        compared.as_ref().is_ok_and(verify::Findings::agree),
+        "{compared:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Versions that were brought in in vain, or that another one took the place of, go bit by bit: rows first, then what the index
 //! holds of them.
 
+use super::remove_chunks_later;
 use super::staging::{self, MOVED_AT_ONCE, Version};
-use super::{remove_chunks_later, remove_documents};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
@@ -75,11 +75,6 @@ impl Dropping<'_> {
         } else {
             staging::delete_left_text(&mut write, tenant_id, &holder).await?
         };
-        if !may_be_more && holder.is_given_up && !holder.was_indexed {
-            // Also what the last attempt put into the index and did not live to put into rows.
-            let ids = vec![retrieval::DocumentId(self.id.0)];
-            remove_documents(app, tenant_id, ids).await?;
-        }
         write.commit().await?;
         app.wake_workers();
         Ok(may_be_more)

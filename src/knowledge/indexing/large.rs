@@ -366,7 +366,12 @@ impl<'a> Stage<'a> {
         set_indexed(&mut write, tenant_id, work.id, indexed, app.clock.now()).await?;
         staging::show(&mut write, tenant_id, self.version()).await?;
         chunks::set_stale(&mut write, tenant_id, verdicts).await?;
-        labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
+        if self.waiting.was_begun {
+            // An earlier attempt may have put some of it in with what was said of the document then.
+            labels::tell_anew(app, &mut write, tenant_id, work.id).await?;
+        } else {
+            labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
+        }
         // An earlier attempt may have put some of it into another index than answers now.
         let written = (!self.waiting.was_begun).then_some(work.space.as_ref());
         generations::note_gaps(app, &mut write, tenant_id, written, &[work.id]).await?;

@@ -74,11 +74,14 @@ pub(super) async fn take_up(write: &mut Write, tenant_id: TenantId, work: &Work)
     })
 }
 
-/// Begins a version, with a number that no row has; it.
+/// Begins a version, with a number that no row has, and no text of one that is being dropped; it.
 async fn insert(write: &mut Write, tenant_id: TenantId, work: &Work, attempt: Uuid) -> Result<i64> {
     Ok(on!(write, c => sqlx::query_scalar(
         "insert into document_version (document_id, cut_id, number, tenant_id, state, file_key, cut_revision, ready_to, attempt)
-         select d.id, $3, 1 + coalesce((select max(v.number) from document_version v where v.document_id = d.id and v.tenant_id = $1), 0),
+         select d.id, $3, 1 + coalesce((select max(taken.number)
+                                            from (select v.number from document_version v where v.document_id = $2 and v.tenant_id = $1
+                                                  union all
+                                                  select t.version from document_text t where t.document_id = $2 and t.tenant_id = $1) taken), 0),
                 d.tenant_id, 'waiting', $4, $5, 0, $6
            from document d
           where d.tenant_id = $1
@@ -269,17 +272,13 @@ pub(super) struct Holder {
     text_version: i64,
     /// The version is being worked on, or will be.
     is_open: bool,
-    pub is_given_up: bool,
-    /// A version of it answers.
-    pub was_indexed: bool,
 }
 
 pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: DocumentId) -> Result<Option<Holder>> {
     let lock = write.row_lock();
     Ok(on!(write, c => {
         let mut query = QueryBuilder::new(
-            "select id, file_key, cut_revision, text_version, state in ('queued', 'processing') as is_open, state = 'failed' as is_given_up,
-                    indexed_at is not null as was_indexed
+            "select id, file_key, cut_revision, text_version, state in ('queued', 'processing') as is_open
                from document
               where tenant_id = ",
         );

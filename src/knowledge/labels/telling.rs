@@ -128,6 +128,17 @@ pub(in crate::knowledge) async fn settle(
     tell_later(app, write, tenant_id, &untold).await
 }
 
+/// Notes in the transaction that shows a document that the index is to be told of all of its chunks what rows say of it.
+pub(in crate::knowledge) async fn tell_anew(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+) -> Result<()> {
+    note_told(write, tenant_id, id, None).await?;
+    tell_later(app, write, tenant_id, &[id]).await
+}
+
 /// Where rows say something else of a document by now than some of its chunks go into the index with, notes in the transaction
 /// that puts these in that the index is to be told; whether they do.
 pub(in crate::knowledge) async fn tell_if_changed(
@@ -139,8 +150,7 @@ pub(in crate::knowledge) async fn tell_if_changed(
     let said = load(write, tenant_id, &[stored.id]).await?;
     let is_changed = said.iter().any(|said| said.facets != *stored.facets);
     if is_changed {
-        note_told(write, tenant_id, stored.id, None).await?;
-        tell_later(app, write, tenant_id, &[stored.id]).await?;
+        tell_anew(app, write, tenant_id, stored.id).await?;
     }
     Ok(is_changed)
 }
