@@ -17,6 +17,7 @@ use super::space::Space;
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision, Secret};
 use crate::db::{Db, Scope, Write};
 use crate::error::{Error, Result};
+use crate::knowledge::versions::is_shown;
 use crate::on;
 use crate::secrets::token_hash;
 
@@ -278,13 +279,13 @@ pub(super) async fn note_making(db: &Db, space: &Space) -> Result<()> {
 
 /// What generations in this space held is to be put in again; how many they are.
 async fn mark_empty(write: &mut Write, space: &str) -> Result<u64> {
-    Ok(on!(write, c => sqlx::query(
+    Ok(on!(write, c => sqlx::query(concat!(
         "update generation
             set is_filled = $2, filled_to = null, place_document = null, done_count = 0, verified_to = null,
-                chunk_count = (select count(*) from chunk c where c.tenant_id = generation.tenant_id)
+                chunk_count = (select count(*) from chunk c where c.tenant_id = generation.tenant_id and ", is_shown!("c"), ")
           where space = $1
             and state <> 'retired'",
-    ).bind(space).bind(false).execute(c).await.map(|done| done.rows_affected()))?)
+    )).bind(space).bind(false).execute(c).await.map(|done| done.rows_affected()))?)
 }
 
 /// What the index of a space knows its model by; none: it holds words alone.

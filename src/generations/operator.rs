@@ -265,7 +265,7 @@ impl Silent {
 /// The tenants whose counts differ although nothing of theirs is on its way; they are queued to be mended.
 pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
     let mut conn = app.db.read(Scope::Operator).await?;
-    let chunks: Vec<(TenantId, i64)> = on!(conn, c => sqlx::query_as("select tenant_id, count(*) from chunk group by tenant_id").fetch_all(c).await)?;
+    let chunks: Vec<(TenantId, i64)> = on!(conn, c => sqlx::query_as("select tenant_id, count(distinct id) from chunk group by tenant_id").fetch_all(c).await)?;
     let busy = list_busy(&mut conn).await?;
     let open = store::list_all_open(&mut conn).await?;
     drop(conn);

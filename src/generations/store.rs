@@ -9,6 +9,7 @@ use super::{Comparison, Generation, LiveRow, Place, live_columns, state};
 use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, ChunkId, DocumentId, GenerationId, TenantId};
+use crate::knowledge::versions::is_shown;
 use crate::on;
 
 /// Documents with what a generation lacks that are looked at together.
@@ -137,7 +138,7 @@ pub(super) async fn insert_building(
     Ok(on!(write, c => sqlx::query_as(concat!(
         "insert into generation (id, tenant_id, space, state, activates, is_filled, chunk_count, done_count, created_at)
          values ($1, $2, $3, 'building', $4, $5,
-                 (select count(*) from chunk where tenant_id = $2), 0, $6)
+                 (select count(*) from chunk c where c.tenant_id = $2 and ", is_shown!("c"), "), 0, $6)
          returning ",
         columns!(),
         ", cast(0 as bigint) as lacking"

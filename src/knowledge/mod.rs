@@ -28,7 +28,7 @@ pub mod stored_chunks;
 pub mod sync;
 mod upload;
 pub mod verify;
-mod versions;
+pub(crate) mod versions;
 
 use chrono::{DateTime, Utc};
 use ingest::LeftOut;
