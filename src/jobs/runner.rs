@@ -255,9 +255,17 @@ async fn attempt(app: &App, job: &ClaimedJob) -> Outcome {
 }
 
 async fn end(app: &App, job: &ClaimedJob, token: Uuid, outcome: Outcome) -> Result<()> {
+    match try_end(app, job, token, &outcome).await {
+        // Somebody queued its key at the same moment: the second look sees that it is followed.
+        Err(error) if error.is_unique_violation() => try_end(app, job, token, &outcome).await,
+        ended => ended,
+    }
+}
+
+async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) -> Result<()> {
     let now = app.clock.now();
     let mut write = app.db.write(Scope::Operator).await?;
-    let ending = match &outcome {
+    let ending = match outcome {
         Outcome::Done => Ending::Done,
         Outcome::Fail { reason } => Ending::Failed { reason },
         Outcome::Retry { reason, .. } if job.attempt >= job.max_attempts => Ending::Failed { reason },

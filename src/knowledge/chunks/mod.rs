@@ -326,13 +326,15 @@ async fn restore(
     revise(app, write, tenant_id, document, had_others).await
 }
 
-/// The document within reach; its chunks that answer go on answering until the transaction ends.
+/// The document within reach. Its chunks that answer go on answering, and nobody else works on it, until the transaction ends.
 async fn find_held(write: &mut Write, reach: Reach, id: DocumentId) -> Result<Document> {
+    let not_found = || Error::NotFound("document");
     let document = super::store::find(write, reach, id)
         .await?
-        .ok_or(Error::NotFound("document"))?;
+        .ok_or_else(not_found)?;
     cuts::share_live(write, reach.tenant_id, &[document.source_id]).await?;
-    Ok(document)
+    cuts::hold(write, reach.tenant_id, &[id]).await?;
+    super::store::find(write, reach, id).await?.ok_or_else(not_found)
 }
 
 /// The chunk of this document within reach.
