@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
 
 use super::chunks::{self, Passage, Verdict};
-use super::indexing::Work;
+use super::indexing::{self, Work};
 use super::versions::is_shown;
+use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::id::{ChatbotId, ChunkEditId, CutId, DocumentId, SourceId, TenantId};
+use crate::jobs::Priority;
 use crate::on;
 
 /// Changes of owners whose passages are looked for in one pass.
@@ -199,9 +201,14 @@ impl EditInCut {
 
 /// What is staged of a source's documents was cut as it was before another cut went live: whoever works on them begins anew, and
 /// it is dropped. The caller holds the source's cuts.
-pub async fn leave_staged(write: &mut Write, tenant_id: TenantId, source_id: SourceId) -> Result<()> {
+pub async fn begin_waiting_anew(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    source_id: SourceId,
+) -> Result<()> {
     let statement = format!(
-        "select id
+        "select id, file_key
            from document
           where tenant_id = $1
             and source_id = $2
@@ -211,17 +218,18 @@ pub async fn leave_staged(write: &mut Write, tenant_id: TenantId, source_id: Sou
           {}",
         write.row_lock()
     );
-    let staged: Vec<DocumentId> = on!(write, c => sqlx::query_scalar(AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_all(c).await)?;
-    for id in staged {
-        let update =
-            write.put("update document set cut_revision = cut_revision + 1 where tenant_id = $1 and id = $2");
-        update.bind(tenant_id).bind(id).run().await?;
+    let waiting: Vec<(DocumentId, String)> = on!(write, c => sqlx::query_as(AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_all(c).await)?;
+    for (id, _) in &waiting {
+        let update = write.put(
+            "update document set state = 'queued', cut_revision = cut_revision + 1 where tenant_id = $1 and id = $2",
+        );
+        update.bind(tenant_id).bind(*id).run().await?;
     }
-    Ok(())
+    indexing::enqueue(app, write, tenant_id, &waiting, Priority::Bulk).await
 }
 
 /// Waits for whoever works on these documents; nobody else does until the transaction ends.
-async fn hold(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<()> {
+pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<()> {
     if !write.is_postgres() {
         return Ok(());
     }

@@ -120,6 +120,8 @@ async fn fill_on(app: &App, cut: &Cut) -> Result<Step> {
     let filled_to = reached.last().map(|(id, _)| *id).or(cut.filled_to);
     let mut write = app.db.write(cut.tenant_id).await?;
     let changed: Vec<DocumentId> = put.changed.iter().copied().collect();
+    // Who changes documents holds their cuts before noting gaps, too.
+    store::hold(&mut write, cut.tenant_id, cut.id).await?;
     store::insert_gaps(&mut write, cut, &changed).await?;
     store::set_filled(&mut write, cut, (filled_to, ids.is_empty(), done)).await?;
     write.commit().await?;

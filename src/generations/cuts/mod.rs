@@ -35,6 +35,9 @@ pub(super) use store::{insert_answer, list_answers};
 /// A cut that was live is kept at least so long: no question that began with it lasts longer.
 const LONGEST_USE: TimeDelta = TimeDelta::hours(1);
 
+/// Cuts of one source that may be kept because questions may have begun with them.
+const MOST_SPARE: usize = 3;
+
 /// One way of cutting the documents of a source.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Cut {
@@ -211,7 +214,10 @@ async fn begin_in(
             }
             known
         }
-        None => store::insert_building(write, (tenant_id, source_id), wanted, activates, now).await?,
+        None => {
+            make_room(app, write, &open).await?;
+            store::insert_building(write, (tenant_id, source_id), wanted, activates, now).await?
+        }
     };
     fill::queue(app, write, tenant_id, cut.id).await?;
     let after = json!({ "source_id": source_id, "chunking": cut.chunking, "activates": cut.activates });
@@ -252,8 +258,7 @@ pub async fn roll_back(app: &App, reach: Reach, id: CutId, by: By<'_>) -> Result
             ),
         ));
     }
-    let standby = open.iter().filter(|other| other.state == state::STANDBY);
-    let Some(before) = standby.max_by_key(|other| other.left_at) else {
+    let Some(before) = spares(&open).max_by_key(|other| other.left_at) else {
         return Err(Error::conflict(
             "no_previous_generation",
             "the generation before this one is not kept any more: begin a new one with the chunking that is wanted",
@@ -289,19 +294,49 @@ async fn finish(app: &App, mut write: Write, cut: &Cut) -> Result<Cut> {
     now.ok_or(Error::NotFound("generation"))
 }
 
+/// Cuts that answered before the one that is live.
+fn spares(open: &[Cut]) -> impl Iterator<Item = &Cut> {
+    open.iter().filter(|cut| cut.state == state::STANDBY)
+}
+
+/// Gives those of these up that no question uses any more; how many are left.
+async fn retire_old(app: &App, write: &mut Write, spares: impl Iterator<Item = &Cut>) -> Result<usize> {
+    let used_from = app.clock.now() - LONGEST_USE;
+    let mut left = 0;
+    for spare in spares {
+        if spare.left_at.is_some_and(|left_at| left_at <= used_from) {
+            retire(app, write, spare, By::Itself).await?;
+        } else {
+            left += 1;
+        }
+    }
+    Ok(left)
+}
+
+/// Refuses one more where as many are kept as may be: each has all chunks of the source. The latest is the way back.
+async fn make_room(app: &App, write: &mut Write, open: &[Cut]) -> Result<()> {
+    let latest = spares(open)
+        .max_by_key(|spare| spare.left_at)
+        .map(|spare| spare.id);
+    let others = spares(open).filter(|spare| Some(spare.id) != latest);
+    if retire_old(app, write, others).await? + usize::from(latest.is_some()) < MOST_SPARE {
+        return Ok(());
+    }
+    Err(Error::conflict(
+        "too_many_generations",
+        format!(
+            "the documents of this source were cut in {MOST_SPARE} other ways within the last hour, and each is kept so long because \
+             questions may be under way with it: try again later, or take the present one back"
+        ),
+    ))
+}
+
 /// Makes a cut live; the one that was gets the other state. `open` are all of the source, held.
 async fn swap(app: &App, write: &mut Write, open: &[Cut], (cut, former): (&Cut, &'static str)) -> Result<()> {
-    let now = app.clock.now();
     // One way back is enough.
-    let is_old = |other: &&Cut| other.left_at.is_some_and(|left_at| left_at <= now - LONGEST_USE);
-    let spare = open
-        .iter()
-        .filter(|other| other.state == state::STANDBY && other.id != cut.id);
-    for other in spare.filter(is_old) {
-        retire(app, write, other, By::Itself).await?;
-    }
-    store::swap_live(write, cut, former, now).await?;
-    knowledge::cuts::leave_staged(write, cut.tenant_id, cut.source_id).await?;
+    retire_old(app, write, spares(open).filter(|spare| spare.id != cut.id)).await?;
+    store::swap_live(write, cut, former, app.clock.now()).await?;
+    knowledge::cuts::begin_waiting_anew(app, write, cut.tenant_id, cut.source_id).await?;
     if cut.lacking > 0 {
         fill::queue(app, write, cut.tenant_id, cut.id).await?;
     }

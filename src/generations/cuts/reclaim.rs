@@ -63,6 +63,8 @@ impl ReclaimCut {
                  returning id"
             }
         };
+        // Who changed a document while the cut was given up may have noted that it lacks that.
+        store::delete_all_gaps(&mut write, tenant_id, self.cut_id).await?;
         let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(statement)
             .bind(tenant_id).bind(self.source_id).bind(self.cut_id).bind(ROWS_AT_ONCE).fetch_all(c).await)?;
         write.commit().await?;

@@ -95,6 +95,18 @@ pub(super) async fn hold_source_for_all(
     Ok(())
 }
 
+/// Waits for whoever shares the cut, and lets nobody else begin until the transaction ends.
+pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: CutId) -> Result<()> {
+    if write.is_postgres() {
+        let statement = format!(
+            "select id from cut where tenant_id = $1 and id = $2 {}",
+            write.row_lock()
+        );
+        on!(write, c => sqlx::query(AssertSqlSafe(statement)).bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    }
+    Ok(())
+}
+
 /// Whether the cut is not given up; it is not until the transaction ends.
 pub async fn share(write: &mut Write, tenant_id: TenantId, id: CutId) -> Result<bool> {
     let lock = if write.is_postgres() { "for share" } else { "" };
@@ -277,9 +289,13 @@ pub(super) async fn retire(
     on!(write, c => sqlx::query(
         "update cut set state = 'retired', activates = $4, left_at = coalesce(left_at, $3) where tenant_id = $1 and id = $2",
     ).bind(tenant_id).bind(id).bind(now).bind(false).execute(c).await.map(drop))?;
-    on!(write, c => sqlx::query("delete from cut_gap where tenant_id = $1 and cut_id = $2")
-        .bind(tenant_id).bind(id).execute(c).await.map(drop))?;
+    delete_all_gaps(write, tenant_id, id).await?;
     delete_answers(write, tenant_id, id).await
+}
+
+pub(super) async fn delete_all_gaps(write: &mut Write, tenant_id: TenantId, id: CutId) -> Result<()> {
+    let delete = write.put("delete from cut_gap where tenant_id = $1 and cut_id = $2");
+    delete.bind(tenant_id).bind(id).run().await
 }
 
 /// Keeps how far a cut is filled, unless another job did.

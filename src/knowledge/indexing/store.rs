@@ -322,17 +322,16 @@ pub(super) async fn clear_chunks(write: &mut Write, tenant_id: TenantId, work: &
 pub(super) async fn set_queued_again(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<bool> {
     let again: Option<DocumentId> = on!(write, c => sqlx::query_scalar(
         "update document
-            set state = 'queued', cut_revision = case when cut_revision = $5 then cut_revision + 1 else cut_revision end
+            set state = 'queued', cut_revision = cut_revision + 1
           where tenant_id = $1
             and id = $2
             and source_id = $3
             and file_key = $4
             and state in ('queued', 'processing')
-            -- Where something was staged, the other cut changed the revision already.
-            and (cut_revision = $5
-              or $6 <> coalesce((select k.id from cut k where k.source_id = document.source_id and k.tenant_id = $1 and k.state = 'live'), document.source_id))
+            -- What waited to be shown is queued by the cut that went live.
+            and cut_revision = $5
          returning id",
-    ).bind(tenant_id).bind(work.id).bind(work.source_id).bind(&work.file_key).bind(work.cut_revision).bind(work.cut)
+    ).bind(tenant_id).bind(work.id).bind(work.source_id).bind(&work.file_key).bind(work.cut_revision)
      .fetch_optional(c).await)?;
     Ok(again.is_some())
 }

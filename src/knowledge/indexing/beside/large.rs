@@ -44,9 +44,8 @@ pub(super) struct Large<'a> {
     has_gained: bool,
     /// The chunks that there were.
     before: HashSet<ChunkId>,
-    /// Those of them in whose place others are by now.
+    /// Those of them in whose place others are by now: the index forgets them.
     replaced: HashSet<ChunkId>,
-    kept: HashSet<ChunkId>,
     position: i64,
 }
 
@@ -66,7 +65,6 @@ impl<'a> Large<'a> {
             has_gained: false,
             before: before.remove(&work.id).unwrap_or_default(),
             replaced: HashSet::new(),
-            kept: HashSet::new(),
             position: 0,
         })
     }
@@ -97,9 +95,10 @@ impl<'a> Large<'a> {
 
     async fn add_group(&mut self, group: &[CutChunk]) -> Result<Step> {
         let tenant_id = self.target.tenant_id;
+        let is_new = |chunk: &&CutChunk| !chunk.is_indexed || self.replaced.contains(&chunk.row.id);
         let new: Vec<(&Work, &CutChunk)> = group
             .iter()
-            .filter(|chunk| !chunk.is_indexed)
+            .filter(is_new)
             .map(|chunk| (self.work, chunk))
             .collect();
         add_to_index(self.app, payer(tenant_id, self.work), &new).await?;
@@ -113,14 +112,17 @@ impl<'a> Large<'a> {
             return Ok(step);
         }
         let rows: Vec<&ChunkRow> = group.iter().map(|chunk| &chunk.row).collect();
-        let replaced = store::replace_chunks(&mut write, tenant_id, self.work, &rows).await?;
+        let mut replaced = store::replace_chunks(&mut write, tenant_id, self.work, &rows).await?;
+        replaced.retain(|id| rows.iter().all(|row| row.id != *id));
+        // In this transaction: nobody finds a row of them any more, whatever ends this attempt.
+        remove_chunks_later(self.app, &mut write, tenant_id, &replaced).await?;
         let space = Some(self.work.space.as_ref());
         generations::note_gaps(self.app, &mut write, tenant_id, space, &[self.work.id]).await?;
         let said = self.work.stored();
         let is_outdated = labels::tell_if_changed(self.app, &mut write, tenant_id, &said).await?;
         write.commit().await?;
+        self.app.wake_workers();
         self.replaced.extend(replaced);
-        self.kept.extend(group.iter().map(|chunk| chunk.row.id));
         self.position += as_i64(group.len());
         // What follows goes in with what is said of the document now.
         Ok(if is_outdated { Step::Over } else { Step::Taken })
@@ -141,7 +143,7 @@ impl<'a> Large<'a> {
     }
 
     /// Removes what an earlier version had beyond this one.
-    pub(super) async fn finish(&mut self) -> Result<Step> {
+    pub(super) async fn finish(&self) -> Result<Step> {
         let (app, tenant_id) = (self.app, self.target.tenant_id);
         loop {
             let mut write = app.db.write(tenant_id).await?;
@@ -151,10 +153,9 @@ impl<'a> Large<'a> {
             }
             let deleted =
                 store::delete_from(&mut write, tenant_id, self.work, self.position, DELETED_AT_ONCE).await?;
+            remove_chunks_later(app, &mut write, tenant_id, &deleted).await?;
             let is_last = as_i64(deleted.len()) < DELETED_AT_ONCE;
             if is_last {
-                let given_up: Vec<ChunkId> = self.before.difference(&self.kept).copied().collect();
-                remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
                 labels::settle(app, &mut write, tenant_id, &[self.work.stored()]).await?;
             }
             write.commit().await?;
@@ -162,21 +163,6 @@ impl<'a> Large<'a> {
             if is_last {
                 return Ok(Step::Taken);
             }
-            self.replaced.extend(deleted);
         }
-    }
-
-    /// It is not put in to its end now: what others took the place of goes from the index all the same, since nobody finds a
-    /// row of it any more.
-    pub(super) async fn leave(&self) -> Result<()> {
-        let gone: Vec<ChunkId> = self.replaced.difference(&self.kept).copied().collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let mut write = self.app.db.write(self.target.tenant_id).await?;
-        remove_chunks_later(self.app, &mut write, self.target.tenant_id, &gone).await?;
-        write.commit().await?;
-        self.app.wake_workers();
-        Ok(())
     }
 }

@@ -250,9 +250,6 @@ impl Beside<'_> {
             Ok(Step::Taken) => large.finish().await,
             ended => ended,
         };
-        if !matches!(ended, Ok(Step::Taken)) {
-            large.leave().await?;
-        }
         match ended {
             Ok(step) => self.note(step, &work),
             Err(error) if is_refusal(&error) => return self.copy(&work, (beside, Some(error))).await,
@@ -277,9 +274,6 @@ impl Beside<'_> {
             Ok(Step::Taken) => large.finish().await,
             ended => ended,
         };
-        if !matches!(ended, Ok(Step::Taken)) {
-            large.leave().await?;
-        }
         self.note(ended?, work);
         Ok(())
     }
