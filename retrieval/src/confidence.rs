@@ -231,6 +231,7 @@ mod tests {
         Candidates {
             hits: hits.collect(),
             keyword_ceiling,
+            ..Candidates::default()
         }
     }
 

@@ -23,6 +23,10 @@ pub(crate) const UNDETERMINED: f32 = 0.4;
 /// The same in a language that the model does not read, but whose script it does: it knows names and many words.
 const SAME_SCRIPT: f32 = 0.2;
 
+/// No more than this where the question names a code that few chunks have: those are meant, and where texts differ in nothing
+/// but their codes meaning tells them apart by chance.
+const RARE_CODE: f32 = 0.2;
+
 /// How far cosines usually deviate from each other, of what is left between their mean and 1: models whose cosines are all
 /// high come to the same scale by this.
 const USUAL_COSINES: f32 = 0.15;
@@ -68,6 +72,10 @@ pub fn meaning_weight(question: &str, language: Option<Language>, read: Option<&
 ///
 /// With a weight of 0, what only meaning found is left out as long as words found something.
 pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
+    let weight = match candidates.names_rare_code {
+        true => weight.min(RARE_CODE),
+        false => weight,
+    };
     let hits = &candidates.hits;
     // Where the usual deviation of one side is not known, both are left to their own: else one alone would count for less.
     let ceiling = candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0);
@@ -284,6 +292,7 @@ mod tests {
                 &Candidates {
                     hits,
                     keyword_ceiling,
+                    ..Candidates::default()
                 },
                 0.8,
             )[0]
@@ -292,6 +301,27 @@ mod tests {
 
         assert_eq!(among_equals(Some(40.0)), chunk(1));
         assert_eq!(among_equals(None), chunk(2));
+    }
+
+    #[test]
+    fn among_chunks_that_are_alike_those_with_the_rare_code_that_is_asked_for_come_first() {
+        let first = |names_rare_code| {
+            // One has the code, and happens to be among the farther ones.
+            let alike = (3..100).map(|n| candidate(n, Some(0.52 + 0.0006 * n as f32), Some(0.001)));
+            let others = [
+                candidate(1, Some(0.42), Some(6.94)),
+                candidate(2, Some(0.295), Some(0.001)),
+            ];
+            let candidates = Candidates {
+                hits: alike.chain(others).collect(),
+                keyword_ceiling: Some(18.0),
+                names_rare_code,
+            };
+            fuse(&candidates, READ)[0].chunk_id
+        };
+
+        assert_eq!(first(true), chunk(1));
+        assert_ne!(first(false), chunk(1));
     }
 
     #[test]
@@ -349,9 +379,10 @@ mod tests {
             scores in prop::collection::vec((prop::option::of(-1.0_f32..1.0), prop::option::of(0.001_f32..50.0)), 0..60),
             weight in 0.0_f32..=1.0,
             ceiling in prop::option::of(0.0_f32..200.0),
+            names_rare_code: bool,
         ) {
             let hits: Vec<Candidate> = scores.iter().zip(0..).map(|((similarity, words), n)| candidate(n, *similarity, *words)).collect();
-            let candidates = Candidates { hits: hits.clone(), keyword_ceiling: ceiling };
+            let candidates = Candidates { hits: hits.clone(), keyword_ceiling: ceiling, names_rare_code };
 
             let fused = fuse(&candidates, weight);
 
@@ -370,7 +401,7 @@ mod tests {
             weight in 0.0_f32..=1.0,
         ) {
             let hits: Vec<Candidate> = scores.iter().zip(0..).map(|((similarity, words), n)| candidate(n, Some(*similarity), Some(*words))).collect();
-            let fused = fuse(&Candidates { hits, keyword_ceiling: None }, weight);
+            let fused = fuse(&Candidates { hits, ..Candidates::default() }, weight);
             for (place, hit) in fused.iter().enumerate() {
                 for behind in &fused[place + 1..] {
                     prop_assert!(!(behind.similarity > hit.similarity && behind.keyword_score > hit.keyword_score) || behind.score == hit.score);

@@ -97,6 +97,7 @@ mod tests {
         Candidates {
             hits: hits.collect(),
             keyword_ceiling: Some(20.0),
+            ..Candidates::default()
         }
     }
 

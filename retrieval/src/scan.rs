@@ -64,9 +64,8 @@ impl TextScan {
     pub fn finish(self, limit: usize) -> Candidates {
         let place_of = |term: u32| self.terms.binary_search(&term).ok();
         let frequency_of = |place: usize| inverse_document_frequency(self.read, self.having[place].max(1));
-        let settled = self
-            .asked
-            .settle(|term| place_of(term).is_some_and(|place| self.having[place] > 0));
+        let having_of = |term: u32| place_of(term).map_or(0, |place| self.having[place]);
+        let settled = self.asked.settle(having_of);
         // Of each counted term; none of parts that are not asked for.
         let is_asked = |term: &u32| settled.hashes.binary_search(term).is_ok();
         let frequencies: Vec<Option<f32>> = self
@@ -100,6 +99,7 @@ impl TextScan {
         Candidates {
             hits,
             keyword_ceiling,
+            names_rare_code: self.asked.name_rare_code(having_of),
         }
     }
 }

@@ -1,9 +1,14 @@
 //! Codes, numbers and amounts: what is found by its parts, and what is written in more than one way.
 
+/// Whether a word is a code: `xk4711` or `v1.2`, and no number.
+pub(super) fn is_code(word: &str) -> bool {
+    word.contains(char::is_numeric) && word.contains(char::is_alphabetic)
+}
+
 /// The pieces of `xk4711` or `iphone15`, letters and digits apart, so that each of them finds it; none of a word that is
 /// one of either.
 pub(super) fn each_piece<'a>(word: &'a str, mut take: impl FnMut(&'a str)) {
-    if !word.contains(char::is_numeric) || !word.contains(char::is_alphabetic) {
+    if !is_code(word) {
         return;
     }
     let mut rest = word;

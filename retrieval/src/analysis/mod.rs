@@ -11,6 +11,7 @@ mod asked;
 mod codes;
 mod fold;
 mod language;
+mod query_terms;
 mod script;
 mod stem;
 mod stop_words;
@@ -27,6 +28,7 @@ pub use self::words::Words;
 
 pub(crate) use self::asked::each_stem;
 use self::fold::fold;
+pub(crate) use self::query_terms::{FEW, QueryTerms, query_terms};
 pub(crate) use self::script::Script;
 use self::stem::Rules;
 
@@ -89,130 +91,6 @@ pub(crate) fn weigh_document(text: &str, language: Option<Language>) -> SparseTe
 pub(crate) fn inverse_document_frequency(chunks: u64, having: u64) -> f32 {
     let (chunks, having) = (chunks.max(having) as f64, having as f64);
     (1.0 + (chunks - having + 0.5) / (having + 0.5)).ln() as f32
-}
-
-/// What a question asks for: its different terms in rising order, and for each the word that it is a form of.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct QueryTerms {
-    pub(crate) hashes: Vec<u32>,
-    pub(crate) words: Vec<u32>,
-    /// Parts of its codes, which are asked for where no chunk has the code whole. None of them is among the others.
-    pub(crate) parts: Vec<CodePart>,
-}
-
-/// A term that is a part of a code.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct CodePart {
-    pub(crate) hash: u32,
-    /// The word that it is a form of.
-    pub(crate) word: u32,
-    /// The word that the whole code is.
-    pub(crate) code: u32,
-}
-
-impl QueryTerms {
-    /// These terms and all parts of codes, in rising order: of what it has to be known how many chunks have it.
-    pub(crate) fn with_all_parts(&self) -> Vec<u32> {
-        let parts = self.parts.iter().map(|part| part.hash);
-        let mut all: Vec<u32> = self.hashes.iter().copied().chain(parts).collect();
-        all.sort_unstable();
-        all
-    }
-
-    /// What to ask for, where `is_known` tells whether any chunk has a term: of codes that none has their parts as well. The
-    /// whole code stays among the words, so that nobody takes its parts for it.
-    pub(crate) fn settle(&self, is_known: impl Fn(u32) -> bool) -> Self {
-        let mut word_of: BTreeMap<u32, u32> = self
-            .hashes
-            .iter()
-            .copied()
-            .zip(self.words.iter().copied())
-            .collect();
-        let is_known_code = |code: u32| {
-            let forms = self.hashes.iter().zip(&self.words);
-            forms
-                .filter(|(_, word)| **word == code)
-                .any(|(hash, _)| is_known(*hash))
-        };
-        for part in &self.parts {
-            if is_known(part.hash) && !is_known_code(part.code) {
-                word_of.insert(part.hash, part.word);
-            }
-        }
-        let (hashes, words) = word_of.into_iter().unzip();
-        Self {
-            hashes,
-            words,
-            parts: Vec::new(),
-        }
-    }
-}
-
-impl QueryTerms {
-    /// The score of a chunk that said nothing but the question's words, each as strongly as a chunk can: what scores by words
-    /// are a share of. `frequencies` are the terms' inverse document frequencies; of the forms of a word the most used counts.
-    /// A term that no chunk has is to be told as one that a single chunk has: else it would outweigh all others of a tenant with
-    /// few chunks.
-    pub(crate) fn ceiling(&self, frequencies: &[f32]) -> f32 {
-        let mut least: BTreeMap<u32, f32> = BTreeMap::new();
-        for (word, frequency) in self.words.iter().zip(frequencies) {
-            let least = least.entry(*word).or_insert(f32::INFINITY);
-            *least = least.min(*frequency);
-        }
-        least
-            .into_values()
-            .map(|frequency| LARGEST_WEIGHT * frequency)
-            .sum()
-    }
-}
-
-/// The terms of a question. Without a `language` the text tells those that it may be in.
-pub(crate) fn query_terms(text: &str, language: Option<Language>) -> QueryTerms {
-    let languages = language.map_or_else(|| language::plausible(text), |language| vec![language]);
-    let mut rules: Vec<Rules> = languages
-        .into_iter()
-        .map(|language| Rules::of(Some(language)))
-        .collect();
-    if !rules
-        .iter()
-        .any(|rules| rules.language() == Some(Language::English))
-    {
-        // The rules of no language in particular are those of a script's most usual one.
-        rules.push(Rules::of(None));
-    }
-    let mut word_of: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut part_of: BTreeMap<u32, CodePart> = BTreeMap::new();
-    let (mut words, mut word, mut part) = (0, 0, 0);
-    terms(text, Side::Query, &rules, |term| {
-        words += u32::from(!term.is_another_form);
-        let hash = hash(term.text);
-        if term.is_part_of_code {
-            // A single letter or digit says nothing about which code.
-            if term.text.chars().nth(1).is_none() {
-                return;
-            }
-            if !term.is_another_form {
-                part = words;
-            }
-            part_of.entry(hash).or_insert(CodePart {
-                hash,
-                word: part,
-                code: word,
-            });
-            return;
-        }
-        if !term.is_another_form {
-            word = words;
-        }
-        word_of.entry(hash).or_insert(word);
-    });
-    part_of.retain(|hash, _| !word_of.contains_key(hash));
-    let (hashes, words) = word_of.into_iter().unzip();
-    QueryTerms {
-        hashes,
-        words,
-        parts: part_of.into_values().collect(),
-    }
 }
 
 /// Hands `take` what `text` says, in order and each as often as it is there: its words without those of no topic, as an index
@@ -469,34 +347,6 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_code_are_asked_for_where_nobody_has_it_whole() {
-        let settled = |question: &str, document: &str| {
-            let offered = weigh_document(document, Some(Language::English)).hashes;
-            let is_known = |term: u32| offered.binary_search(&term).is_ok();
-            let asked = query_terms(question, Some(Language::English));
-            let settled = asked.settle(is_known);
-            let met = settled.hashes.iter().filter(|term| is_known(**term)).count();
-            (met, settled.hashes.len())
-        };
-
-        assert_eq!(settled("v1.2.3", "release v1.2.3 is out"), (1, 1));
-        assert_eq!(
-            settled("example.com", "www.example.com"),
-            (2, 3),
-            "the whole one is still missed"
-        );
-        assert_eq!(settled("XM50", "WH-1000XM50"), (2, 3));
-        assert_eq!(settled("XM5", "WH-1000XM5"), (1, 2), "a digit alone says nothing");
-        assert_eq!(settled("3.5mm", "3.5 mm"), (2, 3));
-        assert_eq!(
-            settled("10.0.0.1", "0 to 10 in 1 step"),
-            (0, 1),
-            "digits alone say nothing"
-        );
-        assert_eq!(settled("4711", "XK-4712"), (0, 1));
-    }
-
-    #[test]
     fn scripts_without_spaces_are_found_by_pairs() {
         assert_eq!(coverage("退货", "您可以在三十天内退货。"), 1.0);
         assert_eq!(coverage("返品", "商品は30日以内に返品できます"), 1.0);
@@ -522,18 +372,6 @@ mod tests {
             "Wo sind die Rücksendungen?",
             "Die Ware wird von uns geprüft."
         ));
-    }
-
-    #[test]
-    fn forms_of_one_word_are_known_as_such() {
-        let asked = query_terms("Panthers", Some(Language::German));
-
-        assert_eq!(asked.hashes.len(), 2);
-        assert_eq!(asked.words[0], asked.words[1]);
-        assert_ne!(
-            query_terms("goods refund", None).words[0],
-            query_terms("goods refund", None).words[1]
-        );
     }
 
     #[test]

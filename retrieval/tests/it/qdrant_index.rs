@@ -119,6 +119,29 @@ async fn both_sides_are_asked_in_one_call() {
 }
 
 #[tokio::test]
+async fn a_second_call_asks_for_the_parts_of_a_code_that_no_point_has() {
+    let server = QdrantServer::start().await;
+    let index = open(&server).await;
+    let points = vec![point(1, "headphones WH-1000XM5"), point(2, "headphones XM4")];
+    index.upsert(tenant(1), points).await.expect("stored");
+
+    for (question, expected, calls) in [
+        ("XM4", chunk(2), 1),
+        ("1000XM5", chunk(1), 1),
+        ("XM5", chunk(1), 2),
+    ] {
+        let before = server.state.calls("query_batch");
+        let query = SearchQuery {
+            vector: None,
+            ..both(question, 3)
+        };
+        let found = found(&index, tenant(1), query).await;
+        assert!(found.contains(&expected), "{question}: {found:?}");
+        assert_eq!(server.state.calls("query_batch") - before, calls, "{question}");
+    }
+}
+
+#[tokio::test]
 async fn what_words_alone_found_has_its_similarity_too() {
     let server = QdrantServer::start().await;
     let index = open(&server).await;

@@ -221,10 +221,11 @@ impl Sides {
         } = query;
         let limit = *limit;
         let mut candidates: HashMap<ChunkId, Candidate> = HashMap::new();
-        let mut keyword_ceiling = None;
+        let (mut keyword_ceiling, mut names_rare_code) = (None, false);
         if !terms.hashes.is_empty() {
             let by_words = self.keywords().search(filter, terms, limit)?;
             keyword_ceiling = Some(by_words.ceiling);
+            names_rare_code = by_words.names_rare_code;
             for found in by_words.hits {
                 let candidate = Candidate {
                     chunk_id: found.chunk_id,
@@ -241,6 +242,7 @@ impl Sides {
         Ok(Candidates {
             hits: candidates.into_values().collect(),
             keyword_ceiling,
+            names_rare_code,
         })
     }
 

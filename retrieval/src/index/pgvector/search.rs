@@ -41,6 +41,15 @@ struct Word {
     most: f32,
 }
 
+/// What is known of a question before its points are looked at.
+struct LookedUp {
+    home: Home,
+    /// What to look for, which follows from what the tenant's chunks have.
+    terms: QueryTerms,
+    words: Vec<Word>,
+    names_rare_code: bool,
+}
+
 /// Chunk, document, cosine, BM25 score or 0.
 type Row = (Uuid, Uuid, Option<f64>, f64);
 
@@ -69,9 +78,15 @@ async fn search_once(
 ) -> Result<Candidates, IndexError> {
     let mut tenant = TenantTransaction::read(&inner.pool, tenant_id).await?;
     let terms = analysis::query_terms(&query.text, query.known_language());
-    let Some((home, words)) = look_up(inner, &mut tenant, &terms).await? else {
+    let Some(looked_up) = look_up(inner, &mut tenant, &terms).await? else {
         return Ok(Candidates::default());
     };
+    let LookedUp {
+        home,
+        terms,
+        words,
+        names_rare_code,
+    } = looked_up;
     let keyword_ceiling = (!terms.hashes.is_empty()).then(|| ceiling(&terms, &home, &words));
     let asked = Asked {
         vector: query.vector.map(normalise),
@@ -96,6 +111,7 @@ async fn search_once(
     Ok(Candidates {
         hits: best(rows, asked.limit),
         keyword_ceiling,
+        names_rare_code,
     })
 }
 
@@ -110,21 +126,21 @@ fn ceiling(terms: &QueryTerms, home: &Home, words: &[Word]) -> f32 {
     terms.ceiling(&frequencies.collect::<Vec<f32>>())
 }
 
-/// Where the tenant's points lie, and what is known of these terms.
+/// Where the tenant's points lie, and what the table of terms tells of these.
 async fn look_up(
     inner: &Inner,
     tenant: &mut TenantTransaction,
     terms: &QueryTerms,
-) -> Result<Option<(Home, Vec<Word>)>, IndexError> {
+) -> Result<Option<LookedUp>, IndexError> {
     type Known = (i64, i64, i64, bool, Option<i32>, Option<i64>, Option<f32>);
     let collection = &inner.collection;
     let mut statement = tenant.statement("");
-    let terms: Vec<i32> = terms.hashes.iter().copied().map(term).collect();
-    let terms = statement.bind(terms);
+    let counted: Vec<i32> = terms.with_all_parts().into_iter().map(term).collect();
+    let counted = statement.bind(counted);
     statement.push(&format!(
         "select home.number, home.chunks, home.fresh, home.owns, known.term, known.chunks, known.peak
            from {} as home
-           left join {} as known on known.tenant_id = $1 and known.term = any({terms})
+           left join {} as known on known.tenant_id = $1 and known.term = any({counted})
           where home.tenant_id = $1",
         collection.tenants(),
         collection.terms(),
@@ -151,7 +167,19 @@ async fn look_up(
     });
     let mut words: Vec<Word> = known.collect();
     words.sort_by_key(|word| (word.chunks, word.term));
-    Ok(Some((home, words)))
+    let having: HashMap<i32, u64> = words
+        .iter()
+        .map(|word| (word.term, word.chunks.unsigned_abs()))
+        .collect();
+    let having_of = |hash| having.get(&term(hash)).copied().unwrap_or(0);
+    let settled = terms.settle(having_of);
+    words.retain(|word| settled.hashes.iter().any(|hash| term(*hash) == word.term));
+    Ok(Some(LookedUp {
+        home,
+        names_rare_code: terms.name_rare_code(having_of),
+        terms: settled,
+        words,
+    }))
 }
 
 struct Search<'s> {

@@ -28,6 +28,7 @@ pub use self::options::{
 };
 use self::point::PreparedPoint;
 use self::promotion::Promotions;
+use self::rarity::Rarities;
 use self::scope::{PreparedQuery, Side, TenantScope};
 use super::input::{check_vector, without_repeats};
 use super::point::text_hash;
@@ -280,7 +281,7 @@ impl Inner {
         let Some(filter) = scope.matching(&query.filter) else {
             return Ok(Candidates::default());
         };
-        let prepared = PreparedQuery {
+        let mut prepared = PreparedQuery {
             terms: analysis::query_terms(&query.text, query.known_language()),
             vector: query.vector,
             limit: query.limit as u64,
@@ -291,6 +292,14 @@ impl Inner {
         }
         let mut answers = self.ask(scope.search(&filter, &prepared)).await?;
         let best_for_each = answers.split_off(sides.len());
+        let rarities = Rarities::read(&scope, &prepared.terms, best_for_each);
+        let names_rare_code = prepared.terms.name_rare_code(|term| rarities.having(term));
+        let settled = prepared.terms.settle(|term| rarities.having(term));
+        if settled.hashes != prepared.terms.hashes {
+            // A code that no point has whole.
+            prepared.terms = settled;
+            answers = self.ask(scope.search_sides(&filter, &prepared)).await?;
+        }
         let mut found = Gathered::default();
         for (side, points) in sides.into_iter().zip(answers) {
             // There may be nothing, or a graph whose only entry was deleted.
@@ -305,7 +314,10 @@ impl Inner {
         }
         Ok(Candidates {
             hits: found.0.into_values().collect(),
-            keyword_ceiling: self.keyword_ceiling(tenant_id, &prepared, best_for_each).await?,
+            keyword_ceiling: self
+                .keyword_ceiling(tenant_id, &prepared.terms, &rarities)
+                .await?,
+            names_rare_code,
         })
     }
 

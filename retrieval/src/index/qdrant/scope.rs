@@ -19,7 +19,7 @@ use super::point::{
     self, DATE, DENSE, DOCUMENT, FACETS, Fields, GROUPS, LANGUAGE, PreparedPoint, SOURCE, TAGS, TENANT, WORDS,
 };
 use super::rarity;
-use crate::analysis::QueryTerms;
+use crate::analysis::{FEW, QueryTerms};
 use crate::index::spread::spread;
 use crate::index::{Audience, Facets, Filter as IndexFilter};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
@@ -123,8 +123,20 @@ impl<'a> TenantScope<'a> {
     }
 
     /// Both sides of a question in one call, and the similarity of what is found by words: the answers come in the order
-    /// of [`Side::asked`]. Behind these come the best for each of the terms of [`rarity::first`].
+    /// of [`Side::asked`]. Behind these come the best for each of the terms of [`rarity::counted`].
     pub(super) fn search(&self, filter: &Filter, query: &PreparedQuery) -> QueryBatchPoints {
+        let codes: Vec<u32> = query.terms.of_codes().collect();
+        let counted = rarity::counted(&query.terms);
+        let best_for_each = counted
+            .into_iter()
+            .map(|term| self.best_for(term, codes.contains(&term)));
+        let mut request = self.search_sides(filter, query);
+        request.query_points.extend(best_for_each);
+        request
+    }
+
+    /// The same without what tells how rare the terms are.
+    pub(super) fn search_sides(&self, filter: &Filter, query: &PreparedQuery) -> QueryBatchPoints {
         let questions = Side::asked(query).into_iter().map(|side| match side {
             Side::Meaning => self.by_meaning(filter, query, false),
             Side::Words => QueryPoints {
@@ -146,32 +158,31 @@ impl<'a> TenantScope<'a> {
                 ..self.by_meaning(filter, query, true)
             },
         });
-        let terms = rarity::first(&query.terms).hashes;
-        let best_for_each = terms.into_iter().map(|term| self.best_for(term));
-        self.batch(questions.chain(best_for_each).collect())
+        self.batch(questions.collect())
     }
 
-    /// The point in which the term weighs most, with its weights.
-    fn best_for(&self, term: u32) -> QueryPoints {
+    /// The point in which the term weighs most, with its weights; of codes as many as tell whether more than [`FEW`] have it.
+    fn best_for(&self, term: u32, is_of_code: bool) -> QueryPoints {
+        let limit = if is_of_code { FEW + 1 } else { 1 };
         QueryPoints {
             query: Some(words_query(&[term])),
             using: Some(WORDS.to_owned()),
             params: Some(self.words_params()),
             with_vectors: Some(vec![WORDS].into()),
-            ..self.question(&self.filter([]), 1)
+            ..self.question(&self.filter([]), limit)
         }
     }
 
-    /// The inverse document frequency of the term, from what [`TenantScope::search`] found for it.
-    pub(super) fn frequency(&self, term: u32, best: ScoredPoint) -> Option<f32> {
-        if !self.owns(&best.payload) {
+    /// The inverse document frequency of the term, from one of the points that [`TenantScope::search`] found for it.
+    pub(super) fn frequency(&self, term: u32, found: ScoredPoint) -> Option<f32> {
+        if !self.owns(&found.payload) {
             return None;
         }
-        let Vector::Sparse(words) = best.vectors?.get_vector_by_name(WORDS)? else {
+        let Vector::Sparse(words) = found.vectors?.get_vector_by_name(WORDS)? else {
             return None;
         };
         let at = words.indices.iter().position(|index| *index == term)?;
-        let frequency = best.score / words.values.get(at)?;
+        let frequency = found.score / words.values.get(at)?;
         (frequency.is_finite() && frequency > 0.0).then_some(frequency)
     }
 

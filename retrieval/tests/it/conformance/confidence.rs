@@ -22,13 +22,15 @@ const SUBJECTS: [&str; 6] = [
     "Gift cards are valid for three years and never returned",
 ];
 
-/// Words that all, some, one and none of the texts have; no words at all; and more than a server is asked about one by one.
+/// Words that all, some, one and none of the texts have; codes; no words at all; and more than a server is asked about one by one.
 fn questions() -> Vec<String> {
     let many = (0..200).map(|n| format!("item {n} "));
     [
         "How long may I return damaged goods?",
         "Wie lange dauert die Lieferung?",
         "XK-4711 warranty",
+        "What says item7?",
+        "What says item7b?",
         "Does the zeppelin fly to Lisbon?",
         "zeppelin",
         "What is it?",

@@ -2,6 +2,7 @@
 //! [`DIMENSION`](crate::samples::DIMENSION) values; a backend's tests open one and call [`all`], and
 //! [`at_100_000_chunks`] with one that builds graphs for so many.
 
+mod codes;
 mod confidence;
 mod contents;
 mod facets;
@@ -61,6 +62,8 @@ pub(crate) async fn all(index: Arc<dyn Index>) {
         input::texts_of_every_script_are_found,
         input::odd_texts_and_questions_do_no_harm,
         input::limits_are_kept,
+        codes::codes_that_nobody_wrote_so_are_found_by_their_parts,
+        codes::what_names_a_rare_code_comes_first_among_texts_that_are_alike,
         search::nearest_is_exactly_what_brute_force_finds,
         confidence::what_was_found_inspires_the_same_confidence_everywhere,
     );

@@ -26,6 +26,19 @@ pub(in super::super) struct FoundByWords {
     pub(in super::super) hits: Vec<Found>,
     /// The score of a chunk that said nothing but the question's words, and said them often.
     pub(in super::super) ceiling: f32,
+    /// As [`Candidates::names_rare_code`](crate::index::Candidates::names_rare_code).
+    pub(in super::super) names_rare_code: bool,
+}
+
+/// What a question comes to among the tenant's chunks.
+struct LookedUp<'a> {
+    /// Where these are.
+    parts: Vec<Part<'a>>,
+    /// What to look for, which follows from what they have.
+    asked: QueryTerms,
+    /// The inverse document frequency of each term among all of them.
+    frequencies: Vec<f32>,
+    names_rare_code: bool,
 }
 
 /// A part of the index that holds some of the tenant's chunks.
@@ -64,7 +77,12 @@ pub(super) fn search(
     if limit == 0 || terms.hashes.is_empty() {
         return Ok(FoundByWords::default());
     }
-    let (parts, frequencies, asked) = look_up(keywords, filter, terms)?;
+    let LookedUp {
+        parts,
+        asked,
+        frequencies,
+        names_rare_code,
+    } = look_up(keywords, filter, terms)?;
     let terms = &asked.hashes;
     // What each stored weight of each term adds to a score.
     let weights: Vec<[f32; 256]> = frequencies.iter().copied().map(contributions).collect();
@@ -98,16 +116,15 @@ pub(super) fn search(
     Ok(FoundByWords {
         hits: found.collect(),
         ceiling: asked.ceiling(&frequencies),
+        names_rare_code,
     })
 }
 
-/// The tenant's parts, the terms to look for, which follow from what these have, and the inverse document frequency of each
-/// among the chunks of all parts.
 fn look_up<'a>(
     keywords: &'a Keywords,
     filter: &TenantFilter,
     asked: &QueryTerms,
-) -> io::Result<(Vec<Part<'a>>, Vec<f32>, QueryTerms)> {
+) -> io::Result<LookedUp<'a>> {
     let tenant_id = filter.tenant_id();
     let terms = asked.with_all_parts();
     let mut having = vec![0_u64; terms.len()];
@@ -138,7 +155,8 @@ fn look_up<'a>(
         parts.push(Part::Fresh(tenant));
     }
     let having_of = |term| terms.binary_search(&term).map_or(0, |place| having[place]);
-    let settled = asked.settle(|term| having_of(term) > 0);
+    let settled = asked.settle(having_of);
+    let names_rare_code = asked.name_rare_code(having_of);
     if settled.hashes.len() < terms.len() {
         let mut is_kept = terms
             .iter()
@@ -154,7 +172,12 @@ fn look_up<'a>(
     let frequencies = having
         .into_iter()
         .map(|having| inverse_document_frequency(chunks, having.max(1)));
-    Ok((parts, frequencies.collect(), settled))
+    Ok(LookedUp {
+        parts,
+        frequencies: frequencies.collect(),
+        asked: settled,
+        names_rare_code,
+    })
 }
 
 impl Gate<'_> {

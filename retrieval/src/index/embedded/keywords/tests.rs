@@ -475,7 +475,7 @@ fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
             let asked = QueryTerms {
                 hashes: terms.clone(),
                 words: (0..).take(terms.len()).collect(),
-                parts: Vec::new(),
+                ..QueryTerms::default()
             };
             let all = keywords.search(&filter, &asked, 100).expect("an answer").hits;
             prop_assert!(all.windows(2).all(|pair| pair[0].score >= pair[1].score));
