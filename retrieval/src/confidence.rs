@@ -4,14 +4,14 @@
 //! and mixed corpora. So the similarity of a passage is taken from the question's own background, which is the mean of its
 //! nearest candidates, and the score by words as a share of the highest that this question could have. What is about the
 //! same thing without answering has both; so a third figure is how many of the words the passage says in one breath. All
-//! go into one logistic regression, fitted on eight sets of four kinds together. What is not known counts as it usually is
-//! of a passage about something else, so that nothing becomes surer by it. What was tried and the figures:
-//! `docs/decisions/0014-fusion-and-confidence.md`.
+//! go into one logistic regression, fitted on eight sets of four kinds together. Where words alone tell, it is the share, less
+//! half of what the other candidates have of it. What is not known counts as it usually is of a passage about something else,
+//! so that nothing becomes surer by it. What was tried and the figures: `docs/decisions/0014-fusion-and-confidence.md`.
 
 use crate::fuse::Hit;
 use crate::index::Candidates;
 
-/// Candidates, the nearest first, whose mean similarity is the question's background.
+/// Candidates, the best first, whose mean score is the question's background.
 const BACKGROUND: usize = 100;
 
 /// How near texts of nothing in common are to a model of which that was not measured, as to all-MiniLM-L6-v2.
@@ -51,18 +51,26 @@ const BY_MEANING: Weights = Weights {
     constant: -2.78,
 };
 
-/// What a similarity that is asked for means where words alone tell: the share of their highest score that stands for it.
-const SHARE_PER_SIMILARITY: f32 = 0.55;
+/// What the candidates of a question usually have of its words' highest score, where words alone tell.
+const USUALLY_SHARED: f32 = 0.05;
 
-/// What a passage that says all of a question's words in one breath usually has of their highest score.
-const SHARE_PER_SAID: f32 = 0.4;
+/// How much of the share that the others have counts against a passage, where words alone tell: words that many say tell little,
+/// and a question may be about nothing else.
+const SHARED_WEIGHT: f32 = 0.5;
+
+/// What a similarity that is asked for means where words alone tell: the share of their highest score, less what the others
+/// have, that stands for it.
+const SHARE_PER_SIMILARITY: f32 = 0.5;
+
+/// What a passage that says all of a question's words in one breath usually has of their highest score, less what others have.
+const SHARE_PER_SAID: f32 = 0.37;
 
 /// Where words alone tell, how near each other they stand adds nothing on all sets.
 const BY_WORDS: Weights = Weights {
     nearness: 0.0,
     share: 3.6,
     said: 0.0,
-    constant: -0.98,
+    constant: -0.91,
 };
 
 /// How sure one may be that a passage answers the question.
@@ -80,17 +88,25 @@ pub struct Background {
     /// `None` where similarities say nothing: none was compared, or the model does not read the question's language.
     similarity: Option<f32>,
     keyword_ceiling: Option<f32>,
+    /// What the others have of that, in [0, 1].
+    shared: f32,
 }
 
 impl Background {
     /// Of a search; `meaning_weight` as for fusing, `unrelated` as [`Embedder::unrelated`](crate::embed::Embedder::unrelated)
     /// tells it, where that is known.
     pub fn of(candidates: &Candidates, meaning_weight: f32, unrelated: Option<f32>) -> Self {
+        let hits = candidates.hits.iter();
+        let similarities = hits.clone().filter_map(|hit| hit.similarity);
+        let keyword_ceiling = candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0);
+        let share = |score: f32| keyword_ceiling.map(|ceiling| (score / ceiling).clamp(0.0, 1.0));
+        let shares = hits.filter_map(|hit| share(hit.keyword_score?));
         Self {
             similarity: (meaning_weight >= crate::fuse::UNDETERMINED)
-                .then(|| background(candidates, unrelated))
+                .then(|| mean_of_others(similarities.collect(), usual_background(unrelated)))
                 .flatten(),
-            keyword_ceiling: candidates.keyword_ceiling.filter(|ceiling| *ceiling > 0.0),
+            keyword_ceiling,
+            shared: mean_of_others(shares.collect(), USUALLY_SHARED).unwrap_or(USUALLY_SHARED),
         }
     }
 
@@ -106,7 +122,7 @@ impl Background {
             .map(|ceiling| (hit.keyword_score.unwrap_or(0.0) / ceiling).clamp(0.0, 1.0));
         let value = match (nearness, share) {
             (Some(nearness), share) => by_meaning(nearness, share, said),
-            (None, Some(share)) => by_words(share),
+            (None, Some(share)) => by_words(share - SHARED_WEIGHT * self.shared),
             (None, None) => by_words(SHARE_PER_SAID * said_of_found(hit, said)?),
         };
         Some(Confidence {
@@ -126,7 +142,7 @@ pub struct Threshold {
 impl Threshold {
     /// As much as a passage of this cosine inspires on the background of a usual model that has no more of the question's words
     /// than one about something else; where words alone tell, as much as one with [`SHARE_PER_SIMILARITY`] of their highest
-    /// score. A cosine of 0 asks for nothing.
+    /// score, less what others have. A cosine of 0 asks for nothing.
     pub fn of_similarity(similarity: f32) -> Self {
         if similarity <= 0.0 {
             return Self {
@@ -162,6 +178,7 @@ fn said_of_found(hit: &Hit, said: Option<f32>) -> Option<f32> {
     hit.keyword_score.map(|_| said.unwrap_or(1.0))
 }
 
+/// `share` is of the highest score, less what others have.
 fn by_words(share: f32) -> f32 {
     BY_WORDS.confidence(0.0, share, 0.0)
 }
@@ -188,14 +205,13 @@ fn nearness(similarity: f32, background: f32) -> f32 {
     (similarity - background) / (1.0 - background).max(0.01)
 }
 
-/// The mean similarity of the nearest candidates but the very nearest.
-fn background(candidates: &Candidates, unrelated: Option<f32>) -> Option<f32> {
-    let mut similarities: Vec<f32> = candidates.hits.iter().filter_map(|hit| hit.similarity).collect();
-    similarities.sort_by(|a, b| b.total_cmp(a));
-    let (_, others) = similarities.split_first()?;
+/// The mean of the best candidates' scores but the very best, and of `usual` ones.
+fn mean_of_others(mut scores: Vec<f32>, usual: f32) -> Option<f32> {
+    scores.sort_by(|a, b| b.total_cmp(a));
+    let (_, others) = scores.split_first()?;
     let others = &others[..others.len().min(BACKGROUND)];
     let sum: f32 = others.iter().sum();
-    Some((sum + usual_background(unrelated) * USUAL_COUNTS_FOR) / (others.len() as f32 + USUAL_COUNTS_FOR))
+    Some((sum + usual * USUAL_COUNTS_FOR) / (others.len() as f32 + USUAL_COUNTS_FOR))
 }
 
 /// The background of a question about which no corpus tells anything, to a model with this cosine between `unrelated` texts.
@@ -379,6 +395,25 @@ mod tests {
         };
 
         assert!(counts(4.0) && !counts(0.5));
+    }
+
+    #[test]
+    fn where_words_alone_tell_what_many_have_counts_for_less_and_a_word_that_all_have_for_enough() {
+        let sure = |first: f32, others: f32| {
+            let mut scores = vec![(None, Some(first))];
+            scores.extend(vec![(None, Some(others)); 99]);
+            let candidates = candidates(&scores, Some(10.0));
+            let hit = crate::fuse::fuse(&candidates, 0.0)[0];
+            let found = Background::of(&candidates, 0.0, None).confidence(&hit, SAID);
+            (
+                found.expect("evidence").value,
+                Threshold::default().is_met_by(found),
+            )
+        };
+
+        assert!(sure(3.0, 0.2).0 > sure(3.0, 2.5).0);
+        assert!(sure(2.5, 0.2).1 && !sure(2.5, 2.4).1);
+        assert!(sure(4.5, 4.5).1, "a question of one word that is everywhere");
     }
 
     #[test]
