@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use retrieval::embed::{Embedder, LocalEmbedder, LocalOptions};
+use retrieval::embed::{Asker, Embedder, LocalEmbedder, LocalOptions};
 use retrieval::fuse::fuse;
 use retrieval::index::{
     DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Facets, Filter, Index, Point, SearchQuery,
@@ -255,21 +255,27 @@ async fn embed() {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    embedder.embed_query(text(0, 8)).await.expect("warm");
+    embedder
+        .embed_query(Asker::Service, text(0, 8))
+        .await
+        .expect("warm");
 
     let mut latencies = Vec::new();
     for n in 0..100 {
         let started = Instant::now();
-        embedder.embed_query(text(n, 8)).await.expect("a vector");
+        embedder
+            .embed_query(Asker::Service, text(n, 8))
+            .await
+            .expect("a vector");
         latencies.push(started.elapsed());
     }
     report("question of 8 tokens", percentiles(latencies));
     let started = Instant::now();
-    join_all((0..64).map(|n| embedder.embed_query(text(n, 8)))).await;
+    join_all((0..64).map(|n| embedder.embed_query(Asker::Service, text(n, 8)))).await;
     report("questions of 8 tokens, 64 at once", rate(64, started.elapsed()));
     let started = Instant::now();
     embedder
-        .embed_documents((0..TEXTS).map(|n| text(n, 128)).collect())
+        .embed_documents(Asker::Service, (0..TEXTS).map(|n| text(n, 128)).collect())
         .await
         .expect("vectors");
     report(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use retrieval::BoxFuture;
-use retrieval::embed::{EmbedError, Embedder, Embeddings};
+use retrieval::embed::{Asker, EmbedError, Embedder, Embeddings};
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, TestOptions, WordEmbedder};
@@ -184,11 +184,15 @@ impl Embedder for SlowCounter {
         WordEmbedder.count_tokens(text)
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        WordEmbedder.embed_query(text)
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        WordEmbedder.embed_query(asker, text)
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        WordEmbedder.embed_documents(texts)
+    fn embed_documents(
+        &self,
+        asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        WordEmbedder.embed_documents(asker, texts)
     }
 }

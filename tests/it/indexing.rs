@@ -10,7 +10,7 @@ use frontdesk::knowledge::{indexing, reading};
 use frontdesk::on;
 use ingest::{Block, BlockKind, ExtractedDocument};
 use retrieval::BoxFuture;
-use retrieval::embed::{EmbedError, Embedder, Embeddings};
+use retrieval::embed::{Asker, EmbedError, Embedder, Embeddings};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -118,16 +118,20 @@ impl Embedder for PickyEmbedder {
         WordEmbedder.count_tokens(text)
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        self.embed_documents(vec![text])
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        self.embed_documents(asker, vec![text])
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_documents(
+        &self,
+        asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         if texts.iter().any(|text| text.contains(UNPALATABLE)) {
             let reason = "not to my taste".to_owned();
             return Box::pin(async move { Err(EmbedError::Refused { reason }) });
         }
-        Box::pin(async move { WordEmbedder.embed_documents(texts).await })
+        Box::pin(async move { WordEmbedder.embed_documents(asker, texts).await })
     }
 }
 

@@ -27,6 +27,7 @@ mod disconnects;
 mod documents;
 mod drive;
 mod embedding_cache;
+mod embedding_turns;
 mod eval_imports;
 mod eval_page;
 mod evals;

@@ -1,5 +1,6 @@
 //! The model on this machine: threads of its own, one of them always free for questions.
 
+use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +15,16 @@ use super::model::{Model, Prefixes, SPECIAL_PIECES};
 use super::queue::{Batch, Bulk, Query, Queue, Role, RunningBulk, Work};
 use super::tokenizer::{LoadError, Tokenizer};
 use super::weights::Weights;
-use super::{EmbedError, Embedder, Embeddings};
+use super::{Asker, EmbedError, Embedder, Embeddings};
 use crate::BoxFuture;
 use crate::analysis::Language;
 
 /// Word pieces of one batch of documents: some tens of milliseconds of work, enough to read the weights for.
 const BATCH_PIECES: usize = 512;
+
+/// Word pieces of a question that are read at most, special ones and those of its prefix included. A paragraph says what is
+/// looked for; more would cost others their turn and bring nothing.
+const QUERY_PIECES: usize = 256;
 
 /// How a local model is run.
 #[derive(Debug, Clone)]
@@ -162,15 +167,19 @@ impl Embedder for LocalEmbedder {
         self.engine.tokenizer.count(text)
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            self.engine.queue.push_query(Query { text, reply });
+            self.engine.queue.push_query(Query { asker, text, reply });
             answer.await.map_err(EmbedError::unavailable)?
         })
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_documents(
+        &self,
+        asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             if texts.is_empty() {
                 return Ok(Embeddings {
@@ -180,7 +189,7 @@ impl Embedder for LocalEmbedder {
                 });
             }
             let (reply, answer) = oneshot::channel();
-            self.engine.queue.push_bulk(Bulk { texts, reply });
+            self.engine.queue.push_bulk(Bulk { asker, texts, reply });
             answer.await.map_err(EmbedError::unavailable)?
         })
     }
@@ -210,7 +219,7 @@ impl Engine {
     fn answer(&self, queries: Vec<Query>) {
         let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
         let computed = self
-            .encode(&self.prefixes.query, &texts)
+            .read(&texts, |text| self.read_question(text))
             .and_then(|pieces| Ok((self.vectors(&pieces)?, pieces)));
         match computed {
             Ok((vectors, pieces)) => {
@@ -235,17 +244,18 @@ impl Engine {
     /// Cuts a bulk into batches for all workers.
     fn begin(&self, bulk: Bulk) {
         let texts: Vec<&str> = bulk.texts.iter().map(String::as_str).collect();
-        let pieces = match self.encode(&self.prefixes.document, &texts) {
+        let pieces = match self.read(&texts, |text| self.read_document(text)) {
             Ok(pieces) => pieces,
             Err(error) => return drop(bulk.reply.send(Err(error))),
         };
         let count = pieces.iter().map(|pieces| tokens(pieces)).sum();
+        let asker = bulk.asker;
         let running = Arc::new(RunningBulk::new(pieces.len(), count, bulk.reply));
         let batches = into_batches(pieces).into_iter().map(|texts| Batch {
             bulk: running.clone(),
             texts,
         });
-        self.queue.push_batches(batches);
+        self.queue.push_batches(asker, batches);
     }
 
     fn compute(&self, batch: Batch) {
@@ -256,28 +266,39 @@ impl Engine {
         batch.bulk.complete(places.into_iter(), computed);
     }
 
-    /// What the model reads of each text, with its prefix.
-    fn encode(&self, prefix: &str, texts: &[&str]) -> Result<Vec<Vec<u32>>, EmbedError> {
-        let encode = |text: &&str| {
-            let with_prefix;
-            let text = if prefix.is_empty() {
-                *text
-            } else {
-                with_prefix = format!("{prefix}{text}");
-                &with_prefix
-            };
-            self.tokenizer.encode(text, self.max_pieces - SPECIAL_PIECES)
-        };
-        texts
-            .iter()
-            .map(encode)
-            .collect::<Result<_, _>>()
-            .map_err(EmbedError::unavailable)
+    /// What the model reads of each text.
+    fn read(
+        &self,
+        texts: &[&str],
+        read_one: impl Fn(&str) -> Result<Vec<u32>, tokenizers::Error>,
+    ) -> Result<Vec<Vec<u32>>, EmbedError> {
+        let pieces: Result<_, _> = texts.iter().map(|text| read_one(text)).collect();
+        pieces.map_err(EmbedError::unavailable)
+    }
+
+    fn read_question(&self, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
+        let most = self.max_pieces.min(QUERY_PIECES) - SPECIAL_PIECES;
+        self.tokenizer
+            .encode_ends(&with_prefix(&self.prefixes.query, text), most)
+    }
+
+    fn read_document(&self, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
+        let most = self.max_pieces - SPECIAL_PIECES;
+        self.tokenizer
+            .encode(&with_prefix(&self.prefixes.document, text), most)
     }
 
     fn vectors(&self, pieces: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let texts: Vec<&[u32]> = pieces.iter().map(Vec::as_slice).collect();
         self.encoder.embed(&texts).map_err(EmbedError::unavailable)
+    }
+}
+
+fn with_prefix<'a>(prefix: &str, text: &'a str) -> Cow<'a, str> {
+    if prefix.is_empty() {
+        text.into()
+    } else {
+        format!("{prefix}{text}").into()
     }
 }
 

@@ -21,6 +21,7 @@ mod simd;
 mod static_model;
 mod table;
 mod tokenizer;
+mod turns;
 mod unrelated;
 mod weights;
 
@@ -34,7 +35,22 @@ pub use self::static_model::StaticEmbedder;
 pub(crate) use self::tokenizer::shorten;
 pub use self::tokenizer::{LoadError, Tokenizer, estimate_tokens};
 use crate::analysis::Language;
-use crate::{BoxError, BoxFuture};
+use crate::{BoxError, BoxFuture, TenantId};
+
+/// For whom texts are embedded. Askers share a model on this machine by turns: whatever one of them wants embedded, the
+/// others wait for a moment's work of it at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    Tenant(TenantId),
+    /// The deployment itself: what concerns the model, or is measured with it.
+    Service,
+}
+
+impl From<TenantId> for Asker {
+    fn from(tenant_id: TenantId) -> Self {
+        Self::Tenant(tenant_id)
+    }
+}
 
 /// Turns texts into vectors of one named model. Vectors of two models, or of two dimensions, are never comparable.
 pub trait Embedder: Send + Sync + 'static {
@@ -82,11 +98,16 @@ pub trait Embedder: Send + Sync + 'static {
     /// Tokens in `text` without special tokens: exact for a local model, [`estimate_tokens`] for a remote one.
     fn count_tokens(&self, text: &str) -> usize;
 
-    /// Embeds one question. Never waits behind a running bulk of documents.
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
+    /// Embeds one question. Never waits behind a running bulk of documents. A model on this machine reads 256 tokens of a
+    /// longer one at most, of its beginning and its end, a server as many from the beginning as `max_tokens` says.
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
 
     /// Embeds many texts; the vectors come back in the order of the texts.
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
+    fn embed_documents(
+        &self,
+        asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
 }
 
 /// Vectors and what they cost.

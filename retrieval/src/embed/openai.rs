@@ -13,7 +13,7 @@ use url::Url;
 
 use super::encoder::normalise;
 use super::tokenizer::shorten;
-use super::{Answered, EmbedError, Embedder, Embeddings, estimate_tokens};
+use super::{Answered, Asker, EmbedError, Embedder, Embeddings, estimate_tokens};
 use crate::BoxFuture;
 use crate::analysis::Language;
 use crate::remote::{CallError, Endpoint, believable, shown};
@@ -383,11 +383,15 @@ impl Embedder for OpenAiEmbedder {
         estimate_tokens(text)
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_query(&self, _asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(self.embed_one(text))
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_documents(
+        &self,
+        _asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(self.embed_many(texts))
     }
 }

@@ -1,24 +1,32 @@
-//! Who is embedded next: questions before documents, and documents in batches so small that nobody waits long for one.
+//! Who is embedded next: questions before documents, tenants in turns, and what is computed at once so small that nobody
+//! waits long for it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{EmbedError, Embeddings};
+use super::turns::Turns;
+use super::{Asker, EmbedError, Embeddings};
 
 /// Questions embedded together at most. The weights are read from memory once for all of them.
 const QUERIES_AT_ONCE: usize = 8;
 
+/// Bytes of questions embedded together, where there are several: about as many as the model reads of a single one. The next
+/// one's question waits for no more than that.
+const QUERY_BYTES_AT_ONCE: usize = 1024;
+
 pub(super) type Reply = oneshot::Sender<Result<Embeddings, EmbedError>>;
 
 pub(super) struct Query {
+    pub(super) asker: Asker,
     pub(super) text: String,
     pub(super) reply: Reply,
 }
 
 /// Texts as they came in.
 pub(super) struct Bulk {
+    pub(super) asker: Asker,
     pub(super) texts: Vec<String>,
     pub(super) reply: Reply,
 }
@@ -53,28 +61,28 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    queries: VecDeque<Query>,
-    bulks: VecDeque<Bulk>,
-    /// What is left of each bulk that has been begun. They take turns batch by batch, so that a few texts never wait for
-    /// somebody's many.
-    running: VecDeque<VecDeque<Batch>>,
+    queries: Turns<Query>,
+    bulks: Turns<Bulk>,
+    /// What is left of each bulk that has been begun. Those of one asker take turns as well, batch by batch, so that a few
+    /// texts never wait for many.
+    running: Turns<VecDeque<Batch>>,
     closed: bool,
 }
 
 impl Queue {
     pub(super) fn push_query(&self, query: Query) {
-        self.lock().queries.push_back(query);
+        self.lock().queries.push(query.asker, query);
         self.changed.notify_all();
     }
 
     pub(super) fn push_bulk(&self, bulk: Bulk) {
-        self.lock().bulks.push_back(bulk);
+        self.lock().bulks.push(bulk.asker, bulk);
         self.changed.notify_all();
     }
 
     /// Takes the batches of one bulk.
-    pub(super) fn push_batches(&self, batches: impl IntoIterator<Item = Batch>) {
-        self.lock().running.push_front(batches.into_iter().collect());
+    pub(super) fn push_batches(&self, asker: Asker, batches: impl IntoIterator<Item = Batch>) {
+        self.lock().running.push(asker, batches.into_iter().collect());
         self.changed.notify_all();
     }
 
@@ -109,26 +117,42 @@ impl Queue {
 impl Waiting {
     fn take(&mut self, role: Role) -> Option<Work> {
         self.queries.retain(|query| !query.reply.is_closed());
-        if !self.queries.is_empty() {
-            let count = self.queries.len().min(QUERIES_AT_ONCE);
-            return Some(Work::Queries(self.queries.drain(..count).collect()));
+        let queries = self.take_queries();
+        if !queries.is_empty() {
+            return Some(Work::Queries(queries));
         }
         if role == Role::Queries {
             return None;
         }
-        while let Some(bulk) = self.bulks.pop_front() {
+        while let Some((_, bulk)) = self.bulks.pop() {
             if !bulk.reply.is_closed() {
                 return Some(Work::Bulk(bulk));
             }
         }
-        while let Some(mut batches) = self.running.pop_front() {
+        while let Some((asker, mut batches)) = self.running.pop() {
             let Some(batch) = batches.pop_front().filter(|batch| batch.bulk.is_wanted()) else {
                 continue;
             };
-            self.running.push_back(batches);
+            if !batches.is_empty() {
+                self.running.push(asker, batches);
+            }
             return Some(Work::Batch(batch));
         }
         None
+    }
+
+    /// The next questions, as many as are embedded together.
+    fn take_queries(&mut self) -> Vec<Query> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < QUERIES_AT_ONCE {
+            let fits = |query: &Query| taken.is_empty() || bytes + query.text.len() <= QUERY_BYTES_AT_ONCE;
+            let Some((_, query)) = self.queries.pop_if(fits) else {
+                break;
+            };
+            bytes += query.text.len();
+            taken.push(query);
+        }
+        taken
     }
 }
 
@@ -202,28 +226,56 @@ impl RunningBulk {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use uuid::Uuid;
 
-    fn query(text: &str) -> (Query, oneshot::Receiver<Result<Embeddings, EmbedError>>) {
-        let (reply, answer) = oneshot::channel();
-        (
-            Query {
-                text: text.to_owned(),
-                reply,
-            },
-            answer,
-        )
+    use super::*;
+    use crate::TenantId;
+
+    type Answer = oneshot::Receiver<Result<Embeddings, EmbedError>>;
+
+    fn asker(number: u128) -> Asker {
+        Asker::Tenant(TenantId(Uuid::from_u128(number)))
     }
 
-    fn bulk(text: &str) -> (Bulk, oneshot::Receiver<Result<Embeddings, EmbedError>>) {
+    fn query_of(asker: Asker, text: &str) -> (Query, Answer) {
         let (reply, answer) = oneshot::channel();
-        (
-            Bulk {
-                texts: vec![text.to_owned()],
-                reply,
-            },
-            answer,
-        )
+        let text = text.to_owned();
+        (Query { asker, text, reply }, answer)
+    }
+
+    fn query(text: &str) -> (Query, Answer) {
+        query_of(Asker::Service, text)
+    }
+
+    fn bulk(text: &str) -> (Bulk, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let bulk = Bulk {
+            asker: Asker::Service,
+            texts: vec![text.to_owned()],
+            reply,
+        };
+        (bulk, answer)
+    }
+
+    /// Begins a bulk of so many batches, all of the one text `name`.
+    fn begin(queue: &Queue, asker: Asker, name: u32, count: usize) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let bulk = Arc::new(RunningBulk::new(count, 0, reply));
+        let batch = |place| Batch {
+            bulk: bulk.clone(),
+            texts: vec![(place, vec![name])],
+        };
+        queue.push_batches(asker, (0..count).map(batch));
+        answer
+    }
+
+    /// The names of the bulks whose batches come next.
+    fn names(queue: &Queue, count: usize) -> Vec<u32> {
+        let next = (0..count).filter_map(|_| match queue.next(Role::Everything) {
+            Some(Work::Batch(batch)) => Some(batch.texts[0].1[0]),
+            Some(Work::Queries(_) | Work::Bulk(_)) | None => None,
+        });
+        next.collect()
     }
 
     fn texts(work: Option<Work>) -> Vec<String> {
@@ -265,26 +317,64 @@ mod tests {
     }
 
     #[test]
-    fn bulks_take_turns_batch_by_batch() {
+    fn a_tenants_question_waits_for_one_of_each_others_however_many_these_ask() {
         let queue = Queue::default();
+        let long = "x".repeat(8000);
         let mut answers = Vec::new();
-        for (name, count) in [(10, 3), (20, 1), (30, 2)] {
-            let (reply, answer) = oneshot::channel();
+        for _ in 0..32 {
+            let (question, answer) = query_of(asker(1), &long);
+            queue.push_query(question);
             answers.push(answer);
-            let bulk = Arc::new(RunningBulk::new(count, 0, reply));
-            queue.push_batches((0..count).map(|place| Batch {
-                bulk: bulk.clone(),
-                texts: vec![(place, vec![name])],
-            }));
         }
+        let (question, _answer) = query_of(asker(2), "short");
+        queue.push_query(question);
 
-        let mut order = Vec::new();
-        for _ in 0..6 {
-            if let Some(Work::Batch(batch)) = queue.next(Role::Everything) {
-                order.push(batch.texts[0].1[0]);
-            }
-        }
-        assert_eq!(order, [30, 20, 10, 30, 10, 10], "the one begun last is the next");
+        assert_eq!(texts(queue.next(Role::Queries)), [long.as_str()]);
+        assert_eq!(texts(queue.next(Role::Queries)), ["short"]);
+        assert_eq!(texts(queue.next(Role::Queries)), [long.as_str()]);
+    }
+
+    #[test]
+    fn short_questions_are_embedded_together_and_long_ones_alone() {
+        let queue = Queue::default();
+        let long = "x".repeat(QUERY_BYTES_AT_ONCE);
+        let mut answers = Vec::new();
+        let mut ask = |tenant, text: &str| {
+            let (question, answer) = query_of(asker(tenant), text);
+            queue.push_query(question);
+            answers.push(answer);
+        };
+        (0..10).for_each(|tenant| ask(tenant, "short"));
+        ask(10, &long);
+
+        assert_eq!(texts(queue.next(Role::Queries)).len(), QUERIES_AT_ONCE);
+        assert_eq!(texts(queue.next(Role::Queries)), ["short"; 2]);
+        assert_eq!(texts(queue.next(Role::Queries)), [long]);
+    }
+
+    #[test]
+    fn tenants_take_turns_whatever_the_number_of_their_bulks() {
+        let queue = Queue::default();
+        let _answers = [
+            begin(&queue, asker(1), 10, 2),
+            begin(&queue, asker(1), 11, 2),
+            begin(&queue, asker(1), 12, 1),
+            begin(&queue, asker(2), 20, 3),
+        ];
+
+        assert_eq!(names(&queue, 8), [10, 20, 11, 20, 12, 20, 10, 11]);
+    }
+
+    #[test]
+    fn bulks_of_one_tenant_take_turns_batch_by_batch() {
+        let queue = Queue::default();
+        let _answers = [
+            begin(&queue, asker(1), 10, 3),
+            begin(&queue, asker(1), 20, 1),
+            begin(&queue, asker(1), 30, 2),
+        ];
+
+        assert_eq!(names(&queue, 6), [10, 20, 30, 10, 30, 10]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::model::required;
 use super::table::Table;
 use super::tokenizer::{LoadError, Tokenizer};
 use super::weights::Weights;
-use super::{EmbedError, Embedder, Embeddings};
+use super::{Asker, EmbedError, Embedder, Embeddings};
 use crate::BoxFuture;
 use crate::analysis::Language;
 
@@ -135,11 +135,15 @@ impl Embedder for StaticEmbedder {
         self.model.tokenizer.count(text)
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_query(&self, _asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move { self.model.embed(&[text]) })
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_documents(
+        &self,
+        _asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let _turn = self.turns.acquire().await.map_err(EmbedError::unavailable)?;
             let model = self.model.clone();

@@ -109,7 +109,20 @@ impl Tokenizer {
         Ok(self.surround(&ids[..ids.len().min(max_tokens)]))
     }
 
-    /// The same without the special ones.
+    /// The same of a question. Of one that is longer, the beginning and the end are read, half each: who pastes a letter says
+    /// what they want to know before it or behind it.
+    pub(super) fn encode_ends(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode_fast(text, false)?;
+        let ids = encoding.get_ids();
+        if ids.len() <= max_tokens {
+            return Ok(self.surround(ids));
+        }
+        let of_end = max_tokens / 2;
+        let ends = [&ids[..max_tokens - of_end], &ids[ids.len() - of_end..]];
+        Ok(self.surround(&ends.concat()))
+    }
+
+    /// The same as [`Tokenizer::encode`] without the special ones.
     pub(super) fn encode_plain(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, tokenizers::Error> {
         let encoding = self.tokenizer.encode_fast(text, false)?;
         let ids = encoding.get_ids();

@@ -4,7 +4,7 @@
 //! told from there, and a tenant with a few chunks has no others to tell it by. So it is measured on sentences that never
 //! change, of which no two are about the same thing.
 
-use super::{EmbedError, Embedder};
+use super::{Asker, EmbedError, Embedder};
 use crate::analysis::Language;
 
 /// Sentences such as a help page has, by language: pairs within one are compared, since that is what a search does.
@@ -76,7 +76,7 @@ pub(super) async fn measure<E: Embedder + ?Sized>(embedder: &E) -> Result<f32, E
         .flat_map(|sentences| sentences.iter().map(|sentence| (*sentence).to_owned()))
         .collect();
     let asked = texts.len();
-    let vectors = embedder.embed_documents(texts).await?.vectors;
+    let vectors = embedder.embed_documents(Asker::Service, texts).await?.vectors;
     if vectors.len() != asked {
         return Err(EmbedError::BadVectors {
             reason: format!("{} vectors for {asked} texts", vectors.len()),
@@ -131,11 +131,15 @@ mod tests {
             text.len()
         }
 
-        fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-            self.embed_documents(vec![text])
+        fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+            self.embed_documents(asker, vec![text])
         }
 
-        fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        fn embed_documents(
+            &self,
+            _asker: Asker,
+            texts: Vec<String>,
+        ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
             let of = |language| SENTENCES.iter().find(|(of, _)| *of == language);
             let alike = self
                 .alike

@@ -11,7 +11,7 @@ use super::measures::{Abstention, Measures};
 use super::set::{SetDocument, Wording};
 use crate::analysis::Language;
 use crate::confidence::Threshold;
-use crate::embed::{EmbedError, Embedder};
+use crate::embed::{Asker, EmbedError, Embedder};
 use crate::fuse::{Hit, MIN_CANDIDATES};
 use crate::index::{Filter, Index, IndexError, Point};
 use crate::question::{ModelTraits, Question};
@@ -248,13 +248,16 @@ impl Runner<'_> {
         let Some(embedder) = self.embedder else {
             return Ok(vec![None; texts.len()]);
         };
-        let embedded = embedder.embed_documents(texts).await?;
+        let embedded = embedder.embed_documents(Asker::Service, texts).await?;
         Ok(embedded.vectors.into_iter().map(Some).collect())
     }
 
     pub(super) async fn embed_question(&self, text: &str) -> Result<Option<Vec<f32>>, EvalError> {
         match self.embedder {
-            Some(embedder) => Ok(embedder.embed_query(text.to_owned()).await?.vectors.pop()),
+            Some(embedder) => {
+                let embedded = embedder.embed_query(Asker::Service, text.to_owned()).await?;
+                Ok(embedded.vectors.into_iter().next())
+            }
             None => Ok(None),
         }
     }

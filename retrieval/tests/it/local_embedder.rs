@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
-use retrieval::embed::{Embedder, LocalEmbedder, LocalOptions, Precision, Tokenizer, estimate_tokens};
+use retrieval::embed::{Asker, Embedder, LocalEmbedder, LocalOptions, Precision, Tokenizer, estimate_tokens};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -65,27 +65,56 @@ async fn vectors_equal_the_reference_alone_and_in_a_bulk() {
     };
     let int8 = LocalEmbedder::load(model_dir(), int8).expect("the model");
     for (embedder, least) in [(embedder().as_ref(), 0.9999), (&int8, 0.99)] {
-        let bulk = embedder.embed_documents(texts.clone()).await.expect("vectors");
+        let bulk = embedder
+            .embed_documents(Asker::Service, texts.clone())
+            .await
+            .expect("vectors");
 
         assert_eq!(bulk.vectors.len(), references.len());
         assert!(!bulk.reported);
         for (reference, in_bulk) in references.iter().zip(&bulk.vectors) {
+            let agreement = cosine(in_bulk, &reference.vector);
+            assert!(is_of_unit_length(in_bulk), "{:?}", reference.text);
+            assert!(agreement >= least, "{agreement} for {:?}", reference.text);
+            if reference.tokens > embedder.max_tokens() {
+                // Of a long question other parts are read.
+                continue;
+            }
             let alone = embedder
-                .embed_query(reference.text.clone())
+                .embed_query(Asker::Service, reference.text.clone())
                 .await
                 .expect("a vector");
-            for vector in [&alone.vectors[0], in_bulk] {
-                assert!(is_of_unit_length(vector), "{:?}", reference.text);
-                let agreement = cosine(vector, &reference.vector);
-                assert!(agreement >= least, "{agreement} for {:?}", reference.text);
-            }
-            assert_eq!(
-                alone.tokens,
-                reference.tokens.min(embedder.max_tokens()) as u64,
-                "{:?}",
-                reference.text
-            );
+            let agreement = cosine(&alone.vectors[0], &reference.vector);
+            assert!(agreement >= least, "{agreement} for {:?}", reference.text);
+            assert_eq!(alone.tokens, reference.tokens as u64, "{:?}", reference.text);
         }
+    }
+}
+
+#[tokio::test]
+async fn of_a_long_question_the_beginning_and_the_end_are_read() {
+    let embedder = embedder();
+    let (before, after) = ("How do I return the oak table?", "Where do I send the parts?");
+    let letter = |filling: &str| format!("{before} {} {after}", filling.repeat(400));
+    let ask = async |text: String| {
+        let asked = embedder
+            .embed_query(Asker::Service, text)
+            .await
+            .expect("a vector");
+        (asked.vectors.into_iter().next().expect("one"), asked.tokens)
+    };
+    let (about_rain, tokens) = ask(letter("It rains. ")).await;
+    let (longer, _) = ask(letter("It rains. It rains. ")).await;
+    let (without_end, _) = ask(format!("{before} {}", "It rains. ".repeat(400))).await;
+    let (without_beginning, _) = ask(format!("{} {after}", "It rains. ".repeat(400))).await;
+
+    assert_eq!(tokens, embedder.max_tokens() as u64);
+    assert!(
+        cosine(&about_rain, &longer) > 0.9999,
+        "what stands between is not read"
+    );
+    for other in [without_end, without_beginning] {
+        assert!(cosine(&about_rain, &other) < 0.999, "both ends are");
     }
 }
 
@@ -109,14 +138,30 @@ async fn models_of_the_family_are_computed_by_what_their_own_files_say() {
         assert_eq!((embedder.model_id(), embedder.dimension()), (name, dimension));
         assert_eq!((embedder.query_prefix(), embedder.document_prefix()), prefixes);
         let texts = references.iter().map(|tiny| tiny.text.clone()).collect();
-        let documents = embedder.embed_documents(texts).await.expect("vectors").vectors;
+        let documents = embedder
+            .embed_documents(Asker::Service, texts)
+            .await
+            .expect("vectors")
+            .vectors;
+        let mut whole = 0;
         for (tiny, document) in references.iter().zip(&documents) {
-            let query = embedder.embed_query(tiny.text.clone()).await.expect("a vector");
-            for (found, wanted) in [(&query.vectors[0], &tiny.query), (document, &tiny.document)] {
+            let query = embedder
+                .embed_query(Asker::Service, tiny.text.clone())
+                .await
+                .expect("a vector");
+            let mut pairs = vec![(document, &tiny.document)];
+            // Of a question that the model cannot read whole, other parts are read.
+            let prefixed = format!("{}{}", prefixes.0, tiny.text);
+            if query.tokens == embedder.count_tokens(&prefixed) as u64 {
+                pairs.push((&query.vectors[0], &tiny.query));
+                whole += 1;
+            }
+            for (found, wanted) in pairs {
                 let agreement = cosine(found, wanted);
                 assert!(agreement >= 0.9999, "{name}: {agreement} for {:?}", tiny.text);
             }
         }
+        assert!(whole > 0, "{name}: no question is read whole");
     }
 }
 
@@ -128,11 +173,11 @@ async fn prefixes_can_be_set_where_a_models_files_are_silent() {
     };
     let prefixed = LocalEmbedder::load(model_dir(), options).expect("the model");
     let question = prefixed
-        .embed_query("How long?".to_owned())
+        .embed_query(Asker::Service, "How long?".to_owned())
         .await
         .expect("a vector");
     let document = prefixed
-        .embed_documents(vec!["query: How long?".to_owned()])
+        .embed_documents(Asker::Service, vec!["query: How long?".to_owned()])
         .await
         .expect("a vector");
 
@@ -196,13 +241,13 @@ async fn a_question_does_not_wait_for_a_bulk() {
         .collect();
     let bulk = tokio::spawn({
         let embedder = embedder.clone();
-        async move { embedder.embed_documents(texts).await }
+        async move { embedder.embed_documents(Asker::Service, texts).await }
     });
     tokio::task::yield_now().await;
 
     for n in 0..3 {
         embedder
-            .embed_query(format!("question {n}"))
+            .embed_query(Asker::Service, format!("question {n}"))
             .await
             .expect("a vector");
     }
@@ -218,15 +263,15 @@ async fn a_question_does_not_wait_for_a_bulk() {
 async fn callers_who_go_away_leave_the_threads_working() {
     let embedder = embedder();
     for n in 0..20 {
-        let query = embedder.embed_query(format!("abandoned {n}"));
+        let query = embedder.embed_query(Asker::Service, format!("abandoned {n}"));
         drop(tokio::time::timeout(Duration::from_micros(n * 100), query).await);
-        let bulk = embedder.embed_documents(vec!["abandoned ".repeat(200); 50]);
+        let bulk = embedder.embed_documents(Asker::Service, vec!["abandoned ".repeat(200); 50]);
         drop(tokio::time::timeout(Duration::from_micros(n * 100), bulk).await);
     }
 
-    let many = join_all((0..20).map(|n| embedder.embed_query(format!("question {n}")))).await;
+    let many = join_all((0..20).map(|n| embedder.embed_query(Asker::Service, format!("question {n}")))).await;
     let bulk = embedder
-        .embed_documents(vec!["still".to_owned(), "here".to_owned()])
+        .embed_documents(Asker::Service, vec!["still".to_owned(), "here".to_owned()])
         .await;
 
     assert!(many.iter().all(Result::is_ok));
@@ -235,7 +280,10 @@ async fn callers_who_go_away_leave_the_threads_working() {
 
 #[tokio::test]
 async fn nothing_to_embed_is_nothing() {
-    let embeddings = embedder().embed_documents(vec![]).await.expect("no vectors");
+    let embeddings = embedder()
+        .embed_documents(Asker::Service, vec![])
+        .await
+        .expect("no vectors");
 
     assert_eq!((embeddings.vectors.len(), embeddings.tokens), (0, 0));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retrieval::embed::{
-    EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, Protocol, estimate_tokens,
+    Asker, EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, Protocol, estimate_tokens,
 };
 use serde_json::json;
 
@@ -54,7 +54,7 @@ async fn vectors_come_back_by_index_in_the_order_of_the_texts_over_all_batches()
     let server = ScriptedServer::start([]).await;
 
     let embeddings = embedder(&server)
-        .embed_documents(texts(10))
+        .embed_documents(Asker::Service, texts(10))
         .await
         .expect("vectors");
 
@@ -77,7 +77,7 @@ async fn a_request_is_what_the_contract_says() {
     let server = ScriptedServer::start([]).await;
 
     embedder(&server)
-        .embed_query("How long?".to_owned())
+        .embed_query(Asker::Service, "How long?".to_owned())
         .await
         .expect("a vector");
 
@@ -105,7 +105,7 @@ async fn long_and_empty_texts_are_made_acceptable() {
     let long = "many words ".repeat(500);
 
     embedder(&server)
-        .embed_documents(vec![long, String::new()])
+        .embed_documents(Asker::Service, vec![long, String::new()])
         .await
         .expect("vectors");
 
@@ -127,7 +127,7 @@ async fn trouble_that_passes_is_tried_again() {
         let server = ScriptedServer::start([trouble.clone(), trouble]).await;
 
         let embeddings = embedder(&server)
-            .embed_query("again".to_owned())
+            .embed_query(Asker::Service, "again".to_owned())
             .await
             .expect("the third time");
 
@@ -142,7 +142,7 @@ async fn a_server_that_asks_for_more_time_than_there_is_ends_the_call_at_once() 
     let started = Instant::now();
 
     let error = embedder(&server)
-        .embed_query("now".to_owned())
+        .embed_query(Asker::Service, "now".to_owned())
         .await
         .expect_err("no time");
 
@@ -159,7 +159,7 @@ async fn trouble_that_stays_ends_after_a_few_attempts() {
     let server = ScriptedServer::start((0..9).map(|_| Answer::Status(500, "", ""))).await;
 
     let error = embedder(&server)
-        .embed_query("never".to_owned())
+        .embed_query(Asker::Service, "never".to_owned())
         .await
         .expect_err("always down");
 
@@ -173,7 +173,7 @@ async fn silence_ends_with_the_deadline() {
     let impatient = embedder_with(&server, |options| options.timeout = Duration::from_millis(200));
 
     let error = impatient
-        .embed_query("hello?".to_owned())
+        .embed_query(Asker::Service, "hello?".to_owned())
         .await
         .expect_err("silence");
 
@@ -192,7 +192,7 @@ async fn a_server_that_is_not_there_is_unavailable() {
     });
 
     let error = nobody
-        .embed_query("anyone?".to_owned())
+        .embed_query(Asker::Service, "anyone?".to_owned())
         .await
         .expect_err("nobody");
 
@@ -212,7 +212,7 @@ async fn refusals_are_final_and_say_why() {
         let server = ScriptedServer::start([answer]).await;
 
         let error = embedder(&server)
-            .embed_query("refused".to_owned())
+            .embed_query(Asker::Service, "refused".to_owned())
             .await
             .expect_err("refused");
 
@@ -244,7 +244,7 @@ async fn wrong_vectors_are_not_taken() {
         let server = ScriptedServer::start([answer]).await;
 
         let error = embedder(&server)
-            .embed_query("text".to_owned())
+            .embed_query(Asker::Service, "text".to_owned())
             .await
             .expect_err("not taken");
 
@@ -262,7 +262,7 @@ async fn without_the_servers_figure_tokens_are_estimated() {
     let server = ScriptedServer::start([Answer::Body(reply)]).await;
 
     let embeddings = embedder(&server)
-        .embed_query("three short words".to_owned())
+        .embed_query(Asker::Service, "three short words".to_owned())
         .await
         .expect("a vector");
 
@@ -278,7 +278,7 @@ async fn what_was_answered_beside_a_failed_request_is_kept_for_the_next_call() {
     let server = ScriptedServer::start([Answer::Status(401, "", "{}")]).await;
 
     let error = embedder(&server)
-        .embed_documents(texts(12))
+        .embed_documents(Asker::Service, texts(12))
         .await
         .expect_err("one of three");
 
@@ -298,7 +298,10 @@ async fn a_text_that_is_refused_is_found_and_costs_the_others_nothing() {
     server.refuse_texts_with("wwwwwww");
 
     let error = embedder_with(&server, |options| options.batch_size = 8)
-        .embed_documents(vec!["w".into(), "ww".into(), "wwwwwww".into(), "www".into()])
+        .embed_documents(
+            Asker::Service,
+            vec!["w".into(), "ww".into(), "wwwwwww".into(), "www".into()],
+        )
         .await
         .expect_err("one is refused");
 
@@ -321,7 +324,7 @@ async fn where_every_text_is_refused_the_search_for_the_one_at_fault_ends() {
     server.refuse_texts_with("w");
 
     let error = embedder_with(&server, |options| options.batch_size = 256)
-        .embed_documents(texts(256))
+        .embed_documents(Asker::Service, texts(256))
         .await
         .expect_err("all are refused");
 
@@ -342,14 +345,14 @@ async fn bulks_share_a_number_of_requests_and_a_question_goes_past_them() {
     let bulks: Vec<_> = (0..4)
         .map(|_| {
             let embedder = embedder.clone();
-            tokio::spawn(async move { embedder.embed_documents(texts(4)).await })
+            tokio::spawn(async move { embedder.embed_documents(Asker::Service, texts(4)).await })
         })
         .collect();
     while server.requests().len() < 8 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
-    let question = embedder.embed_query("now".to_owned()).await;
+    let question = embedder.embed_query(Asker::Service, "now".to_owned()).await;
 
     assert!(question.is_ok(), "{question:?}");
     assert_eq!(server.requests().len(), 9, "eight of bulks, and the question");
@@ -367,7 +370,10 @@ async fn text_embeddings_inference_is_asked_in_its_own_words() {
     let server = ScriptedServer::start([overloaded, vectors]).await;
     let embedder = embedder_with(&server, |options| options.protocol = Protocol::Tei);
 
-    let embeddings = embedder.embed_documents(texts(2)).await.expect("vectors");
+    let embeddings = embedder
+        .embed_documents(Asker::Service, texts(2))
+        .await
+        .expect("vectors");
 
     assert_eq!(embeddings.vectors, [vec![0.0, 1.0, 0.0], vec![0.0, 0.0, 1.0]]);
     assert!(!embeddings.reported, "it tells no tokens");
@@ -396,9 +402,9 @@ async fn text_embeddings_inference_must_answer_for_every_text_and_its_refusals_a
     let server = ScriptedServer::start(answers).await;
     let embedder = embedder_with(&server, |options| options.protocol = Protocol::Tei);
 
-    let short = embedder.embed_documents(texts(2)).await;
+    let short = embedder.embed_documents(Asker::Service, texts(2)).await;
     assert!(matches!(short, Err(EmbedError::BadVectors { .. })), "{short:?}");
-    let refused = embedder.embed_documents(texts(2)).await;
+    let refused = embedder.embed_documents(Asker::Service, texts(2)).await;
     let Err(EmbedError::Broken { answered, cause }) = refused else {
         panic!("{refused:?}");
     };
@@ -416,7 +422,7 @@ async fn text_embeddings_inference_gets_no_more_texts_at_once_than_it_takes() {
     });
 
     // The two requests are under way at once, and only their sizes tell which answer fits.
-    let embedded = embedder.embed_documents(texts(33)).await;
+    let embedded = embedder.embed_documents(Asker::Service, texts(33)).await;
 
     let mut sizes: Vec<usize> = server
         .requests()

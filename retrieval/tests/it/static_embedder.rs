@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use retrieval::embed::{
-    DistillError, Embedder, LocalEmbedder, LocalOptions, Precision, StaticEmbedder, distill,
+    Asker, DistillError, Embedder, LocalEmbedder, LocalOptions, Precision, StaticEmbedder, distill,
 };
 
 fn tiny() -> PathBuf {
@@ -32,7 +32,10 @@ async fn a_distilled_model_embeds_by_the_words_of_a_text() {
             "",
         ];
         let texts: Vec<String> = texts.map(str::to_owned).to_vec();
-        let embeddings = embedder.embed_documents(texts.clone()).await.expect("vectors");
+        let embeddings = embedder
+            .embed_documents(Asker::Service, texts.clone())
+            .await
+            .expect("vectors");
 
         let vectors = &embeddings.vectors;
         assert!(
@@ -46,7 +49,10 @@ async fn a_distilled_model_embeds_by_the_words_of_a_text() {
             "the order of words has no influence"
         );
         assert!(cosine(&vectors[0], &vectors[2]) < 0.9, "the words have");
-        let question = embedder.embed_query(texts[0].clone()).await.expect("a vector");
+        let question = embedder
+            .embed_query(Asker::Service, texts[0].clone())
+            .await
+            .expect("a vector");
         assert_eq!(question.vectors[0], vectors[0]);
         let tokens: usize = texts.iter().map(|text| embedder.count_tokens(text)).sum();
         assert_eq!(embeddings.tokens, tokens as u64);

@@ -114,7 +114,8 @@ pub(in crate::knowledge) async fn embed(
     call.reserve(asked_estimate).await?;
     call.started = Instant::now();
     let asked = missing.iter().map(|place| texts[*place].clone()).collect();
-    let mut answered = embedder.embed_documents(asked).await;
+    let asker = retrieval::TenantId(payer.tenant_id.0).into();
+    let mut answered = embedder.embed_documents(asker, asked).await;
     // Some requests of a bulk may have been answered before one failed: they are paid for as well.
     let (spent, vectors) = match &mut answered {
         Ok(embeddings) => {

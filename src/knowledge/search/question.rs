@@ -159,7 +159,8 @@ pub async fn embed_question(
     let mut hold =
         usage::hold_for_embedding(app, &space, payer.limits, holders, payer.channel, question).await?;
     let started = Instant::now();
-    let asked = embedder.embed_query(question.to_owned()).await;
+    let asker = retrieval::TenantId(holders.0.0).into();
+    let asked = embedder.embed_query(asker, question.to_owned()).await;
     space.is_failing.store(asked.is_err(), Ordering::Relaxed);
     match asked {
         Ok(embeddings) => {

@@ -15,7 +15,7 @@ use frontdesk::jobs::runner::{self, JobKinds};
 use frontdesk::tenancy::{self, Caps};
 use reqwest::Method;
 use retrieval::BoxFuture;
-use retrieval::embed::{EmbedError, Embedder, Embeddings};
+use retrieval::embed::{Asker, EmbedError, Embedder, Embeddings};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -81,11 +81,15 @@ impl Embedder for WordEmbedder {
         Box::pin(async { Ok(USUALLY_UNRELATED) })
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        self.embed_documents(vec![text])
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        self.embed_documents(asker, vec![text])
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_documents(
+        &self,
+        _asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         let tokens = texts.iter().map(|text| self.count_tokens(text) as u64).sum();
         let vectors = texts.iter().map(|text| bag_of_words(text, DIMENSION)).collect();
         Box::pin(async move {

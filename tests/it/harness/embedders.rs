@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use retrieval::BoxFuture;
-use retrieval::embed::{EmbedError, Embedder, Embeddings};
+use retrieval::embed::{Asker, EmbedError, Embedder, Embeddings};
 use tokio::sync::Semaphore;
 
 use super::app::{USUALLY_UNRELATED, WordEmbedder};
@@ -19,6 +19,7 @@ pub struct WatchedEmbedder {
     dimension: usize,
     documents: Mutex<Vec<String>>,
     questions: Mutex<Vec<String>>,
+    askers: Mutex<Vec<Asker>>,
     most_questions: AtomicUsize,
     is_down: AtomicBool,
     refusals: AtomicUsize,
@@ -46,6 +47,7 @@ impl WatchedEmbedder {
             dimension,
             documents: Mutex::default(),
             questions: Mutex::default(),
+            askers: Mutex::default(),
             most_questions: AtomicUsize::new(usize::MAX),
             is_down: AtomicBool::new(false),
             refusals: AtomicUsize::new(0),
@@ -69,6 +71,11 @@ impl WatchedEmbedder {
     /// The questions that were answered since the last look.
     pub fn take_questions(&self) -> Vec<String> {
         std::mem::take(&mut *self.questions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For whom it was asked since the last look, call by call.
+    pub fn take_askers(&self) -> Vec<Asker> {
+        std::mem::take(&mut *self.askers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Refuses the next so many calls.
@@ -104,6 +111,13 @@ impl WatchedEmbedder {
     /// The texts of documents that were embedded since the last look.
     pub fn take_documents(&self) -> Vec<String> {
         std::mem::take(&mut *self.documents.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, asker: Asker) {
+        self.askers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(asker);
     }
 
     fn embed(&self, texts: Vec<String>) -> Result<Embeddings, EmbedError> {
@@ -161,7 +175,8 @@ impl Embedder for WatchedEmbedder {
         Box::pin(async { Ok(USUALLY_UNRELATED) })
     }
 
-    fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        self.note(asker);
         Box::pin(async move {
             if self.holds_questions.load(Ordering::SeqCst) {
                 self.held.fetch_add(1, Ordering::SeqCst);
@@ -184,7 +199,12 @@ impl Embedder for WatchedEmbedder {
         })
     }
 
-    fn embed_documents(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed_documents(
+        &self,
+        asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        self.note(asker);
         Box::pin(async move {
             if self.is_held.load(Ordering::SeqCst) {
                 self.held.fetch_add(1, Ordering::SeqCst);

@@ -101,7 +101,7 @@ async fn a_call_ends_in_time_however_long_others_hold_all_places() {
         .expect("nobody else");
 
     let error = embedder
-        .embed_documents(vec!["one".to_owned(), "two".to_owned()])
+        .embed_documents(Asker::Service, vec!["one".to_owned(), "two".to_owned()])
         .await
         .expect_err("its time is up");
 
