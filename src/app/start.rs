@@ -9,6 +9,9 @@ use crate::{chat, chatbots, evals, generations, jobs, knowledge, usage};
 impl App {
     /// Takes up what a start finds.
     pub(super) async fn take_up(&self) -> Result<(), StartError> {
+        jobs::runner::take_up_all(self)
+            .await
+            .map_err(|error| StartError::Failed(format!("cannot take up interrupted jobs: {error}")))?;
         generations::operator::start(self).await.map_err(|error| {
             StartError::Failed(format!(
                 "cannot compare what tenants are answered with and the configuration: {error}"

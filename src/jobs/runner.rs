@@ -18,7 +18,7 @@ use super::lease::LeaseWatch;
 use super::store::{self, Claimable, ClaimedJob, Ending, HeldJob};
 use super::{Job, JobContext, JobState, Lease, Outcome, Priority, lease, schedule};
 use crate::app::App;
-use crate::db::{Scope, Write};
+use crate::db::{Db, Scope, Write};
 use crate::error::Result;
 use crate::id::TenantId;
 use crate::knowledge::sources;
@@ -156,7 +156,8 @@ pub async fn drain(app: &App) -> Result<usize> {
     loop {
         let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
         let now = app.clock.now();
-        take_up(app, held.into_iter().filter(|held| held.lease_until < now)).await;
+        let lapsed = held.into_iter().filter(|held| held.lease_until < now);
+        take_up(app, lapsed, Some(Duration::ZERO)).await;
         match claim(app, Priority::Chat..=Priority::Remote, None).await? {
             Some((job, lease)) => {
                 work(app, job, lease, &abandon).await;
@@ -313,13 +314,14 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) ->
     write.commit().await
 }
 
-/// Puts the jobs of dead workers back into the queue. The attempt counts: a job that kills its worker must end.
-async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>) {
+/// Puts the jobs of dead workers back into the queue, to go on after `delay`. The attempt counts: a job that kills its worker
+/// must end.
+async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>, delay: Option<Duration>) {
     for HeldJob { job, lease_token, .. } in lapsed {
         tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, "a worker died or stalled: its job is taken up again");
         let outcome = Outcome::Retry {
             reason: "the worker died or stalled while it ran".to_owned(),
-            delay: Some(Duration::ZERO),
+            delay,
         };
         match end(app, &job, lease_token, outcome).await {
             Ok(()) => app.wake_workers(),
@@ -329,13 +331,20 @@ async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>) {
     }
 }
 
+/// At the start of the only process that works on this database: nobody holds a job any more, whatever the leases say. The jobs
+/// go on after the usual pause, so that one which brings its process down does not take the others with it each time.
+pub async fn take_up_all(app: &App) -> Result<()> {
+    if let Db::Sqlite { .. } = &app.db {
+        let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
+        take_up(app, held, None).await;
+    }
+    Ok(())
+}
+
 async fn take_up_lapsed(app: &App, watch: &mut LeaseWatch) -> Result<()> {
     let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
-    take_up(
-        app,
-        watch.lapsed(held, lease::length(app), app.clock.now(), Instant::now()),
-    )
-    .await;
+    let lapsed = watch.lapsed(held, lease::length(app), app.clock.now(), Instant::now());
+    take_up(app, lapsed, Some(Duration::ZERO)).await;
     Ok(())
 }
 

@@ -8,13 +8,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use frontdesk::app::App;
 use frontdesk::clock::Clock as _;
 use frontdesk::db::Scope;
-use frontdesk::jobs::runner::{JobKinds, drain};
+use frontdesk::jobs::runner::{self, JobKinds, drain};
 use frontdesk::jobs::{self, Outcome, Priority};
 use frontdesk::on;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::harness::app::{Tenant, TestApp, TestOptions};
+use crate::harness::app::{Tenant, TestApp, TestOptions, engine};
 use crate::harness::work::{Work, Workers, scripted_jobs, spawn_worker, until};
 
 async fn start() -> TestApp {
@@ -155,6 +155,36 @@ async fn the_job_of_a_dead_worker_is_taken_up_when_its_lease_ran_out_and_the_att
 
     let job = only_job(&acme).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("done"), &json!(2)));
+}
+
+#[tokio::test]
+async fn at_a_start_jobs_of_the_process_before_wait_for_no_lease_where_nobody_else_can_hold_one() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let work = Work::new(|_, attempt| async move {
+        if attempt == 1 {
+            std::future::pending::<()>().await;
+        }
+        Outcome::Done
+    });
+    work.queue(&service.app, acme.id, "interrupted").await;
+    work.run_some(&service.app, 1).await;
+
+    // As the process that comes after does.
+    runner::take_up_all(&service.app).await.expect("the queue works");
+
+    let job = only_job(&acme).await;
+    let pause = if engine() == "postgres" {
+        assert_eq!(job["state"], "running", "another process may hold it");
+        TimeDelta::seconds(61)
+    } else {
+        assert_eq!((&job["state"], &job["attempt"]), (&json!("queued"), &json!(1)));
+        assert_eq!(service.drain_jobs().await, 0, "it goes on after a pause");
+        TimeDelta::seconds(3)
+    };
+    service.clock.advance(pause);
+    assert_eq!(service.drain_jobs().await, 1);
+    assert_eq!(only_job(&acme).await["state"], "done");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
