@@ -55,6 +55,7 @@ use crate::usage::price_book::PriceBook;
 pub use data_dir::adopt as adopt_data_dir;
 pub use disk::{Disk, FreeBytes};
 pub use space::{AroundIndex, Space, Spaces};
+pub use start::GOES_WITH_CONVERSATIONS;
 
 /// Idle connections of the client for addresses that the operator configured.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);

@@ -55,6 +55,10 @@ impl App {
     }
 }
 
+/// What goes with a conversation that is deleted.
+pub const GOES_WITH_CONVERSATIONS: &[chat::GoesAlong] =
+    &[|app, write, tenant_id, id| Box::pin(evals::forget(app, write, tenant_id, id))];
+
 /// The kinds of jobs that the service carries out.
 pub(super) fn jobs_of_the_service(more: JobKinds) -> JobKinds {
     jobs_of_commands(more)

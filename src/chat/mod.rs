@@ -17,15 +17,15 @@ mod turn;
 mod writing;
 
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::app::App;
+use crate::app::{App, GOES_WITH_CONVERSATIONS};
 use crate::chatbots::Chatbot;
 use crate::db::Write;
 use crate::error::{Error, Result};
-use crate::evals;
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId, TenantId};
@@ -35,6 +35,11 @@ use crate::tenancy::audit::{self, Change, Origin};
 pub use citation::Citation;
 pub use store::{Conversation, HistoryMessage, Message};
 pub use turn::{Opening, RunningTurn, Thread, TurnEvent, TurnRequest, check_origin, start};
+
+/// Deletes what another room has of a conversation that is being deleted and held, in the same transaction. The rooms are named
+/// in `app/start.rs`: they build on this one, which knows none of them.
+pub type GoesAlong =
+    for<'a> fn(&'a App, &'a mut Write, TenantId, ConversationId) -> BoxFuture<'a, Result<()>>;
 
 /// Messages of a conversation that are looked through for answers.
 const LOOKED_THROUGH: i64 = 1_000;
@@ -232,7 +237,7 @@ pub async fn hold(write: &mut Write, reach: Reach, id: ConversationId) -> Result
         .ok_or(Error::NotFound("conversation"))
 }
 
-/// Deletes a conversation with its messages, and what test sets took over from it. The ledger keeps its figures, which name
+/// Deletes a conversation with its messages, and what other rooms took over from it. The ledger keeps its figures, which name
 /// nobody.
 pub async fn delete(
     app: &App,
@@ -243,7 +248,9 @@ pub async fn delete(
 ) -> Result<()> {
     let mut write = app.db.write(reach.tenant_id).await?;
     let conversation = hold(&mut write, reach, id).await?;
-    evals::forget(app, &mut write, reach.tenant_id, id).await?;
+    for delete_along in GOES_WITH_CONVERSATIONS {
+        delete_along(app, &mut write, reach.tenant_id, id).await?;
+    }
     store::delete(&mut write, reach.tenant_id, id).await?;
     let before = json!({ "chatbot_id": conversation.chatbot_id, "messages": conversation.message_count });
     let change = Change {
