@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::{EvalResult, EvalRun};
+use super::{EvalResult, EvalRun, SetupDifference};
 use crate::id::EvalQuestionId;
 
 /// What changed from one run to another one.
@@ -53,6 +53,12 @@ impl Comparison {
         }
     }
 
+    /// What answered the later run that did not answer the earlier one; none: of one of them nobody knows what answered.
+    pub fn setup_difference(&self) -> Option<SetupDifference> {
+        let (before, after) = (self.before.setup.as_ref()?, self.after.setup.as_ref()?);
+        Some(before.difference(after))
+    }
+
     /// Questions that both runs asked and whose outcome became better, and worse.
     pub fn better_and_worse(&self) -> (i64, i64) {
         let count = |wanted| {
@@ -95,6 +101,7 @@ mod tests {
             state: "done".to_owned(),
             with_answers: false,
             embedding_model: None,
+            setup: None,
             question_count: 0,
             done_count: 0,
             summary: None,

@@ -9,6 +9,7 @@ mod outcome;
 mod questions;
 pub mod routes;
 mod run;
+mod setup;
 mod store;
 
 use chrono::{DateTime, Utc};
@@ -29,6 +30,7 @@ pub use import::{forget, import};
 pub use outcome::{EvalMeasures, EvalResult, EvalSummary, GivenAnswer};
 pub use questions::{EvalQuestion, Expected};
 pub use run::RunEval;
+pub use setup::{CutDifference, Setup, SetupDifference, SourceCut};
 
 /// Sets of one chatbot, at most.
 const MAX_SETS: i64 = 50;
@@ -56,6 +58,8 @@ pub struct EvalRun {
     pub state: String,
     pub with_answers: bool,
     pub embedding_model: Option<String>,
+    /// What answers it; none: it has not begun, or is of a version that did not note it.
+    pub setup: Option<sqlx::types::Json<Setup>>,
     pub question_count: i64,
     /// Questions that were asked already.
     pub done_count: i64,
@@ -219,6 +223,7 @@ pub async fn start_run(
         state: "queued".to_owned(),
         with_answers,
         embedding_model: live.space.model.clone(),
+        setup: None,
         question_count: set.questions.len() as i64,
         done_count: 0,
         summary: None,

@@ -10,10 +10,11 @@ use utoipa_axum::routes;
 
 use super::{
     Comparison, EvalQuestion, EvalResult, EvalRun, EvalSet, EvalSummary, Expected, QuestionChange, SetChange,
+    Setup, SetupDifference,
 };
 use crate::app::App;
 use crate::evals;
-use crate::http::access::{EditAccess, KnowledgeAccess};
+use crate::http::access::{ConversationAccess, EditAccess};
 use crate::http::input::{Json, Page, PageQuery, PageRequest, Path, Query, present};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, DocumentId, EvalRunId, EvalSetId, MessageId};
@@ -156,6 +157,8 @@ struct EvalRunResponse {
     answers: bool,
     /// The embedding model in use; null: questions were asked by their words alone.
     embedding_model: Option<String>,
+    /// What answers, as exactly as runs have to be told apart; null until the run begins, and for runs of earlier versions.
+    setup: Option<Setup>,
     question_count: i64,
     /// Questions that were asked already.
     done_count: i64,
@@ -174,6 +177,7 @@ impl From<EvalRun> for EvalRunResponse {
             state: run.state,
             answers: run.with_answers,
             embedding_model: run.embedding_model,
+            setup: run.setup.map(|setup| setup.0),
             question_count: run.question_count,
             done_count: run.done_count,
             summary: run.summary.map(|summary| summary.0),
@@ -201,6 +205,9 @@ struct EvalRunDetail {
 struct EvalComparisonResponse {
     before: EvalRunResponse,
     after: EvalRunResponse,
+    /// What answered the second run otherwise; null where that is not known of one of the runs. Changes of documents and of
+    /// settings are not told.
+    setup_difference: Option<SetupDifference>,
     /// Questions whose outcome is better in the second run: a higher nDCG@10, or declined where nothing answers.
     better: i64,
     worse: i64,
@@ -245,6 +252,7 @@ impl EvalComparisonResponse {
     /// With the questions behind the one of id `page.before`, or the first ones if there is none.
     fn of(compared: Comparison, page: PageRequest) -> Self {
         let (better, worse) = compared.better_and_worse();
+        let setup_difference = compared.setup_difference();
         let id = |change: &QuestionChange| change.question_id.0;
         let mut behind = compared.questions;
         if let Some(position) = behind.iter().position(|change| id(change) == page.before) {
@@ -254,6 +262,7 @@ impl EvalComparisonResponse {
         Self {
             before: compared.before.into(),
             after: compared.after.into(),
+            setup_difference,
             better,
             worse,
             questions: page.items,
@@ -279,9 +288,9 @@ async fn create_eval(
 
 /// A chatbot's test sets, newest first.
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals", tag = "evals", params(("id" = String, Path, description = "The chatbot"), PageQuery),
-    responses((status = 200, body = Page<EvalResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = Page<EvalResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn list_evals(
-    access: KnowledgeAccess,
+    access: ConversationAccess,
     State(app): State<App>,
     Path(id): Path<ChatbotId>,
     Query(query): Query<PageQuery>,
@@ -299,9 +308,9 @@ async fn list_evals(
 /// A test set with its questions.
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}", tag = "evals",
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set")),
-    responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = EvalDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn get_eval(
-    access: KnowledgeAccess,
+    access: ConversationAccess,
     State(app): State<App>,
     Path(place): Path<(ChatbotId, EvalSetId)>,
 ) -> Result<axum::Json<EvalDetail>, Problem> {
@@ -381,9 +390,9 @@ async fn start_eval_run(
 /// A test set's runs, newest first.
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs", tag = "evals",
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"), PageQuery),
-    responses((status = 200, body = Page<EvalRunResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = Page<EvalRunResponse>), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn list_eval_runs(
-    access: KnowledgeAccess,
+    access: ConversationAccess,
     State(app): State<App>,
     Path(place): Path<(ChatbotId, EvalSetId)>,
     Query(query): Query<PageQuery>,
@@ -401,9 +410,9 @@ async fn list_eval_runs(
 /// A run with what came of each question, a page of them at a time.
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}", tag = "evals",
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"), ("eval_run_id" = String, Path, description = "The run"), PageQuery),
-    responses((status = 200, body = EvalRunDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = EvalRunDetail), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn get_eval_run(
-    access: KnowledgeAccess,
+    access: ConversationAccess,
     State(app): State<App>,
     Path((chatbot_id, set_id, run_id)): Path<(ChatbotId, EvalSetId, EvalRunId)>,
     Query(query): Query<PageQuery>,
@@ -428,9 +437,9 @@ async fn get_eval_run(
 #[utoipa::path(get, path = "/api/chatbots/{id}/evals/{eval_id}/runs/{eval_run_id}/compare/{other_run_id}", tag = "evals",
     params(("id" = String, Path, description = "The chatbot"), ("eval_id" = String, Path, description = "The test set"),
         ("eval_run_id" = String, Path, description = "The first run"), ("other_run_id" = String, Path, description = "The run that is held against it"), PageQuery),
-    responses((status = 200, body = EvalComparisonResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["knowledge:read"])))]
+    responses((status = 200, body = EvalComparisonResponse), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("bearer" = ["conversations"])))]
 async fn compare_eval_runs(
-    access: KnowledgeAccess,
+    access: ConversationAccess,
     State(app): State<App>,
     Path((chatbot_id, set_id, before, after)): Path<(ChatbotId, EvalSetId, EvalRunId, EvalRunId)>,
     Query(query): Query<PageQuery>,

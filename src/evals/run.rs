@@ -10,7 +10,7 @@ use retrieval::operators::Query;
 use serde::{Deserialize, Serialize};
 
 use super::store::{self, Ending};
-use super::{EvalQuestion, EvalResult, EvalSummary, GivenAnswer, judging};
+use super::{EvalQuestion, EvalResult, EvalSummary, GivenAnswer, Setup, judging};
 use crate::app::App;
 use crate::chat::{self, AnswerSource, Thread, TurnRequest};
 use crate::chatbots::{self, Chatbot};
@@ -91,6 +91,16 @@ async fn run(app: &App, context: &JobContext, job: &RunEval) -> Result<Progress>
         return Ok(Progress::Finished);
     };
     drop(conn);
+    let mut setup = match open.setup {
+        Some(noted) => noted.0,
+        None => {
+            let setup = Setup::now(app, tenant_id, job.chatbot_id).await?;
+            let mut write = app.db.write(tenant_id).await?;
+            store::set_setup(&mut write, tenant_id, job.run_id, &setup).await?;
+            write.commit().await?;
+            setup
+        }
+    };
     let asked = usize::try_from(open.done_count).unwrap_or_default();
     for (position, question) in open.questions.iter().enumerate().skip(asked) {
         if started.elapsed() >= TURN {
@@ -105,7 +115,9 @@ async fn run(app: &App, context: &JobContext, job: &RunEval) -> Result<Progress>
     }
     let results = store::list_results(&mut app.db.read(tenant_id).await?, tenant_id, job.run_id).await?;
     let ending = Ending::Done(EvalSummary::of(&results));
+    setup.is_ended_with(&Setup::now(app, tenant_id, job.chatbot_id).await?);
     let mut write = app.db.write(tenant_id).await?;
+    store::set_setup(&mut write, tenant_id, job.run_id, &setup).await?;
     store::finish_run(&mut write, tenant_id, job.run_id, ending, app.clock.now()).await?;
     write.commit().await?;
     Ok(Progress::Finished)

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
-use super::{EvalQuestion, EvalResult, EvalRun, EvalSet, EvalSummary};
+use super::{EvalQuestion, EvalResult, EvalRun, EvalSet, EvalSummary, Setup};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::input::PageRequest;
@@ -311,7 +311,7 @@ pub(super) async fn has_open_run(conn: &mut Conn, tenant_id: TenantId, set_id: E
 macro_rules! run_columns {
     ($rest:literal) => {
         concat!(
-            "select r.id, r.state, r.with_answers, r.embedding_model, r.question_count, r.summary, r.error, r.created_at, r.finished_at,
+            "select r.id, r.state, r.with_answers, r.embedding_model, r.setup, r.question_count, r.summary, r.error, r.created_at, r.finished_at,
                     (select count(*) from eval_result e where e.tenant_id = $1 and e.run_id = r.id) as done_count
                from eval_run r
               where r.tenant_id = $1
@@ -348,6 +348,7 @@ pub(super) async fn find_run(
 #[derive(sqlx::FromRow)]
 pub(super) struct OpenRun {
     pub with_answers: bool,
+    pub setup: Option<Json<Setup>>,
     pub questions: Json<Vec<EvalQuestion>>,
     pub done_count: i64,
 }
@@ -358,13 +359,24 @@ pub(super) async fn find_open_run(
     id: EvalRunId,
 ) -> Result<Option<OpenRun>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select with_answers, questions,
+        "select with_answers, setup, questions,
                 (select count(*) from eval_result e where e.tenant_id = $1 and e.run_id = $2) as done_count
            from eval_run
           where tenant_id = $1
             and id = $2
             and state in ('queued', 'running')",
     ).bind(tenant_id).bind(id).fetch_optional(c).await)?)
+}
+
+/// Notes what answers a run.
+pub(super) async fn set_setup(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: EvalRunId,
+    setup: &Setup,
+) -> Result<()> {
+    let update = write.put("update eval_run set setup = $3 where tenant_id = $1 and id = $2");
+    update.bind(tenant_id).bind(id).bind(Json(setup)).run().await
 }
 
 /// Stores what came of a question; false when the run was deleted meanwhile.

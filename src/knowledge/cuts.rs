@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
 
-use super::chunks::{self, Passage, Verdict};
+use super::chunks::{self, Chunking, Passage, Verdict};
 use super::indexing::{self, Work};
 use super::versions::is_shown;
 use crate::app::App;
@@ -98,6 +99,41 @@ pub(super) async fn list_live(
             and s.deleted_at is null
           order by s.id",
     ).bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?)
+}
+
+/// How the documents of each of a chatbot's sources are cut that answer.
+pub async fn list_chunkings(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<Vec<(SourceId, Chunking)>> {
+    let rows: Vec<(SourceId, Option<Json<Chunking>>)> = on!(conn, c => sqlx::query_as(
+        "select s.id, coalesce(k.chunking, s.chunking)
+           from source s
+           left join cut k on k.source_id = s.id and k.tenant_id = s.tenant_id and k.state = 'live'
+          where s.tenant_id = $1
+            and s.chatbot_id = $2
+            and s.deleted_at is null
+          order by s.id",
+    ).bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?;
+    let of_row = |(source_id, chunking): (SourceId, Option<Json<Chunking>>)| {
+        (source_id, chunking.map(|chunking| chunking.0).unwrap_or_default())
+    };
+    Ok(rows.into_iter().map(of_row).collect())
+}
+
+/// Chunks that answer, of each of a tenant's sources.
+pub async fn count_chunks(conn: &mut Conn, tenant_id: TenantId) -> Result<HashMap<SourceId, i64>> {
+    let counts: Vec<(SourceId, i64)> = on!(conn, c => sqlx::query_as(
+        "select d.source_id, cast(coalesce(sum(d.chunk_count), 0) as bigint)
+           from document d
+           join source s on s.id = d.source_id
+          where d.tenant_id = $1
+            and s.tenant_id = $1
+            and s.deleted_at is null
+          group by d.source_id",
+    ).bind(tenant_id).fetch_all(c).await)?;
+    Ok(counts.into_iter().collect())
 }
 
 /// The live cut of one source.

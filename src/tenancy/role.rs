@@ -16,7 +16,7 @@ pub enum Permission {
     Ingest,
     /// Create, change and delete chatbots.
     Edit,
-    /// Read conversations.
+    /// Read conversations, and test sets, which hold what visitors asked.
     Conversations,
     /// See usage, costs and budgets.
     UsageRead,

@@ -3,6 +3,7 @@
 
 use frontdesk::db::Scope;
 use frontdesk::on;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::evals::{evals, furnish, make, run};
@@ -228,4 +229,39 @@ async fn a_run_that_asks_what_a_deleted_conversation_asked_ends_and_says_why() {
     assert!(error.contains("conversation"), "{error}");
     assert_eq!(acme.get(&runs[1]).await.expect(200).json()["state"], "done");
     assert!(!everything(&service).await.contains(KNOWN));
+}
+
+#[tokio::test]
+async fn who_only_brings_documents_does_not_read_what_visitors_asked() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    furnish(&desk).await;
+    let talk = conversation(&desk.ask(KNOWN).await.expect(200).json());
+    let set = make(&desk, json!([])).await.expect(201).id();
+    import(&desk, &set, json!({ "conversation_id": talk })).await;
+    let run = run(&desk, &set, false).await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let key = acme
+        .make_key(json!({ "name": "loader", "scopes": ["ingest"] }))
+        .await;
+
+    let all = evals(&desk);
+    for path in [
+        all.clone(),
+        format!("{all}/{set}"),
+        format!("{all}/{set}/runs"),
+        format!("{all}/{set}/runs/{run}"),
+        format!("{all}/{set}/runs/{run}/compare/{run}"),
+    ] {
+        let refused = service
+            .send(Method::GET, &path, Some(&key), None)
+            .await
+            .expect(403);
+        assert_eq!(refused.code(), "permission_missing", "{path}");
+        assert!(!refused.text.contains(KNOWN));
+        acme.get(&path).await.expect(200);
+    }
 }

@@ -30,6 +30,7 @@ mod embedding_cache;
 mod embedding_turns;
 mod eval_imports;
 mod eval_page;
+mod eval_setups;
 mod evals;
 mod exclusions;
 mod extractive;
