@@ -39,7 +39,8 @@ macro_rules! id_type {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                text.parse()
+                    .map_err(|_| serde::de::Error::custom("an id is expected: a UUID, as the API shows it"))
             }
         }
     )+};

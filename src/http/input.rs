@@ -6,6 +6,7 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_path_to_error::{Deserializer as Tracked, Segment, Track};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -141,14 +142,15 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         .into());
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let parsed =
-        T::deserialize(Objects(&mut deserializer)).and_then(|value| deserializer.end().map(|()| value));
+    let mut place = Track::new();
+    let parsed = T::deserialize(Tracked::new(Objects(&mut deserializer), &mut place))
+        .and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| {
-        let message = without_type_names(&error.to_string());
+        let message = in_words(&without_type_names(&error.to_string()));
         if error.is_data() {
             Error::Invalid {
                 code: "invalid_body",
-                field: None,
+                field: field_at(&place.path()),
                 message: message.into(),
             }
             .into()
@@ -175,6 +177,32 @@ fn without_type_names(message: &str) -> String {
             let rest = after.find(|character: char| !character.is_alphanumeric() && character != '_');
             let rest = rest.map_or("", |end| &after[end..]);
             return format!("{before}expected an object{rest}");
+        }
+    }
+    message.to_owned()
+}
+
+/// Where in the body a value is that is not taken; none: the body as a whole, or a part of it that was read ahead.
+fn field_at(path: &serde_path_to_error::Path) -> Option<String> {
+    let is_known = path.iter().next().is_some() && !path.iter().any(|step| matches!(step, Segment::Unknown));
+    is_known.then(|| path.to_string())
+}
+
+/// What chrono says of a text that is no time.
+const NO_TIME: [&str; 6] = [
+    "input contains invalid characters",
+    "premature end of input",
+    "trailing input",
+    "input is out of range",
+    "input is not enough for unique date and time",
+    "no possible date and time matching input",
+];
+
+/// A decoding error in words of what is wanted, where the decoder of a single value only says what it stumbled over.
+fn in_words(message: &str) -> String {
+    for unclear in NO_TIME {
+        if let Some(rest) = message.strip_prefix(unclear) {
+            return format!("a time is expected, such as 2026-11-20T10:00:00Z{rest}");
         }
     }
     message.to_owned()

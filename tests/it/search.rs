@@ -120,6 +120,10 @@ async fn a_filter_names_what_there_may_be_and_no_more_than_a_search_should() {
         (json!({ "document_ids": ids }), "filter_too_long"),
         (json!({ "tags": tags }), "invalid_names"),
         (json!({ "tags": ["a,b"] }), "invalid_names"),
+        (
+            json!({ "since": "2026-11-20T10:00:00Z", "until": "2026-11-19T10:00:00Z" }),
+            "invalid_period",
+        ),
     ] {
         let refused = ask(&desk, json!({ "query": "goods", "filter": filter }))
             .await
@@ -130,6 +134,46 @@ async fn a_filter_names_what_there_may_be_and_no_more_than_a_search_should() {
     ask(&desk, json!({ "query": "goods", "filter": fine }))
         .await
         .expect(200);
+}
+
+#[tokio::test]
+async fn what_is_no_time_or_no_id_is_refused_by_its_place_and_by_what_is_wanted() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let id = uuid::Uuid::now_v7();
+
+    for (filter, field, wanted) in [
+        (
+            json!({ "since": "yesterday" }),
+            "filter.since",
+            "2026-11-20T10:00:00Z",
+        ),
+        (
+            json!({ "until": "2026-11-20" }),
+            "filter.until",
+            "2026-11-20T10:00:00Z",
+        ),
+        (
+            json!({ "document_ids": [id, "x"] }),
+            "filter.document_ids[1]",
+            "a UUID",
+        ),
+        (json!({ "tags": "one" }), "filter.tags", "a sequence"),
+    ] {
+        let refused = ask(&desk, json!({ "query": "goods", "filter": filter }))
+            .await
+            .expect(422);
+        assert_eq!(
+            (refused.code().as_str(), &refused.json()["field"]),
+            ("invalid_body", &json!(field))
+        );
+        assert!(refused.text.contains(wanted), "{}", refused.text);
+    }
+    let unknown = ask(&desk, json!({ "query": "goods", "colour": 1 }))
+        .await
+        .expect(422);
+    assert_eq!(unknown.json()["field"], "colour", "{}", unknown.text);
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ struct SearchFilterRequest {
     tags: Option<Vec<String>>,
     /// Only passages of documents published then or later; where they do not say when, that came then or later.
     since: Option<DateTime<Utc>>,
-    /// Only passages of documents published, or else come, before then.
+    /// Only passages of documents published, or else come, before then; later than `since`.
     until: Option<DateTime<Utc>>,
 }
 
@@ -94,6 +94,15 @@ impl SearchFilterRequest {
                     "{:?} is no tag of a language: give tags such as de or pt-BR",
                     shortened(odd)
                 ),
+            ));
+        }
+        if let Some((since, until)) = self.since.zip(self.until)
+            && since >= until
+        {
+            return Err(Error::invalid(
+                "invalid_period",
+                "filter.until",
+                "until must be later than since: no document lies between them",
             ));
         }
         let tags = self.tags.map(|tags| labels::check_names("filter.tags", tags));
