@@ -23,6 +23,8 @@ pub struct Question {
     meaning_weight: f32,
     unrelated: Option<f32>,
     asked: Asked,
+    /// It has no letter and no digit: any passage is near to it by chance alone.
+    asks_nothing: bool,
 }
 
 impl Question {
@@ -34,6 +36,7 @@ impl Question {
             meaning_weight: fuse::meaning_weight(text, language, model.languages),
             unrelated: model.unrelated,
             asked: Asked::of(text, language),
+            asks_nothing: !text.chars().any(char::is_alphanumeric),
         }
     }
 
@@ -54,6 +57,7 @@ impl Question {
             hits: fuse::fuse(candidates, self.meaning_weight),
             background: Background::of(candidates, self.meaning_weight, self.unrelated),
             asked: &self.asked,
+            asks_nothing: self.asks_nothing,
         }
     }
 }
@@ -64,12 +68,16 @@ pub struct Judged<'a> {
     pub hits: Vec<Hit>,
     background: Background,
     asked: &'a Asked,
+    asks_nothing: bool,
 }
 
 impl Judged<'_> {
     /// How sure one may be that `hit` answers the question. `names` are those of the passage, its title and headings; `text`
-    /// is what it says.
+    /// is what it says. `None`: nothing is known, as of a question of signs alone.
     pub fn confidence(&self, hit: &Hit, names: &[&str], text: &str) -> Option<Confidence> {
+        if self.asks_nothing {
+            return None;
+        }
         let said = self.asked.share_said(names, text);
         self.background.confidence(hit, said)
     }
@@ -124,6 +132,25 @@ mod tests {
         };
 
         assert!(sure("What came damaged goes back within 30 days.") > sure("We are glad to help.") + 0.1);
+    }
+
+    #[test]
+    fn nothing_is_known_to_answer_a_question_of_signs_alone() {
+        for (text, is_known) in [
+            ("😀😀🎁", false),
+            ("...", false),
+            ("( ?! )", false),
+            ("5?", true),
+            ("何?", true),
+        ] {
+            let question = Question::of(text, ModelTraits::default());
+            let candidates = found(&[0.6, 0.3]);
+            let judged = question.judge(&candidates);
+
+            let confidence = judged.confidence(&judged.hits[0], &[], "Gifts are wrapped.");
+
+            assert_eq!(confidence.is_some(), is_known, "{text}");
+        }
     }
 
     /// A tenant of so many chunks, before a model to which unrelated texts have a cosine of 0.75: the surest of its passages.
