@@ -46,7 +46,8 @@ impl Measures {
 pub fn ndcg(ranking: &[String], relevant: &BTreeMap<String, f64>, k: usize) -> f64 {
     let discounted = |gains: &mut dyn Iterator<Item = f64>| -> f64 {
         let ranked = gains.take(k).zip(2_u32..);
-        ranked.map(|(gain, rank)| gain / f64::from(rank).log2()).sum()
+        // Not `sum`, which makes a minus of nothing: -0.
+        ranked.fold(0.0, |sum, (gain, rank)| sum + gain / f64::from(rank).log2())
     };
     let mut best_order: Vec<f64> = relevant.values().copied().collect();
     best_order.sort_by(|a, b| b.total_cmp(a));
@@ -197,6 +198,7 @@ mod tests {
 
         assert_eq!(ndcg(&ids(&["a", "b", "x"]), &relevant, 10), 1.0);
         assert_eq!(Measures::of(&[], &relevant), Measures::default());
+        assert!(ndcg(&[], &relevant, 10).is_sign_positive(), "no -0");
     }
 
     #[test]

@@ -105,6 +105,9 @@ impl TestSet {
 
     /// Whether its files belong together: files of different sets would read as a search that finds nothing.
     fn check(&self) -> Result<(), &'static str> {
+        if self.documents.is_empty() {
+            return Err("corpus.jsonl has no documents");
+        }
         if self.asked().next().is_none() {
             return Err("no question of queries.jsonl is judged, and none is said to have no answer");
         }
@@ -199,7 +202,8 @@ fn read_judgements(path: &Path) -> Result<HashMap<String, BTreeMap<String, f64>>
         let (Some(question), Some(document), Some(score), None) =
             (fields.next(), fields.next(), fields.next(), fields.next())
         else {
-            return Err(bad_line(path, line, "three fields are expected".to_owned()));
+            let wanted = "three fields parted by tabs are expected: question, document, score";
+            return Err(bad_line(path, line, wanted.to_owned()));
         };
         let score: f64 = score
             .trim()
@@ -215,17 +219,19 @@ fn read_judgements(path: &Path) -> Result<HashMap<String, BTreeMap<String, f64>>
     Ok(relevant)
 }
 
-/// Names of columns; a judgement ends in a number.
+/// Names of the three columns; a judgement ends in a number.
 fn is_heading(line: &str) -> bool {
-    let last = line.rsplit('\t').next().unwrap_or_default();
-    last.trim().parse::<f64>().is_err()
+    let fields: Vec<&str> = line.split('\t').collect();
+    matches!(fields.as_slice(), [_, _, last] if last.trim().parse::<f64>().is_err())
 }
 
+/// The text of a file, without the mark that some editors put before it.
 fn read(path: &Path) -> Result<String, SetError> {
-    fs::read_to_string(path).map_err(|source| SetError::Unreadable {
+    let text = fs::read_to_string(path).map_err(|source| SetError::Unreadable {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn bad_line(path: &Path, line: usize, reason: String) -> SetError {
@@ -250,6 +256,7 @@ mod tests {
         dir
     }
 
+    const HEADING: &str = "query-id\tcorpus-id\tscore\n";
     const CORPUS: &str = "{\"_id\": \"d1\", \"title\": \"Returns\", \"text\": \"Within 30 days.\"}\n\n{\"_id\": \"d2\", \"text\": \"Free.\", \"more\": 1}\n";
     const QUERIES: &str = "{\"_id\": \"q1\", \"text\": \"how long\", \"user_turns\": [\"hello\", \"how long\"], \"rewrite\": \"how long may I\"}\n{\"_id\": \"q2\", \"text\": \"who\", \"answerable\": false}\n{\"_id\": \"q3\", \"text\": \"of another split\"}\n";
 
@@ -304,16 +311,44 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_before_a_files_text_is_no_part_of_it() {
+        let marked = |text: &str| format!("\u{feff}{text}");
+        let dir = written(&[
+            ("corpus.jsonl", &marked(CORPUS)),
+            ("queries.jsonl", &marked(QUERIES)),
+            ("qrels.tsv", &marked("q1\td1\t1\n")),
+        ]);
+
+        let set = TestSet::read(dir.path()).expect("a set");
+
+        assert_eq!((set.documents.len(), set.questions.len()), (2, 3));
+        assert!(set.relevant.contains_key("q1"));
+    }
+
+    #[test]
+    fn a_set_without_documents_is_none() {
+        let dir = written(&[
+            ("corpus.jsonl", ""),
+            ("queries.jsonl", QUERIES),
+            ("qrels.tsv", HEADING),
+        ]);
+
+        let error = TestSet::read(dir.path()).expect_err("no set").to_string();
+
+        assert!(error.contains("no documents"), "{error}");
+    }
+
+    #[test]
     fn files_of_different_sets_are_no_set() {
         for (judgements, queries, reason) in [
-            ("h\nq1\tother\t1\nq3\tanother\t1\n", QUERIES, "no document"),
+            ("q1\tother\t1\nq3\tanother\t1\n", QUERIES, "no document"),
             (
-                "h\nother\td1\t1\n",
+                "other\td1\t1\n",
                 "{\"_id\": \"q1\", \"text\": \"how long\"}\n",
                 "no question",
             ),
             (
-                "h\n",
+                HEADING,
                 "{\"_id\": \"q1\", \"text\": \"how long\"}\n",
                 "no question",
             ),
@@ -345,15 +380,17 @@ mod tests {
             ),
             (
                 "qrels.tsv",
-                "h\nq1\td1\tmany\n",
+                "query-id\tcorpus-id\tscore\nq1\td1\tmany\n",
                 "qrels.tsv, line 2: \"many\" is no score",
             ),
-            ("qrels.tsv", "h\nq1 d1 1\n", "three fields"),
+            ("qrels.tsv", "q1\td1\t1\nq1 d1 1\n", "three fields"),
+            // As TREC writes it: not to be taken for names of columns.
+            ("qrels.tsv", "q1 0 d1 1\n", "qrels.tsv, line 1: three fields"),
         ] {
             let dir = written(&[
                 ("corpus.jsonl", CORPUS),
                 ("queries.jsonl", QUERIES),
-                ("qrels.tsv", "h\nq1\td1\t1\n"),
+                ("qrels.tsv", "q1\td1\t1\n"),
             ]);
             fs::write(dir.path().join(name), text).expect("written");
 
