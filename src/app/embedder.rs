@@ -77,8 +77,14 @@ fn load_local_embedder(settings: &config::Embedding) -> Result<Arc<dyn Embedder>
         query_prefix: set(&settings.query_prefix),
         document_prefix: set(&settings.document_prefix),
     };
-    Ok(Arc::new(embed::LocalEmbedder::load(
-        &settings.model_dir,
-        options,
-    )?))
+    let embedder = embed::LocalEmbedder::load(&settings.model_dir, options)?;
+    if let Some(usual) = embedder.lacking_prefixes() {
+        tracing::warn!(
+            model = embedder.model_id(),
+            query_prefix = usual.query,
+            document_prefix = usual.document,
+            "models of this family read a prefix before each text, and this one's files name none: it finds worse without. Set embedding.query_prefix and embedding.document_prefix as told here; that is another model, and documents are embedded again"
+        );
+    }
+    Ok(Arc::new(embedder))
 }

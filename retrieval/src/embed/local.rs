@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::encoder::Encoder;
 use super::fingerprint;
 use super::matrix::Precision;
-use super::model::{Model, Prefixes, SPECIAL_PIECES};
+use super::model::{Model, Prefixes, SPECIAL_PIECES, usual_prefixes};
 use super::queue::{Batch, Bulk, Query, Queue, Role, RunningBulk, Work};
 use super::tokenizer::{LoadError, Tokenizer};
 use super::weights::Weights;
@@ -49,10 +49,11 @@ impl Default for LocalOptions {
     }
 }
 
-/// A sentence-transformers model of the BERT family, computed on the CPU: all-MiniLM, BGE, E5, GTE and their kin.
+/// A sentence-transformers model of the BERT family, computed on the CPU: all-MiniLM, BGE, E5, the first GTE and their kin.
 pub struct LocalEmbedder {
     model_id: String,
     fingerprint: String,
+    lacking: Option<Prefixes>,
     engine: Arc<Engine>,
 }
 
@@ -89,6 +90,10 @@ impl LocalEmbedder {
                 .document_prefix
                 .unwrap_or_else(|| model.prefixes.document.clone()),
         };
+        let model_id = name.to_string_lossy().into_owned();
+        let lacking = usual_prefixes(&model_id)
+            .or_else(|| usual_prefixes(&model.name))
+            .filter(|usual| prefixes.lack(usual));
         let settings = fingerprint::encoder_settings(&model, &prefixes, options.precision);
         let fingerprint = fingerprint::of_directory(dir, &settings)?;
         let engine = Arc::new(Engine {
@@ -100,8 +105,9 @@ impl LocalEmbedder {
         });
         // Made first: when one of several threads cannot be started, its end closes the queue for the others.
         let embedder = Self {
-            model_id: name.to_string_lossy().into_owned(),
+            model_id,
             fingerprint,
+            lacking,
             engine,
         };
         for number in 0..options.threads.max(2) {
@@ -117,6 +123,12 @@ impl LocalEmbedder {
                 .map_err(|error| LoadError::unusable(dir, error))?;
         }
         Ok(embedder)
+    }
+
+    /// What models of this one's family read before texts, where neither its files nor the options say anything: without that
+    /// it finds worse.
+    pub fn lacking_prefixes(&self) -> Option<&Prefixes> {
+        self.lacking.as_ref()
     }
 
     /// The model's tokenizer, for counting without going through the trait.

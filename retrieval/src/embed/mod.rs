@@ -30,6 +30,7 @@ use std::time::Duration;
 pub use self::distill::{DistillError, Distilled, distill};
 pub use self::local::{LocalEmbedder, LocalOptions};
 pub use self::matrix::Precision;
+pub use self::model::Prefixes;
 pub use self::openai::{OpenAiEmbedder, OpenAiEmbedderOptions, Protocol};
 pub use self::static_model::StaticEmbedder;
 pub(crate) use self::tokenizer::shorten;

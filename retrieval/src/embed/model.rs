@@ -18,6 +18,8 @@ pub(super) struct Model {
     pub(super) prefixes: Prefixes,
     /// Tokens of one text that it was trained to read, special ones included.
     pub(super) max_pieces: usize,
+    /// What its makers call it, where they said so.
+    pub(super) name: String,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,14 @@ pub struct Prefixes {
     pub document: String,
 }
 
+impl Prefixes {
+    /// Whether there is nothing where `usual` has something.
+    pub(super) fn lack(&self, usual: &Self) -> bool {
+        let lacks = |own: &str, usual: &str| own.is_empty() && !usual.is_empty();
+        lacks(&self.query, &usual.query) || lacks(&self.document, &usual.document)
+    }
+}
+
 impl Model {
     /// Reads what `dir` says, and refuses what an encoder here cannot compute.
     pub(super) fn load(dir: &Path) -> Result<Self, LoadError> {
@@ -72,8 +82,30 @@ impl Model {
             pooling: pooling(dir)?,
             prefixes: prefixes(dir)?,
             max_pieces,
+            name: config.name.unwrap_or_default(),
         })
     }
+}
+
+/// What the models of a family read before a text although their directories do not say so; none: nothing, or nobody knows.
+/// Families are told by their names: `intfloat/multilingual-e5-small`, `e5-base-v2`.
+pub(super) fn usual_prefixes(name: &str) -> Option<Prefixes> {
+    let name = name.to_lowercase();
+    let parts: Vec<&str> = name.split(|letter: char| !letter.is_alphanumeric()).collect();
+    if !parts.contains(&"e5") {
+        return None;
+    }
+    Some(if parts.contains(&"instruct") {
+        Prefixes {
+            query: "Instruct: Given a question, retrieve passages that answer it\nQuery: ".to_owned(),
+            document: String::new(),
+        }
+    } else {
+        Prefixes {
+            query: "query: ".to_owned(),
+            document: "passage: ".to_owned(),
+        }
+    })
 }
 
 /// Tokens that stand around every text.
@@ -94,6 +126,8 @@ struct Config {
     #[serde(default = "absolute")]
     position_embedding_type: String,
     pad_token_id: Option<usize>,
+    #[serde(rename = "_name_or_path")]
+    name: Option<String>,
 }
 
 fn absolute() -> String {
@@ -314,6 +348,35 @@ mod tests {
             (model.prefixes.query.as_str(), model.prefixes.document.as_str()),
             ("query: ", "passage: ")
         );
+    }
+
+    #[test]
+    fn models_of_a_family_that_reads_prefixes_are_known_by_their_names() {
+        let usual = |name| usual_prefixes(name).map(|usual| (usual.query, usual.document));
+        let of_e5 = Some(("query: ".to_owned(), "passage: ".to_owned()));
+
+        for name in ["e5-small-v2", "intfloat/multilingual-e5-base", "My_E5"] {
+            assert_eq!(usual(name), of_e5, "{name}");
+        }
+        for name in ["all-MiniLM-L6-v2", "bge-m3", "mle5x", ""] {
+            assert_eq!(usual(name), None, "{name}");
+        }
+        let (query, document) = usual("multilingual-e5-large-instruct").expect("known");
+        assert!(query.starts_with("Instruct: ") && document.is_empty());
+    }
+
+    #[test]
+    fn a_prefix_is_missed_where_the_family_has_one() {
+        let prefixes = |query: &str, document: &str| Prefixes {
+            query: query.to_owned(),
+            document: document.to_owned(),
+        };
+        let usual = prefixes("query: ", "passage: ");
+
+        assert!(prefixes("", "").lack(&usual));
+        assert!(prefixes("query: ", "").lack(&usual));
+        assert!(!prefixes("Frage: ", "Text: ").lack(&usual));
+        assert!(!prefixes("Instruct: ", "").lack(&prefixes("Instruct: ", "")));
     }
 
     #[test]
