@@ -84,8 +84,11 @@ fn judged(question: &Question, candidates: &Candidates, points: &[Point]) -> BTr
     let hits = judged.hits.iter().map(|hit| {
         let point = points.iter().find(|point| point.chunk_id == hit.chunk_id);
         let text = &point.expect("one that was stored").text;
-        let confidence = judged.confidence(hit, &[], text).expect("evidence");
-        (hit.chunk_id, (hit.score, confidence.value))
+        // Nothing is known to answer signs alone.
+        let confidence = judged
+            .confidence(hit, &[], text)
+            .map_or(0.0, |confidence| confidence.value);
+        (hit.chunk_id, (hit.score, confidence))
     });
     hits.collect()
 }
