@@ -79,7 +79,7 @@ pub(super) fn outcome(ended: Result<Progress>) -> Outcome {
 async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progress> {
     let tenant_id = context.tenant()?;
     let started = Instant::now();
-    let mut closings = 0;
+    let (mut closings, mut was_filled) = (0, None);
     loop {
         let generation = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
         let Some(generation) = generation.filter(|generation| generation.state != state::RETIRED) else {
@@ -98,11 +98,14 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
             (true, false) => close_gaps(app, generation.clone(), &space, gaps, started).await?,
             (true, true) => Progress::Done,
         };
-        let is_impatient = generation.is_filled && closings > PATIENCE;
+        // With a slow model a whole turn is one closing; what is asked to compare has its time behind it.
+        let closed_all_turn = *was_filled.get_or_insert(generation.is_filled) && started.elapsed() >= TURN;
+        let since = if closed_all_turn { Instant::now() } else { started };
+        let is_impatient = generation.is_filled && closings > PATIENCE || closed_all_turn;
         let most_lacking = if is_impatient { MOST_LACKING } else { 0 };
         let progress = match put_in {
-            Progress::Done if is_whole || is_impatient => {
-                match settle(app, &generation, &space, started, most_lacking).await? {
+            _ if is_whole || is_impatient => {
+                match settle(app, &generation, &space, since, most_lacking).await? {
                     Settled::Yes => return Ok(Progress::Done),
                     Settled::NotYet => Progress::Done,
                     Settled::TurnIsOver => Progress::Unfinished,

@@ -40,7 +40,7 @@ const LONGEST_WAY_IN: TimeDelta = TimeDelta::days(7);
 const UNUSED_KEPT: TimeDelta = TimeDelta::days(14);
 
 /// Where documents change as fast as they are put in, a generation goes live without the last changes, of so many documents at most,
-/// after so many attempts to put all of them in.
+/// after so many attempts to put all of them in, or a whole turn of them.
 const MOST_LACKING: i64 = 32;
 const PATIENCE: usize = 3;
 

@@ -63,7 +63,7 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
         return Err(busy());
     }
     drop(conn);
-    let mut closings = 0;
+    let (mut closings, mut was_filled) = (0, None);
     loop {
         let cut = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;
         let Some(cut) = cut.filter(|cut| cut.state != state::RETIRED) else {
@@ -74,10 +74,13 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
             false => fill_on(app, &cut).await?,
         };
         closings += usize::from(cut.is_filled);
-        let is_impatient = cut.is_filled && closings > PATIENCE;
+        // With a slow model a whole turn is one closing; what is asked to compare has its time behind it.
+        let closed_all_turn = *was_filled.get_or_insert(cut.is_filled) && started.elapsed() >= TURN;
+        let since = if closed_all_turn { Instant::now() } else { started };
+        let is_impatient = cut.is_filled && closings > PATIENCE || closed_all_turn;
         let step = match step {
-            Step::NothingToDo => settle(app, &cut, started, 0).await?,
-            Step::Done if is_impatient => settle(app, &cut, started, MOST_LACKING).await?,
+            Step::NothingToDo => settle(app, &cut, since, 0).await?,
+            Step::Done | Step::TurnIsOver if is_impatient => settle(app, &cut, since, MOST_LACKING).await?,
             step => step,
         };
         match step {

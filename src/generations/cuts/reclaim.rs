@@ -67,6 +67,11 @@ impl ReclaimCut {
         store::delete_all_gaps(&mut write, tenant_id, self.cut_id).await?;
         let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(statement)
             .bind(tenant_id).bind(self.source_id).bind(self.cut_id).bind(ROWS_AT_ONCE).fetch_all(c).await)?;
+        if deleted.is_empty() {
+            let forget = write
+                .put("delete from document_version where tenant_id = $1 and cut_id = $2 and state = 'shown'");
+            forget.bind(tenant_id).bind(self.cut_id).run().await?;
+        }
         write.commit().await?;
         Ok(!deleted.is_empty())
     }
