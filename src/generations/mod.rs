@@ -8,6 +8,7 @@
 mod compare;
 pub mod cuts;
 mod fill;
+mod listing;
 mod mend;
 pub mod operator;
 mod record;
@@ -29,6 +30,7 @@ use crate::knowledge::stored_chunks::Portion;
 
 pub use compare::Comparison;
 pub use fill::FillGeneration;
+pub use listing::list;
 pub use mend::{MendIndex, ReclaimGeneration};
 pub use record::By;
 use record::Deed;
@@ -234,12 +236,6 @@ pub async fn note_gaps(
     }
     Ok(())
 }
-
-/// All generations of a tenant, newest first.
-pub async fn list(app: &App, tenant_id: TenantId) -> Result<Vec<Generation>> {
-    store::list(&mut app.db.read(tenant_id).await?, tenant_id).await
-}
-
 /// The name of what answers this tenant; nothing is opened for it.
 pub async fn live_name(app: &App, tenant_id: TenantId) -> Result<String> {
     let row = store::find_live_row(&mut app.db.read(tenant_id).await?, tenant_id).await?;

@@ -69,7 +69,7 @@ struct GenerationResponse {
     /// Goes live by itself once it is complete.
     activates: bool,
     /// Chunks that there were when it was begun, and how many were put in while it was built; of a chunking, of how many the
-    /// document is cut.
+    /// document is cut. In the list, of what is live: chunks that there are now, and how many of them are in.
     chunks: i64,
     done: i64,
     /// Documents that changed and are to be put in once more, which goes by itself. While a chunking is live, these are not found.
@@ -199,10 +199,9 @@ async fn list_generations(
     State(app): State<App>,
 ) -> Result<axum::Json<GenerationList>, Problem> {
     access.reach().check_whole()?;
-    let models = generations::list(&app, access.tenant_id).await?;
+    let (models, cuts) = generations::list(&app, access.tenant_id).await?;
     let embedding = answering(&app, access.tenant_id).await?;
     let of_cut = |cut| GenerationResponse::of_cut(cut, &embedding);
-    let cuts = cuts::list(&app, access.tenant_id).await?;
     let mut items: Vec<GenerationResponse> = models.into_iter().map(GenerationResponse::from).collect();
     items.extend(cuts.into_iter().map(of_cut));
     // Of each kind they are in this order.

@@ -88,6 +88,8 @@ async fn another_cut_is_built_beside_the_one_that_answers_compared_swapped_and_t
         (&small(), &json!(2), &json!(2)),
         "{built}"
     );
+    let live = cuts(&acme).await[1].clone();
+    assert_eq!((&live["chunks"], &live["done"]), (&json!(2), &json!(2)), "{live}");
     let comparison = &built["comparison"];
     assert_eq!(
         (&comparison["questions"], &comparison["overlap_at_10"]),

@@ -14,7 +14,7 @@ use crate::cuts;
 use crate::harness::app::{Tenant, TestApp, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::generations::{
-    GENERATIONS, Held, NEW, OLD, begin, listed, new_embedder, points, search, states, with_new_model,
+    GENERATIONS, Held, NEW, OLD, begin, listed, new_embedder, points, search, states, text_of, with_new_model,
 };
 use crate::harness::stored::{count_rows, page_about};
 use crate::harness::work::spawn_worker;
@@ -238,4 +238,23 @@ async fn generations_are_listed_and_swapped_while_the_index_that_answers_cannot_
     cuts::order(&acme, &cut, "activate", 200).await;
     cuts::order(&acme, &cut, "rollback", 200).await;
     assert_eq!(states(&acme).await, ["ready", "live", "live"]);
+}
+
+#[tokio::test]
+async fn what_answers_counts_the_chunks_that_there_are() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let first = desk.publish("0.md", &text_of(0)).await;
+    desk.publish("1.md", &text_of(1)).await;
+    let counts = async || {
+        let live = listed(&acme).await[0].clone();
+        (live["chunks"].clone(), live["done"].clone())
+    };
+    assert_eq!(counts().await, (json!(2), json!(2)));
+
+    acme.delete(&format!("/api/documents/{first}")).await.expect(204);
+    service.drain_jobs().await;
+
+    assert_eq!(counts().await, (json!(1), json!(1)));
 }

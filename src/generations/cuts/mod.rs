@@ -50,7 +50,7 @@ pub struct Cut {
     /// Goes live by itself once it is complete.
     pub activates: bool,
     filled_to: Option<DocumentId>,
-    is_filled: bool,
+    pub(super) is_filled: bool,
     /// Chunks of the live cut when this one was begun, and how many of them are of documents that are cut.
     pub chunk_count: i64,
     pub done_count: i64,
@@ -107,8 +107,8 @@ pub async fn note_indexed(
 }
 
 /// The cuts of a tenant's sources that hold chunks, and the latest of those that were given up; newest first.
-pub async fn list(app: &App, tenant_id: TenantId) -> Result<Vec<Cut>> {
-    store::list(&mut app.db.read(tenant_id).await?, tenant_id).await
+pub(super) async fn list(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<Cut>> {
+    store::list(conn, tenant_id).await
 }
 
 /// This cut, if the tenant has it.
