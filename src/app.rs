@@ -137,6 +137,24 @@ impl Deref for App {
     }
 }
 
+/// What the parts are opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The service: what a start finds is taken up.
+    Serve,
+    /// A command: nothing that is found is taken up, or changed.
+    Look,
+    /// A command that puts the index right.
+    Repair,
+}
+
+impl Purpose {
+    /// Whether what is damaged is put aside and made anew.
+    fn mends(self) -> bool {
+        self != Self::Look
+    }
+}
+
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -180,7 +198,7 @@ impl App {
 
     /// Like [`App::build`], with parts replaced.
     pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
-        let app = Self::open(config, replacements, false).await?;
+        let app = Self::open(config, replacements, Purpose::Serve).await?;
         app.take_up().await?;
         Ok(app)
     }
@@ -193,10 +211,23 @@ impl App {
 
     /// Like [`App::build_to_look`], with parts replaced.
     pub async fn build_to_look_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
-        Self::open(config, replacements, true).await
+        Self::open(config, replacements, Purpose::Look).await
     }
 
-    async fn open(config: Config, replacements: Replacements, only_looks: bool) -> Result<Self, StartError> {
+    /// As [`App::build_to_look`], for a command that puts the index right: what of it is damaged is put aside.
+    pub async fn build_to_repair(config: Config) -> Result<Self, StartError> {
+        Self::build_to_repair_with(config, Replacements::default()).await
+    }
+
+    /// Like [`App::build_to_repair`], with parts replaced.
+    pub async fn build_to_repair_with(
+        config: Config,
+        replacements: Replacements,
+    ) -> Result<Self, StartError> {
+        Self::open(config, replacements, Purpose::Repair).await
+    }
+
+    async fn open(config: Config, replacements: Replacements, purpose: Purpose) -> Result<Self, StartError> {
         data_dir::prepare(&config)?;
         let data_lock = data_dir::lock(&config)?;
         let disk = Disk::new(&config, replacements.free_bytes);
@@ -217,7 +248,7 @@ impl App {
             embedder,
             replacements.earlier_embedders,
             replacements.around_index,
-            (only_looks, clock.now()),
+            (purpose, clock.now()),
         )
         .await?;
         let model: Option<Arc<dyn ChatModel>> = if config.llm.base_url.is_empty() {
@@ -249,11 +280,11 @@ impl App {
             guard: guard(&config),
             keyring,
             rate_limits: RateLimits::default(),
-            job_kinds: match only_looks {
-                true => start::jobs_of_commands(replacements.more_jobs),
-                false => start::jobs_of_the_service(replacements.more_jobs),
+            job_kinds: match purpose {
+                Purpose::Serve => start::jobs_of_the_service(replacements.more_jobs),
+                Purpose::Look | Purpose::Repair => start::jobs_of_commands(replacements.more_jobs),
             },
-            is_service: !only_looks,
+            is_service: purpose == Purpose::Serve,
             worker_wake: Notify::new(),
             clock,
             turns: Places::new(config.chat.max_streams, config.chat.max_streams_per_tenant),

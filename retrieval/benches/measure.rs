@@ -352,6 +352,7 @@ fn open(dir: &Path) -> EmbeddedIndex {
         model_id: Some("measured"),
         dimension: Some(DIMENSION),
         shards: DEFAULT_SHARDS,
+        mends: true,
     };
     EmbeddedIndex::open(options).expect("an index")
 }
@@ -362,6 +363,7 @@ fn open_words(dir: &Path) -> EmbeddedIndex {
         model_id: None,
         dimension: None,
         shards: DEFAULT_SHARDS,
+        mends: true,
     };
     EmbeddedIndex::open(options).expect("an index")
 }

@@ -6,7 +6,7 @@ use retrieval::index::{
     EmbeddedIndex, EmbeddedOptions, Index, IndexError, PgvectorIndex, PgvectorOptions, QdrantIndex, Tuning,
 };
 
-use super::{StartError, innermost};
+use super::{Purpose, StartError, innermost};
 use crate::config::{Config, IndexBackend};
 
 /// Opens the index of a model's vectors; without a model, of words alone.
@@ -14,9 +14,12 @@ pub(crate) async fn open(
     config: &Config,
     model_id: Option<&str>,
     dimension: Option<usize>,
+    purpose: Purpose,
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
     Ok(match config.index.backend {
-        IndexBackend::Embedded => open_embedded(config, model_id.map(str::to_owned), dimension).await?,
+        IndexBackend::Embedded => {
+            open_embedded(config, model_id.map(str::to_owned), dimension, purpose.mends()).await?
+        }
         IndexBackend::Qdrant => QdrantIndex::open(config.qdrant_options(model_id, dimension))
             .await
             .map(|index| Arc::new(index) as Arc<dyn Index>),
@@ -30,9 +33,12 @@ pub(crate) async fn open(
 pub(super) fn start_error(error: IndexError) -> StartError {
     match error {
         IndexError::InUse { dir } => StartError::InUse { dir },
-        error @ IndexError::Unavailable { .. } => StartError::Failed(format!(
+        error @ IndexError::Unavailable { source: Some(_), .. } => StartError::Failed(format!(
             "the index cannot be opened: {error}: {}",
             innermost(&error)
+        )),
+        error @ IndexError::PartDamaged { .. } => StartError::Failed(format!(
+            "{error}: frontdesk index repair, or the next start of the server, puts it aside and fills it again from the rows"
         )),
         error => StartError::Failed(format!("the index cannot be opened: {error}")),
     }
@@ -42,6 +48,7 @@ async fn open_embedded(
     config: &Config,
     model_id: Option<String>,
     dimension: Option<usize>,
+    mends: bool,
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
     let dir = config.data_dir.join("index");
     let shards = config.index.shards;
@@ -58,6 +65,7 @@ async fn open_embedded(
             model_id: model_id.as_deref(),
             dimension,
             shards,
+            mends,
         };
         let index = EmbeddedIndex::open_tuned(options, tuning)?;
         Ok(Arc::new(index) as Arc<dyn Index>)

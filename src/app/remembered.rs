@@ -11,12 +11,14 @@ use chrono::{DateTime, Utc};
 use retrieval::embed::Embedder;
 use retrieval::index::Index;
 use serde::{Deserialize, Serialize};
+use sqlx::QueryBuilder;
 use sqlx::types::Json;
 
 use super::space::Space;
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision, Secret};
-use crate::db::{Db, Scope, Write};
+use crate::db::{Db, ROWS_AT_ONCE, Scope, Write};
 use crate::error::{Error, Result};
+use crate::id::TenantId;
 use crate::knowledge::versions::is_shown;
 use crate::on;
 use crate::secrets::token_hash;
@@ -236,19 +238,19 @@ pub(super) async fn note_fingerprint(db: &Db, space: &Space) -> Result<()> {
     write.commit().await
 }
 
-/// Whether the index is another one than the one that documents were put into.
-pub(super) async fn is_another_making(db: &Db, space: &str, index: &dyn Index) -> Result<bool> {
+/// The making of the index that documents were put into; none where it is the present one.
+pub(super) async fn filled_making(db: &Db, space: &str, index: &dyn Index) -> Result<Option<String>> {
     let Some(making) = index.generation() else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut conn = db.read(Scope::Operator).await?;
     Ok(on!(conn, c => sqlx::query_scalar(
-        "select exists (select 1 from embedding_space where name = $1 and making <> $2)",
-    ).bind(space).bind(&making).fetch_one(c).await)?)
+        "select making from embedding_space where name = $1 and making <> $2",
+    ).bind(space).bind(&making).fetch_optional(c).await)?)
 }
 
-/// Finds out whether the index is the one that documents were put into. If not, it was lost, and all that it held counts as
-/// missing.
+/// Finds out whether the index is the one that documents were put into. If not, something was lost, and all that tenants had
+/// in it who may be concerned counts as missing.
 pub(super) async fn note_making(db: &Db, space: &Space) -> Result<()> {
     let Some(making) = space.index.generation() else {
         return Ok(());
@@ -261,31 +263,66 @@ pub(super) async fn note_making(db: &Db, space: &Space) -> Result<()> {
     }
     on!(write, c => sqlx::query("update embedding_space set making = $2 where name = $1")
         .bind(&space.name).bind(&making).execute(c).await.map(drop))?;
-    let emptied = mark_empty(&mut write, &space.name).await?;
-    if known.is_some() {
-        // What is waiting to be whole may have been in the lost index as well.
-        on!(write, c => sqlx::query("update document_version set state = 'left' where state = 'waiting'").execute(c).await.map(drop))?;
+    let mut concerned = list_tenants(&mut write, &space.name).await?;
+    if let Some(known) = &known {
+        concerned.retain(|tenant_id| space.index.has_lost(retrieval::TenantId(tenant_id.0), known));
+    }
+    for tenants in concerned.chunks(ROWS_AT_ONCE) {
+        mark_empty(&mut write, &space.name, tenants).await?;
+        if known.is_some() {
+            // What is waiting to be whole may have been in what was lost as well.
+            leave_waiting(&mut write, tenants).await?;
+        }
     }
     write.commit().await?;
-    if emptied > 0 {
+    if !concerned.is_empty() {
         tracing::warn!(
             space = space.name,
-            tenants = emptied,
-            "the search index is not the one that documents were put into: it is filled again, and until then answers say that some are not found"
+            tenants = concerned.len(),
+            "the search index does not hold all that these tenants' documents were put into: it is filled again, and until then their answers say that some are not found"
         );
     }
     Ok(())
 }
 
-/// What generations in this space held is to be put in again; how many they are.
-async fn mark_empty(write: &mut Write, space: &str) -> Result<u64> {
-    Ok(on!(write, c => sqlx::query(concat!(
-        "update generation
-            set is_filled = $2, filled_to = null, place_document = null, done_count = 0, verified_to = null,
-                chunk_count = (select count(*) from chunk c where c.tenant_id = generation.tenant_id and ", is_shown!("c"), ")
-          where space = $1
-            and state <> 'retired'",
-    )).bind(space).bind(false).execute(c).await.map(|done| done.rows_affected()))?)
+/// The tenants who have something in this space.
+async fn list_tenants(write: &mut Write, space: &str) -> Result<Vec<TenantId>> {
+    Ok(on!(write, c => sqlx::query_scalar(
+        "select distinct tenant_id from generation where space = $1 and state <> 'retired'",
+    ).bind(space).fetch_all(c).await)?)
+}
+
+/// What these tenants' generations in this space held is to be put in again.
+async fn mark_empty(write: &mut Write, space: &str, tenants: &[TenantId]) -> Result<()> {
+    Ok(on!(write, c => {
+        let mut query = QueryBuilder::new("update generation set is_filled = ");
+        query.push_bind(false).push(concat!(
+            ", filled_to = null, place_document = null, done_count = 0, verified_to = null,
+               chunk_count = (select count(*) from chunk c where c.tenant_id = generation.tenant_id and ", is_shown!("c"), ")
+             where state <> 'retired' and space = ",
+        ));
+        query.push_bind(space).push(" and tenant_id in (");
+        let mut list = query.separated(", ");
+        tenants.iter().for_each(|tenant_id| {
+            list.push_bind(*tenant_id);
+        });
+        query.push(")");
+        query.build().execute(c).await.map(drop)
+    })?)
+}
+
+async fn leave_waiting(write: &mut Write, tenants: &[TenantId]) -> Result<()> {
+    Ok(on!(write, c => {
+        let mut query = QueryBuilder::new(
+            "update document_version set state = 'left' where state = 'waiting' and tenant_id in (",
+        );
+        let mut list = query.separated(", ");
+        tenants.iter().for_each(|tenant_id| {
+            list.push_bind(*tenant_id);
+        });
+        query.push(")");
+        query.build().execute(c).await.map(drop)
+    })?)
 }
 
 /// What the index of a space knows its model by; none: it holds words alone.

@@ -16,10 +16,11 @@ use retrieval::index::{Index, IndexError};
 use super::background::ModelBackground;
 use super::remembered::{self, SpaceRow};
 use super::unopened::UnopenedIndex;
-use super::{StartError, embedder, index};
+use super::{Purpose, StartError, embedder, index};
 use crate::config::Config;
 use crate::db::{Db, Scope};
 use crate::error::{Error, Result};
+use crate::id::TenantId;
 use crate::rest::SharedRest;
 
 /// A model that could not be loaded is tried again after so many seconds.
@@ -40,9 +41,9 @@ pub struct Space {
     pub index: Arc<dyn Index>,
     /// False: the index does not open, and everything asked of it fails.
     pub is_open: bool,
-    /// The index is not the one that documents were put into, which this process, as it only looks, has not taken up: what it
-    /// holds is not whole.
-    pub is_another_making: bool,
+    /// The making of the index that documents were put into, where it is another one by now and this process, which is not the
+    /// service, has not taken that up.
+    filled_making: Option<String>,
     /// Embeddings are bought from someone, and so count to a tenant's budget.
     pub is_remote: bool,
     /// The last question got no vector.
@@ -78,6 +79,13 @@ impl Space {
         self.background
             .get(embedder, self.is_remote.then_some((db, self.name.as_str())), now)
             .await
+    }
+
+    /// Whether something of the tenant's is lost that nobody has taken up: what the index holds is not whole.
+    pub fn has_lost(&self, tenant_id: TenantId) -> bool {
+        self.filled_making
+            .as_deref()
+            .is_some_and(|making| self.index.has_lost(retrieval::TenantId(tenant_id.0), making))
     }
 
     /// Whether there is a model that is not loaded.
@@ -121,8 +129,8 @@ pub struct Spaces {
     open: RwLock<HashMap<String, Arc<Space>>>,
     /// By their names; held while one is opened, or its model loaded.
     opening: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Whether nothing that is found out about them is kept.
-    only_looks: bool,
+    /// Nothing that is found out about them is kept but by the service.
+    purpose: Purpose,
     /// Embedders that go before what can be loaded, for tests.
     given: Vec<Arc<dyn Embedder>>,
 }
@@ -135,7 +143,7 @@ impl Spaces {
         embedder: Option<Arc<dyn Embedder>>,
         given: Vec<Arc<dyn Embedder>>,
         around: Option<AroundIndex>,
-        (only_looks, now): (bool, DateTime<Utc>),
+        (purpose, now): (Purpose, DateTime<Utc>),
     ) -> Result<Self, StartError> {
         let settings = &config.embedding;
         let not_looked_up =
@@ -144,16 +152,19 @@ impl Spaces {
             .await
             .map_err(not_looked_up)?;
         let dimension = embedder.as_deref().map(Embedder::dimension);
-        let index = index::open(config, remembered::model_in_index(&name, dimension), dimension)
+        let model_in_index = remembered::model_in_index(&name, dimension);
+        let index = index::open(config, model_in_index, dimension, purpose)
             .await?
             .map_err(index::start_error)?;
-        let is_another_making = only_looks
-            && remembered::is_another_making(db, &name, index.as_ref())
+        let filled_making = match purpose {
+            Purpose::Serve => None,
+            Purpose::Look | Purpose::Repair => remembered::filled_making(db, &name, index.as_ref())
                 .await
-                .map_err(not_looked_up)?;
+                .map_err(not_looked_up)?,
+        };
         let wanted = Arc::new(Space {
             is_open: true,
-            is_another_making,
+            filled_making,
             opened_at: now,
             index: match around {
                 Some(around) => around(index),
@@ -177,7 +188,7 @@ impl Spaces {
             open: RwLock::new(HashMap::from([(wanted.name.clone(), wanted.clone())])),
             wanted,
             opening: Mutex::default(),
-            only_looks,
+            purpose,
             given,
         })
     }
@@ -292,7 +303,8 @@ impl Spaces {
     ) -> Result<Arc<Space>> {
         let row = find_row(db, name).await?;
         let dimension = row.dimension();
-        let opened = index::open(config, remembered::model_in_index(name, dimension), dimension)
+        let model_in_index = remembered::model_in_index(name, dimension);
+        let opened = index::open(config, model_in_index, dimension, self.purpose)
             .await
             .map_err(Error::internal)?;
         let is_open = opened.is_ok();
@@ -307,8 +319,12 @@ impl Spaces {
             model: row.model,
             dimension,
             embedder: before.and_then(|before| before.embedder.clone()),
-            is_another_making: self.only_looks
-                && remembered::is_another_making(db, name, index.as_ref()).await?,
+            filled_making: match self.purpose {
+                Purpose::Serve => None,
+                Purpose::Look | Purpose::Repair => {
+                    remembered::filled_making(db, name, index.as_ref()).await?
+                }
+            },
             index,
             is_open,
             is_failing: AtomicBool::new(false),
@@ -319,7 +335,7 @@ impl Spaces {
             tried_at: before.and_then(|before| before.tried_at),
             opened_at: now,
         };
-        if !self.only_looks {
+        if self.purpose == Purpose::Serve {
             remembered::note_making(db, &space).await?;
         }
         Ok(self.put(space))
@@ -347,7 +363,7 @@ impl Spaces {
             embedder,
             index: space.index.clone(),
             is_open: space.is_open,
-            is_another_making: space.is_another_making,
+            filled_making: space.filled_making.clone(),
             opened_at: space.opened_at,
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),
@@ -357,7 +373,7 @@ impl Spaces {
             background: ModelBackground::default(),
             tried_at: Some(now),
         };
-        if row.fingerprint != loaded.fingerprint && !self.only_looks {
+        if row.fingerprint != loaded.fingerprint && self.purpose == Purpose::Serve {
             remembered::note_fingerprint(db, &loaded).await?;
         }
         if loaded.embedder.is_some() {

@@ -217,7 +217,7 @@ async fn begin(app: &App, request: TurnRequest) -> Result<RunningTurn> {
         let model = settings.model.as_ref().unwrap_or(&app.config.llm.model);
         usage::check_priced(app, &limits, model)?;
     }
-    let live = live.open(app).await?;
+    let live = live.open(app, reach.tenant_id).await?;
     usage::check_embedding_priced(app, &live.space, &limits)?;
     if app.model.is_some() && !said.is_empty() {
         history = given::count_latest(said, app.config.chat.history_tokens).await?;

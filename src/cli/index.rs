@@ -57,7 +57,11 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         IndexCommand::Verify(args) => (args, false),
         IndexCommand::Repair(args) => (args, true),
     };
-    let app = match App::build_to_look(config).await {
+    let built = match heals {
+        true => App::build_to_repair(config).await,
+        false => App::build_to_look(config).await,
+    };
+    let app = match built {
         Ok(app) => app,
         Err(StartError::InUse { dir }) => {
             return Err(Failure::InUse(format!(

@@ -147,12 +147,12 @@ pub(crate) use live_columns;
 
 impl LiveRow {
     /// The space itself. A tenant without documents is answered with the configured one.
-    pub async fn open(self, app: &App) -> Result<Live> {
+    pub async fn open(self, app: &App, tenant_id: TenantId) -> Result<Live> {
         Ok(match self.live_space {
             Some(name) => {
                 let space = app.space(&name).await?;
                 Live {
-                    is_whole: self.live_is_whole.unwrap_or(false) && !space.is_another_making,
+                    is_whole: self.live_is_whole.unwrap_or(false) && !space.has_lost(tenant_id),
                     space,
                 }
             }
@@ -169,12 +169,13 @@ pub async fn live_now(app: &App, tenant_id: TenantId) -> Result<Live> {
     let mut conn = app.db.read(tenant_id).await?;
     let row = store::find_live_row(&mut conn, tenant_id).await?;
     drop(conn);
-    row.open(app).await
+    row.open(app, tenant_id).await
 }
 
 /// What answers this tenant now.
 pub async fn live(app: &App, conn: &mut Conn, tenant_id: TenantId) -> Result<Live> {
-    store::find_live_row(conn, tenant_id).await?.open(app).await
+    let row = store::find_live_row(conn, tenant_id).await?;
+    row.open(app, tenant_id).await
 }
 
 /// Where this tenant's documents go: the live generation, which is begun with the first of them. Call [`live_now`] before the
@@ -185,7 +186,7 @@ pub async fn live_for_writing(app: &App, write: &mut Write, tenant_id: TenantId)
         store::insert_first(write, tenant_id, &app.spaces.wanted().name, app.clock.now()).await?;
         row = store::find_live_row(write, tenant_id).await?;
     }
-    Ok(row.open(app).await?.space)
+    Ok(row.open(app, tenant_id).await?.space)
 }
 
 /// All spaces that hold chunks of this tenant.

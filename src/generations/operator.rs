@@ -191,7 +191,7 @@ pub async fn compare(app: &App, only: Option<TenantId>, heals: bool) -> Result<V
     for generation in list_open_of(app, only).await? {
         let space = app.space(&generation.space).await?;
         let mut compared = Compared {
-            is_filled: generation.is_filled && (heals || !space.is_another_making),
+            is_filled: generation.is_filled && (heals || !space.has_lost(generation.tenant_id)),
             findings: Findings::default(),
             generation,
         };

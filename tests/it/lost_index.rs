@@ -194,8 +194,9 @@ async fn an_index_beside_the_configured_one_that_does_not_open_is_done_without_u
     let another = WatchedEmbedder::named("longer-words", 384);
     let settings = [("index.on_model_change", "wait")];
     let service = service.restart_with(Some(another), &settings).await;
+    let of_another_version = r#"{ "layout": 99 }"#;
     let service = service
-        .restart_after(|_| std::fs::write(&old, "not a manifest").expect("written"))
+        .restart_after(|_| std::fs::write(&old, of_another_version).expect("written"))
         .await;
     let acme = held.tenant(&service);
     let path = format!("/api/chatbots/{}/search", held.chatbot);

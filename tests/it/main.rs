@@ -22,6 +22,7 @@ mod cuts;
 mod cuts_lacking;
 mod cuts_meanwhile;
 mod cuts_texts;
+mod damaged_index;
 mod deletion;
 mod disconnects;
 mod documents;

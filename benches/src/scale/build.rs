@@ -62,6 +62,7 @@ pub fn open(dir: &Path) -> anyhow::Result<EmbeddedIndex> {
         model_id: Some("measured"),
         dimension: Some(DIMENSION),
         shards: DEFAULT_SHARDS,
+        mends: true,
     };
     let tuning = Tuning {
         close_grace: Duration::from_secs(3_600),

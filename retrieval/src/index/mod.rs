@@ -88,6 +88,12 @@ pub trait Index: Send + Sync + 'static {
         None
     }
 
+    /// Whether something of what this tenant had stored may be lost since the storage was called `since`.
+    fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
+        let _ = tenant_id;
+        self.generation().is_some_and(|present| present != since)
+    }
+
     /// Finishes what runs, writes everything down and lets go of the storage. Later calls are `Unavailable`.
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>>;
 }
@@ -129,6 +135,10 @@ pub enum IndexError {
     /// The same call fails again: not a number, no vector side, a chunk id that another tenant has. Nothing was stored.
     #[error("index refused the request: {reason}")]
     Refused { reason: String },
+    /// Some of what lies on disk is not what was written. Opened by somebody who mends, it is put aside, and put in again from
+    /// the rows.
+    #[error("a part of the index is damaged: {reason}")]
+    PartDamaged { reason: String },
     /// What lies on disk cannot be read: restore it, or delete it and index again from the rows.
     #[error("index storage is damaged: {reason}")]
     Damaged { reason: String },

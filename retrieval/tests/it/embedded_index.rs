@@ -12,7 +12,7 @@ pub(crate) fn open(dir: &Path) -> EmbeddedIndex {
     try_open(dir).expect("a healthy directory")
 }
 
-fn try_open(dir: &Path) -> Result<EmbeddedIndex, IndexError> {
+pub(crate) fn try_open(dir: &Path) -> Result<EmbeddedIndex, IndexError> {
     EmbeddedIndex::open(options(dir))
 }
 
@@ -22,6 +22,7 @@ pub(crate) fn options(dir: &Path) -> EmbeddedOptions<'static> {
         model_id: Some("test-model"),
         dimension: Some(DIMENSION),
         shards: 2,
+        mends: true,
     }
 }
 
@@ -31,6 +32,7 @@ fn open_keyword_only(dir: &Path) -> EmbeddedIndex {
         model_id: None,
         dimension: None,
         shards: 2,
+        mends: true,
     })
     .expect("a healthy directory")
 }

@@ -3,6 +3,7 @@
 mod child;
 mod conformance;
 mod crash;
+mod damaged_index;
 mod embedded_index;
 mod local_embedder;
 mod openai_embedder;

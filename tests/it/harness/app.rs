@@ -380,6 +380,17 @@ impl TestApp {
         (Self::build(config, folder, clock, own).await, seen)
     }
 
+    /// Stops the service, lets commands of the operator's do their work, and starts the service again.
+    pub async fn in_between<T>(self, work: impl AsyncFnOnce(&Config, &Arc<TestClock>) -> T) -> (Self, T) {
+        let replaced = Replacements {
+            embedder: self.embedder(),
+            ..Replacements::default()
+        };
+        let (config, folder, clock) = self.stop().await;
+        let done = work(&config, &clock).await;
+        (Self::build(config, folder, clock, replaced).await, done)
+    }
+
     /// Stops the service and tries to start it again.
     pub async fn try_restart(self) -> Result<(), StartError> {
         let replaced = Replacements {

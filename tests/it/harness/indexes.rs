@@ -136,6 +136,10 @@ impl Index for SwitchedIndex {
         self.inner.generation()
     }
 
+    fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
+        self.inner.has_lost(tenant_id, since)
+    }
+
     fn close(&self) -> Done<'_> {
         self.inner.close()
     }

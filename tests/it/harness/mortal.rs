@@ -218,6 +218,7 @@ impl Mortal {
             model_id: None,
             dimension: None,
             shards: 1,
+            mends: true,
         };
         let index = EmbeddedIndex::open(options).expect("the index opens");
         let indexed = index

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use super::generation;
+use super::aside;
+use super::generation::{Lost, Makings};
 use super::keywords::write_whole;
 use super::lost::{self, Loss};
 use super::placement::{Placement, Stage};
@@ -36,6 +37,9 @@ pub(super) struct Collection {
     /// The shared shards that were made, as the disk has it.
     made: Mutex<BTreeSet<usize>>,
     placement: Mutex<Placement>,
+    makings: Mutex<Makings>,
+    /// Whether what is damaged is put aside and made anew.
+    mends: bool,
     lock: File,
 }
 
@@ -67,12 +71,25 @@ struct Manifest {
     made: BTreeSet<usize>,
 }
 
+/// What manifests of all versions say.
+#[derive(Deserialize)]
+struct Written {
+    layout: u32,
+}
+
 impl Collection {
     /// Opens the collection of `model` below `root`, or makes it with `shards` shards; one that exists keeps its number.
-    pub(super) fn open(root: &Path, model: Option<(&str, usize)>, shards: usize) -> Result<Self, IndexError> {
+    /// `mends`: what is damaged is put aside and made anew; otherwise it is an error.
+    pub(super) fn open(
+        root: &Path,
+        model: Option<(&str, usize)>,
+        shards: usize,
+        mends: bool,
+    ) -> Result<Self, IndexError> {
         let dir = root.join(directory_name(model));
         fs::create_dir_all(&dir).map_err(|error| unavailable("cannot make the index directory", error))?;
         let lock = acquire(&dir)?;
+        let mut makings = Makings::read(&dir);
         let wanted = Manifest {
             layout: LAYOUT,
             analysis: analysis::ANALYSIS,
@@ -84,11 +101,20 @@ impl Collection {
         let path = dir.join(MANIFEST_FILE);
         let manifest = match fs::read(&path) {
             Ok(bytes) => {
-                let mut found = accept(&dir, &bytes, &wanted)?;
+                let mut found = match accept(&dir, &bytes, &wanted) {
+                    Err(IndexError::PartDamaged { reason }) if mends => {
+                        aside::put_collection_aside(&dir, &reason)
+                            .and_then(|()| lock.unlock())
+                            .map_err(|error| unavailable("cannot put a damaged index aside", error))?;
+                        return Self::open(root, model, shards, mends);
+                    }
+                    accepted => accepted?,
+                };
                 if found.analysis != wanted.analysis {
                     // Its terms are those of earlier rules. Another name has all documents put into it again, and
                     // until then most of them are still found.
-                    generation::make(&dir)
+                    makings
+                        .make(Lost::Everything)
                         .map_err(|error| unavailable("cannot name the index anew", error))?;
                 }
                 if (found.layout, found.analysis) != (LAYOUT, wanted.analysis) {
@@ -98,27 +124,31 @@ impl Collection {
                 found
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                generation::make(&dir).map_err(|error| unavailable("cannot name the new index", error))?;
+                makings
+                    .make(Lost::Everything)
+                    .map_err(|error| unavailable("cannot name the new index", error))?;
                 write_manifest(&dir, &wanted)?;
                 wanted
             }
             Err(error) => return Err(unavailable("cannot read the index manifest", error)),
         };
-        let placement = Placement::read(&dir)
-            .map_err(|error| unavailable("cannot read which tenants have a shard of their own", error))?;
+        let placement = aside::read_placement(&dir, &mut makings, mends)?;
         let collection = Self {
             dir,
             made: Mutex::new(manifest.made.clone()),
             manifest,
             placement: Mutex::new(placement),
+            makings: Mutex::new(makings),
+            mends,
             lock,
         };
         collection.set_right_what_is_lost()?;
         Ok(collection)
     }
 
-    /// A shard that was made and lacks a part is never taken for an empty one: the collection gets another name, so that all
-    /// documents are put into it again and answers say until then that some are missing. What is left answers meanwhile.
+    /// A shard that was made and lacks a part is never taken for an empty one: the collection gets another name, so that the
+    /// documents of all who were in it are put in again and their answers say until then that some are missing. What is left
+    /// answers meanwhile.
     fn set_right_what_is_lost(&self) -> Result<(), IndexError> {
         let made = lock(&self.made).clone();
         let moved = self.stages().into_iter();
@@ -129,16 +159,11 @@ impl Collection {
         let lost: Vec<(ShardName, Loss)> = names
             .filter_map(|name| Some((name, lost::look(&self.shard_dir(name), has_vectors)?)))
             .collect();
-        for (name, loss) in &lost {
-            let dir = self.shard_dir(*name);
-            tracing::error!(shard = %dir.display(), lost = loss.name(), "a part of an index shard is gone: all documents are put into the index again");
-        }
-        if lost.is_empty() {
-            return Ok(());
-        }
-        self.name_anew()
-            .map_err(|error| unavailable("cannot name the index anew", error))?;
         for (name, loss) in lost {
+            let dir = self.shard_dir(name);
+            tracing::error!(shard = %dir.display(), lost = loss.name(), "a part of an index shard is gone: what was in the shard is put into the index again");
+            self.note_lost(name)
+                .map_err(|error| unavailable("cannot name the index anew", error))?;
             match (loss, name) {
                 (Loss::Words, ShardName::Shared(number)) => self.forget_made(number)?,
                 // What is left of it is removed when the others are opened; the tenant is in the shared one again.
@@ -151,11 +176,35 @@ impl Collection {
         Ok(())
     }
 
-    /// From now on this counts as another making of the collection, into which all documents are put again.
-    pub(super) fn name_anew(&self) -> io::Result<()> {
-        // One at a time: shards are opened side by side.
-        let _made = lock(&self.made);
-        generation::make(&self.dir)
+    /// From now on this counts as another making of the collection, into which what this shard held is put again.
+    pub(super) fn note_lost(&self, name: ShardName) -> io::Result<()> {
+        let lost = match name {
+            ShardName::Shared(shard) => {
+                let moved = self
+                    .stages()
+                    .into_iter()
+                    .filter(|(_, stage)| *stage != Stage::Moving);
+                let moved = moved.map(|(tenant_id, _)| tenant_id);
+                let but = moved
+                    .filter(|tenant_id| self.shard_of(*tenant_id) == shard)
+                    .collect();
+                Lost::Shared { shard, but }
+            }
+            ShardName::Own(tenant_id) => Lost::Own(tenant_id),
+        };
+        lock(&self.makings).make(lost)
+    }
+
+    /// As [`Collection::note_lost`], before what cannot be read of a redo log is cut off, unless this process only looks.
+    pub(super) fn note_damaged_log(&self, name: ShardName) -> io::Result<()> {
+        match self.mends {
+            true => self.note_lost(name),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged")),
+        }
+    }
+
+    pub(super) fn mends(&self) -> bool {
+        self.mends
     }
 
     /// Notes durably that a shared shard was made and is on the disk: from now on it is missed.
@@ -172,11 +221,16 @@ impl Collection {
         })
     }
 
-    /// Removes what is left of a shared shard, which must not be open. It is made again when it is needed.
-    fn forget_made(&self, number: usize) -> Result<(), IndexError> {
+    /// Notes durably that a shared shard is to be made again when it is needed.
+    pub(super) fn miss_no_more(&self, number: usize) -> Result<(), IndexError> {
         self.change_made(&mut lock(&self.made), |made| {
             made.remove(&number);
-        })?;
+        })
+    }
+
+    /// Removes what is left of a shared shard, which must not be open. It is made again when it is needed.
+    fn forget_made(&self, number: usize) -> Result<(), IndexError> {
+        self.miss_no_more(number)?;
         match fs::remove_dir_all(self.shard_dir(ShardName::Shared(number))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(unavailable("cannot remove what is left of a shard", error))
@@ -203,7 +257,12 @@ impl Collection {
 
     /// Which making of the collection this is.
     pub(super) fn generation(&self) -> String {
-        generation::read(&self.dir)
+        lock(&self.makings).name().to_owned()
+    }
+
+    /// Whether something of the tenant's may be lost since the collection was called `since`.
+    pub(super) fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
+        lock(&self.makings).has_lost(since, (tenant_id, self.shard_of(tenant_id)))
     }
 
     pub(super) fn dimension(&self) -> Option<usize> {
@@ -281,14 +340,21 @@ fn accept(dir: &Path, bytes: &[u8], wanted: &Manifest) -> Result<Manifest, Index
     let damaged = |reason: String| IndexError::Damaged {
         reason: format!("{}: {reason}", dir.display()),
     };
-    let found: Manifest = serde_json::from_slice(bytes)
-        .map_err(|error| damaged(format!("the manifest cannot be read: {error}")))?;
-    let is_known = found.layout == LAYOUT || EARLIER_LAYOUTS.contains(&found.layout);
-    if !is_known || found.analysis > wanted.analysis {
+    let unreadable = |error| IndexError::PartDamaged {
+        reason: format!("{}: {error}", dir.join(MANIFEST_FILE).display()),
+    };
+    // Another version's may have another form.
+    let written: Written = serde_json::from_slice(bytes).map_err(unreadable)?;
+    let is_known = written.layout == LAYOUT || EARLIER_LAYOUTS.contains(&written.layout);
+    let found: Option<Manifest> = match is_known {
+        true => Some(serde_json::from_slice(bytes).map_err(unreadable)?),
+        false => None,
+    };
+    let Some(found) = found.filter(|found| found.analysis <= wanted.analysis) else {
         return Err(damaged(
             "written by another version of this program; delete it and index again".to_owned(),
         ));
-    }
+    };
     if (&found.model, found.dimension) != (&wanted.model, wanted.dimension) {
         let model = found.model.as_deref().unwrap_or("no model");
         return Err(damaged(format!(
@@ -343,13 +409,13 @@ mod tests {
     #[test]
     fn a_directory_is_open_once() {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let first = Collection::open(root.path(), None, 4).expect("free");
+        let first = Collection::open(root.path(), None, 4, true).expect("free");
 
-        let second = Collection::open(root.path(), None, 4).expect_err("taken");
+        let second = Collection::open(root.path(), None, 4, true).expect_err("taken");
         assert!(matches!(second, IndexError::InUse { .. }));
 
         drop(first);
-        Collection::open(root.path(), None, 4).expect("free again");
+        Collection::open(root.path(), None, 4, true).expect("free again");
     }
 
     #[test]
@@ -359,7 +425,7 @@ mod tests {
             .map(|n| TenantId(Uuid::from_u128(n * n + 3)))
             .collect();
         let shards_of = |shards| {
-            let collection = Collection::open(root.path(), None, shards).expect("free");
+            let collection = Collection::open(root.path(), None, shards, true).expect("free");
             tenants
                 .iter()
                 .map(|tenant| collection.shard_of(*tenant))
@@ -372,25 +438,31 @@ mod tests {
     #[test]
     fn a_directory_of_an_earlier_version_is_opened_and_from_then_on_ours() {
         let root = tempfile::tempdir().expect("a temporary directory");
-        drop(Collection::open(root.path(), None, 3).expect("free"));
+        drop(Collection::open(root.path(), None, 3, true).expect("free"));
         let path = root.path().join("keyword-0").join(MANIFEST_FILE);
         let read = || fs::read_to_string(&path).expect("the manifest");
         for earlier in ["\"layout\": 1", "\"layout\": 2", "\"layout\": 3"] {
             fs::write(&path, read().replace("\"layout\": 4", earlier)).expect("written");
 
-            assert_eq!(Collection::open(root.path(), None, 4).expect("known").shards(), 3);
+            assert_eq!(
+                Collection::open(root.path(), None, 4, true)
+                    .expect("known")
+                    .shards(),
+                3
+            );
 
             assert!(read().contains("\"layout\": 4"), "{}", read());
         }
         fs::write(&path, read().replace("\"layout\": 4", "\"layout\": 9")).expect("written");
-        let error = Collection::open(root.path(), None, 4).expect_err("of a version to come");
+        let error = Collection::open(root.path(), None, 4, true).expect_err("of a version to come");
         assert!(error.to_string().contains("another version"), "{error}");
     }
 
     #[test]
     fn a_directory_whose_words_were_read_by_earlier_rules_counts_as_another_making() {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let opened = || Collection::open(root.path(), None, 3).map(|collection| collection.generation());
+        let opened =
+            || Collection::open(root.path(), None, 3, true).map(|collection| collection.generation());
         let made = opened().expect("free");
         let path = root.path().join("keyword-0").join(MANIFEST_FILE);
         let present = format!("\"analysis\": {}", analysis::ANALYSIS);
@@ -414,9 +486,9 @@ mod tests {
     #[test]
     fn a_model_whose_directory_another_one_has_is_refused() {
         let root = tempfile::tempdir().expect("a temporary directory");
-        drop(Collection::open(root.path(), Some(("a/b", 8)), 1).expect("free"));
+        drop(Collection::open(root.path(), Some(("a/b", 8)), 1, true).expect("free"));
 
-        let error = Collection::open(root.path(), Some(("a-b", 8)), 1).expect_err("another model's");
+        let error = Collection::open(root.path(), Some(("a-b", 8)), 1, true).expect_err("another model's");
 
         assert!(error.to_string().contains("a/b"), "{error}");
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::aside::is_aside;
 use super::collection::{MANIFEST_FILE, acquire};
 use super::keywords;
 use super::shard::REDO_LOG_FILE;
@@ -25,7 +26,7 @@ pub(super) fn remove_empty(root: &Path) {
 }
 
 fn remove_if_empty(dir: &Path) -> io::Result<bool> {
-    if !dir.join(MANIFEST_FILE).is_file() {
+    if !dir.join(MANIFEST_FILE).is_file() || is_aside(dir) {
         return Ok(false);
     }
     // Somebody has it.
@@ -44,6 +45,9 @@ fn remove_if_empty(dir: &Path) -> io::Result<bool> {
 
 /// Whether a shard was closed with nothing in it. One of which that is not written down may hold anything.
 fn is_empty_shard(dir: &Path) -> io::Result<bool> {
+    if is_aside(dir) {
+        return Ok(false);
+    }
     let is_shared = dir
         .file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with("shard-"));

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::keywords;
 use super::shard::REDO_LOG_FILE;
@@ -21,6 +21,15 @@ pub(super) enum Loss {
 }
 
 impl Loss {
+    /// Where it lies, in the folder of its shard.
+    pub(super) fn path(self, dir: &Path) -> PathBuf {
+        match self {
+            Self::Words => dir.to_owned(),
+            Self::Vectors => vectors_dir(dir),
+            Self::RedoLog => dir.join(REDO_LOG_FILE),
+        }
+    }
+
     /// For people.
     pub(super) const fn name(self) -> &'static str {
         match self {

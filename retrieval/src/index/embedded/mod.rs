@@ -7,8 +7,10 @@
 //!
 //! Term statistics (the inverse document frequency) are each tenant's own: nobody's scores depend on what others store.
 
+mod aside;
 mod codec;
 mod collection;
+mod damage;
 mod emptied;
 mod engine;
 mod filter;
@@ -76,6 +78,9 @@ pub struct EmbeddedOptions<'a> {
     pub dimension: Option<usize>,
     /// Shards of a new index; one that exists keeps its number. [`DEFAULT_SHARDS`] suits most.
     pub shards: usize,
+    /// What is damaged is put aside and made anew, to be put in again by whoever asks [`Index::has_lost`]. False: it is an
+    /// error, and nothing is changed.
+    pub mends: bool,
 }
 
 /// An open embedded index. Cheap to clone; all clones are one index.
@@ -122,7 +127,12 @@ impl EmbeddedIndex {
                 return Err(IndexError::Refused { reason });
             }
         };
-        let collection = Arc::new(Collection::open(&options.dir, model, options.shards)?);
+        let collection = Arc::new(Collection::open(
+            &options.dir,
+            model,
+            options.shards,
+            options.mends,
+        )?);
         leftover::remove_empty(&options.dir);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (sender, notices) = mpsc::channel();
@@ -139,7 +149,11 @@ impl EmbeddedIndex {
             one_own_build: Arc::default(),
             turns: Turns::new(cores + 1, tuning.longest_wait),
         });
-        inner.open_present()?;
+        if let Err(error) = inner.open_present() {
+            // Who tries again, or removes what does not open, needs the directory.
+            inner.close_shards();
+            return Err(error);
+        }
         let weak = Arc::downgrade(&inner);
         let mover = thread::Builder::new()
             .name("index-mover".to_owned())
@@ -233,6 +247,17 @@ impl Inner {
         self.open_shard(self.collection()?.shard_of(tenant_id))
     }
 
+    fn close_shards(&self) {
+        let collection = lock(&self.collection).take();
+        let shared = self.shards.iter().filter_map(|slot| lock(slot).take());
+        shared.for_each(|shard| shard.close());
+        let own_shards =
+            std::mem::take(&mut *self.own_shards.write().unwrap_or_else(PoisonError::into_inner));
+        own_shards.into_values().for_each(|shard| shard.close());
+        // Only now may another process have the directory.
+        drop(collection);
+    }
+
     /// What `work` finds in the tenant's shard; `None` where there is no shard.
     fn read<T>(
         &self,
@@ -277,13 +302,8 @@ impl Inner {
 
     fn open_own(&self, collection: Arc<Collection>, tenant_id: TenantId) -> Result<Arc<Shard>, IndexError> {
         let name = ShardName::Own(tenant_id);
-        let own = Shard::open(
-            collection,
-            name,
-            self.tuning,
-            self.one_own_build.clone(),
-            lock(&self.notices).clone(),
-        )?;
+        let notices = lock(&self.notices).clone();
+        let own = Shard::open(collection, name, self.tuning, self.one_own_build.clone(), notices)?;
         Ok(Arc::new(own))
     }
 
@@ -294,13 +314,7 @@ impl Inner {
         }
         // Asked again under the slot's lock, so that closing cannot overlook a shard that opens behind its back.
         let collection = self.collection()?;
-        let shard = Arc::new(Shard::open(
-            collection.clone(),
-            ShardName::Shared(number),
-            self.tuning,
-            self.one_build.clone(),
-            lock(&self.notices).clone(),
-        )?);
+        let shard = self.open_whole(&collection, ShardName::Shared(number), &self.one_build)?;
         if let Err(error) = collection.note_made(number) {
             shard.close();
             return Err(error);
@@ -456,6 +470,12 @@ impl Index for EmbeddedIndex {
             .map(|collection| collection.generation())
     }
 
+    fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
+        lock(&self.inner.collection)
+            .as_ref()
+            .is_none_or(|collection| collection.has_lost(tenant_id, since))
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(self.blocking(|inner| {
             inner.is_closing.store(true, Ordering::Release);
@@ -465,14 +485,7 @@ impl Index for EmbeddedIndex {
             if let Some(mover) = lock(&inner.mover).take() {
                 await_mover(mover, inner.tuning.close_grace);
             }
-            let collection = lock(&inner.collection).take();
-            let shared = inner.shards.iter().filter_map(|slot| lock(slot).take());
-            shared.for_each(|shard| shard.close());
-            let own_shards =
-                std::mem::take(&mut *inner.own_shards.write().unwrap_or_else(PoisonError::into_inner));
-            own_shards.into_values().for_each(|shard| shard.close());
-            // Only now may another process have the directory.
-            drop(collection);
+            inner.close_shards();
             Ok(())
         }))
     }

@@ -1,12 +1,13 @@
 //! Opens the shards that lie in the directory, and sets right what a crash in the middle of a move left there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::collection::{Collection, ShardName};
+use super::damage::Unopened;
 use super::placement::Stage;
 use super::promotion::Notice;
-use super::shard::lock;
+use super::shard::{Shard, lock};
 use super::{DEFAULT_SHARDS, Inner};
 use crate::TenantId;
 use crate::index::IndexError;
@@ -23,8 +24,29 @@ impl Inner {
         })
     }
 
-    /// Opens the shard of a tenant who has moved. An unfinished one is removed, one whose words are gone, which counts as such
-    /// ([`Collection::open`]), and an empty one: it holds nothing more.
+    /// Opens a shard. What of it is damaged is put aside and made anew, unless this process only looks.
+    pub(super) fn open_whole(
+        &self,
+        collection: &Arc<Collection>,
+        name: ShardName,
+        one_build: &Arc<Mutex<()>>,
+    ) -> Result<Arc<Shard>, IndexError> {
+        let mut put_aside = Vec::new();
+        loop {
+            let notices = lock(&self.notices).clone();
+            match Shard::open(collection.clone(), name, self.tuning, one_build.clone(), notices) {
+                Ok(shard) => return Ok(Arc::new(shard)),
+                Err(Unopened::Broken(broken)) if !put_aside.contains(&broken.part) => {
+                    put_aside.push(broken.part);
+                    collection.put_aside(name, broken)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Opens the shard of a tenant who has moved. An unfinished one is removed, one whose words are gone or were put aside, which
+    /// counts as such ([`Collection::open`]), and an empty one: it holds nothing more.
     fn open_moved(
         &self,
         collection: &Arc<Collection>,
@@ -34,8 +56,9 @@ impl Inner {
         match stage {
             Stage::Moving => {}
             Stage::Sweeping | Stage::Settled => {
-                let own = self.open_own(collection.clone(), tenant_id)?;
-                if stage == Stage::Sweeping || own.count(tenant_id)? > 0 {
+                let own = self.open_whole(collection, ShardName::Own(tenant_id), &self.one_own_build)?;
+                let was_put_aside = collection.stage(tenant_id) != Some(stage);
+                if !was_put_aside && (stage == Stage::Sweeping || own.count(tenant_id)? > 0) {
                     self.take_into_service(tenant_id, own);
                     if let (Stage::Sweeping, Some(notices)) = (stage, &*lock(&self.notices)) {
                         drop(notices.send(Notice::Outgrown(tenant_id)));
@@ -65,12 +88,25 @@ fn open_all<T: Sync>(
                 .iter()
                 .map(|shard| scope.spawn(move || open(shard)))
                 .collect();
-            openings.into_iter().try_for_each(|opening| match opening.join() {
+            let openings = openings.into_iter().map(|opening| match opening.join() {
                 Ok(opened) => opened,
                 Err(_) => Err(IndexError::Damaged {
                     reason: "a shard cannot be opened".to_owned(),
                 }),
-            })
+            });
+            openings.fold(Ok(()), name_all)
         })
     })
+}
+
+/// The first failure; where parts are damaged, all of them.
+fn name_all(before: Result<(), IndexError>, next: Result<(), IndexError>) -> Result<(), IndexError> {
+    match (before, next) {
+        (Err(IndexError::PartDamaged { reason: first }), Err(IndexError::PartDamaged { reason })) => {
+            let reason = format!("{first}; {reason}");
+            Err(IndexError::PartDamaged { reason })
+        }
+        (Ok(()), next) => next,
+        (before, _) => before,
+    }
 }

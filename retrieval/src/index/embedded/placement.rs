@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::aside::owner_of;
 use super::keywords::write_whole;
 use crate::TenantId;
 
@@ -33,15 +34,34 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// What is written in `dir`; nobody where nothing is.
+    /// What is written in `dir`; nobody where nothing is, and nothing else speaks of anybody.
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
-        let path = dir.join(FILE);
+        let path = Self::path(dir);
         let stages = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                for entry in fs::read_dir(dir)? {
+                    if owner_of(&entry?)?.is_some() {
+                        let reason = "it is gone, and tenants have shards of their own";
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                    }
+                }
+                BTreeMap::new()
+            }
             Err(error) => return Err(error),
         };
         Ok(Self { path, stages })
+    }
+
+    /// Writes these down in place of what was there.
+    pub(super) fn of(dir: &Path, stages: impl Iterator<Item = (TenantId, Stage)>) -> io::Result<Self> {
+        let (path, stages) = (Self::path(dir), stages.collect());
+        write_whole(&path, &serde_json::to_vec_pretty(&stages)?)?;
+        Ok(Self { path, stages })
+    }
+
+    pub(super) fn path(dir: &Path) -> PathBuf {
+        dir.join(FILE)
     }
 
     pub(super) fn stages(&self) -> &BTreeMap<TenantId, Stage> {

@@ -11,8 +11,10 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use super::collection::{Collection, ShardName};
+use super::damage::{Broken, Unopened};
 use super::layout::Layout;
 use super::log::RedoLog;
+use super::lost::Loss;
 use super::operation::Operation;
 use super::promotion::Notice;
 use super::sides::{PreparedQuery, SideError, Sides, vectors_dir};
@@ -58,7 +60,7 @@ impl Shard {
         tuning: Tuning,
         one_build: Arc<Mutex<()>>,
         notices: Option<Sender<Notice>>,
-    ) -> Result<Self, IndexError> {
+    ) -> Result<Self, Unopened> {
         let owner = match name {
             ShardName::Own(tenant_id) => Some(tenant_id),
             ShardName::Shared(_) => None,
@@ -66,8 +68,12 @@ impl Shard {
         let dir = collection.shard_dir(name);
         std::fs::create_dir_all(&dir)
             .map_err(|error| unavailable("cannot make the shard's directory", error))?;
-        let log = RedoLog::open(&dir.join(REDO_LOG_FILE), || collection.name_anew())
-            .map_err(|error| unavailable("cannot open the redo log", error))?;
+        let log = RedoLog::open(&dir.join(REDO_LOG_FILE), || collection.note_damaged_log(name));
+        let log = log.map_err(|error| Broken {
+            dir: dir.clone(),
+            part: Loss::RedoLog,
+            reason: format!("the redo log: {error}"),
+        })?;
         let state = Arc::new(ShardState {
             dir,
             tuning,
@@ -172,16 +178,19 @@ impl Shard {
 
 impl ShardState {
     /// Opens the sides and makes those that are not there; searches wait meanwhile.
-    pub(super) fn open_sides(&self) -> Result<(), IndexError> {
+    pub(super) fn open_sides(&self) -> Result<(), Broken> {
         let mut slot = self.sides.write().unwrap_or_else(PoisonError::into_inner);
         let previous = slot.take();
-        let opened = guarded(|| {
+        let closed = guarded::<_, SideError>(|| {
             drop(previous);
-            Sides::open(&self.dir, self.layout)
+            Ok(())
         });
-        *slot = Some(opened.map_err(|reason| IndexError::Damaged {
-            reason: format!("{}: {reason}", self.dir.display()),
-        })?);
+        closed.map_err(|reason| Broken {
+            dir: self.dir.clone(),
+            part: Loss::Vectors,
+            reason,
+        })?;
+        *slot = Some(Sides::open(&self.dir, self.layout)?);
         Ok(())
     }
 

@@ -8,12 +8,15 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qdrant_edge::{OperationError, PointId};
 
+use super::damage::Broken;
 use super::engine::Engine;
 use super::filter::{self, TenantFilter};
 use super::keywords::{ChunkRow, Keywords, TenantWords};
 use super::layout::Layout;
+use super::lost::Loss;
 use super::migrate;
 use super::operation::{Change, Operation, UNKNOWN_TEXT};
+use super::shard::guarded;
 use super::stored::cosine;
 use crate::analysis::QueryTerms;
 use crate::index::point::fingerprint;
@@ -55,16 +58,23 @@ pub(super) struct Sides {
 
 impl Sides {
     /// Opens the sides in `dir` and makes those that are not there. Takes over what an earlier version left there.
-    pub(super) fn open(dir: &Path, layout: Option<Layout>) -> Result<Self, SideError> {
+    pub(super) fn open(dir: &Path, layout: Option<Layout>) -> Result<Self, Broken> {
         let (keywords_dir, vectors_dir) = (keywords_dir(dir), vectors_dir(dir));
-        migrate::take_over_earlier_version(dir, &keywords_dir, &vectors_dir, layout)?;
-        let vectors = match layout {
-            Some(layout) if vectors_dir.exists() => Some(Engine::open(&vectors_dir, layout)?),
-            Some(layout) => Some(Engine::create(&vectors_dir, layout)?),
-            None => None,
+        let broken = |part| {
+            let dir = dir.to_owned();
+            move |reason| Broken { dir, part, reason }
         };
+        guarded(|| migrate::take_over_earlier_version(dir, &keywords_dir, &vectors_dir, layout))
+            .map_err(broken(Loss::Words))?;
+        let open_engine = |layout| match vectors_dir.exists() {
+            true => Engine::open(&vectors_dir, layout),
+            false => Engine::create(&vectors_dir, layout),
+        };
+        let vectors = layout.map(|layout| guarded(|| open_engine(layout)));
+        let vectors = vectors.transpose().map_err(broken(Loss::Vectors))?;
+        let keywords = guarded(|| Keywords::open(&keywords_dir)).map_err(broken(Loss::Words))?;
         Ok(Self {
-            keywords: RwLock::new(Keywords::open(&keywords_dir)?),
+            keywords: RwLock::new(keywords),
             vectors,
         })
     }

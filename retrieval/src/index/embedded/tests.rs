@@ -36,6 +36,7 @@ fn open(dir: &Path, tuning: Tuning) -> EmbeddedIndex {
         model_id: Some("test"),
         dimension: Some(DIMENSION),
         shards: 1,
+        mends: true,
     };
     EmbeddedIndex::open_tuned(options, tuning).expect("a healthy directory")
 }
@@ -200,6 +201,7 @@ async fn closing_waits_no_longer_than_it_may_for_the_graphs_of_a_move() {
             model_id: Some("test"),
             dimension: Some(DIMENSION),
             shards: 1,
+            mends: true,
         };
         match EmbeddedIndex::open_tuned(options, moving) {
             Ok(index) => {

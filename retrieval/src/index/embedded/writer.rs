@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::damage::Broken;
 use super::forward::Forwards;
 use super::log::RedoLog;
+use super::lost::Loss;
 use super::operation::{Change, Operation};
 use super::promotion::Notice;
 use super::shard::{ShardState, closed, unavailable};
@@ -88,7 +90,7 @@ impl Writer {
     }
 
     /// Opens the sides and repeats what they may have lost.
-    pub(super) fn recover(&mut self) -> Result<(), IndexError> {
+    pub(super) fn recover(&mut self) -> Result<(), Broken> {
         self.state.open_sides()?;
         if self.log.is_empty() {
             return Ok(());
@@ -105,11 +107,10 @@ impl Writer {
         replayed.map_err(|error| {
             // Half recovered is not recovered: nothing may be read from it.
             drop(self.state.close_sides());
-            IndexError::Damaged {
-                reason: format!(
-                    "{}: the redo log cannot be repeated: {error}",
-                    state.dir().display()
-                ),
+            Broken {
+                dir: state.dir().to_owned(),
+                part: Loss::Words,
+                reason: format!("the redo log cannot be repeated: {error}"),
             }
         })?;
         tracing::info!(shard = %self.state.dir().display(), operations = repeated, "index shard recovered from its redo log");
@@ -217,7 +218,7 @@ impl Writer {
         let opened = if self.state.is_open() {
             Ok(())
         } else {
-            self.recover()
+            self.recover().map_err(IndexError::from)
         };
         let logged = opened.and_then(|()| {
             self.log

@@ -1,5 +1,6 @@
 //! Tenants that outgrow the shared shards of the embedded index: nobody notices that they move, whatever happens meanwhile.
 
+mod damaged;
 mod narrow;
 mod places;
 

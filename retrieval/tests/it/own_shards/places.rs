@@ -113,6 +113,7 @@ async fn a_collection_that_nobody_is_in_any_more_is_removed_at_the_next_start() 
             model_id: Some("successor"),
             dimension: Some(DIMENSION),
             shards: 2,
+            mends: true,
         })
         .expect("a new collection")
     };
