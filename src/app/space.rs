@@ -432,6 +432,15 @@ impl Spaces {
         Ok(())
     }
 
+    /// What of their indexes is not what was written, as far as that can be told by reading all of it.
+    pub async fn find_damage(&self) -> Result<Vec<String>, IndexError> {
+        let mut damage = Vec::new();
+        for space in self.all().into_iter().filter(|space| space.is_open) {
+            damage.extend(space.index.find_damage().await?);
+        }
+        Ok(damage)
+    }
+
     pub(super) async fn close(&self) {
         for space in self.all() {
             if let Err(error) = space.index.close().await {

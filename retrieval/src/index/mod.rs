@@ -94,6 +94,12 @@ pub trait Index: Send + Sync + 'static {
         self.generation().is_some_and(|present| present != since)
     }
 
+    /// Reads all that is stored, as far as it can be told whether it is what was written, and names what is not. Takes as long
+    /// as reading takes. What is named is put aside at the next opening by somebody who mends.
+    fn find_damage(&self) -> BoxFuture<'_, Result<Vec<String>, IndexError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Finishes what runs, writes everything down and lets go of the storage. Later calls are `Unavailable`.
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>>;
 }

@@ -309,3 +309,68 @@ async fn files_that_the_machine_does_not_let_us_read_are_not_taken_for_damaged_o
     );
     assert!(!collection(dir.path()).join("shard-0.damaged").exists());
 }
+
+/// Overwrites a byte of the first term's postings, which nobody reads before it is asked for.
+fn flip(shard: &Path) -> PathBuf {
+    let segment = file_in(&shard.join("keywords"), "segment");
+    let mut bytes = fs::read(&segment).expect("a segment");
+    bytes[1] ^= 0x40;
+    fs::write(&segment, bytes).expect("written");
+    segment
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_are_not_what_was_written_are_found_by_reading_them_and_put_aside_by_who_mends() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let before = filled(dir.path()).await;
+    let shard = collection(dir.path()).join("shard-0");
+    flip(&shard);
+
+    for _ in 0..2 {
+        let index = look(dir.path()).expect("it opens");
+        let damage = index.find_damage().await.expect("read");
+        assert!(
+            matches!(&damage[..], [one] if one.contains("shard-0: ")),
+            "{damage:?}"
+        );
+        index.close().await.expect("closed");
+    }
+    let index = open(dir.path());
+    assert_eq!(index.generation().as_ref(), Some(&before), "nothing was noted");
+    assert_eq!(index.find_damage().await.expect("read").len(), 1);
+    index.close().await.expect("closed");
+    let index = open(dir.path());
+
+    for n in TENANTS {
+        assert_eq!(index.has_lost(tenant(n), &before), n % 2 == 0);
+    }
+    fill(&index).await;
+    assert_eq!(index.find_damage().await.expect("read"), Vec::<String>::new());
+    assert!(is_whole(&index, 2).await);
+    index.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_words_are_not_carried_on_and_the_next_start_puts_them_aside() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let before = filled(dir.path()).await;
+    let segment = flip(&collection(dir.path()).join("shard-0"));
+    let index = open(dir.path());
+    // So much of the segment is deleted that it is due to be written anew.
+    for n in [2, 4] {
+        let gone = (3..=6).map(chunk).collect();
+        index.delete_chunks(tenant(n), gone).await.expect("deleted");
+        index.upsert(tenant(n), vec![kept(7)]).await.expect("stored");
+    }
+    index.close().await.expect("closed");
+    assert!(segment.exists(), "it stays as it is");
+
+    let error = look(dir.path()).err().expect("it is known");
+    assert!(error.to_string().contains("shard-0: "), "{error}");
+    let index = open(dir.path());
+
+    for n in TENANTS {
+        assert_eq!(index.has_lost(tenant(n), &before), n % 2 == 0);
+    }
+    index.close().await.expect("closed");
+}

@@ -136,6 +136,10 @@ impl Index for SwitchedIndex {
         self.inner.generation()
     }
 
+    fn find_damage(&self) -> BoxFuture<'_, Result<Vec<String>, IndexError>> {
+        self.inner.find_damage()
+    }
+
     fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
         self.inner.has_lost(tenant_id, since)
     }

@@ -1,5 +1,7 @@
 //! The short commands, and what their exit codes tell.
 
+use std::path::PathBuf;
+
 use super::*;
 
 #[tokio::test]
@@ -260,8 +262,38 @@ async fn the_index_is_compared_where_no_server_has_it() {
     );
 }
 
+/// The words of the one tenant.
+fn first_segment(data: &Path) -> PathBuf {
+    let folders_of = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).expect("a folder").flatten();
+        let paths = entries.map(|entry| entry.path());
+        paths
+            .filter(|path| path.extension().is_none_or(|end| end == "segment"))
+            .collect::<Vec<_>>()
+    };
+    let collections = folders_of(&data.join("index"));
+    let shards = collections
+        .iter()
+        .filter(|path| path.is_dir())
+        .flat_map(|collection| folders_of(collection));
+    let words = shards
+        .map(|shard| shard.join("keywords"))
+        .filter(|words| words.is_dir());
+    let mut segments = words.flat_map(|words| folders_of(&words));
+    segments.next().expect("a segment")
+}
+
+fn tear(segment: &mut Vec<u8>) {
+    segment.truncate(segment.len() / 2);
+}
+
+/// Overwrites a byte of the first term's postings, which opening does not read.
+fn flip(segment: &mut Vec<u8>) {
+    segment[1] ^= 0x40;
+}
+
 #[tokio::test]
-async fn a_lost_index_is_told_and_repaired_from_the_command_line() {
+async fn a_lost_or_damaged_index_is_told_and_repaired_from_the_command_line() {
     let (folder, data) = data_dir();
     let file = folder.path().join("returns.md");
     std::fs::write(&file, "Goods may be returned within 30 days.").expect("written");
@@ -313,6 +345,26 @@ async fn a_lost_index_is_told_and_repaired_from_the_command_line() {
         &["ask", "--chatbot", &chatbot, question, nowhere[0], nowhere[1]],
     )
     .await;
+    for (damage, code) in [(tear as fn(&mut Vec<u8>), 1), (flip, 6)] {
+        let segment = first_segment(&data);
+        let mut bytes = std::fs::read(&segment).expect("a segment");
+        damage(&mut bytes);
+        std::fs::write(&segment, &bytes).expect("written");
+        for _ in 0..2 {
+            let damaged = run(&data, &["index", "verify"]).await;
+            assert_eq!(damaged.status.code(), Some(code), "{}", told(&damaged));
+            let told = told(&damaged);
+            assert!(
+                told.contains("shard-") && told.contains("frontdesk index repair"),
+                "{told}"
+            );
+            assert_eq!(std::fs::read(&segment).expect("left as it is"), bytes);
+        }
+        let repaired = run_well(&data, &["index", "repair"]).await;
+        assert!(repaired.contains("1 compared, 1 mended"), "{repaired}");
+        let agreed = run_well(&data, &["index", "verify"]).await;
+        assert!(agreed.contains("1 compared, 0 differing"), "{agreed}");
+    }
     let nobody = uuid::Uuid::nil().to_string();
     for command in ["verify", "repair"] {
         let output = run(&data, &["index", command, "--tenant", &nobody]).await;

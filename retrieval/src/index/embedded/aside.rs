@@ -62,13 +62,17 @@ pub(super) fn read_placement(
         Ok(placement) => return Ok(placement),
         Err(error) => error,
     };
-    let failed = |error| unavailable("cannot read which tenants have a shard of their own", error);
+    let file = Placement::path(dir);
+    let failed = |error| {
+        let what = format!("cannot read {}: see to its disk and its rights", file.display());
+        unavailable(&what, error)
+    };
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof if mends => {
             place_by_folders(dir, makings, &error).map_err(failed)
         }
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Err(IndexError::PartDamaged {
-            reason: format!("{}: {error}", Placement::path(dir).display()),
+            reason: format!("{}: {error}", file.display()),
         }),
         _ => Err(failed(error)),
     }

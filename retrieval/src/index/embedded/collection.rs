@@ -19,12 +19,12 @@ use crate::analysis;
 use crate::index::IndexError;
 
 /// Number of the layout of directories and files.
-const LAYOUT: u32 = 4;
+const LAYOUT: u32 = 5;
 
 /// Layouts that are taken over when their shards are opened: in the first the engine kept both sides (`migrate`), the
-/// second had no facets, the third no tenant with a shard of its own. Their number goes first, so that the version that
+/// second had no facets, the third no tenant with a shard of its own, the fourth no checksums of words. Their number goes first, so that the version that
 /// wrote one does not open a directory of which it knows half.
-const EARLIER_LAYOUTS: [u32; 3] = [1, 2, 3];
+const EARLIER_LAYOUTS: [u32; 4] = [1, 2, 3, 4];
 
 pub(super) const MANIFEST_FILE: &str = "manifest.json";
 const LOCK_FILE: &str = "lock";
@@ -130,7 +130,10 @@ impl Collection {
                 write_manifest(&dir, &wanted)?;
                 wanted
             }
-            Err(error) => return Err(unavailable("cannot read the index manifest", error)),
+            Err(error) => {
+                let what = format!("cannot read {}: see to its disk and its rights", path.display());
+                return Err(unavailable(&what, error));
+            }
         };
         let placement = aside::read_placement(&dir, &mut makings, mends)?;
         let collection = Self {
@@ -441,8 +444,8 @@ mod tests {
         drop(Collection::open(root.path(), None, 3, true).expect("free"));
         let path = root.path().join("keyword-0").join(MANIFEST_FILE);
         let read = || fs::read_to_string(&path).expect("the manifest");
-        for earlier in ["\"layout\": 1", "\"layout\": 2", "\"layout\": 3"] {
-            fs::write(&path, read().replace("\"layout\": 4", earlier)).expect("written");
+        for earlier in [1, 2, 3, 4].map(|earlier| format!("\"layout\": {earlier}")) {
+            fs::write(&path, read().replace("\"layout\": 5", &earlier)).expect("written");
 
             assert_eq!(
                 Collection::open(root.path(), None, 4, true)
@@ -451,9 +454,9 @@ mod tests {
                 3
             );
 
-            assert!(read().contains("\"layout\": 4"), "{}", read());
+            assert!(read().contains("\"layout\": 5"), "{}", read());
         }
-        fs::write(&path, read().replace("\"layout\": 4", "\"layout\": 9")).expect("written");
+        fs::write(&path, read().replace("\"layout\": 5", "\"layout\": 9")).expect("written");
         let error = Collection::open(root.path(), None, 4, true).expect_err("of a version to come");
         assert!(error.to_string().contains("another version"), "{error}");
     }

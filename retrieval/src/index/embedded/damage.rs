@@ -2,7 +2,8 @@
 //! the part is put aside (`aside`) and made anew. Where it is the machine that fails, with its room, its rights or its memory,
 //! nothing is wrong with the files, and they stay where they are.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -24,6 +25,9 @@ const NUMBER_FOLLOWS: [&str; 2] = ["os error ", "Os { code: "];
 
 /// How the engine says that memory is short.
 const OUT_OF_MEMORY: &str = "Out of memory";
+
+/// Says in a shard's folder that its words are damaged though they open, and how.
+const NOTE: &str = "damaged";
 
 /// A part of a shard that does not open.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,29 @@ impl Broken {
         });
         faults.next().is_some() || self.reason.contains(OUT_OF_MEMORY)
     }
+}
+
+/// Has the shard in `dir` put aside at the next start: some of its words are not what was written.
+pub(super) fn note(dir: &Path, reason: &str) {
+    let shard = dir.display();
+    match fs::write(dir.join(NOTE), reason) {
+        Ok(()) => {
+            tracing::error!(%shard, reason, "an index shard is damaged, and some words may not be found: the next start puts it aside and fills it again")
+        }
+        Err(error) => {
+            tracing::error!(%shard, reason, %error, "an index shard is damaged, and that cannot be noted: frontdesk index repair puts it right")
+        }
+    }
+}
+
+/// Why the shard in `dir` is to be put aside, if it is.
+pub(super) fn noted(dir: &Path) -> Option<Broken> {
+    let reason = fs::read_to_string(dir.join(NOTE)).ok()?;
+    Some(Broken {
+        dir: dir.to_owned(),
+        part: Loss::Words,
+        reason,
+    })
 }
 
 impl From<Broken> for IndexError {

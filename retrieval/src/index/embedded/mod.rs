@@ -258,6 +258,13 @@ impl Inner {
         drop(collection);
     }
 
+    /// All of them.
+    fn open_shards(&self) -> Vec<Arc<Shard>> {
+        let shared = self.shards.iter().filter_map(|slot| lock(slot).clone());
+        let own_shards = self.own_shards.read().unwrap_or_else(PoisonError::into_inner);
+        shared.chain(own_shards.values().cloned()).collect()
+    }
+
     /// What `work` finds in the tenant's shard; `None` where there is no shard.
     fn read<T>(
         &self,
@@ -456,11 +463,19 @@ impl Index for EmbeddedIndex {
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(self.blocking(|inner| {
             inner.collection()?;
-            let own_shards = inner.own_shards.read().unwrap_or_else(PoisonError::into_inner);
-            let shared = inner.shards.iter().filter_map(|slot| lock(slot).clone());
-            let open: Vec<_> = shared.chain(own_shards.values().cloned()).collect();
-            drop(own_shards);
-            open.into_iter().try_for_each(|shard| shard.check())
+            inner
+                .open_shards()
+                .into_iter()
+                .try_for_each(|shard| shard.check())
+        }))
+    }
+
+    fn find_damage(&self) -> BoxFuture<'_, Result<Vec<String>, IndexError>> {
+        Box::pin(self.blocking(|inner| {
+            let mends = inner.collection()?.mends();
+            let shards = inner.open_shards().into_iter();
+            let damage = shards.map(|shard| shard.find_damage(mends));
+            damage.filter_map(Result::transpose).collect()
         }))
     }
 

@@ -11,6 +11,7 @@
 //! A crash before the switch leaves the shared shard as the one that counts, and the move begins anew; a crash after it
 //! leaves the sweeping to be done again.
 
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -22,7 +23,7 @@ use super::operation::{Change, Operation};
 use super::placement::Stage;
 use super::shard::{Shard, closed, unavailable};
 use super::sides::keywords_dir;
-use super::{Inner, emptied, room};
+use super::{Inner, damage, emptied, room};
 use crate::index::IndexError;
 use crate::{ChunkId, TenantId};
 
@@ -183,9 +184,12 @@ impl Move {
         let tenant_id = self.tenant_id;
         self.collection.remove_own(tenant_id)?;
         let dir = self.collection.shard_dir(ShardName::Own(tenant_id));
-        words
-            .write(&keywords_dir(&dir))
-            .map_err(|error| unavailable("cannot write a tenant's words", error))?;
+        words.write(&keywords_dir(&dir)).map_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                damage::note(self.shared.state().dir(), &error.to_string());
+            }
+            unavailable("cannot write a tenant's words", error)
+        })?;
         let own = self.inner.open_own(self.collection.clone(), tenant_id)?;
         let handed_to = own.clone();
         let handed_over = self.shared.on_writer(move |writer| {

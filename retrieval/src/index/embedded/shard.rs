@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use super::collection::{Collection, ShardName};
-use super::damage::{Broken, Unopened};
+use super::damage::{self, Broken, Unopened};
 use super::layout::Layout;
 use super::log::RedoLog;
 use super::lost::Loss;
@@ -68,6 +68,9 @@ impl Shard {
         let dir = collection.shard_dir(name);
         std::fs::create_dir_all(&dir)
             .map_err(|error| unavailable("cannot make the shard's directory", error))?;
+        if let Some(broken) = damage::noted(&dir) {
+            return Err(broken.into());
+        }
         let log = RedoLog::open(&dir.join(REDO_LOG_FILE), || collection.note_damaged_log(name));
         let log = log.map_err(|error| Broken {
             dir: dir.clone(),
@@ -155,6 +158,17 @@ impl Shard {
     /// Whether it could answer.
     pub(super) fn check(&self) -> Result<(), IndexError> {
         self.state.read(|_| Ok(()))
+    }
+
+    /// Reads all that it keeps checksums of; the damage that was found, named with its folder. With `notes`, the next start puts
+    /// it right.
+    pub(super) fn find_damage(&self, notes: bool) -> Result<Option<String>, IndexError> {
+        let dir = self.state.dir();
+        let damage = self.state.read(Sides::find_damage)?;
+        if let (Some(reason), true) = (&damage, notes) {
+            damage::note(dir, reason);
+        }
+        Ok(damage.map(|reason| format!("{}: {reason}", dir.display())))
     }
 
     /// Ends the writer once nobody has the shard any more: what was submitted until then is done.

@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qdrant_edge::{OperationError, PointId};
 
-use super::damage::Broken;
+use super::damage::{self, Broken};
 use super::engine::Engine;
 use super::filter::{self, TenantFilter};
 use super::keywords::{ChunkRow, Keywords, TenantWords};
@@ -51,6 +51,7 @@ pub(super) enum SideError {
 
 /// Both sides, open. One thread changes them, any number reads.
 pub(super) struct Sides {
+    dir: PathBuf,
     keywords: RwLock<Keywords>,
     /// `None` in a shard that finds by words alone.
     vectors: Option<Engine>,
@@ -74,6 +75,7 @@ impl Sides {
         let vectors = vectors.transpose().map_err(broken(Loss::Vectors))?;
         let keywords = guarded(|| Keywords::open(&keywords_dir)).map_err(broken(Loss::Words))?;
         Ok(Self {
+            dir: dir.to_owned(),
             keywords: RwLock::new(keywords),
             vectors,
         })
@@ -107,14 +109,45 @@ impl Sides {
     /// Brings the keyword side to the disk, whatever the other one does.
     pub(super) fn sync_keywords(&self) -> Result<(), SideError> {
         self.write_fresh_keywords()?;
+        self.merge_keywords()?;
+        let persisted = self.keywords().persist()?;
+        Ok(self.changing_keywords().persisted(persisted)?)
+    }
+
+    /// Merges what is due. What turns out to be damaged stays as it is, and is for the next start to put right: whatever else is
+    /// there goes on being written down.
+    fn merge_keywords(&self) -> Result<(), SideError> {
         loop {
-            let merged = self.keywords().write_merged()?;
-            let Some(merged) = merged else { break };
+            let merged = self.keywords().write_merged();
+            let merged = match merged {
+                Ok(Some(merged)) => merged,
+                Ok(None) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.changing_keywords().merge_no_more();
+                    damage::note(&self.dir, &error.to_string());
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
             let retired = self.changing_keywords().take_over(merged);
             drop(retired);
         }
-        let persisted = self.keywords().persist()?;
-        Ok(self.changing_keywords().persisted(persisted)?)
+    }
+
+    /// Reads all words; what of them is not what was written, if anything is.
+    pub(super) fn find_damage(&self) -> Result<Option<String>, SideError> {
+        let blocks = self.keywords().blocks();
+        for block in blocks {
+            // Whoever writes has a turn between two of them.
+            let checked = self.keywords().check(block);
+            match checked {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Ok(Some(error.to_string()));
+                }
+                checked => checked?,
+            }
+        }
+        Ok(None)
     }
 
     /// What the chunks that are not on the disk yet take in memory, about.

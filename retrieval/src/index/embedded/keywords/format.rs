@@ -8,10 +8,11 @@
 //!                     documents of    per chunk: which of the block's documents it is from, u32
 //!                     order           positions of the chunks in the order of their ids, u32 each
 //!                     documents       per document and source, in the order of ids: document id, source id
-//!                     texts           per chunk: the hash of its text, u64; not in files that end in EARLIER_MAGIC
+//!                     texts           per chunk: the hash of its text, u64; from `Form::WithTexts` on
 //! ... further blocks
-//! directory           per block: tenant id, two starts u64, four counts u32, the ids of its sources
-//! end                 start of the directory u64, its CRC-32, MAGIC or EARLIER_MAGIC
+//! directory           per block: tenant id, two starts u64, four counts u32, the CRC-32 of the whole block (from
+//!                     `Form::WithChecksums` on), the ids of its sources
+//! end                 start of the directory u64, its CRC-32, the mark of its form
 //! ```
 
 use std::io;
@@ -20,14 +21,48 @@ use uuid::Uuid;
 
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
-pub(super) const MAGIC: [u8; 4] = *b"fdk2";
-pub(super) const EARLIER_MAGIC: [u8; 4] = *b"fdk1";
 pub(super) const END_BYTES: u64 = 16;
 pub(super) const ID_BYTES: usize = 16;
 pub(super) const TERM_BYTES: usize = 16;
 pub(super) const DOCUMENT_BYTES: usize = 2 * ID_BYTES;
 pub(super) const TEXT_BYTES: usize = 8;
 const DIRECTORY_ENTRY_BYTES: usize = ID_BYTES + 2 * 8 + 4 * 4;
+const CHECKSUM_BYTES: usize = 4;
+
+/// What a file holds, each with what those before it do. The last is what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    First,
+    /// The hashes of texts.
+    WithTexts,
+    /// The checksums of blocks.
+    WithChecksums,
+}
+
+impl Form {
+    const ALL: [Self; 3] = [Self::First, Self::WithTexts, Self::WithChecksums];
+
+    /// The form of a file that ends in `mark`.
+    pub(super) fn of(mark: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.mark() == mark)
+    }
+
+    pub(super) const fn mark(self) -> [u8; 4] {
+        match self {
+            Self::First => *b"fdk1",
+            Self::WithTexts => *b"fdk2",
+            Self::WithChecksums => *b"fdk3",
+        }
+    }
+
+    pub(super) fn has_texts(self) -> bool {
+        self >= Self::WithTexts
+    }
+
+    fn has_checksums(self) -> bool {
+        self >= Self::WithChecksums
+    }
+}
 
 /// A chunk as merging, flushing and listing hand it on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,6 +106,8 @@ pub(super) struct BlockPlace {
     pub(super) chunks: u32,
     pub(super) terms: u32,
     pub(super) documents: u32,
+    /// Of all its bytes; `None` where the file's form has none.
+    pub(super) checksum: Option<u32>,
     /// Sources that the block's chunks are from, in rising order.
     pub(super) sources: Vec<SourceId>,
 }
@@ -96,8 +133,8 @@ impl BlockPlace {
         self.documents_start() + u64::from(self.documents) * DOCUMENT_BYTES as u64
     }
 
-    fn end(&self, has_texts: bool) -> u64 {
-        let texts = if has_texts {
+    pub(super) fn end(&self, form: Form) -> u64 {
+        let texts = if form.has_texts() {
             u64::from(self.chunks) * TEXT_BYTES as u64
         } else {
             0
@@ -107,7 +144,7 @@ impl BlockPlace {
 }
 
 pub(super) fn encode_directory(blocks: &[(TenantId, BlockPlace)]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(blocks.len() * (DIRECTORY_ENTRY_BYTES + ID_BYTES));
+    let mut bytes = Vec::with_capacity(blocks.len() * (DIRECTORY_ENTRY_BYTES + CHECKSUM_BYTES + ID_BYTES));
     for (tenant_id, place) in blocks {
         bytes.extend_from_slice(tenant_id.0.as_bytes());
         bytes.extend_from_slice(&place.postings_start.to_le_bytes());
@@ -115,6 +152,9 @@ pub(super) fn encode_directory(blocks: &[(TenantId, BlockPlace)]) -> Vec<u8> {
         let sources = u32::try_from(place.sources.len()).expect("fewer sources than chunks");
         for count in [place.chunks, place.terms, place.documents, sources] {
             bytes.extend_from_slice(&count.to_le_bytes());
+        }
+        if let Some(checksum) = place.checksum {
+            bytes.extend_from_slice(&checksum.to_le_bytes());
         }
         place
             .sources
@@ -128,12 +168,13 @@ pub(super) fn encode_directory(blocks: &[(TenantId, BlockPlace)]) -> Vec<u8> {
 pub(super) fn decode_directory(
     mut bytes: &[u8],
     directory_start: u64,
-    has_texts: bool,
+    form: Form,
 ) -> io::Result<Vec<(TenantId, BlockPlace)>> {
+    let checksum_bytes = if form.has_checksums() { CHECKSUM_BYTES } else { 0 };
     let mut blocks = Vec::new();
     while !bytes.is_empty() {
         let (entry, rest) = bytes
-            .split_at_checked(DIRECTORY_ENTRY_BYTES)
+            .split_at_checked(DIRECTORY_ENTRY_BYTES + checksum_bytes)
             .ok_or_else(|| damaged("a torn directory"))?;
         let source_count = u32_at(entry, 44) as usize;
         let (sources, rest) = rest
@@ -145,6 +186,7 @@ pub(super) fn decode_directory(
             chunks: u32_at(entry, 32),
             terms: u32_at(entry, 36),
             documents: u32_at(entry, 40),
+            checksum: form.has_checksums().then(|| u32_at(entry, DIRECTORY_ENTRY_BYTES)),
             sources: sources
                 .chunks_exact(ID_BYTES)
                 .map(|id| SourceId(id_at(id, 0)))
@@ -152,7 +194,7 @@ pub(super) fn decode_directory(
         };
         let is_inside = place.postings_start <= place.terms_start
             && place.terms_start <= directory_start
-            && place.end(has_texts) <= directory_start;
+            && place.end(form) <= directory_start;
         if !is_inside {
             return Err(damaged("a block outside its file"));
         }
@@ -247,7 +289,7 @@ mod tests {
         #[test]
         fn bytes_of_any_kind_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             drop(read_postings(&bytes, 1_000, |position, _| assert!(position < 1_000)));
-            drop(decode_directory(&bytes, 1 << 20, true));
+            Form::ALL.into_iter().for_each(|form| drop(decode_directory(&bytes, 1 << 20, form)));
         }
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn due(segments: &[Segment]) -> Option<BTreeSet<u64>> {
         .find(|numbers| numbers.len() >= MERGED_AT_ONCE)
 }
 
-/// Writes the live chunks of all `segments`, tenant by tenant.
+/// Writes the live chunks of all `segments`, tenant by tenant. What is not what was written is an error: it would get a new
+/// checksum.
 pub(super) fn merge(segments: &[&Segment], writer: &mut SegmentWriter) -> io::Result<()> {
     let tenants: BTreeSet<TenantId> = segments.iter().flat_map(|segment| segment.tenants()).collect();
     tenants
@@ -70,6 +71,7 @@ fn merge_blocks(
     let mut rows: Vec<ChunkRow> = Vec::new();
     let mut cursors = Vec::with_capacity(blocks.len());
     for (segment, block) in blocks {
+        segment.check(block)?;
         let mut new_position = Vec::with_capacity(block.place.chunks as usize);
         for (position, row) in (0..).zip(segment.rows(block)?) {
             let is_live = !block.is_deleted(position);

@@ -54,6 +54,8 @@ pub(super) struct Keywords {
     facet_file: Option<FacetFile>,
     /// The next file's number; no number is used twice.
     next_number: u64,
+    /// Of a segment that is not what was written, which nothing is merged with.
+    is_damaged: bool,
 }
 
 /// What a checkpoint or a merge wrote, to be taken over in one step.
@@ -105,6 +107,7 @@ impl Keywords {
             facets,
             facet_file: manifest.facets,
             next_number: manifest.next_number,
+            is_damaged: false,
         };
         keywords.remove_strangers()?;
         Ok(keywords)
@@ -253,7 +256,7 @@ impl Keywords {
     /// Merges segments where that is due; `None` where it is not. Nothing may be applied before
     /// [`Keywords::take_over`].
     pub(super) fn write_merged(&self) -> io::Result<Option<Written>> {
-        let Some(due) = merge::due(&self.segments) else {
+        let Some(due) = merge::due(&self.segments).filter(|_| !self.is_damaged) else {
             return Ok(None);
         };
         let segments: Vec<&Segment> = self
@@ -264,6 +267,32 @@ impl Keywords {
         let mut writer = SegmentWriter::create(&segment_path(&self.dir, self.next_number))?;
         merge::merge(&segments, &mut writer)?;
         self.written(writer, Replaced::Segments(due)).map(Some)
+    }
+
+    /// From now on segments stay as they are: one of them is not what was written.
+    pub(super) fn merge_no_more(&mut self) {
+        self.is_damaged = true;
+    }
+
+    /// The blocks there are, to be checked one after the other.
+    pub(super) fn blocks(&self) -> Vec<(u64, TenantId)> {
+        let of = |segment: &Segment| {
+            let number = segment.number;
+            segment
+                .tenants()
+                .map(move |tenant_id| (number, tenant_id))
+                .collect::<Vec<_>>()
+        };
+        self.segments.iter().flat_map(of).collect()
+    }
+
+    /// Reads all of a block; an error unless it is what was written. One that is not there any more is in another segment.
+    pub(super) fn check(&self, (number, tenant_id): (u64, TenantId)) -> io::Result<()> {
+        let segment = self.segments.iter().find(|segment| segment.number == number);
+        match segment.and_then(|segment| Some((segment, segment.block(tenant_id)?))) {
+            Some((segment, block)) => segment.check(block),
+            None => Ok(()),
+        }
     }
 
     /// Makes what was written count, in memory. Files follow with [`Keywords::persist`]. What it gives is to be dropped once

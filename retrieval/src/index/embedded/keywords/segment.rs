@@ -1,8 +1,9 @@
 //! A segment: chunks of many tenants in one file that is never changed, each tenant's in a block of its own.
 //!
 //! It is read by position, never mapped or held: the system's page cache has what is asked for often. Beside the file
-//! there are only where the blocks are, which chunks were deleted, and a filter of the chunks' ids.
+//! there are only where the blocks are, which chunks were deleted (`deletions`), and a filter of the chunks' ids.
 
+mod deletions;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,9 +13,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crc32fast::Hasher;
+
 use super::format::{
-    BlockPlace, ChunkRow, DOCUMENT_BYTES, EARLIER_MAGIC, END_BYTES, ID_BYTES, MAGIC, TERM_BYTES, TEXT_BYTES,
-    TermEntry, damaged, decode_directory, id_at, u32_at, u64_at,
+    BlockPlace, ChunkRow, DOCUMENT_BYTES, END_BYTES, Form, ID_BYTES, TERM_BYTES, TEXT_BYTES, TermEntry,
+    damaged, decode_directory, id_at, u32_at, u64_at,
 };
 use super::presence::Presence;
 use crate::index::embedded::operation::UNKNOWN_TEXT;
@@ -23,6 +26,9 @@ use crate::{ChunkId, DocumentId, SourceId, TenantId};
 /// A block's tables of up to so many bytes are read whole for the rows of a search: three reads for each row cost more.
 const READ_WHOLE: usize = 128 << 10;
 
+/// Bytes of a block that are read at once to be checked.
+const CHECKED_AT_ONCE: u64 = 1 << 20;
+
 pub(super) struct Segment {
     pub(super) number: u64,
     /// Number of the file that names its deleted chunks; `None` while none is.
@@ -30,8 +36,7 @@ pub(super) struct Segment {
     /// Whether chunks were deleted that no file names yet.
     pub(super) has_new_deletions: bool,
     file: File,
-    /// Whether it has the hashes of its chunks' texts; those of an earlier version have none.
-    has_texts: bool,
+    form: Form,
     blocks: HashMap<TenantId, Block>,
     presence: Presence,
 }
@@ -52,10 +57,7 @@ impl Segment {
         let len = file.metadata()?.len();
         let end_start = len.checked_sub(END_BYTES).ok_or_else(|| damaged("a torn end"))?;
         let end = read_at(&file, end_start, END_BYTES as usize)?;
-        let has_texts = end[12..] == MAGIC;
-        if !has_texts && end[12..] != EARLIER_MAGIC {
-            return Err(damaged("a torn end"));
-        }
+        let form = Form::of(&end[12..]).ok_or_else(|| damaged("a torn end"))?;
         let directory_start = u64_at(&end, 0);
         let directory_len = end_start
             .checked_sub(directory_start)
@@ -64,7 +66,7 @@ impl Segment {
         if crc32fast::hash(&directory) != u32_at(&end, 8) {
             return Err(damaged("a damaged directory"));
         }
-        let blocks: HashMap<TenantId, Block> = decode_directory(&directory, directory_start, has_texts)?
+        let blocks: HashMap<TenantId, Block> = decode_directory(&directory, directory_start, form)?
             .into_iter()
             .map(|(tenant_id, place)| (tenant_id, Block::new(place)))
             .collect();
@@ -74,7 +76,7 @@ impl Segment {
             deletions: None,
             has_new_deletions: false,
             file,
-            has_texts,
+            form,
             blocks,
             presence: Presence::for_chunks(chunks),
         };
@@ -96,10 +98,32 @@ impl Segment {
             deletions: None,
             has_new_deletions: false,
             file: self.file.try_clone()?,
-            has_texts: self.has_texts,
+            form: self.form,
             blocks: HashMap::from([(tenant_id, block.clone())]),
             presence: Presence::for_chunks(0),
         }))
+    }
+
+    /// Reads the whole block; an error unless it is what was written. Of files of earlier forms nobody knows.
+    pub(super) fn check(&self, block: &Block) -> io::Result<()> {
+        let place = &block.place;
+        let Some(written) = place.checksum else {
+            return Ok(());
+        };
+        let mut found = Hasher::new();
+        let (mut at, end) = (place.postings_start, place.end(self.form));
+        while at < end {
+            let bytes = read_at(&self.file, at, (end - at).min(CHECKED_AT_ONCE) as usize)?;
+            found.update(&bytes);
+            at += bytes.len() as u64;
+        }
+        match found.finalize() == written {
+            true => Ok(()),
+            false => Err(damaged(&format!(
+                "a block that is not what was written, number {}",
+                self.number
+            ))),
+        }
     }
 
     pub(super) fn block(&self, tenant_id: TenantId) -> Option<&Block> {
@@ -118,73 +142,6 @@ impl Segment {
                 deleted + u64::from(block.deleted_count),
             )
         })
-    }
-
-    pub(super) fn delete_chunk(&mut self, tenant_id: TenantId, chunk_id: ChunkId) -> io::Result<()> {
-        if !self.presence.may_have(tenant_id, chunk_id) {
-            return Ok(());
-        }
-        let Some(block) = self.blocks.get(&tenant_id) else {
-            return Ok(());
-        };
-        if let Some(position) = self.find_chunk(block, chunk_id)? {
-            self.mark(tenant_id, &[position]);
-        }
-        Ok(())
-    }
-
-    pub(super) fn delete_documents(
-        &mut self,
-        tenant_id: TenantId,
-        document_ids: &BTreeSet<DocumentId>,
-    ) -> io::Result<()> {
-        self.delete_matching(tenant_id, |document_id, _| document_ids.contains(&document_id))
-    }
-
-    pub(super) fn delete_sources(
-        &mut self,
-        tenant_id: TenantId,
-        source_ids: &BTreeSet<SourceId>,
-    ) -> io::Result<()> {
-        self.delete_matching(tenant_id, |_, source_id| source_ids.contains(&source_id))
-    }
-
-    fn delete_matching(
-        &mut self,
-        tenant_id: TenantId,
-        is_gone: impl Fn(DocumentId, SourceId) -> bool,
-    ) -> io::Result<()> {
-        let Some(block) = self.blocks.get(&tenant_id) else {
-            return Ok(());
-        };
-        let documents = self.documents(block)?;
-        let is_gone: Vec<bool> = documents
-            .iter()
-            .map(|(document_id, source_id)| is_gone(*document_id, *source_id))
-            .collect();
-        if !is_gone.contains(&true) {
-            return Ok(());
-        }
-        let positions: Vec<u32> = (0..block.place.chunks)
-            .zip(self.documents_of(block)?)
-            .filter(|(_, document)| is_gone.get(*document as usize) == Some(&true))
-            .map(|(position, _)| position)
-            .collect();
-        self.mark(tenant_id, &positions);
-        Ok(())
-    }
-
-    pub(super) fn delete_tenant(&mut self, tenant_id: TenantId) {
-        if let Some(block) = self.blocks.get(&tenant_id) {
-            let all: Vec<u32> = (0..block.place.chunks).collect();
-            self.mark(tenant_id, &all);
-        }
-    }
-
-    fn mark(&mut self, tenant_id: TenantId, positions: &[u32]) {
-        if let Some(block) = self.blocks.get_mut(&tenant_id) {
-            self.has_new_deletions |= block.mark(positions);
-        }
     }
 
     /// The line of the term table, and where the term's postings end; `None` when no chunk of the block has it.
@@ -309,7 +266,7 @@ impl Segment {
 
     pub(super) fn row(&self, block: &Block, position: u32) -> io::Result<ChunkRow> {
         let (document_id, source_id) = self.document_of(block, position)?;
-        let text_hash = if self.has_texts {
+        let text_hash = if self.form.has_texts() {
             let start = block.place.texts_start() + u64::from(position) * TEXT_BYTES as u64;
             u64_at(&read_at(&self.file, start, TEXT_BYTES)?, 0)
         } else {
@@ -364,7 +321,7 @@ impl Segment {
 
     fn text_hashes(&self, block: &Block) -> io::Result<Vec<u64>> {
         let chunks = block.place.chunks as usize;
-        if !self.has_texts {
+        if !self.form.has_texts() {
             return Ok(vec![UNKNOWN_TEXT; chunks]);
         }
         let table = read_at(&self.file, block.place.texts_start(), chunks * TEXT_BYTES)?;
@@ -380,41 +337,6 @@ impl Segment {
             block.place.chunks_start(),
             block.place.chunks as usize * ID_BYTES,
         )
-    }
-
-    /// The deleted chunks of all tenants, for a file beside the segment's.
-    pub(super) fn encode_deletions(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (tenant_id, block) in self.blocks.iter().filter(|(_, block)| block.deleted_count > 0) {
-            bytes.extend_from_slice(tenant_id.0.as_bytes());
-            block
-                .deleted
-                .iter()
-                .for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
-        }
-        let checksum = crc32fast::hash(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        bytes
-    }
-
-    /// Takes in what [`Segment::encode_deletions`] gave.
-    pub(super) fn decode_deletions(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let torn = || damaged("a torn list of deletions");
-        let (mut rest, checksum) = bytes.split_last_chunk::<4>().ok_or_else(torn)?;
-        if crc32fast::hash(rest) != u32::from_le_bytes(*checksum) {
-            return Err(torn());
-        }
-        while !rest.is_empty() {
-            let (id, after) = rest.split_at_checked(ID_BYTES).ok_or_else(torn)?;
-            let block = self.blocks.get_mut(&TenantId(id_at(id, 0))).ok_or_else(torn)?;
-            let words = block.place.chunks.div_ceil(64) as usize;
-            let (bits, after) = after.split_at_checked(words * 8).ok_or_else(torn)?;
-            let (bits, _) = bits.as_chunks::<8>();
-            block.deleted = bits.iter().map(|word| u64::from_le_bytes(*word)).collect();
-            block.deleted_count = block.deleted.iter().map(|word| word.count_ones()).sum();
-            rest = after;
-        }
-        Ok(())
     }
 }
 

@@ -219,6 +219,7 @@ fn a_damaged_file_is_an_error_and_no_panic() {
     let path = segment_path(dir.path(), 0);
     let whole = std::fs::read(&path).expect("the segment");
 
+    let directory_start = format::u64_at(&whole, whole.len() - format::END_BYTES as usize) as usize;
     for at in 0..whole.len() {
         let mut changed = whole.clone();
         changed[at] ^= 0x55;
@@ -231,7 +232,21 @@ fn a_damaged_file_is_an_error_and_no_panic() {
             ));
             let (tenant_id, change) = (tenant(1), Change::DeleteChunks(vec![chunk(3)]));
             drop(keywords.apply(&Operation { tenant_id, change }));
-            drop(keywords.write_merged());
+            let checked = keywords
+                .blocks()
+                .into_iter()
+                .try_for_each(|block| keywords.check(block));
+            assert!(
+                at < directory_start && checked.is_err(),
+                "byte {at} is read as it is"
+            );
+            let all = (0..40).map(chunk).filter(|id| *id != chunk(7)).collect();
+            let change = Change::DeleteChunks(all);
+            drop(keywords.apply(&Operation { tenant_id, change }));
+            assert!(
+                !matches!(keywords.write_merged(), Ok(Some(_))),
+                "byte {at} is carried on"
+            );
         }
         std::fs::write(&path, &whole[..at]).expect("written");
         assert!(Keywords::open(dir.path()).is_err(), "cut after {at} bytes");
@@ -246,16 +261,23 @@ fn a_segment_of_an_earlier_version_is_read_and_carried_on() {
     upsert(&mut keywords, tenant(1), points);
     keywords.checkpoint().expect("written");
     drop(keywords);
-    // Without the texts of its one block, which are the last thing before the directory, it is one of the earlier version.
+    // Without the texts of its one block, which are the last thing before the directory, and its checksum, it is one of the
+    // first version.
     let path = segment_path(dir.path(), 0);
-    let mut bytes = std::fs::read(&path).expect("the segment");
+    let bytes = std::fs::read(&path).expect("the segment");
     let end = bytes.len() - format::END_BYTES as usize;
-    let texts_end = format::u64_at(&bytes, end);
-    let texts_start = texts_end - 30 * format::TEXT_BYTES as u64;
-    bytes[end..end + 8].copy_from_slice(&texts_start.to_le_bytes());
-    bytes[end + 12..].copy_from_slice(&format::EARLIER_MAGIC);
-    bytes.drain(texts_start as usize..texts_end as usize);
-    std::fs::write(&path, bytes).expect("written");
+    let texts_end = format::u64_at(&bytes, end) as usize;
+    let texts_start = texts_end - 30 * format::TEXT_BYTES;
+    let mut directory = bytes[texts_end..end].to_vec();
+    directory.drain(48..52);
+    let earlier = [
+        &bytes[..texts_start],
+        &directory,
+        &(texts_start as u64).to_le_bytes(),
+        &crc32fast::hash(&directory).to_le_bytes(),
+        &format::Form::First.mark(),
+    ];
+    std::fs::write(&path, earlier.concat()).expect("written");
 
     let mut keywords = Keywords::open(dir.path()).expect("an earlier version's");
     assert_eq!(found(&keywords, tenant(1), "goods").len(), 10);

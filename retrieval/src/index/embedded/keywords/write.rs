@@ -6,7 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::format::{BlockPlace, ChunkRow, MAGIC, TermEntry, encode_directory, put_posting};
+use crc32fast::Hasher;
+
+use super::format::{BlockPlace, ChunkRow, Form, TermEntry, encode_directory, put_posting};
 use super::fresh::Posting;
 use crate::{DocumentId, SourceId, TenantId};
 
@@ -19,6 +21,8 @@ pub(super) struct SegmentWriter {
     len: u64,
     blocks: Vec<(TenantId, BlockPlace)>,
     postings_start: u64,
+    /// Of the block at hand, so far.
+    checksum: Hasher,
     /// The terms of the block at hand.
     terms: Vec<TermEntry>,
     buffer: Vec<u8>,
@@ -33,6 +37,7 @@ impl SegmentWriter {
             len: 0,
             blocks: Vec::new(),
             postings_start: 0,
+            checksum: Hasher::new(),
             terms: Vec::new(),
             buffer: Vec::new(),
         })
@@ -67,6 +72,7 @@ impl SegmentWriter {
         let mut terms = std::mem::take(&mut self.terms);
         if rows.is_empty() {
             self.postings_start = self.len;
+            self.checksum.reset();
             return Ok(());
         }
         let count =
@@ -78,12 +84,13 @@ impl SegmentWriter {
             .into_iter()
             .collect();
         let sources: BTreeSet<SourceId> = rows.iter().map(|row| row.source_id).collect();
-        let place = BlockPlace {
+        let mut place = BlockPlace {
             postings_start: self.postings_start,
             terms_start: self.len,
             chunks: count(rows.len())?,
             terms: count(terms.len())?,
             documents: count(documents.len())?,
+            checksum: None,
             sources: sources.into_iter().collect(),
         };
         terms.push(TermEntry {
@@ -115,6 +122,7 @@ impl SegmentWriter {
             self.buffer.extend_from_slice(&row.text_hash.to_le_bytes());
         }
         self.flush_buffer()?;
+        place.checksum = Some(std::mem::take(&mut self.checksum).finalize());
         self.blocks.push((tenant_id, place));
         self.postings_start = self.len;
         // The term table of a large tenant is not kept for the small ones after it.
@@ -137,7 +145,7 @@ impl SegmentWriter {
         self.flush_buffer()?;
         self.file.write_all(&directory_start.to_le_bytes())?;
         self.file.write_all(&checksum.to_le_bytes())?;
-        self.file.write_all(&MAGIC)?;
+        self.file.write_all(&Form::WithChecksums.mark())?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_data()?;
         fs::rename(unfinished(&self.path), &self.path)?;
@@ -146,6 +154,7 @@ impl SegmentWriter {
 
     fn flush_buffer(&mut self) -> io::Result<()> {
         self.file.write_all(&self.buffer)?;
+        self.checksum.update(&self.buffer);
         self.len += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
