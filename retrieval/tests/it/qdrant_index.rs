@@ -333,6 +333,29 @@ async fn a_server_that_is_down_is_unavailable_in_bounded_time_and_used_again_whe
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_connections_is_nobodys_own_failure_and_is_told_in_words() {
+    let mut server = QdrantServer::start().await;
+    let index = open(&server).await;
+    let nobody_listens = format!("nobody listens at {}", server.url());
+    server.stop().await;
+
+    let failures = [
+        index.search(tenant(1), by_words("kept")).await.err(),
+        index.upsert(tenant(1), vec![point(1, "new text")]).await.err(),
+        index.check().await.err(),
+        QdrantIndex::open(options(&server)).await.err(),
+    ];
+
+    for failure in failures {
+        let error = failure.expect("nobody is there");
+        assert!(error.concerns_everybody(), "{error:?}");
+        let told = error.to_string();
+        assert!(told.ends_with(&nobody_listens), "{told}");
+        assert!(!format!("{error:?}").contains("tonic"), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_never_answers_is_unavailable_in_bounded_time() {
     let server = QdrantServer::start().await;
     let index = open(&server).await;

@@ -8,6 +8,7 @@ use qdrant_client::{Qdrant, QdrantError};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status};
 
+use super::connection;
 use super::options::{QdrantOptions, QdrantTuning};
 use crate::index::{ConnectionLost, IndexError};
 
@@ -27,6 +28,7 @@ pub(super) const COLLECTION_IS_GONE: &str =
 
 /// The connections to the server and our patience with it. All calls are safe to make twice.
 pub(super) struct Calls {
+    url: String,
     /// Gives up half-way through `read_timeout`, so that a connection which leads nowhere is replaced in time.
     reader: Qdrant,
     writer: Qdrant,
@@ -54,9 +56,10 @@ impl Calls {
                 // It would print to the standard output; `Collection::open` looks at the version itself.
                 .skip_compatibility_check()
                 .build()
-                .map_err(|error| error_of("connect", error))
+                .map_err(|error| error_of("connect", error, &options.url))
         };
         Ok(Self {
+            url: options.url.trim_end_matches('/').to_owned(),
             reader: client(read_timeout / 2)?,
             writer: client(write_timeout)?,
             attempts: attempts.max(1),
@@ -154,9 +157,9 @@ impl Calls {
             };
             let wait = asked_pause(&error).unwrap_or_else(|| pause.mul_f64(rand::random_range(0.5..1.0)));
             if attempt >= attempts || !is_passing(&error) || Instant::now() + wait >= deadline {
-                return Err(error_of(what, error));
+                return Err(error_of(what, error, &self.url));
             }
-            tracing::debug!(what, attempt, error = %summary(&error), "asking the index server again");
+            tracing::debug!(what, attempt, error = %summary(&error, &self.url), "asking the index server again");
             sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -179,7 +182,7 @@ fn applied(result: &UpdateResult) -> Result<(), QdrantError> {
     }
 }
 
-fn status_of(error: &QdrantError) -> Option<&Status> {
+pub(super) fn status_of(error: &QdrantError) -> Option<&Status> {
     match error {
         QdrantError::ResponseError { status } | QdrantError::ResourceExhaustedError { status, .. } => {
             Some(status)
@@ -242,15 +245,22 @@ pub(super) fn is_key_refused(error: &IndexError) -> bool {
 }
 
 /// Without the metadata of the answer, which is nobody's concern.
-fn summary(error: &QdrantError) -> String {
-    match status_of(error) {
-        Some(status) => format!("{:?}: {}", status.code(), status.message()),
-        None => error.to_string(),
+fn summary(error: &QdrantError, url: &str) -> String {
+    match (connection::look(error, url), status_of(error)) {
+        (Some(missing), _) => missing.told,
+        (None, Some(status)) => format!("{:?}: {}", status.code(), status.message()),
+        (None, None) => error.to_string(),
     }
 }
 
-fn error_of(what: &str, error: QdrantError) -> IndexError {
-    let summary = summary(&error);
+fn error_of(what: &str, error: QdrantError, url: &str) -> IndexError {
+    let summary = summary(&error, url);
+    if let Some(missing) = connection::look(&error, url) {
+        return IndexError::Unavailable {
+            reason: format!("{what}: {summary}"),
+            source: Some(ConnectionLost(missing.cause.into()).into()),
+        };
+    }
     match status_of(&error).map(Status::code) {
         Some(Code::Unauthenticated | Code::PermissionDenied) => IndexError::Unavailable {
             reason: format!("{what}: the index server refuses our API key: {summary}"),

@@ -7,6 +7,7 @@
 
 mod calls;
 mod collection;
+mod connection;
 mod options;
 mod point;
 mod promotion;
