@@ -395,7 +395,7 @@ pub async fn open_database(config: &Config) -> Result<Db, StartError> {
 }
 
 /// The cause at the bottom, which names what to mend.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

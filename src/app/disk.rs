@@ -61,6 +61,19 @@ impl Disk {
         self.check(self.floor_bytes)
     }
 
+    /// Why nothing is taken in at present, for people; none: there is room.
+    pub fn shortage(&self) -> Result<Option<String>> {
+        let free = (self.free_bytes)(&self.folder).map_err(Error::storage_unavailable)?;
+        Ok((free < self.floor_bytes).then(|| {
+            format!(
+                "the disk has {} MB of room, and {} MB have to be left (limits.free_disk_mb): nothing is taken in until there is \
+                 room, while questions are answered and removals go on",
+                free / MIB,
+                self.floor_bytes.div_ceil(MIB),
+            )
+        }))
+    }
+
     /// Like [`Disk::check_room`], for what is written in order to remove something.
     pub fn check_room_to_remove(&self) -> Result<()> {
         self.check(self.floor_bytes / REMOVAL_PART)

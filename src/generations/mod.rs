@@ -302,6 +302,7 @@ async fn begin_in(
     let others = open.iter().filter(|generation| generation.space != *wanted);
     let has_given_up = give_up_wishes(app, write, others, by).await?;
     let Some(mut present) = present else {
+        app.disk.check_room()?;
         let now = app.clock.now();
         let generation = store::insert_building(write, tenant_id, wanted, activates, now).await?;
         fill::queue(app, write, tenant_id, generation.id).await?;

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::App;
+use crate::app::{App, innermost};
 
 /// How long the database may take to answer a probe.
 const DATABASE_LIMIT: Duration = Duration::from_secs(3);
@@ -37,6 +37,7 @@ struct Health {
 /// What this process depends on, part by part: `ok`, `off` (works without), or `failing`.
 #[derive(Serialize, ToSchema)]
 struct Readiness {
+    /// `ok`; `degraded` (200): questions are answered, and something is wrong that a restart does not mend; `failing` (503).
     #[schema(value_type = String)]
     status: &'static str,
     /// Answers, and takes writes.
@@ -44,9 +45,11 @@ struct Readiness {
     database: &'static str,
     #[schema(value_type = String)]
     index: &'static str,
-    /// The store of original files.
+    /// The store of original files. `full`: nothing is taken in (507) until there is room, and `shortage` says what is lacking.
     #[schema(value_type = String)]
     files: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortage: Option<String>,
     /// `off`: no embedding model; search goes by keywords alone. `failing`: it did not answer the last question, so that words
     /// alone do for now; the process is ready all the same.
     #[schema(value_type = String)]
@@ -79,15 +82,16 @@ async fn ready(State(app): State<App>) -> Response {
     let index = match app.spaces.check().await {
         Ok(()) => "ok",
         Err(error) => {
-            tracing::warn!(error = ?error, "the index does not answer");
+            tracing::warn!(%error, cause = innermost(&error), "the index does not answer");
             "failing"
         }
     };
-    let files = match app.files.check().await {
-        Ok(()) => "ok",
+    let (files, shortage) = match app.files.check().await.and_then(|()| app.disk.shortage()) {
+        Ok(None) => ("ok", None),
+        Ok(shortage) => ("full", shortage),
         Err(error) => {
             tracing::warn!(error = ?error, "the store of files does not answer");
-            "failing"
+            ("failing", None)
         }
     };
     let space = app.spaces.wanted();
@@ -96,11 +100,13 @@ async fn ready(State(app): State<App>) -> Response {
         Some(_) if space.is_failing.load(Ordering::Relaxed) => "failing",
         Some(_) => "ok",
     };
-    let ok = [database, index, files] == ["ok"; 3] && !app.stopping.is_cancelled();
-    let (status, word) = if ok {
-        (StatusCode::OK, "ok")
-    } else {
+    let (status, word) = if [database, index, files].contains(&"failing") || app.stopping.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "failing")
+    } else if shortage.is_some() || model == "failing" {
+        // Neither a restart nor another process in its place would help, and who asks is answered.
+        (StatusCode::OK, "degraded")
+    } else {
+        (StatusCode::OK, "ok")
     };
     (
         status,
@@ -109,6 +115,7 @@ async fn ready(State(app): State<App>) -> Response {
             database,
             index,
             files,
+            shortage,
             model,
         }),
     )

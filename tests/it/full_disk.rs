@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use frontdesk::app::FreeBytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cuts::{cuts, small, uploads};
 use crate::harness::app::{TestApp, TestOptions};
 
 const MIB: u64 = 1024 * 1024;
@@ -49,6 +50,56 @@ async fn below_the_floor_what_grows_the_knowledge_is_507_and_everything_else_goe
 
     left.store(164 * MIB, Ordering::Relaxed);
     desk.upload(&[("a.txt", b"Words.")]).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_service_without_room_says_so_and_stays_ready_to_answer() {
+    let (left, service) = start().await;
+    let ready = async || {
+        let reply = service.send(reqwest::Method::GET, "/ready", None, None).await;
+        reply.expect(200).json()
+    };
+    left.store(163 * MIB, Ordering::Relaxed);
+
+    let full = ready().await;
+
+    assert_eq!([&full["status"], &full["files"]], ["degraded", "full"]);
+    let shortage = full["shortage"].as_str().expect("a sentence");
+    assert!(
+        shortage.contains("163 MB of room, and 164 MB") && shortage.contains("limits.free_disk_mb"),
+        "{shortage}"
+    );
+    left.store(164 * MIB, Ordering::Relaxed);
+    let again = ready().await;
+    assert_eq!([&again["status"], &again["files"]], ["ok", "ok"]);
+    assert!(again["shortage"].is_null());
+}
+
+#[tokio::test]
+async fn nothing_is_built_beside_what_answers_where_there_is_no_room_for_it() {
+    let (left, service) = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("returns.txt", "Goods may be returned within 30 days.")
+        .await;
+    let source = uploads(&acme).await;
+    left.store(163 * MIB, Ordering::Relaxed);
+
+    let wish = json!({ "source_id": source, "chunking": small() });
+    let begun = acme
+        .post("/api/index/generations", wish.clone())
+        .await
+        .expect(507);
+    assert_eq!(begun.code(), "storage_full");
+    acme.patch(&format!("/api/sources/{source}"), json!({ "chunking": small() }))
+        .await
+        .expect(507);
+    left.store(100 * MIB, Ordering::Relaxed);
+    assert_eq!(cuts(&acme).await, Vec::<Value>::new());
+
+    left.store(1000 * MIB, Ordering::Relaxed);
+    acme.post("/api/index/generations", wish).await.expect(202);
+    service.drain_jobs().await;
 }
 
 #[tokio::test]

@@ -215,6 +215,7 @@ async fn begin_in(
             known
         }
         None => {
+            app.disk.check_room()?;
             make_room(app, write, &open).await?;
             store::insert_building(write, (tenant_id, source_id), wanted, activates, now).await?
         }

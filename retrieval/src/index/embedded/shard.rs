@@ -314,16 +314,31 @@ impl ShardState {
     }
 }
 
+impl Drop for ShardState {
+    fn drop(&mut self) {
+        // Whoever has it last: the engine writes when it goes, and fails by panicking.
+        if let Err(error) = self.close_sides() {
+            tracing::error!(shard = %self.dir.display(), %error, "index shard closed with an error");
+        }
+    }
+}
+
 /// Runs the engine, which panics on some faults of the disk, and gives the reason either way.
 pub(super) fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(panic) => Err(match panic.downcast_ref::<String>() {
-            Some(message) => message.clone(),
-            None => (*panic.downcast_ref::<&str>().unwrap_or(&"the engine panicked")).to_owned(),
-        }),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(without_backtrace(message.unwrap_or("the engine panicked")).to_owned())
+        }
     }
+}
+
+/// Errors of the engine's carry where they came about, and its panics print that.
+fn without_backtrace(message: &str) -> &str {
+    message.split(", backtrace: ").next().unwrap_or(message)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -341,5 +356,25 @@ pub(super) fn unavailable(what: &str, error: std::io::Error) -> IndexError {
     IndexError::Unavailable {
         reason: what.to_owned(),
         source: Some(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_says_in_a_panic_is_told_without_where_it_came_about() {
+        let failed = qdrant_edge::OperationError::service_error("No space left on device");
+        let flushed: Result<(), _> = Err(failed);
+
+        let reason = guarded(|| -> Result<(), String> {
+            flushed.expect("segments flushed");
+            Ok(())
+        });
+
+        let reason = reason.expect_err("it panics");
+        assert!(reason.contains("No space left on device"), "{reason}");
+        assert!(!reason.contains("backtrace"), "{reason}");
     }
 }

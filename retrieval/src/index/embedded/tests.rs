@@ -213,3 +213,34 @@ async fn closing_waits_no_longer_than_it_may_for_the_graphs_of_a_move() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_cannot_be_written_down_keeps_no_other_from_being_closed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = EmbeddedOptions {
+        dir: dir.path().to_owned(),
+        model_id: Some("test"),
+        dimension: Some(DIMENSION),
+        shards: 4,
+        mends: true,
+    };
+    let tenants = (0..4).map(|n| TenantId(Uuid::from_u128(n)));
+    let index = EmbeddedIndex::open_tuned(options.clone(), STAYING).expect("a healthy directory");
+    for tenant_id in tenants.clone() {
+        index.upsert(tenant_id, points(0..20)).await.expect("stored");
+    }
+    let shard = |n: usize| dir.path().join(format!("test-{DIMENSION}/shard-{n}"));
+    fs::remove_dir_all(shard(1).join("vectors/segments")).expect("removed");
+
+    index.close().await.expect("closed");
+
+    for n in [0, 2, 3] {
+        let log = fs::metadata(shard(n).join("redo.log")).expect("a redo log");
+        assert_eq!(log.len(), 0, "shard {n} was written down");
+    }
+    let index = EmbeddedIndex::open_tuned(options, STAYING).expect("nobody has the directory");
+    for tenant_id in tenants {
+        assert_eq!(index.count(tenant_id).await.expect("a count"), 20);
+    }
+    index.close().await.expect("closed");
+}

@@ -422,7 +422,9 @@ impl Writer {
             // What it holds is in the redo log.
             false => return,
         };
-        match synced.and_then(|()| self.state.close_sides()) {
+        // Closed whatever came of it: what is not on the disk is in the redo log.
+        let closed = self.state.close_sides();
+        match synced.and(closed) {
             Ok(()) => drop(self.log.cut(0)),
             Err(error) => {
                 tracing::error!(shard = %self.state.dir().display(), %error, "index shard closed with an error");
