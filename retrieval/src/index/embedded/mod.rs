@@ -247,24 +247,6 @@ impl Inner {
         self.open_shard(self.collection()?.shard_of(tenant_id))
     }
 
-    fn close_shards(&self) {
-        let collection = lock(&self.collection).take();
-        let shared = self.shards.iter().filter_map(|slot| lock(slot).take());
-        shared.for_each(|shard| shard.close());
-        let own_shards =
-            std::mem::take(&mut *self.own_shards.write().unwrap_or_else(PoisonError::into_inner));
-        own_shards.into_values().for_each(|shard| shard.close());
-        // Only now may another process have the directory.
-        drop(collection);
-    }
-
-    /// All of them.
-    fn open_shards(&self) -> Vec<Arc<Shard>> {
-        let shared = self.shards.iter().filter_map(|slot| lock(slot).clone());
-        let own_shards = self.own_shards.read().unwrap_or_else(PoisonError::into_inner);
-        shared.chain(own_shards.values().cloned()).collect()
-    }
-
     /// What `work` finds in the tenant's shard; `None` where there is no shard.
     fn read<T>(
         &self,

@@ -1,6 +1,6 @@
-//! Opens the shards that lie in the directory, and sets right what a crash in the middle of a move left there.
+//! Opens the shards that lie in the directory, closes them, and sets right what a crash in the middle of a move left there.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::collection::{Collection, ShardName};
@@ -72,6 +72,25 @@ impl Inner {
         collection.set_stage(tenant_id, Some(Stage::Moving))?;
         collection.remove_own(tenant_id)?;
         collection.set_stage(tenant_id, None)
+    }
+
+    /// Closes all of them, and lets go of the directory.
+    pub(super) fn close_shards(&self) {
+        let collection = lock(&self.collection).take();
+        let shared = self.shards.iter().filter_map(|slot| lock(slot).take());
+        shared.for_each(|shard| shard.close());
+        let own_shards =
+            std::mem::take(&mut *self.own_shards.write().unwrap_or_else(PoisonError::into_inner));
+        own_shards.into_values().for_each(|shard| shard.close());
+        // Only now may another process have the directory.
+        drop(collection);
+    }
+
+    /// All shards.
+    pub(super) fn open_shards(&self) -> Vec<Arc<Shard>> {
+        let shared = self.shards.iter().filter_map(|slot| lock(slot).clone());
+        let own_shards = self.own_shards.read().unwrap_or_else(PoisonError::into_inner);
+        shared.chain(own_shards.values().cloned()).collect()
     }
 }
 
