@@ -11,6 +11,7 @@
 //! A crash before the switch leaves the shared shard as the one that counts, and the move begins anew; a crash after it
 //! leaves the sweeping to be done again.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
@@ -53,6 +54,7 @@ pub(super) enum Outcome {
 /// Moves whoever is named, until the index is closed or gone. What fails, or cannot be done now, is tried again later.
 pub(super) fn run(index: &Weak<Inner>, notices: &Receiver<Notice>) {
     let mut again: Vec<(Instant, Notice)> = Vec::new();
+    let mut told: HashSet<TenantId> = HashSet::new();
     loop {
         let first = again.iter().min_by_key(|(at, _)| *at).cloned();
         let received = match &first {
@@ -71,9 +73,16 @@ pub(super) fn run(index: &Weak<Inner>, notices: &Receiver<Notice>) {
             Notice::Close => return,
         };
         match came_to {
-            Ok(Outcome::Done) => continue,
+            Ok(Outcome::Done) => {
+                told.remove(&tenant_id);
+                continue;
+            }
             Err(_) if inner.is_closing() => return,
+            Ok(Outcome::NotNow(reason)) if told.contains(&tenant_id) => {
+                tracing::debug!(tenant.id = %tenant_id, %reason, "tenant still stays in its shared index shard");
+            }
             Ok(Outcome::NotNow(reason)) => {
+                told.insert(tenant_id);
                 tracing::warn!(tenant.id = %tenant_id, %reason, "tenant stays in its shared index shard, looked at again later");
             }
             Err(error) => {
