@@ -408,8 +408,9 @@ impl Index for EmbeddedIndex {
             if query.limit == 0 {
                 return Ok(Candidates::default());
             }
-            let _turn = self.inner.turns.take(tenant_id).await?;
+            let turn = self.inner.turns.take(tenant_id).await?;
             self.blocking(move |inner| {
+                let _turn = turn;
                 let query = PreparedQuery {
                     filter,
                     terms: analysis::query_terms(&query.text, query.known_language()),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::promotion::{Move, finish};
 use super::*;
+use crate::index::Filter;
 
 const DIMENSION: usize = 4;
 const ACME: TenantId = TenantId(Uuid::from_u128(7));
@@ -243,4 +244,49 @@ async fn a_shard_that_cannot_be_written_down_keeps_no_other_from_being_closed() 
         assert_eq!(index.count(tenant_id).await.expect("a count"), 20);
     }
     index.close().await.expect("closed");
+}
+
+#[test]
+fn a_search_keeps_its_place_until_it_ends_though_nobody_waits_for_it() {
+    let one_at_a_time = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let tuning = Tuning {
+        longest_wait: Duration::from_millis(20),
+        ..STAYING
+    };
+    let index = open(dir.path(), tuning);
+    let query = || SearchQuery {
+        text: "text".to_owned(),
+        vector: None,
+        filter: Filter {
+            sources: vec![SourceId(Uuid::from_u128(1))],
+            ..Filter::default()
+        },
+        limit: 10,
+        language: None,
+    };
+    one_at_a_time.block_on(async {
+        index.upsert(ACME, points(0..10)).await.expect("stored");
+        let (let_go, held) = mpsc::channel::<()>();
+        let slow = spawn_blocking(move || drop(held.recv()));
+
+        // As many as it may have at once, all of them behind what is slow.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..cores {
+            let mut search = index.search(ACME, query());
+            assert!(futures::poll!(&mut search).is_pending());
+        }
+        let refused = index.search(ACME, query()).await.expect_err("no place");
+        assert!(refused.to_string().contains("wait for their turn"), "{refused}");
+
+        let_go.send(()).expect("it waits");
+        slow.await.expect("an end");
+        let found = index.search(ACME, query()).await.expect("a place again");
+        assert_eq!(found.hits.len(), 10);
+        index.close().await.expect("closed");
+    });
 }

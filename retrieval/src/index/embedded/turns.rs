@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::shard::{closed, lock};
@@ -13,24 +13,26 @@ use crate::TenantId;
 use crate::index::IndexError;
 
 pub(super) struct Turns {
-    all: Semaphore,
+    all: Arc<Semaphore>,
     of_each: usize,
     /// Of those who search or wait.
-    tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    tenants: Tenants,
     longest_wait: Duration,
 }
 
-/// A place for one search.
+type Tenants = Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>;
+
+/// A place for one search. It goes with the search, which runs to its end though nobody may wait for it any more.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    _place: SemaphorePermit<'a>,
-    _share: Share<'a>,
+pub(super) struct Turn {
+    _place: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// A tenant's place among its own searches.
 #[derive(Debug)]
-struct Share<'a> {
-    tenants: &'a Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+struct Share {
+    tenants: Tenants,
     tenant_id: TenantId,
     places: Arc<Semaphore>,
     is_taken: bool,
@@ -40,21 +42,24 @@ impl Turns {
     /// With so many places, all but one of which a tenant may have.
     pub(super) fn new(places: usize, longest_wait: Duration) -> Self {
         Self {
-            all: Semaphore::new(places),
+            all: Arc::new(Semaphore::new(places)),
             of_each: places.saturating_sub(1).max(1),
-            tenants: Mutex::default(),
+            tenants: Tenants::default(),
             longest_wait,
         }
     }
 
     /// Waits for a place. In line for one stand no more of a tenant's searches than may run at once.
-    pub(super) async fn take(&self, tenant_id: TenantId) -> Result<Turn<'_>, IndexError> {
+    pub(super) async fn take(&self, tenant_id: TenantId) -> Result<Turn, IndexError> {
         let taking = async {
             let mut share = self.share(tenant_id);
             let own = share.places.acquire().await.map_err(|_| closed())?;
             own.forget();
             share.is_taken = true;
-            let place = self.all.acquire().await.map_err(|_| closed())?;
+            let place = Arc::clone(&self.all)
+                .acquire_owned()
+                .await
+                .map_err(|_| closed())?;
             Ok(Turn {
                 _place: place,
                 _share: share,
@@ -68,13 +73,13 @@ impl Turns {
         })
     }
 
-    fn share(&self, tenant_id: TenantId) -> Share<'_> {
+    fn share(&self, tenant_id: TenantId) -> Share {
         let mut tenants = lock(&self.tenants);
         let places = tenants
             .entry(tenant_id)
             .or_insert_with(|| Arc::new(Semaphore::new(self.of_each)));
         Share {
-            tenants: &self.tenants,
+            tenants: self.tenants.clone(),
             tenant_id,
             places: places.clone(),
             is_taken: false,
@@ -82,9 +87,9 @@ impl Turns {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
-        let mut tenants = lock(self.tenants);
+        let mut tenants = lock(&self.tenants);
         if self.is_taken {
             self.places.add_permits(1);
         }
