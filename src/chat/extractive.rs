@@ -2,7 +2,7 @@
 //! the order in which they were written. Only a document's own `[5]` is left out: in an answer it would be our marker.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use retrieval::analysis::Language;
 
@@ -43,23 +43,25 @@ struct Candidate<'p> {
     start: usize,
     text: &'p str,
     score: f32,
+    /// It is neither a label nor a question.
+    states: bool,
+    /// The question's words in it, and in it or above it.
+    own: HashSet<String>,
+    near: HashSet<String>,
+    /// It has itself what fewest of the passages say of the question's words.
+    says_rarest: bool,
+    /// That is a code or a number, and stands in it or above it.
+    is_named: bool,
 }
 
 /// The best-supported sentences for `question`; `None` when there are no passages.
 ///
 /// The passage of the best sentence comes first, and within a passage sentences keep their order.
 pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
-    let mut chosen: Vec<Candidate<'_>> = Vec::new();
-    for (index, passage) in passages.iter().enumerate() {
-        add_candidates(&mut chosen, index, passage, question);
+    let mut chosen = choose(list_candidates(question, passages));
+    if chosen.is_empty() {
+        return None;
     }
-    chosen.sort_by(|one, other| other.score.total_cmp(&one.score));
-    let best = chosen.first()?.score;
-    chosen.retain(|candidate| candidate.score >= best / 2.0);
-    let mut seen = HashSet::new();
-    chosen.retain(|candidate| seen.insert(candidate.text));
-    chosen.truncate(MAX_SENTENCES);
-
     let mut order: Vec<usize> = Vec::new();
     for candidate in &chosen {
         if !order.contains(&candidate.passage) {
@@ -101,18 +103,92 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
     Some(Extract { text, citations })
 }
 
+/// The best sentence, what its passage says of the words that are missing in it, and what else is about as good. Another
+/// passage may be about another thing of the kind: only its sentences count that say the question's rarest word themselves.
+fn choose(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
+    candidates.sort_by(|one, other| other.score.total_cmp(&one.score));
+    let mut seen = HashSet::new();
+    candidates.retain(|candidate| seen.insert(candidate.text));
+    if candidates.is_empty() {
+        return candidates;
+    }
+    // Where a product is named by its code, the best sentence about another one is none.
+    let place = candidates.iter().position(|candidate| candidate.is_named);
+    let best = candidates.remove(place.unwrap_or_default());
+    let (passage, least) = (best.passage, best.score / 2.0);
+    let mut said = best.near.clone();
+    let mut chosen = vec![best];
+    while chosen.len() < MAX_SENTENCES {
+        let adds = |candidate: &Candidate<'_>| {
+            candidate.passage == passage && candidate.states && !candidate.own.is_subset(&said)
+        };
+        let Some(place) = candidates.iter().position(adds) else {
+            break;
+        };
+        let next = candidates.remove(place);
+        said.extend(next.own.iter().cloned());
+        chosen.push(next);
+    }
+    candidates.retain(|candidate| {
+        candidate.score >= least && (candidate.passage == passage || candidate.says_rarest)
+    });
+    candidates.truncate(MAX_SENTENCES - chosen.len());
+    chosen.extend(candidates);
+    chosen
+}
+
+/// The sentences of all passages, scored.
+fn list_candidates<'p>(question: &str, passages: &'p [Passage]) -> Vec<Candidate<'p>> {
+    let read: Vec<(Option<Language>, ContentWords)> = passages
+        .iter()
+        .map(|passage| {
+            let language = language_of(&passage.text, question);
+            (language, ContentWords::of(&passage.text, language))
+        })
+        .collect();
+    let is_known = |word: &str| read.iter().any(|(_, words)| words.contains(word));
+    let wanted: Vec<ContentWords> = read
+        .iter()
+        .map(|(language, _)| ContentWords::asked(question, *language, is_known))
+        .collect();
+    let mut said_by: HashMap<&str, usize> = HashMap::new();
+    for ((_, words), wanted) in read.iter().zip(&wanted) {
+        for word in wanted.iter().filter(|word| words.contains(word)) {
+            *said_by.entry(word).or_default() += 1;
+        }
+    }
+    let mut candidates = Vec::new();
+    for (index, passage) in passages.iter().enumerate() {
+        let fewest = wanted[index].iter().filter_map(|word| said_by.get(word)).min();
+        let rarest = wanted[index].iter().filter(|word| said_by.get(word) == fewest);
+        let asked = Asked {
+            language: read[index].0,
+            wanted: &wanted[index],
+            rarest: rarest.filter(|_| fewest.is_some()).collect(),
+        };
+        add_candidates(&mut candidates, index, passage, &asked);
+    }
+    candidates
+}
+
+/// A question, by the rules of a passage's language.
+struct Asked<'q> {
+    language: Option<Language>,
+    wanted: &'q ContentWords,
+    /// Its words that fewest of the passages say, but some does.
+    rarest: HashSet<&'q str>,
+}
+
 /// Scores each sentence of a passage. Whatever stands above a sentence speaks for it too: the heading, and below a
 /// question in the text, as in a list of questions and answers, that question instead.
 fn add_candidates<'p>(
     candidates: &mut Vec<Candidate<'p>>,
     index: usize,
     passage: &'p Passage,
-    question: &str,
+    asked: &Asked<'_>,
 ) {
-    let language = language_of(&passage.text, question);
-    let wanted = ContentWords::of(question, language);
     let heading = passage.heading.as_deref().unwrap_or_default();
-    let mut above = ContentWords::of(&format!("{} {heading}", passage.title), language);
+    let mut above = ContentWords::of(&format!("{} {heading}", passage.title), asked.language);
     let mut is_first = true;
     for (start, end) in sentences(&passage.text) {
         let text = &passage.text[start..end];
@@ -124,40 +200,40 @@ fn add_candidates<'p>(
         } else {
             HEADING_WEIGHT
         };
+        let words = ContentWords::of(text, asked.language);
+        let shared = |is_said: &dyn Fn(&str) -> bool| -> HashSet<String> {
+            let said = asked.wanted.iter().filter(|word| is_said(word));
+            said.map(str::to_owned).collect()
+        };
+        let own = shared(&|word| words.contains(word));
+        let near = shared(&|word| words.contains(word) || above.contains(word));
+        let states = !is_question(text) && (!words.is_label() || is_statement(text));
         let place = 1.0 - PLACE_WEIGHT * (1.0 - passage.score);
-        let score = score((text, language), &wanted, &above, weight) * place;
+        let is_rarest = |word: &String| asked.rarest.contains(word.as_str());
         candidates.push(Candidate {
             passage: index,
             start,
             text,
-            score,
+            score: score(own.len(), near.len(), asked.wanted.count(), weight, states) * place,
+            states,
+            says_rarest: own.iter().any(is_rarest),
+            is_named: near
+                .iter()
+                .any(|word| is_rarest(word) && word.contains(char::is_numeric)),
+            own,
+            near,
         });
         is_first = is_question(text);
         if is_first {
-            above = ContentWords::of(text, language);
+            above = ContentWords::of(text, asked.language);
         }
     }
 }
 
 /// Higher is better: the share of the question's words in the sentence, and `weight` of those only above it.
-fn score(
-    (sentence, language): (&str, Option<Language>),
-    wanted: &ContentWords,
-    above: &ContentWords,
-    weight: f32,
-) -> f32 {
-    let words = ContentWords::of(sentence, language);
-    let own = wanted.shared_with(&words) as f32;
-    let near = wanted
-        .iter()
-        .filter(|word| above.contains(word) && !words.contains(word))
-        .count() as f32;
-    let says_something = if (words.is_label() && !is_statement(sentence)) || is_question(sentence) {
-        LABEL_WEIGHT
-    } else {
-        1.0
-    };
-    (0.1 + (own + near * weight) / wanted.count().max(1) as f32) * says_something
+fn score(own: usize, near: usize, wanted: usize, weight: f32, states: bool) -> f32 {
+    let says_something = if states { 1.0 } else { LABEL_WEIGHT };
+    (0.1 + (own as f32 + (near - own) as f32 * weight) / wanted.max(1) as f32) * says_something
 }
 
 fn shorten(sentence: &str) -> String {
@@ -283,6 +359,56 @@ mod tests {
             ]
         );
         assert!(extract("May goods be returned?", &[cited]).is_none());
+    }
+
+    #[test]
+    fn a_price_is_told_of_the_product_that_was_asked_for_and_of_no_other() {
+        let product = |name: &str, price: u32, score: f32| {
+            let text = format!(
+                "The {name} is made of walnut and comes in green. It is 90 cm wide and 200 cm long. It costs {price} euros and is delivered within 7 weeks. The warranty is 5 years."
+            );
+            passage(None, &text, score)
+        };
+        let bed = "The bed HV-2725 is made of walnut and comes in green. [1]";
+        let its_price = "It costs 1240 euros and is delivered within 7 weeks. [1]";
+
+        for (of_bed, of_others) in [(1.0, 0.9), (0.8, 1.0)] {
+            let passages = [
+                product("table KL-1810", 2725, of_others),
+                product("bed HV-2725", 1240, of_bed),
+                product("chair HV-1001", 310, of_others),
+            ];
+            for question in ["What does the HV-2725 cost?", "What does the HV2725 cost?"] {
+                assert_eq!(answer(question, &passages), [bed, its_price], "{question}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_that_no_passage_says_is_looked_for_by_its_parts() {
+        let bed = passage(None, "The bed HV-2725 is made of walnut.", 1.0);
+
+        assert_eq!(
+            answer("Is there an HV-2725-B?", &[bed]),
+            ["The bed HV-2725 is made of walnut. [1]"]
+        );
+    }
+
+    #[test]
+    fn other_passages_add_what_says_the_rarest_word_of_the_question() {
+        let passages = [
+            passage(None, "Teak is oiled twice a year.", 1.0),
+            passage(None, "Steel is never oiled at all.", 0.9),
+            passage(None, "Oil for teak is sold in our shop.", 0.8),
+        ];
+
+        assert_eq!(
+            answer("Is teak oiled?", &passages),
+            [
+                "Teak is oiled twice a year. [1]",
+                "Oil for teak is sold in our shop. [2]"
+            ]
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Sentences of a text, and what one of them is about as far as choosing among them needs it.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use retrieval::analysis::{Language, detect, each_content_word};
@@ -34,6 +35,34 @@ impl ContentWords {
         found
     }
 
+    /// Those of a question. Of a code that `is_known` whole there is only the code itself: its parts are those of other codes,
+    /// and of figures that have nothing to do with it.
+    pub fn asked(question: &str, language: Option<Language>, is_known: impl Fn(&str) -> bool) -> Self {
+        let mut asked = Self::default();
+        for part in question.split_whitespace() {
+            let mut of_part = Self::of(part, language);
+            let code = of_part.code().filter(|code| is_known(code)).map(str::to_owned);
+            if let Some(code) = code {
+                of_part = Self {
+                    words: HashSet::from([code]),
+                    length: 1.0,
+                };
+            }
+            asked.words.extend(of_part.words);
+            asked.length += of_part.length;
+        }
+        asked
+    }
+
+    /// The whole of what has a digit and is read by its parts as well.
+    fn code(&self) -> Option<&str> {
+        let characters = |word: &&str| word.chars().filter(|c| c.is_alphanumeric()).count();
+        let whole = self
+            .iter()
+            .max_by_key(|word| (characters(word), Reverse(word.len()), *word))?;
+        (self.count() > 1 && whole.contains(char::is_numeric)).then_some(whole)
+    }
+
     pub fn contains(&self, word: &str) -> bool {
         self.words.contains(word)
     }
@@ -44,11 +73,6 @@ impl ContentWords {
 
     pub fn count(&self) -> usize {
         self.words.len()
-    }
-
-    /// How many of these words `other` has as well.
-    pub fn shared_with(&self, other: &Self) -> usize {
-        self.words.intersection(&other.words).count()
     }
 
     /// Whether a line of these words is a heading or a label rather than a statement.
@@ -96,7 +120,8 @@ mod tests {
 
     fn shared(language: Language, question: &str, sentence: &str) -> usize {
         let of = |text| ContentWords::of(text, Some(language));
-        of(question).shared_with(&of(sentence))
+        let said = of(sentence);
+        of(question).iter().filter(|word| said.contains(word)).count()
     }
 
     #[test]
@@ -120,6 +145,24 @@ mod tests {
         assert_eq!(shared(Language::Russian, "Где мои заказы?", "Где ваш заказ?"), 1);
         assert!(shared(Language::Chinese, "怎么退货？", "您可以在三十天内退货。") >= 3);
         assert_eq!(shared(Language::Chinese, "怎么退货？", "运费由客户承担。"), 0);
+    }
+
+    #[test]
+    fn a_known_code_is_asked_for_whole_and_an_unknown_one_by_its_parts_too() {
+        let asked = |question: &str, known: &str| {
+            let asked = ContentWords::asked(question, Some(Language::English), |word| word == known);
+            let mut words: Vec<String> = asked.iter().map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+
+        assert_eq!(asked("Is the HV-2725 oiled?", "hv2725"), ["hv2725", "oil"]);
+        assert_eq!(
+            asked("Is the HV-2725 oiled?", ""),
+            ["2725", "hv", "hv2725", "oil"]
+        );
+        assert_eq!(asked("1,000 tables", "1000"), ["1000", "tabl"]);
+        assert_eq!(asked("e-mails", "email"), ["e", "email", "mail"]);
     }
 
     #[test]
