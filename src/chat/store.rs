@@ -276,12 +276,12 @@ macro_rules! asked {
                     (select ", $list, "
                        from source s
                        left join cut k on k.source_id = s.id and k.tenant_id = $1 and k.state = 'live'
-                      where s.tenant_id = $1 and s.chatbot_id = $2) as cuts,
+                      where s.tenant_id = $1 and s.chatbot_id = $2 and s.deleted_at is null) as cuts,
                     exists (select 1
                               from source s
                               join cut k on k.source_id = s.id and k.tenant_id = $1 and k.state = 'live'
                               join cut_gap l on l.cut_id = k.id
-                             where s.tenant_id = $1 and s.chatbot_id = $2) as cuts_lack, ",
+                             where s.tenant_id = $1 and s.chatbot_id = $2 and s.deleted_at is null) as cuts_lack, ",
             live_columns!(), "
                from chatbot b
                join tenant t on t.id = b.tenant_id

@@ -1,6 +1,7 @@
 //! A cut goes live, or is gone back to, while documents change: it lacks some of them for a moment, and nothing is told of these
 //! that does not hold any more.
 
+use frontdesk::on;
 use serde_json::json;
 
 use crate::cuts::{begin, order, small, states, uploads};
@@ -69,6 +70,34 @@ async fn the_way_back_is_open_at_once_and_what_changed_meanwhile_is_not_told_as_
     assert!(!wicker.text.contains("half the price"), "{}", wicker.text);
     assert_eq!(count_rows(&service, "cut_gap").await, 0);
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn what_a_deleted_source_lacks_is_missed_by_no_answer() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let offer = desk
+        .publish("offer.md", "Wicker chairs are half the price in March.")
+        .await;
+    let cut = begin(&acme, small()).await;
+    service.drain_jobs().await;
+    order(&acme, &cut, "activate", 200).await;
+    service.drain_jobs().await;
+    switch_off(&desk, &offer).await;
+    order(&acme, &cut, "rollback", 200).await;
+    let doubted = desk.ask("What do wicker chairs cost?").await.expect(503).json();
+    assert_eq!(doubted["code"], "search_degraded", "{doubted}");
+
+    let mut write = service.app.db.write(acme.id).await.expect("a transaction");
+    let now = service.app.clock.now();
+    on!(write, c => sqlx::query("update source set deleted_at = $2 where tenant_id = $1").bind(acme.id).bind(now).execute(c).await.map(drop))
+        .expect("written");
+    write.commit().await.expect("a commit");
+
+    let answer = desk.ask("What do wicker chairs cost?").await.expect(200).json();
+    assert_eq!(answer["source"], "no_answer", "{answer}");
+    assert!(answer["degraded"].is_null(), "{answer}");
 }
 
 #[tokio::test]
