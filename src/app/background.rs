@@ -96,7 +96,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::future::{BoxFuture, join_all};
-    use retrieval::embed::Embeddings;
+    use retrieval::embed::{Asker, Embeddings};
     use tokio::task::yield_now;
 
     use super::*;
@@ -124,11 +124,11 @@ mod tests {
             text.len()
         }
 
-        fn embed_query(&self, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-            self.embed_documents(vec![text])
+        fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+            self.embed_documents(asker, vec![text])
         }
 
-        fn embed_documents(&self, _: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        fn embed_documents(&self, _: Asker, _: Vec<String>) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             Box::pin(async {
                 // Everybody else stands in line by then.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::indexing::{self, INDEXING_FAILED, Progress};
 use super::search::index_error;
-use super::store;
+use super::{store, stored_chunks};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
@@ -112,25 +112,27 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
         indexing::remove_documents(app, context.tenant()?, ids).await?;
     }
     if !job.chunk_ids.is_empty() {
-        let existing = store::list_existing_chunks(
-            &mut app.db.read(context.tenant()?).await?,
-            context.tenant()?,
-            &job.chunk_ids,
-        )
-        .await?;
-        let ids = job
-            .chunk_ids
-            .iter()
-            .filter(|id| !existing.contains(id))
-            .map(|id| retrieval::ChunkId(id.0));
-        let ids: Vec<retrieval::ChunkId> = ids.collect();
-        for space in generations::list_spaces(app, context.tenant()?).await? {
-            space
-                .index
-                .delete_chunks(retrieval::TenantId(context.tenant()?.0), ids.clone())
-                .await
-                .map_err(index_error)?;
-        }
+        remove_chunks(app, context.tenant()?, &job.chunk_ids).await?;
+    }
+    Ok(())
+}
+
+/// Removes from the index those of these chunks that have no rows, and puts back what has some by then: whoever brings in the
+/// same chunk again may have done so while it was removed.
+async fn remove_chunks(app: &App, tenant_id: TenantId, chunk_ids: &[ChunkId]) -> Result<()> {
+    let existing =
+        store::list_existing_chunks(&mut app.db.read(tenant_id).await?, tenant_id, chunk_ids).await?;
+    let gone = chunk_ids.iter().filter(|id| !existing.contains(id)).copied();
+    let gone: Vec<ChunkId> = gone.collect();
+    for space in generations::list_spaces(app, tenant_id).await? {
+        let ids = gone.iter().map(|id| retrieval::ChunkId(id.0));
+        space
+            .index
+            .delete_chunks(retrieval::TenantId(tenant_id.0), ids.collect())
+            .await
+            .map_err(index_error)?;
+        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, &gone).await?;
+        stored_chunks::put(app, tenant_id, &space, back.into_values().collect()).await?;
     }
     Ok(())
 }

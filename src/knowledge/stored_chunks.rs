@@ -253,19 +253,24 @@ fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
     all
 }
 
-/// The beginning of what reads chunks; the tenant's id follows, each time it is asked for.
-const SELECT: &str = concat!(
-    "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
-    facets_columns!(),
-    "
-       from document d
-       join source s on s.id = d.source_id
-       join chunk c on c.document_id = d.id
-      where ",
-    is_shown!("c"),
-    "
-        and coalesce(d.tenant_id, d.tenant_id) = "
-);
+/// The beginning of what reads chunks that pass a condition; the tenant's id follows, each time it is asked for.
+macro_rules! select {
+    ($condition:expr) => {
+        concat!(
+            "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
+            facets_columns!(),
+            "
+               from document d
+               join source s on s.id = d.source_id
+               join chunk c on c.document_id = d.id
+              where ",
+            $condition,
+            " and coalesce(d.tenant_id, d.tenant_id) = "
+        )
+    };
+}
+const SELECT: &str = select!(is_shown!("c"));
+const SELECT_ANY: &str = select!("c.document_id = d.id");
 const OF_SOURCE: &str = " and coalesce(s.tenant_id, s.tenant_id) = ";
 
 /// The chunks of a portion, of all cuts.
@@ -327,16 +332,34 @@ where
     query
 }
 
-/// Those of these chunks that there are.
+/// Those of these chunks that are of the versions which their documents show.
 pub async fn list_these(
     conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[ChunkId],
+) -> Result<HashMap<ChunkId, StoredChunk>> {
+    list_by_ids(conn, SELECT, tenant_id, ids).await
+}
+
+/// Those of these chunks that there are, also of versions that wait to be whole.
+pub(super) async fn list_any(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    ids: &[ChunkId],
+) -> Result<HashMap<ChunkId, StoredChunk>> {
+    list_by_ids(conn, SELECT_ANY, tenant_id, ids).await
+}
+
+async fn list_by_ids(
+    conn: &mut Conn,
+    select: &str,
     tenant_id: TenantId,
     ids: &[ChunkId],
 ) -> Result<HashMap<ChunkId, StoredChunk>> {
     let mut chunks = HashMap::with_capacity(ids.len());
     for group in ids.chunks(ROWS_AT_ONCE) {
         let rows: Vec<StoredChunkRow> = on!(conn, c => {
-            let mut query = QueryBuilder::new(SELECT);
+            let mut query = QueryBuilder::new(select);
             query.push_bind(tenant_id)
                 .push(OF_SOURCE).push_bind(tenant_id)
                 .push(" and coalesce(c.tenant_id, c.tenant_id) = ").push_bind(tenant_id)
@@ -410,7 +433,8 @@ async fn keep_true(
     let ids: Vec<ChunkId> = group.iter().map(|chunk| chunk.id).collect();
     let mut conn = app.db.read(tenant_id).await?;
     let mut now = match generations::is_open(&mut conn, tenant_id, space).await? {
-        true => list_these(&mut conn, tenant_id, &ids).await?,
+        // What another version took the place of goes with its rows.
+        true => list_any(&mut conn, tenant_id, &ids).await?,
         false => HashMap::new(),
     };
     drop(conn);

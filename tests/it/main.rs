@@ -101,6 +101,7 @@ mod sync;
 mod tenant_caps;
 mod unfinished;
 mod unpriced;
+mod unreadable_points;
 mod upload_bodies;
 mod upload_names;
 mod uploads;

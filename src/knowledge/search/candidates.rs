@@ -13,7 +13,8 @@ use super::explain::{StageName, Trace};
 use super::rows::Rows;
 use super::{Search, SearchFilter, index_error, without_index};
 use crate::app::{App, Space};
-use crate::error::Result;
+use crate::db::Conn;
+use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::CutId;
 use crate::knowledge::degraded::Degradation;
@@ -23,10 +24,10 @@ use crate::rest::Concerns;
 /// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
 const SPARE_CANDIDATES: usize = 8;
 
-/// Candidates at which a search gives up looking behind those that have no rows.
+/// Candidates of each side at which a search gives up looking behind those that nobody may read.
 const MOST_CANDIDATES: usize = 4096;
 
-/// Candidates of each side that are looked through for a phrase, or for what does not say an excluded word.
+/// Readable candidates of each side that are looked through for a phrase, or for what does not say an excluded word.
 const MOST_LOOKED_THROUGH: usize = 400;
 
 /// The candidates of a search, the best first.
@@ -54,18 +55,17 @@ pub(super) async fn gather<'a>(
         without_repetitions: search.filter.without_repetitions,
     };
     let mut choice = Choice::new(settings, Boosts::of(settings, app.clock.now()), wanted);
-    let has_operators = search.query.has_operators();
     let mut gathering = Gathering {
         app,
         space: &space,
         reads_rows: search.reads_rows,
         is_spared: search.embedded.is_spared,
         rows: Rows {
-            app,
             reach,
             chatbot_id: search.chatbot_id,
             query: search.query,
             audience: search.filter.audience.clone(),
+            readable: HashMap::new(),
             offered: HashSet::new(),
             versions: HashMap::new(),
         },
@@ -75,26 +75,24 @@ pub(super) async fn gather<'a>(
             choice.pool() + SPARE_CANDIDATES,
         ),
         question,
-    };
-    let most = if has_operators {
-        MOST_LOOKED_THROUGH.max(gathering.query.limit)
-    } else {
-        MOST_CANDIDATES
+        unreadable: 0,
+        is_crowded: false,
     };
     loop {
         let were_all = gathering.look(&mut choice, degraded, trace).await?;
         if choice.is_enough() || were_all {
+            return Ok(choice);
+        }
+        if gathering.may_look_behind() {
+            // What nobody may read stands in front, as a new version does that is being indexed: look behind it.
+            gathering.query.limit = gathering.query.limit.saturating_mul(4).min(gathering.most());
+        } else if !gathering.turns_to_phrases() {
             break;
         }
-        if gathering.query.limit >= most {
-            // What holds a phrase stands far in front among what has its words.
-            if gathering.asks_for_phrases() {
-                gathering.look(&mut choice, degraded, trace).await?;
-            }
-            break;
-        }
-        // A new version that is being indexed stands in front of the old one, which still answers: look behind it.
-        gathering.query.limit = gathering.query.limit.saturating_mul(4).min(most);
+    }
+    if gathering.is_crowded {
+        Degradation::INDEX_INCOMPLETE.note(degraded);
+        gathering.look_into_rows(&mut choice, trace).await?;
     }
     Ok(choice)
 }
@@ -109,10 +107,16 @@ struct Gathering<'a> {
     question: Question,
     rows: Rows<'a>,
     query: SearchQuery,
+    /// How many of the last candidates nobody may read, and whether they were most of them.
+    unreadable: usize,
+    is_crowded: bool,
 }
 
 impl Gathering<'_> {
     /// Takes in what the query finds and was not looked at before. Whether that was all there is.
+    ///
+    /// What nobody may read is left out before anything is judged: it says nothing of what the others are worth. Where that
+    /// leaves few to judge by, nothing is taken in yet if one may look behind them.
     async fn look(
         &mut self,
         choice: &mut Choice<'_>,
@@ -120,13 +124,63 @@ impl Gathering<'_> {
         trace: &mut Trace,
     ) -> Result<bool> {
         let started = Instant::now();
-        let (candidates, were_all) = self.ask(degraded).await?;
+        let (mut candidates, were_all) = self.ask(degraded).await?;
         trace.add(StageName::Index, started, Vec::new);
+        let mut conn = self.app.db.read(self.rows.reach.tenant_id).await?;
         let started = Instant::now();
-        let judged = self.question.judge(&candidates);
-        trace.add(StageName::Fuse, started, Vec::new);
-        self.rows.offer(&judged, choice, trace).await?;
+        let found = candidates.hits.len();
+        self.rows.keep_readable(&mut conn, &mut candidates).await?;
+        trace.add(StageName::Rows, started, Vec::new);
+        self.unreadable = found - candidates.hits.len();
+        self.is_crowded = self.unreadable > candidates.hits.len();
+        if self.is_crowded && !were_all && self.may_look_behind() {
+            return Ok(false);
+        }
+        self.offer(&mut conn, &candidates, choice, trace).await?;
         Ok(were_all)
+    }
+
+    /// Judges the candidates, and offers `choice` the passages behind them.
+    async fn offer(
+        &mut self,
+        conn: &mut Conn,
+        candidates: &Candidates,
+        choice: &mut Choice<'_>,
+        trace: &mut Trace,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let judged = self.question.judge(candidates);
+        trace.add(StageName::Fuse, started, Vec::new);
+        self.rows.offer(conn, &judged, choice, trace).await
+    }
+
+    /// Candidates of each side that are asked for at most.
+    fn most(&self) -> usize {
+        match self.rows.query.has_operators() {
+            // What nobody may read is not looked through.
+            true => (MOST_LOOKED_THROUGH + self.unreadable).min(MOST_CANDIDATES),
+            false => MOST_CANDIDATES,
+        }
+    }
+
+    fn may_look_behind(&self) -> bool {
+        self.query.limit < self.most()
+    }
+
+    /// Looks for the words in the rows, where what nobody may read hides in the index what stands behind it.
+    async fn look_into_rows(&mut self, choice: &mut Choice<'_>, trace: &mut Trace) -> Result<()> {
+        if !self.reads_rows {
+            return Ok(());
+        }
+        let place = (self.rows.reach.tenant_id, self.rows.chatbot_id);
+        let candidates = match without_index::search(self.app, place, &self.query).await {
+            Ok(candidates) => candidates,
+            // What the index found is told all the same.
+            Err(Error::Unavailable { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut conn = self.app.db.read(place.0).await?;
+        self.offer(&mut conn, &candidates, choice, trace).await
     }
 
     /// What the index finds, or else what is found in the rows, and whether there is no more.
@@ -169,13 +223,15 @@ impl Gathering<'_> {
         Ok((found, true))
     }
 
-    /// Turns to what the query's phrases alone find; false: there are none.
-    fn asks_for_phrases(&mut self) -> bool {
+    /// Turns to what the query's phrases alone find: what holds one stands far in front among what has its words. False: there
+    /// are none, or it did so before.
+    fn turns_to_phrases(&mut self) -> bool {
         let phrases: Vec<&str> = self.rows.query.phrases().collect();
-        if phrases.is_empty() {
+        let phrases = phrases.join(" ");
+        if phrases.is_empty() || phrases == self.query.text {
             return false;
         }
-        self.query.text = phrases.join(" ");
+        self.query.text = phrases;
         self.query.vector = None;
         true
     }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use retrieval::confidence::Confidence;
 use retrieval::fuse::Hit;
-use retrieval::index::Audience;
+use retrieval::index::{Audience, Candidates};
 use retrieval::operators::{Query, Refusal};
 use retrieval::question::Judged;
 
 use super::Passage;
 use super::choice::Choice;
 use super::explain::{StageItem, StageName, Trace};
-use crate::app::App;
+use crate::db::Conn;
 use crate::error::Result;
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, DocumentId};
@@ -24,11 +24,12 @@ const SPARE_ROWS: usize = 64;
 
 /// What turns hits into passages.
 pub(super) struct Rows<'a> {
-    pub(super) app: &'a App,
     pub(super) reach: Reach,
     pub(super) chatbot_id: ChatbotId,
     pub(super) query: &'a Query,
     pub(super) audience: Audience,
+    /// Whether candidates that were looked up may be read: further searches bring them again.
+    pub(super) readable: HashMap<retrieval::ChunkId, bool>,
     /// Hits that were offered: further searches bring them again.
     pub(super) offered: HashSet<retrieval::ChunkId>,
     /// When the version of each document was indexed that its first passage is of: one question meets no other one.
@@ -36,10 +37,31 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Keeps the candidates that the asker may read now: of a version that is on its way, or of a document that was deleted,
+    /// the index has points and nobody knows them.
+    pub(super) async fn keep_readable(&mut self, conn: &mut Conn, candidates: &mut Candidates) -> Result<()> {
+        let ids = candidates.hits.iter().map(|hit| hit.chunk_id);
+        let new: Vec<ChunkId> = ids
+            .filter(|id| !self.readable.contains_key(id))
+            .map(|id| ChunkId(id.0))
+            .collect();
+        let place = (self.reach.tenant_id, self.chatbot_id);
+        let readable = passages::list_readable(conn, place, &self.audience, &new).await?;
+        let known = new
+            .iter()
+            .map(|id| (retrieval::ChunkId(id.0), readable.contains(id)));
+        self.readable.extend(known);
+        candidates
+            .hits
+            .retain(|hit| self.readable.get(&hit.chunk_id).copied().unwrap_or_default());
+        Ok(())
+    }
+
     /// Offers `choice` the passages behind what was found that may be told and are what was asked for, the best first and
     /// behind those that were offered before.
     pub(super) async fn offer(
         &mut self,
+        conn: &mut Conn,
         judged: &Judged<'_>,
         choice: &mut Choice<'_>,
         trace: &mut Trace,
@@ -51,14 +73,14 @@ impl Rows<'_> {
             .copied()
             .collect();
         let highest = choice.lowest_score();
-        // Nearly every hit has its row, so the first ones are mostly all that it takes.
+        // Nearly every hit still has its row, so the first ones are mostly all that it takes.
         let (first, spare) = new.split_at(new.len().min(choice.pool()));
         for hits in std::iter::once(first).chain(spare.chunks(SPARE_ROWS)) {
             if hits.is_empty() || !choice.wants_more() {
                 break;
             }
             let started = Instant::now();
-            let mut open = self.read(hits, judged).await?;
+            let mut open = self.read(conn, hits, judged).await?;
             for passage in &mut open {
                 passage.score = passage.score.min(highest);
             }
@@ -93,11 +115,10 @@ impl Rows<'_> {
     }
 
     /// The passages of those hits that have a row which the asker may read.
-    async fn read(&mut self, hits: &[Hit], judged: &Judged<'_>) -> Result<Vec<Passage>> {
+    async fn read(&mut self, conn: &mut Conn, hits: &[Hit], judged: &Judged<'_>) -> Result<Vec<Passage>> {
         let ids: Vec<ChunkId> = hits.iter().map(|hit| ChunkId(hit.chunk_id.0)).collect();
-        let mut conn = self.app.db.read(self.reach.tenant_id).await?;
-        let rows = passages::find_passages(&mut conn, self.reach.tenant_id, self.chatbot_id, &ids).await?;
-        drop(conn);
+        let place = (self.reach.tenant_id, self.chatbot_id);
+        let rows = passages::find_passages(conn, place, &ids).await?;
         let mut row_of: HashMap<ChunkId, passages::PassageRow> =
             rows.into_iter().map(|row| (row.id, row)).collect();
         let open = hits.iter().filter_map(|hit| {

@@ -8,6 +8,7 @@ use retrieval::index::{
     Candidates, ConnectionLost, Facets, Index, IndexError, Point, SearchQuery, StoredPoint,
 };
 use retrieval::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
+use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 /// Held by the test.
@@ -22,6 +23,9 @@ struct Switched {
     lists_late: AtomicBool,
     searches: AtomicUsize,
     candidates: AtomicUsize,
+    deletions: AtomicUsize,
+    /// Whoever has it lets no chunks be deleted.
+    deleting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl IndexSwitch {
@@ -46,6 +50,16 @@ impl IndexSwitch {
         (count(&self.0.searches), count(&self.0.candidates))
     }
 
+    /// Chunks are deleted only once this is dropped.
+    pub async fn hold_deletions(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.deleting).lock_owned().await
+    }
+
+    /// How often chunks were to be deleted so far.
+    pub fn deletions(&self) -> usize {
+        self.0.deletions.load(Ordering::SeqCst)
+    }
+
     /// Stands around the service's index.
     pub fn around(&self) -> AroundIndex {
         let switched = Arc::clone(&self.0);
@@ -66,7 +80,11 @@ impl Index for SwitchedIndex {
     }
 
     fn delete_chunks(&self, tenant_id: TenantId, chunk_ids: Vec<ChunkId>) -> Done<'_> {
-        self.inner.delete_chunks(tenant_id, chunk_ids)
+        self.switched.deletions.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            drop(self.switched.deleting.lock().await);
+            self.inner.delete_chunks(tenant_id, chunk_ids).await
+        })
     }
 
     fn delete_documents(&self, tenant_id: TenantId, document_ids: Vec<DocumentId>) -> Done<'_> {

@@ -272,7 +272,7 @@ fn a_search_keeps_its_place_until_it_ends_though_nobody_waits_for_it() {
     one_at_a_time.block_on(async {
         index.upsert(ACME, points(0..10)).await.expect("stored");
         let (let_go, held) = mpsc::channel::<()>();
-        let slow = spawn_blocking(move || drop(held.recv()));
+        let slow = spawn_blocking(move || held.recv());
 
         // As many as it may have at once, all of them behind what is slow.
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -284,7 +284,7 @@ fn a_search_keeps_its_place_until_it_ends_though_nobody_waits_for_it() {
         assert!(refused.to_string().contains("wait for their turn"), "{refused}");
 
         let_go.send(()).expect("it waits");
-        slow.await.expect("an end");
+        slow.await.expect("an end").expect("it was let go");
         let found = index.search(ACME, query()).await.expect("a place again");
         assert_eq!(found.hits.len(), 10);
         index.close().await.expect("closed");
