@@ -288,7 +288,7 @@ fn tear(segment: &mut Vec<u8>) {
 }
 
 /// Overwrites a byte of the first term's postings, which opening does not read.
-fn flip(segment: &mut Vec<u8>) {
+fn flip(segment: &mut [u8]) {
     segment[1] ^= 0x40;
 }
 
@@ -345,7 +345,7 @@ async fn a_lost_or_damaged_index_is_told_and_repaired_from_the_command_line() {
         &["ask", "--chatbot", &chatbot, question, nowhere[0], nowhere[1]],
     )
     .await;
-    for (damage, code) in [(tear as fn(&mut Vec<u8>), 1), (flip, 6)] {
+    for (damage, code) in [(tear as fn(&mut Vec<u8>), 1), (|segment| flip(segment), 6)] {
         let segment = first_segment(&data);
         let mut bytes = std::fs::read(&segment).expect("a segment");
         damage(&mut bytes);
