@@ -361,15 +361,18 @@ pub(super) fn unavailable(what: &str, error: std::io::Error) -> IndexError {
 
 #[cfg(test)]
 mod tests {
+    use qdrant_edge::OperationError;
+
     use super::*;
 
     #[test]
     fn what_the_engine_says_in_a_panic_is_told_without_where_it_came_about() {
-        let failed = qdrant_edge::OperationError::service_error("No space left on device");
-        let flushed: Result<(), _> = Err(failed);
+        let flush = || -> Result<(), OperationError> {
+            Err(OperationError::service_error("No space left on device"))
+        };
 
         let reason = guarded(|| -> Result<(), String> {
-            flushed.expect("segments flushed");
+            flush().expect("segments flushed");
             Ok(())
         });
 
