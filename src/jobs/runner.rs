@@ -157,7 +157,7 @@ pub async fn drain(app: &App) -> Result<usize> {
         let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
         let now = app.clock.now();
         let lapsed = held.into_iter().filter(|held| held.lease_until < now);
-        take_up(app, lapsed, Some(Duration::ZERO)).await;
+        take_up(app, lapsed, Duration::ZERO).await;
         match claim(app, Priority::Chat..=Priority::Remote, None).await? {
             Some((job, lease)) => {
                 work(app, job, lease, &abandon).await;
@@ -316,12 +316,12 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) ->
 
 /// Puts the jobs of dead workers back into the queue, to go on after `delay`. The attempt counts: a job that kills its worker
 /// must end.
-async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>, delay: Option<Duration>) {
+async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>, delay: Duration) {
     for HeldJob { job, lease_token, .. } in lapsed {
         tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, "a worker died or stalled: its job is taken up again");
         let outcome = Outcome::Retry {
             reason: "the worker died or stalled while it ran".to_owned(),
-            delay,
+            delay: Some(delay),
         };
         match end(app, &job, lease_token, outcome).await {
             Ok(()) => app.wake_workers(),
@@ -332,11 +332,11 @@ async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>, delay: Op
 }
 
 /// At the start of the only process that works on this database: nobody holds a job any more, whatever the leases say. The jobs
-/// go on after the usual pause, so that one which brings its process down does not take the others with it each time.
+/// go on after a pause, so that one which brings its process down does not take the others with it each time.
 pub async fn take_up_all(app: &App) -> Result<()> {
     if let Db::Sqlite { .. } = &app.db {
         let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
-        take_up(app, held, None).await;
+        take_up(app, held, FIRST_PAUSE).await;
     }
     Ok(())
 }
@@ -344,7 +344,7 @@ pub async fn take_up_all(app: &App) -> Result<()> {
 async fn take_up_lapsed(app: &App, watch: &mut LeaseWatch) -> Result<()> {
     let held = store::list_held(&mut app.db.read(Scope::Operator).await?).await?;
     let lapsed = watch.lapsed(held, lease::length(app), app.clock.now(), Instant::now());
-    take_up(app, lapsed, Some(Duration::ZERO)).await;
+    take_up(app, lapsed, Duration::ZERO).await;
     Ok(())
 }
 
