@@ -1,7 +1,5 @@
 //! Two things happen to a source at a time: it is cut otherwise, and its documents are indexed, or somebody thinks again.
 
-use std::time::Duration;
-
 use chrono::TimeDelta;
 use serde_json::json;
 
@@ -10,7 +8,7 @@ use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::generations::GENERATIONS;
 use crate::harness::stored::{assert_nothing_staged, count_rows, ids, page_about, waiting_chunks};
-use crate::harness::work::spawn_worker;
+use crate::harness::work::{kill, spawn_worker};
 
 #[tokio::test]
 async fn what_was_staged_for_one_cut_is_not_brought_in_as_another() {
@@ -29,17 +27,11 @@ async fn what_was_staged_for_one_cut_is_not_brought_in_as_another() {
     let taken = desk.upload(&[("woods.md", woods.as_bytes())]).await.expect(202);
     let id = ids(&taken.json())[0].clone();
     let worker = spawn_worker(&service.app);
-    let mut calls = 0;
     // More than it has chunks in the other cut.
-    while waiting_chunks(&service).await <= 320 {
-        calls += 1;
-        embedder.wait_held(calls).await;
-        embedder.let_one_go();
-        embedder.hold();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    worker.abort();
-    let _ = worker.await;
+    embedder
+        .let_pass_until(async || waiting_chunks(&service).await > 320)
+        .await;
+    kill(worker).await;
 
     order(&acme, &cut, "rollback", 200).await;
     embedder.let_one_go();
@@ -76,16 +68,12 @@ async fn a_death_while_a_kept_cut_takes_a_new_version_over_leaves_no_point_of_th
         .await
         .expect(202);
     let worker = spawn_worker(&service.app);
-    let mut calls = 0;
-    while count_rows(&service, "chunk where cut_id is not null and text like '%Larch%'").await == 0 {
-        calls += 1;
-        embedder.wait_held(calls).await;
-        embedder.let_one_go();
-        embedder.hold();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    worker.abort();
-    let _ = worker.await;
+    embedder
+        .let_pass_until(async || {
+            count_rows(&service, "chunk where cut_id is not null and text like '%Larch%'").await > 0
+        })
+        .await;
+    kill(worker).await;
     let replaced = count_rows(&service, "chunk where cut_id is not null and text like '%Oak%'").await;
     assert!(replaced > 0, "it died half way");
 
@@ -113,10 +101,7 @@ async fn a_document_on_its_way_is_indexed_where_a_cut_goes_live_and_back_within_
     let taken = desk.upload(&[("woods.md", woods.as_bytes())]).await.expect(202);
     let id = ids(&taken.json())[0].clone();
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
+    embedder.let_first_pass().await;
     assert!(waiting_chunks(&service).await > 0);
 
     order(&acme, &cut, "activate", 200).await;

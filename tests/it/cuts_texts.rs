@@ -11,7 +11,7 @@ use crate::cuts::{LONG, begin, chunk_count, length, order, small, states};
 use crate::harness::app::{Chatbot, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{page_about, stored_files};
-use crate::harness::work::spawn_worker;
+use crate::harness::work::{kill, spawn_worker};
 
 /// Fails the test unless each chunk of the document is its text at the chunk's place.
 async fn check_places(desk: &Chatbot<'_, '_>, document: &str) {
@@ -73,10 +73,7 @@ async fn what_a_document_is_labelled_with_while_it_is_cut_holds_in_all_of_its_ch
     let cut = begin(&acme, json!({ "max_tokens": 100, "overlap_tokens": 0 })).await;
     embedder.hold();
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
+    embedder.let_first_pass().await;
 
     let labels = json!({ "tags": ["wood"] });
     acme.patch(&format!("/api/documents/{id}"), labels)
@@ -86,8 +83,7 @@ async fn what_a_document_is_labelled_with_while_it_is_cut_holds_in_all_of_its_ch
     embedder.let_one_go();
     embedder.hold();
     embedder.wait_held(3).await;
-    worker.abort();
-    let _ = worker.await;
+    kill(worker).await;
     embedder.let_one_go();
     for _ in 0..2 {
         service.clock.advance(TimeDelta::minutes(10));

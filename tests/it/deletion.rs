@@ -14,7 +14,7 @@ use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::client::Chatbot;
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{count_rows, stored_files};
-use crate::harness::work::{spawn_worker, until};
+use crate::harness::work::{kill, spawn_worker, until};
 
 const QUESTION: &str = "When are oak tables oiled?";
 
@@ -122,8 +122,7 @@ async fn a_document_that_is_deleted_while_it_is_indexed_leaves_nothing_even_when
     // Deleted and cleaned away while chunks are embedded; they get into the index, and the worker dies.
     acme.delete(&format!("/api/documents/{id}")).await.expect(204);
     service.drain_jobs().await;
-    worker.abort();
-    let _ = worker.await;
+    kill(worker).await;
     let left = Point {
         chunk_id: retrieval::ChunkId(ChunkId::new().0),
         document_id: retrieval::DocumentId(id.parse::<DocumentId>().expect("an id").0),

@@ -22,7 +22,7 @@ use crate::harness::generations::{
 };
 use crate::harness::openai::ScriptedModel;
 use crate::harness::stored::{assert_nothing_staged, count_rows, waiting_chunks};
-use crate::harness::work::spawn_worker;
+use crate::harness::work::{kill, spawn_worker};
 
 /// Changes rows past the API.
 async fn change(service: &TestApp, statement: &str) {
@@ -487,12 +487,8 @@ async fn a_large_document_that_was_begun_for_the_former_generation_is_whole_in_t
         desk.upload(&[("requests.txt", log.as_bytes())]).await.expect(202);
     }
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
-    worker.abort();
-    let _ = worker.await;
+    embedder.let_first_pass().await;
+    kill(worker).await;
     embedder.let_one_go();
     assert!(waiting_chunks(&service).await > 0);
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{count_rows, fixture, ids, page_about};
-use crate::harness::work::spawn_worker;
+use crate::harness::work::{kill, spawn_worker};
 
 /// Enough files for an upload to count as a bulk import, whose documents share jobs.
 const BULK: usize = 12;
@@ -177,8 +177,7 @@ async fn a_job_that_is_taken_up_again_embeds_only_what_is_not_indexed_yet() {
     embedder.let_one_go();
     embedder.hold();
     embedder.wait_held(3).await;
-    worker.abort();
-    let _ = worker.await;
+    kill(worker).await;
     let before = embedder.take_documents();
 
     embedder.let_one_go();

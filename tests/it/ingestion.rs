@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::app::{TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{fixture, ids, page_about};
-use crate::harness::work::spawn_worker;
+use crate::harness::work::{kill, spawn_worker};
 
 #[tokio::test]
 async fn the_demo_folder_is_indexed_whole() {
@@ -244,12 +244,8 @@ async fn an_indexing_that_died_half_way_is_repeated_to_the_same_end() {
         .clone();
     embedder.hold();
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
-    worker.abort();
-    let _ = worker.await;
+    embedder.let_first_pass().await;
+    kill(worker).await;
     assert!(acme.indexed_chunks().await > 0, "the first part is in the index");
     assert!(
         desk.search("Wood1").await.is_empty(),

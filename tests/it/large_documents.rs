@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::app::{Chatbot, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{WAITING_TEXT, assert_nothing_staged, count_rows, waiting_chunks};
-use crate::harness::work::{spawn_worker, until};
+use crate::harness::work::{kill, spawn_worker, until};
 
 /// What one call of the embedding model takes at most.
 const GROUP: i64 = 256;
@@ -131,16 +131,10 @@ async fn a_large_document_goes_on_where_it_was_and_its_old_version_answers_until
         .expect(202);
     let worker = spawn_worker(&service.app);
     // The first part is more than the embedder takes at once; stop in the second one.
-    let mut calls = 0;
-    while count_rows(&service, WAITING_TEXT).await == 0 {
-        calls += 1;
-        embedder.wait_held(calls).await;
-        embedder.let_one_go();
-        embedder.hold();
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    }
-    worker.abort();
-    let _ = worker.await;
+    embedder
+        .let_pass_until(async || count_rows(&service, WAITING_TEXT).await > 0)
+        .await;
+    kill(worker).await;
     embedder.take_documents();
     let staged = waiting_chunks(&service).await;
     assert!(
@@ -184,12 +178,8 @@ async fn a_text_of_one_block_goes_group_by_group_and_a_death_repeats_no_group_th
     embedder.hold();
     let id = upload_log(&desk).await;
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
-    worker.abort();
-    let _ = worker.await;
+    embedder.let_first_pass().await;
+    kill(worker).await;
     embedder.take_documents();
     let document = desk.document(&id).await;
     assert_eq!(
@@ -271,8 +261,7 @@ async fn what_a_document_is_labelled_with_between_two_attempts_holds_in_all_of_i
     embedder.hold();
     embedder.wait_held(2).await;
     assert_eq!(waiting_chunks(&service).await, GROUP);
-    worker.abort();
-    let _ = worker.await;
+    kill(worker).await;
 
     embedder.let_one_go();
     service.clock.advance(TimeDelta::minutes(10));
@@ -300,10 +289,7 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
     embedder.hold();
     upload_log(&desk).await;
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
+    embedder.let_first_pass().await;
     assert_eq!(waiting_chunks(&service).await, GROUP);
     let given_up = chunk_ids(&service).await;
     embedder.refuse(1);
@@ -313,8 +299,7 @@ async fn a_document_that_is_given_up_half_way_leaves_nothing_staged_and_nothing_
         (acme.indexed_chunks().await, count_rows(&service, "chunk").await) == (0, 0)
     })
     .await;
-    worker.abort();
-    let _ = worker.await;
+    kill(worker).await;
     service.clock.advance(TimeDelta::minutes(10));
     service.drain_jobs().await;
 
@@ -362,10 +347,7 @@ async fn a_document_whose_index_was_lost_meanwhile_is_not_shown_with_holes() {
     embedder.hold();
     let id = upload_log(&desk).await;
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
+    embedder.let_first_pass().await;
 
     // As a server does that starts on a new index.
     let mut write = service

@@ -15,7 +15,7 @@ use crate::harness::app::{Chatbot, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::indexes::IndexSwitch;
 use crate::harness::stored::waiting_chunks;
-use crate::harness::work::{spawn_worker, until};
+use crate::harness::work::{kill, spawn_worker, until};
 
 const CARE: &str = "Oak tables need oil twice a year, that is in spring and in autumn.";
 const QUESTION: &str = "How often do oak tables need oil?";
@@ -87,19 +87,13 @@ async fn a_version_on_its_way_in_takes_no_answer_from_what_is_known() {
         .await
         .expect(202);
     let worker = spawn_worker(&service.app);
-    let mut calls = 0;
-    while waiting_chunks(&service).await < 600 {
-        calls += 1;
-        embedder.wait_held(calls).await;
-        embedder.let_one_go();
-        embedder.hold();
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    }
+    embedder
+        .let_pass_until(async || waiting_chunks(&service).await >= 600)
+        .await;
 
     assert_answered(&desk, &[]).await;
 
-    worker.abort();
-    let _ = worker.await;
+    kill(worker).await;
     embedder.let_one_go();
 }
 

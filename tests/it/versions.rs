@@ -107,10 +107,7 @@ async fn a_half_indexed_new_version_does_not_push_the_old_one_out_of_answers() {
         .await
         .expect(202);
     let worker = spawn_worker(&service.app);
-    embedder.wait_held(1).await;
-    embedder.let_one_go();
-    embedder.hold();
-    embedder.wait_held(2).await;
+    embedder.let_first_pass().await;
     assert!(
         acme.indexed_chunks().await > 300,
         "a part of the new version is in the index"

@@ -101,6 +101,26 @@ impl WatchedEmbedder {
         .await;
     }
 
+    /// Lets the first call go on when it waits, and waits until the next one does. It holds already.
+    pub async fn let_first_pass(&self) {
+        self.wait_held(1).await;
+        self.let_one_go();
+        self.hold();
+        self.wait_held(2).await;
+    }
+
+    /// Lets one call after the other go on until this is reached; the next one waits. It holds already.
+    pub async fn let_pass_until(&self, mut is_reached: impl AsyncFnMut() -> bool) {
+        let mut calls = 0;
+        while !is_reached().await {
+            calls += 1;
+            self.wait_held(calls).await;
+            self.let_one_go();
+            self.hold();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
     /// Lets the call that waits longest go on; new ones do not wait any more.
     pub fn let_one_go(&self) {
         self.is_held.store(false, Ordering::SeqCst);

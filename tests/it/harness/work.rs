@@ -126,8 +126,7 @@ impl Work {
         let before = self.begun().len();
         let worker = spawn_worker(app);
         self.wait_begun(before + count).await;
-        worker.abort();
-        let _ = worker.await;
+        kill(worker).await;
         self.begun()[before..before + count].to_vec()
     }
 }
@@ -142,6 +141,12 @@ impl Drop for Work {
 pub fn spawn_worker(app: &App) -> JoinHandle<usize> {
     let app = app.clone();
     tokio::spawn(async move { runner::drain(&app).await.expect("the queue works") })
+}
+
+/// Ends a worker in the midst of what it does, as `kill` would.
+pub async fn kill(worker: JoinHandle<usize>) {
+    worker.abort();
+    let _ = worker.await;
 }
 
 /// The workers of a process as `serve` runs them. Dropped, they stop.
