@@ -73,26 +73,40 @@ impl Comparison {
 }
 
 impl QuestionChange {
-    /// Whether the outcome is better than before (`Greater`), the same, or worse; none where only one run asked.
+    /// Whether the outcome is better than before (`Greater`), the same, or worse; none where only one run asked. What the visitor
+    /// is told comes first, then what was found.
     pub fn became(&self) -> Option<Ordering> {
         let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
-        Some(goodness(after).total_cmp(&goodness(before)))
+        let says_it = |result: &EvalResult| result.answer.as_ref().and_then(|answer| answer.holds_expected);
+        let told = says_it(after).cmp(&says_it(before));
+        let both_told = says_it(before).is_some() && says_it(after).is_some();
+        let told = if both_told { told } else { Ordering::Equal };
+        let by_told = told.then(goodness(after).total_cmp(&goodness(before)));
+        Some(by_told.then(found(after).total_cmp(&found(before))))
     }
 }
 
-/// By nDCG@10; a question without an answer is right when it is declined.
+/// By nDCG@10, of which a visitor gets nothing where the chatbot declines; a question without an answer is right when it is
+/// declined.
 fn goodness(result: &EvalResult) -> f64 {
-    match result.measures {
-        Some(measures) => measures.ndcg_at_10,
-        None if result.is_answered => 0.0,
-        None => 1.0,
+    match (result.measures, result.is_answered) {
+        (Some(measures), true) => measures.ndcg_at_10,
+        (Some(_), false) | (None, true) => 0.0,
+        (None, false) => 1.0,
     }
+}
+
+/// By nDCG@10, answered or not.
+fn found(result: &EvalResult) -> f64 {
+    result.measures.map_or(0.0, |measures| measures.ndcg_at_10)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::judging::tests::result;
+    use super::super::outcome::GivenAnswer;
     use super::*;
+    use crate::chat::AnswerSource;
     use crate::id::EvalRunId;
 
     fn run() -> EvalRun {
@@ -109,6 +123,43 @@ mod tests {
             created_at: "2026-11-20T10:00:00Z".parse().expect("a time"),
             finished_at: None,
         }
+    }
+
+    #[test]
+    fn an_answer_that_turned_into_a_declination_is_worse_and_a_right_one_better() {
+        let change = |before: &EvalResult, after: &EvalResult| QuestionChange {
+            question_id: after.question_id,
+            before: Some(before.clone()),
+            after: Some(after.clone()),
+        };
+        let answered = result(Some(1), 0.9, true);
+        let declined = result(Some(1), 0.1, false);
+        assert_eq!(change(&answered, &declined).became(), Some(Ordering::Less));
+        assert_eq!(change(&declined, &answered).became(), Some(Ordering::Greater));
+        let declined_lower = result(Some(3), 0.1, false);
+        assert_eq!(
+            change(&declined_lower, &declined).became(),
+            Some(Ordering::Greater),
+            "it is found better, though nobody is told"
+        );
+
+        let told = |holds_expected| EvalResult {
+            answer: Some(GivenAnswer {
+                text: "Within 30 days.".to_owned(),
+                source: AnswerSource::Model,
+                cited: Vec::new(),
+                holds_expected,
+            }),
+            ..answered.clone()
+        };
+        let (right, wrong) = (told(Some(true)), told(Some(false)));
+        assert_eq!(change(&right, &wrong).became(), Some(Ordering::Less));
+        assert_eq!(change(&wrong, &right).became(), Some(Ordering::Greater));
+        assert_eq!(
+            change(&wrong, &answered).became(),
+            Some(Ordering::Equal),
+            "one of the runs asked for no answers"
+        );
     }
 
     #[test]

@@ -208,7 +208,8 @@ struct EvalComparisonResponse {
     /// What answered the second run otherwise; null where that is not known of one of the runs. Changes of documents and of
     /// settings are not told.
     setup_difference: Option<SetupDifference>,
-    /// Questions whose outcome is better in the second run: a higher nDCG@10, or declined where nothing answers.
+    /// Questions whose outcome is better in the second run: the answer says what was expected, it is answered where it was declined, a
+    /// higher nDCG@10, or declined where nothing answers.
     better: i64,
     worse: i64,
     /// Those of the second run in its order, then those that only the first one asked.
