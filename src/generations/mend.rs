@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::fill::{Progress, outcome};
-use super::store;
+use super::{Generation, store};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
@@ -111,6 +111,13 @@ pub(super) async fn queue_mend(app: &App, write: &mut Write, tenant_id: TenantId
     jobs::enqueue_once(app, write, tenant_id, &MendIndex {}, &key, app.clock.now()).await
 }
 
+/// Keeps that the index holds what the rows say.
+pub(super) async fn note_whole(app: &App, generation: &Generation) -> Result<()> {
+    let mut write = app.db.write(generation.tenant_id).await?;
+    store::set_short(&mut write, (generation.tenant_id, generation.id), false).await?;
+    write.commit().await
+}
+
 async fn mend(app: &App, context: &JobContext) -> Result<()> {
     let tenant_id = context.tenant()?;
     let open = store::list_open(&mut app.db.read(tenant_id).await?, tenant_id).await?;
@@ -118,7 +125,9 @@ async fn mend(app: &App, context: &JobContext) -> Result<()> {
     for generation in open.iter().filter(|generation| generation.is_filled) {
         let mended = async {
             let space = app.space(&generation.space).await?;
-            verify::compare(app, tenant_id, &space, true).await
+            let findings = verify::compare(app, tenant_id, &space, true).await?;
+            note_whole(app, generation).await?;
+            Ok(findings)
         };
         let findings = match mended.await {
             Ok(findings) => findings,

@@ -140,7 +140,7 @@ pub struct LiveRow {
 /// The columns of [`LiveRow`], where the live generation is joined as `g`.
 macro_rules! live_columns {
     () => {
-        "g.space as live_space, g.is_filled and not exists (select 1 from generation_gap p where p.generation_id = g.id) as live_is_whole"
+        "g.space as live_space, g.is_filled and not g.is_short and not exists (select 1 from generation_gap p where p.generation_id = g.id) as live_is_whole"
     };
 }
 pub(crate) use live_columns;

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::db::{Conn, Scope};
 use crate::error::Result;
 use crate::id::TenantId;
-use crate::jobs::{Job, JobContext, Outcome, Priority};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 use crate::knowledge::verify::{self, Findings, Slice};
 use crate::on;
 
@@ -35,7 +35,17 @@ pub async fn start(app: &App) -> Result<()> {
     }
     give_up_unconfigured(app, &open).await?;
     begin_wanted(app, &open).await?;
+    if !open.is_empty() {
+        check_soon(app).await?;
+    }
     take_up(app).await
+}
+
+/// Queues that indexes are held against the rows: what lies there may be an older copy.
+async fn check_soon(app: &App) -> Result<()> {
+    let mut write = app.db.write(Scope::Operator).await?;
+    jobs::enqueue_upkeep(app, &mut write, &CheckIndex {}, CheckIndex::KIND, app.clock.now()).await?;
+    write.commit().await
 }
 
 /// The configuration that was last started with holds: what is being built with another model, or would go live with it by
@@ -201,6 +211,9 @@ pub async fn compare(app: &App, only: Option<TenantId>, heals: bool) -> Result<V
         }
         let tenant_id = compared.generation.tenant_id;
         compared.findings = verify::compare(app, tenant_id, &space, heals).await?;
+        if heals {
+            mend::note_whole(app, &compared.generation).await?;
+        }
         if heals && !compared.is_filled {
             fill::note_filled(app, &mut compared.generation).await?;
         }
@@ -273,13 +286,21 @@ pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
     let (mut wrong, mut silent): (Vec<TenantId>, Silent) = Default::default();
     for generation in open.iter().filter(|generation| generation.is_filled) {
         let (tenant_id, space) = (generation.tenant_id, generation.space.as_str());
-        if busy.contains(&tenant_id) || wrong.contains(&tenant_id) || silent.has(space) {
+        if busy.contains(&tenant_id) || silent.has(space) {
             continue;
         }
         let Some(points) = silent.heard(space, count(app, tenant_id, space).await) else {
             continue;
         };
-        if i64::try_from(points).ok() != Some(chunks.get(&tenant_id).copied().unwrap_or_default()) {
+        let points = i64::try_from(points).unwrap_or(i64::MAX);
+        let chunks = chunks.get(&tenant_id).copied().unwrap_or_default();
+        if points < chunks {
+            // An older copy of the index, perhaps: until it is mended, nothing found means nothing.
+            let mut write = app.db.write(tenant_id).await?;
+            store::set_short(&mut write, (tenant_id, generation.id), true).await?;
+            write.commit().await?;
+        }
+        if points != chunks && !wrong.contains(&tenant_id) {
             wrong.push(tenant_id);
         }
     }

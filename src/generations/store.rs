@@ -382,6 +382,17 @@ pub(super) async fn set_verified(
     Ok(())
 }
 
+/// Keeps whether the index was found to hold less than the rows say.
+pub(super) async fn set_short(
+    write: &mut Write,
+    (tenant_id, id): (TenantId, GenerationId),
+    is_short: bool,
+) -> Result<()> {
+    on!(write, c => sqlx::query("update generation set is_short = $3 where tenant_id = $1 and id = $2 and is_short <> $3")
+        .bind(tenant_id).bind(id).bind(is_short).execute(c).await.map(drop))?;
+    Ok(())
+}
+
 /// Keeps how both answered a question; a second time changes nothing.
 pub(super) async fn insert_answer(
     write: &mut Write,

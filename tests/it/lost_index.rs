@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use chrono::TimeDelta;
+use frontdesk::generations::operator;
 use serde_json::json;
 
 use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::generations::Held;
+use crate::harness::generations::{Held, points};
 use crate::harness::work::until;
 
 #[tokio::test]
@@ -173,7 +174,11 @@ async fn an_index_that_is_there_is_not_filled_again() {
 
     let service = service.restart_after(|_| ()).await.restart_after(|_| ()).await;
 
-    assert_eq!(service.drain_jobs().await, 0);
+    assert_eq!(
+        service.drain_jobs().await,
+        1,
+        "the index was held against the rows, and nothing else"
+    );
 }
 
 /// The manifests of the indexes of all embedding models.
@@ -221,4 +226,67 @@ async fn an_index_beside_the_configured_one_that_does_not_open_is_done_without_u
         !codes().await.contains(&"index_unavailable".to_owned())
     })
     .await;
+}
+
+/// A service whose index is an older copy: it has two of the three documents.
+async fn with_an_older_index() -> (TestApp, Held) {
+    let service = TestApp::start().await;
+    let held = Held::with_documents(&service, 2).await;
+    let service = service
+        .restart_after(|data| copy(&data.join("index"), &data.join("older")))
+        .await;
+    let tenant = held.tenant(&service);
+    let desk = Chatbot {
+        tenant: &tenant,
+        id: held.chatbot.clone(),
+    };
+    desk.publish("late.md", "Oak is oiled twice a year.").await;
+    let service = service
+        .restart_after(|data| {
+            std::fs::remove_dir_all(data.join("index")).expect("removed");
+            std::fs::rename(data.join("older"), data.join("index")).expect("put back");
+        })
+        .await;
+    (service, held)
+}
+
+#[tokio::test]
+async fn answers_from_an_older_copy_of_the_index_say_so_until_it_is_mended() {
+    let (service, held) = with_an_older_index().await;
+    let tenant = held.tenant(&service);
+
+    let short = operator::check_counts(&service.app).await.expect("counted");
+
+    assert_eq!(short, [held.tenant]);
+    let path = format!("/api/chatbots/{}/search", held.chatbot);
+    let query = json!({ "query": "How often is oak oiled?" });
+    let found = tenant.post(&path, query.clone()).await.expect(200).json();
+    assert_eq!(found["degraded"][0]["code"], "index_incomplete", "{found}");
+    service.drain_jobs().await;
+    let found = tenant.post(&path, query).await.expect(200).json();
+    assert_eq!(found["items"][0]["text"], "Oak is oiled twice a year.", "{found}");
+    assert!(found["degraded"].is_null(), "{found}");
+    tenant.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn a_start_finds_out_that_the_index_is_an_older_copy() {
+    let (service, held) = with_an_older_index().await;
+    let space = service.app.spaces.wanted().name.clone();
+    assert_eq!(points(&service, held.tenant, &space).await, 2);
+
+    service.drain_jobs().await;
+
+    assert_eq!(points(&service, held.tenant, &space).await, 3);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).expect("copied")),
+        }
+    }
 }
