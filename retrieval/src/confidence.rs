@@ -226,8 +226,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::ChunkId;
     use crate::index::Candidate;
-    use crate::{ChunkId, DocumentId};
 
     const READ: f32 = 0.58;
 
@@ -240,7 +240,6 @@ mod tests {
             .zip(0_u128..)
             .map(|((similarity, keyword_score), n)| Candidate {
                 chunk_id: ChunkId(Uuid::from_u128(n)),
-                document_id: DocumentId(Uuid::from_u128(n)),
                 similarity: *similarity,
                 keyword_score: *keyword_score,
             });

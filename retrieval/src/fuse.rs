@@ -7,9 +7,9 @@
 //! How much meaning weighs follows the language of the question, as far as the embedding model reads it. Why so, with
 //! figures: `docs/decisions/0014-fusion-and-confidence.md`.
 
+use crate::ChunkId;
 use crate::analysis::{Language, Script};
 use crate::index::{Candidate, Candidates};
-use crate::{ChunkId, DocumentId};
 
 /// Candidates to ask of each side at least. Fewer tell less about how far one stands out.
 pub const MIN_CANDIDATES: usize = 100;
@@ -42,7 +42,6 @@ const LEFT_TO_THE_WORST: f32 = 1.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hit {
     pub chunk_id: ChunkId,
-    pub document_id: DocumentId,
     /// Fused over both sides, in (0, 1]: 1 is best on each. Compares the hits of one search only.
     pub score: f32,
     /// As the candidate's.
@@ -107,7 +106,6 @@ pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
         .filter(|(candidate, _)| !is_by_words_alone || candidate.keyword_score.is_some())
         .map(|(candidate, (meaning, words))| Hit {
             chunk_id: candidate.chunk_id,
-            document_id: candidate.document_id,
             score: ((meaning + words + LEFT_TO_THE_WORST) / best_possible).min(1.0),
             similarity: candidate.similarity,
             keyword_score: candidate.keyword_score,
@@ -218,7 +216,6 @@ mod tests {
     fn candidate(n: u128, similarity: Option<f32>, keyword_score: Option<f32>) -> Candidate {
         Candidate {
             chunk_id: chunk(n),
-            document_id: DocumentId(Uuid::from_u128(n)),
             similarity,
             keyword_score,
         }

@@ -88,9 +88,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::ChunkId;
     use crate::confidence::Threshold;
     use crate::index::Candidate;
-    use crate::{ChunkId, DocumentId};
 
     fn found(similarities: &[f32]) -> Candidates {
         let hits = similarities
@@ -98,7 +98,6 @@ mod tests {
             .zip(0_u128..)
             .map(|(similarity, n)| Candidate {
                 chunk_id: ChunkId(Uuid::from_u128(n)),
-                document_id: DocumentId(Uuid::from_u128(n)),
                 similarity: Some(*similarity),
                 keyword_score: Some(3.0),
             });

@@ -1,9 +1,9 @@
 //! The side of words without an index: texts are read one after the other and weighed as an index weighs them. For the
 //! time in which no index answers; it costs the reading of every text.
 
+use crate::ChunkId;
 use crate::analysis::{self, QueryTerms, inverse_document_frequency};
 use crate::index::{Candidate, Candidates, Facets, SearchQuery};
-use crate::{ChunkId, DocumentId};
 
 /// A question, and what is known of the texts that were read for it.
 #[derive(Debug)]
@@ -21,7 +21,6 @@ pub struct TextScan {
 #[derive(Debug)]
 struct Found {
     chunk_id: ChunkId,
-    document_id: DocumentId,
     /// Places among what is counted, with the weight of each.
     weights: Vec<(usize, f32)>,
 }
@@ -41,7 +40,7 @@ impl TextScan {
     }
 
     /// Reads the text of one chunk, as an index would be given it.
-    pub fn read(&mut self, chunk_id: ChunkId, document_id: DocumentId, text: &str, facets: &Facets) {
+    pub fn read(&mut self, chunk_id: ChunkId, text: &str, facets: &Facets) {
         self.read += 1;
         let offered = analysis::weigh_document(text, facets.known_language());
         let mut weights = Vec::new();
@@ -52,11 +51,7 @@ impl TextScan {
             }
         }
         if !weights.is_empty() {
-            self.found.push(Found {
-                chunk_id,
-                document_id,
-                weights,
-            });
+            self.found.push(Found { chunk_id, weights });
         }
     }
 
@@ -81,7 +76,6 @@ impl TextScan {
                 .sum();
             (score > 0.0).then_some(Candidate {
                 chunk_id: found.chunk_id,
-                document_id: found.document_id,
                 similarity: None,
                 keyword_score: Some(score),
             })
@@ -121,8 +115,7 @@ mod tests {
         };
         let mut scan = TextScan::new(&query);
         for (text, n) in texts.iter().zip(0_u128..) {
-            let ids = (ChunkId(Uuid::from_u128(n)), DocumentId(Uuid::from_u128(n)));
-            scan.read(ids.0, ids.1, text, &Facets::default());
+            scan.read(ChunkId(Uuid::from_u128(n)), text, &Facets::default());
         }
         let found = scan.finish(limit);
         let places = found.hits.iter().map(|hit| hit.chunk_id.0.as_u128()).collect();

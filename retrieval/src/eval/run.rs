@@ -95,7 +95,7 @@ pub struct Latency {
 struct Stored<'a> {
     tenant_id: TenantId,
     source_id: SourceId,
-    document_of: HashMap<DocumentId, &'a SetDocument>,
+    document_of: HashMap<ChunkId, &'a SetDocument>,
     /// How near unrelated texts are to the model.
     unrelated: Option<f32>,
 }
@@ -194,11 +194,11 @@ impl Runner<'_> {
                 .embed(batch.iter().map(SetDocument::full_text).collect())
                 .await?;
             let points = batch.iter().zip(vectors).map(|(document, vector)| {
-                let document_id = DocumentId(Uuid::now_v7());
-                stored.document_of.insert(document_id, document);
+                let chunk_id = ChunkId(Uuid::now_v7());
+                stored.document_of.insert(chunk_id, document);
                 Point {
-                    chunk_id: ChunkId(Uuid::now_v7()),
-                    document_id,
+                    chunk_id,
+                    document_id: DocumentId(chunk_id.0),
                     source_id: stored.source_id,
                     text: document.full_text(),
                     vector,
@@ -228,7 +228,7 @@ impl Runner<'_> {
         let judged = question.judge(&candidates);
         let threshold = Threshold::of_similarity(self.answering.min_similarity);
         let told = judged.hits.iter().take(self.answering.passages.max(1));
-        let told = told.filter_map(|hit| Some((hit, stored.document_of.get(&hit.document_id)?)));
+        let told = told.filter_map(|hit| Some((hit, stored.document_of.get(&hit.chunk_id)?)));
         let (mut first, mut is_declined) = (None, true);
         for (hit, document) in told {
             let confidence = judged.confidence(hit, &[&document.title], &document.text);
@@ -277,7 +277,7 @@ impl Runner<'_> {
 /// The documents of `hits` in their order.
 fn documents<'a>(hits: &[Hit], stored: &Stored<'a>) -> Vec<&'a str> {
     hits.iter()
-        .filter_map(|hit| stored.document_of.get(&hit.document_id))
+        .filter_map(|hit| stored.document_of.get(&hit.chunk_id))
         .map(|document| document.id.as_str())
         .take(RANKED)
         .collect()

@@ -115,7 +115,6 @@ pub struct Candidates {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     pub chunk_id: ChunkId,
-    pub document_id: DocumentId,
     /// Cosine to the question's vector, in [-1, 1]; `None` when none was compared. Also there for a chunk that was found by
     /// words alone where the index has its vector at hand.
     pub similarity: Option<f32>,

@@ -23,6 +23,11 @@ pub(crate) fn chunk(n: u128) -> ChunkId {
     ChunkId(Uuid::from_u128(0xc0_0000_0000 + n))
 }
 
+/// The document of a chunk of [`point`]'s.
+pub(crate) fn document_of(chunk_id: ChunkId) -> DocumentId {
+    document((chunk_id.0.as_u128() - chunk(0).0.as_u128()) / 10)
+}
+
 /// Unit vectors that point anywhere, by a small linear congruential generator.
 pub(crate) fn vector(seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -204,7 +204,6 @@ fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow)
 pub(super) fn around(row: passages::PassageRow) -> Passage {
     let hit = Hit {
         chunk_id: retrieval::ChunkId(row.id.0),
-        document_id: retrieval::DocumentId(row.document_id.0),
         score: 0.0,
         similarity: None,
         keyword_score: None,

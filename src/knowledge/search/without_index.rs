@@ -112,11 +112,8 @@ pub(super) async fn search(
         let is_wanted = move |chunk: &StoredChunk| filter.allows_facets(chunk.facets());
         scan = spawn_blocking(move || {
             for chunk in chunks.iter().filter(|chunk| is_wanted(chunk)) {
-                let ids = (
-                    retrieval::ChunkId(chunk.id.0),
-                    retrieval::DocumentId(chunk.document_id.0),
-                );
-                scan.read(ids.0, ids.1, chunk.embedding_text(), chunk.facets());
+                let chunk_id = retrieval::ChunkId(chunk.id.0);
+                scan.read(chunk_id, chunk.embedding_text(), chunk.facets());
             }
             scan
         })

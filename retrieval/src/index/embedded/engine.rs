@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qdrant_edge::{
-    CountRequest, CreateIndex, EdgeShard, FieldIndexOperations, NamedQuery, OperationError, PayloadOps,
-    PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, Record, ScoredPoint,
-    ScrollRequest, SearchRequest, SetPayloadOp, UpdateOperation, VectorInternal, WithPayloadInterface,
-    WithVector,
+    CountRequest, CreateIndex, EdgeShard, FieldIndexOperations, Filter as EngineFilter, NamedQuery,
+    OperationError, PayloadOps, PointId, PointInsertOperations, PointOperations, PointStructPersisted,
+    QueryEnum, Record, ScoredPoint, ScrollRequest, SearchRequest, SetPayloadOp, UpdateOperation,
+    VectorInternal, WithPayloadInterface, WithVector,
 };
 
-use super::filter::{self, TenantFilter};
+use super::filter::{self, Given, TenantFilter};
 use super::layout::Layout;
 use super::operation::{Change, Operation, PreparedPoint};
 use super::stored::{self, DENSE};
@@ -96,14 +96,21 @@ impl Engine {
         self.apply(&Operation { tenant_id, change })
     }
 
-    /// The points nearest to `vector`, by cosine.
+    /// Whether all points are one tenant's.
+    pub(super) fn is_own(&self) -> bool {
+        self.layout.is_own
+    }
+
+    /// The points nearest to `vector`, by cosine, among those that pass `filter` beyond what is `given`.
     pub(super) fn nearest(
         &self,
         filter: &TenantFilter,
+        given: Given,
         vector: Vec<f32>,
         limit: usize,
     ) -> Result<Vec<Found>, OperationError> {
-        let found = self.search(filter, vector.clone(), limit, false)?;
+        let filter = filter.condition_beyond(given);
+        let found = self.search(filter.clone(), vector.clone(), limit, false)?;
         if !found.is_empty() {
             return Ok(found);
         }
@@ -309,14 +316,14 @@ impl Engine {
 
     fn search(
         &self,
-        filter: &TenantFilter,
+        filter: Option<EngineFilter>,
         vector: Vec<f32>,
         limit: usize,
         exact: bool,
     ) -> Result<Vec<Found>, OperationError> {
         let found = self.shard.search(SearchRequest {
             query: QueryEnum::Nearest(NamedQuery::new(VectorInternal::Dense(vector), DENSE)),
-            filter: Some(filter.condition()),
+            filter,
             params: Some(self.layout.search_params(exact)),
             limit,
             offset: 0,

@@ -100,30 +100,59 @@ impl TenantFilter {
 
     /// The engine's form, to be used for the request at hand.
     pub(super) fn condition(&self) -> EngineFilter {
-        let mut must = vec![equals(TENANT, self.tenant_id.0)];
-        must.extend(
-            self.sources
-                .as_ref()
-                .map(|ids| one_of(SOURCE, ids.iter().map(|id| id.0))),
-        );
-        must.extend(
-            self.documents
-                .as_ref()
-                .map(|ids| one_of(DOCUMENT, ids.iter().map(|id| id.0))),
-        );
-        must.extend(self.facet_conditions());
         EngineFilter {
-            must: Some(must),
+            must: Some(self.conditions(Given::default())),
             ..EngineFilter::default()
         }
+    }
+
+    /// The same without what is `given`; `None` where nothing is left to ask.
+    pub(super) fn condition_beyond(&self, given: Given) -> Option<EngineFilter> {
+        let must = self.conditions(given);
+        (!must.is_empty()).then(|| EngineFilter {
+            must: Some(must),
+            ..EngineFilter::default()
+        })
+    }
+}
+
+/// What is known to hold for every point of a tenant in a shard, so that a search need not have the engine look it up at each
+/// point that it comes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    /// The shard is the tenant's own.
+    pub(super) tenant: bool,
+    /// All of its sources are let through.
+    pub(super) source: bool,
+    /// Everyone may read all of its documents.
+    pub(super) audience: bool,
+}
+
+impl Given {
+    /// Whether all that `before` says is so.
+    pub(super) fn confirms(self, before: Self) -> bool {
+        (self.tenant || !before.tenant)
+            && (self.source || !before.source)
+            && (self.audience || !before.audience)
     }
 }
 
 impl TenantFilter {
-    fn facet_conditions(&self) -> impl Iterator<Item = Condition> {
+    fn conditions(&self, given: Given) -> Vec<Condition> {
+        let tenant = (!given.tenant).then(|| equals(TENANT, self.tenant_id.0));
+        let sources = self.sources.as_ref().filter(|_| !given.source);
+        let sources = sources.map(|ids| one_of(SOURCE, ids.iter().map(|id| id.0)));
+        let documents = self.documents.as_ref();
+        let documents = documents.map(|ids| one_of(DOCUMENT, ids.iter().map(|id| id.0)));
+        let place = [tenant, sources, documents].into_iter().flatten();
+        place.chain(self.facet_conditions(given)).collect()
+    }
+
+    fn facet_conditions(&self, given: Given) -> impl Iterator<Item = Condition> {
         let asked = &self.facets;
         let audience = match &asked.audience {
             Audience::Everything => None,
+            Audience::Groups(_) if given.audience => None,
             Audience::Groups(groups) => Some(open_to(groups)),
         };
         let dates = (asked.since.is_some() || asked.until.is_some()).then(|| {
@@ -281,6 +310,42 @@ mod tests {
             let must = filter.condition().must.expect("conditions that all hold");
             assert!(must.contains(&equals(TENANT, tenant_id.0)));
         }
+    }
+
+    #[test]
+    fn what_holds_for_all_points_is_not_asked_of_each() {
+        let tenant_id = TenantId(Uuid::from_u128(1));
+        let source_id = SourceId(Uuid::from_u128(3));
+        let narrow = Filter {
+            sources: vec![source_id],
+            tags: Some(vec!["goods".to_owned()]),
+            ..Filter::default()
+        };
+        let narrow = TenantFilter::matching(tenant_id, &narrow).expect("something may match");
+        let conditions = |given| narrow.condition_beyond(given).and_then(|filter| filter.must);
+        let everything = Given {
+            tenant: true,
+            source: true,
+            audience: true,
+        };
+
+        let tags = one_of_texts(TAGS, &["goods".to_owned()]);
+        assert_eq!(conditions(everything), Some(vec![tags.clone()]));
+        let but_source = Given {
+            source: false,
+            ..everything
+        };
+        assert_eq!(
+            conditions(but_source),
+            Some(vec![one_of(SOURCE, [source_id.0].into_iter()), tags])
+        );
+        assert_eq!(conditions(Given::default()), narrow.condition().must);
+        assert_eq!(
+            TenantFilter::all(tenant_id).condition_beyond(everything),
+            None,
+            "nothing is left to ask"
+        );
+        assert!(everything.confirms(but_source) && !but_source.confirms(everything));
     }
 
     #[test]

@@ -147,6 +147,7 @@ mod tests {
     use super::*;
     use crate::ChunkId;
     use crate::analysis;
+    use crate::index::embedded::filter::Given;
     use crate::index::embedded::filter::TenantFilter;
     use crate::index::embedded::tuning::Tuning;
 
@@ -229,14 +230,16 @@ mod tests {
             .search(&all, &analysis::query_terms("goods", None), 10)
             .expect("an answer")
             .hits;
-        let mut found: Vec<(u128, u128)> = hits
-            .iter()
-            .map(|hit| (hit.chunk_id.0.as_u128(), hit.document_id.0.as_u128()))
-            .collect();
+        let mut found: Vec<u128> = hits.iter().map(|hit| hit.chunk_id.0.as_u128()).collect();
         found.sort_unstable();
-        assert_eq!(found, [(1, 101), (3, 103)]);
+        assert_eq!(found, [1, 3]);
+        let rows = keywords.list(tenant(), None, 10).expect("a list");
+        let documents: Vec<u128> = rows.iter().map(|row| row.document_id.0.as_u128()).collect();
+        assert_eq!(documents, [101, 102, 103]);
         let vectors = Engine::open(&vectors_dir, layout).expect("the vector side");
-        let nearest = vectors.nearest(&all, vec![1.0, 2.0, 2.0], 10).expect("an answer");
+        let nearest = vectors
+            .nearest(&all, Given::default(), vec![1.0, 2.0, 2.0], 10)
+            .expect("an answer");
         assert_eq!(nearest.len(), 2);
         assert_eq!(
             nearest[0].point_id,

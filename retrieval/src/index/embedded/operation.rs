@@ -39,6 +39,18 @@ pub(super) enum Change {
     DeleteTenant,
 }
 
+impl Change {
+    pub(super) fn is_deletion(&self) -> bool {
+        match self {
+            Self::Upsert(_) | Self::SetFacets(_) => false,
+            Self::DeleteChunks(_)
+            | Self::DeleteDocuments(_)
+            | Self::DeleteSources(_)
+            | Self::DeleteTenant => true,
+        }
+    }
+}
+
 /// A point after analysis of its text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PreparedPoint {

@@ -9,8 +9,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use qdrant_edge::{OperationError, PointId};
 
 use super::damage::{self, Broken};
-use super::engine::Engine;
-use super::filter::{self, TenantFilter};
+use super::engine::{Engine, Found};
+use super::filter::{self, Given, TenantFilter};
 use super::keywords::{ChunkRow, Keywords, TenantWords};
 use super::layout::Layout;
 use super::lost::Loss;
@@ -81,16 +81,26 @@ impl Sides {
         })
     }
 
-    /// Does one operation. Doing it again changes nothing.
+    /// Does one operation. Doing it again changes nothing. The words come first, and last in a deletion: so they know of each
+    /// point that has a vector ([`Sides::nearest`]).
     pub(super) fn apply(&self, operation: &Operation) -> Result<(), SideError> {
+        if !operation.change.is_deletion() {
+            self.apply_to_keywords(operation)?;
+        }
         if let Some(vectors) = &self.vectors {
             vectors.apply(operation)?;
         }
-        self.apply_to_keywords(operation)
+        if operation.change.is_deletion() {
+            self.apply_to_keywords(operation)?;
+        }
+        Ok(())
     }
 
     /// Does an operation that may have been done before.
     pub(super) fn repeat(&self, operation: Operation) -> Result<(), SideError> {
+        if operation.change.is_deletion() {
+            return self.apply(&operation);
+        }
         self.apply_to_keywords(&operation)?;
         if let Some(vectors) = &self.vectors {
             vectors.repeat(operation)?;
@@ -272,7 +282,6 @@ impl Sides {
             for found in by_words.hits {
                 let candidate = Candidate {
                     chunk_id: found.chunk_id,
-                    document_id: found.document_id,
                     similarity: None,
                     keyword_score: Some(found.score),
                 };
@@ -299,14 +308,18 @@ impl Sides {
         limit: usize,
     ) -> Result<(), SideError> {
         let tenant_id = filter.tenant_id();
-        let mut by_meaning_alone: Vec<(ChunkId, f32)> = Vec::new();
-        for found in vectors.nearest(filter, vector.to_vec(), limit)? {
+        let mut by_meaning_alone: Vec<Candidate> = Vec::new();
+        for found in self.nearest(vectors, filter, vector, limit)? {
             let Some(chunk_id) = filter::chunk_id(tenant_id, found.point_id) else {
                 continue;
             };
             match candidates.get_mut(&chunk_id) {
                 Some(candidate) => candidate.similarity = Some(found.score),
-                None => by_meaning_alone.push((chunk_id, found.score)),
+                None => by_meaning_alone.push(Candidate {
+                    chunk_id,
+                    similarity: Some(found.score),
+                    keyword_score: None,
+                }),
             }
         }
         let by_words_alone: Vec<ChunkId> = candidates
@@ -323,28 +336,35 @@ impl Sides {
                 candidate.similarity = vector_of.map(|stored| cosine(vector, stored));
             }
         }
-        // The words' side tells the documents of what it did not find, too: the engine would read every field of a point.
-        let found: Vec<ChunkId> = by_meaning_alone.iter().map(|(id, _)| *id).collect();
-        let keywords = self.keywords();
-        let documents = keywords.documents(tenant_id, &found)?;
-        for (chunk_id, similarity) in by_meaning_alone {
-            // Without an answer it was deleted meanwhile.
-            if let Some(&document_id) = documents.get(&chunk_id) {
-                let facets = keywords.facets(tenant_id, document_id);
-                // Both sides say the same of a document, but for the moment of a change.
-                if !filter.allows_facets(facets) {
-                    continue;
-                }
-                let candidate = Candidate {
-                    chunk_id,
-                    document_id,
-                    similarity: Some(similarity),
-                    keyword_score: None,
-                };
-                candidates.insert(chunk_id, candidate);
-            }
-        }
+        candidates.extend(by_meaning_alone.into_iter().map(|found| (found.chunk_id, found)));
         Ok(())
+    }
+
+    /// The points nearest to `vector` that pass `filter`. Of what all of the tenant's points pass, the engine is not asked: it
+    /// would look that up at every point that it comes by.
+    fn nearest(
+        &self,
+        vectors: &Engine,
+        filter: &TenantFilter,
+        vector: &[f32],
+        limit: usize,
+    ) -> Result<Vec<Found>, SideError> {
+        let given = self.given(vectors, filter);
+        let found = vectors.nearest(filter, given, vector.to_vec(), limit)?;
+        // A point that passes less may have come meanwhile: the words knew of it before the engine did.
+        if self.given(vectors, filter).confirms(given) {
+            return Ok(found);
+        }
+        Ok(vectors.nearest(filter, Given::default(), vector.to_vec(), limit)?)
+    }
+
+    fn given(&self, vectors: &Engine, filter: &TenantFilter) -> Given {
+        let (source, audience) = self.keywords().lets_through_all(filter);
+        Given {
+            tenant: vectors.is_own(),
+            source,
+            audience,
+        }
     }
 
     fn apply_to_keywords(&self, operation: &Operation) -> Result<(), SideError> {

@@ -12,7 +12,7 @@ use super::stored::{bind_vector, check_vector, normalise, sparse, storable, term
 use super::tenant::{Statement, TenantTransaction};
 use crate::analysis::{self, QueryTerms, inverse_document_frequency};
 use crate::index::{Audience, Candidate, Candidates, Filter, IndexError, SearchQuery};
-use crate::{ChunkId, DocumentId, TenantId};
+use crate::{ChunkId, TenantId};
 
 /// Chunks that are scored by words at least, as a multiple of those wanted, before common words are given up.
 const SCORED_FOR_EACH: i64 = 4;
@@ -50,8 +50,8 @@ struct LookedUp {
     names_rare_code: bool,
 }
 
-/// Chunk, document, cosine, BM25 score or 0.
-type Row = (Uuid, Uuid, Option<f64>, f64);
+/// Chunk, cosine, BM25 score or 0.
+type Row = (Uuid, Option<f64>, f64);
 
 pub(super) async fn search(
     inner: &Inner,
@@ -201,7 +201,7 @@ impl Search<'_> {
         let limit = self.limit(&mut statement);
         statement.push(&format!(
             "with scored as materialized (
-                 select chunk_id, document_id, {similarity} as similarity, {score} as score
+                 select chunk_id, {similarity} as similarity, {score} as score
                    from {} where tenant_id = $1 {filter}
              )
              (select * from scored where similarity is not null order by similarity desc, chunk_id limit {limit})
@@ -242,14 +242,14 @@ impl Search<'_> {
         let filter = filter(&mut statement, &self.asked.filter);
         let limit = self.limit(&mut statement);
         statement.push(&format!(
-            "select chunk_id, document_id, -(vector <#> {vector}), 0::float8
+            "select chunk_id, -(vector <#> {vector}), 0::float8
                from {own}
               where tenant_id = $1 {filter}
               order by (vector <#> {vector}) {exactly}
               limit {limit}"
         ));
         let mut rows: Vec<Row> = self.tenant.fetch(statement).await?;
-        rows.retain(|(_, _, similarity, _)| similarity.is_some());
+        rows.retain(|(_, similarity, _)| similarity.is_some());
         Ok(rows)
     }
 
@@ -264,7 +264,7 @@ impl Search<'_> {
         let few = enough_words(words, self.asked.limit);
         let rows = self.own_having(own, &words[..few]).await?;
         let reached = match rows.get(self.asked.limit - 1) {
-            Some((_, _, _, score)) => *score as f32,
+            Some((_, _, score)) => *score as f32,
             None => 0.0,
         };
         let needed = needed_words(words, reached);
@@ -284,7 +284,7 @@ impl Search<'_> {
         let filter = filter(&mut statement, &self.asked.filter);
         let limit = self.limit(&mut statement);
         statement.push(&format!(
-            "select chunk_id, document_id, {similarity}, {score} as score
+            "select chunk_id, {similarity}, {score} as score
                from {own}
               where tenant_id = $1 and terms && {terms} {filter}
               order by score desc, chunk_id
@@ -381,10 +381,9 @@ fn filter(statement: &mut Statement, filter: &Filter) -> String {
 /// The `limit` nearest and the `limit` best by words, each once.
 fn best(rows: Vec<Row>, limit: usize) -> Vec<Candidate> {
     let mut found: HashMap<ChunkId, Candidate> = HashMap::with_capacity(rows.len());
-    for (chunk_id, document_id, similarity, score) in rows {
+    for (chunk_id, similarity, score) in rows {
         let candidate = found.entry(ChunkId(chunk_id)).or_insert(Candidate {
             chunk_id: ChunkId(chunk_id),
-            document_id: DocumentId(document_id),
             similarity: None,
             keyword_score: None,
         });
@@ -461,10 +460,10 @@ mod tests {
     fn each_side_keeps_its_best_and_a_score_beyond_them_is_not_told() {
         let id = Uuid::from_u128;
         let rows = vec![
-            (id(1), id(9), Some(0.9), 0.0),
-            (id(2), id(9), Some(0.5), 3.0),
-            (id(3), id(9), Some(0.4), 2.0),
-            (id(2), id(9), Some(0.5), 3.0),
+            (id(1), Some(0.9), 0.0),
+            (id(2), Some(0.5), 3.0),
+            (id(3), Some(0.4), 2.0),
+            (id(2), Some(0.5), 3.0),
         ];
 
         let mut hits = best(rows, 1);
@@ -481,7 +480,7 @@ mod tests {
     fn equal_scores_are_kept_in_the_order_of_their_ids() {
         let rows = (1..5)
             .rev()
-            .map(|n| (Uuid::from_u128(n), Uuid::nil(), Some(0.5), 0.0))
+            .map(|n| (Uuid::from_u128(n), Some(0.5), 0.0))
             .collect();
 
         let mut kept: Vec<u128> = best(rows, 2).iter().map(|hit| hit.chunk_id.0.as_u128()).collect();

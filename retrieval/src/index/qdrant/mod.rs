@@ -418,7 +418,6 @@ impl Gathered {
         for point in found {
             let candidate = Candidate {
                 chunk_id: point.chunk_id,
-                document_id: point.document_id,
                 similarity: None,
                 keyword_score: None,
             };

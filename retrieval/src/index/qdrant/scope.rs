@@ -37,7 +37,6 @@ pub(super) struct TenantScope<'a> {
 /// A point that the server found and that is this tenant's.
 pub(super) struct Found {
     pub(super) chunk_id: ChunkId,
-    pub(super) document_id: DocumentId,
     pub(super) score: f32,
 }
 
@@ -276,7 +275,6 @@ impl<'a> TenantScope<'a> {
         }
         Some(Found {
             chunk_id: self.chunk_id(&point.id?)?,
-            document_id: DocumentId(point::read_id(&point.payload, DOCUMENT)?),
             score: point.score,
         })
     }
@@ -341,7 +339,7 @@ impl<'a> TenantScope<'a> {
             collection_name: self.layout.name.clone(),
             filter: Some(filter.clone()),
             limit: Some(limit),
-            with_payload: Some(vec![TENANT, DOCUMENT].into()),
+            with_payload: Some(vec![TENANT].into()),
             with_vectors: Some(false.into()),
             shard_key_selector: self.shard(),
             ..QueryPoints::default()

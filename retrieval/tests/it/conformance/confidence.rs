@@ -97,7 +97,7 @@ fn judged(question: &Question, candidates: &Candidates, points: &[Point]) -> BTr
 fn reckoned(query: &SearchQuery, points: &[Point]) -> Candidates {
     let mut scan = TextScan::new(query);
     for point in points {
-        scan.read(point.chunk_id, point.document_id, &point.text, &Facets::default());
+        scan.read(point.chunk_id, &point.text, &Facets::default());
     }
     let mut candidates = scan.finish(query.limit);
     let asked = query.vector.as_deref().expect("a vector");
@@ -111,7 +111,6 @@ fn reckoned(query: &SearchQuery, points: &[Point]) -> Candidates {
             Some(hit) => hit.similarity = Some(cosine),
             None => candidates.hits.push(Candidate {
                 chunk_id: point.chunk_id,
-                document_id: point.document_id,
                 similarity: Some(cosine),
                 keyword_score: None,
             }),

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use retrieval::index::{Audience, Facets, Filter, Index, Point, SearchQuery};
 use retrieval::{DocumentId, TenantId};
 
-use crate::samples::{all_sources, by_vector, by_words, chunk, document, found, hits, point, tenant, vector};
+use crate::samples::{
+    all_sources, by_vector, by_words, chunk, document, document_of, found, hits, point, tenant, vector,
+};
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -61,7 +63,7 @@ async fn documents_of(index: &dyn Index, tenant_id: TenantId, filter: &Filter) -
             ..query
         };
         let found = hits(index, tenant_id, query).await;
-        let documents: BTreeSet<DocumentId> = found.iter().map(|hit| hit.document_id).collect();
+        let documents: BTreeSet<DocumentId> = found.iter().map(|hit| document_of(hit.chunk_id)).collect();
         answers.push(documents);
     }
     assert!(

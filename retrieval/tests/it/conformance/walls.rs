@@ -6,7 +6,8 @@ use retrieval::DocumentId;
 use retrieval::index::{Filter, Index, SearchQuery};
 
 use crate::samples::{
-    all_sources, by_vector, by_words, chunk, document, found, hits, point, source, tenant, vector,
+    all_sources, by_vector, by_words, chunk, document, document_of, found, hits, point, source, tenant,
+    vector,
 };
 
 pub(super) async fn filters_let_through_what_they_name(index: &dyn Index) {
@@ -23,7 +24,7 @@ pub(super) async fn filters_let_through_what_they_name(index: &dyn Index) {
             ..by_words("common")
         };
         let hits = hits(index, acme, query).await;
-        hits.into_iter().map(|hit| hit.document_id).collect()
+        hits.into_iter().map(|hit| document_of(hit.chunk_id)).collect()
     };
 
     let of_source = documents_of(Filter {

@@ -1,5 +1,8 @@
 //! What a filter lets through of a large tenant is found as well as all of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use retrieval::ChunkId;
 use retrieval::fuse::MIN_CANDIDATES;
 use retrieval::index::{Audience, EmbeddedIndex, Facets, Filter, Index, Point, SearchQuery, Tuning};
@@ -79,6 +82,74 @@ async fn the_nearest_of_20_000_are_found_by_quantised_graphs_whatever_the_filter
         let recall = recall(&index, &filter, passes).await;
         assert!(recall >= 0.95, "{what}: recall@10 of {recall}");
     }
+    index.close().await.expect("closed");
+}
+
+/// As long as somebody may see all that there is, the engine is not asked whether they may.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_all_there_is_does_not_see_what_comes_for_others() {
+    const OPEN: u64 = 1_200;
+    const ROUNDS: u64 = 60;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = EmbeddedIndex::open_tuned(options(dir.path()), MOVING).expect("a healthy directory");
+    let index = Arc::new(index);
+    let open_to_all = |n| Point {
+        source_id: source(1),
+        ..point(n, "open to all")
+    };
+    index
+        .upsert(tenant(1), (0..OPEN).map(open_to_all).collect())
+        .await
+        .expect("stored");
+    await_stage(dir.path(), "settled").await;
+
+    // As near to the question as can be: in another source, and for others in the same one.
+    let asked = vector(1_000_000);
+    let for_others = |n: u64| Point {
+        source_id: source(1 + u128::from(n / 10 % 2)),
+        vector: Some(asked.clone()),
+        facets: Facets {
+            groups: if n / 10 % 2 == 0 {
+                vec!["staff".to_owned()]
+            } else {
+                vec![]
+            },
+            ..Facets::default()
+        },
+        ..point(OPEN + n, "for others")
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let searches = tokio::spawn({
+        let (index, is_over, asked) = (index.clone(), is_over.clone(), asked.clone());
+        async move {
+            let mut searches = 0;
+            while !is_over.load(Ordering::Acquire) {
+                let query = SearchQuery {
+                    filter: Filter {
+                        sources: vec![source(1)],
+                        ..Filter::default()
+                    },
+                    text: "others".to_owned(),
+                    ..by_vector(asked.clone())
+                };
+                let hits = found(&*index, tenant(1), query).await;
+                let seen = hits.iter().find(|id| **id >= chunk(OPEN.into()));
+                assert_eq!(seen, None, "search {searches}");
+                assert!(!hits.is_empty());
+                searches += 1;
+            }
+            searches
+        }
+    });
+    for round in 0..ROUNDS {
+        let points: Vec<Point> = (round * 20..round * 20 + 20).map(for_others).collect();
+        let ids = points.iter().map(|point| point.chunk_id).collect();
+        index.upsert(tenant(1), points).await.expect("stored");
+        index.delete_chunks(tenant(1), ids).await.expect("deleted");
+    }
+    is_over.store(true, Ordering::Release);
+
+    assert!(searches.await.expect("no search saw any") > 0);
     index.close().await.expect("closed");
 }
 

@@ -26,6 +26,7 @@ pub(super) struct FreshTenant {
     /// Where each chunk is that was neither deleted nor replaced.
     position_of: HashMap<ChunkId, u32>,
     postings: HashMap<u32, Vec<Posting>, BuildHasherDefault<TermHasher>>,
+    sources: BTreeSet<SourceId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +79,7 @@ impl Fresh {
             is_deleted: false,
         });
         tenant.position_of.insert(point.chunk_id, position);
+        tenant.sources.insert(point.source_id);
         for (term, weight) in point.terms.hashes.iter().zip(&point.terms.weights) {
             let weight = quantise(*weight);
             let postings = tenant.postings.entry(*term).or_default();
@@ -137,6 +139,11 @@ impl FreshChunk {
 }
 
 impl FreshTenant {
+    /// The sources of its chunks, deleted ones among them.
+    pub(super) fn sources(&self) -> &BTreeSet<SourceId> {
+        &self.sources
+    }
+
     /// Chunks, deleted ones among them.
     pub(super) fn chunks(&self) -> &[FreshChunk] {
         &self.chunks
@@ -156,11 +163,6 @@ impl FreshTenant {
         let mut terms: Vec<u32> = self.postings.keys().copied().collect();
         terms.sort_unstable();
         terms
-    }
-
-    pub(super) fn find(&self, chunk_id: ChunkId) -> Option<&FreshChunk> {
-        let position = self.position_of.get(&chunk_id)?;
-        self.chunks.get(*position as usize)
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = &FreshChunk> {

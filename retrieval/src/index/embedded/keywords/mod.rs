@@ -23,7 +23,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -205,21 +205,23 @@ impl Keywords {
         Ok(rows)
     }
 
-    /// The documents of these chunks of the tenant. Chunks deleted meanwhile are missing.
-    pub(super) fn documents(
-        &self,
-        tenant_id: TenantId,
-        chunk_ids: &[ChunkId],
-    ) -> io::Result<HashMap<ChunkId, DocumentId>> {
-        let mut documents = HashMap::with_capacity(chunk_ids.len());
-        if let Some(tenant) = self.fresh.tenant(tenant_id) {
-            let fresh = chunk_ids.iter().filter_map(|id| tenant.find(*id));
-            documents.extend(fresh.map(|chunk| (chunk.chunk_id, chunk.document_id)));
-        }
-        for segment in &self.segments {
-            documents.extend(segment.documents_of_chunks(tenant_id, chunk_ids)?);
-        }
-        Ok(documents)
+    /// Whether whoever `filter` is for may see all that the tenant has: of the first, every source; of the second, every
+    /// document. What was deleted counts for as long as it is in the files.
+    pub(super) fn lets_through_all(&self, filter: &TenantFilter) -> (bool, bool) {
+        let tenant_id = filter.tenant_id();
+        let fresh = self.fresh.tenant(tenant_id);
+        let blocks = self
+            .segments
+            .iter()
+            .filter_map(|segment| segment.block(tenant_id));
+        let mut sources = fresh
+            .into_iter()
+            .flat_map(FreshTenant::sources)
+            .chain(blocks.flat_map(|block| &block.place.sources));
+        (
+            sources.all(|source_id| filter.allows_source(*source_id)),
+            !self.facets.has_restricted(tenant_id),
+        )
     }
 
     /// What is said of the document; of one that is not here, nothing.

@@ -15,7 +15,6 @@ use crate::{ChunkId, DocumentId, SourceId};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in super::super) struct Found {
     pub(in super::super) chunk_id: ChunkId,
-    pub(in super::super) document_id: DocumentId,
     pub(in super::super) score: f32,
 }
 
@@ -102,14 +101,12 @@ pub(super) fn search(
         .map(|(number, part)| {
             let of_part = best.iter().filter(|candidate| candidate.part == number);
             let positions: Vec<u32> = of_part.map(|candidate| candidate.position).collect();
-            Ok(part.ids_at(&positions)?.into_iter())
+            Ok(part.chunks_at(&positions)?.into_iter())
         })
         .collect::<io::Result<Vec<_>>>()?;
     let found = best.iter().filter_map(|candidate| {
-        let (chunk_id, document_id) = ids_of[candidate.part].next()?;
         Some(Found {
-            chunk_id,
-            document_id,
+            chunk_id: ids_of[candidate.part].next()?,
             score: candidate.score,
         })
     });
@@ -263,13 +260,13 @@ impl Part<'_> {
         }
     }
 
-    fn ids_at(&self, positions: &[u32]) -> io::Result<Vec<(ChunkId, DocumentId)>> {
+    fn chunks_at(&self, positions: &[u32]) -> io::Result<Vec<ChunkId>> {
         match self {
             Self::Fresh(tenant) => {
                 let chunks = positions.iter().map(|at| &tenant.chunks()[*at as usize]);
-                Ok(chunks.map(|chunk| (chunk.chunk_id, chunk.document_id)).collect())
+                Ok(chunks.map(|chunk| chunk.chunk_id).collect())
             }
-            Self::File { segment, block, .. } => segment.ids_at(block, positions),
+            Self::File { segment, block, .. } => segment.chunks_at(block, positions),
         }
     }
 }

@@ -232,36 +232,21 @@ impl Segment {
         Ok(table.chunks_exact(4).map(|number| u32_at(number, 0)).collect())
     }
 
-    /// A chunk and its document.
-    pub(super) fn ids(&self, block: &Block, position: u32) -> io::Result<(ChunkId, DocumentId)> {
-        let (document_id, _) = self.document_of(block, position)?;
-        Ok((self.chunk_at(block, position)?, document_id))
-    }
-
-    /// The chunks at these positions with their documents, in their order.
-    pub(super) fn ids_at(&self, block: &Block, positions: &[u32]) -> io::Result<Vec<(ChunkId, DocumentId)>> {
+    /// The chunks at these positions, in their order.
+    pub(super) fn chunks_at(&self, block: &Block, positions: &[u32]) -> io::Result<Vec<ChunkId>> {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let (chunks, documents) = (block.place.chunks as usize, block.place.documents as usize);
-        if chunks * (ID_BYTES + 4) + documents * DOCUMENT_BYTES > READ_WHOLE {
-            return positions
-                .iter()
-                .map(|position| self.ids(block, *position))
-                .collect();
+        if block.place.chunks as usize * ID_BYTES > READ_WHOLE {
+            return positions.iter().map(|at| self.chunk_at(block, *at)).collect();
         }
-        let (ids, documents_of, documents) = (
-            self.chunk_table(block)?,
-            self.documents_of(block)?,
-            self.documents(block)?,
-        );
-        let ids_at = |position: &u32| {
-            let at = *position as usize;
-            let document = documents_of.get(at).and_then(|at| documents.get(*at as usize));
-            let (document_id, _) = *document.ok_or_else(no_document)?;
-            Ok((ChunkId(id_at(&ids, at * ID_BYTES)), document_id))
+        let ids = self.chunk_table(block)?;
+        let (ids, _) = ids.as_chunks::<ID_BYTES>();
+        let chunk_at = |at: &u32| {
+            let id = ids.get(*at as usize);
+            id.map(|id| ChunkId(id_at(id, 0))).ok_or_else(no_chunk)
         };
-        positions.iter().map(ids_at).collect()
+        positions.iter().map(chunk_at).collect()
     }
 
     pub(super) fn row(&self, block: &Block, position: u32) -> io::Result<ChunkRow> {
@@ -372,6 +357,10 @@ impl Block {
         }
         self.deleted_count > before
     }
+}
+
+fn no_chunk() -> io::Error {
+    damaged("a chunk outside its block")
 }
 
 fn no_document() -> io::Error {

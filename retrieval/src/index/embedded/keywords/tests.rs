@@ -72,13 +72,12 @@ fn rows_are_the_same_whether_they_are_read_together_or_one_by_one() {
     let block = segment.block(tenant(1)).expect("the tenant's block");
     let positions = [17, 0, 29, 3];
 
-    let together = segment.ids_at(block, &positions).expect("ids");
+    let together = segment.chunks_at(block, &positions).expect("ids");
     let all = segment.rows(block).expect("rows");
 
-    for (position, ids) in positions.into_iter().zip(together) {
-        assert_eq!(segment.ids(block, position).expect("ids"), ids);
+    for (position, chunk_id) in positions.into_iter().zip(together) {
         let row = segment.row(block, position).expect("a row");
-        assert_eq!((row.chunk_id, row.document_id), ids);
+        assert_eq!(row.chunk_id, chunk_id);
         assert_eq!(all[position as usize], row);
         assert_eq!(row.text_hash, text_hash(row.chunk_id.0.as_u128()));
     }

@@ -1,11 +1,10 @@
 //! A block's chunks by their ids.
 
-use std::collections::HashSet;
 use std::io;
 
-use super::{Block, READ_WHOLE, Segment, read_at};
-use crate::index::embedded::keywords::format::{ChunkRow, ID_BYTES, damaged, id_at, u32_at};
-use crate::{ChunkId, DocumentId, TenantId};
+use super::{Block, Segment, no_chunk, read_at};
+use crate::ChunkId;
+use crate::index::embedded::keywords::format::{ChunkRow, u32_at};
 
 /// Places in the order of ids that are read together for a list.
 const LISTED_AT_ONCE: u32 = 1_024;
@@ -14,38 +13,6 @@ const LISTED_AT_ONCE: u32 = 1_024;
 const FENCED: u32 = 256;
 
 impl Segment {
-    /// The documents of those of these chunks that the tenant has here.
-    pub(in super::super) fn documents_of_chunks(
-        &self,
-        tenant_id: TenantId,
-        chunk_ids: &[ChunkId],
-    ) -> io::Result<Vec<(ChunkId, DocumentId)>> {
-        let Some(block) = self.blocks.get(&tenant_id) else {
-            return Ok(Vec::new());
-        };
-        let may_be_here = |id: &ChunkId| self.presence.may_have(tenant_id, *id);
-        let asked: HashSet<ChunkId> = chunk_ids.iter().copied().filter(may_be_here).collect();
-        if asked.is_empty() {
-            return Ok(Vec::new());
-        }
-        let positions = if block.place.chunks as usize * ID_BYTES <= READ_WHOLE {
-            let table = self.chunk_table(block)?;
-            let ids = table.chunks_exact(ID_BYTES).map(|id| ChunkId(id_at(id, 0)));
-            let found = (0..).zip(ids).filter(|(_, id)| asked.contains(id));
-            found.map(|(position, _)| position).collect()
-        } else {
-            let found = asked.into_iter().map(|id| self.find_chunk(block, id));
-            found
-                .filter_map(Result::transpose)
-                .collect::<io::Result<Vec<u32>>>()?
-        };
-        let live: Vec<u32> = positions
-            .into_iter()
-            .filter(|at| !block.is_deleted(*at))
-            .collect();
-        self.ids_at(block, &live)
-    }
-
     /// The block's chunks in the order of their ids, those behind `after`, at most `limit`, without deleted ones.
     pub(in super::super) fn list(
         &self,
@@ -120,7 +87,7 @@ impl Segment {
         let positions = order.chunks_exact(4).map(|position| u32_at(position, 0));
         let positions: Vec<u32> = positions.collect();
         if positions.iter().any(|position| *position >= block.place.chunks) {
-            return Err(damaged("a chunk outside its block"));
+            return Err(no_chunk());
         }
         Ok(positions)
     }
@@ -128,16 +95,16 @@ impl Segment {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use uuid::Uuid;
 
     use super::*;
-    use crate::SourceId;
     use crate::analysis::SparseTerms;
     use crate::index::Facets;
     use crate::index::embedded::keywords::Keywords;
+    use crate::index::embedded::keywords::format::ID_BYTES;
+    use crate::index::embedded::keywords::segment::READ_WHOLE;
     use crate::index::embedded::operation::{Change, Operation, PreparedPoint};
+    use crate::{DocumentId, SourceId, TenantId};
 
     const TENANT: TenantId = TenantId(Uuid::from_u128(1));
 
@@ -171,32 +138,6 @@ mod tests {
             facets: Facets::default(),
         });
         apply(keywords, Change::Upsert(points.collect()));
-    }
-
-    #[test]
-    fn documents_are_told_of_chunks_wherever_they_are_and_of_no_others() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut keywords = Keywords::open(dir.path()).expect("a new directory");
-        let (few, fresh) = (MANY + 100, MANY + 103);
-        for numbers in [0..MANY, MANY..few] {
-            upsert(&mut keywords, numbers);
-            keywords.checkpoint().expect("written");
-        }
-        upsert(&mut keywords, few..fresh);
-        apply(
-            &mut keywords,
-            Change::DeleteChunks(vec![chunk(5), chunk(few - 1), chunk(few)]),
-        );
-
-        let asked: Vec<ChunkId> = (0..fresh + 50).map(chunk).collect();
-        let told = keywords.documents(TENANT, &asked).expect("an answer");
-
-        let live = (0..fresh).filter(|n| ![5, few - 1, few].contains(n));
-        let expected: HashMap<ChunkId, DocumentId> = live.map(|n| (chunk(n), document(n))).collect();
-        assert_eq!(told.len(), expected.len());
-        assert!(told == expected);
-        let of_another = keywords.documents(TenantId(Uuid::from_u128(2)), &asked);
-        assert!(of_another.expect("an answer").is_empty());
     }
 
     #[test]

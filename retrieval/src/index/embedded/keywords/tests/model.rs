@@ -158,7 +158,7 @@ fn check(keywords: &Keywords, model: &Model) -> Result<(), TestCaseError> {
             };
             let all = keywords.search(&filter, &asked, 100).expect("an answer").hits;
             prop_assert!(all.windows(2).all(|pair| pair[0].score >= pair[1].score));
-            prop_assert!(all.iter().all(|hit| hit.score > 0.0 && hit.document_id.0.as_u128() == hit.chunk_id.0.as_u128() / 3));
+            prop_assert!(all.iter().all(|hit| hit.score > 0.0));
             let ids: BTreeSet<ChunkId> = all.iter().map(|hit| hit.chunk_id).collect();
             prop_assert_eq!(ids.len(), all.len());
             prop_assert_eq!(ids, expected(model, owner, &sources, &terms, &audience));
