@@ -454,6 +454,11 @@ impl Config {
         }
     }
 
+    /// Whether the index lies in the database of the rows, and so is changed by the transactions that change these.
+    pub fn index_is_with_rows(&self) -> bool {
+        self.index.backend == IndexBackend::Pgvector && self.pgvector_url() == &*self.database.url
+    }
+
     /// The model that puts passages in order.
     pub fn rerank_model(&self) -> &str {
         if self.rerank.backend == RerankBackend::Llm && self.rerank.model.is_empty() {

@@ -41,6 +41,8 @@ pub struct Space {
     pub index: Arc<dyn Index>,
     /// False: the index does not open, and everything asked of it fails.
     pub is_open: bool,
+    /// The index lies in the database of the rows.
+    is_with_rows: bool,
     /// The making of the index that documents were put into, where it is another one by now and this process, which is not the
     /// service, has not taken that up.
     filled_making: Option<String>,
@@ -79,6 +81,12 @@ impl Space {
         self.background
             .get(embedder, self.is_remote.then_some((db, self.name.as_str())), now)
             .await
+    }
+
+    /// The index, by its name, where it is changed by the very transactions that change the rows.
+    pub fn index_with_rows(&self) -> Option<(&str, &Arc<dyn Index>)> {
+        let is_with_rows = self.is_with_rows && self.index.within_transactions().is_some();
+        is_with_rows.then_some((self.name.as_str(), &self.index))
     }
 
     /// Whether something of the tenant's is lost that nobody has taken up: what the index holds is not whole.
@@ -164,6 +172,7 @@ impl Spaces {
         };
         let wanted = Arc::new(Space {
             is_open: true,
+            is_with_rows: config.index_is_with_rows(),
             filled_making,
             opened_at: now,
             index: match around {
@@ -327,6 +336,7 @@ impl Spaces {
             },
             index,
             is_open,
+            is_with_rows: config.index_is_with_rows(),
             is_failing: AtomicBool::new(false),
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
@@ -363,6 +373,7 @@ impl Spaces {
             embedder,
             index: space.index.clone(),
             is_open: space.is_open,
+            is_with_rows: space.is_with_rows,
             filled_making: space.filled_making.clone(),
             opened_at: space.opened_at,
             is_remote: space.is_remote,

@@ -4,6 +4,7 @@
 //! said when the connection is taken: on PostgreSQL it becomes the setting that row-level security reads, so a
 //! statement that forgets its `tenant_id` still sees no other tenant's rows.
 
+mod index_changes;
 mod migrate;
 mod open;
 mod put;
@@ -13,13 +14,16 @@ mod watch;
 mod writer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use retrieval::index::{AfterCommit, Index, IndexChange};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqliteConnection, Transaction};
 
 use crate::error::{Error, Result};
 use crate::id::TenantId;
 
+use index_changes::IndexChanges;
 pub use migrate::AppliedMigration;
 pub use open::Limits;
 use open::WAIT_LIMIT;
@@ -76,7 +80,11 @@ impl From<TenantId> for Scope {
 pub struct Conn(Inner);
 
 /// An open write transaction; rolled back unless [`Write::commit`] is called.
-pub struct Write(Conn);
+pub struct Write {
+    conn: Conn,
+    /// Of indexes in this database; carried out by the commit.
+    index_changes: IndexChanges,
+}
 
 enum Inner {
     SqliteRead(SqliteRead),
@@ -104,10 +112,14 @@ impl Db {
     /// A write transaction within `scope`. On SQLite it holds the one writer: keep it short, and never across a
     /// network call.
     pub async fn write(&self, scope: impl Into<Scope>) -> Result<Write> {
-        Ok(Write(Conn(match self {
+        let conn = Conn(match self {
             Self::Sqlite { writer, .. } => Inner::Sqlite(writer.begin().await?),
             Self::Postgres(pool) => Inner::Postgres(begin_postgres(pool, "begin", scope.into()).await?),
-        })))
+        });
+        Ok(Write {
+            conn,
+            index_changes: IndexChanges::default(),
+        })
     }
 
     /// Whether this is PostgreSQL, for the few statements that have two texts.
@@ -205,7 +217,7 @@ impl Write {
     /// A statement that has only to succeed: nobody looks at rows or counts. On SQLite it goes with what is sent next, the
     /// commit at the latest, and it is there that its error shows; see [`Put`].
     pub fn put(&mut self, statement: &'static str) -> Put<'_> {
-        match &mut self.0.0 {
+        match &mut self.conn.0 {
             Inner::Sqlite(write) => Put::on_sqlite(write, statement),
             Inner::Postgres(transaction) => Put::on_postgres(transaction, statement),
             Inner::SqliteRead(_) => unreachable!("a write is always a transaction"),
@@ -222,11 +234,26 @@ impl Write {
         }
     }
 
+    /// Has the index of this `name`, which lies in this database, changed by the transaction as well: at its commit, behind all
+    /// that it writes.
+    pub fn change_index(
+        &mut self,
+        tenant_id: TenantId,
+        (name, index): (&str, &Arc<dyn Index>),
+        change: IndexChange,
+    ) {
+        self.index_changes.add(tenant_id, (name, index), change);
+    }
+
     /// Makes everything written so far durable.
     pub async fn commit(self) -> Result<()> {
-        match self.0.0 {
+        match self.conn.0 {
             Inner::Sqlite(write) => write.commit().await?,
-            Inner::Postgres(transaction) => transaction.commit().await?,
+            Inner::Postgres(mut transaction) => {
+                let committed = self.index_changes.carry_out(&mut transaction).await?;
+                transaction.commit().await?;
+                committed.into_iter().for_each(AfterCommit::tell);
+            }
             Inner::SqliteRead(_) => unreachable!("a write is always a transaction"),
         }
         Ok(())
@@ -237,13 +264,13 @@ impl std::ops::Deref for Write {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.conn
     }
 }
 
 impl std::ops::DerefMut for Write {
     fn deref_mut(&mut self) -> &mut Conn {
-        &mut self.0
+        &mut self.conn
     }
 }
 

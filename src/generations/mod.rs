@@ -201,6 +201,26 @@ pub async fn list_spaces(app: &App, tenant_id: TenantId) -> Result<Vec<Arc<Space
     Ok(spaces)
 }
 
+/// All spaces that hold chunks of this tenant as the transaction sees it, for the sake of their indexes. Indexes that this
+/// process has not open yet are opened.
+pub async fn list_spaces_for_index(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+) -> Result<Vec<Arc<Space>>> {
+    let open = store::list_open(write, tenant_id).await?;
+    let mut spaces = Vec::with_capacity(open.len());
+    for generation in open {
+        spaces.push(app.space_for_index(&generation.space).await?);
+    }
+    Ok(spaces)
+}
+
+/// Nobody begins or gives up a generation until the transaction ends.
+pub async fn share(write: &mut Write, tenant_id: TenantId) -> Result<()> {
+    store::share_live(write, tenant_id).await
+}
+
 /// Whether this tenant has a generation in this space that holds chunks. What is put in for a generation that was given up is
 /// to be removed again.
 pub async fn is_open(conn: &mut Conn, tenant_id: TenantId, space: &Space) -> Result<bool> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
-use super::{jobs, sources, sync};
+use super::{index_changes, jobs, sources, sync};
 use crate::app::App;
 use crate::db::{self, Write};
 use crate::error::Result;
-use crate::id::{ChatbotId, DocumentId, SourceId, TenantId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
 use crate::on;
 
@@ -21,12 +21,9 @@ const ROWS_AT_ONCE: i64 = 1_000;
 const LIGHT_CHUNKS: i64 = 2_000;
 const LIGHT_BYTES: i64 = 32 << 20;
 
-/// What a source has many of, besides documents; what is looked for the longest stands last. `coalesce` keeps SQLite from
+/// What a source has many of, besides chunks and documents; what is looked for the longest stands last. `coalesce` keeps SQLite from
 /// going through all that the tenant has.
-const PARTS: [&str; 6] = [
-    "delete from chunk
-      where coalesce(tenant_id, tenant_id) = $1
-        and id in (select id from chunk where source_id = $2 limit $3)",
+const PARTS: [&str; 5] = [
     "delete from source_item
       where coalesce(tenant_id, tenant_id) = $1
         and source_id = $2
@@ -101,7 +98,8 @@ pub async fn delete_some(app: &App, tenant_id: TenantId, id: SourceId) -> Result
     if !is_left {
         return Ok(false);
     }
-    if !delete_part(&mut write, tenant_id, id).await?
+    if !delete_chunks(app, &mut write, tenant_id, id).await?
+        && !delete_part(&mut write, tenant_id, id).await?
         && !delete_documents(app, &mut write, tenant_id, id).await?
     {
         sources::store::delete(&mut write, tenant_id, id).await?;
@@ -109,6 +107,26 @@ pub async fn delete_some(app: &App, tenant_id: TenantId, id: SourceId) -> Result
     write.commit().await?;
     app.wake_workers();
     Ok(true)
+}
+
+/// Deletes some chunks of a source; whether there were any.
+async fn delete_chunks(app: &App, write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<bool> {
+    let deleted: Vec<ChunkId> = on!(write, c => sqlx::query_scalar(
+        "delete from chunk
+          where coalesce(tenant_id, tenant_id) = $1
+            and id in (select id from chunk where source_id = $2 limit $3)
+         returning id",
+    ).bind(tenant_id).bind(id).bind(ROWS_AT_ONCE).fetch_all(c).await)?;
+    forget(app, write, tenant_id, &deleted).await
+}
+
+/// Has the indexes forget these chunks, where they do so with the rows; otherwise they do when the documents go. Whether there are
+/// any.
+async fn forget(app: &App, write: &mut Write, tenant_id: TenantId, ids: &[ChunkId]) -> Result<bool> {
+    if app.config.index_is_with_rows() {
+        index_changes::remove_chunks(app, write, tenant_id, ids).await?;
+    }
+    Ok(!ids.is_empty())
 }
 
 async fn delete_part(write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<bool> {
@@ -193,7 +211,7 @@ async fn hide_documents(
     Ok(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// Deletes documents, and queues their removal from index and files.
+/// Deletes documents, from index and files as well.
 async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id: SourceId) -> Result<bool> {
     // In no order: to sort them would be to look at all of them for each slice.
     let most = i64::try_from(jobs::REMOVED_AT_ONCE).unwrap_or(i64::MAX);
@@ -213,7 +231,7 @@ async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id:
         });
     let (document_ids, file_keys): (Vec<DocumentId>, Vec<String>) =
         slice.map(|(_, (id, file_key, _))| (id, file_key)).unzip();
-    if delete_chunks(write, tenant_id, &document_ids).await? {
+    if delete_moved_chunks(app, write, tenant_id, &document_ids).await? {
         return Ok(true);
     }
     on!(write, c => {
@@ -222,25 +240,25 @@ async fn delete_documents(app: &App, write: &mut Write, tenant_id: TenantId, id:
         push_ids(&mut delete, " and id", &document_ids);
         delete.build().execute(c).await.map(drop)
     })?;
-    let cleaning = jobs::RemoveDocuments {
-        document_ids,
-        chunk_ids: Vec::new(),
-        file_keys,
-    };
-    crate::jobs::enqueue(app, write, tenant_id, &cleaning).await?;
+    index_changes::remove_documents(app, write, tenant_id, &document_ids, file_keys).await?;
     Ok(true)
 }
 
 /// Deletes some chunks of documents that came here from another source; whether there were any.
-async fn delete_chunks(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<bool> {
-    let deleted = on!(write, c => {
+async fn delete_moved_chunks(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<bool> {
+    let deleted: Vec<ChunkId> = on!(write, c => {
         let mut delete = QueryBuilder::new("delete from chunk where coalesce(tenant_id, tenant_id) = ");
         delete.push_bind(tenant_id).push(" and id in (select id from chunk where true");
         push_ids(&mut delete, " and document_id", ids);
-        delete.push(" limit ").push_bind(ROWS_AT_ONCE).push(")");
-        delete.build().execute(c).await.map(|done| done.rows_affected())
+        delete.push(" limit ").push_bind(ROWS_AT_ONCE).push(") returning id");
+        delete.build_query_scalar().fetch_all(c).await
     })?;
-    Ok(deleted > 0)
+    forget(app, write, tenant_id, &deleted).await
 }
 
 fn push_ids<DB: Database>(query: &mut QueryBuilder<DB>, column: &str, ids: &[DocumentId])

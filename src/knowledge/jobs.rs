@@ -104,12 +104,7 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
     }
     app.disk.check_room_to_remove()?;
     if !job.document_ids.is_empty() {
-        let ids = job
-            .document_ids
-            .iter()
-            .map(|id| retrieval::DocumentId(id.0))
-            .collect();
-        indexing::remove_documents(app, context.tenant()?, ids).await?;
+        indexing::remove_documents(app, context.tenant()?, &job.document_ids).await?;
     }
     if !job.chunk_ids.is_empty() {
         remove_chunks(app, context.tenant()?, &job.chunk_ids).await?;

@@ -1,7 +1,8 @@
 //! Tags and access groups: what owners say of documents, and whom they let read them.
 //!
-//! A document's own go before those of its source. The index is told of every change, by a job of the change's own
-//! transaction and without embedding anything again; until then, and whatever the index says, rows decide who reads what.
+//! A document's own go before those of its source. The index is told of every change, without embedding anything again: with the
+//! change's own transaction where it lies in the database of the rows, otherwise by a job of that; until then, and whatever the
+//! index says, rows decide who reads what.
 
 mod telling;
 
@@ -11,7 +12,7 @@ use sqlx::types::Json;
 
 pub use self::telling::TellIndex;
 pub(super) use self::telling::{
-    FacetsRow, Stored, date_of, facets_columns, primary_language, settle, tell_anew, tell_if_changed,
+    FacetsRow, Stored, date_of, facets_columns, primary_language, settle, tell, tell_anew, tell_if_changed,
     tell_later, tell_of_source,
 };
 use super::{Document, store};
@@ -196,7 +197,7 @@ pub(super) async fn change_document(
             and id = $2",
     ).bind(tenant_id).bind(id).bind(labels.tags.as_ref().map(Json)).bind(labels.access_groups.as_ref().map(Json)).bind(now)
      .execute(c).await.map(drop))?;
-    tell_later(app, &mut write, tenant_id, &[id]).await?;
+    tell(app, &mut write, tenant_id, &[id]).await?;
     let change = Change {
         action: "document.update",
         object_kind: "document",

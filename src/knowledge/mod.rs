@@ -11,6 +11,7 @@ pub mod deletion;
 pub mod embedding_cache;
 mod facts;
 pub mod files;
+pub(crate) mod index_changes;
 pub mod indexing;
 pub mod jobs;
 pub mod labels;
@@ -228,7 +229,8 @@ pub async fn list_existing(
     store::list_existing_documents(write, holders, ids).await
 }
 
-/// Deletes a document: out of answers at once, out of index and files soon after. Runs do not bring it back.
+/// Deletes a document: out of answers at once, out of index and files soon after, out of an index in the database of the rows with
+/// these. Runs do not bring it back.
 pub async fn delete_document(
     app: &App,
     reach: Reach,
@@ -245,12 +247,7 @@ pub async fn delete_document(
     exclusions::exclude(&mut write, reach.tenant_id, &document, app.clock.now()).await?;
     let source_id = document.source_id;
     chunks::delete_edits(&mut write, reach.tenant_id, source_id, &document.external_id).await?;
-    let cleaning = jobs::RemoveDocuments {
-        document_ids: vec![id],
-        chunk_ids: Vec::new(),
-        file_keys: vec![document.file_key],
-    };
-    crate::jobs::enqueue(app, &mut write, reach.tenant_id, &cleaning).await?;
+    index_changes::remove_documents(app, &mut write, reach.tenant_id, &[id], vec![document.file_key]).await?;
     let before = json!({ "title": document.title, "file_name": document.file_name, "chatbot_id": document.chatbot_id });
     let change = Change {
         action: "document.delete",

@@ -11,8 +11,9 @@ use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
 use super::labels::{FacetsRow, facets_columns};
 use super::search::index_error;
 use super::versions::is_shown;
+use super::{cuts, index_changes};
 use crate::app::{App, Space};
-use crate::db::{Conn, ROWS_AT_ONCE};
+use crate::db::{Conn, ROWS_AT_ONCE, Write};
 use crate::error::Result;
 use crate::generations;
 use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, TenantId};
@@ -23,6 +24,9 @@ const CHUNKS_AT_ONCE: i64 = 256;
 
 /// Documents that are looked at together.
 const DOCUMENTS_AT_ONCE: usize = 100;
+
+/// How often points are put in whose documents were being written in another order.
+const PUT_TRIES: usize = 5;
 
 /// Chunks of a portion that are read for a question. Documents may have more than was counted when another cut answered.
 const MOST_WITHIN: i64 = 1_024;
@@ -105,6 +109,11 @@ impl StoredChunk {
     /// What filters go by.
     pub const fn facets(&self) -> &Facets {
         &self.facets
+    }
+
+    /// What is put in of it before it is embedded.
+    pub(super) fn words(&self) -> Point {
+        self.point(None)
     }
 
     fn point(&self, vector: Option<Vec<f32>>) -> Point {
@@ -338,7 +347,7 @@ pub async fn list_these(
     tenant_id: TenantId,
     ids: &[ChunkId],
 ) -> Result<HashMap<ChunkId, StoredChunk>> {
-    list_by_ids(conn, SELECT, tenant_id, ids).await
+    list_by_ids(conn, (SELECT, ""), tenant_id, ids).await
 }
 
 /// Those of these chunks that there are, also of versions that wait to be whole.
@@ -347,12 +356,27 @@ pub(super) async fn list_any(
     tenant_id: TenantId,
     ids: &[ChunkId],
 ) -> Result<HashMap<ChunkId, StoredChunk>> {
-    list_by_ids(conn, SELECT_ANY, tenant_id, ids).await
+    list_by_ids(conn, (SELECT_ANY, ""), tenant_id, ids).await
+}
+
+/// Like [`list_any`], and nobody deletes them until the transaction ends. Left out are those that somebody deletes: of a hidden
+/// source, or of a cut that was given up.
+async fn list_held(
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[ChunkId],
+) -> Result<HashMap<ChunkId, StoredChunk>> {
+    let lock = if write.is_postgres() {
+        " for key share of c skip locked"
+    } else {
+        ""
+    };
+    list_by_ids(write, (SELECT_ANY, lock), tenant_id, ids).await
 }
 
 async fn list_by_ids(
     conn: &mut Conn,
-    select: &str,
+    (select, lock): (&str, &str),
     tenant_id: TenantId,
     ids: &[ChunkId],
 ) -> Result<HashMap<ChunkId, StoredChunk>> {
@@ -368,7 +392,7 @@ async fn list_by_ids(
             group.iter().for_each(|id| {
                 list.push_bind(*id);
             });
-            query.push(")");
+            query.push(")").push(lock);
             query.build_query_as().fetch_all(c).await
         })?;
         chunks.extend(rows.into_iter().map(|row| (row.id, StoredChunk::from(row))));
@@ -389,8 +413,8 @@ pub async fn put(app: &App, tenant_id: TenantId, space: &Space, chunks: Vec<Stor
                     chatbot_id: part[0].chatbot_id,
                     run_id: None,
                 };
-                put_group(app, payer, space, part).await?;
-                changed.extend(keep_true(app, tenant_id, space, part).await?);
+                let points = embed_points(app, payer, space, part).await?;
+                changed.extend(put_points(app, tenant_id, space, part, points).await?);
             }
         }
         left = changed;
@@ -398,7 +422,7 @@ pub async fn put(app: &App, tenant_id: TenantId, space: &Space, chunks: Vec<Stor
     Ok(())
 }
 
-async fn put_group(app: &App, payer: Payer, space: &Space, group: &[StoredChunk]) -> Result<()> {
+async fn embed_points(app: &App, payer: Payer, space: &Space, group: &[StoredChunk]) -> Result<Vec<Point>> {
     let vectors = match &space.model {
         Some(_) => {
             let texts = group.iter().map(|chunk| chunk.embedding_text.clone()).collect();
@@ -413,12 +437,65 @@ async fn put_group(app: &App, payer: Payer, space: &Space, group: &[StoredChunk]
         .zip(vectors)
         .map(|(chunk, vector)| chunk.point(vector));
     app.disk.check_room()?;
-    let tenant = retrieval::TenantId(payer.tenant_id.0);
-    space
-        .index
-        .upsert(tenant, points.collect())
-        .await
-        .map_err(index_error)
+    Ok(points.collect())
+}
+
+/// Puts in the points of a group. Returns those of its chunks that have other words now.
+async fn put_points(
+    app: &App,
+    tenant_id: TenantId,
+    space: &Space,
+    group: &[StoredChunk],
+    points: Vec<Point>,
+) -> Result<Vec<StoredChunk>> {
+    if space.index_with_rows().is_none() {
+        let stored = space.index.upsert(retrieval::TenantId(tenant_id.0), points);
+        stored.await.map_err(index_error)?;
+        return keep_true(app, tenant_id, space, group).await;
+    }
+    for _ in 1..PUT_TRIES {
+        match put_with_rows(app, tenant_id, space, group, points.clone()).await {
+            Err(error) if error.is_deadlock() => {}
+            done => return done,
+        }
+    }
+    put_with_rows(app, tenant_id, space, group, points).await
+}
+
+/// Puts in the points of those chunks that are as they were when they were embedded, and has them stay so until the points are
+/// in. Returns those that have other words now.
+async fn put_with_rows(
+    app: &App,
+    tenant_id: TenantId,
+    space: &Space,
+    group: &[StoredChunk],
+    points: Vec<Point>,
+) -> Result<Vec<StoredChunk>> {
+    let mut write = app.db.write(tenant_id).await?;
+    let mut documents: Vec<DocumentId> = group.iter().map(|chunk| chunk.document_id).collect();
+    documents.sort_unstable();
+    documents.dedup();
+    cuts::hold(&mut write, tenant_id, &documents).await?;
+    generations::share(&mut write, tenant_id).await?;
+    if !generations::is_open(&mut write, tenant_id, space).await? {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<ChunkId> = group.iter().map(|chunk| chunk.id).collect();
+    let mut now = list_held(&mut write, tenant_id, &ids).await?;
+    let (mut true_points, mut changed) = (Vec::with_capacity(points.len()), Vec::new());
+    for (chunk, mut point) in group.iter().zip(points) {
+        match now.remove(&chunk.id) {
+            Some(present) if present.embedding_text == chunk.embedding_text => {
+                point.facets = present.facets;
+                true_points.push(point);
+            }
+            Some(present) => changed.push(present),
+            None => {}
+        }
+    }
+    index_changes::put(&mut write, tenant_id, space, true_points);
+    write.commit().await?;
+    Ok(changed)
 }
 
 /// Looks at the rows once more when chunks are in: what was deleted while they were embedded, or is not wanted in this space

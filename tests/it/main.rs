@@ -46,6 +46,7 @@ mod harness;
 mod health;
 mod idempotency;
 mod index_down;
+mod index_with_rows;
 mod indexing;
 mod ingestion;
 mod injection;

@@ -4,7 +4,7 @@ use frontdesk::jobs::{self, Job as _};
 use frontdesk::knowledge::jobs::RemoveDocuments;
 use serde_json::{Value, json};
 
-use crate::harness::app::{TestApp, TestOptions};
+use crate::harness::app::{TestApp, TestOptions, index_backend};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::stored::{count_rows, ids, page_about};
 use crate::harness::work::spawn_worker;
@@ -233,8 +233,15 @@ async fn a_removal_that_is_repeated_late_takes_nothing_that_came_back_since() {
     let jobs = acme.get("/api/jobs?state=done").await.expect(200).json();
     let removal = jobs["items"]
         .as_array()
-        .and_then(|jobs| jobs.iter().find(|job| job["kind"] == RemoveDocuments::KIND))
-        .expect("what only the first version had was removed");
+        .and_then(|jobs| jobs.iter().find(|job| job["kind"] == RemoveDocuments::KIND));
+    if index_backend() == "pgvector" {
+        assert_eq!(
+            removal, None,
+            "what only the first version had went with its rows"
+        );
+        return;
+    }
+    let removal = removal.expect("what only the first version had was removed");
     let removal: RemoveDocuments = serde_json::from_value(removal["payload"].clone()).expect("its payload");
     assert_eq!(removal.chunk_ids.len(), 1);
     desk.publish("manual.md", &first).await;

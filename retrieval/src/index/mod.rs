@@ -11,6 +11,7 @@ mod point;
 mod qdrant;
 mod query;
 mod spread;
+mod within;
 
 pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning};
 pub use self::pgvector::{PgvectorIndex, PgvectorOptions, PgvectorTuning};
@@ -19,6 +20,7 @@ pub use self::qdrant::{
     QdrantIndex, QdrantOptions, QdrantTuning, Quantisation, ReadConsistency, WriteOrdering, WrongOption,
 };
 pub use self::query::{Audience, Candidate, Candidates, Filter, SearchQuery};
+pub use self::within::{AfterCommit, IndexChange, IndexWithin};
 use crate::{BoxError, BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// Where chunks are stored and searched by meaning and by words.
@@ -92,6 +94,11 @@ pub trait Index: Send + Sync + 'static {
     fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
         let _ = tenant_id;
         self.generation().is_some_and(|present| present != since)
+    }
+
+    /// The same index, for changes within transactions of the PostgreSQL database that it lies in; `None` where it lies in none.
+    fn within_transactions(&self) -> Option<&dyn IndexWithin> {
+        None
     }
 
     /// Reads all that is stored, as far as it can be told whether it is what was written, and names what is not. Takes as long

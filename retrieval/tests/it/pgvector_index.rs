@@ -20,14 +20,14 @@ use crate::samples::{
 const SERVER_VARIABLE: &str = "FRONTDESK_TEST_POSTGRES_URL";
 
 /// Points move to their tenant's own table as soon as there are some.
-const EAGER: PgvectorTuning = PgvectorTuning {
+pub(crate) const EAGER: PgvectorTuning = PgvectorTuning {
     own_table_from: 60,
     move_from: 5,
     rest: Duration::ZERO,
 };
 
 /// An empty database for one test; `None`, said aloud, where there is no server.
-async fn database() -> Option<String> {
+pub(crate) async fn database() -> Option<String> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let Some(server) = server() else {
         eprintln!("LEFT OUT: {SERVER_VARIABLE} names no server; scripts/with-postgres starts one");
@@ -53,7 +53,7 @@ fn server() -> Option<String> {
     std::env::var(SERVER_VARIABLE).ok().filter(|url| !url.is_empty())
 }
 
-async fn run(url: &str, statement: &str) {
+pub(crate) async fn run(url: &str, statement: &str) {
     let mut connection = PgConnection::connect(url).await.expect("the server answers");
     connection
         .execute(AssertSqlSafe(statement.to_owned()))
@@ -62,7 +62,7 @@ async fn run(url: &str, statement: &str) {
     connection.close().await.expect("closed");
 }
 
-async fn number(url: &str, query: &str) -> i64 {
+pub(crate) async fn number(url: &str, query: &str) -> i64 {
     let mut connection = PgConnection::connect(url).await.expect("the server answers");
     sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
         .fetch_one(&mut connection)
@@ -70,7 +70,7 @@ async fn number(url: &str, query: &str) -> i64 {
         .expect("a number")
 }
 
-fn options(url: &str) -> PgvectorOptions<'_> {
+pub(crate) fn options(url: &str) -> PgvectorOptions<'_> {
     PgvectorOptions {
         url,
         model_id: Some("test-model"),
@@ -84,7 +84,7 @@ fn options(url: &str) -> PgvectorOptions<'_> {
     }
 }
 
-async fn open(url: &str) -> PgvectorIndex {
+pub(crate) async fn open(url: &str) -> PgvectorIndex {
     PgvectorIndex::open(options(url))
         .await
         .expect("a healthy database")
@@ -97,7 +97,7 @@ async fn open_eager(url: &str) -> PgvectorIndex {
 }
 
 /// Until the tenant's points are all in its own table.
-async fn moved(url: &str) {
+pub(crate) async fn moved(url: &str) {
     for _ in 0..1_200 {
         let left = number(
             url,

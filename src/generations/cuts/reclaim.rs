@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::generations;
 use crate::id::{ChunkId, CutId, SourceId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
-use crate::knowledge::index_error;
+use crate::knowledge::{index_changes, index_error};
 use crate::on;
 
 /// Rows that one transaction deletes.
@@ -72,6 +72,7 @@ impl ReclaimCut {
                 .put("delete from document_version where tenant_id = $1 and cut_id = $2 and state = 'shown'");
             forget.bind(tenant_id).bind(self.cut_id).run().await?;
         }
+        index_changes::remove_chunks(app, &mut write, tenant_id, &deleted).await?;
         write.commit().await?;
         Ok(!deleted.is_empty())
     }

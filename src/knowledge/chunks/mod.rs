@@ -18,15 +18,14 @@ pub use self::settings::{Chunking, set_chunking};
 pub(super) use self::store::{count_resting, delete_edits, list_edits, rename_edits, set_stale};
 
 use super::cut::as_i64;
-use super::jobs::RemoveDocuments;
-use super::{Chunk, Document, DocumentState, cuts, indexing};
+use super::{Chunk, Document, DocumentState, cuts, index_changes, indexing};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::generations;
 use crate::http::access::{Actor, Reach};
 use crate::id::{ChunkEditId, ChunkId, DocumentId, TenantId};
-use crate::jobs::{self, Priority};
+use crate::jobs::Priority;
 use crate::llm;
 use crate::secrets::token_hash;
 use crate::tenancy::audit::{self, Change, Origin};
@@ -174,7 +173,8 @@ pub async fn update(
     Ok(chunk)
 }
 
-/// Adds a chunk of the owner's own to a document. It is found as soon as it is embedded.
+/// Adds a chunk of the owner's own to a document. It is found as soon as it is embedded; where the index lies in the database of the
+/// rows, by its words at once.
 pub async fn add(
     app: &App,
     reach: Reach,
@@ -225,6 +225,7 @@ pub async fn add(
     };
     let prompt_tokens = count_prompt_tokens(app, &chunk.text);
     store::insert_chunk(&mut write, tenant_id, &document, &chunk, prompt_tokens).await?;
+    index_changes::put_words(app, &mut write, tenant_id, chunk.id).await?;
     revise(app, &mut write, tenant_id, &document, true).await?;
     let after = json!({ "document_id": document_id });
     record(
@@ -263,12 +264,7 @@ pub async fn delete(
             store::delete_edit(&mut write, tenant_id, edit_id).await?;
             if chunk.is_added() {
                 store::delete_chunk(&mut write, tenant_id, document_id, id).await?;
-                let cleaning = RemoveDocuments {
-                    document_ids: Vec::new(),
-                    chunk_ids: vec![id],
-                    file_keys: Vec::new(),
-                };
-                jobs::enqueue(app, &mut write, tenant_id, &cleaning).await?;
+                index_changes::remove_chunks(app, &mut write, tenant_id, &[id]).await?;
                 revise(app, &mut write, tenant_id, &document, false).await?;
                 "chunk.delete"
             } else {

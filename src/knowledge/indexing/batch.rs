@@ -1,10 +1,11 @@
 //! Documents that are embedded together and swapped in with one transaction.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ingest::sandbox::DocumentParts;
 use ingest::{ExtractError, ExtractedDocument};
+use retrieval::index::Point;
 
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::large::{self, FirstPart};
@@ -14,7 +15,6 @@ use super::store::{
 };
 use super::{
     FILE_LOST, Progress, Work, concerns_one_document, drop_staged_later, enqueue_alone, load_edits, reader,
-    remove_chunks_later,
 };
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -23,6 +23,7 @@ use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::knowledge::chunks::{Verdict, set_stale};
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::facts::Facts;
+use crate::knowledge::index_changes;
 use crate::knowledge::labels::{self, Stored};
 use crate::knowledge::operator;
 use crate::knowledge::search::TEXT_REFUSED;
@@ -45,6 +46,8 @@ pub(super) struct Batch<'a> {
     new_chunks: usize,
     /// Chunks that this job has put into the index.
     added: HashSet<ChunkId>,
+    /// Those that go in with their rows.
+    points: HashMap<ChunkId, Point>,
 }
 
 /// A document that was read and cut.
@@ -82,6 +85,7 @@ impl<'a> Batch<'a> {
             failed: Vec::new(),
             new_chunks: 0,
             added: HashSet::new(),
+            points: HashMap::new(),
         }
     }
 
@@ -276,20 +280,31 @@ impl<'a> Batch<'a> {
         let new: Vec<(&Work, &CutChunk)> = cut
             .iter()
             .flat_map(|document| document.chunks.iter().map(|chunk| (&document.work, chunk)))
-            .filter(|(_, chunk)| !chunk.is_indexed && !self.added.contains(&chunk.row.id))
+            .filter(|(_, chunk)| !chunk.is_indexed && !self.is_embedded(chunk.row.id))
             .collect();
         for group in new.chunks(EMBEDDED_AT_ONCE) {
-            add_to_index(self.app, payer, group).await?;
-            self.added.extend(group.iter().map(|(_, chunk)| chunk.row.id));
+            let left = add_to_index(self.app, payer, group).await?;
+            if left.is_empty() {
+                self.added.extend(group.iter().map(|(_, chunk)| chunk.row.id));
+            }
+            let left = left.into_iter().map(|point| (ChunkId(point.chunk_id.0), point));
+            self.points.extend(left);
         }
         Ok(())
     }
 
+    fn is_embedded(&self, id: ChunkId) -> bool {
+        self.added.contains(&id) || self.points.contains_key(&id)
+    }
+
     /// What was put into the index for a document in vain is removed.
-    async fn forget(&self, document: &Cut) -> Result<()> {
+    async fn forget(&mut self, document: &Cut) -> Result<()> {
         let in_vain: Vec<ChunkId> = document.chunks.iter().map(|chunk| chunk.row.id).collect();
+        in_vain.iter().for_each(|id| {
+            self.points.remove(id);
+        });
         let mut write = self.app.db.write(self.tenant_id).await?;
-        remove_chunks_later(self.app, &mut write, self.tenant_id, &in_vain).await?;
+        index_changes::remove_chunks(self.app, &mut write, self.tenant_id, &in_vain).await?;
         write.commit().await
     }
 
@@ -332,6 +347,12 @@ impl<'a> Batch<'a> {
             swapped_in.push(work.stored());
         }
         insert_chunks(&mut write, tenant_id, &chunks_after).await?;
+        let mut points = std::mem::take(&mut self.points);
+        if let Some((work, _)) = chunks_after.first() {
+            let ids = chunks_after.iter().map(|(_, row)| row.id);
+            let points = ids.filter_map(|id| points.remove(&id)).collect();
+            index_changes::put(&mut write, tenant_id, &work.space, points);
+        }
         for (work, code, message) in &failed {
             let version = (work.file_key.as_str(), read_with.as_str());
             store::set_failed(&mut write, tenant_id, work.id, version, (code, message), now).await?;
@@ -344,7 +365,7 @@ impl<'a> Batch<'a> {
             generations::note_gaps(app, &mut write, tenant_id, Some(&work.space), &changed).await?;
             generations::cuts::note_indexed(app, &mut write, tenant_id, &changed).await?;
         }
-        remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+        index_changes::remove_chunks(app, &mut write, tenant_id, &given_up).await?;
         let done = cut
             .iter()
             .map(|document| &document.work)

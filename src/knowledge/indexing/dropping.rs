@@ -1,13 +1,13 @@
 //! Versions that were brought in in vain, or that another one took the place of, go bit by bit: rows first, then what the index
 //! holds of them.
 
-use super::remove_chunks_later;
 use super::staging::{self, MOVED_AT_ONCE, Version};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
 use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::jobs::{self, JobContext};
+use crate::knowledge::index_changes;
 use crate::knowledge::jobs::DropStaged;
 use crate::knowledge::store::list_existing_chunks;
 
@@ -81,8 +81,8 @@ impl Dropping<'_> {
     }
 }
 
-/// Deletes some chunks of a version, and queues the removal from the index of those that no other version has; the position
-/// from which on there may be more, if there may.
+/// Deletes some chunks of a version, from the indexes those that no other version has; the position from which on there may be
+/// more, if there may.
 pub(super) async fn delete_some(
     app: &App,
     write: &mut Write,
@@ -94,7 +94,7 @@ pub(super) async fn delete_some(
     let ids: Vec<ChunkId> = deleted.iter().map(|(id, _)| *id).collect();
     let kept = list_existing_chunks(write, tenant_id, &ids).await?;
     let gone: Vec<ChunkId> = ids.into_iter().filter(|id| !kept.contains(id)).collect();
-    remove_chunks_later(app, write, tenant_id, &gone).await?;
+    index_changes::remove_chunks(app, write, tenant_id, &gone).await?;
     let last = deleted.iter().map(|(_, position)| *position).max();
     Ok(last
         .filter(|_| deleted.len() == MOVED_AT_ONCE)

@@ -37,9 +37,16 @@ pub(in crate::knowledge) struct Payer {
 
 /// Embeds chunks that the index does not hold yet, of one payer, and stores them there; at most
 /// [`EMBEDDED_AT_ONCE`]. The old version stays answerable.
-pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutChunk)]) -> Result<()> {
+///
+/// What is returned is not stored yet: where the index lies in the database of the rows, the transaction that writes these is to
+/// put it in.
+pub(super) async fn add_to_index(
+    app: &App,
+    payer: Payer,
+    group: &[(&Work, &CutChunk)],
+) -> Result<Vec<Point>> {
     let Some((first, _)) = group.first() else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let space = &first.space;
     let vectors = match &space.model {
@@ -70,11 +77,12 @@ pub(super) async fn add_to_index(app: &App, payer: Payer, group: &[(&Work, &CutC
         })
         .collect();
     app.disk.check_room()?;
-    space
-        .index
-        .upsert(retrieval::TenantId(payer.tenant_id.0), points)
-        .await
-        .map_err(index_error)
+    if space.index_with_rows().is_some() {
+        return Ok(points);
+    }
+    let stored = space.index.upsert(retrieval::TenantId(payer.tenant_id.0), points);
+    stored.await.map_err(index_error)?;
+    Ok(Vec::new())
 }
 
 /// Embeds texts of about `estimate` tokens with the model of `space`, within the tenant's budget, and books it. What was

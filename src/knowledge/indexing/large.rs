@@ -12,7 +12,7 @@ use super::dropping::delete_some;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::staging::{self, MOVED_AT_ONCE, Version, Waiting};
 use super::store::{Indexed, hold_current, insert_versioned, set_indexed, set_queued_again};
-use super::{Progress, Work, drop_staged_later, enqueue_alone, load_edits, reader, remove_chunks_later};
+use super::{Progress, Work, drop_staged_later, enqueue_alone, load_edits, reader};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
@@ -20,12 +20,12 @@ use crate::id::{ChunkId, TenantId};
 use crate::knowledge::chunks::{self, Verdict};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
 use crate::knowledge::facts::Facts;
-use crate::knowledge::jobs::RemoveDocuments;
+use crate::knowledge::index_changes;
 use crate::knowledge::labels;
 use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
-use crate::{generations, jobs, usage};
+use crate::{generations, usage};
 
 /// A document that took so long lets others have their turn. What was put in stays, but the file is read again.
 const SLICE: Duration = Duration::from_secs(20 * 60);
@@ -260,24 +260,24 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Rows come first: by them is found what the index may hold, whatever ends this attempt.
+    /// Rows come before their points, but where both go in together: by them is found what the index may hold, whatever ends this
+    /// attempt.
     async fn add_group(&mut self, group: &[CutChunk]) -> Result<(), Halt> {
         let new: Vec<(&Work, &CutChunk)> = group
             .iter()
             .filter(|chunk| !chunk.is_indexed)
             .map(|chunk| (self.work, chunk))
             .collect();
-        let rows: Vec<(&Work, &ChunkRow)> = group.iter().map(|chunk| (self.work, &chunk.row)).collect();
+        let are_together = self.work.space.index_with_rows().is_some();
         let mut write = self.hold().await?;
-        insert_versioned(&mut write, self.tenant_id, &rows, |_| self.waiting.number).await?;
-        if !new.is_empty() {
+        if new.is_empty() {
+            self.insert(&mut write, group).await?;
+        } else {
+            if !are_together {
+                self.insert(&mut write, group).await?;
+            }
             write.commit().await?;
-            let payer = Payer {
-                tenant_id: self.tenant_id,
-                chatbot_id: self.work.chatbot_id,
-                run_id: self.work.run_id,
-            };
-            add_to_index(self.app, payer, &new).await?;
+            let points = add_to_index(self.app, self.payer(), &new).await?;
             write = match self.hold().await {
                 Ok(write) => write,
                 Err(halt) => {
@@ -285,6 +285,10 @@ impl<'a> Stage<'a> {
                     return Err(halt);
                 }
             };
+            if are_together {
+                self.insert(&mut write, group).await?;
+            }
+            index_changes::put(&mut write, self.tenant_id, &self.work.space, points);
         }
         self.position += group.len();
         staging::set_ready(&mut write, self.tenant_id, self.version(), as_i64(self.position)).await?;
@@ -293,11 +297,24 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    async fn insert(&self, write: &mut Write, group: &[CutChunk]) -> Result<()> {
+        let rows: Vec<(&Work, &ChunkRow)> = group.iter().map(|chunk| (self.work, &chunk.row)).collect();
+        insert_versioned(write, self.tenant_id, &rows, |_| self.waiting.number).await
+    }
+
+    const fn payer(&self) -> Payer {
+        Payer {
+            tenant_id: self.tenant_id,
+            chatbot_id: self.work.chatbot_id,
+            run_id: self.work.run_id,
+        }
+    }
+
     /// What was put into the index in vain is removed: its rows may have been dropped while it was on its way.
     async fn forget(&self, chunks: &[(&Work, &CutChunk)]) -> Result<()> {
         let in_vain: Vec<ChunkId> = chunks.iter().map(|(_, chunk)| chunk.row.id).collect();
         let mut write = self.app.db.write(self.tenant_id).await?;
-        remove_chunks_later(self.app, &mut write, self.tenant_id, &in_vain).await?;
+        index_changes::remove_chunks(self.app, &mut write, self.tenant_id, &in_vain).await?;
         write.commit().await
     }
 
@@ -415,12 +432,7 @@ async fn abandon(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
         }
         drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
     } else {
-        let removal = RemoveDocuments {
-            document_ids: vec![work.id],
-            chunk_ids: Vec::new(),
-            file_keys: Vec::new(),
-        };
-        jobs::enqueue(app, &mut write, tenant_id, &removal).await?;
+        index_changes::remove_documents(app, &mut write, tenant_id, &[work.id], Vec::new()).await?;
     }
     let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
     sync::go_on_if_indexed(&mut write, tenant_id, &of_run, app.clock.now()).await?;

@@ -32,15 +32,15 @@ use self::listening::Purse;
 pub(super) use self::store::fail_unfinished;
 use super::chunks::{self, Chunking, Edits};
 use super::files::store_error;
-use super::jobs::{IndexDocuments, RemoveDocuments};
+use super::jobs::IndexDocuments;
 use super::reading::{self, KeptAs};
 use super::search::index_error;
-use super::{facts, labels};
+use super::{facts, index_changes, labels};
 use crate::app::{App, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::generations;
-use crate::id::{ChatbotId, ChunkId, CutId, DocumentId, SourceId, SyncRunId, TenantId};
+use crate::id::{ChatbotId, CutId, DocumentId, SourceId, SyncRunId, TenantId};
 use crate::jobs::{self, JobContext, Priority};
 
 /// What a document failed with when its job was given up; trying the job again tries the document again.
@@ -60,9 +60,6 @@ const SHARED_ATTEMPTS: i64 = 2;
 
 /// A job that took so long lets others have their turn.
 const SLICE: Duration = Duration::from_secs(5 * 60);
-
-/// Chunk ids that one removal job names.
-const REMOVED_CHUNKS_AT_ONCE: usize = 5_000;
 
 /// One version of a document that is to be indexed.
 #[derive(Clone, Debug)]
@@ -242,7 +239,7 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
     let (mut work, mut gone) = (Vec::new(), Vec::new());
     for (id, file_key) in documents {
         let Some(found) = found.remove(id) else {
-            gone.push(retrieval::DocumentId(id.0));
+            gone.push(*id);
             continue;
         };
         let needs_work = match found.state.as_str() {
@@ -261,21 +258,22 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
     write.commit().await?;
     if !gone.is_empty() {
         // An attempt that died after a document was deleted may have left chunks in the index.
-        remove_documents(app, tenant_id, gone).await?;
+        remove_documents(app, tenant_id, &gone).await?;
     }
     Ok(work)
 }
 
-/// Removes documents from all indexes that may hold something of them.
-pub(super) async fn remove_documents(
-    app: &App,
-    tenant_id: TenantId,
-    ids: Vec<retrieval::DocumentId>,
-) -> Result<()> {
+/// Removes documents from all indexes that may hold something of them without rows.
+pub(super) async fn remove_documents(app: &App, tenant_id: TenantId, ids: &[DocumentId]) -> Result<()> {
     for space in generations::list_spaces(app, tenant_id).await? {
+        if space.index_with_rows().is_some() {
+            index_changes::remove_gone(app, tenant_id, &space, &ids).await?;
+            continue;
+        }
+        let ids = ids.iter().map(|id| retrieval::DocumentId(id.0)).collect();
         space
             .index
-            .delete_documents(retrieval::TenantId(tenant_id.0), ids.clone())
+            .delete_documents(retrieval::TenantId(tenant_id.0), ids)
             .await
             .map_err(index_error)?;
     }
@@ -389,24 +387,6 @@ async fn enqueue_alone(app: &App, write: &mut Write, tenant_id: TenantId, work: 
         documents: vec![(work.id, work.file_key.clone())],
     };
     jobs::enqueue_at(app, write, tenant_id, &job, Priority::Bulk).await
-}
-
-/// Queues the removal of those of `chunk_ids` from the index that have no rows by then.
-async fn remove_chunks_later(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    chunk_ids: &[ChunkId],
-) -> Result<()> {
-    for group in chunk_ids.chunks(REMOVED_CHUNKS_AT_ONCE) {
-        let cleaning = RemoveDocuments {
-            document_ids: Vec::new(),
-            chunk_ids: group.to_vec(),
-            file_keys: Vec::new(),
-        };
-        jobs::enqueue(app, write, tenant_id, &cleaning).await?;
-    }
-    Ok(())
 }
 
 /// Whether the error is about the document at hand rather than about something that all documents need.

@@ -1,6 +1,7 @@
 //! What the index is told of documents: their tags, groups, language and date, by which it filters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -9,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
-use crate::app::App;
+use crate::app::{App, Space};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::generations;
 use crate::id::{DocumentId, SourceId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 use crate::knowledge::search::index_error;
+use crate::knowledge::{cuts, index_changes};
 use crate::on;
 
 /// Documents that one job tells the index of.
@@ -33,18 +35,18 @@ impl Job for TellIndex {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        tell(&app, &context, &self.document_ids).await.into()
+        tell_all(&app, &context, &self.document_ids).await.into()
     }
 }
 
-async fn tell(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()> {
+async fn tell_all(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()> {
     let tenant_id = context.tenant()?;
+    if app.config.index_is_with_rows() && tell_with_rows(app, tenant_id, ids).await? {
+        return Ok(());
+    }
     let said = load(&mut app.db.read(tenant_id).await?, tenant_id, ids).await?;
     let changed: Vec<Said> = said.into_iter().filter(|said| !said.is_told()).collect();
-    let facets: Vec<(retrieval::DocumentId, Facets)> = changed
-        .iter()
-        .map(|said| (retrieval::DocumentId(said.id.0), said.facets.clone()))
-        .collect();
+    let facets: Vec<(retrieval::DocumentId, Facets)> = changed.iter().map(Said::in_index).collect();
     app.disk.check_room()?;
     for space in generations::list_spaces(app, tenant_id).await? {
         space
@@ -59,6 +61,76 @@ async fn tell(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()>
         note_told(&mut write, tenant_id, said.id, Some(said.number())).await?;
     }
     write.commit().await
+}
+
+/// Tells indexes in the database of the rows, a few documents in each transaction; false: not all of the indexes are there.
+async fn tell_with_rows(app: &App, tenant_id: TenantId, ids: &[DocumentId]) -> Result<bool> {
+    let counted = load(&mut app.db.read(tenant_id).await?, tenant_id, ids).await?;
+    let mut left = counted.as_slice();
+    while !left.is_empty() {
+        let (group, behind) = left.split_at(light_len(left));
+        let ids: Vec<DocumentId> = group.iter().map(|said| said.id).collect();
+        let mut write = app.db.write(tenant_id).await?;
+        let Some(spaces) = index_changes::spaces_with_rows(app, &mut write, tenant_id).await? else {
+            return Ok(false);
+        };
+        let said = load_held(&mut write, tenant_id, &ids).await?;
+        tell_now(&mut write, tenant_id, &spaces, said).await?;
+        write.commit().await?;
+        left = behind;
+    }
+    Ok(true)
+}
+
+/// How many of these documents, from the first one on, have few enough chunks to be told of in one transaction; at least one.
+fn light_len(said: &[Said]) -> usize {
+    let mut chunks = 0;
+    let light = said.iter().take_while(|said| {
+        chunks += said.chunk_count;
+        chunks <= index_changes::TOLD_AT_ONCE
+    });
+    light.count().max(1)
+}
+
+/// Tells the index what rows say of these documents: with the transaction where it lies in the database of the rows and they have
+/// few chunks, otherwise by a job.
+pub(in crate::knowledge) async fn tell(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<()> {
+    if !ids.is_empty()
+        && ids.len() <= TOLD_AT_ONCE
+        && let Some(spaces) = index_changes::spaces_with_rows(app, write, tenant_id).await?
+    {
+        let said = load_held(write, tenant_id, ids).await?;
+        if said.iter().map(|said| said.chunk_count).sum::<i64>() <= index_changes::TOLD_AT_ONCE {
+            return tell_now(write, tenant_id, &spaces, said).await;
+        }
+    }
+    tell_later(app, write, tenant_id, ids).await
+}
+
+/// Has the transaction give these documents, which it holds, the facets that their rows say.
+async fn tell_now(
+    write: &mut Write,
+    tenant_id: TenantId,
+    spaces: &[Arc<Space>],
+    mut said: Vec<Said>,
+) -> Result<()> {
+    said.retain(|said| !said.is_told());
+    let facets: Vec<(retrieval::DocumentId, Facets)> = said.iter().map(Said::in_index).collect();
+    index_changes::set_facets(write, tenant_id, spaces, &facets);
+    for said in &said {
+        note_told(write, tenant_id, said.id, Some(said.number())).await?;
+    }
+    Ok(())
+}
+
+async fn load_held(write: &mut Write, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {
+    cuts::hold(write, tenant_id, ids).await?;
+    load(write, tenant_id, ids).await
 }
 
 /// Queues that the index is told of these documents, in the caller's transaction.
@@ -77,7 +149,7 @@ pub(in crate::knowledge) async fn tell_later(
     Ok(())
 }
 
-/// Like [`tell_later`], for all documents of a source.
+/// Like [`tell`], for all documents of a source.
 pub(in crate::knowledge) async fn tell_of_source(
     app: &App,
     write: &mut Write,
@@ -86,7 +158,7 @@ pub(in crate::knowledge) async fn tell_of_source(
 ) -> Result<()> {
     let ids: Vec<DocumentId> = on!(write, c => sqlx::query_scalar("select id from document where tenant_id = $1 and source_id = $2 order by id")
         .bind(tenant_id).bind(source_id).fetch_all(c).await)?;
-    tell_later(app, write, tenant_id, &ids).await
+    tell(app, write, tenant_id, &ids).await
 }
 
 /// What was put into the index with a document's chunks.
@@ -125,7 +197,7 @@ pub(in crate::knowledge) async fn settle(
             note_told(write, tenant_id, said.id, told).await?;
         }
     }
-    tell_later(app, write, tenant_id, &untold).await
+    tell(app, write, tenant_id, &untold).await
 }
 
 /// Notes in the transaction that shows a document that the index is to be told of all of its chunks what rows say of it.
@@ -136,7 +208,7 @@ pub(in crate::knowledge) async fn tell_anew(
     id: DocumentId,
 ) -> Result<()> {
     note_told(write, tenant_id, id, None).await?;
-    tell_later(app, write, tenant_id, &[id]).await
+    tell(app, write, tenant_id, &[id]).await
 }
 
 /// Where rows say something else of a document by now than some of its chunks go into the index with, notes in the transaction
@@ -166,9 +238,14 @@ struct Said {
     facets: Facets,
     /// What the index was told last.
     told: Option<i64>,
+    chunk_count: i64,
 }
 
 impl Said {
+    fn in_index(&self) -> (retrieval::DocumentId, Facets) {
+        (retrieval::DocumentId(self.id.0), self.facets.clone())
+    }
+
     fn number(&self) -> i64 {
         self.facets.fingerprint().cast_signed()
     }
@@ -184,6 +261,7 @@ struct SaidRow {
     #[sqlx(flatten)]
     facets: FacetsRow,
     facets_told: Option<i64>,
+    chunk_count: i64,
 }
 
 /// What the facets of a document are made of, in statements that join it as `d` with its source as `s`.
@@ -233,7 +311,7 @@ async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Resul
     }
     let rows: Vec<SaidRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(concat!(
-            "select d.id, d.facets_told, ", facets_columns!(), "
+            "select d.id, d.facets_told, d.chunk_count, ", facets_columns!(), "
                from document d
                join source s on s.id = d.source_id
               where coalesce(d.tenant_id, d.tenant_id) = "
@@ -250,6 +328,7 @@ async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Resul
         id: row.id,
         facets: row.facets.into(),
         told: row.facets_told,
+        chunk_count: row.chunk_count,
     });
     Ok(said.collect())
 }

@@ -308,9 +308,6 @@ async fn change_in(
     }
     let labels_before = source.labels.clone();
     source.labels.change(change.labels)?;
-    if source.labels != labels_before {
-        labels::tell_of_source(app, write, reach.tenant_id, source.id).await?;
-    }
     let after = source.describe()?;
     if after == before && secrets == secrets_before {
         return Ok(source);
@@ -318,6 +315,9 @@ async fn change_in(
     source.sealed = secrets.seal(&app.keyring, reach.tenant_id, source.id)?;
     source.updated_at = now;
     store::update(write, &source).await?;
+    if source.labels != labels_before {
+        labels::tell_of_source(app, write, reach.tenant_id, source.id).await?;
+    }
     record(
         app,
         write,

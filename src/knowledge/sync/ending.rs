@@ -10,13 +10,10 @@ use super::slice::{Hold, Next, Progress};
 use super::store::{self, FinalCounts};
 use super::{Note, Phase, RunState};
 use crate::app::App;
-use crate::db::Write;
 use crate::error::Result;
-use crate::id::{DocumentId, TenantId};
-use crate::jobs;
-use crate::knowledge::chunks;
-use crate::knowledge::jobs::RemoveDocuments;
+use crate::id::DocumentId;
 use crate::knowledge::sources::exclusions;
+use crate::knowledge::{chunks, index_changes};
 
 /// When a run looks again whether its documents are indexed: after this time, and this much more for each that is left.
 const INDEX_LOOK_MS: i64 = 500;
@@ -96,7 +93,7 @@ pub(super) async fn remove(app: &App, hold: &mut Hold, driver: &dyn Driver) -> R
         };
         hold.advance(&mut write, &progress, now).await?;
         let files = group.iter().map(|missing| missing.file_key.clone()).collect();
-        queue_removal(app, &mut write, place.tenant_id, ids, files).await?;
+        index_changes::remove_documents(app, &mut write, place.tenant_id, &ids, files).await?;
         write.commit().await?;
         app.wake_workers();
     }
@@ -300,34 +297,6 @@ async fn finish(app: &App, hold: &Hold, driver: &dyn Driver, end: &End) -> Resul
     write.commit().await?;
     tracing::info!(source.id = %place.source_id, run.id = %place.run_id, state = state.name(), "a sync has ended");
     Ok(())
-}
-
-/// Queues the removal of deleted documents from the index.
-pub(super) async fn remove_from_index(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    ids: Vec<DocumentId>,
-) -> Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    queue_removal(app, write, tenant_id, ids, Vec::new()).await
-}
-
-async fn queue_removal(
-    app: &App,
-    write: &mut Write,
-    tenant_id: TenantId,
-    document_ids: Vec<DocumentId>,
-    file_keys: Vec<String>,
-) -> Result<()> {
-    let cleaning = RemoveDocuments {
-        document_ids,
-        chunk_ids: Vec::new(),
-        file_keys,
-    };
-    jobs::enqueue(app, write, tenant_id, &cleaning).await
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use super::batch::{ReadItem, will_retry};
 use super::driver::{Content, File, Outcome, Retry};
 use super::items::{self, Change, Item, ItemState, KnownAs, Owner, Place, Read, Validators};
 use super::slice::{Hold, Progress};
-use super::{documents, ending, text};
+use super::{documents, text};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
 use crate::id::DocumentId;
 use crate::jobs::Priority;
 use crate::knowledge::facts::{self, Facts};
-use crate::knowledge::{indexing, labels, store as knowledge_store};
+use crate::knowledge::{index_changes, indexing, labels, store as knowledge_store};
 
 /// The pause after an item's first failed attempt; four times as long after each further one.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(5);
@@ -73,7 +73,9 @@ impl<'a> Commit<'a> {
             Priority::Bulk,
         )
         .await?;
-        ending::remove_from_index(self.app, &mut self.write, self.hold.place.tenant_id, self.removed).await?;
+        let tenant_id = self.hold.place.tenant_id;
+        index_changes::remove_documents(self.app, &mut self.write, tenant_id, &self.removed, Vec::new())
+            .await?;
         self.write.commit().await?;
         Ok(self.superfluous)
     }
@@ -291,7 +293,7 @@ impl<'a> Commit<'a> {
         if let (File::Reading(extracted), Some(id)) = (&content.file, item.document_id) {
             let (facts, place) = (Facts::of(extracted), self.place());
             if facts::update(&mut self.write, place.tenant_id, id, &facts, self.now).await? {
-                labels::tell_later(self.app, &mut self.write, place.tenant_id, &[id]).await?;
+                labels::tell(self.app, &mut self.write, place.tenant_id, &[id]).await?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::home::{Home, TermChanges};
 use super::schema::Collection;
-use super::tenant::TenantTransaction;
+use super::tenant::{Tenant, TenantTransaction};
 use super::{Inner, failure};
 use crate::TenantId;
 use crate::index::IndexError;
@@ -24,24 +24,34 @@ pub(super) async fn delete(
     if ids.is_empty() {
         return Ok(());
     }
-    let mut tenant = TenantTransaction::write(&inner.pool, tenant_id).await?;
-    let Some(mut home) = Home::lock(&mut tenant, &inner.collection).await? else {
+    let mut transaction = TenantTransaction::write(&inner.pool, tenant_id).await?;
+    delete_in(inner, &mut transaction.tenant(), column, ids).await?;
+    transaction.commit().await
+}
+
+/// As [`delete`], within a transaction.
+pub(super) async fn delete_in(
+    inner: &Inner,
+    tenant: &mut Tenant<'_>,
+    column: &'static str,
+    ids: Vec<Uuid>,
+) -> Result<(), IndexError> {
+    let Some(mut home) = Home::lock(tenant, &inner.collection).await? else {
         return Ok(());
     };
     let before = home.chunks;
     let mut terms = TermChanges::default();
-    remove(&mut tenant, &inner.collection, &mut home, column, ids, &mut terms).await?;
+    remove(tenant, &inner.collection, &mut home, column, ids, &mut terms).await?;
     if home.chunks == before {
         return Ok(());
     }
-    terms.save(&mut tenant, &inner.collection).await?;
-    home.save(&mut tenant, &inner.collection).await?;
-    tenant.commit().await
+    terms.save(tenant, &inner.collection).await?;
+    home.save(tenant, &inner.collection).await
 }
 
-/// As [`delete`], within a transaction that holds `home` and saves it and the terms.
+/// As [`delete_in`], within a transaction that holds `home` and saves it and the terms.
 pub(super) async fn remove(
-    tenant: &mut TenantTransaction,
+    tenant: &mut Tenant<'_>,
     collection: &Collection,
     home: &mut Home,
     column: &'static str,
@@ -75,7 +85,8 @@ pub(super) async fn remove(
 pub(super) async fn delete_tenant(inner: &Inner, tenant_id: TenantId) -> Result<(), IndexError> {
     let collection = &inner.collection;
     // Tables are dropped by who made them.
-    let mut tenant = TenantTransaction::write(inner.movers.pool(), tenant_id).await?;
+    let mut transaction = TenantTransaction::write(inner.movers.pool(), tenant_id).await?;
+    let mut tenant = transaction.tenant();
     let Some(home) = Home::lock(&mut tenant, collection).await? else {
         return Ok(());
     };
@@ -92,5 +103,5 @@ pub(super) async fn delete_tenant(inner: &Inner, tenant_id: TenantId) -> Result<
             .await
             .map_err(failure)?;
     }
-    tenant.commit().await
+    transaction.commit().await
 }

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 
 use super::schema::Collection;
 use super::stored::terms_in;
-use super::tenant::TenantTransaction;
+use super::tenant::Tenant;
 use crate::index::IndexError;
 
 /// Where a tenant's points lie.
@@ -28,7 +28,7 @@ const COLUMNS: &str = "number, chunks, fresh, owns";
 impl Home {
     /// The tenant's, if it has points.
     pub(super) async fn find(
-        tenant: &mut TenantTransaction,
+        tenant: &mut Tenant<'_>,
         collection: &Collection,
     ) -> Result<Option<Self>, IndexError> {
         let tenants = collection.tenants();
@@ -38,7 +38,7 @@ impl Home {
 
     /// As [`Home::find`], and nobody else changes this tenant's points until the transaction ends.
     pub(super) async fn lock(
-        tenant: &mut TenantTransaction,
+        tenant: &mut Tenant<'_>,
         collection: &Collection,
     ) -> Result<Option<Self>, IndexError> {
         let tenants = collection.tenants();
@@ -50,7 +50,7 @@ impl Home {
 
     /// As [`Home::lock`], for a tenant that may be new.
     pub(super) async fn make_and_lock(
-        tenant: &mut TenantTransaction,
+        tenant: &mut Tenant<'_>,
         collection: &Collection,
     ) -> Result<Self, IndexError> {
         let tenants = collection.tenants();
@@ -66,7 +66,7 @@ impl Home {
     /// Writes the numbers down.
     pub(super) async fn save(
         &self,
-        tenant: &mut TenantTransaction,
+        tenant: &mut Tenant<'_>,
         collection: &Collection,
     ) -> Result<(), IndexError> {
         let tenants = collection.tenants();
@@ -112,7 +112,7 @@ impl TermChanges {
     /// Terms that no chunk has any more are forgotten; the greatest weight stays when its chunk goes, as it is a bound only.
     pub(super) async fn save(
         self,
-        tenant: &mut TenantTransaction,
+        tenant: &mut Tenant<'_>,
         collection: &Collection,
     ) -> Result<(), IndexError> {
         let table = collection.terms();

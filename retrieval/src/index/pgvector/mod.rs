@@ -18,17 +18,21 @@ mod schema;
 mod search;
 mod stored;
 mod tenant;
+mod within;
 mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 pub use self::open::PgvectorOptions;
 use self::own::Movers;
 use self::schema::Collection;
-use super::{Candidates, ConnectionLost, Facets, Index, IndexError, Point, SearchQuery, StoredPoint};
+use super::{
+    AfterCommit, Candidates, ConnectionLost, Facets, Index, IndexChange, IndexError, IndexWithin, Point,
+    SearchQuery, StoredPoint,
+};
 use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
 /// How long a readiness check waits for an answer.
@@ -67,6 +71,8 @@ struct Inner {
     collection: Collection,
     /// Moves points to tables of their tenants' own; alone makes and drops those.
     movers: Movers,
+    /// The login is not held by row-level security, and becomes a role that is.
+    bypasses_row_security: bool,
 }
 
 impl Index for PgvectorIndex {
@@ -148,12 +154,27 @@ impl Index for PgvectorIndex {
         Some(self.inner.collection.generation.clone())
     }
 
+    fn within_transactions(&self) -> Option<&dyn IndexWithin> {
+        Some(self)
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(async {
             self.inner.movers.stop().await;
             self.inner.pool.close().await;
             Ok(())
         })
+    }
+}
+
+impl IndexWithin for PgvectorIndex {
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        tenant_id: TenantId,
+        changes: Vec<IndexChange>,
+    ) -> BoxFuture<'a, Result<AfterCommit, IndexError>> {
+        Box::pin(within::apply(&self.inner, connection, tenant_id, changes))
     }
 }
 

@@ -130,6 +130,7 @@ impl PgvectorIndex {
                 pool,
                 collection,
                 movers,
+                bypasses_row_security,
             }),
         })
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::home::Home;
 use super::schema::{Collection, ROLE};
-use super::tenant::TenantTransaction;
+use super::tenant::{Tenant, TenantTransaction};
 use super::{PgvectorTuning, failure};
 use crate::TenantId;
 use crate::index::IndexError;
@@ -189,7 +189,8 @@ impl Mover {
 
     async fn look_after(&self, tenant_id: TenantId) -> Result<(), IndexError> {
         loop {
-            let mut tenant = TenantTransaction::write(&self.pool, tenant_id).await?;
+            let mut transaction = TenantTransaction::write(&self.pool, tenant_id).await?;
+            let mut tenant = transaction.tenant();
             if !self.try_lock(&mut tenant, tenant_id).await? {
                 // Another process does it.
                 return Ok(());
@@ -198,12 +199,12 @@ impl Mover {
                 return Ok(());
             };
             if home.owns {
-                if !self.move_some(tenant).await? {
+                if !self.move_some(transaction).await? {
                     return Ok(());
                 }
             } else if is_due(&home, self.tuning) {
                 let started = Instant::now();
-                self.make_table(tenant, tenant_id, home.number).await?;
+                self.make_table(transaction, tenant_id, home.number).await?;
                 tracing::info!(tenant.id = %tenant_id, chunks = home.fresh, duration_ms = started.elapsed().as_millis() as u64, "the tenant's points have a table of their own");
             } else {
                 return Ok(());
@@ -212,11 +213,7 @@ impl Mover {
     }
 
     /// One process at a time does this for a tenant.
-    async fn try_lock(
-        &self,
-        tenant: &mut TenantTransaction,
-        tenant_id: TenantId,
-    ) -> Result<bool, IndexError> {
+    async fn try_lock(&self, tenant: &mut Tenant<'_>, tenant_id: TenantId) -> Result<bool, IndexError> {
         let (high, low) = tenant_id.0.as_u64_pair();
         let mut statement = tenant.statement("");
         let key = statement.bind((high ^ low).cast_signed());
@@ -228,7 +225,8 @@ impl Mover {
     }
 
     /// Moves a few points; false when none was left.
-    async fn move_some(&self, mut tenant: TenantTransaction) -> Result<bool, IndexError> {
+    async fn move_some(&self, mut transaction: TenantTransaction) -> Result<bool, IndexError> {
+        let mut tenant = transaction.tenant();
         let Some(mut home) = Home::lock(&mut tenant, &self.collection).await? else {
             return Ok(false);
         };
@@ -248,16 +246,17 @@ impl Mover {
         }
         home.fresh -= moved.cast_signed();
         home.save(&mut tenant, &self.collection).await?;
-        tenant.commit().await?;
+        transaction.commit().await?;
         Ok(true)
     }
 
     async fn make_table(
         &self,
-        mut tenant: TenantTransaction,
+        mut transaction: TenantTransaction,
         tenant_id: TenantId,
         number: i64,
     ) -> Result<(), IndexError> {
+        let mut tenant = transaction.tenant();
         let points = self.collection.points();
         let (view, rows) = (self.collection.own(number), self.collection.own_rows(number));
         // One statement after the other: each sees what the ones before it made.
@@ -291,7 +290,7 @@ impl Mover {
         home.owns = true;
         home.save(&mut tenant, &self.collection).await?;
         tracing::debug!(table = view, "made");
-        tenant.commit().await
+        transaction.commit().await
     }
 
     /// The statements that make the tenant's table and copy its points.

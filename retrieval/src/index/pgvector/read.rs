@@ -29,7 +29,8 @@ pub(super) async fn list(
     after: Option<ChunkId>,
     limit: usize,
 ) -> Result<Vec<StoredPoint>, IndexError> {
-    let mut tenant = TenantTransaction::read(&inner.pool, tenant_id).await?;
+    let mut transaction = TenantTransaction::read(&inner.pool, tenant_id).await?;
+    let mut tenant = transaction.tenant();
     let Some(home) = Home::find(&mut tenant, &inner.collection).await? else {
         return Ok(Vec::new());
     };
@@ -61,7 +62,8 @@ pub(super) async fn list(
 }
 
 pub(super) async fn count(inner: &Inner, tenant_id: TenantId) -> Result<u64, IndexError> {
-    let mut tenant = TenantTransaction::read(&inner.pool, tenant_id).await?;
+    let mut transaction = TenantTransaction::read(&inner.pool, tenant_id).await?;
+    let mut tenant = transaction.tenant();
     let Some(home) = Home::find(&mut tenant, &inner.collection).await? else {
         return Ok(0);
     };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Inner;
 use super::home::Home;
 use super::stored::{bind_vector, check_vector, normalise, sparse, storable, term};
-use super::tenant::{Statement, TenantTransaction};
+use super::tenant::{Statement, Tenant, TenantTransaction};
 use crate::analysis::{self, QueryTerms, inverse_document_frequency};
 use crate::index::{Audience, Candidate, Candidates, Filter, IndexError, SearchQuery};
 use crate::{ChunkId, TenantId};
@@ -76,7 +76,8 @@ async fn search_once(
     tenant_id: TenantId,
     query: SearchQuery,
 ) -> Result<Candidates, IndexError> {
-    let mut tenant = TenantTransaction::read(&inner.pool, tenant_id).await?;
+    let mut transaction = TenantTransaction::read(&inner.pool, tenant_id).await?;
+    let mut tenant = transaction.tenant();
     let terms = analysis::query_terms(&query.text, query.known_language());
     let Some(looked_up) = look_up(inner, &mut tenant, &terms).await? else {
         return Ok(Candidates::default());
@@ -96,7 +97,7 @@ async fn search_once(
     };
     let mut search = Search {
         inner,
-        tenant: &mut tenant,
+        tenant,
         asked: &asked,
     };
     let mut rows = Vec::new();
@@ -129,7 +130,7 @@ fn ceiling(terms: &QueryTerms, home: &Home, words: &[Word]) -> f32 {
 /// Where the tenant's points lie, and what the table of terms tells of these.
 async fn look_up(
     inner: &Inner,
-    tenant: &mut TenantTransaction,
+    tenant: &mut Tenant<'_>,
     terms: &QueryTerms,
 ) -> Result<Option<LookedUp>, IndexError> {
     type Known = (i64, i64, i64, bool, Option<i32>, Option<i64>, Option<f32>);
@@ -184,7 +185,7 @@ async fn look_up(
 
 struct Search<'s> {
     inner: &'s Inner,
-    tenant: &'s mut TenantTransaction,
+    tenant: Tenant<'s>,
     asked: &'s Asked,
 }
 

@@ -29,11 +29,14 @@ pub(super) struct PreparedPoint {
     pub(super) vector: Option<Vec<f32>>,
 }
 
-/// Checks all points, of those with one chunk id takes the last, and reads their texts. With the facets of each document.
-pub(super) fn prepare(
-    layout: &Layout,
-    points: Vec<Point>,
-) -> Result<(Vec<PreparedPoint>, HashMap<DocumentId, Facets>), IndexError> {
+/// Points with the facets of each of their documents.
+pub(super) struct Prepared {
+    pub(super) points: Vec<PreparedPoint>,
+    pub(super) facets_of: HashMap<DocumentId, Facets>,
+}
+
+/// Checks all points, of those with one chunk id takes the last, and reads their texts.
+pub(super) fn prepare(layout: &Layout, points: Vec<Point>) -> Result<Prepared, IndexError> {
     let vectors = points.iter().filter_map(|point| point.vector.as_ref());
     for vector in vectors {
         check_vector(layout, vector)?;
@@ -58,7 +61,10 @@ pub(super) fn prepare(
             vector: point.vector.map(normalise),
         });
     }
-    Ok((prepared, facets_of))
+    Ok(Prepared {
+        points: prepared,
+        facets_of,
+    })
 }
 
 pub(super) fn check_vector(layout: &Layout, vector: &[f32]) -> Result<(), IndexError> {

@@ -1,8 +1,9 @@
-//! The wall between tenants: statements run in a transaction that was opened for one tenant, and each has that tenant's
-//! id as its first parameter.
+//! The wall between tenants: statements run in a transaction that is for one tenant, and each has that tenant's id as its
+//! first parameter.
 //!
 //! The transaction sets the tenant that row-level security asks for, so that a statement that forgets its `tenant_id`
-//! still finds no other tenant's points.
+//! still finds no other tenant's points. A transaction of somebody else is one for a tenant while its index is changed, and
+//! as it was afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,19 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Encode, FromRow, PgConnection, PgPool, Postgres, Transaction, Type,
 };
 
+use super::schema::ROLE;
 use super::{failure, unavailable};
 use crate::TenantId;
 use crate::index::IndexError;
 
 /// So long, a connection that proves dead is replaced by another one: a restart of the server leaves as many as rested.
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
+
+/// An open transaction, while its statements are for one tenant.
+pub(super) struct Tenant<'c> {
+    tenant_id: TenantId,
+    connection: &'c mut PgConnection,
+}
 
 /// A transaction for one tenant; rolled back unless committed.
 pub(super) struct TenantTransaction {
@@ -66,6 +74,27 @@ impl TenantTransaction {
         })
     }
 
+    pub(super) fn tenant(&mut self) -> Tenant<'_> {
+        Tenant {
+            tenant_id: self.tenant_id,
+            connection: &mut self.transaction,
+        }
+    }
+
+    pub(super) async fn commit(self) -> Result<(), IndexError> {
+        self.transaction.commit().await.map_err(failure)
+    }
+}
+
+impl<'c> Tenant<'c> {
+    /// The caller's transaction, between [`Before::enter`] and [`Before::restore`].
+    pub(super) const fn of(connection: &'c mut PgConnection, tenant_id: TenantId) -> Self {
+        Self {
+            tenant_id,
+            connection,
+        }
+    }
+
     /// A statement whose text may name the tenant as `$1`.
     pub(super) fn statement(&self, text: impl Into<String>) -> Statement {
         let mut statement = Statement {
@@ -82,7 +111,7 @@ impl TenantTransaction {
         Row: Send + Unpin + for<'r> FromRow<'r, PgRow>,
     {
         sqlx::query_as_with(AssertSqlSafe(statement.text), statement.values)
-            .fetch_all(&mut *self.transaction)
+            .fetch_all(&mut *self.connection)
             .await
             .map_err(failure)
     }
@@ -90,7 +119,7 @@ impl TenantTransaction {
     /// How many rows it changed.
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, IndexError> {
         let done = sqlx::query_with(AssertSqlSafe(statement.text), statement.values)
-            .execute(&mut *self.transaction)
+            .execute(&mut *self.connection)
             .await
             .map_err(failure)?;
         Ok(done.rows_affected())
@@ -98,12 +127,48 @@ impl TenantTransaction {
 
     /// The connection itself, for statements that make or drop tables and so take no parameters.
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.transaction
+        self.connection
+    }
+}
+
+/// What a transaction of somebody else was before it was one for a tenant.
+pub(super) struct Before {
+    /// `none` for the login itself.
+    role: String,
+}
+
+impl Before {
+    /// Makes the caller's transaction one for `tenant_id`, also where `bypasses_row_security` says that its login is not held by
+    /// row-level security.
+    pub(super) async fn enter(
+        connection: &mut PgConnection,
+        tenant_id: TenantId,
+        bypasses_row_security: bool,
+    ) -> Result<Self, IndexError> {
+        let role: String = sqlx::query_scalar("select current_setting('role')")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failure)?;
+        let entered = if bypasses_row_security { ROLE } else { &role };
+        set(connection, &tenant_id.to_string(), entered).await?;
+        Ok(Self { role })
     }
 
-    pub(super) async fn commit(self) -> Result<(), IndexError> {
-        self.transaction.commit().await.map_err(failure)
+    /// Gives the transaction back as it was.
+    pub(super) async fn restore(self, connection: &mut PgConnection) -> Result<(), IndexError> {
+        set(connection, "", &self.role).await
     }
+}
+
+/// Sets for whom and as whom the rest of the transaction is.
+async fn set(connection: &mut PgConnection, tenant_id: &str, role: &str) -> Result<(), IndexError> {
+    sqlx::query("select set_config('frontdesk_index.tenant_id', $1, true), set_config('role', $2, true)")
+        .bind(tenant_id)
+        .bind(role)
+        .execute(connection)
+        .await
+        .map_err(failure)?;
+    Ok(())
 }
 
 impl Statement {

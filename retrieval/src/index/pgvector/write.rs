@@ -1,13 +1,13 @@
-//! Points put in, and what is said of their documents changed. Each call is one transaction; those of one tenant wait for
-//! each other.
+//! Points put in, and what is said of their documents changed. Each call is one transaction, or a part of its caller's; those
+//! of one tenant wait for each other.
 
 use std::collections::HashMap;
 
 use super::Inner;
 use super::delete::remove;
 use super::home::{Home, TermChanges};
-use super::stored::{FacetColumns, PreparedPoint, bind_vectors, prepare};
-use super::tenant::TenantTransaction;
+use super::stored::{FacetColumns, Prepared, PreparedPoint, bind_vectors, prepare};
+use super::tenant::{Tenant, TenantTransaction};
 use crate::index::{Facets, IndexError, Point};
 use crate::{DocumentId, TenantId};
 
@@ -18,9 +18,21 @@ pub(super) async fn upsert(inner: &Inner, tenant_id: TenantId, points: Vec<Point
     if points.is_empty() {
         return Ok(());
     }
-    let (points, facets_of) = prepare(&inner.collection.layout, points)?;
-    let mut tenant = TenantTransaction::write(&inner.pool, tenant_id).await?;
-    let mut home = Home::make_and_lock(&mut tenant, &inner.collection).await?;
+    let points = prepare(&inner.collection.layout, points)?;
+    let mut transaction = TenantTransaction::write(&inner.pool, tenant_id).await?;
+    let home = upsert_in(inner, &mut transaction.tenant(), points).await?;
+    transaction.commit().await?;
+    inner.movers.notice(tenant_id, &home);
+    Ok(())
+}
+
+/// As [`upsert`], within a transaction; where the tenant's points lie then, which is to be noticed once it is committed.
+pub(super) async fn upsert_in(
+    inner: &Inner,
+    tenant: &mut Tenant<'_>,
+    Prepared { points, facets_of }: Prepared,
+) -> Result<Home, IndexError> {
+    let mut home = Home::make_and_lock(tenant, &inner.collection).await?;
     let was_empty = home.chunks == 0;
     let mut terms = TermChanges::default();
     let mut points = points.into_iter().peekable();
@@ -28,30 +40,20 @@ pub(super) async fn upsert(inner: &Inner, tenant_id: TenantId, points: Vec<Point
         let batch: Vec<PreparedPoint> = points.by_ref().take(POINTS_AT_ONCE).collect();
         if !was_empty {
             let ids = batch.iter().map(|point| point.chunk_id.0).collect();
-            remove(
-                &mut tenant,
-                &inner.collection,
-                &mut home,
-                "chunk_id",
-                ids,
-                &mut terms,
-            )
-            .await?;
+            remove(tenant, &inner.collection, &mut home, "chunk_id", ids, &mut terms).await?;
         }
         batch.iter().for_each(|point| terms.add(&point.words));
         let count = i64::try_from(batch.len()).expect("a batch is small");
-        insert(inner, &mut tenant, batch, &facets_of).await?;
+        insert(inner, tenant, batch, &facets_of).await?;
         home.chunks += count;
         home.fresh += count;
     }
     if !was_empty {
-        say_of_documents(inner, &mut tenant, &home, &facets_of).await?;
+        say_of_documents(inner, tenant, &home, &facets_of).await?;
     }
-    terms.save(&mut tenant, &inner.collection).await?;
-    home.save(&mut tenant, &inner.collection).await?;
-    tenant.commit().await?;
-    inner.movers.notice(tenant_id, &home);
-    Ok(())
+    terms.save(tenant, &inner.collection).await?;
+    home.save(tenant, &inner.collection).await?;
+    Ok(home)
 }
 
 pub(super) async fn set_facets(
@@ -59,21 +61,30 @@ pub(super) async fn set_facets(
     tenant_id: TenantId,
     facets: Vec<(DocumentId, Facets)>,
 ) -> Result<(), IndexError> {
+    let mut transaction = TenantTransaction::write(&inner.pool, tenant_id).await?;
+    set_facets_in(inner, &mut transaction.tenant(), facets).await?;
+    transaction.commit().await
+}
+
+/// As [`set_facets`], within a transaction.
+pub(super) async fn set_facets_in(
+    inner: &Inner,
+    tenant: &mut Tenant<'_>,
+    facets: Vec<(DocumentId, Facets)>,
+) -> Result<(), IndexError> {
     let facets = facets
         .into_iter()
         .map(|(document_id, facets)| (document_id, facets.in_order()));
     let facets_of: HashMap<DocumentId, Facets> = facets.collect();
-    let mut tenant = TenantTransaction::write(&inner.pool, tenant_id).await?;
-    let Some(home) = Home::lock(&mut tenant, &inner.collection).await? else {
-        return Ok(());
-    };
-    say_of_documents(inner, &mut tenant, &home, &facets_of).await?;
-    tenant.commit().await
+    match Home::lock(tenant, &inner.collection).await? {
+        Some(home) => say_of_documents(inner, tenant, &home, &facets_of).await,
+        None => Ok(()),
+    }
 }
 
 async fn insert(
     inner: &Inner,
-    tenant: &mut TenantTransaction,
+    tenant: &mut Tenant<'_>,
     points: Vec<PreparedPoint>,
     facets_of: &HashMap<DocumentId, Facets>,
 ) -> Result<(), IndexError> {
@@ -118,7 +129,7 @@ async fn insert(
 /// Gives all points of these documents the facets that do not have them yet.
 async fn say_of_documents(
     inner: &Inner,
-    tenant: &mut TenantTransaction,
+    tenant: &mut Tenant<'_>,
     home: &Home,
     facets_of: &HashMap<DocumentId, Facets>,
 ) -> Result<(), IndexError> {

@@ -10,11 +10,11 @@ use crate::error::Result;
 use crate::generations;
 use crate::id::ChunkId;
 use crate::knowledge::cut::{CutChunk, as_i64};
+use crate::knowledge::indexing::Work;
 use crate::knowledge::indexing::embedding::{EMBEDDED_AT_ONCE, add_to_index};
 use crate::knowledge::indexing::store::{hold_unchanged, list_chunk_ids};
-use crate::knowledge::indexing::{Work, remove_chunks_later};
-use crate::knowledge::labels;
 use crate::knowledge::store::ChunkRow;
+use crate::knowledge::{index_changes, labels};
 
 /// A document that took so long lets others have their turn.
 const SLICE: Duration = Duration::from_secs(15 * 60);
@@ -101,21 +101,22 @@ impl<'a> Large<'a> {
             .filter(is_new)
             .map(|chunk| (self.work, chunk))
             .collect();
-        add_to_index(self.app, payer(tenant_id, self.work), &new).await?;
+        let points = add_to_index(self.app, payer(tenant_id, self.work), &new).await?;
         self.has_gained |= !new.is_empty();
         let mut write = self.app.db.write(tenant_id).await?;
         let step = self.hold(&mut write).await?;
         if step != Step::Taken {
             let in_vain: Vec<ChunkId> = new.iter().map(|(_, chunk)| chunk.row.id).collect();
-            remove_chunks_later(self.app, &mut write, tenant_id, &in_vain).await?;
+            index_changes::remove_chunks(self.app, &mut write, tenant_id, &in_vain).await?;
             write.commit().await?;
             return Ok(step);
         }
         let rows: Vec<&ChunkRow> = group.iter().map(|chunk| &chunk.row).collect();
         let mut replaced = store::replace_chunks(&mut write, tenant_id, self.work, &rows).await?;
+        index_changes::put(&mut write, tenant_id, &self.work.space, points);
         replaced.retain(|id| rows.iter().all(|row| row.id != *id));
         // In this transaction: nobody finds a row of them any more, whatever ends this attempt.
-        remove_chunks_later(self.app, &mut write, tenant_id, &replaced).await?;
+        index_changes::remove_chunks(self.app, &mut write, tenant_id, &replaced).await?;
         let space = Some(self.work.space.as_ref());
         generations::note_gaps(self.app, &mut write, tenant_id, space, &[self.work.id]).await?;
         let said = self.work.stored();
@@ -153,7 +154,7 @@ impl<'a> Large<'a> {
             }
             let deleted =
                 store::delete_from(&mut write, tenant_id, self.work, self.position, DELETED_AT_ONCE).await?;
-            remove_chunks_later(app, &mut write, tenant_id, &deleted).await?;
+            index_changes::remove_chunks(app, &mut write, tenant_id, &deleted).await?;
             let is_last = as_i64(deleted.len()) < DELETED_AT_ONCE;
             if is_last {
                 labels::settle(app, &mut write, tenant_id, &[self.work.stored()]).await?;

@@ -9,11 +9,13 @@ mod store;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use retrieval::index::Point;
+
 use self::large::{Large, Step};
 use self::original::Original;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::store::{Found, clear_chunks, hold_unchanged, insert_chunks, list, list_chunk_ids};
-use super::{Work, load_edits, remove_chunks_later};
+use super::{Work, load_edits};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::generations;
@@ -21,7 +23,7 @@ use crate::id::{ChunkId, CutId, DocumentId, SourceId, TenantId};
 use crate::knowledge::chunks::Chunking;
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks};
 use crate::knowledge::search::TEXT_REFUSED;
-use crate::knowledge::{cuts, labels};
+use crate::knowledge::{cuts, index_changes, labels};
 
 /// So long further documents are begun.
 const TURN: Duration = Duration::from_secs(60);
@@ -169,7 +171,7 @@ impl Beside<'_> {
             return Ok(());
         }
         match self.embed(&gathered).await {
-            Ok(()) => self.commit(&gathered).await?,
+            Ok(points) => self.commit(&gathered, points).await?,
             Err(error) if is_refusal(&error) => self.put_one_by_one(gathered).await?,
             Err(error) => return Err(error),
         }
@@ -181,7 +183,7 @@ impl Beside<'_> {
         for (work, beside, chunks) in gathered {
             let alone = [(work, beside, chunks)];
             match self.embed(&alone).await {
-                Ok(()) => self.commit(&alone).await?,
+                Ok(points) => self.commit(&alone, points).await?,
                 Err(error) if is_refusal(&error) => self.copy(&alone[0].0, (beside, Some(error))).await?,
                 Err(error) => return Err(error),
             }
@@ -189,19 +191,21 @@ impl Beside<'_> {
         Ok(())
     }
 
-    async fn embed(&self, gathered: &[Gathered]) -> Result<()> {
+    /// Embeds new chunks; those that are returned go into the index with their rows.
+    async fn embed(&self, gathered: &[Gathered]) -> Result<Vec<Point>> {
         let chunks = gathered
             .iter()
             .flat_map(|(work, _, chunks)| chunks.iter().map(move |chunk| (work, chunk)));
         let new: Vec<(&Work, &CutChunk)> = chunks.filter(|(_, chunk)| !chunk.is_indexed).collect();
+        let mut points = Vec::new();
         for group in new.chunks(EMBEDDED_AT_ONCE) {
-            add_to_index(self.app, payer(self.target.tenant_id, group[0].0), group).await?;
+            points.extend(add_to_index(self.app, payer(self.target.tenant_id, group[0].0), group).await?);
         }
-        Ok(())
+        Ok(points)
     }
 
-    /// Puts the rows in whose points are.
-    async fn commit(&mut self, gathered: &[Gathered]) -> Result<()> {
+    /// Puts the rows in, with the points that are not in yet.
+    async fn commit(&mut self, gathered: &[Gathered], mut points: Vec<Point>) -> Result<()> {
         let (app, tenant_id) = (self.app, self.target.tenant_id);
         let work: Vec<&Work> = gathered.iter().map(|(work, ..)| work).collect();
         let mut write = app.db.write(tenant_id).await?;
@@ -228,10 +232,12 @@ impl Beside<'_> {
             stored.push(work.stored());
         }
         insert_chunks(&mut write, tenant_id, &rows).await?;
+        points.retain(|point| held.contains(&DocumentId(point.document_id.0)));
+        index_changes::put(&mut write, tenant_id, &work[0].space, points);
         labels::settle(app, &mut write, tenant_id, &stored).await?;
         let ids: Vec<DocumentId> = stored.iter().map(|stored| stored.id).collect();
         generations::note_gaps(app, &mut write, tenant_id, Some(&work[0].space), &ids).await?;
-        remove_chunks_later(app, &mut write, tenant_id, &given_up).await?;
+        index_changes::remove_chunks(app, &mut write, tenant_id, &given_up).await?;
         write.commit().await?;
         app.wake_workers();
         Ok(())
