@@ -331,8 +331,9 @@ async fn statistics_equal_what_is_stored_after_every_kind_of_change() {
         .expect("deleted");
 
     let differing = "with stored as (
-             select unnest(terms) as term from frontdesk_index.c1_own1_rows
-             union all select unnest(frontdesk_index.terms_of(words)) from frontdesk_index.c1_point
+             select lexeme::integer as term
+               from (select words from frontdesk_index.c1_own1_rows union all select words from frontdesk_index.c1_point) as stored,
+                    unnest(tsvector_to_array(frontdesk_index.lexemes_of(words))) as lexeme
          ), counted as (select term, count(*) as chunks from stored group by term)
          select count(*) from counted full join frontdesk_index.c1_term using (term)
           where counted.chunks is distinct from c1_term.chunks";
@@ -340,6 +341,71 @@ async fn statistics_equal_what_is_stored_after_every_kind_of_change() {
     let told = number(&url, "select chunks from frontdesk_index.c1_tenant").await;
     assert_eq!(index.count(tenant(1)).await.expect("a count").cast_signed(), told);
     assert_eq!(told, 100 - 2 - 10);
+}
+
+/// How often searches went by this index.
+async fn scans(url: &str, index: &str) -> i64 {
+    let query = format!("select idx_scan from pg_stat_user_indexes where indexrelname = '{index}'");
+    number(url, &query).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_an_earlier_release_gets_the_index_of_words_and_answers_as_before() {
+    let Some(url) = database().await else { return };
+    let index = open_eager(&url).await;
+    let text = |n: u64| {
+        format!(
+            "our goods number {n} {}",
+            "oak ".repeat(usize::try_from(n % 4).expect("small"))
+        )
+    };
+    let points = (0..900).map(|n| point(n, &text(n)));
+    index.upsert(tenant(1), points.collect()).await.expect("stored");
+    moved(&url).await;
+    let answers = async |index: &PgvectorIndex| {
+        let mut answers = Vec::new();
+        for question in ["number 7", "oak goods", "our oak number 31", "nowhere"] {
+            answers.push(found(index, tenant(1), by_words(question)).await);
+        }
+        answers
+    };
+    let expected = answers(&index).await;
+    let generation = index.generation();
+    index.close().await.expect("closed");
+    assert!(scans(&url, "c1_own1_lexemes").await > 0);
+    // As that release made its tables.
+    run(
+        &url,
+        "drop index frontdesk_index.c1_own1_lexemes;
+         drop function frontdesk_index.lexemes_of;
+         create function frontdesk_index.terms_of(words sparsevec) returns integer[]
+             language sql immutable parallel safe
+             return string_to_array(regexp_replace(split_part(words::text, '/', 1), ':[^,}]*|[{}]', '', 'g'), ',')::integer[];
+         alter table frontdesk_index.c1_own1_rows
+             add terms integer[] not null generated always as (frontdesk_index.terms_of(words)) stored;
+         create index c1_own1_terms on frontdesk_index.c1_own1_rows using gin (terms);
+         drop view frontdesk_index.c1_own1;
+         create view frontdesk_index.c1_own1 as select * from frontdesk_index.c1_own1_rows
+             where current_setting('frontdesk_index.tenant_id', true) = tenant_id::text;
+         grant select, insert, update, delete on frontdesk_index.c1_own1 to frontdesk_index",
+    )
+    .await;
+
+    let index = open_eager(&url).await;
+
+    assert_eq!(answers(&index).await, expected);
+    assert_eq!(index.generation(), generation, "nothing is put in again");
+    let points = (900..960).map(|n| point(n, &text(n)));
+    index.upsert(tenant(1), points.collect()).await.expect("stored");
+    moved(&url).await;
+    assert_eq!(
+        found(&index, tenant(1), by_words("number 955")).await[0],
+        chunk(955)
+    );
+    index.close().await.expect("closed");
+    assert!(scans(&url, "c1_own1_lexemes").await > 0);
+    let before = "select count(*) from pg_indexes where indexname = 'c1_own1_terms'";
+    assert_eq!(number(&url, before).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

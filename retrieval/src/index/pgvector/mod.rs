@@ -4,7 +4,8 @@
 //! Where a tenant's points lie goes by their number (`docs/decisions/0013-pgvector.md`):
 //! - in the table that all small tenants share, which has no index on vectors or words: a search compares each point of
 //!   the tenant, so that its answer is exact whatever the filter;
-//! - once there are many, in a table of the tenant's own with a graph on the vectors and an inverted index on the words.
+//! - once there are many, in a table of the tenant's own with a graph on the vectors and an inverted index on the words, a
+//!   `tsvector` of the terms of our own analysis.
 //!   New points go to the shared table even so, and move over in the background.
 //!
 //! BM25 goes by the tenant's own statistics, which every change keeps in the same transaction.

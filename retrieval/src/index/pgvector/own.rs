@@ -308,7 +308,6 @@ impl Mover {
             format!(
                 "create table {rows} (
                      like {points},
-                     terms integer[] not null generated always as (frontdesk_index.terms_of(words)) stored,
                      check (tenant_id = '{tenant_id}')
                  ) with (toast_tuple_target = 8160)"
             ),
@@ -318,7 +317,7 @@ impl Mover {
             format!("alter table {rows} add primary key (chunk_id)"),
             format!("create index {stem}_document on {rows} (tenant_id, document_id)"),
             format!("create index {stem}_source on {rows} (tenant_id, source_id)"),
-            format!("create index {stem}_terms on {rows} using gin (terms)"),
+            self.collection.index_of_lexemes(number),
         ];
         if layout.dimension.is_some() {
             let operators = if layout.halfvec {

@@ -13,6 +13,9 @@ const MAKING_LOCK: i64 = 0x0066_6469_6e64_6578;
 /// What searches and changes run as where the login would not be held by row-level security.
 pub(super) const ROLE: &str = "frontdesk_index";
 
+/// What statements of search have to call the lexemes of a row, so that the index over them serves.
+pub(super) const LEXEMES_OF_WORDS: &str = "frontdesk_index.lexemes_of(words)";
+
 /// Oldest pgvector that goes on searching its graph until a filter is satisfied.
 const OLDEST_EXTENSION: (u32, u32) = (0, 8);
 
@@ -52,6 +55,12 @@ impl Collection {
         format!("frontdesk_index.c{}_own{tenant_number}_rows", self.number)
     }
 
+    /// The statement that makes the index of a tenant's own table by which words are found.
+    pub(super) fn index_of_lexemes(&self, tenant_number: i64) -> String {
+        let (stem, rows) = (self.own_stem(tenant_number), self.own_rows(tenant_number));
+        format!("create index {stem}_lexemes on {rows} using gin ({LEXEMES_OF_WORDS})")
+    }
+
     /// The same without its schema, to name what belongs to it.
     pub(super) fn own_stem(&self, tenant_number: i64) -> String {
         format!("c{}_own{tenant_number}", self.number)
@@ -77,7 +86,16 @@ pub(super) async fn prepare(
     if !exists {
         transaction.execute(BASE).await.map_err(failure)?;
     }
+    let knows_lexemes: bool =
+        sqlx::query_scalar("select to_regprocedure('frontdesk_index.lexemes_of(sparsevec)') is not null")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failure)?;
+    if !knows_lexemes {
+        transaction.execute(LEXEMES).await.map_err(failure)?;
+    }
     let collection = find_or_make_collection(&mut transaction, layout).await?;
+    index_lexemes_of_all(&mut transaction, &collection).await?;
     let bypasses: bool =
         sqlx::query_scalar("select rolsuper or rolbypassrls from pg_roles where rolname = current_user")
             .fetch_one(&mut *transaction)
@@ -135,18 +153,56 @@ async fn require_extension(connection: &mut PgConnection) -> Result<(), IndexErr
     Ok(())
 }
 
-/// Terms are numbers from 1 on, which are the positions of a `sparsevec`.
 const BASE: &str = "
 create schema if not exists frontdesk_index;
 create table frontdesk_index.collection (
     number integer generated always as identity primary key,
     name text not null unique,
     generation uuid not null default gen_random_uuid()
-);
-create function frontdesk_index.terms_of(words sparsevec) returns integer[]
+)";
+
+/// The terms of a chunk's words. Terms are numbers from 1 on, which are the positions of a `sparsevec`, and as lexemes these
+/// numbers as they are written.
+const LEXEMES: &str = "
+create function frontdesk_index.lexemes_of(words sparsevec) returns tsvector
     language sql immutable parallel safe
-    return string_to_array(regexp_replace(split_part(words::text, '/', 1), ':[^,}]*|[{}]', '', 'g'), ',')::integer[]
+    return array_to_tsvector(string_to_array(regexp_replace(split_part(words::text, '/', 1), ':[^,}]*|[{}]', '', 'g'), ','))
 ";
+
+/// Gives tables of tenants' own that were made by an earlier release the index that words are found by, in place of the one over an
+/// array of numbers. The array itself stays, as a process of that release may still ask for it.
+async fn index_lexemes_of_all(
+    connection: &mut PgConnection,
+    collection: &Collection,
+) -> Result<(), IndexError> {
+    let lacking: Vec<i64> = sqlx::query_scalar(
+        "select substring(relname from '^c[0-9]+_own([0-9]+)_rows$')::bigint
+           from pg_class
+          where relnamespace = 'frontdesk_index'::regnamespace
+            and relkind = 'r'
+            and relname ~ $1
+            and to_regclass('frontdesk_index.' || regexp_replace(relname, '_rows$', '_lexemes')) is null",
+    )
+    .bind(format!("^c{}_own[0-9]+_rows$", collection.number))
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(failure)?;
+    for tenant_number in lacking {
+        let stem = collection.own_stem(tenant_number);
+        let exchange = format!(
+            "set local maintenance_work_mem = '{}MB';
+             {};
+             drop index if exists frontdesk_index.{stem}_terms",
+            collection.layout.build_memory_mb,
+            collection.index_of_lexemes(tenant_number),
+        );
+        connection
+            .execute(AssertSqlSafe(exchange))
+            .await
+            .map_err(failure)?;
+    }
+    Ok(())
+}
 
 async fn find_or_make_collection(
     connection: &mut PgConnection,

@@ -1,5 +1,5 @@
 //! Searches. The shared table is read point by point, which is exact. A table of the tenant's own is asked by its indexes:
-//! the graph for what is near, the inverted index for chunks that have one of the question's rarer words.
+//! the graph for what is near, the inverted index over its `tsvector` for chunks that have one of the question's rarer words.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Inner;
 use super::home::Home;
+use super::schema::LEXEMES_OF_WORDS;
 use super::stored::{bind_vector, check_vector, normalise, sparse, storable, term};
 use super::tenant::{Statement, Tenant, TenantTransaction};
 use crate::analysis::{self, QueryTerms, inverse_document_frequency};
@@ -280,14 +281,13 @@ impl Search<'_> {
         let mut statement = self.tenant.statement("");
         let similarity = self.similarity(&mut statement);
         let score = self.score(&mut statement);
-        let terms: Vec<i32> = words.iter().map(|word| word.term).collect();
-        let terms = statement.bind(terms);
+        let any = statement.bind(any_of(words));
         let filter = filter(&mut statement, &self.asked.filter);
         let limit = self.limit(&mut statement);
         statement.push(&format!(
             "select chunk_id, {similarity}, {score} as score
                from {own}
-              where tenant_id = $1 and terms && {terms} {filter}
+              where tenant_id = $1 and {LEXEMES_OF_WORDS} @@ {any}::tsquery {filter}
               order by score desc, chunk_id
               limit {limit}"
         ));
@@ -321,6 +321,12 @@ impl Search<'_> {
         let weights: SparseVector = sparse(&weights);
         format!("-(words <#> {})", statement.bind(weights))
     }
+}
+
+/// The `tsquery` of chunks that have one of these words.
+fn any_of(words: &[Word]) -> String {
+    let terms: Vec<String> = words.iter().map(|word| word.term.to_string()).collect();
+    terms.join(" | ")
 }
 
 /// How many of the words, rarest first, give enough chunks to begin with.
