@@ -8,7 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::fold::fold;
+use super::codes;
+use super::fold::fold_but_accents;
+use super::joined::Joined;
 use super::language::Language;
 use super::script::Script;
 use super::stem::Rules;
@@ -24,8 +26,8 @@ const BREATH: usize = 24;
 #[derive(Debug, Clone)]
 pub struct Asked {
     rules: Rules,
-    /// The bit of each stem.
-    bit_of: HashMap<String, u64>,
+    /// The bits of the words that each stem stands for: one, or all that a code or a number is written in.
+    bits_of: HashMap<String, u64>,
     /// First letters of the stems in ASCII: most words of a text are none of them by that alone.
     initials: Vec<u8>,
 }
@@ -33,65 +35,74 @@ pub struct Asked {
 impl Asked {
     /// `language` is the question's, where known.
     pub fn of(question: &str, language: Option<Language>) -> Self {
-        let mut asked = Self {
-            rules: Rules::of(language),
-            bit_of: HashMap::new(),
-            initials: Vec::new(),
-        };
-        let question = stop_words::without_question_words(fold(question));
-        each_word(&question, |word, _| {
-            if asked.bit_of.len() == MOST_WORDS || asked.rules.is_stop_word(word) {
-                return;
+        let rules = Rules::of(language);
+        let question = stop_words::without_question_words(fold_but_accents(question));
+        let mut bits_of: HashMap<String, u64> = HashMap::new();
+        // Of each word in order, and how many of them are different.
+        let (mut bits, mut different) = (Vec::new(), 0);
+        each_form(&question, |form| {
+            let stem = rules.stem(form.text).into_owned();
+            if form.joins > 0 {
+                let joined = bits.iter().rev().take(form.joins).fold(0, |all, bits| all | bits);
+                if joined != 0 {
+                    bits_of.entry(stem).or_insert(joined);
+                }
+            } else if rules.is_stop_word(form.text) {
+                bits.push(0);
+            } else if let Some(known) = bits_of.get(&stem) {
+                bits.push(*known);
+            } else if different < MOST_WORDS {
+                bits.push(1 << different);
+                bits_of.insert(stem, 1 << different);
+                different += 1;
+            } else {
+                bits.push(0);
             }
-            let bit = 1 << asked.bit_of.len();
-            asked
-                .bit_of
-                .entry(asked.rules.stem(word).into_owned())
-                .or_insert(bit);
         });
-        asked.initials = asked
-            .bit_of
-            .keys()
-            .filter_map(|stem| stem.bytes().next())
-            .collect();
-        asked
+        let initials = bits_of.keys().filter_map(|stem| stem.bytes().next());
+        Self {
+            initials: initials.collect(),
+            rules,
+            bits_of,
+        }
     }
 
     /// The share of the words that `text` says in one breath, in [0, 1], those not counted that its `names` (a title, a
     /// heading) say; `None` when no word is left to ask for.
     pub fn share_said(&self, names: &[&str], text: &str) -> Option<f32> {
-        let mut open = self.bit_of.values().fold(0, |all, bit| all | bit);
+        let mut open = self.bits_of.values().fold(0, |all, bits| all | bits);
         for name in names {
-            self.each_found(name, |bit, _| open &= !bit);
+            self.each_found(name, |bits, _| open &= !bits);
         }
         if open == 0 {
             return None;
         }
         let mut breath: VecDeque<(u64, usize)> = VecDeque::new();
         let mut most = 0;
-        self.each_found(text, |bit, at| {
-            if bit & open == 0 {
+        self.each_found(text, |bits, at| {
+            let bits = bits & open;
+            if bits == 0 {
                 return;
             }
             while breath.front().is_some_and(|(_, begun)| begun + BREATH <= at) {
                 breath.pop_front();
             }
-            breath.push_back((bit, at));
-            let said = breath.iter().fold(0, |said: u64, (bit, _)| said | bit);
+            breath.push_back((bits, at));
+            let said = breath.iter().fold(0, |said: u64, (bits, _)| said | bits);
             most = most.max(said.count_ones());
         });
         Some(most as f32 / open.count_ones() as f32)
     }
 
-    /// Hands over each of the words that stands in `text`, with its place in half words.
+    /// Hands over the words that stand in `text`, as bits, with their place in half words.
     fn each_found(&self, text: &str, mut take: impl FnMut(u64, usize)) {
-        each_word(text, |word, at| {
-            let initial = word.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        each_form(&fold_but_accents(text), |form| {
+            let initial = form.text.as_bytes().first().copied().unwrap_or_default();
             if initial.is_ascii() && !self.initials.contains(&initial) {
                 return;
             }
-            if let Some(bit) = self.bit_of.get(self.rules.stem(&fold(word)).as_ref()) {
-                take(*bit, at);
+            if let Some(bits) = self.bits_of.get(self.rules.stem(form.text).as_ref()) {
+                take(*bits, form.at);
             }
         });
     }
@@ -100,30 +111,82 @@ impl Asked {
 /// The stem of every word of `text`, none left out, by the rules of `language` or of a script's most usual one.
 pub(crate) fn each_stem(text: &str, language: Option<Language>, mut take: impl FnMut(&str)) {
     let rules = Rules::of(language);
-    each_word(&fold(text), |word, _| take(&rules.stem(word)));
+    each_form(&fold_but_accents(text), |form| {
+        if form.joins == 0 {
+            take(&rules.stem(form.text));
+        }
+    });
 }
 
-/// Hands over the words of `text` in order, each with its place in half words.
-fn each_word(text: &str, mut take: impl FnMut(&str, usize)) {
+/// A word of a text, or what several are as one.
+struct Form<'a> {
+    text: &'a str,
+    /// Its place in half words.
+    at: usize,
+    /// How many of the words before it are one in it; 0: it is a word itself.
+    joins: usize,
+}
+
+/// Hands over the words of `text` in order. Where no spaces part words each character is one, and in scripts of letters each
+/// pair. Behind the words of a code (`XK-4711`) or a number (`1,000`) comes the whole of it.
+fn each_form(text: &str, mut take: impl FnMut(Form<'_>)) {
     let is_joint = |c: char| !c.is_alphanumeric() && !is_combining_mark(c);
     let mut at = 0;
-    for word in text.unicode_words() {
-        if word.chars().next().is_some_and(Script::has_no_word_spaces) {
-            for character in word.graphemes(true) {
-                take(character, at);
+    let mut letter_before = 0..0;
+    let (mut joined, mut end) = (Joined::default(), 0);
+    // How many words there are in each that Unicode cuts.
+    let mut parts_of: Vec<usize> = Vec::new();
+    for (start, word) in text.unicode_word_indices() {
+        let between = &text[end..start];
+        end = start + word.len();
+        if word.starts_with(Script::has_no_word_spaces) {
+            for (offset, character) in word.grapheme_indices(true) {
+                let place = start + offset..start + offset + character.len();
+                let found = if !character.starts_with(Script::is_spelled_without_spaces) {
+                    Some(character)
+                } else {
+                    let is_next = !letter_before.is_empty() && letter_before.end == place.start;
+                    is_next.then(|| &text[letter_before.start..place.end])
+                };
+                if let Some(text) = found {
+                    take(Form { text, at, joins: 0 });
+                }
+                letter_before = place;
                 at += 1;
             }
             continue;
         }
+        joined.take(between, word, |text, words| {
+            let joins = parts_of.iter().rev().take(words).sum();
+            take(Form { text, at, joins });
+        });
         let has_apostrophe = word.contains(['\'', '\u{2019}']);
+        let mut parts = 0;
         for part in word.split(is_joint).filter(|part| !part.is_empty()) {
             let is_clitic = has_apostrophe && part.chars().nth(1).is_none();
             if !is_clitic {
-                take(part, at);
+                take(Form {
+                    text: part,
+                    at,
+                    joins: 0,
+                });
                 at += 2;
+                parts += 1;
             }
         }
+        parts_of.push(parts);
+        if let Some(number) = codes::plain_number(word) {
+            take(Form {
+                text: &number,
+                at,
+                joins: parts,
+            });
+        }
     }
+    joined.end(|text, words| {
+        let joins = parts_of.iter().rev().take(words).sum();
+        take(Form { text, at, joins });
+    });
 }
 
 #[cfg(test)]
@@ -185,9 +248,37 @@ mod tests {
             Some(1.0)
         );
         assert_eq!(share("退货", &[], "您可以在三十天内退货。"), Some(1.0));
+        assert_eq!(share("ห้องสมุด", &[], "ห้องสมุดเมืองเปิด"), Some(1.0));
+        assert_eq!(share("น้ำ", &[], "น้ำดื่ม"), Some(1.0));
+        assert_eq!(share("คนรัก", &[], "กรุณา"), Some(0.0), "letters are no words");
         assert_eq!(
             share("part XK-4711", &[], "The part is called xk-4711."),
             Some(1.0)
+        );
+        let vietnamese = |question, text| in_language(Language::Vietnamese, question, text);
+        assert_eq!(vietnamese("có trà đá không", "Quán này có TRÀ ĐÁ."), Some(1.0));
+        assert_eq!(vietnamese("có bò không", "Quán này có bơ."), Some(0.0));
+    }
+
+    #[test]
+    fn codes_and_numbers_are_said_however_they_are_parted() {
+        for (question, text) in [
+            ("E217", "The fault E-217 is harmless."),
+            ("E-217", "The fault E217 is harmless."),
+            ("HT55B", "the pump HT-55/B"),
+            ("AB1204L", "AB-1204-L"),
+            ("4890", "It costs 4.890 euros."),
+            ("4.890", "It costs 4890 euros."),
+            ("1234.50", "It costs 1 234,50 euros."),
+            ("0421 5550199", "Call 0421 555-0199."),
+        ] {
+            assert_eq!(share(question, &[], text), Some(1.0), "{question}");
+        }
+        assert_eq!(share("E217", &[], "The fault E-218 is harmless."), Some(0.0));
+        assert_eq!(
+            share("fault E-217", &["E217"], "A fault."),
+            Some(1.0),
+            "named whole"
         );
     }
 

@@ -7,23 +7,27 @@ pub(super) fn is_code(word: &str) -> bool {
 
 /// The pieces of `xk4711` or `iphone15`, letters and digits apart, so that each of them finds it; none of a word that is
 /// one of either.
-pub(super) fn each_piece<'a>(word: &'a str, mut take: impl FnMut(&'a str)) {
+pub(super) fn each_piece<'a>(word: &'a str, take: impl FnMut(&'a str)) {
     if !is_code(word) {
         return;
     }
+    runs(word).for_each(take);
+}
+
+fn runs(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
-    while let Some(first) = rest.chars().next() {
-        let end = rest
-            .find(|c: char| c.is_numeric() != first.is_numeric())
-            .unwrap_or(rest.len());
-        take(&rest[..end]);
-        rest = &rest[end..];
-    }
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let end = rest.find(|c: char| c.is_numeric() != first.is_numeric());
+        let (run, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = behind;
+        Some(run)
+    })
 }
 
 /// A number as it is written without marks between thousands, with a point before its decimals, and without zeros behind
-/// them: `1,000`, `1.000` and `1'000` are `1000`, and `12,50` is `12.5`. `None` where it is written so already, and for what
-/// is no number.
+/// them: `1,000`, `1.000` and `1'000` are `1000`, `2,45,000` is `245000` (as India parts them), and `12,50` is `12.5`. `None`
+/// where it is written so already, and for what is no number.
 pub(super) fn plain_number(word: &str) -> Option<String> {
     let is_mark = |c: char| matches!(c, '.' | ',' | '\'' | '\u{2019}');
     let mut marks = word.matches(is_mark);
@@ -34,9 +38,7 @@ pub(super) fn plain_number(word: &str) -> Option<String> {
         return None;
     }
     let (last, others) = parts.split_last()?;
-    let are_thousands = |parts: &[&str]| parts.iter().all(|part| part.len() == 3);
-    let is_grouped =
-        |parts: &[&str]| parts[0].len() <= 3 && !parts[0].starts_with('0') && are_thousands(&parts[1..]);
+    let is_grouped = |parts: &[&str]| are_groups(parts, first_mark == ",");
     if same_marks && is_grouped(&parts) {
         return Some(parts.concat());
     }
@@ -65,6 +67,18 @@ pub(super) fn plain_number(word: &str) -> Option<String> {
     (plain != word).then_some(plain)
 }
 
+/// Whether digits are parted as thousands are; where `has_commas`, also by hundreds of thousands.
+fn are_groups(parts: &[&str], has_commas: bool) -> bool {
+    let (first, others) = (parts[0], &parts[1..]);
+    let have = |parts: &[&str], digits| parts.iter().all(|part| part.len() == digits);
+    let are_thousands = first.len() <= 3 && have(others, 3);
+    let are_lakhs = match others {
+        [hundreds @ .., last] => has_commas && first.len() <= 2 && have(hundreds, 2) && last.len() == 3,
+        [] => false,
+    };
+    !first.starts_with('0') && (are_thousands || are_lakhs)
+}
+
 /// The two parts of an amount that is written in one: `3.5mm` is `3.5` and `mm`.
 pub(super) fn amount_and_unit(word: &str) -> Option<(&str, &str)> {
     let (amount, unit) = word.split_at(word.find(char::is_alphabetic)?);
@@ -74,7 +88,7 @@ pub(super) fn amount_and_unit(word: &str) -> Option<(&str, &str)> {
     (has_decimals && unit.chars().all(char::is_alphabetic)).then_some((amount, unit))
 }
 
-fn is_digits(part: &str) -> bool {
+pub(super) fn is_digits(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -94,6 +108,10 @@ mod tests {
             ("1,234.50", Some("1234.5")),
             ("1.234,50", Some("1234.5")),
             ("12,50", Some("12.5")),
+            ("2,45,000", Some("245000")),
+            ("1,23,45,678.90", Some("12345678.9")),
+            ("2.45.000", None),
+            ("123,45,000", None),
             ("12.00", Some("12")),
             ("0,125", Some("0.125")),
             ("1.2340", None),

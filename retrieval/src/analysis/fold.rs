@@ -1,5 +1,7 @@
 //! One form for what readers take for the same: letter case, compatibility forms, accents that people leave out, digits.
 
+use std::borrow::Cow;
+
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -10,16 +12,70 @@ use super::script::Script;
 /// A mark goes where words are commonly typed without it (Latin, Greek, ё, vowel points of Arabic and Hebrew) and stays
 /// where it makes another letter (й, the vowel signs of Indic scripts and of Thai, voiced kana).
 pub(super) fn fold(text: &str) -> String {
+    fold_with(text, Accents::Dropped)
+}
+
+/// The same with the accents of Latin letters: in Vietnamese they make other words.
+pub(super) fn fold_but_accents(text: &str) -> String {
+    fold_with(text, Accents::Kept)
+}
+
+/// A word of [`fold_but_accents`] as [`fold`] has it.
+pub(super) fn without_accents(word: &str) -> Cow<'_, str> {
+    match has_accents(word) {
+        true => fold(word).into(),
+        false => word.into(),
+    }
+}
+
+/// A word of [`fold_but_accents`] with its tones behind its letters: they are written on one vowel or the other (`hòa`, `hoà`).
+pub(super) fn with_tones_last(word: &str) -> Cow<'_, str> {
+    if !has_accents(word) {
+        return word.into();
+    }
+    let (tones, letters): (String, String) = word.nfd().partition(|c| TONES.contains(c));
+    letters.nfc().chain(tones.chars()).collect::<String>().into()
+}
+
+/// Whether a folded word has letters that [`fold`] would change.
+pub(super) fn has_accents(word: &str) -> bool {
+    let is_accented = |c| matches!(c, '\u{c0}'..='\u{24f}' | '\u{300}'..='\u{36f}' | '\u{1e00}'..='\u{1eff}');
+    !word.is_ascii() && word.contains(is_accented)
+}
+
+/// Whether a word of [`fold_but_accents`] has a letter that only Vietnamese has: `ơ`, `ư`, a hook above, or a tone on `ă`, `â`,
+/// `ê`, `ô`. Others have `ă`, `đ` and dots below, too.
+pub(super) fn is_vietnamese(word: &str) -> bool {
+    let is_own = |c| matches!(c, 'ơ' | 'ư' | 'ả' | 'ẻ' | 'ỉ' | 'ỏ' | 'ủ' | 'ỷ' | 'ấ'..='ặ' | 'ế'..='ệ' | 'ố'..='ợ' | 'ứ'..='ự');
+    !word.is_ascii() && word.contains(is_own)
+}
+
+/// Grave, acute, tilde, hook above, dot below.
+const TONES: [char; 5] = ['\u{300}', '\u{301}', '\u{303}', '\u{309}', '\u{323}'];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Accents {
+    Kept,
+    Dropped,
+}
+
+fn fold_with(text: &str, accents: Accents) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
+    let is_kept = |base, mark| {
+        let is_accent = matches!(mark, '\u{300}'..='\u{36f}') && Script::of(base) == Some(Script::Latin);
+        // The Turkish capital İ is that of an i without an accent.
+        let is_dot = matches!(base, 'i' | 'I') && mark == '\u{307}';
+        !is_omitted(base, mark) || (accents == Accents::Kept && is_accent && !is_dot)
+    };
     let mut base = ' ';
     let without_marks = text.nfkd().filter(move |c| {
         if !is_combining_mark(*c) {
             base = *c;
             return !is_invisible(*c);
         }
-        !is_omitted(base, *c)
+        is_kept(base, *c)
     });
     let mut folded = String::with_capacity(text.len());
     for c in without_marks.nfc().flat_map(char::to_lowercase) {
@@ -29,8 +85,11 @@ pub(super) fn fold(text: &str) -> String {
             'œ' => folded.push_str("oe"),
             'ø' => folded.push('o'),
             'ł' => folded.push('l'),
-            'đ' => folded.push('d'),
+            'đ' if accents == Accents::Dropped => folded.push('d'),
             'ı' => folded.push('i'),
+            // Arabic marks of decimals and of thousands.
+            '\u{66b}' => folded.push('.'),
+            '\u{66c}' => folded.push(','),
             // Kaf and yeh as keyboards of Persian and Arabic have them.
             '\u{6a9}' => folded.push('\u{643}'),
             '\u{6cc}' => folded.push('\u{64a}'),
@@ -94,6 +153,7 @@ mod tests {
             ("שָׁלוֹם", "שלום"),
             ("١٢٣", "123"),
             ("۱۲۳", "123"),
+            ("١٢٬٣٤٥٫٦٧", "12,345.67"),
             ("१२३", "123"),
             ("১২৩", "123"),
             ("௧௨௩", "123"),
@@ -116,6 +176,50 @@ mod tests {
     }
 
     #[test]
+    fn accents_are_kept_where_they_are_asked_for() {
+        assert_eq!(
+            fold_but_accents("Đường Phở Straße ЁЛКА"),
+            "đường phở strasse елка"
+        );
+        assert_eq!(without_accents("đường"), "duong");
+        assert_eq!(with_tones_last("hòa"), with_tones_last("hoà"));
+        assert_ne!(with_tones_last("bò"), with_tones_last("bó"));
+        assert_ne!(with_tones_last("bo"), with_tones_last("bơ"));
+    }
+
+    #[test]
+    fn letters_of_vietnamese_are_told_from_those_that_others_have_too() {
+        for word in [
+            "phở",
+            "nước",
+            "tiếng",
+            "việt",
+            "trả",
+            "ngủ",
+            "tư",
+            "lặng",
+            "một cuộc",
+        ] {
+            assert!(is_vietnamese(&fold_but_accents(word)), "{word}");
+        }
+        for word in [
+            "trà",
+            "él",
+            "été",
+            "são",
+            "ñandú",
+            "București",
+            "brașov",
+            "ẹ̀kọ́",
+            "ŵyth",
+            "đak",
+            "ǎ",
+        ] {
+            assert!(!is_vietnamese(&fold_but_accents(word)), "{word}");
+        }
+    }
+
+    #[test]
     fn all_digits_of_every_script_are_folded_and_nothing_beside_them() {
         assert!(ZEROS.is_sorted());
         for zero in ZEROS.map(u32::from) {
@@ -130,6 +234,12 @@ mod tests {
         fn folding_twice_is_folding_once(text in "\\PC{0,40}") {
             let once = fold(&text);
             prop_assert_eq!(fold(&once), once);
+        }
+
+        #[test]
+        fn accents_may_be_dropped_later(text in "[A-Za-zÀ-ɏḀ-ỿ\u{300}\u{301}\u{302}\u{323}Ѐ-џก-๎ ]{0,20}") {
+            let kept = fold_but_accents(&text);
+            prop_assert_eq!(without_accents(&kept), fold(&text));
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Which language a text is in, by its script and its function words.
 //!
 //! Made for what a support desk sees: questions of five words and passages of a paragraph. A script that one language has
-//! tells it at once; among languages of one script the words decide that only some of them have. Statistics of letters
-//! would know more languages, but are wrong about every other short question.
+//! tells it at once; among languages of one script the words decide that only some of them have, and letters that only
+//! Vietnamese has. Statistics of letters would know more languages, but are wrong about every other short question.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::fold::fold;
+use super::fold::{fold, fold_but_accents, is_vietnamese};
 use super::script::Script;
 use super::stop_words;
 
@@ -83,6 +83,7 @@ languages! {
     Thai "th" Thai,
     Turkish "tr" Latin,
     Ukrainian "uk" Cyrillic,
+    Vietnamese "vi" Latin,
 }
 
 impl Language {
@@ -91,7 +92,11 @@ impl Language {
     pub(crate) fn function_words(self) -> Vec<String> {
         let words = stop_words::of(self).split_whitespace();
         words
-            .map(fold)
+            .map(|word| match self {
+                // Whatever reads it tells its accents apart.
+                Self::Vietnamese => fold_but_accents(word),
+                _ => fold(word),
+            })
             .filter(|word| word.chars().nth(2).is_some())
             .collect()
     }
@@ -161,12 +166,15 @@ fn rank(text: &str) -> Vec<Speaking> {
     }
     let mut found: HashMap<Language, (f32, f32)> = HashMap::new();
     let mut all_words = 0.0;
-    for word in fold(sample).unicode_words() {
+    for word in fold_but_accents(sample).unicode_words() {
         if word.chars().next().and_then(Script::of) != Some(script) {
             continue;
         }
         all_words += 1.0;
-        let languages = LANGUAGES_OF.get(word).map_or(&[][..], Vec::as_slice);
+        let languages = match is_vietnamese(word) {
+            true => &[Language::Vietnamese][..],
+            false => LANGUAGES_OF.get(word).map_or(&[][..], Vec::as_slice),
+        };
         for language in languages {
             let (score, words) = found.entry(*language).or_default();
             *score += 1.0 / languages.len() as f32;
@@ -190,16 +198,16 @@ fn rank(text: &str) -> Vec<Speaking> {
     ranked
 }
 
-/// The languages in which a folded word is a function word. Letters alone are no words: they number lists and name things.
+/// The languages in which a word, folded but for its accents, is a function word. Letters alone are no words: they number lists
+/// and name things.
 static LANGUAGES_OF: LazyLock<HashMap<String, Vec<Language>>> = LazyLock::new(|| {
     let mut languages_of: HashMap<String, Vec<Language>> = HashMap::new();
     for language in Language::ALL {
-        for word in stop_words::of(*language).split_whitespace() {
-            let folded = fold(word);
-            if language.script() == Script::Latin && folded.chars().nth(1).is_none() {
+        for word in stop_words::typed(*language) {
+            if language.script() == Script::Latin && word.chars().nth(1).is_none() {
                 continue;
             }
-            let languages = languages_of.entry(folded).or_default();
+            let languages = languages_of.entry(word).or_default();
             if !languages.contains(language) {
                 languages.push(*language);
             }
@@ -211,6 +219,7 @@ static LANGUAGES_OF: LazyLock<HashMap<String, Vec<Language>>> = LazyLock::new(||
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use unicode_normalization::UnicodeNormalization;
 
     use super::*;
 
@@ -250,6 +259,8 @@ mod tests {
             ("返品の期限はいつまでですか。", Language::Japanese),
             ("반품은 언제까지 가능한가요?", Language::Korean),
             ("คืนสินค้าได้ภายในกี่วัน", Language::Thai),
+            ("Phí trả muộn bao nhiêu?", Language::Vietnamese),
+            ("Quán có trà không?", Language::Vietnamese),
             ("Πόσο καιρό έχω για επιστροφή;", Language::Greek),
             ("כמה זמן יש לי להחזיר את המוצר?", Language::Hebrew),
             ("मैं सामान कितने दिन में वापस कर सकता हूँ?", Language::Hindi),
@@ -286,6 +297,25 @@ mod tests {
             detect("Как обновить Frontdesk и что для этого нужно?"),
             Some(Language::Russian)
         );
+    }
+
+    #[test]
+    fn vietnamese_is_told_however_it_is_encoded_and_not_by_a_name() {
+        let text = "Cửa hàng bán phở và mở cửa từ tám giờ sáng.";
+        let decomposed: String = text.nfd().collect();
+        assert_eq!(detect(text), Some(Language::Vietnamese));
+        assert_eq!(detect(&decomposed), Some(Language::Vietnamese));
+        for (text, language) in [
+            ("Where is the phở from, and who is Mr Nguyễn?", Language::English),
+            (
+                "Căți dintre voi au văzut că este aici un câine?",
+                Language::Romanian,
+            ),
+            ("Où est-ce que je peux aller là-bas à pied ?", Language::French),
+        ] {
+            assert_eq!(detect(text), Some(language), "{text}");
+        }
+        assert_eq!(detect("Phở Thìn"), None);
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! stored as hashes: changing anything here makes stored chunks unfindable, so it needs a new [`ANALYSIS`].
 //!
 //! A chunk is read by the rules of its own language. A question offers its words by those of each language that it may be
-//! in, and of English where the letters are Latin: names and products are the same words in all of them.
+//! in, and of English where the letters are Latin: names and products are the same words in all of them. Accents make no
+//! difference, but in Vietnamese, which tells words apart by them.
 
 mod asked;
 mod codes;
 mod fold;
+mod joined;
 mod language;
 mod query_terms;
 mod script;
@@ -27,13 +29,14 @@ pub use self::language::{Language, detect};
 pub use self::words::Words;
 
 pub(crate) use self::asked::each_stem;
-use self::fold::fold;
+use self::fold::{fold_but_accents, has_accents, with_tones_last, without_accents};
+use self::joined::Joined;
 pub(crate) use self::query_terms::{FEW, QueryTerms, query_terms};
 pub(crate) use self::script::Script;
 use self::stem::Rules;
 
 /// Number of the rules in this module; part of what an index writes down about itself.
-pub(crate) const ANALYSIS: u32 = 3;
+pub(crate) const ANALYSIS: u32 = 4;
 
 /// How fast further occurrences of a term stop counting.
 const SATURATION: f32 = 1.2;
@@ -151,14 +154,14 @@ impl<'a> Term<'a> {
 /// Calls `emit` for each term of `text`, in order. Each word is read by all of `rules`; what is a stop word by the first
 /// of them is none at all.
 fn terms(text: &str, side: Side, rules: &[Rules], mut emit: impl FnMut(Term<'_>)) {
-    let folded = fold(text);
+    let folded = fold_but_accents(text);
     let folded = match side {
         Side::Query => stop_words::without_question_words(folded),
         Side::Document => folded,
     };
     // Characters of a script that puts no spaces between words, in a row.
     let mut run: Vec<&str> = Vec::new();
-    let mut compound = Compound::default();
+    let mut joined = Joined::default();
     let mut end = 0;
     for (start, word) in folded.unicode_word_indices() {
         let between = &folded[end..start];
@@ -171,21 +174,32 @@ fn terms(text: &str, side: Side, rules: &[Rules], mut emit: impl FnMut(Term<'_>)
             continue;
         }
         emit_run(&mut run, &mut emit);
-        compound.take(between, word, rules, &mut emit);
+        joined.take(between, word, |joined, _| {
+            emit_stems(joined, side, rules, true, &mut emit);
+        });
         emit_word(word, side, rules, &mut emit);
     }
-    compound.end(rules, &mut emit);
+    joined.end(|joined, _| emit_stems(joined, side, rules, true, &mut emit));
     emit_run(&mut run, &mut emit);
 }
 
-/// Pairs of neighbours, and single characters: one may be a word.
+/// Pairs of neighbours, and single characters where one may be a word: letters are only where they stand alone.
 fn emit_run(run: &mut Vec<&str>, emit: &mut impl FnMut(Term<'_>)) {
+    let is_letter = |character: &str| character.starts_with(Script::is_spelled_without_spaces);
     for pair in run.windows(2) {
-        emit(Term::word(&format!("{}{}", pair[0], pair[1]), 0.0));
+        let words = if is_letter(pair[0]) {
+            WORDS_PER_CHARACTER
+        } else {
+            0.0
+        };
+        emit(Term::word(&format!("{}{}", pair[0], pair[1]), words));
     }
-    run.iter()
-        .for_each(|character| emit(Term::word(character, WORDS_PER_CHARACTER)));
-    run.clear();
+    let is_alone = run.len() == 1;
+    for character in run.drain(..) {
+        if is_alone || !is_letter(character) {
+            emit(Term::word(character, WORDS_PER_CHARACTER));
+        }
+    }
 }
 
 /// One word as Unicode cuts it: whole when it is joined by dots or the like (`v1.2.3`, `example.com`), then its parts.
@@ -194,7 +208,7 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
     let has_apostrophe = word.contains(['\'', '\u{2019}']);
     let is_joined = word.contains(is_joint) && !has_apostrophe;
     if is_joined {
-        emit(Term::word(clip(word), 0.0));
+        emit(Term::word(clip(&without_accents(word)), 0.0));
     }
     let number = codes::plain_number(word);
     if let Some(number) = &number {
@@ -224,10 +238,10 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
             continue;
         }
         let is_asked_for_itself = side == Side::Document || !is_code;
-        emit_stems(part, rules, false, &mut |term| {
+        emit_stems(part, side, rules, false, &mut |term| {
             emit(if is_asked_for_itself { term } else { term.of_code() });
         });
-        codes::each_piece(clip(part), |piece| {
+        codes::each_piece(clip(&without_accents(part)), |piece| {
             emit(match side {
                 Side::Document => Term::another_form(piece),
                 Side::Query => Term::word(piece, 1.0).of_code(),
@@ -237,39 +251,34 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
 }
 
 /// A word by each of `rules`; it counts once for the length, if it is not itself a form of another.
-fn emit_stems(word: &str, rules: &[Rules], is_another_form: bool, emit: &mut impl FnMut(Term<'_>)) {
+fn emit_stems(
+    word: &str,
+    side: Side,
+    rules: &[Rules],
+    is_another_form: bool,
+    emit: &mut impl FnMut(Term<'_>),
+) {
+    let word = clip(word);
+    let is_accented = has_accents(word);
+    let is_told_by_accents = is_accented && rules[0].tells_accents_apart();
     for (position, rules) in rules.iter().enumerate() {
-        let stem = rules.stem(clip(word));
+        let stem = rules.stem(word);
         emit(match is_another_form || position > 0 {
             true => Term::another_form(&stem),
             false => Term::word(&stem, 1.0),
         });
-    }
-}
-
-/// Words that hyphens or slashes join to a code or a compound (`XK-4711`, `e-mail`): found as one word, too.
-#[derive(Default)]
-struct Compound {
-    joined: String,
-    parts: usize,
-}
-
-impl Compound {
-    /// The next word, with what stands between it and the one before.
-    fn take(&mut self, between: &str, word: &str, rules: &[Rules], emit: &mut impl FnMut(Term<'_>)) {
-        if !matches!(between, "-" | "/" | "\u{2010}" | "\u{2011}") {
-            self.end(rules, emit);
+        if is_told_by_accents {
+            // It is no name in another language.
+            break;
         }
-        self.joined.push_str(word);
-        self.parts += 1;
     }
-
-    fn end(&mut self, rules: &[Rules], emit: &mut impl FnMut(Term<'_>)) {
-        if self.parts > 1 {
-            emit_stems(&self.joined, rules, true, emit);
+    if is_told_by_accents {
+        // As it is typed in haste: what is typed in full means nothing else.
+        if side == Side::Document {
+            emit(Term::another_form(&without_accents(word)));
         }
-        self.joined.clear();
-        self.parts = 0;
+    } else if is_accented && rules.iter().any(Rules::may_quote_vietnamese) {
+        emit(Term::another_form(&with_tones_last(word)));
     }
 }
 
@@ -341,6 +350,12 @@ mod tests {
         assert_eq!(coverage("v1.2.3", "release v1.2.4 is out"), 0.0);
         assert_eq!(coverage("XK4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("1000", "it costs 1,000 francs"), 1.0);
+        assert_eq!(coverage("1234.5", "Total 1 234,50 EUR due"), 1.0);
+        assert_eq!(coverage("7891.25", "Summe 7\u{a0}891,25 EUR"), 1.0);
+        assert_eq!(coverage("45678.9", "Prix 45\u{202f}678,90 €"), 1.0);
+        assert!(coverage("1 234,50", "it costs 1,234.50 francs") >= 0.5);
+        assert_eq!(coverage("245000", "Rent 2,45,000 rupees"), 1.0);
+        assert_eq!(coverage("12345.67", "السعر ١٢٬٣٤٥٫٦٧ ريال"), 1.0);
         assert_eq!(coverage("3.5 mm", "a plug of 3.5mm"), 1.0);
         assert_eq!(coverage("4711", "part number XK4711"), 1.0);
         assert_eq!(coverage("emails", "send us an e-mail"), 1.0);
@@ -353,6 +368,16 @@ mod tests {
         assert_eq!(coverage("天", "三十天内"), 1.0);
         assert_eq!(coverage("คืนสินค้า", "ลูกค้าสามารถคืนสินค้าได้"), 1.0);
         assert!(coverage("退货", "运费由客户承担") < 0.5);
+    }
+
+    #[test]
+    fn letters_are_no_words_where_no_spaces_part_them() {
+        assert_eq!(document_terms("ไป"), ["ไป"]);
+        assert_eq!(document_terms("กขค"), ["กข", "ขค"]);
+        assert_eq!(document_terms("ก 退货"), ["ก", "退货", "退", "货"]);
+        for (question, document) in [("คนรัก", "กรุณา"), ("ຫໍ", "ຫມາ")] {
+            assert_eq!(coverage(question, document), 0.0, "{question}");
+        }
     }
 
     #[test]
@@ -372,6 +397,36 @@ mod tests {
             "Wo sind die Rücksendungen?",
             "Die Ware wird von uns geprüft."
         ));
+    }
+
+    #[test]
+    fn words_of_vietnamese_are_told_apart_by_their_accents_and_found_without() {
+        let shops = ["Cửa hàng bán bơ.", "Cửa hàng bán bò.", "Cửa hàng bán bó."];
+        for (n, asked) in ["bán bơ ở đâu", "bán bò ở đâu", "bán bó ở đâu"]
+            .iter()
+            .enumerate()
+        {
+            let best: Vec<f32> = shops.iter().map(|shop| coverage(asked, shop)).collect();
+            assert_eq!(best[n], 1.0, "{asked}");
+            assert_eq!(
+                best.iter().filter(|share| **share == 1.0).count(),
+                1,
+                "{asked}: {best:?}"
+            );
+        }
+        assert_eq!(coverage("ban bo", "Cửa hàng bán bơ."), 1.0, "typed in haste");
+        for (word, text) in [
+            ("trà", "Quán của chúng tôi có trà xanh và trà đá."),
+            ("mì", "Cửa hàng bán mì và phở."),
+            ("lò", "Lò nướng của bếp chỉ dùng được ba giờ mỗi ngày."),
+            ("con mèo", "Con mèo của hàng xóm ngủ cả ngày trên mái nhà."),
+            ("đi", "Xe buýt đi từ bến xe đến sân bay mỗi giờ một chuyến."),
+            ("phở", "The phở of our kitchen is famous."),
+            ("pho", "The phở of our kitchen is famous."),
+            ("hòa bình", "Nhà hát Hoà Bình mở cửa từ tám giờ."),
+        ] {
+            assert_eq!(coverage(word, text), 1.0, "{word}");
+        }
     }
 
     #[test]

@@ -114,11 +114,20 @@ pub(crate) fn query_terms(text: &str, language: Option<Language>) -> QueryTerms 
         // The rules of no language in particular are those of a script's most usual one.
         rules.push(Rules::of(None));
     }
+    let asked = read(text, &rules);
+    if asked.hashes.is_empty() && language.or_else(|| language::detect(text)).is_none() {
+        // A word of no topic in the languages that have most of them may be one in Vietnamese, whose words are as short.
+        return read(text, &[Rules::of(Some(Language::Vietnamese))]);
+    }
+    asked
+}
+
+fn read(text: &str, rules: &[Rules]) -> QueryTerms {
     let mut word_of: BTreeMap<u32, u32> = BTreeMap::new();
     let mut part_of: BTreeMap<u32, CodePart> = BTreeMap::new();
     let mut codes = BTreeSet::new();
     let (mut words, mut word, mut part) = (0, 0, 0);
-    terms(text, Side::Query, &rules, |term| {
+    terms(text, Side::Query, rules, |term| {
         words += u32::from(!term.is_another_form);
         let hash = hash(term.text);
         if term.is_part_of_code {
@@ -204,6 +213,14 @@ mod tests {
         ] {
             assert!(!is_rare(question, 1), "{question}: no code");
         }
+    }
+
+    #[test]
+    fn one_short_word_is_asked_for_though_others_have_it_for_no_topic() {
+        for word in ["con", "đi", "mì", "lò", "trà"] {
+            assert!(!query_terms(word, None).hashes.is_empty(), "{word}");
+        }
+        assert!(query_terms("what is it", None).hashes.is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The writing systems that analysis tells apart.
 
+use unicode_normalization::UnicodeNormalization;
+
 /// A script, or a group of scripts that are handled alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Script {
@@ -15,6 +17,8 @@ pub(crate) enum Script {
     Latin,
     Tamil,
     Thai,
+    /// Any that no language with rules is written in.
+    Other,
 }
 
 /// Letters that one of another script than Latin counts for: names and products are Latin in texts of every script, and
@@ -41,9 +45,10 @@ impl Script {
         Self::Latin,
         Self::Tamil,
         Self::Thai,
+        Self::Other,
     ];
 
-    /// The script of a letter; `None` for what is none, and for scripts without rules.
+    /// The script of a letter; `None` for what is none. Forms of compatibility are of the script of what they stand for.
     pub(super) fn of(c: char) -> Option<Self> {
         Some(match c {
             'a'..='z'
@@ -52,8 +57,10 @@ impl Script {
             | '\u{ba}'
             | '\u{c0}'..='\u{d6}'
             | '\u{d8}'..='\u{f6}'
-            | '\u{f8}'..='\u{24f}'
-            | '\u{1e00}'..='\u{1eff}' => Self::Latin,
+            | '\u{f8}'..='\u{2af}'
+            | '\u{1e00}'..='\u{1eff}'
+            | '\u{2c60}'..='\u{2c7f}'
+            | '\u{a722}'..='\u{a7ff}' => Self::Latin,
             '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}' => Self::Greek,
             '\u{400}'..='\u{52f}' => Self::Cyrillic,
             '\u{531}'..='\u{587}' => Self::Armenian,
@@ -61,7 +68,8 @@ impl Script {
             '\u{620}'..='\u{65f}' | '\u{66e}'..='\u{6d5}' | '\u{6fa}'..='\u{6ff}' | '\u{750}'..='\u{77f}' => {
                 Self::Arabic
             }
-            '\u{900}'..='\u{97f}' => Self::Devanagari,
+            // Between them the marks that end sentences in Bengali and other scripts, too.
+            '\u{900}'..='\u{963}' | '\u{966}'..='\u{97f}' => Self::Devanagari,
             '\u{b80}'..='\u{bff}' => Self::Tamil,
             '\u{e01}'..='\u{e4f}' => Self::Thai,
             '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '\u{ac00}'..='\u{d7af}' => Self::Hangul,
@@ -70,8 +78,18 @@ impl Script {
             | '\u{4e00}'..='\u{9fff}'
             | '\u{f900}'..='\u{faff}'
             | '\u{20000}'..='\u{3ffff}' => Self::Han,
+            // Modifiers and signs: degrees, units, numbers in circles.
+            '\0'..='\u{58f}' | '\u{2000}'..='\u{2bff}' => return None,
+            _ if c.is_alphabetic() => return Self::of_rare(c),
             _ => return None,
         })
+    }
+
+    fn of_rare(letter: char) -> Option<Self> {
+        match std::iter::once(letter).nfkd().next() {
+            Some(plain) if plain != letter => Self::of(plain),
+            _ => Some(Self::Other),
+        }
     }
 
     /// The script that most of `text` is written in; Japanese counts as kana.
@@ -107,5 +125,46 @@ impl Script {
             '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{1100}'..='\u{11ff}'
             | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}'
             | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+    }
+    /// Of those without spaces the ones that are written in letters: Thai, Lao, Khmer, Burmese. One letter is no word there,
+    /// as a Han character may be.
+    pub(super) fn is_spelled_without_spaces(c: char) -> bool {
+        matches!(c, '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_has_the_script_of_most_of_its_letters() {
+        for (text, script) in [
+            ("Goods may be returned", Some(Script::Latin)),
+            ("Ａｐｐｌｅ ﬁt", Some(Script::Latin)),
+            ("ｶﾀｶﾅ", Some(Script::Kana)),
+            ("ﻣﺮﺣﺒﺎ", Some(Script::Arabic)),
+            ("नमस्ते।", Some(Script::Devanagari)),
+            ("10 °C, 5 µm, ①, ™, ½", Some(Script::Latin)),
+            ("4711 ①½™।", None),
+        ] {
+            assert_eq!(Script::of_text(text), script, "{text}");
+        }
+    }
+
+    #[test]
+    fn letters_without_rules_are_of_a_script_nonetheless() {
+        for text in [
+            "როდის არის ბიბლიოთეკა ღია",
+            "বাসের টিকিটের দাম কত।",
+            "បណ្ណាល័យបើកម៉ោងប៉ុន្មាន",
+            "စာကြည့်တိုက် ဘယ်အချိန်ဖွင့်သလဲ",
+            "ຫໍສະໝຸດເປີດຈັກໂມງ",
+            "గ్రంథాలయం ఎప్పుడు తెరుస్తారు",
+            "પુસ્તકાલય ક્યારે ખુલ્લું રહે છે",
+            "ቤተ መጻሕፍት መቼ ክፍት ነው",
+        ] {
+            assert_eq!(Script::of_text(text), Some(Script::Other), "{text}");
+        }
     }
 }

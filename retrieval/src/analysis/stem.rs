@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use qdrant_rust_stemmers::{Algorithm, Stemmer};
 
-use super::fold::fold;
+use super::fold::{with_tones_last, without_accents};
 use super::language::Language;
 use super::script::Script;
 use super::stop_words;
@@ -32,16 +32,36 @@ impl Rules {
         self.language
     }
 
-    /// Whether a folded word carries no topic.
+    /// Whether its accents make another word, and are no way of writing one.
+    pub(super) fn tells_accents_apart(&self) -> bool {
+        self.language == Some(Language::Vietnamese)
+    }
+
+    /// Whether texts may have words of Vietnamese among their own: in other languages its letters are theirs.
+    pub(super) fn may_quote_vietnamese(&self) -> bool {
+        matches!(
+            self.language,
+            None | Some(Language::English | Language::Vietnamese)
+        )
+    }
+
+    /// Whether a word, folded but for its accents, carries no topic.
     pub(super) fn is_stop_word(&self, word: &str) -> bool {
         self.stop_words.contains(word)
     }
 
-    /// The stem of a folded word.
+    /// The stem of a word that is folded but for its accents.
     pub(super) fn stem<'a>(&self, word: &'a str) -> Cow<'a, str> {
-        match self.algorithm(word) {
-            Some(algorithm) => Stemmer::create(algorithm).stem(word),
-            None => word.into(),
+        let written = match self.tells_accents_apart() {
+            true => with_tones_last(word),
+            false => without_accents(word),
+        };
+        let Some(algorithm) = self.algorithm(&written) else {
+            return written;
+        };
+        match written {
+            Cow::Borrowed(written) => Stemmer::create(algorithm).stem(written),
+            Cow::Owned(written) => Stemmer::create(algorithm).stem(&written).into_owned().into(),
         }
     }
 
@@ -67,9 +87,13 @@ fn most_usual(script: Script) -> Option<Language> {
         Script::Greek => Language::Greek,
         Script::Latin => Language::English,
         Script::Tamil => Language::Tamil,
-        Script::Devanagari | Script::Han | Script::Hangul | Script::Hebrew | Script::Kana | Script::Thai => {
-            return None;
-        }
+        Script::Devanagari
+        | Script::Han
+        | Script::Hangul
+        | Script::Hebrew
+        | Script::Kana
+        | Script::Thai
+        | Script::Other => return None,
     })
 }
 
@@ -103,16 +127,14 @@ fn algorithm(language: Language) -> Option<Algorithm> {
         | Language::Persian
         | Language::Polish
         | Language::Thai
-        | Language::Ukrainian => return None,
+        | Language::Ukrainian
+        | Language::Vietnamese => return None,
     })
 }
 
 static STOP_WORDS: LazyLock<HashMap<Language, HashSet<String>>> = LazyLock::new(|| {
-    let folded = |language: &Language| {
-        let words = stop_words::of(*language).split_whitespace();
-        (*language, words.map(fold).collect())
-    };
-    Language::ALL.iter().map(folded).collect()
+    let of = |language: &Language| (*language, stop_words::typed(*language).collect());
+    Language::ALL.iter().map(of).collect()
 });
 
 #[cfg(test)]
@@ -142,5 +164,22 @@ mod tests {
         assert!(Rules::of(Some(Language::German)).is_stop_word("wurden"));
         assert!(!Rules::of(Some(Language::German)).is_stop_word("would"));
         assert!(Rules::of(None).is_stop_word("would"));
+        assert!(Rules::of(Some(Language::German)).is_stop_word("für"));
+        assert!(Rules::of(Some(Language::German)).is_stop_word("fur"));
+        assert!(
+            !Rules::of(Some(Language::Italian)).is_stop_word("lò"),
+            "no word of Italian"
+        );
+    }
+
+    #[test]
+    fn accents_make_other_words_in_vietnamese_alone() {
+        let vietnamese = Rules::of(Some(Language::Vietnamese));
+        let french = Rules::of(Some(Language::French));
+
+        assert!(vietnamese.is_stop_word("là") && !vietnamese.is_stop_word("lá"));
+        assert_ne!(vietnamese.stem("trà"), vietnamese.stem("trả"));
+        assert_eq!(vietnamese.stem("hòa"), vietnamese.stem("hoà"));
+        assert_eq!(french.stem("thé"), french.stem("the"));
     }
 }

@@ -1,11 +1,11 @@
 //! Function words of each language that we have rules for: what carries no topic, and by which a language is told.
 //!
 //! Articles, pronouns, prepositions, conjunctions, auxiliaries and the words that questions are asked with. Written as
-//! their language writes them; whoever compares folds both sides.
+//! their language writes them.
 
 use std::sync::LazyLock;
 
-use super::fold::fold;
+use super::fold::{fold, fold_but_accents};
 use super::language::Language;
 use super::script::Script;
 
@@ -35,6 +35,7 @@ pub(super) fn of(language: Language) -> &'static str {
         Language::Swedish => SWEDISH,
         Language::Turkish => TURKISH,
         Language::Ukrainian => UKRAINIAN,
+        Language::Vietnamese => VIETNAMESE,
         Language::Armenian
         | Language::Chinese
         | Language::Japanese
@@ -42,6 +43,16 @@ pub(super) fn of(language: Language) -> &'static str {
         | Language::Tamil
         | Language::Thai => "",
     }
+}
+
+/// The function words of `language` as they are typed, folded but for their accents: with these, and but for Vietnamese
+/// without them.
+pub(super) fn typed(language: Language) -> impl Iterator<Item = String> {
+    let words = of(language).split_whitespace();
+    words.flat_map(move |word| {
+        let is_typed_without = language != Language::Vietnamese;
+        std::iter::once(fold_but_accents(word)).chain(is_typed_without.then(|| fold(word)))
+    })
 }
 
 /// A folded question without the words that only ask, in scripts that put no spaces around them: pairs of characters
@@ -233,3 +244,6 @@ const UKRAINIAN: &str = "а або але без більше був була б
     з зі і із або й її їй їм їх його йому як яка яке який якими яких якого якій якому яку які як-от коли кого кому хто куди між мене мені \
     ми можна може на над нам нас наш не нема немає ні них ніж о об один одна по під після при про раз сам свій своєї своїх себе скільки \
     та так також такий там те тим то того той тільки ти у уже це цей ця ці цього чи чого чому через що щоб я";
+
+const VIETNAMESE: &str = "và của là các những được cho trong với không một để này đã khi có thì mà nhưng hoặc cũng đang sẽ rất gì nào tại vì \
+    nếu ở đó như theo nhiêu tôi bị bởi đâu mỗi thế";
