@@ -82,6 +82,20 @@ pub struct Confidence {
     pub is_by_meaning: bool,
 }
 
+impl Confidence {
+    /// No more than a passage inspires that has nothing in common with the question.
+    pub(crate) fn of_another_thing(self) -> Self {
+        let unrelated = match self.is_by_meaning {
+            true => by_meaning(0.0, Some(0.0), Some(0.0)),
+            false => by_words(0.0),
+        };
+        Self {
+            value: self.value.min(unrelated),
+            ..self
+        }
+    }
+}
+
 /// What a question's candidates tell about each of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Background {

@@ -367,6 +367,8 @@ mod tests {
         assert!(read > undetermined && undetermined > same_script && same_script > 0.0);
         assert_eq!(weight("Сколько времени есть на возврат?"), 0.0);
         assert_eq!(weight("退货"), 0.0);
+        assert_eq!(weight("როდის არის ბიბლიოთეკა ღია"), 0.0, "no language with rules");
+        assert_eq!(weight("বাসের টিকিটের দাম কত।"), 0.0, "no language with rules");
         assert_eq!(meaning_weight("退货", Some(Language::Chinese), None), read);
     }
 

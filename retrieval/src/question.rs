@@ -1,7 +1,7 @@
 //! A question on its way through a search: what an index is asked for, the order of what it found, and how sure one may be
 //! of each passage. The product and its evaluation both go this way.
 
-use crate::analysis::{self, Asked, Language};
+use crate::analysis::{self, Asked, Language, NamedCodes};
 use crate::confidence::{Background, Confidence};
 use crate::fuse::{self, Hit, MIN_CANDIDATES};
 use crate::index::{Candidates, Filter, SearchQuery};
@@ -23,6 +23,7 @@ pub struct Question {
     meaning_weight: f32,
     unrelated: Option<f32>,
     asked: Asked,
+    codes: NamedCodes,
     /// It has no letter and no digit: any passage is near to it by chance alone.
     asks_nothing: bool,
 }
@@ -36,6 +37,7 @@ impl Question {
             meaning_weight: fuse::meaning_weight(text, language, model.languages),
             unrelated: model.unrelated,
             asked: Asked::of(text, language),
+            codes: NamedCodes::of(text),
             asks_nothing: !text.chars().any(char::is_alphanumeric),
         }
     }
@@ -56,8 +58,7 @@ impl Question {
         Judged {
             hits: fuse::fuse(candidates, self.meaning_weight),
             background: Background::of(candidates, self.meaning_weight, self.unrelated),
-            asked: &self.asked,
-            asks_nothing: self.asks_nothing,
+            question: self,
         }
     }
 }
@@ -67,19 +68,41 @@ impl Question {
 pub struct Judged<'a> {
     pub hits: Vec<Hit>,
     background: Background,
-    asked: &'a Asked,
-    asks_nothing: bool,
+    question: &'a Question,
 }
 
 impl Judged<'_> {
+    /// What is known once the passages behind hits are read together: `texts` are all their names and what they say.
+    pub fn reading<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> Reading<'_> {
+        Reading {
+            judged: self,
+            is_about_others: self.question.codes.are_others_in(texts),
+        }
+    }
+}
+
+/// The passages behind hits.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    judged: &'a Judged<'a>,
+    /// The question names a code, and they speak of others of its kind only.
+    is_about_others: bool,
+}
+
+impl Reading<'_> {
     /// How sure one may be that `hit` answers the question. `names` are those of the passage, its title and headings; `text`
     /// is what it says. `None`: nothing is known, as of a question of signs alone.
     pub fn confidence(&self, hit: &Hit, names: &[&str], text: &str) -> Option<Confidence> {
-        if self.asks_nothing {
+        let question = self.judged.question;
+        if question.asks_nothing {
             return None;
         }
-        let said = self.asked.share_said(names, text);
-        self.background.confidence(hit, said)
+        let said = question.asked.share_said(names, text);
+        let confidence = self.judged.background.confidence(hit, said)?;
+        Some(match self.is_about_others {
+            true => confidence.of_another_thing(),
+            false => confidence,
+        })
     }
 }
 
@@ -126,7 +149,8 @@ mod tests {
         let judged = question.judge(&candidates);
 
         let sure = |text| {
-            let confidence = judged.confidence(&judged.hits[0], &["Shoes", "Returns"], text);
+            let reading = judged.reading([text]);
+            let confidence = reading.confidence(&judged.hits[0], &["Shoes", "Returns"], text);
             confidence.expect("evidence").value
         };
 
@@ -146,9 +170,31 @@ mod tests {
             let candidates = found(&[0.6, 0.3]);
             let judged = question.judge(&candidates);
 
-            let confidence = judged.confidence(&judged.hits[0], &[], "Gifts are wrapped.");
+            let reading = judged.reading([]);
+            let confidence = reading.confidence(&judged.hits[0], &[], "Gifts are wrapped.");
 
             assert_eq!(confidence.is_some(), is_known, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_passage_about_another_code_counts_for_no_answer_whatever_tells() {
+        let texts = ["The XK-4711 costs 499 euros.", "The XK-4712 costs 549 euros."];
+        for by_meaning in [true, false] {
+            let counts = |text: &str| {
+                let question = Question::of(text, ModelTraits::default());
+                let mut candidates = found(&[0.9, 0.8]);
+                for hit in &mut candidates.hits {
+                    hit.similarity = hit.similarity.filter(|_| by_meaning);
+                    hit.keyword_score = Some(15.0);
+                }
+                let judged = question.judge(&candidates);
+                let confidence = judged.reading(texts).confidence(&judged.hits[0], &[], texts[0]);
+                Threshold::default().is_met_by(confidence)
+            };
+
+            assert!(counts("What does XK-4711 cost?") && counts("What does it cost?"));
+            assert!(!counts("What does XK-4713 cost?"), "{by_meaning}");
         }
     }
 
@@ -169,7 +215,8 @@ mod tests {
             .for_each(|hit| hit.keyword_score = None);
         let judged = question.judge(&candidates);
         let threshold = Threshold::of_similarity(0.4);
-        let is_enough = |hit: &Hit| threshold.is_met_by(judged.confidence(hit, &[], "We are glad to help."));
+        let reading = judged.reading([]);
+        let is_enough = |hit: &Hit| threshold.is_met_by(reading.confidence(hit, &[], "We are glad to help."));
         judged.hits.iter().any(is_enough)
     }
 

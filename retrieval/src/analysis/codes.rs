@@ -1,5 +1,7 @@
 //! Codes, numbers and amounts: what is found by its parts, and what is written in more than one way.
 
+use super::script::Script;
+
 /// Whether a word is a code: `xk4711` or `v1.2`, and no number.
 pub(super) fn is_code(word: &str) -> bool {
     word.contains(char::is_numeric) && word.contains(char::is_alphabetic)
@@ -12,6 +14,12 @@ pub(super) fn each_piece<'a>(word: &'a str, take: impl FnMut(&'a str)) {
         return;
     }
     runs(word).for_each(take);
+}
+
+/// The pieces of all words of a text, letters and digits apart, in their order.
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let is_between = |c: char| !c.is_alphanumeric() || Script::has_no_word_spaces(c);
+    text.split(is_between).flat_map(runs)
 }
 
 fn runs(word: &str) -> impl Iterator<Item = &str> {

@@ -13,6 +13,7 @@ mod codes;
 mod fold;
 mod joined;
 mod language;
+mod named;
 mod query_terms;
 mod script;
 mod stem;
@@ -26,6 +27,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 pub use self::asked::Asked;
 pub use self::language::{Language, detect};
+pub use self::named::NamedCodes;
 pub use self::words::Words;
 
 pub(crate) use self::asked::each_stem;

@@ -230,8 +230,13 @@ impl Runner<'_> {
         let told = judged.hits.iter().take(self.answering.passages.max(1));
         let told = told.filter_map(|hit| Some((hit, stored.document_of.get(&hit.chunk_id)?)));
         let (mut first, mut is_declined) = (None, true);
+        let told: Vec<_> = told.collect();
+        let texts = told
+            .iter()
+            .flat_map(|(_, document)| [document.title.as_str(), document.text.as_str()]);
+        let reading = judged.reading(texts);
         for (hit, document) in told {
-            let confidence = judged.confidence(hit, &[&document.title], &document.text);
+            let confidence = reading.confidence(hit, &[&document.title], &document.text);
             first.get_or_insert(confidence.map_or(0.0, |confidence| f64::from(confidence.value)));
             is_declined &= !threshold.is_met_by(confidence);
         }

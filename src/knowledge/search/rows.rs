@@ -125,16 +125,25 @@ impl Rows<'_> {
             let row = row_of.remove(&ChunkId(hit.chunk_id.0))?;
             // The index was asked for the same. It may not know yet what changed a moment ago.
             let first = self.versions.entry(row.document_id).or_insert(row.indexed_at);
-            (*first == row.indexed_at && row.is_open_to(&self.audience))
-                .then(|| passage(hit, confidence(judged, hit, &row), row))
+            (*first == row.indexed_at && row.is_open_to(&self.audience)).then_some((hit, row))
         });
-        Ok(open.collect())
+        let open: Vec<(&Hit, passages::PassageRow)> = open.collect();
+        let texts = open.iter().flat_map(|(_, row)| {
+            let [title, heading] = names(row);
+            [title, heading, &row.text]
+        });
+        let reading = judged.reading(texts);
+        let judged = open.into_iter().map(|(hit, row)| {
+            let confidence = reading.confidence(hit, &names(&row), &row.text);
+            passage(hit, confidence, row)
+        });
+        Ok(judged.collect())
     }
 }
 
-fn confidence(judged: &Judged<'_>, hit: &Hit, row: &passages::PassageRow) -> Option<Confidence> {
-    let heading = row.heading.as_deref().unwrap_or_default();
-    judged.confidence(hit, &[&row.title, heading], &row.text)
+/// A passage's title and heading.
+fn names(row: &passages::PassageRow) -> [&str; 2] {
+    [&row.title, row.heading.as_deref().unwrap_or_default()]
 }
 
 fn by_side(passage: &Passage) -> StageItem {

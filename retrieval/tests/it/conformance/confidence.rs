@@ -86,6 +86,7 @@ fn judged(question: &Question, candidates: &Candidates, points: &[Point]) -> BTr
         let text = &point.expect("one that was stored").text;
         // Nothing is known to answer signs alone.
         let confidence = judged
+            .reading([text.as_str()])
             .confidence(hit, &[], text)
             .map_or(0.0, |confidence| confidence.value);
         (hit.chunk_id, (hit.score, confidence))

@@ -1,0 +1,120 @@
+//! Codes that a question names, and whether texts speak of them or only of others of their kind: the price of an `XK-4711`
+//! answers nobody who asks for an `XK-4713`.
+
+use super::codes;
+use super::fold::fold;
+
+/// The codes of a question, letters with digits behind them, each in its pieces: letters and digits apart.
+#[derive(Debug, Clone, Default)]
+pub struct NamedCodes {
+    codes: Vec<Vec<String>>,
+}
+
+impl NamedCodes {
+    pub fn of(question: &str) -> Self {
+        let question = fold(question);
+        let codes = question.split_whitespace().filter_map(code);
+        Self {
+            codes: codes.collect(),
+        }
+    }
+
+    /// Whether `texts` have codes that differ from one of these in its digits alone, and none of these: neither whole, however
+    /// its pieces are parted, nor inside of a longer one.
+    pub fn are_others_in<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> bool {
+        if self.codes.is_empty() {
+            return false;
+        }
+        let mut has_others = false;
+        for text in texts {
+            let text = fold(text);
+            let all: Vec<&str> = codes::pieces(&text).collect();
+            let has_code = |code: &Vec<String>| all.windows(code.len()).any(|place| place == code.as_slice());
+            if self.codes.iter().any(has_code) {
+                return false;
+            }
+            has_others |= text.split_whitespace().any(|token| {
+                let pieces: Vec<&str> = codes::pieces(token).collect();
+                let is_like =
+                    |code: &Vec<String>| pieces.windows(code.len()).any(|place| are_alike(place, code));
+                self.codes.iter().any(is_like)
+            });
+        }
+        has_others
+    }
+}
+
+/// The code that `token` is. Amounts (`30-day`, `5kg`) begin with digits.
+fn code(token: &str) -> Option<Vec<String>> {
+    let word = token.split(['\'', '\u{2019}']).next()?;
+    let pieces: Vec<String> = codes::pieces(word).map(str::to_owned).collect();
+    let is_code = pieces.iter().any(|piece| codes::is_digits(piece)) && !codes::is_digits(&pieces[0]);
+    is_code.then_some(pieces)
+}
+
+/// Whether they are the same in all but their digits.
+fn are_alike(pieces: &[&str], code: &[String]) -> bool {
+    let mut pairs = pieces.iter().zip(code);
+    pairs.all(|(piece, of_code)| piece == of_code || (codes::is_digits(piece) && codes::is_digits(of_code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn are_others(question: &str, texts: &[&str]) -> bool {
+        NamedCodes::of(question).are_others_in(texts.iter().copied())
+    }
+
+    #[test]
+    fn a_code_is_told_from_others_of_its_kind() {
+        for (question, text) in [
+            ("What does XK-4713 cost?", "The XK-4711 costs 499 euros."),
+            ("What does the xk4713 cost?", "The XK-4711 costs 499 euros."),
+            ("What does WH-1000XM6 cost?", "The WH-1000XM5 costs 349 euros."),
+            ("What is the warranty of AB12/35?", "AB12/34: two years."),
+            (
+                "How much is an M8x60 bolt?",
+                "The hex bolt M8x40 costs 0.35 euros.",
+            ),
+            ("XK-4713的价格", "XK-4711的价格是499欧元。"),
+        ] {
+            assert!(are_others(question, &[text]), "{question}");
+            let asked = question.replace("3 cost", "1 cost");
+            assert!(asked == question || !are_others(&asked, &[text]), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_has_the_code_in_any_writing_speaks_of_it() {
+        for text in ["XK-4713", "the xk4713", "XK 4713", "SXK-4713", "type A-XK/4713-b"] {
+            assert_eq!(
+                are_others("What does XK-4713 cost?", &["The XK-4711 costs 499 euros.", text]),
+                text.starts_with('S'),
+                "{text}"
+            );
+        }
+        assert!(!are_others(
+            "How much is the XM5?",
+            &["The WH-1000XM5 and the WH-1000XM4"]
+        ));
+        assert!(!are_others(
+            "Compare XK-4711 and XK-4713",
+            &["The XK-4711 costs 499 euros."]
+        ));
+    }
+
+    #[test]
+    fn where_texts_have_nothing_of_its_kind_nothing_is_known_of_a_code() {
+        assert!(!are_others(
+            "What does XK-4713 cost?",
+            &["It costs 499 euros.", "XM-4711", "XK"]
+        ));
+        assert!(!are_others(
+            "Is there a 30-day return?",
+            &["within a 14-day return"]
+        ));
+        assert!(!are_others("How long may I return shoes?", &["XK-4711"]));
+        assert!(!are_others("", &[""]));
+    }
+}
