@@ -2,6 +2,7 @@
 
 mod background;
 mod data_dir;
+mod denial;
 mod disk;
 pub(crate) mod embedder;
 mod extractor;
@@ -53,6 +54,7 @@ use crate::usage::journal::Journal;
 use crate::usage::price_book::PriceBook;
 
 pub use data_dir::adopt as adopt_data_dir;
+pub use denial::Denial;
 pub use disk::{Disk, FreeBytes};
 pub use space::{AroundIndex, Space, Spaces};
 pub use start::GOES_WITH_CONVERSATIONS;

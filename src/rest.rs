@@ -111,7 +111,7 @@ impl SharedTrial<'_> {
 
 /// Whether something is asked at present. Clones are of the same thing.
 #[derive(Clone, Debug, Default)]
-struct Rest(Arc<Mutex<State>>);
+pub struct Rest(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -122,8 +122,9 @@ struct State {
     is_tried: bool,
 }
 
+/// Leave to ask. Dropped without a verdict it tells nothing.
 #[derive(Debug)]
-struct Trial {
+pub struct Trial {
     rest: Rest,
     /// The failures in a row when it was given out; what was asked before the latest of them tells nothing new.
     failures: u32,
@@ -131,7 +132,20 @@ struct Trial {
 }
 
 impl Rest {
-    fn trial(&self, now: DateTime<Utc>) -> Option<Trial> {
+    /// How long nobody is to ask.
+    pub fn time_left(&self, now: DateTime<Utc>) -> Duration {
+        let until = self.lock().until.unwrap_or(now);
+        (until - now).to_std().unwrap_or_default().min(LONGEST_ASKED_REST)
+    }
+
+    /// It is known otherwise that it answers.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        (state.failures, state.until) = (0, None);
+    }
+
+    /// Leave to ask; none while it rests, and while the first after a rest tries it.
+    pub fn trial(&self, now: DateTime<Utc>) -> Option<Trial> {
         let mut state = self.lock();
         if state.is_resting(now) {
             return None;
@@ -161,14 +175,16 @@ impl State {
 }
 
 impl Trial {
-    fn succeeded(&self) {
+    /// It answered.
+    pub fn succeeded(&self) {
         let mut state = self.rest.lock();
         if state.failures == self.failures {
             (state.failures, state.until) = (0, None);
         }
     }
 
-    fn failed(&self, now: DateTime<Utc>, asked: Option<Duration>) {
+    /// It did not answer, and asked to be left alone for so long, if it asked.
+    pub fn failed(&self, now: DateTime<Utc>, asked: Option<Duration>) {
         let mut state = self.rest.lock();
         if state.failures != self.failures {
             return;

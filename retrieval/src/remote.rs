@@ -1,10 +1,12 @@
-//! A call to a model's server: tried until it succeeds, it is pointless or the time is up.
+//! A call to a model's server: tried until it succeeds, it is pointless or the time is up. What the server says to a refusal goes
+//! to the log alone: errors hold its status and words of ours, so that they may be shown to anybody.
+
+mod words;
 
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
@@ -26,14 +28,13 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// More tokens, or searches, than any call can take. A figure above it is none.
 const MOST_BILLED: u64 = 1 << 40;
 
-/// Characters of a vendor's own explanation that are kept.
-const REASON_CHARS: usize = 300;
-
 /// One address of a server, with what it wants to know of us.
 pub(crate) struct Endpoint {
     client: reqwest::Client,
     url: Url,
     headers: HeaderMap,
+    /// Part of the headers; kept so that no answer carries it into the log.
+    api_key: Option<String>,
 }
 
 /// Why a call gave no answer.
@@ -49,29 +50,16 @@ pub(crate) enum CallError {
     /// The time was up while it worked on the call: what it did by then may have to be paid.
     #[error("the server did not answer in time")]
     TimedOut,
-    /// The same call fails again.
+    /// Who asks, or where, is at fault: a wrong key, nothing left of what was paid for, an unknown model or address. Every call
+    /// fails until somebody changes that.
     #[error("{reason}")]
-    Refused {
-        /// What was sent is at fault, rather than who sent it or to where.
-        of_content: bool,
-        reason: String,
-    },
+    Denied { reason: String },
+    /// What was sent is at fault: the same call fails again.
+    #[error("{reason}")]
+    Refused { reason: String },
     /// The answer is larger than any that was asked for.
     #[error("{reason}")]
     Unreadable { reason: String },
-}
-
-#[derive(Deserialize)]
-struct Failure {
-    #[serde(alias = "detail", alias = "message")]
-    error: FailureDetail,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FailureDetail {
-    Full { message: String },
-    Short(String),
 }
 
 impl Endpoint {
@@ -106,7 +94,12 @@ impl Endpoint {
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { client, url, headers })
+        Ok(Self {
+            client,
+            url,
+            headers,
+            api_key: api_key.map(str::to_owned),
+        })
     }
 
     /// The body of the answer to `body`, of at most `limit` bytes.
@@ -119,7 +112,7 @@ impl Endpoint {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let error = match timeout_at(deadline, self.request(body.to_vec(), limit)).await {
+            let error = match timeout_at(deadline, self.request(body, limit)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
                 Err(_) => return Err(CallError::TimedOut),
@@ -131,26 +124,45 @@ impl Endpoint {
             if attempt == ATTEMPTS || Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            let host = self.url.host_str().unwrap_or_default();
-            tracing::warn!(server.address = host, attempt, cause = %Cause(&error), "a call to a model is tried again");
+            tracing::warn!(server.address = self.host(), attempt, cause = %Cause(&error), "a call to a model is tried again");
             sleep(pause).await;
         }
     }
 
-    async fn request(&self, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, CallError> {
+    async fn request(&self, body: &[u8], limit: usize) -> Result<Vec<u8>, CallError> {
         let request = self
             .client
             .post(self.url.clone())
             .headers(self.headers.clone())
-            .body(body);
+            .body(body.to_vec());
         let response = request
             .send()
             .await
             .map_err(|error| CallError::unavailable(error.without_url()))?;
         if !response.status().is_success() {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response, body).await);
         }
         read_body(response, limit).await
+    }
+
+    /// What a status other than success means for the caller. The server's own words are logged.
+    async fn refusal(&self, response: Response, sent: &[u8]) -> CallError {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let answer = read_body(response, REFUSAL_BYTES).await.unwrap_or_default();
+        if let Some(told) = words::for_log(&answer, sent, self.api_key.as_deref()) {
+            tracing::warn!(
+                server.address = self.host(),
+                status = status.as_u16(),
+                told,
+                "a model's server refused a call"
+            );
+        }
+        of_status(status, retry_after)
+    }
+
+    fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
     }
 }
 
@@ -174,53 +186,25 @@ impl std::fmt::Display for Cause<'_> {
     }
 }
 
-/// What a status other than success means for the caller.
-async fn refusal(response: Response) -> CallError {
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    let may_pass = status.is_server_error()
-        || [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::REQUEST_TIMEOUT,
-            StatusCode::CONFLICT,
-            // The model behind the server failed.
-            StatusCode::FAILED_DEPENDENCY,
-        ]
-        .contains(&status);
-    let explanation = match read_body(response, REFUSAL_BYTES).await {
-        Ok(body) => explanation(&body),
-        Err(_) => None,
+fn of_status(status: StatusCode, retry_after: Option<Duration>) -> CallError {
+    let code = status.as_u16();
+    let words = match code {
+        401 => "it does not accept the API key",
+        402 => "the account there has nothing left",
+        403 => "it does not allow this",
+        404 => "it knows no such model or address",
+        _ => "it does not accept the request",
     };
-    let reason = match explanation {
-        Some(explanation) => format!("{status}: {explanation}"),
-        None => status.to_string(),
-    };
-    if may_pass {
-        CallError::Unavailable {
+    let reason = format!("{words} (status {code})");
+    match code {
+        // 424: the model behind the server failed.
+        408 | 409 | 424 | 429 | 500.. => CallError::Unavailable {
             retry_after,
-            source: reason.into(),
-        }
-    } else {
-        let of_content = [
-            StatusCode::BAD_REQUEST,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ]
-        .contains(&status);
-        CallError::Refused { of_content, reason }
+            source: status.to_string().into(),
+        },
+        400 | 413 | 422 => CallError::Refused { reason },
+        _ => CallError::Denied { reason },
     }
-}
-
-fn explanation(body: &[u8]) -> Option<String> {
-    let failure: Failure = serde_json::from_slice(body).ok()?;
-    let (FailureDetail::Full { message } | FailureDetail::Short(message)) = failure.error;
-    Some(
-        message
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(REASON_CHARS)
-            .collect(),
-    )
 }
 
 /// The pause a server asks for: seconds, or a date, which is read against the answer's own date.
@@ -258,6 +242,12 @@ fn seconds_of(date: &str) -> Option<f64> {
 /// What a server says that a call took, if it can be true.
 pub(crate) fn believable(told: Option<u64>) -> Option<u64> {
     told.filter(|told| *told <= MOST_BILLED)
+}
+
+/// Why an answer cannot be read, without what stands in it.
+pub(crate) fn unreadable(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("the answer is not what was asked for (line {line}, column {column})")
 }
 
 /// An address as it may be shown: without a name and a password for its server.
@@ -340,22 +330,5 @@ mod tests {
         let url = Url::parse("https://me:secret@example.com:8443/v1?x=1").expect("an address");
 
         assert_eq!(shown(&url), "https://example.com:8443/v1?x=1");
-    }
-
-    #[test]
-    fn a_vendors_explanation_is_kept_wherever_it_stands() {
-        for body in [
-            r#"{"error": {"message": "no such model"}}"#,
-            r#"{"error": "no such model", "error_type": "Validation"}"#,
-            r#"{"message": "no such model"}"#,
-            r#"{"detail": "no such model"}"#,
-        ] {
-            assert_eq!(
-                explanation(body.as_bytes()).as_deref(),
-                Some("no such model"),
-                "{body}"
-            );
-        }
-        assert_eq!(explanation(b"<html>"), None);
     }
 }

@@ -14,6 +14,7 @@ use retrieval::embed::Embedder;
 use retrieval::index::{Index, IndexError};
 
 use super::background::ModelBackground;
+use super::denial::Denial;
 use super::remembered::{self, SpaceRow};
 use super::unopened::UnopenedIndex;
 use super::{Purpose, StartError, embedder, index};
@@ -50,6 +51,8 @@ pub struct Space {
     pub is_remote: bool,
     /// The last question got no vector.
     pub is_failing: AtomicBool,
+    /// Whether the model's server lets us ask.
+    pub denial: Denial,
     /// Whether questions ask the model's server at present.
     pub rest: SharedRest,
     /// The same of the index.
@@ -189,6 +192,7 @@ impl Spaces {
             background: ModelBackground::default(),
             embedder,
             is_failing: AtomicBool::new(false),
+            denial: Denial::default(),
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
             tried_at: None,
@@ -338,6 +342,7 @@ impl Spaces {
             is_open,
             is_with_rows: config.index_is_with_rows(),
             is_failing: AtomicBool::new(false),
+            denial: Denial::default(),
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
             fingerprint: row.fingerprint,
@@ -378,6 +383,7 @@ impl Spaces {
             opened_at: space.opened_at,
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),
+            denial: Denial::default(),
             rest: SharedRest::default(),
             index_rest: SharedRest::default(),
             fingerprint,

@@ -50,10 +50,14 @@ struct Readiness {
     files: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     shortage: Option<String>,
-    /// `off`: no embedding model; search goes by keywords alone. `failing`: it did not answer the last question, so that words
-    /// alone do for now; the process is ready all the same.
+    /// `off`: no embedding model; search goes by keywords alone. `failing`: it did not answer the last question, or lets nobody ask
+    /// (`denial`), so that words alone do for now; the process is ready all the same.
     #[schema(value_type = String)]
     model: &'static str,
+    /// Why the model's server lets this service ask nothing, as with a wrong key: what is brought in waits until the operator has
+    /// put that right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denial: Option<String>,
 }
 
 /// Whether the process lives.
@@ -95,9 +99,10 @@ async fn ready(State(app): State<App>) -> Response {
         }
     };
     let space = app.spaces.wanted();
+    let denial = space.denial.reason();
     let model = match &space.embedder {
         None => "off",
-        Some(_) if space.is_failing.load(Ordering::Relaxed) => "failing",
+        Some(_) if denial.is_some() || space.is_failing.load(Ordering::Relaxed) => "failing",
         Some(_) => "ok",
     };
     let (status, word) = if [database, index, files].contains(&"failing") || app.stopping.is_cancelled() {
@@ -117,6 +122,7 @@ async fn ready(State(app): State<App>) -> Response {
             files,
             shortage,
             model,
+            denial,
         }),
     )
         .into_response()

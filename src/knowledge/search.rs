@@ -22,7 +22,7 @@ use retrieval::operators::Query;
 
 use self::explain::{Stage, StageName, Trace};
 pub use self::question::{EmbeddedQuestion, embed_question};
-pub(super) use self::question::{TEXT_REFUSED, embed_error};
+pub(super) use self::question::{TEXT_REFUSED, denied, embed_error};
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
 pub use self::without_index::RowScans;
 use super::cuts::{self, LiveCut};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::indexes::IndexSwitch;
-use crate::harness::openai::{EmbeddingFault, ScriptedModel};
+use crate::harness::openai::{EmbeddingFault, ScriptedModel, UPSTREAM_WORDS};
 use crate::harness::stored::count_rows;
 use crate::harness::work::until;
 
@@ -351,6 +351,11 @@ async fn a_passage_that_the_model_refuses_fails_its_own_document_at_once_and_no_
         if number == 3 {
             assert_eq!(document["state"], "failed", "{document}");
             assert_eq!(document["error"]["code"], "passage_refused", "{document}");
+            let message = document["error"]["message"].as_str().expect("a message");
+            assert!(
+                message.contains("status 400") && !message.contains(UPSTREAM_WORDS),
+                "{message}"
+            );
         } else {
             assert_eq!(document["state"], "indexed", "{document}");
         }

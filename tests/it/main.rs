@@ -28,6 +28,7 @@ mod disconnects;
 mod documents;
 mod drive;
 mod embedding_cache;
+mod embedding_denied;
 mod embedding_turns;
 mod eval_imports;
 mod eval_page;

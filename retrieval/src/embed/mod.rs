@@ -135,7 +135,11 @@ pub enum EmbedError {
     /// It was still at work when the time was up: it may have to be paid.
     #[error("embedding model took longer than there was time")]
     TooLate,
-    /// Wrong key, unknown model, text the provider will not take: the same call fails again.
+    /// A wrong key, nothing left of what was paid for, an unknown model or address: every call fails until the operator changes
+    /// that.
+    #[error("embedding model may not be asked: {reason}")]
+    Denied { reason: String },
+    /// Text the provider will not take: the same call fails again.
     #[error("embedding model refused the request: {reason}")]
     Refused { reason: String },
     /// The answer is no set of vectors of this model: store nothing of it.
@@ -167,9 +171,11 @@ impl EmbedError {
     pub fn spent(&self) -> (u64, bool) {
         match self {
             Self::Broken { answered, .. } => (answered.tokens, answered.reported),
-            Self::Unavailable { .. } | Self::TooLate | Self::Refused { .. } | Self::BadVectors { .. } => {
-                (0, false)
-            }
+            Self::Unavailable { .. }
+            | Self::TooLate
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::BadVectors { .. } => (0, false),
         }
     }
 
@@ -179,7 +185,16 @@ impl EmbedError {
         match self {
             Self::TooLate | Self::BadVectors { .. } => true,
             Self::Broken { cause, .. } => cause.may_have_cost(),
-            Self::Unavailable { .. } | Self::Refused { .. } => false,
+            Self::Unavailable { .. } | Self::Denied { .. } | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Why the provider may not be asked at all, if that is what it says.
+    pub fn denial(&self) -> Option<&str> {
+        match self {
+            Self::Denied { reason } => Some(reason),
+            Self::Broken { cause, .. } => cause.denial(),
+            Self::Unavailable { .. } | Self::TooLate | Self::Refused { .. } | Self::BadVectors { .. } => None,
         }
     }
 
@@ -187,9 +202,11 @@ impl EmbedError {
     pub fn take_answered(&mut self) -> Vec<Option<Vec<f32>>> {
         match self {
             Self::Broken { answered, .. } => std::mem::take(&mut answered.vectors),
-            Self::Unavailable { .. } | Self::TooLate | Self::Refused { .. } | Self::BadVectors { .. } => {
-                Vec::new()
-            }
+            Self::Unavailable { .. }
+            | Self::TooLate
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::BadVectors { .. } => Vec::new(),
         }
     }
 

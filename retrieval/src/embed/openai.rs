@@ -16,7 +16,7 @@ use super::tokenizer::shorten;
 use super::{Answered, Asker, EmbedError, Embedder, Embeddings, estimate_tokens};
 use crate::BoxFuture;
 use crate::analysis::Language;
-use crate::remote::{CallError, Endpoint, believable, shown};
+use crate::remote::{CallError, Endpoint, believable, shown, unreadable};
 
 /// Estimated tokens of one request at most; vendors refuse larger ones.
 const REQUEST_TOKENS: usize = 100_000;
@@ -225,7 +225,7 @@ impl OpenAiEmbedder {
             Protocol::Tei => serde_json::from_slice(&bytes).map(Reply::in_order),
         };
         let reply = reply.map_err(|error| EmbedError::BadVectors {
-            reason: format!("the answer cannot be read: {error}"),
+            reason: unreadable(&error),
         })?;
         Ok(self.accept(reply, texts)?)
     }
@@ -411,8 +411,9 @@ impl From<CallError> for Failure {
         let error = match error {
             CallError::Unavailable { retry_after, source } => EmbedError::Unavailable { retry_after, source },
             CallError::TimedOut => EmbedError::TooLate,
-            CallError::Refused { of_content, reason } => {
-                of_texts = of_content;
+            CallError::Denied { reason } => EmbedError::Denied { reason },
+            CallError::Refused { reason } => {
+                of_texts = true;
                 EmbedError::Refused { reason }
             }
             CallError::Unreadable { reason } => EmbedError::BadVectors { reason },

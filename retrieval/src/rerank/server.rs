@@ -11,7 +11,7 @@ use url::Url;
 use super::{RerankCost, RerankError, Reranked, Reranker, Spent};
 use crate::BoxFuture;
 use crate::embed::{estimate_tokens, shorten};
-use crate::remote::{CallError, Endpoint, believable, shown};
+use crate::remote::{CallError, Endpoint, believable, shown, unreadable};
 
 /// Texts of one request that Text Embeddings Inference takes unless it is told otherwise.
 const TEI_BATCH: usize = 32;
@@ -186,7 +186,7 @@ impl RerankServer {
             Protocol::Cohere | Protocol::Jina | Protocol::Voyage => serde_json::from_slice(&answer),
         };
         let reply = reply.map_err(|error| RerankError::Unusable {
-            reason: format!("the answer cannot be read: {error}"),
+            reason: unreadable(&error),
         })?;
         Ok(Reranked {
             cost: cost(&reply, question, texts),
@@ -214,7 +214,7 @@ impl From<CallError> for RerankError {
         match error {
             CallError::Unavailable { retry_after, source } => Self::Unavailable { retry_after, source },
             CallError::TimedOut => Self::TooLate,
-            CallError::Refused { reason, .. } => Self::Refused { reason },
+            CallError::Denied { reason } | CallError::Refused { reason } => Self::Refused { reason },
             CallError::Unreadable { reason } => Self::Unusable { reason },
         }
     }

@@ -200,26 +200,38 @@ async fn a_server_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
-async fn refusals_are_final_and_say_why() {
-    let wrong_key = Answer::Status(401, "", r#"{"error": {"message": "Incorrect API key provided"}}"#);
-    let no_model = Answer::Status(404, "", r#"{"error": "model not found"}"#);
+async fn who_may_not_ask_learns_the_status_and_nothing_that_the_server_said() {
+    const SAID: &str =
+        r#"{"error": {"message": "Incorrect API key provided: sk-test-SECRET, see /srv/app/x.py:33"}}"#;
     let elsewhere = Answer::Status(307, "location: http://127.0.0.1:9/\r\n", "");
-    for (answer, reason) in [
-        (wrong_key, "Incorrect API key"),
-        (no_model, "model not found"),
-        (elsewhere, "307"),
+    for (answer, expected) in [
+        (
+            Answer::Status(401, "", SAID),
+            "it does not accept the API key (status 401)",
+        ),
+        (
+            Answer::Status(402, "", SAID),
+            "the account there has nothing left (status 402)",
+        ),
+        (
+            Answer::Status(403, "", SAID),
+            "it does not allow this (status 403)",
+        ),
+        (
+            Answer::Status(404, "", SAID),
+            "it knows no such model or address (status 404)",
+        ),
+        (elsewhere, "it does not accept the request (status 307)"),
     ] {
         let server = ScriptedServer::start([answer]).await;
 
         let error = embedder(&server)
             .embed_query(Asker::Service, "refused".to_owned())
             .await
-            .expect_err("refused");
+            .expect_err("denied");
 
-        let EmbedError::Refused { reason: actual } = error else {
-            panic!("{error}")
-        };
-        assert!(actual.contains(reason), "{actual}");
+        assert_eq!(error.denial(), Some(expected), "{error:?}");
+        assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
         assert_eq!(server.requests().len(), 1);
     }
 }
@@ -285,7 +297,7 @@ async fn what_was_answered_beside_a_failed_request_is_kept_for_the_next_call() {
     let EmbedError::Broken { answered, cause } = error else {
         panic!("{error}");
     };
-    assert!(matches!(*cause, EmbedError::Refused { .. }), "{cause}");
+    assert!(cause.denial().is_some(), "{cause}");
     let missing = answered.vectors.iter().filter(|vector| vector.is_none()).count();
     assert_eq!((missing, answered.refused.len()), (4, 0), "no text is at fault");
     assert_eq!((answered.tokens, answered.reported), (80, true));
@@ -312,7 +324,7 @@ async fn a_text_that_is_refused_is_found_and_costs_the_others_nothing() {
     let has_vector: Vec<bool> = answered.vectors.iter().map(Option::is_some).collect();
     assert_eq!(has_vector, [true, true, false, true]);
     assert!(
-        matches!(&*cause, EmbedError::Refused { reason } if reason.contains("not this one")),
+        matches!(&*cause, EmbedError::Refused { reason } if reason == "it does not accept the request (status 400)"),
         "{cause}"
     );
     assert_eq!(server.requests().len(), 5, "by halves");
@@ -391,7 +403,7 @@ async fn text_embeddings_inference_is_asked_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn text_embeddings_inference_must_answer_for_every_text_and_its_refusals_are_told() {
+async fn text_embeddings_inference_must_answer_for_every_text_and_tells_which_it_refuses() {
     let validation = r#"{"error": "`inputs` cannot be empty", "error_type": "Validation"}"#;
     let answers = [
         Answer::Body("[[0.0, 2.0, 0.0]]".to_owned()),
@@ -409,7 +421,7 @@ async fn text_embeddings_inference_must_answer_for_every_text_and_its_refusals_a
         panic!("{refused:?}");
     };
     assert_eq!(answered.refused, [0, 1]);
-    assert!(cause.to_string().contains("cannot be empty"), "{cause}");
+    assert!(cause.to_string().contains("status 422"), "{cause}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, SyncRunId, TenantId};
 use crate::knowledge::cut::{CutChunk, as_i64};
 use crate::knowledge::embedding_cache::{self, Recalled};
-use crate::knowledge::search::{embed_error, index_error};
+use crate::knowledge::search::{denied, embed_error, index_error};
 use crate::usage::{self, Reservation, UsageEvent};
 
 /// Chunks that are embedded and stored in the index at once.
@@ -119,11 +119,16 @@ pub(in crate::knowledge) async fn embed(
         call.book(Some((0, false)), &recalled, &[]).await?;
         return Ok(recalled.vectors.into_iter().flatten().collect());
     }
+    let now = app.clock.now();
+    let trial = space.denial.trial(now);
+    let trial = trial.map_err(|reason| denied(&reason, space.denial.pause(now)))?;
     call.reserve(asked_estimate).await?;
     call.started = Instant::now();
     let asked = missing.iter().map(|place| texts[*place].clone()).collect();
     let asker = retrieval::TenantId(payer.tenant_id.0).into();
     let mut answered = embedder.embed_documents(asker, asked).await;
+    let now = app.clock.now();
+    trial.judge(&answered, now);
     // Some requests of a bulk may have been answered before one failed: they are paid for as well.
     let (spent, vectors) = match &mut answered {
         Ok(embeddings) => {
@@ -138,7 +143,10 @@ pub(in crate::knowledge) async fn embed(
         .filter_map(|(place, vector)| Some((place, vector?)))
         .collect();
     call.book(spent, &recalled, &new).await?;
-    answered.map_err(embed_error)?;
+    answered.map_err(|error| match error.denial() {
+        Some(reason) => denied(reason, space.denial.pause(now)),
+        None => embed_error(error),
+    })?;
     for (place, vector) in new {
         recalled.vectors[place] = Some(vector);
     }

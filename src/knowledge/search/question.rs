@@ -162,6 +162,7 @@ pub async fn embed_question(
     let asker = retrieval::TenantId(holders.0.0).into();
     let asked = embedder.embed_query(asker, question.to_owned()).await;
     space.is_failing.store(asked.is_err(), Ordering::Relaxed);
+    space.denial.note(&asked);
     match asked {
         Ok(embeddings) => {
             if let Some(trial) = trial {
@@ -175,8 +176,12 @@ pub async fn embed_question(
         Err(error) => {
             tracing::warn!(error = ?error, "the embedding model did not answer: searching by words alone");
             if let Some((trial, asked)) = trial.zip(outage(&error)) {
-                // A server may fail over what one tenant asks of it.
-                trial.failed(app.clock.now(), asked, Concerns::Unknown);
+                // A server may fail over what one tenant asks of it; whom it lets ask is nobody's question.
+                let concerns = match error.denial() {
+                    Some(_) => Concerns::Everybody,
+                    None => Concerns::Unknown,
+                };
+                trial.failed(app.clock.now(), asked, concerns);
             }
             if error.may_have_cost() {
                 // Dropping the hold books it as it was reserved.
@@ -199,13 +204,26 @@ fn keep_later(app: &App, tenant_id: TenantId, space: &Arc<Space>, recalled: Reca
     });
 }
 
-/// Whether the model's server is down or overloaded, and how long it asks to be left alone.
+/// Whether the model's server is down, overloaded or lets nobody ask, and how long it asks to be left alone.
 fn outage(error: &EmbedError) -> Option<Option<Duration>> {
     match error {
         EmbedError::Unavailable { retry_after, .. } => Some(*retry_after),
         EmbedError::Broken { cause, .. } => outage(cause),
-        EmbedError::TooLate => Some(None),
+        EmbedError::TooLate | EmbedError::Denied { .. } => Some(None),
         EmbedError::Refused { .. } | EmbedError::BadVectors { .. } => None,
+    }
+}
+
+/// The embedding model's server lets this service ask nothing, for this reason. It is asked again after `retry_after`.
+pub(in crate::knowledge) fn denied(reason: &str, retry_after: Duration) -> Error {
+    Error::Unavailable {
+        code: "embedding_denied",
+        message: format!(
+            "the embedding model's server does not let this service ask it: {reason}. What waits goes on by itself once the service's operator has put that right"
+        )
+        .into(),
+        retry_after,
+        source: None,
     }
 }
 
@@ -233,6 +251,7 @@ pub(in crate::knowledge) fn embed_error(error: EmbedError) -> Error {
             },
             cause => embed_error(cause),
         },
+        EmbedError::Denied { reason } => denied(&reason, TRY_AGAIN_AFTER),
         EmbedError::Refused { reason } => Error::Upstream {
             code: "embedding_refused",
             message: format!("the embedding model refused the request: {reason}").into(),

@@ -77,6 +77,9 @@ pub enum EmbeddingFault {
 /// How the first of the sentences begins by which a model is measured.
 const FIRST_UNRELATED: &str = "The swimming pool is open";
 
+/// What the server says to a request for embeddings that fails: nobody but the operator may read it, and nobody the key.
+pub const UPSTREAM_WORDS: &str = "Incorrect API key provided: sk-test-SECRET-abcd, see /srv/app/x.py:33";
+
 type Answerer = Box<dyn Fn(&Asked) -> Script + Send + Sync>;
 
 struct Scripted {
@@ -85,6 +88,8 @@ struct Scripted {
     faults: Mutex<VecDeque<EmbeddingFault>>,
     /// Requests for embeddings of texts that hold it are refused.
     refused: Mutex<Option<&'static str>>,
+    /// The status of all requests for embeddings, until it is taken back.
+    denied: Mutex<Option<u16>>,
     asked: Mutex<Vec<Asked>>,
     /// Times that it was measured how near unrelated texts are: nobody's question, and in none of the other figures.
     measured: AtomicUsize,
@@ -109,6 +114,7 @@ impl ScriptedModel {
             otherwise: Mutex::new(Box::new(|_| Script::Reply(Reply::new("Scripted answer.")))),
             faults: Mutex::default(),
             refused: Mutex::default(),
+            denied: Mutex::default(),
             asked: Mutex::default(),
             measured: AtomicUsize::new(0),
             base: Mutex::default(),
@@ -173,6 +179,11 @@ impl ScriptedModel {
     /// From now on requests for embeddings are refused in which a text holds `part`.
     pub fn refuse_texts_with(&self, part: &'static str) {
         *lock(&self.state.refused) = Some(part);
+    }
+
+    /// From now on requests for embeddings fail with this status; none: they are answered again.
+    pub fn deny_with(&self, status: Option<u16>) {
+        *lock(&self.state.denied) = status;
     }
 
     /// Queues what is wrong with the next embedding request.
@@ -359,13 +370,15 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
     });
     let refused = *lock(&state.refused);
     let is_refused = refused.is_some_and(|part| texts.iter().any(|text| text.contains(part)));
-    let fault = match is_refused {
-        true => Some(EmbeddingFault::Status(400)),
-        false => lock(&state.faults).pop_front(),
+    let denied = *lock(&state.denied);
+    let fault = match (denied, is_refused) {
+        (Some(status), _) => Some(EmbeddingFault::Status(status)),
+        (None, true) => Some(EmbeddingFault::Status(400)),
+        (None, false) => lock(&state.faults).pop_front(),
     };
     if let Some(EmbeddingFault::Status(status)) = fault {
-        let body =
-            json!({ "error": { "message": "scripted", "type": "server_error", "code": null } }).to_string();
+        let body = json!({ "error": { "message": UPSTREAM_WORDS, "type": "server_error", "code": null } })
+            .to_string();
         return (
             StatusCode::from_u16(status).expect("a status"),
             [(header::RETRY_AFTER, "0")],

@@ -1,0 +1,148 @@
+//! A model's server that lets nobody ask: a wrong key, nothing left of what was paid for, a model or an address that it does not
+//! know. Only its operator ends that. Until then what is brought in waits: one call after each rest finds out whether it is over.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use retrieval::embed::{EmbedError, Embeddings};
+
+use crate::rest::{Rest, Trial};
+
+/// The shortest time after which it is worth another look.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Whether the server lets this service ask.
+#[derive(Debug, Default)]
+pub struct Denial {
+    rest: Rest,
+    reason: Mutex<Option<String>>,
+}
+
+/// Leave to ask for texts of documents. Dropped without a verdict it tells nothing.
+#[derive(Debug)]
+pub struct DenialTrial<'a> {
+    denial: &'a Denial,
+    trial: Trial,
+}
+
+impl Denial {
+    /// What the server said last, in words that anybody may read; none: it lets us ask.
+    pub fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leave to ask; the error is why there is none at present.
+    pub fn trial(&self, now: DateTime<Utc>) -> Result<DenialTrial<'_>, String> {
+        match self.rest.trial(now) {
+            Some(trial) => Ok(DenialTrial { denial: self, trial }),
+            None => Err(self.reason().unwrap_or_default()),
+        }
+    }
+
+    /// When it is asked again.
+    pub fn pause(&self, now: DateTime<Utc>) -> Duration {
+        self.rest.time_left(now).max(SHORTEST_PAUSE)
+    }
+
+    /// Takes note of what came of asking, whoever asked. What failed for another reason says nothing of it.
+    pub fn note(&self, asked: &Result<Embeddings, EmbedError>) {
+        let denied = match asked {
+            Ok(_) => {
+                self.rest.end();
+                None
+            }
+            Err(error) => match error.denial() {
+                Some(reason) => Some(reason.to_owned()),
+                None => return,
+            },
+        };
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+    }
+}
+
+impl DenialTrial<'_> {
+    /// Takes note of what came of it.
+    pub fn judge(self, asked: &Result<Embeddings, EmbedError>, now: DateTime<Utc>) {
+        self.denial.note(asked);
+        if asked.as_ref().is_err_and(|error| error.denial().is_some()) {
+            self.trial.failed(now, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn denied() -> Result<Embeddings, EmbedError> {
+        Err(EmbedError::Denied {
+            reason: "wrong key".to_owned(),
+        })
+    }
+
+    fn answered() -> Result<Embeddings, EmbedError> {
+        Ok(Embeddings {
+            vectors: Vec::new(),
+            tokens: 0,
+            reported: true,
+        })
+    }
+
+    #[test]
+    fn after_a_denial_one_call_at_a_time_finds_out_whether_it_is_over() {
+        let denial = Denial::default();
+        denial.trial(at(0)).expect("leave").judge(&denied(), at(0));
+        assert_eq!(denial.reason().as_deref(), Some("wrong key"));
+        assert_eq!(denial.trial(at(0)).err().as_deref(), Some("wrong key"));
+
+        let first = denial.trial(at(1)).expect("the rest is over");
+        assert!(denial.trial(at(1)).is_err(), "somebody tries already");
+        first.judge(&answered(), at(1));
+
+        assert!(denial.reason().is_none() && denial.trial(at(1)).is_ok());
+    }
+
+    #[test]
+    fn whoever_is_answered_ends_it_for_all() {
+        let denial = Denial::default();
+        denial.trial(at(0)).expect("leave").judge(&denied(), at(0));
+
+        denial.note(&answered());
+
+        assert!(denial.reason().is_none() && denial.trial(at(0)).is_ok());
+    }
+
+    #[test]
+    fn the_pause_grows_to_a_minute() {
+        let denial = Denial::default();
+        let mut pauses = Vec::new();
+        let mut second = 0;
+        for _ in 0..9 {
+            denial
+                .trial(at(second))
+                .expect("leave")
+                .judge(&denied(), at(second));
+            let pause = denial.pause(at(second)).as_secs();
+            pauses.push(pause);
+            second += i64::try_from(pause).expect("seconds");
+        }
+
+        assert_eq!(pauses, [5, 5, 5, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn an_outage_is_no_verdict() {
+        let denial = Denial::default();
+        denial.note(&denied());
+
+        denial.note(&Err(EmbedError::TooLate));
+        assert!(denial.reason().is_some());
+    }
+}

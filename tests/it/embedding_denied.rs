@@ -1,0 +1,123 @@
+//! An embedding server that lets nobody ask: documents wait for its operator, who alone is told what it said.
+
+use chrono::TimeDelta;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::app::{Chatbot, TestApp, TestOptions};
+use crate::harness::openai::{ScriptedModel, UPSTREAM_WORDS};
+
+const OAK: &str = "Oak tables are oiled twice a year.";
+
+async fn start(model: &ScriptedModel) -> TestApp {
+    TestOptions::default()
+        .without_embedder()
+        .set("embedding.backend", "openai")
+        .set("embedding.base_url", model.base_url())
+        .set("embedding.model", "scripted-embedding")
+        .set("embedding.dimension", model.dimension())
+        .set("jobs.max_attempts", 2)
+        .start()
+        .await
+}
+
+async fn ready(service: &TestApp) -> Value {
+    service
+        .send(Method::GET, "/ready", None, None)
+        .await
+        .expect(200)
+        .json()
+}
+
+fn asked(model: &ScriptedModel) -> usize {
+    model.requests().len()
+}
+
+async fn is_found_by_meaning(desk: &Chatbot<'_, '_>) -> bool {
+    desk.search("When are oak tables oiled?").await[0]["similarity"].is_number()
+}
+
+#[tokio::test]
+async fn documents_wait_until_the_operator_has_put_the_setting_right() {
+    for (status, reason) in [
+        (401, "it does not accept the API key (status 401)"),
+        (402, "the account there has nothing left (status 402)"),
+        (403, "it does not allow this (status 403)"),
+        (404, "it knows no such model or address (status 404)"),
+    ] {
+        let model = ScriptedModel::start().await;
+        let service = start(&model).await;
+        let acme = service.tenant("acme").await;
+        let desk = acme.chatbot("Desk").await;
+        model.deny_with(Some(status));
+        let id = desk.publish("oak.md", OAK).await;
+
+        for _ in 0..10 {
+            service.clock.advance(TimeDelta::seconds(76));
+            assert_eq!(service.drain_jobs().await, 1, "it is tried again");
+        }
+        let document = desk.document(&id).await;
+        assert_eq!(
+            (&document["state"], &document["error"]),
+            (&json!("processing"), &Value::Null)
+        );
+        let jobs = acme.get("/api/jobs").await.expect(200);
+        let told = jobs.json()["items"][0]["last_error"].clone();
+        assert!(told.as_str().is_some_and(|told| told.contains(reason)), "{told}");
+        assert!(!jobs.text.contains(UPSTREAM_WORDS), "{}", jobs.text);
+        let denied = ready(&service).await;
+        assert_eq!(
+            (&denied["status"], &denied["model"], &denied["denial"]),
+            (&json!("degraded"), &json!("failing"), &json!(reason))
+        );
+
+        model.deny_with(None);
+        service.clock.advance(TimeDelta::seconds(76));
+        service.drain_jobs().await;
+
+        assert_eq!(desk.document(&id).await["state"], "indexed");
+        assert!(is_found_by_meaning(&desk).await);
+        assert_eq!(ready(&service).await["status"], "ok");
+    }
+}
+
+#[tokio::test]
+async fn many_jobs_ask_a_server_that_denies_once() {
+    let model = ScriptedModel::start().await;
+    let service = start(&model).await;
+    let acme = service.tenant("acme").await;
+    model.deny_with(Some(401));
+    for number in 0..5 {
+        let desk = acme.chatbot(&format!("Desk {number}")).await;
+        desk.upload(&[("oak.md", format!("{OAK} {number}").as_bytes())])
+            .await
+            .expect(202);
+    }
+
+    assert_eq!(service.drain_jobs().await, 5);
+
+    assert_eq!(asked(&model), 1);
+}
+
+#[tokio::test]
+async fn questions_leave_a_server_that_denies_alone_for_all_tenants() {
+    let model = ScriptedModel::start().await;
+    let service = start(&model).await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let (desk, other) = (acme.chatbot("Desk").await, globex.chatbot("Desk").await);
+    desk.publish("oak.md", OAK).await;
+    other.publish("oak.md", OAK).await;
+    let before = asked(&model);
+    model.deny_with(Some(401));
+
+    for desk in [&desk, &other] {
+        assert!(!is_found_by_meaning(desk).await);
+    }
+    assert_eq!(asked(&model), before + 1);
+
+    model.deny_with(None);
+    service.clock.advance(TimeDelta::seconds(1));
+    for desk in [&desk, &other] {
+        assert!(is_found_by_meaning(desk).await);
+    }
+}
