@@ -29,6 +29,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
+/// By so much at most do those come later who were told when to come.
+const LONGEST_SPREAD: Duration = Duration::from_secs(30);
+
 type RunJob = fn(App, JobContext, Value) -> BoxFuture<'static, Outcome>;
 type FailJob = for<'a> fn(
     Value,
@@ -271,22 +274,21 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) ->
         Outcome::Fail { reason } => Ending::Failed { reason },
         Outcome::Retry { reason, .. } if job.attempt >= job.max_attempts => Ending::Failed { reason },
         Outcome::Retry { reason, delay } => {
-            let pause = delay.unwrap_or_else(|| pause_after(job.attempt));
-            Ending::Again {
-                reason,
-                run_at: now + TimeDelta::from_std(jittered(pause)).unwrap_or_default(),
-                count_attempt: true,
-            }
-        }
-        Outcome::Outage { reason, delay } => {
-            let pause = if delay.is_zero() {
-                Duration::ZERO
-            } else {
-                jittered(*delay)
+            let pause = match delay {
+                Some(delay) => at_least(*delay),
+                None => jittered(pause_after(job.attempt)),
             };
             Ending::Again {
                 reason,
                 run_at: now + TimeDelta::from_std(pause).unwrap_or_default(),
+                count_attempt: true,
+            }
+        }
+        Outcome::Outage { reason, delay } => {
+            let run_at = now + TimeDelta::from_std(at_least(*delay)).unwrap_or_default();
+            Ending::Again {
+                reason,
+                run_at,
                 count_attempt: false,
             }
         }
@@ -396,6 +398,11 @@ fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)
 }
 
+/// Not before `delay` is over, since somebody said so, and up to a quarter of it later, half a minute at most: crowds spread out.
+fn at_least(delay: Duration) -> Duration {
+    delay + delay.div_f64(4.0).min(LONGEST_SPREAD).mul_f64(rand::random())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,5 +423,19 @@ mod tests {
                 "{pause:?}"
             );
         }
+    }
+
+    #[test]
+    fn nobody_comes_back_before_the_time_that_was_asked_for() {
+        for _ in 0..100 {
+            let soon = at_least(Duration::from_secs(100));
+            assert!(
+                (Duration::from_secs(100)..=Duration::from_secs(125)).contains(&soon),
+                "{soon:?}"
+            );
+            let day = Duration::from_secs(24 * 3600);
+            assert!((day..=day + LONGEST_SPREAD).contains(&at_least(day)));
+        }
+        assert_eq!(at_least(Duration::ZERO), Duration::ZERO);
     }
 }
