@@ -334,7 +334,7 @@ impl App {
     }
 
     /// Has an index that did not open tried again; who asked does not wait for it.
-    fn reopen_when_due(&self, name: &str, now: DateTime<Utc>) {
+    pub(crate) fn reopen_when_due(&self, name: &str, now: DateTime<Utc>) {
         if !self.spaces.is_due_to_open(name, now) {
             return;
         }
@@ -348,7 +348,7 @@ impl App {
 
     /// Remembers how the configured embedding model is loaded.
     pub(crate) async fn remember_space(&self) -> crate::error::Result<()> {
-        remembered::remember(&self.config, &self.db, self.spaces.wanted(), self.clock.now()).await
+        remembered::remember(&self.config, &self.db, &self.spaces.wanted(), self.clock.now()).await
     }
 
     /// Finds out whether the index of a space is the one that documents were put into. If not, all that it held counts as

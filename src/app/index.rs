@@ -9,7 +9,7 @@ use retrieval::index::{
 use super::{Purpose, StartError, innermost};
 use crate::config::{Config, IndexBackend};
 
-/// Opens the index of a model's vectors; without a model, of words alone.
+/// Opens the index of a model's vectors; without a model, of words alone. What is unavailable on a server may come back.
 pub(crate) async fn open(
     config: &Config,
     model_id: Option<&str>,
@@ -27,6 +27,12 @@ pub(crate) async fn open(
             .await
             .map(|index| Arc::new(index) as Arc<dyn Index>),
     })
+}
+
+/// Whether the index is on a server that does not answer at present: the service does without until it does.
+pub(super) fn may_come_back(config: &Config, error: &IndexError) -> bool {
+    let is_on_a_server = config.index.backend != IndexBackend::Embedded;
+    is_on_a_server && matches!(error, IndexError::Unavailable { .. })
 }
 
 /// Why the service does not start without the index.

@@ -136,7 +136,8 @@ pub type AroundIndex = Box<dyn FnOnce(Arc<dyn Index>) -> Arc<dyn Index> + Send>;
 
 /// All spaces that this process has open.
 pub struct Spaces {
-    wanted: Arc<Space>,
+    /// The name of the one that the configuration names.
+    wanted: String,
     open: RwLock<HashMap<String, Arc<Space>>>,
     /// By their names; held while one is opened, or its model loaded.
     opening: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -164,9 +165,15 @@ impl Spaces {
             .map_err(not_looked_up)?;
         let dimension = embedder.as_deref().map(Embedder::dimension);
         let model_in_index = remembered::model_in_index(&name, dimension);
-        let index = index::open(config, model_in_index, dimension, purpose)
-            .await?
-            .map_err(index::start_error)?;
+        let opened = index::open(config, model_in_index, dimension, purpose).await?;
+        let is_open = opened.is_ok();
+        let index = match opened {
+            Ok(index) => index,
+            Err(error) if purpose == Purpose::Serve && index::may_come_back(config, &error) => {
+                unopened(&name, &error)
+            }
+            Err(error) => return Err(index::start_error(error)),
+        };
         let filled_making = match purpose {
             Purpose::Serve => None,
             Purpose::Look | Purpose::Repair => remembered::filled_making(db, &name, index.as_ref())
@@ -174,7 +181,7 @@ impl Spaces {
                 .map_err(not_looked_up)?,
         };
         let wanted = Arc::new(Space {
-            is_open: true,
+            is_open,
             is_with_rows: config.index_is_with_rows(),
             filled_making,
             opened_at: now,
@@ -198,8 +205,8 @@ impl Spaces {
             tried_at: None,
         });
         Ok(Self {
-            open: RwLock::new(HashMap::from([(wanted.name.clone(), wanted.clone())])),
-            wanted,
+            wanted: wanted.name.clone(),
+            open: RwLock::new(HashMap::from([(wanted.name.clone(), wanted)])),
             opening: Mutex::default(),
             purpose,
             given,
@@ -207,8 +214,9 @@ impl Spaces {
     }
 
     /// The one that the configuration names.
-    pub fn wanted(&self) -> &Arc<Space> {
-        &self.wanted
+    pub fn wanted(&self) -> Arc<Space> {
+        self.find(&self.wanted)
+            .expect("it is put in at the start, and none is taken out")
     }
 
     /// The space of this name, opened if need be, with its model if that can be loaded.
@@ -272,13 +280,19 @@ impl Spaces {
         let Ok(_opening) = opening.try_lock() else {
             return Ok(());
         };
-        match self.find(name) {
-            Some(space) if space.is_due_to_open(now) => self
-                .recall(config, db, name, (Some(space.as_ref()), now))
-                .await
-                .map(drop),
-            _ => Ok(()),
+        let Some(space) = self.find(name).filter(|space| space.is_due_to_open(now)) else {
+            return Ok(());
+        };
+        let mut config = config.clone();
+        // The next look comes soon enough.
+        config.index.qdrant.start_timeout_s = 0;
+        let reopened = self
+            .recall(&config, db, name, (Some(space.as_ref()), now))
+            .await?;
+        if reopened.is_open {
+            tracing::info!(space = name, "an index that did not open is open");
         }
+        Ok(())
     }
 
     fn opening_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -321,10 +335,7 @@ impl Spaces {
             .await
             .map_err(Error::internal)?;
         let is_open = opened.is_ok();
-        let index = opened.unwrap_or_else(|error| {
-            tracing::error!(error = ?error, space = name, "an index that tenants are answered from does not open: they are answered from the words of the rows, and it is tried again");
-            Arc::new(UnopenedIndex::new(error.to_string()))
-        });
+        let index = opened.unwrap_or_else(|error| unopened(name, &error));
         let settings = row.settings.settings(&config.embedding);
         let space = Space {
             name: name.to_owned(),
@@ -441,9 +452,10 @@ impl Spaces {
         }
     }
 
-    /// Whether all indexes answer, but for those that never opened: whom they answer is not everybody.
+    /// Whether all indexes answer, but for those of other models that never opened: whom they answer is not everybody.
     pub async fn check(&self) -> Result<(), IndexError> {
-        for space in self.all().into_iter().filter(|space| space.is_open) {
+        let counts = |space: &Arc<Space>| space.is_open || space.name == self.wanted;
+        for space in self.all().into_iter().filter(counts) {
             space.index.check().await?;
         }
         Ok(())
@@ -465,6 +477,12 @@ impl Spaces {
             }
         }
     }
+}
+
+/// Stands for an index that does not open.
+fn unopened(name: &str, error: &IndexError) -> Arc<dyn Index> {
+    tracing::error!(error = ?error, space = name, "an index that tenants are answered from does not open: they are answered from the words of the rows, and it is tried again");
+    Arc::new(UnopenedIndex::new(error.to_string()))
 }
 
 async fn find_row(db: &Db, name: &str) -> Result<SpaceRow> {

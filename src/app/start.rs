@@ -38,7 +38,8 @@ impl App {
     /// A model without a price costs nothing in our books, and no money limit could hold it.
     fn warn_of_unpriced_models(&self) {
         let chat = self.model.is_some().then_some(self.config.llm.model.as_str());
-        let embedding = self.spaces.wanted().bought_model();
+        let wanted = self.spaces.wanted();
+        let embedding = wanted.bought_model();
         let rerank = self.reranker.as_deref().map(Reranker::model_id);
         for model in chat
             .into_iter()

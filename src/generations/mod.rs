@@ -157,7 +157,7 @@ impl LiveRow {
                 }
             }
             None => Live {
-                space: app.spaces.wanted().clone(),
+                space: app.spaces.wanted(),
                 is_whole: true,
             },
         })
@@ -313,7 +313,8 @@ async fn begin_in(
     by: By<'_>,
 ) -> Result<Wish> {
     store::hold_live(write, tenant_id).await?;
-    let wanted = &app.spaces.wanted().name;
+    let space = app.spaces.wanted();
+    let wanted = &space.name;
     let open = store::list_open(write, tenant_id).await?;
     let present = open
         .iter()

@@ -100,10 +100,11 @@ async fn adopt(app: &App) -> Result<()> {
 async fn begin_wanted(app: &App, open: &[Generation]) -> Result<()> {
     let (begins, activates) = app.config.index.on_model_change.begins_and_activates();
     // A model that is not installed is no wish for none: what it embedded is there when it is back.
-    if !begins || app.spaces.wanted().model.is_none() {
+    let space = app.spaces.wanted();
+    if !begins || space.model.is_none() {
         return Ok(());
     }
-    let wanted = &app.spaces.wanted().name;
+    let wanted = &space.name;
     let mut conn = app.db.read(Scope::Operator).await?;
     let was_taken_back: Vec<TenantId> = on!(conn, c => sqlx::query_scalar(
         "select distinct tenant_id from generation where space = $1 and rolled_back_at is not null",

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, innermost};
+use crate::config::IndexBackend;
 
 /// How long the database may take to answer a probe.
 const DATABASE_LIMIT: Duration = Duration::from_secs(3);
@@ -43,6 +44,7 @@ struct Readiness {
     /// Answers, and takes writes.
     #[schema(value_type = String)]
     database: &'static str,
+    /// `failing`: words are looked for in the rows until it answers. Where it is on a server, the process is ready all the same.
     #[schema(value_type = String)]
     index: &'static str,
     /// The store of original files. `full`: nothing is taken in (507) until there is room, and `shortage` says what is lacking.
@@ -83,6 +85,8 @@ async fn ready(State(app): State<App>) -> Response {
             "failing"
         }
     };
+    let wanted = app.spaces.wanted();
+    app.reopen_when_due(&wanted.name, app.clock.now());
     let index = match app.spaces.check().await {
         Ok(()) => "ok",
         Err(error) => {
@@ -98,16 +102,17 @@ async fn ready(State(app): State<App>) -> Response {
             ("failing", None)
         }
     };
-    let space = app.spaces.wanted();
-    let denial = space.denial.reason();
-    let model = match &space.embedder {
+    let denial = wanted.denial.reason();
+    let model = match &wanted.embedder {
         None => "off",
-        Some(_) if denial.is_some() || space.is_failing.load(Ordering::Relaxed) => "failing",
+        Some(_) if denial.is_some() || wanted.is_failing.load(Ordering::Relaxed) => "failing",
         Some(_) => "ok",
     };
-    let (status, word) = if [database, index, files].contains(&"failing") || app.stopping.is_cancelled() {
+    let has_own_index = app.config.index.backend == IndexBackend::Embedded;
+    let is_failing = [database, files].contains(&"failing") || (index == "failing" && has_own_index);
+    let (status, word) = if is_failing || app.stopping.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "failing")
-    } else if shortage.is_some() || model == "failing" {
+    } else if shortage.is_some() || [index, model].contains(&"failing") {
         // Neither a restart nor another process in its place would help, and who asks is answered.
         (StatusCode::OK, "degraded")
     } else {

@@ -495,7 +495,7 @@ async fn an_hourly_look_at_the_counts_has_an_index_mended_that_lost_something() 
             .expect("counted")
     };
     assert_eq!(check().await, []);
-    let index = &service.app.spaces.wanted().index;
+    let index = service.app.spaces.wanted().index.clone();
     let tenant = retrieval::TenantId(held.tenant.0);
     let lost = index.list(tenant, None, 1).await.expect("a point")[0].chunk_id;
     index.delete_chunks(tenant, vec![lost]).await.expect("deleted");

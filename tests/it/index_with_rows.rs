@@ -95,7 +95,7 @@ async fn found_without_groups(tenant: &Tenant<'_>, text: &str) -> Vec<String> {
         limit: 10,
         language: None,
     };
-    let index = &service.app.spaces.wanted().index;
+    let index = service.app.spaces.wanted().index.clone();
     let found = index.search(retrieval::TenantId(tenant.id.0), query).await;
     let chunks: Vec<Uuid> = found
         .expect("hits")

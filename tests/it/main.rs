@@ -46,6 +46,7 @@ mod google;
 mod harness;
 mod health;
 mod idempotency;
+mod index_at_start;
 mod index_down;
 mod index_with_rows;
 mod indexing;

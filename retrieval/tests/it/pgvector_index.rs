@@ -531,6 +531,25 @@ async fn what_no_graph_can_be_made_of_is_refused_at_the_start() {
     }
 }
 
+#[tokio::test]
+async fn who_is_not_let_in_is_refused_and_a_server_that_is_not_there_may_come_back() {
+    let Some(url) = database().await else { return };
+    let elsewhere = format!("{url}_that_there_is_not");
+
+    let refused = PgvectorIndex::open(options(&elsewhere)).await.err();
+    assert!(
+        matches!(&refused, Some(IndexError::Refused { reason }) if reason.contains("does not let us in")),
+        "{refused:?}"
+    );
+    let nobody = PgvectorIndex::open(options("postgres://127.0.0.1:9/none"))
+        .await
+        .err();
+    assert!(
+        matches!(nobody, Some(IndexError::Unavailable { .. })),
+        "{nobody:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_are_one_index() {
     let Some(url) = database().await else { return };

@@ -105,7 +105,8 @@ impl Layout {
 }
 
 impl PgvectorIndex {
-    /// Opens the index, and makes its tables where there are none.
+    /// Opens the index, and makes its tables where there are none. What is unavailable may come back, all other errors need
+    /// somebody to change something.
     pub async fn open(options: PgvectorOptions<'_>) -> Result<Self, IndexError> {
         Self::open_tuned(options, PgvectorTuning::default()).await
     }
@@ -120,7 +121,7 @@ impl PgvectorIndex {
             .map_err(|_| refused("not a PostgreSQL URL: write postgres://user:password@host:5432/database"))?
             .application_name("frontdesk-index")
             .disable_statement_logging();
-        let mut connection = connect.connect().await.map_err(failure)?;
+        let mut connection = connect.connect().await.map_err(connect_failure)?;
         let (collection, bypasses_row_security) = schema::prepare(&mut connection, layout).await?;
         connection.close().await.map_err(failure)?;
         let pool = calls_pool(&options, connect.clone(), bypasses_row_security);
@@ -167,6 +168,19 @@ fn calls_pool(
             })
         })
         .connect_lazy_with(connect)
+}
+
+/// What a failed login means to the caller.
+fn connect_failure(error: sqlx::Error) -> IndexError {
+    /// Classes of SQLSTATE: who asks is not let in, or asks for a database that there is not.
+    const NOT_LET_IN: [&str; 2] = ["28", "3D"];
+    let code = error.as_database_error().and_then(|error| error.code());
+    match code {
+        Some(code) if NOT_LET_IN.iter().any(|class| code.starts_with(class)) => {
+            refused(&format!("PostgreSQL does not let us in: {error}"))
+        }
+        _ => failure(error),
+    }
 }
 
 pub(super) fn refused(reason: &str) -> IndexError {

@@ -58,7 +58,8 @@ struct Inner {
 }
 
 impl QdrantIndex {
-    /// Connects and finds or makes the collection. Waits a while for a server that is still starting.
+    /// Connects and finds or makes the collection. Waits a while for a server that is still starting; what is unavailable after
+    /// that may come back, all other errors need somebody to change something.
     pub async fn open(options: QdrantOptions) -> Result<Self, IndexError> {
         options.check().map_err(|wrong| IndexError::Refused {
             reason: wrong.to_string(),
@@ -68,9 +69,13 @@ impl QdrantIndex {
         let deadline = Instant::now() + options.tuning.start_timeout;
         let generation = loop {
             match layout.open(&calls).await {
-                Err(error @ IndexError::Unavailable { .. })
-                    if Instant::now() < deadline && !is_key_refused(&error) =>
-                {
+                // It is no outage: whoever has the wrong key is never let in.
+                Err(error) if is_key_refused(&error) => {
+                    return Err(IndexError::Refused {
+                        reason: error.to_string(),
+                    });
+                }
+                Err(error @ IndexError::Unavailable { .. }) if Instant::now() < deadline => {
                     tracing::info!(%error, "waiting for the index server");
                     sleep(options.tuning.start_timeout / 30).await;
                 }
