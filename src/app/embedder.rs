@@ -42,6 +42,10 @@ pub(crate) async fn load(config: &Config) -> Result<Option<Arc<dyn Embedder>>, S
                 batch_size: settings.batch_size,
                 timeout: Duration::from_secs(settings.timeout_s),
                 max_tokens: settings.max_tokens,
+                prefixes: embed::Prefixes {
+                    query: settings.query_prefix.clone(),
+                    document: settings.document_prefix.clone(),
+                },
                 languages: read_languages(&settings.languages),
             };
             let embedder = embed::OpenAiEmbedder::new(options)

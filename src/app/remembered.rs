@@ -131,15 +131,23 @@ impl Remembered {
 /// What tells the model from others of its name; none: nothing does.
 pub(super) fn fingerprint(embedder: &dyn Embedder, settings: &config::Embedding) -> Option<String> {
     if settings.is_remote() {
-        // Who answers there is all that can be known.
-        let protocol = match settings.backend {
-            EmbeddingBackend::Tei => "tei",
-            _ => "openai",
-        };
-        let server = without_credentials(&settings.base_url);
-        return Some(token_hash(&format!("{protocol} {server}")));
+        return Some(server_fingerprint(settings));
     }
     embedder.fingerprint().map(str::to_owned)
+}
+
+/// Who answers there, and what stands before the texts, is all that can be known of a server's model.
+fn server_fingerprint(settings: &config::Embedding) -> String {
+    let protocol = match settings.backend {
+        EmbeddingBackend::Tei => "tei",
+        _ => "openai",
+    };
+    let server = without_credentials(&settings.base_url);
+    let prefixes = [&settings.query_prefix, &settings.document_prefix];
+    token_hash(&match prefixes {
+        [query, document] if query.is_empty() && document.is_empty() => format!("{protocol} {server}"),
+        [query, document] => format!("{protocol} {server}\n{query}\n{document}"),
+    })
 }
 
 /// What the configured model is called here.
@@ -338,7 +346,7 @@ fn own_name(embedder: &dyn Embedder, fingerprint: &str) -> String {
 /// What the model is called without a fingerprint. Other words in front of its texts make vectors that cannot be compared.
 fn model_name(model: &str, settings: &config::Embedding) -> String {
     let prefixes = (&settings.query_prefix, &settings.document_prefix);
-    if settings.backend != EmbeddingBackend::Local || (prefixes.0.is_empty() && prefixes.1.is_empty()) {
+    if prefixes.0.is_empty() && prefixes.1.is_empty() {
         return model.to_owned();
     }
     let hash = token_hash(&format!("{}\n{}", prefixes.0, prefixes.1));
@@ -399,6 +407,24 @@ mod tests {
         let elsewhere = remembered.settings(&remote("https://two.example/v1"));
         assert!(elsewhere.api_key.is_empty());
         assert_eq!(&*elsewhere.base_url, "https://one.example/v1");
+    }
+
+    #[test]
+    fn a_servers_model_that_reads_something_before_its_texts_is_another_one() {
+        let plain = remote("https://one.example/v1");
+        let mut asked = plain.clone();
+        asked.query_prefix = "query: ".to_owned();
+        let mut told = plain.clone();
+        told.document_prefix = "query: ".to_owned();
+
+        let fingerprints = [&plain, &asked, &told].map(server_fingerprint);
+        assert!(
+            fingerprints[0] != fingerprints[1]
+                && fingerprints[1] != fingerprints[2]
+                && fingerprints[0] != fingerprints[2]
+        );
+        // Installations without prefixes keep what they embedded.
+        assert_eq!(fingerprints[0], token_hash("openai https://one.example/v1"));
     }
 
     #[test]

@@ -74,6 +74,17 @@ impl Config {
                 );
             }
         }
+        for (path, prefix) in [
+            ("query_prefix", &self.embedding.query_prefix),
+            ("document_prefix", &self.embedding.document_prefix),
+        ] {
+            require(
+                prefix.is_empty() || self.embedding.backend != EmbeddingBackend::Static,
+                &format!(
+                    "embedding.{path}: a model of embedding.backend \"static\" reads nothing before a text; leave it empty"
+                ),
+            );
+        }
         for language in &self.embedding.languages {
             require(
                 Language::from_tag(language).is_some(),

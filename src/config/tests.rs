@@ -392,6 +392,13 @@ fn half_a_configuration_is_refused_by_what_it_lacks_or_does_not_take() {
             &[("embedding.base_url", "http://127.0.0.1:1/v1")],
             "embedding.base_url",
         ),
+        (
+            &[
+                ("embedding.backend", "static"),
+                ("embedding.query_prefix", "query: "),
+            ],
+            "embedding.query_prefix",
+        ),
         (&[("rerank.backend", "llm")], "llm.base_url"),
         (&[("rerank.api_key", "sk-x")], "rerank.api_key"),
         (

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::encoder::normalise;
 use super::tokenizer::shorten;
-use super::{Answered, Asker, EmbedError, Embedder, Embeddings, estimate_tokens};
+use super::{Answered, Asker, EmbedError, Embedder, Embeddings, Prefixes, estimate_tokens};
 use crate::BoxFuture;
 use crate::analysis::Language;
 use crate::remote::{CallError, Endpoint, believable, shown, unreadable};
@@ -65,6 +65,8 @@ pub struct OpenAiEmbedderOptions {
     pub timeout: Duration,
     /// Tokens of one text at most; longer ones are cut, by estimate.
     pub max_tokens: usize,
+    /// What stands before each text. No server adds it.
+    pub prefixes: Prefixes,
     /// The languages that the model reads; `None`: all. No server tells it.
     pub languages: Option<Vec<Language>>,
 }
@@ -173,6 +175,7 @@ impl OpenAiEmbedder {
     }
 
     async fn embed_one(&self, mut text: String) -> Result<Embeddings, EmbedError> {
+        text.insert_str(0, &self.options.prefixes.query);
         make_acceptable(&mut text, self.options.max_tokens);
         let deadline = Instant::now() + self.options.timeout;
         let embedded = self.request(&[text], deadline).await;
@@ -180,9 +183,10 @@ impl OpenAiEmbedder {
     }
 
     async fn embed_many(&self, mut texts: Vec<String>) -> Result<Embeddings, EmbedError> {
-        texts
-            .iter_mut()
-            .for_each(|text| make_acceptable(text, self.options.max_tokens));
+        for text in &mut texts {
+            text.insert_str(0, &self.options.prefixes.document);
+            make_acceptable(text, self.options.max_tokens);
+        }
         let batch_size = match self.options.protocol {
             Protocol::OpenAi => self.options.batch_size,
             Protocol::Tei => self.options.batch_size.min(TEI_BATCH),
@@ -372,7 +376,16 @@ impl Embedder for OpenAiEmbedder {
     }
 
     fn max_tokens(&self) -> usize {
-        self.options.max_tokens
+        let prefix = estimate_tokens(&self.options.prefixes.document);
+        self.options.max_tokens.saturating_sub(prefix)
+    }
+
+    fn query_prefix(&self) -> &str {
+        &self.options.prefixes.query
+    }
+
+    fn document_prefix(&self) -> &str {
+        &self.options.prefixes.document
     }
 
     fn languages(&self) -> Option<&[Language]> {

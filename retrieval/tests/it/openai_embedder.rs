@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retrieval::embed::{
-    Asker, EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, Protocol, estimate_tokens,
+    Asker, EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, Prefixes, Protocol, estimate_tokens,
 };
 use serde_json::json;
 
@@ -24,6 +24,7 @@ fn embedder_with(server: &ScriptedServer, change: impl FnOnce(&mut OpenAiEmbedde
         batch_size: 4,
         timeout: Duration::from_secs(20),
         max_tokens: 50,
+        prefixes: Prefixes::default(),
         languages: None,
     };
     change(&mut options);
@@ -97,6 +98,45 @@ async fn a_request_is_what_the_contract_says() {
     );
     let body = json!({"model": "text-embedding-3-small", "input": ["How long?"], "encoding_format": "float"});
     assert_eq!(request.body, body);
+}
+
+#[tokio::test]
+async fn what_the_model_reads_before_a_text_is_sent_with_it() {
+    for protocol in [Protocol::OpenAi, Protocol::Tei] {
+        let vector = || match protocol {
+            Protocol::OpenAi => Answer::Vectors,
+            Protocol::Tei => Answer::Body("[[0.0, 2.0, 0.0]]".to_owned()),
+        };
+        let server = ScriptedServer::start([vector(), vector()]).await;
+        let e5 = embedder_with(&server, |options| {
+            options.protocol = protocol;
+            options.prefixes = Prefixes {
+                query: "query: ".to_owned(),
+                document: "passage: ".to_owned(),
+            };
+        });
+
+        let asked = e5.embed_query(Asker::Service, "How long?".to_owned()).await;
+        let told = e5
+            .embed_documents(Asker::Service, vec!["30 days.".to_owned()])
+            .await;
+
+        assert!(asked.is_ok() && told.is_ok(), "{asked:?} {told:?}");
+        let sent: Vec<String> = server
+            .requests()
+            .iter()
+            .map(|request| {
+                let texts = request.body.get("input").or(request.body.get("inputs"));
+                texts.expect("texts")[0].as_str().expect("a text").to_owned()
+            })
+            .collect();
+        assert_eq!(sent, ["query: How long?", "passage: 30 days."]);
+        assert_eq!(
+            (e5.query_prefix(), e5.document_prefix()),
+            ("query: ", "passage: ")
+        );
+        assert_eq!(e5.max_tokens(), 50 - estimate_tokens("passage: "));
+    }
 }
 
 #[tokio::test]

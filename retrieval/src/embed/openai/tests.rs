@@ -22,6 +22,7 @@ fn options() -> OpenAiEmbedderOptions {
         batch_size: 8,
         timeout: Duration::from_secs(1),
         max_tokens: 100,
+        prefixes: Prefixes::default(),
         languages: None,
     }
 }
