@@ -51,8 +51,12 @@ pub(super) async fn queue(
     generation_id: GenerationId,
 ) -> Result<()> {
     let job = FillGeneration { generation_id };
-    let key = format!("fill:{generation_id}");
+    let key = unique_key(generation_id);
     jobs::enqueue_once(app, write, tenant_id, &job, &key, app.clock.now()).await
+}
+
+pub(super) fn unique_key(generation_id: GenerationId) -> String {
+    format!("fill:{generation_id}")
 }
 
 impl Job for FillGeneration {

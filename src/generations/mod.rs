@@ -30,7 +30,7 @@ use crate::knowledge::stored_chunks::Portion;
 
 pub use compare::Comparison;
 pub use fill::FillGeneration;
-pub use listing::list;
+pub use listing::{list, list_hindrances};
 pub use mend::{MendIndex, ReclaimGeneration};
 pub use record::By;
 use record::Deed;

@@ -74,6 +74,8 @@ struct GenerationResponse {
     done: i64,
     /// Documents that changed and are to be put in once more, which goes by itself. While a chunking is live, these are not found.
     lacking: i64,
+    /// In the list: what hinders that it is filled, which is tried again by itself; null: nothing.
+    last_error: Option<String>,
     /// How it answered the questions of the tenant's test sets, or else the latest of its visitors, beside the one that was
     /// live; null until it is complete.
     comparison: Option<Comparison>,
@@ -117,6 +119,7 @@ impl From<Generation> for GenerationResponse {
             chunks: generation.chunk_count,
             done: generation.done_count,
             lacking: generation.lacking,
+            last_error: None,
             comparison: generation.comparison.map(|comparison| comparison.0),
             created_at: generation.created_at,
             ready_at: generation.ready_at,
@@ -140,6 +143,7 @@ impl GenerationResponse {
             chunks: cut.chunk_count,
             done: cut.done_count,
             lacking: cut.lacking,
+            last_error: None,
             comparison: cut.comparison.map(|comparison| comparison.0),
             created_at: cut.created_at,
             ready_at: cut.ready_at,
@@ -200,10 +204,14 @@ async fn list_generations(
 ) -> Result<axum::Json<GenerationList>, Problem> {
     access.reach().check_whole()?;
     let (models, cuts) = generations::list(&app, access.tenant_id).await?;
+    let mut hindrances = generations::list_hindrances(&app, access.tenant_id, (&models, &cuts)).await?;
     let embedding = answering(&app, access.tenant_id).await?;
     let of_cut = |cut| GenerationResponse::of_cut(cut, &embedding);
     let mut items: Vec<GenerationResponse> = models.into_iter().map(GenerationResponse::from).collect();
     items.extend(cuts.into_iter().map(of_cut));
+    for item in &mut items {
+        item.last_error = hindrances.remove(&item.id);
+    }
     // Of each kind they are in this order.
     items.sort_by_key(|item| std::cmp::Reverse(item.created_at));
     Ok(axum::Json(GenerationList { items }))

@@ -17,6 +17,7 @@ pub mod schedule;
 mod slices;
 mod store;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -93,6 +94,9 @@ impl JobContext {
     }
 }
 
+/// Why a job waits that is not hindered by anything.
+const TURN_IS_OVER: &str = "it had its turn and goes on after others";
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -110,7 +114,7 @@ impl Outcome {
     /// It had its turn and goes on after others.
     pub fn unfinished() -> Self {
         Self::Outage {
-            reason: "it had its turn and goes on after others".to_owned(),
+            reason: TURN_IS_OVER.to_owned(),
             delay: Duration::ZERO,
         }
     }
@@ -366,6 +370,21 @@ pub async fn bring_forward(
 /// The unique keys of all tenants' jobs of a kind that wait or run.
 pub async fn list_open_keys<J: Job>(app: &App) -> Result<Vec<String>> {
     store::list_open_keys(&mut app.db.read(Scope::Operator).await?, J::KIND).await
+}
+
+/// What keeps a tenant's jobs of a kind from their end, by their unique keys: of each key the latest job says it.
+pub async fn list_hindrances<J: Job>(app: &App, tenant_id: TenantId) -> Result<HashMap<String, String>> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let latest: HashMap<String, Option<String>> = store::list_last_errors(&mut conn, tenant_id, J::KIND)
+        .await?
+        .into_iter()
+        .collect();
+    let hindered = latest
+        .into_iter()
+        .filter_map(|(key, last_error)| Some((key, last_error?)));
+    Ok(hindered
+        .filter(|(_, last_error)| last_error != TURN_IS_OVER)
+        .collect())
 }
 
 /// Jobs that wait or run, for tests and shutdown.

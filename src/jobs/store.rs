@@ -286,6 +286,23 @@ pub(super) async fn list_open_keys(conn: &mut Conn, kind: &str) -> Result<Vec<St
     ).bind(kind).fetch_all(c).await)?)
 }
 
+/// The unique keys of a tenant's jobs of a kind that are not done, oldest first, each with how its last attempt ended.
+pub(super) async fn list_last_errors(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    kind: &str,
+) -> Result<Vec<(String, Option<String>)>> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "select unique_key, last_error
+           from job
+          where tenant_id = $1
+            and kind = $2
+            and state <> 'done'
+            and unique_key is not null
+          order by id",
+    ).bind(tenant_id).bind(kind).fetch_all(c).await)?)
+}
+
 pub(super) async fn count_open(conn: &mut Conn) -> Result<i64> {
     Ok(
         on!(conn, c => sqlx::query_scalar("select count(*) from job where state in ('queued', 'running')").fetch_one(c).await)?,

@@ -258,3 +258,31 @@ async fn what_answers_counts_the_chunks_that_there_are() {
 
     assert_eq!(counts().await, (json!(1), json!(1)));
 }
+
+#[tokio::test]
+async fn what_hinders_a_generation_is_told_until_it_is_over() {
+    let service = TestApp::start().await;
+    let held = Held::with_documents(&service, 2).await;
+    let embedder = new_embedder();
+    embedder.set_down(true);
+    let service = with_new_model(service, &embedder, "activate").await;
+    let acme = held.tenant(&service);
+
+    service.drain_jobs().await;
+
+    let all = listed(&acme).await;
+    let [building, live] = &all[..] else {
+        panic!("there are two");
+    };
+    assert_eq!(building["state"], "building");
+    let told = building["last_error"].as_str().expect("it is told");
+    assert!(told.contains("the embedding model does not answer"), "{told}");
+    assert!(live["last_error"].is_null(), "{live}");
+
+    embedder.set_down(false);
+    service.clock.advance(TimeDelta::seconds(15));
+    service.drain_jobs().await;
+    let all = listed(&acme).await;
+    assert_eq!(all[0]["state"], "live");
+    assert!(all.iter().all(|one| one["last_error"].is_null()), "{all:?}");
+}

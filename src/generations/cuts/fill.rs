@@ -40,7 +40,7 @@ pub(super) async fn queue(app: &App, write: &mut Write, tenant_id: TenantId, cut
     jobs::enqueue_once(app, write, tenant_id, &FillCut { cut_id }, &key, app.clock.now()).await
 }
 
-fn unique_key(cut_id: CutId) -> String {
+pub(in crate::generations) fn unique_key(cut_id: CutId) -> String {
     format!("fill_cut:{cut_id}")
 }
 

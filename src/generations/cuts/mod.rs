@@ -27,6 +27,7 @@ use crate::knowledge;
 use crate::knowledge::chunks::Chunking;
 
 pub use fill::FillCut;
+pub(super) use fill::unique_key as fill_key;
 pub use reclaim::ReclaimCut;
 pub use settle::SettleCut;
 pub use store::share;
