@@ -54,10 +54,7 @@ impl Job for RunEval {
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
         match run(&app, &context, &self).await {
-            Ok(Progress::Unfinished) => Outcome::Outage {
-                reason: "it had its turn and goes on after others".to_owned(),
-                delay: Duration::ZERO,
-            },
+            Ok(Progress::Unfinished) => Outcome::TurnOver,
             // Waiting does not bring the month's budget back.
             Err(Error::BudgetExceeded { message, .. }) => Outcome::Fail {
                 reason: message.into_owned(),

@@ -71,7 +71,7 @@ impl Job for FillGeneration {
 
 pub(super) fn outcome(ended: Result<Progress>) -> Outcome {
     match ended {
-        Ok(Progress::Unfinished) => Outcome::unfinished(),
+        Ok(Progress::Unfinished) => Outcome::TurnOver,
         Err(Error::BudgetExceeded { message, .. }) => Outcome::Outage {
             reason: message.into_owned(),
             delay: BUDGET_RETRY,

@@ -36,6 +36,14 @@ impl Lane {
         }
     }
 
+    /// Like [`Lane::new`], where nobody may have all of the slots, if there are several.
+    pub(super) fn with_room_for_others(priorities: RangeInclusive<Priority>, slots: usize) -> Self {
+        Self {
+            share: Some(slots.saturating_sub(1).max(1)),
+            ..Self::new(priorities, slots)
+        }
+    }
+
     /// Waits for a free slot; none when the lane is closed.
     pub(super) async fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
         self.slots.clone().acquire_owned().await.ok()
@@ -59,6 +67,7 @@ impl Lane {
         }
         FilledSlot {
             counted,
+            share: self.share,
             taken: self.taken.clone(),
             _slot: slot,
         }
@@ -68,14 +77,20 @@ impl Lane {
 /// A slot with a job in it.
 pub(super) struct FilledSlot {
     counted: Option<TenantId>,
+    share: Option<usize>,
     taken: Arc<Mutex<HashMap<TenantId, usize>>>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl FilledSlot {
-    /// Whether its end may let in a job that was passed over.
-    pub(super) fn is_counted(&self) -> bool {
-        self.counted.is_some()
+    /// Whether its end may let in a job that was passed over: its tenant has all that one may have.
+    pub(super) fn holds_up_others(&self) -> bool {
+        let (Some(tenant_id), Some(share)) = (self.counted, self.share) else {
+            return false;
+        };
+        lock(&self.taken)
+            .get(&tenant_id)
+            .is_some_and(|count| *count >= share)
     }
 }
 
@@ -119,12 +134,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lane_of_one_slot_serves_everybody_in_turn() {
-        let lane = Lane::shared(REMOTE, 1);
-        let held = lane.fill(lane.free_slot().await.expect("a slot"), Some(TenantId::new()));
-        drop(held);
+    async fn a_tenant_leaves_one_slot_of_several_to_others() {
+        let lane = Lane::with_room_for_others(REMOTE, 3);
+        let acme = TenantId::new();
+        let first = lane.fill(lane.free_slot().await.expect("a slot"), Some(acme));
+        assert_eq!((lane.sated(), first.holds_up_others()), (None, false));
 
-        assert_eq!(lane.sated(), None);
-        assert!(lane.free_slot().await.is_some());
+        let second = lane.fill(lane.free_slot().await.expect("a slot"), Some(acme));
+        assert_eq!((lane.sated(), second.holds_up_others()), (Some(acme), true));
+
+        drop(first);
+        assert_eq!((lane.sated(), second.holds_up_others()), (None, false));
+    }
+
+    #[tokio::test]
+    async fn a_lane_of_one_slot_serves_everybody_in_turn() {
+        for lane in [Lane::shared(REMOTE, 1), Lane::with_room_for_others(REMOTE, 1)] {
+            let held = lane.fill(lane.free_slot().await.expect("a slot"), Some(TenantId::new()));
+            drop(held);
+
+            assert_eq!(lane.sated(), None);
+            assert!(lane.free_slot().await.is_some());
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Fairness is start-time fair queueing within a priority: each job gets a position behind its tenant's last queued job
 //! and never before the position up to which jobs were handed out, so tenants take turns however many jobs one of them
-//! queues.
+//! queues. Nobody's jobs have all places (`lane`), however long they take.
 
 mod lane;
 mod lease;
@@ -106,23 +106,17 @@ pub enum Outcome {
     Retry { reason: String, delay: Option<Duration> },
     /// Something outside is down: try again later, without counting this attempt.
     Outage { reason: String, delay: Duration },
+    /// It had its turn, and goes on after the next job of each other tenant; the attempt does not count.
+    TurnOver,
     /// It can never work.
     Fail { reason: String },
 }
 
 impl Outcome {
-    /// It had its turn and goes on after others.
-    pub fn unfinished() -> Self {
-        Self::Outage {
-            reason: TURN_IS_OVER.to_owned(),
-            delay: Duration::ZERO,
-        }
-    }
-
     /// Like any other, but that two who were in each other's way try again as often as it takes.
     pub fn of_slice(result: Result<()>) -> Self {
         match result {
-            Err(error) if error.is_deadlock() => Self::unfinished(),
+            Err(error) if error.is_deadlock() => Self::TurnOver,
             result => result.into(),
         }
     }
@@ -385,6 +379,12 @@ pub async fn list_hindrances<J: Job>(app: &App, tenant_id: TenantId) -> Result<H
     Ok(hindered
         .filter(|(_, last_error)| last_error != TURN_IS_OVER)
         .collect())
+}
+
+/// Whether another tenant's job that is at least as urgent as this one is due and has no worker.
+pub async fn others_wait(app: &App, context: &JobContext) -> Result<bool> {
+    let mut conn = app.db.read(Scope::Operator).await?;
+    store::others_wait(&mut conn, context.job_id, app.clock.now()).await
 }
 
 /// Jobs that wait or run, for tests and shutdown.

@@ -93,7 +93,7 @@ pub async fn run(app: App, stop: CancellationToken, grace: Duration) {
     let abandon = CancellationToken::new();
     let upkeep = tokio::spawn(keep_up(app.clone(), stop.clone()));
     let lanes = [
-        Lane::new(Priority::Chat..=Priority::Bulk, app.config.jobs.workers),
+        Lane::with_room_for_others(Priority::Chat..=Priority::Bulk, app.config.jobs.workers),
         // Whatever the others are busy with, nobody in a chat waits for it.
         Lane::new(Priority::Chat..=Priority::Chat, 1),
         Lane::shared(Priority::Remote..=Priority::Remote, app.config.crawl.runs),
@@ -133,7 +133,7 @@ async fn take_work(
                 let slot = lane.fill(slot, job.tenant_id);
                 running.spawn(async move {
                     work(&app, job, lease, &abandon).await;
-                    let lets_in = slot.is_counted();
+                    let lets_in = slot.holds_up_others();
                     drop(slot);
                     if lets_in {
                         app.wake_workers();
@@ -218,6 +218,7 @@ async fn work(app: &App, job: ClaimedJob, lease: Lease, abandon: &CancellationTo
             Outcome::Done => "done",
             Outcome::Retry { .. } => "retry",
             Outcome::Outage { .. } => "outage",
+            Outcome::TurnOver => "turn_over",
             Outcome::Fail { .. } => "failed",
         };
         metrics::counter!("frontdesk_jobs_total", "kind" => job.kind.clone(), "result" => result).increment(1);
@@ -292,6 +293,7 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) ->
                 count_attempt: false,
             }
         }
+        Outcome::TurnOver => Ending::BehindOthers { run_at: now },
     };
     let failed = match &ending {
         Ending::Failed { reason } => Some((*reason).to_owned()),

@@ -14,7 +14,7 @@ where
     F: Future<Output = Result<bool>>,
 {
     match some_slices(context, slice).await {
-        Ok(true) => Outcome::unfinished(),
+        Ok(true) => Outcome::TurnOver,
         ended => Outcome::of_slice(ended.map(drop)),
     }
 }

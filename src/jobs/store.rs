@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{JobState, JobView, Priority};
+use super::{JobState, JobView, Priority, TURN_IS_OVER};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::input::PageRequest;
@@ -146,6 +146,10 @@ pub(super) enum Ending<'a> {
         run_at: DateTime<Utc>,
         count_attempt: bool,
     },
+    /// It goes on behind its tenant's last queued job, and behind the next one of each other tenant. The attempt does not count.
+    BehindOthers {
+        run_at: DateTime<Utc>,
+    },
 }
 
 /// Ends an attempt, if the lease is still ours; false when it is not, and then nothing changed. What would go on while
@@ -158,9 +162,10 @@ pub(super) async fn finish(
     now: DateTime<Utc>,
 ) -> Result<bool> {
     let ending = match ending {
-        Ending::Again { .. } if is_followed(write, id).await? => Ending::Done,
+        Ending::Again { .. } | Ending::BehindOthers { .. } if is_followed(write, id).await? => Ending::Done,
         ending => ending,
     };
+    let is_behind = matches!(ending, Ending::BehindOthers { .. });
     let (state, reason, run_at, uncount, finished_at) = match ending {
         Ending::Done => (JobState::Done, None, None, 0_i64, Some(now)),
         Ending::Failed { reason } => (JobState::Failed, Some(reason), None, 0, Some(now)),
@@ -175,6 +180,7 @@ pub(super) async fn finish(
             i64::from(!count_attempt),
             None,
         ),
+        Ending::BehindOthers { run_at } => (JobState::Queued, Some(TURN_IS_OVER), Some(run_at), 1, None),
     };
     let finished: Option<JobId> = on!(write, c => sqlx::query_scalar(
         "update job
@@ -183,7 +189,44 @@ pub(super) async fn finish(
           where id = $1 and lease_token = $2 and state = 'running'
          returning id",
     ).bind(id).bind(lease_token).bind(state.name()).bind(reason).bind(run_at).bind(uncount).bind(finished_at).fetch_optional(c).await)?;
+    if finished.is_some() && is_behind {
+        move_behind(write, id).await?;
+    }
     Ok(finished.is_some())
+}
+
+/// Gives a job a position behind its tenant's other queued jobs, and behind the next position that another tenant's may have.
+async fn move_behind(write: &mut Write, id: JobId) -> Result<()> {
+    write
+        .put(
+            "update job
+                set fair_position = 2 + coalesce((select max(position)
+                                                    from (select virtual_time as position from job_clock where priority = job.priority
+                                                          union all
+                                                          select max(other.fair_position)
+                                                            from job other
+                                                           where other.tenant_id = job.tenant_id
+                                                             and other.priority = job.priority
+                                                             and other.state = 'queued'
+                                                             and other.id <> job.id) positions), 0)
+              where id = $1",
+        )
+        .bind(id)
+        .run()
+        .await
+}
+
+/// Whether another tenant's job is due that is at least as urgent as this one.
+pub(super) async fn others_wait(conn: &mut Conn, id: JobId, now: DateTime<Utc>) -> Result<bool> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select exists(select 1
+                         from job own
+                         join job other on other.state = 'queued'
+                                       and other.priority <= own.priority
+                                       and other.run_at <= $2
+                                       and other.tenant_id is distinct from own.tenant_id
+                        where own.id = $1)",
+    ).bind(id).bind(now).fetch_one(c).await)?)
 }
 
 /// Whether another job of the same key waits.

@@ -33,7 +33,7 @@ impl Job for IndexDocuments {
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
         match indexing::run(&app, &context, &self.documents).await {
-            Ok(Progress::Unfinished) => Outcome::unfinished(),
+            Ok(Progress::Unfinished) => Outcome::TurnOver,
             ended => ended.map(drop).into(),
         }
     }

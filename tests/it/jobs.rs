@@ -309,7 +309,7 @@ async fn a_turn_that_ends_while_another_job_of_its_key_waits_leaves_the_rest_to_
             }
             tells.add_permits(1);
             waits.acquire().await.expect("open").forget();
-            Outcome::unfinished()
+            Outcome::TurnOver
         }
     });
     queue_one(&acme, &service.app, &work, "first").await;

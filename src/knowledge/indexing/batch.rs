@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::generations;
 use crate::id::{ChunkId, DocumentId, TenantId};
+use crate::jobs::JobContext;
 use crate::knowledge::chunks::{Verdict, set_stale};
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks, as_i64};
 use crate::knowledge::facts::Facts;
@@ -37,6 +38,7 @@ const DOCUMENTS_AT_ONCE: usize = 32;
 /// Documents on their way into the index, of one chatbot and run.
 pub(super) struct Batch<'a> {
     app: &'a App,
+    context: &'a JobContext,
     tenant_id: TenantId,
     /// The job has no other document, so its failure is the document's.
     is_single: bool,
@@ -75,9 +77,10 @@ impl Cut {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(app: &'a App, tenant_id: TenantId, is_single: bool) -> Self {
+    pub(super) fn new(app: &'a App, context: &'a JobContext, tenant_id: TenantId, is_single: bool) -> Self {
         Self {
             app,
+            context,
             tenant_id,
             is_single,
             payer: None,
@@ -119,7 +122,7 @@ impl<'a> Batch<'a> {
                 document: extracted,
                 chunks,
             };
-            let staged = large::index(self.app, self.tenant_id, &work, first, None).await;
+            let staged = large::index(self.app, self.context, &work, first, None).await;
             return self.judge(work, staged).await;
         }
         self.payer = Some(payer);
@@ -145,7 +148,7 @@ impl<'a> Batch<'a> {
         self.flush().await?;
         let (app, tenant_id) = (self.app, self.tenant_id);
         let first = FirstPart::cut(app, tenant_id, &work, first).await?;
-        let staged = large::index(app, tenant_id, &work, first, Some(rest)).await;
+        let staged = large::index(app, self.context, &work, first, Some(rest)).await;
         self.judge(work, staged).await
     }
 

@@ -2,7 +2,7 @@
 //! one is read, as a version that nobody reads. What was put in need not be done again, whatever ends an attempt. When all of it
 //! is there, one row shows it in place of the one that answered: whatever the document's size, and never a mixture of both.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ingest::ExtractedDocument;
 use ingest::sandbox::DocumentParts;
@@ -12,11 +12,13 @@ use super::dropping::delete_some;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
 use super::staging::{self, MOVED_AT_ONCE, Version, Waiting};
 use super::store::{Indexed, hold_current, insert_versioned, set_indexed, set_queued_again};
+use super::turn::Turn;
 use super::{Progress, Work, drop_staged_later, enqueue_alone, load_edits, reader};
 use crate::app::App;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, TenantId};
+use crate::jobs::JobContext;
 use crate::knowledge::chunks::{self, Verdict};
 use crate::knowledge::cut::{ContentKey, CutChunk, Cutter, PresentChunks, as_i64, content_key};
 use crate::knowledge::facts::Facts;
@@ -26,9 +28,6 @@ use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
 use crate::{generations, usage};
-
-/// A document that took so long lets others have their turn. What was put in stays, but the file is read again.
-const SLICE: Duration = Duration::from_secs(20 * 60);
 
 /// A document that takes longer to be brought to where it stood is given up.
 const LONGEST_REPLAY: Duration = Duration::from_secs(25 * 60);
@@ -90,12 +89,13 @@ impl FirstPart {
 /// Indexes a document of which at least the first part was cut.
 pub(super) async fn index(
     app: &App,
-    tenant_id: TenantId,
+    context: &JobContext,
     work: &Work,
     first: FirstPart,
     rest: Option<DocumentParts>,
 ) -> Result<Progress> {
-    let Err(halt) = bring_in(app, tenant_id, work, first, rest).await else {
+    let tenant_id = context.tenant()?;
+    let Err(halt) = bring_in(app, context, work, first, rest).await else {
         return Ok(Progress::Done);
     };
     match halt {
@@ -117,12 +117,12 @@ pub(super) async fn index(
 /// Brings all parts in, and shows them.
 async fn bring_in(
     app: &App,
-    tenant_id: TenantId,
+    context: &JobContext,
     work: &Work,
     first: FirstPart,
     mut rest: Option<DocumentParts>,
 ) -> Result<(), Halt> {
-    let mut stage = Stage::take_up(app, tenant_id, work).await?;
+    let mut stage = Stage::take_up(app, context, work).await?;
     // The beginning shows the language, as where a document comes whole.
     let detected_language = Facts::of(&first.document).detected_language;
     let FirstPart {
@@ -137,7 +137,7 @@ async fn bring_in(
         let Some(parts) = rest.as_mut().filter(|parts| parts.has_more()) else {
             break;
         };
-        if !stage.has_gained && stage.started.elapsed() > LONGEST_REPLAY {
+        if !stage.turn.has_gained() && stage.turn.elapsed() > LONGEST_REPLAY {
             // Nothing was gained by this turn, and nothing would be by the next one.
             let message = "The document is too large: reading it anew up to where it stood takes too long. Split it into smaller files.";
             return Err(Halt::Failed(("too_large".to_owned(), message.to_owned())));
@@ -174,16 +174,15 @@ impl Ready {
 /// A version that is brought in.
 struct Stage<'a> {
     app: &'a App,
+    context: &'a JobContext,
     tenant_id: TenantId,
     work: &'a Work,
-    started: Instant,
+    turn: Turn,
     waiting: Waiting,
     /// What earlier attempts brought in, in its order: rows and points.
     ready: Vec<Ready>,
     /// Parts of the text that earlier attempts brought in.
     ready_parts: i64,
-    /// This attempt brought something in.
-    has_gained: bool,
     /// The part that comes next, and where it begins.
     part: i64,
     start_char: i64,
@@ -193,19 +192,20 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    async fn take_up(app: &'a App, tenant_id: TenantId, work: &'a Work) -> Result<Self, Halt> {
+    async fn take_up(app: &'a App, context: &'a JobContext, work: &'a Work) -> Result<Self, Halt> {
+        let tenant_id = context.tenant()?;
         let mut write = hold_wanted(app, tenant_id, work).await?;
         let waiting = staging::take_up(&mut write, tenant_id, work).await?;
         write.commit().await?;
         let mut stage = Self {
             app,
+            context,
             tenant_id,
             work,
-            started: Instant::now(),
+            turn: Turn::begin(),
             waiting,
             ready: Vec::new(),
             ready_parts: 0,
-            has_gained: false,
             part: 0,
             start_char: 0,
             position: 0,
@@ -250,7 +250,7 @@ impl<'a> Stage<'a> {
             self.cut_off().await?;
         }
         while !left.is_empty() {
-            if self.has_gained && self.started.elapsed() > SLICE {
+            if self.turn.is_over(self.app, self.context).await? {
                 return Err(Halt::TurnIsOver);
             }
             let (group, behind) = left.split_at(group_len(left));
@@ -293,7 +293,7 @@ impl<'a> Stage<'a> {
         self.position += group.len();
         staging::set_ready(&mut write, self.tenant_id, self.version(), as_i64(self.position)).await?;
         write.commit().await?;
-        self.has_gained = true;
+        self.turn.note_gain();
         Ok(())
     }
 
@@ -325,7 +325,7 @@ impl<'a> Stage<'a> {
             let place = (self.waiting.number, self.part, self.start_char);
             staging::put_text(&mut write, self.tenant_id, self.work, place, text).await?;
             write.commit().await?;
-            self.has_gained = true;
+            self.turn.note_gain();
         }
         self.part += 1;
         self.start_char += as_i64(text.chars().count());

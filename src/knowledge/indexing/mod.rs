@@ -12,6 +12,7 @@ mod large;
 mod listening;
 mod staging;
 mod store;
+mod turn;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -57,9 +58,6 @@ const DOCUMENTS_PER_JOB: usize = 32;
 
 /// After so many attempts the documents of a job get jobs of their own: one of them may be what ends it.
 const SHARED_ATTEMPTS: i64 = 2;
-
-/// A job that took so long lets others have their turn.
-const SLICE: Duration = Duration::from_secs(5 * 60);
 
 /// One version of a document that is to be indexed.
 #[derive(Clone, Debug)]
@@ -201,9 +199,9 @@ pub(super) async fn run(
         app.wake_workers();
         return Ok(Progress::Done);
     }
-    let mut batch = Batch::new(app, tenant_id, work.len() == 1);
+    let mut batch = Batch::new(app, context, tenant_id, work.len() == 1);
     for work in work {
-        if started.elapsed() > SLICE {
+        if turn::is_over_between_documents(app, context, started.elapsed()).await? {
             batch.flush().await?;
             return Ok(Progress::Unfinished);
         }
