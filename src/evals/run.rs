@@ -18,7 +18,7 @@ use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, DocumentId, EvalRunId, TenantId};
-use crate::jobs::{Job, JobContext, Outcome, Priority};
+use crate::jobs::{Failure, Job, JobContext, Outcome, Priority};
 use crate::knowledge::{self, Purpose, SearchFilter, Trace};
 use crate::llm::QUOTA_EXHAUSTED;
 
@@ -68,12 +68,12 @@ impl Job for RunEval {
         _app: &'a App,
         write: &'a mut Write,
         tenant_id: Option<TenantId>,
-        reason: &'a str,
+        failure: Failure<'a>,
         now: DateTime<Utc>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let Some(tenant_id) = tenant_id else { return Ok(()) };
-            store::finish_run(write, tenant_id, self.run_id, Ending::Failed(reason), now).await
+            store::finish_run(write, tenant_id, self.run_id, Ending::Failed(failure.reason), now).await
         })
     }
 }

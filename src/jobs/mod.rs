@@ -69,11 +69,19 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
         _app: &'a App,
         _write: &'a mut Write,
         _tenant_id: Option<TenantId>,
-        _reason: &'a str,
+        _failure: Failure<'a>,
         _now: DateTime<Utc>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
+}
+
+/// Why a job is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    pub reason: &'a str,
+    /// The last attempt ended with its worker: what it did so far may be as good as ever.
+    pub is_death: bool,
 }
 
 /// What a running job knows of itself.
@@ -385,6 +393,12 @@ pub async fn list_hindrances<J: Job>(app: &App, tenant_id: TenantId) -> Result<H
 pub async fn others_wait(app: &App, context: &JobContext) -> Result<bool> {
     let mut conn = app.db.read(Scope::Operator).await?;
     store::others_wait(&mut conn, context.job_id, app.clock.now()).await
+}
+
+/// Notes in the caller's transaction that the present attempt of a tenant's job brought it further than those before: it counts
+/// as the first one.
+pub async fn count_anew(write: &mut Write, context: &JobContext) -> Result<()> {
+    store::count_anew(write, context.tenant()?, context.job_id).await
 }
 
 /// Jobs that wait or run, for tests and shutdown.

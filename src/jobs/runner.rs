@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::lane::Lane;
 use super::lease::LeaseWatch;
 use super::store::{self, Claimable, ClaimedJob, Ending, HeldJob};
-use super::{Job, JobContext, JobState, Lease, Outcome, Priority, lease, schedule};
+use super::{Failure, Job, JobContext, JobState, Lease, Outcome, Priority, lease, schedule};
 use crate::app::App;
 use crate::db::{Db, Scope, Write};
 use crate::error::Result;
@@ -38,7 +38,7 @@ type FailJob = for<'a> fn(
     &'a App,
     &'a mut Write,
     Option<TenantId>,
-    &'a str,
+    Failure<'a>,
     DateTime<Utc>,
 ) -> BoxFuture<'a, Result<()>>;
 
@@ -67,8 +67,8 @@ impl JobKinds {
             })
         };
         let fail: FailJob =
-            |payload, app, write, tenant_id, reason, now| match serde_json::from_value::<J>(payload) {
-                Ok(job) => job.on_failed(app, write, tenant_id, reason, now),
+            |payload, app, write, tenant_id, failure, now| match serde_json::from_value::<J>(payload) {
+                Ok(job) => job.on_failed(app, write, tenant_id, failure, now),
                 Err(_) => Box::pin(async { Ok(()) }),
             };
         self.0.insert(
@@ -223,7 +223,7 @@ async fn work(app: &App, job: ClaimedJob, lease: Lease, abandon: &CancellationTo
         };
         metrics::counter!("frontdesk_jobs_total", "kind" => job.kind.clone(), "result" => result).increment(1);
         metrics::histogram!("frontdesk_job_seconds", "kind" => job.kind.clone()).record(started.elapsed().as_secs_f64());
-        if let Err(error) = end(app, &job, lease.token, outcome).await {
+        if let Err(error) = end(app, &job, lease.token, Ended::told(outcome)).await {
             // The lease will run out, and the job be taken up again.
             tracing::error!(error = ?error, "cannot store how the job ended");
         }
@@ -259,30 +259,60 @@ async fn attempt(app: &App, job: &ClaimedJob) -> Outcome {
     }
 }
 
-async fn end(app: &App, job: &ClaimedJob, token: Uuid, outcome: Outcome) -> Result<()> {
-    match try_end(app, job, token, &outcome).await {
+/// How an attempt ended, and who says so.
+struct Ended {
+    outcome: Outcome,
+    /// Nobody: its worker is gone.
+    is_death: bool,
+}
+
+impl Ended {
+    fn told(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            is_death: false,
+        }
+    }
+
+    fn by_death(delay: Duration) -> Self {
+        Self {
+            outcome: Outcome::Retry {
+                reason: "the worker died or stalled while it ran".to_owned(),
+                delay: Some(delay),
+            },
+            is_death: true,
+        }
+    }
+}
+
+async fn end(app: &App, job: &ClaimedJob, token: Uuid, ended: Ended) -> Result<()> {
+    match try_end(app, job, token, &ended).await {
         // Somebody queued its key at the same moment: the second look sees that it is followed.
-        Err(error) if error.is_unique_violation() => try_end(app, job, token, &outcome).await,
+        Err(error) if error.is_unique_violation() => try_end(app, job, token, &ended).await,
         ended => ended,
     }
 }
 
-async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) -> Result<()> {
+async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, ended: &Ended) -> Result<()> {
     let now = app.clock.now();
     let mut write = app.db.write(Scope::Operator).await?;
-    let ending = match outcome {
+    let ending = match &ended.outcome {
         Outcome::Done => Ending::Done,
         Outcome::Fail { reason } => Ending::Failed { reason },
-        Outcome::Retry { reason, .. } if job.attempt >= job.max_attempts => Ending::Failed { reason },
         Outcome::Retry { reason, delay } => {
+            // The attempt may have noted that attempts count anew.
+            let attempts = store::count_attempts(&mut write, job.id).await?;
             let pause = match delay {
                 Some(delay) => at_least(*delay),
-                None => jittered(pause_after(job.attempt)),
+                None => jittered(pause_after(attempts)),
             };
-            Ending::Again {
-                reason,
-                run_at: now + TimeDelta::from_std(pause).unwrap_or_default(),
-                count_attempt: true,
+            match attempts < job.max_attempts {
+                true => Ending::Again {
+                    reason,
+                    run_at: now + TimeDelta::from_std(pause).unwrap_or_default(),
+                    count_attempt: true,
+                },
+                false => Ending::Failed { reason },
             }
         }
         Outcome::Outage { reason, delay } => {
@@ -304,15 +334,12 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) ->
     {
         tracing::warn!(reason, "job failed for good");
         if let Some(kind) = app.job_kinds.0.get(job.kind.as_str()) {
-            (kind.fail)(
-                job.payload.0.clone(),
-                app,
-                &mut write,
-                job.tenant_id,
-                &reason,
-                now,
-            )
-            .await?;
+            let failure = Failure {
+                reason: &reason,
+                is_death: ended.is_death,
+            };
+            let payload = job.payload.0.clone();
+            (kind.fail)(payload, app, &mut write, job.tenant_id, failure, now).await?;
         }
     }
     write.commit().await
@@ -323,11 +350,7 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, outcome: &Outcome) ->
 async fn take_up(app: &App, lapsed: impl IntoIterator<Item = HeldJob>, delay: Duration) {
     for HeldJob { job, lease_token, .. } in lapsed {
         tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.attempt = job.attempt, "a worker died or stalled: its job is taken up again");
-        let outcome = Outcome::Retry {
-            reason: "the worker died or stalled while it ran".to_owned(),
-            delay: Some(delay),
-        };
-        match end(app, &job, lease_token, outcome).await {
+        match end(app, &job, lease_token, Ended::by_death(delay)).await {
             Ok(()) => app.wake_workers(),
             // The others must not wait for it; it is tried again at the next look.
             Err(error) => tracing::error!(error = ?error, job.id = %job.id, "cannot take up a job"),

@@ -229,6 +229,22 @@ pub(super) async fn others_wait(conn: &mut Conn, id: JobId, now: DateTime<Utc>) 
     ).bind(id).bind(now).fetch_one(c).await)?)
 }
 
+/// How many attempts of a job count, the present one among them; none of a job that is gone.
+pub(super) async fn count_attempts(conn: &mut Conn, id: JobId) -> Result<i64> {
+    let attempts: Option<i64> = on!(conn, c => sqlx::query_scalar("select attempt from job where id = $1").bind(id).fetch_optional(c).await)?;
+    Ok(attempts.unwrap_or_default())
+}
+
+/// The present attempt of a job counts as its first.
+pub(super) async fn count_anew(write: &mut Write, tenant_id: TenantId, id: JobId) -> Result<()> {
+    write
+        .put("update job set attempt = 1 where tenant_id = $1 and id = $2 and state = 'running'")
+        .bind(tenant_id)
+        .bind(id)
+        .run()
+        .await
+}
+
 /// Whether another job of the same key waits.
 async fn is_followed(conn: &mut Conn, id: JobId) -> Result<bool> {
     Ok(on!(conn, c => sqlx::query_scalar(

@@ -255,6 +255,15 @@ pub async fn begin_waiting_anew(
         write.row_lock()
     );
     let waiting: Vec<(DocumentId, String)> = on!(write, c => sqlx::query_as(AssertSqlSafe(statement)).bind(tenant_id).bind(source_id).fetch_all(c).await)?;
+    let failed = write.put(
+        "update document
+            set cut_revision = cut_revision + 1
+          where tenant_id = $1
+            and source_id = $2
+            and state = 'failed'
+            and exists (select 1 from document_version v where v.tenant_id = $1 and v.document_id = document.id and v.state = 'waiting')",
+    );
+    failed.bind(tenant_id).bind(source_id).run().await?;
     for (id, _) in &waiting {
         let update = write.put(
             "update document set state = 'queued', cut_revision = cut_revision + 1 where tenant_id = $1 and id = $2",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::db::Write;
 use crate::error::Result;
 use crate::generations;
 use crate::id::{ChunkId, DocumentId, TenantId};
-use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::jobs::{self, Failure, Job, JobContext, Outcome, Priority};
 
 /// Documents that one removal job names.
 pub(super) const REMOVED_AT_ONCE: usize = 500;
@@ -43,28 +43,62 @@ impl Job for IndexDocuments {
         app: &'a App,
         write: &'a mut Write,
         tenant_id: Option<TenantId>,
-        reason: &'a str,
+        failure: Failure<'a>,
         now: DateTime<Utc>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let Some(tenant_id) = tenant_id else { return Ok(()) };
+            let reason = failure.reason;
             let message = format!("Indexing failed: {reason}. Upload or synchronise it again to retry.");
             for (id, file_key) in &self.documents {
                 let cause = (INDEXING_FAILED, message.as_str());
                 indexing::fail_unfinished(write, tenant_id, (*id, file_key), cause, now).await?;
             }
-            let dropping = DropStaged {
-                documents: self.documents.into_iter().map(|(id, _)| id).collect(),
-            };
-            jobs::enqueue(app, write, tenant_id, &dropping).await
+            let documents: Vec<DocumentId> = self.documents.into_iter().map(|(id, _)| id).collect();
+            if failure.is_death {
+                return give_up_later(app, write, tenant_id, documents, now).await;
+            }
+            indexing::give_up_staged(write, tenant_id, &documents).await?;
+            jobs::enqueue(app, write, tenant_id, &DropStaged::of(documents)).await
         })
     }
+}
+
+/// What a death left of documents is there for whoever tries again, as long as the failed job can be.
+async fn give_up_later(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    documents: Vec<DocumentId>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let run_at = now + TimeDelta::days(app.config.jobs.keep_finished_days.into());
+    for id in documents {
+        let dropping = DropStaged {
+            documents: vec![id],
+            gives_up: true,
+        };
+        jobs::enqueue_once(app, write, tenant_id, &dropping, &format!("give_up {id}"), run_at).await?;
+    }
+    Ok(())
 }
 
 /// Drops versions that will not be finished, or that others took the place of.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DropStaged {
     pub documents: Vec<DocumentId>,
+    /// Those of failed documents, too, that were left for another attempt.
+    #[serde(default)]
+    gives_up: bool,
+}
+
+impl DropStaged {
+    pub(super) fn of(documents: Vec<DocumentId>) -> Self {
+        Self {
+            documents,
+            gives_up: false,
+        }
+    }
 }
 
 impl Job for DropStaged {
@@ -73,10 +107,18 @@ impl Job for DropStaged {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        indexing::drop_staged(&app, &context, &self.documents)
-            .await
-            .into()
+        drop_staged(&app, &context, &self).await.into()
     }
+}
+
+async fn drop_staged(app: &App, context: &JobContext, job: &DropStaged) -> Result<()> {
+    if job.gives_up {
+        let tenant_id = context.tenant()?;
+        let mut write = app.db.write(tenant_id).await?;
+        indexing::give_up_staged(&mut write, tenant_id, &job.documents).await?;
+        write.commit().await?;
+    }
+    indexing::drop_staged(app, context, &job.documents).await
 }
 
 /// Removes from the index and from the files what rows no longer name.

@@ -213,6 +213,106 @@ async fn a_text_of_one_block_goes_group_by_group_and_a_death_repeats_no_group_th
     acme.check_stores_agree().await;
 }
 
+/// Lives of a worker each of which ends in the midst of a group, behind so many whole ones.
+async fn die(service: &TestApp, embedder: &WatchedEmbedder, held: &mut usize, groups: &[usize]) {
+    for groups in groups {
+        let worker = spawn_worker(&service.app);
+        for _ in 0..*groups {
+            *held += 1;
+            embedder.wait_held(*held).await;
+            embedder.let_one_go();
+            embedder.hold();
+        }
+        *held += 1;
+        embedder.wait_held(*held).await;
+        kill(worker).await;
+        service.clock.advance(TimeDelta::minutes(10));
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_came_further_in_each_life_is_not_given_up_for_its_deaths() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let service = options.set("jobs.max_attempts", 2).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    embedder.hold();
+    let id = upload_log(&desk).await;
+    let mut held = 0;
+
+    die(&service, &embedder, &mut held, &[1, 1]).await;
+    assert_eq!(waiting_chunks(&service).await, 2 * GROUP);
+    embedder.let_one_go();
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    acme.check_stores_agree().await;
+}
+
+/// A document that was given up for its deaths at the same place, behind one group.
+async fn give_up_for_deaths(desk: &Chatbot<'_, '_>, embedder: &WatchedEmbedder) -> String {
+    embedder.hold();
+    let id = upload_log(desk).await;
+    let service = desk.tenant.service;
+    die(service, embedder, &mut 0, &[1, 0]).await;
+    embedder.let_one_go();
+    embedder.take_documents();
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(
+        (&document["state"], &document["error"]["code"]),
+        (&json!("failed"), &json!("indexing_failed"))
+    );
+    assert_eq!(waiting_chunks(service).await, GROUP);
+    id
+}
+
+#[tokio::test]
+async fn what_a_document_had_that_was_given_up_for_its_deaths_is_there_for_the_retry() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let options = options.set("jobs.max_attempts", 2);
+    let service = options.set("embedding.cache_mb", 0).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let id = give_up_for_deaths(&desk, &embedder).await;
+
+    let failed = acme.get("/api/jobs?state=failed").await.expect(200).json();
+    let job = failed["items"][0]["id"].as_str().expect("a job");
+    acme.post(&format!("/api/jobs/{job}/retry"), json!({}))
+        .await
+        .expect(200);
+    service.drain_jobs().await;
+
+    let document = desk.document(&id).await;
+    assert_eq!(document["state"], "indexed", "{}", document["error"]);
+    let all = document["chunks"].as_i64().expect("a count");
+    let embedded_again = i64::try_from(embedder.take_documents().len()).expect("a small number");
+    assert_eq!(embedded_again, all - GROUP);
+    assert_nothing_staged(&service).await;
+    acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn what_nobody_tries_again_is_dropped_when_its_job_is_forgotten() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let service = options.set("jobs.max_attempts", 2).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    give_up_for_deaths(&desk, &embedder).await;
+
+    service.clock.advance(TimeDelta::days(8));
+    service.drain_jobs().await;
+
+    assert_eq!(count_rows(&service, "chunk").await, 0);
+    assert_nothing_staged(&service).await;
+    acme.check_stores_agree().await;
+}
+
 #[tokio::test]
 async fn a_version_takes_no_text_of_one_whose_dropping_was_interrupted() {
     let service = TestApp::start().await;

@@ -22,7 +22,7 @@ pub(super) async fn drop_staged_later(
     if documents.is_empty() {
         return Ok(());
     }
-    jobs::enqueue(app, write, tenant_id, &DropStaged { documents }).await
+    jobs::enqueue(app, write, tenant_id, &DropStaged::of(documents)).await
 }
 
 /// Drops the versions of these documents that are not shown and that nobody works on.

@@ -27,7 +27,7 @@ use crate::knowledge::labels;
 use crate::knowledge::operator;
 use crate::knowledge::store::{self, ChunkRow};
 use crate::knowledge::sync;
-use crate::{generations, usage};
+use crate::{generations, jobs, usage};
 
 /// A document that takes longer to be brought to where it stood is given up.
 const LONGEST_REPLAY: Duration = Duration::from_secs(25 * 60);
@@ -183,6 +183,8 @@ struct Stage<'a> {
     ready: Vec<Ready>,
     /// Parts of the text that earlier attempts brought in.
     ready_parts: i64,
+    /// Attempts count anew since this attempt came further than those before.
+    is_counted_anew: bool,
     /// The part that comes next, and where it begins.
     part: i64,
     start_char: i64,
@@ -206,6 +208,7 @@ impl<'a> Stage<'a> {
             waiting,
             ready: Vec::new(),
             ready_parts: 0,
+            is_counted_anew: false,
             part: 0,
             start_char: 0,
             position: 0,
@@ -292,6 +295,10 @@ impl<'a> Stage<'a> {
         }
         self.position += group.len();
         staging::set_ready(&mut write, self.tenant_id, self.version(), as_i64(self.position)).await?;
+        if !self.is_counted_anew && as_i64(self.position) > self.waiting.ready_to {
+            jobs::count_anew(&mut write, self.context).await?;
+            self.is_counted_anew = true;
+        }
         write.commit().await?;
         self.turn.note_gain();
         Ok(())

@@ -30,7 +30,7 @@ pub(super) use self::dropping::drop_staged;
 use self::dropping::drop_staged_later;
 pub(super) use self::embedding::{EMBEDDED_AT_ONCE, Payer, embed};
 use self::listening::Purse;
-pub(super) use self::store::fail_unfinished;
+pub(super) use self::store::{fail_unfinished, give_up_staged};
 use super::chunks::{self, Chunking, Edits};
 use super::files::store_error;
 use super::jobs::IndexDocuments;

@@ -270,7 +270,7 @@ pub(super) struct Holder {
     file_key: String,
     cut_revision: i64,
     text_version: i64,
-    /// The version is being worked on, or will be.
+    /// The version is being worked on, or will be, or was left for whoever tries again.
     is_open: bool,
 }
 
@@ -278,7 +278,7 @@ pub(super) async fn hold(write: &mut Write, tenant_id: TenantId, id: DocumentId)
     let lock = write.row_lock();
     Ok(on!(write, c => {
         let mut query = QueryBuilder::new(
-            "select id, file_key, cut_revision, text_version, state in ('queued', 'processing') as is_open
+            "select id, file_key, cut_revision, text_version, state in ('queued', 'processing', 'failed') as is_open
                from document
               where tenant_id = ",
         );
@@ -303,7 +303,7 @@ pub(super) async fn list_left_behind(
                join document d on d.id = v.document_id
               where (v.state = 'left'
                      or (v.state = 'waiting'
-                         and not (d.state in ('queued', 'processing') and v.file_key = d.file_key and v.cut_revision = d.cut_revision)))
+                         and not (d.state in ('queued', 'processing', 'failed') and v.file_key = d.file_key and v.cut_revision = d.cut_revision)))
                 and coalesce(v.tenant_id, v.tenant_id) = ",
         );
         query.push_bind(tenant_id).push(" and d.tenant_id = ").push_bind(tenant_id).push(" and v.document_id in (");
@@ -316,7 +316,7 @@ pub(super) async fn list_left_behind(
     })?)
 }
 
-/// A version of the document that is not shown and that nobody works on.
+/// A version of the document that is not shown and that nobody works on, or will.
 pub(super) async fn find_left_behind(
     write: &mut Write,
     tenant_id: TenantId,

@@ -435,14 +435,27 @@ pub(in crate::knowledge) async fn fail_unfinished(
 ) -> Result<()> {
     on!(write, c => sqlx::query(
         "update document
-            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6,
-                -- Another attempt has chunks of its own: those of this one are being removed.
-                cut_revision = cut_revision + 1
+            set state = 'failed', error_code = $4, error_message = $5, updated_at = $6
           where tenant_id = $1
             and id = $2
             and file_key = $3
             and state in ('queued', 'processing')",
     ).bind(tenant_id).bind(id).bind(file_key).bind(code).bind(message).bind(now).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Another attempt at those of these documents that failed has chunks of its own: those of this one can be removed.
+pub(in crate::knowledge) async fn give_up_staged(
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<()> {
+    for id in ids {
+        let update = write.put(
+            "update document set cut_revision = cut_revision + 1 where tenant_id = $1 and id = $2 and state = 'failed'",
+        );
+        update.bind(tenant_id).bind(*id).run().await?;
+    }
     Ok(())
 }
 

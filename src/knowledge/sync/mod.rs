@@ -220,13 +220,15 @@ impl Job for SyncSource {
         _app: &'a App,
         write: &'a mut Write,
         tenant_id: Option<TenantId>,
-        reason: &'a str,
+        failure: jobs::Failure<'a>,
         now: DateTime<Utc>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let Some(tenant_id) = tenant_id else { return Ok(()) };
-            let message =
-                format!("The run was given up: {reason}. Start another one; what was read is kept.");
+            let message = format!(
+                "The run was given up: {}. Start another one; what was read is kept.",
+                failure.reason
+            );
             let error = Some(("run_given_up", message.as_str()));
             if store::end(write, tenant_id, self.run_id, RunState::Failed, error, now).await? {
                 store::set_source_state(write, tenant_id, self.source_id, "failed", now).await?;
