@@ -461,6 +461,16 @@ impl Spaces {
         Ok(())
     }
 
+    /// Whether some of their indexes is known not to be what was written.
+    pub async fn are_damaged(&self) -> Result<bool, IndexError> {
+        for space in self.all().into_iter().filter(|space| space.is_open) {
+            if space.index.is_damaged().await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What of their indexes is not what was written, as far as that can be told by reading all of it.
     pub async fn find_damage(&self) -> Result<Vec<String>, IndexError> {
         let mut damage = Vec::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use retrieval::index::IndexError;
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -38,13 +39,15 @@ struct Health {
 /// What this process depends on, part by part: `ok`, `off` (works without), or `failing`.
 #[derive(Serialize, ToSchema)]
 struct Readiness {
-    /// `ok`; `degraded` (200): questions are answered, and something is wrong that a restart does not mend; `failing` (503).
+    /// `ok`; `degraded` (200): questions are answered, and something is wrong that somebody should see to; `failing` (503).
     #[schema(value_type = String)]
     status: &'static str,
     /// Answers, and takes writes.
     #[schema(value_type = String)]
     database: &'static str,
     /// `failing`: words are looked for in the rows until it answers. Where it is on a server, the process is ready all the same.
+    /// `damaged`: some words in its files are not what was written, and may not be found; the next start, or
+    /// `frontdesk index repair`, fills them again. The log names the folder.
     #[schema(value_type = String)]
     index: &'static str,
     /// The store of original files. `full`: nothing is taken in (507) until there is room, and `shortage` says what is lacking.
@@ -87,8 +90,8 @@ async fn ready(State(app): State<App>) -> Response {
     };
     let wanted = app.spaces.wanted();
     app.reopen_when_due(&wanted.name, app.clock.now());
-    let index = match app.spaces.check().await {
-        Ok(()) => "ok",
+    let index = match check_index(&app).await {
+        Ok(word) => word,
         Err(error) => {
             tracing::warn!(%error, cause = innermost(&error), "the index does not answer");
             "failing"
@@ -112,8 +115,8 @@ async fn ready(State(app): State<App>) -> Response {
     let is_failing = [database, files].contains(&"failing") || (index == "failing" && has_own_index);
     let (status, word) = if is_failing || app.stopping.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "failing")
-    } else if shortage.is_some() || [index, model].contains(&"failing") {
-        // Neither a restart nor another process in its place would help, and who asks is answered.
+    } else if shortage.is_some() || index != "ok" || model == "failing" {
+        // Who asks is answered, and not better by another process in its place.
         (StatusCode::OK, "degraded")
     } else {
         (StatusCode::OK, "ok")
@@ -131,4 +134,12 @@ async fn ready(State(app): State<App>) -> Response {
         }),
     )
         .into_response()
+}
+
+async fn check_index(app: &App) -> Result<&'static str, IndexError> {
+    app.spaces.check().await?;
+    Ok(match app.spaces.are_damaged().await? {
+        true => "damaged",
+        false => "ok",
+    })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use frontdesk::app::{App, Replacements};
 use frontdesk::generations::operator;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Tenant, TestApp, TestOptions, WordEmbedder};
@@ -155,6 +156,25 @@ async fn the_service_starts_and_only_who_was_in_the_damaged_part_is_told_until_i
             assert_eq!(owner.tenant(&service).indexed_chunks().await, 1);
         }
     }
+}
+
+#[tokio::test]
+async fn damage_that_waits_for_the_next_start_is_told_by_ready_until_then() {
+    let service = start(&[]).await;
+    hold(&service).await;
+    let told = async |service: &TestApp| {
+        let ready = service.send(Method::GET, "/ready", None, None).await;
+        let ready = ready.expect(200).json();
+        [ready["status"].clone(), ready["index"].clone()]
+    };
+
+    // As merging leaves it behind that met a block that is not what was written.
+    let note = collection(&service.data_dir()).join("shard-0/damaged");
+    fs::write(note, "a block").expect("written");
+    assert_eq!(told(&service).await, ["degraded", "damaged"]);
+
+    let service = service.restart_after(|_| ()).await;
+    assert_eq!(told(&service).await, ["ok", "ok"]);
 }
 
 #[tokio::test]

@@ -84,6 +84,11 @@ pub trait Index: Send + Sync + 'static {
     /// Whether the index can answer at this moment; for readiness checks, so it must be cheap.
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>>;
 
+    /// Whether some of it is known not to be what was written, so that it answers with less until it is filled again; as cheap.
+    fn is_damaged(&self) -> BoxFuture<'_, Result<bool, IndexError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     /// Names this making of the storage: another name than at the last start means that what was stored then is lost.
     /// `None` where the storage is no less safe than the rows.
     fn generation(&self) -> Option<String> {

@@ -150,6 +150,10 @@ impl Index for SwitchedIndex {
         self.inner.check()
     }
 
+    fn is_damaged(&self) -> BoxFuture<'_, Result<bool, IndexError>> {
+        self.inner.is_damaged()
+    }
+
     fn generation(&self) -> Option<String> {
         self.inner.generation()
     }

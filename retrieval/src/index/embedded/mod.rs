@@ -453,6 +453,13 @@ impl Index for EmbeddedIndex {
         }))
     }
 
+    fn is_damaged(&self) -> BoxFuture<'_, Result<bool, IndexError>> {
+        Box::pin(self.blocking(|inner| {
+            inner.collection()?;
+            Ok(inner.open_shards().iter().any(|shard| shard.is_damaged()))
+        }))
+    }
+
     fn find_damage(&self) -> BoxFuture<'_, Result<Vec<String>, IndexError>> {
         Box::pin(self.blocking(|inner| {
             let mends = inner.collection()?.mends();

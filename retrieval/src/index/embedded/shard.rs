@@ -160,6 +160,11 @@ impl Shard {
         self.state.read(|_| Ok(()))
     }
 
+    /// Whether the next start puts it aside.
+    pub(super) fn is_damaged(&self) -> bool {
+        damage::noted(self.state.dir()).is_some()
+    }
+
     /// Reads all that it keeps checksums of; the damage that was found, named with its folder. With `notes`, the next start puts
     /// it right.
     pub(super) fn find_damage(&self, notes: bool) -> Result<Option<String>, IndexError> {

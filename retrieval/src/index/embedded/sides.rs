@@ -124,8 +124,8 @@ impl Sides {
         Ok(self.changing_keywords().persisted(persisted)?)
     }
 
-    /// Merges what is due. What turns out to be damaged stays as it is, and is for the next start to put right: whatever else is
-    /// there goes on being written down.
+    /// Merges what is due. A segment that turns out to be damaged stays as it is, and is for the next start to put right: whatever
+    /// else is there goes on being written down and merged.
     fn merge_keywords(&self) -> Result<(), SideError> {
         loop {
             let merged = self.keywords().write_merged();
@@ -133,9 +133,10 @@ impl Sides {
                 Ok(Some(merged)) => merged,
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.changing_keywords().merge_no_more();
                     damage::note(&self.dir, &error.to_string());
-                    return Ok(());
+                    let damaged = self.keywords().find_damaged()?;
+                    self.changing_keywords().leave_out(damaged);
+                    continue;
                 }
                 Err(error) => return Err(error.into()),
             };

@@ -23,7 +23,7 @@ const DELETED_ONE_IN: u64 = 4;
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// Numbers of the segments that should become one.
-pub(super) fn due(segments: &[Segment]) -> Option<BTreeSet<u64>> {
+pub(super) fn due<'a>(segments: impl Iterator<Item = &'a Segment>) -> Option<BTreeSet<u64>> {
     let mut classes: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
     for segment in segments {
         let (chunks, deleted) = segment.chunks();

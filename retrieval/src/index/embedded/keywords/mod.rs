@@ -54,8 +54,8 @@ pub(super) struct Keywords {
     facet_file: Option<FacetFile>,
     /// The next file's number; no number is used twice.
     next_number: u64,
-    /// Of a segment that is not what was written, which nothing is merged with.
-    is_damaged: bool,
+    /// Segments that turned out not to be what was written. They stay as they are, and nothing is merged with them.
+    damaged: BTreeSet<u64>,
 }
 
 /// What a checkpoint or a merge wrote, to be taken over in one step.
@@ -107,7 +107,7 @@ impl Keywords {
             facets,
             facet_file: manifest.facets,
             next_number: manifest.next_number,
-            is_damaged: false,
+            damaged: BTreeSet::new(),
         };
         keywords.remove_strangers()?;
         Ok(keywords)
@@ -258,22 +258,34 @@ impl Keywords {
     /// Merges segments where that is due; `None` where it is not. Nothing may be applied before
     /// [`Keywords::take_over`].
     pub(super) fn write_merged(&self) -> io::Result<Option<Written>> {
-        let Some(due) = merge::due(&self.segments).filter(|_| !self.is_damaged) else {
+        let Some(due) = self.due() else {
             return Ok(None);
         };
-        let segments: Vec<&Segment> = self
-            .segments
-            .iter()
-            .filter(|segment| due.contains(&segment.number))
-            .collect();
+        let segments: Vec<&Segment> = self.numbered(&due).collect();
         let mut writer = SegmentWriter::create(&segment_path(&self.dir, self.next_number))?;
         merge::merge(&segments, &mut writer)?;
         self.written(writer, Replaced::Segments(due)).map(Some)
     }
 
-    /// From now on segments stay as they are: one of them is not what was written.
-    pub(super) fn merge_no_more(&mut self) {
-        self.is_damaged = true;
+    /// Those of the segments that are merged next that are not what was written; all of them where none can be told from the
+    /// others.
+    pub(super) fn find_damaged(&self) -> io::Result<BTreeSet<u64>> {
+        let due = self.due().unwrap_or_default();
+        let mut damaged = BTreeSet::new();
+        for segment in self.numbered(&due) {
+            match segment.check_all() {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    damaged.insert(segment.number);
+                }
+                checked => checked?,
+            }
+        }
+        Ok(if damaged.is_empty() { due } else { damaged })
+    }
+
+    /// From now on these segments stay as they are.
+    pub(super) fn leave_out(&mut self, damaged: BTreeSet<u64>) {
+        self.damaged.extend(damaged);
     }
 
     /// The blocks there are, to be checked one after the other.
@@ -389,6 +401,17 @@ impl Keywords {
     /// What the chunks and changes in memory take that are not on the disk, about.
     pub(super) fn fresh_bytes(&self) -> usize {
         self.fresh.bytes() + self.facets.changed_bytes()
+    }
+
+    fn due(&self) -> Option<BTreeSet<u64>> {
+        let whole = self.segments.iter();
+        merge::due(whole.filter(|segment| !self.damaged.contains(&segment.number)))
+    }
+
+    fn numbered(&self, numbers: &BTreeSet<u64>) -> impl Iterator<Item = &Segment> {
+        self.segments
+            .iter()
+            .filter(|segment| numbers.contains(&segment.number))
     }
 
     /// Those of `document_ids` that have chunks here.

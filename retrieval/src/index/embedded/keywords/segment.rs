@@ -126,6 +126,11 @@ impl Segment {
         }
     }
 
+    /// As [`Segment::check`], of all blocks.
+    pub(super) fn check_all(&self) -> io::Result<()> {
+        self.blocks.values().try_for_each(|block| self.check(block))
+    }
+
     pub(super) fn block(&self, tenant_id: TenantId) -> Option<&Block> {
         self.blocks.get(&tenant_id)
     }

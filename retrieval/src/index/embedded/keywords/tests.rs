@@ -252,6 +252,42 @@ fn a_damaged_file_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_damaged_segment_stays_as_it_is_and_the_others_are_merged() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut keywords = Keywords::open(dir.path()).expect("a new directory");
+    upsert(
+        &mut keywords,
+        tenant(1),
+        vec![written(1, "goods may be returned")],
+    );
+    keywords.checkpoint().expect("written");
+    let path = segment_path(dir.path(), 0);
+    let mut changed = std::fs::read(&path).expect("the segment");
+    changed[0] ^= 0x55;
+    std::fs::write(&path, &changed).expect("written");
+
+    for n in 2..=4 {
+        upsert(&mut keywords, tenant(1), vec![written(n, "goods on their way")]);
+        if n < 4 {
+            keywords.checkpoint().expect("written");
+        }
+    }
+    assert!(keywords.checkpoint().is_err(), "four are due to become one");
+    let damaged = keywords.find_damaged().expect("read");
+    assert_eq!(damaged, [0].into());
+    keywords.leave_out(damaged);
+
+    for n in 5..50 {
+        upsert(&mut keywords, tenant(1), vec![written(n, "goods on their way")]);
+        keywords.checkpoint().expect("written");
+        assert!(keywords.segments.len() < 5);
+    }
+    assert!(keywords.segments.iter().any(|segment| segment.number == 0));
+    assert_eq!(std::fs::read(&path).expect("the segment"), changed);
+    assert_eq!(keywords.count(tenant(1)), 49);
+}
+
+#[test]
 fn a_segment_of_an_earlier_version_is_read_and_carried_on() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut keywords = Keywords::open(dir.path()).expect("a new directory");
