@@ -19,8 +19,8 @@ use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
-use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, EvalRunId, EvalSetId, TenantId};
+use crate::http::input::{PageRequest, unknown_cursor};
+use crate::id::{ChatbotId, EvalQuestionId, EvalRunId, EvalSetId, TenantId};
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::{chatbots, generations, jobs, knowledge, tenancy};
 
@@ -272,7 +272,14 @@ pub async fn get_run(
     page: PageRequest,
 ) -> Result<(EvalRun, Vec<EvalResult>)> {
     let (mut conn, run) = find_run(app, reach, place, id).await?;
-    let results = store::list_results_behind(&mut conn, (reach.tenant_id, id), page).await?;
+    let run_place = (reach.tenant_id, id);
+    let behind = match page.cursor() {
+        None => -1,
+        Some(cursor) => store::find_result_position(&mut conn, run_place, EvalQuestionId(cursor))
+            .await?
+            .ok_or_else(unknown_cursor)?,
+    };
+    let results = store::list_results_behind(&mut conn, run_place, behind, page.limit + 1).await?;
     Ok((run, results))
 }
 

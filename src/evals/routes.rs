@@ -13,9 +13,10 @@ use super::{
     Setup, SetupDifference,
 };
 use crate::app::App;
+use crate::error::Error;
 use crate::evals;
 use crate::http::access::{ConversationAccess, EditAccess};
-use crate::http::input::{Json, Page, PageQuery, PageRequest, Path, Query, present};
+use crate::http::input::{Json, Page, PageQuery, PageRequest, Path, Query, present, unknown_cursor};
 use crate::http::problem::Problem;
 use crate::id::{ChatbotId, ConversationId, DocumentId, EvalRunId, EvalSetId, MessageId};
 
@@ -250,17 +251,18 @@ impl From<QuestionChange> for EvalQuestionChangeResponse {
 }
 
 impl EvalComparisonResponse {
-    /// With the questions behind the one of id `page.before`, or the first ones if there is none.
-    fn of(compared: Comparison, page: PageRequest) -> Self {
+    /// With the questions behind the one that the page's cursor names.
+    fn of(compared: Comparison, page: PageRequest) -> Result<Self, Error> {
         let (better, worse) = compared.better_and_worse();
         let setup_difference = compared.setup_difference();
         let id = |change: &QuestionChange| change.question_id.0;
         let mut behind = compared.questions;
-        if let Some(position) = behind.iter().position(|change| id(change) == page.before) {
-            behind.drain(..=position);
+        if let Some(cursor) = page.cursor() {
+            let position = behind.iter().position(|change| id(change) == cursor);
+            behind.drain(..=position.ok_or_else(unknown_cursor)?);
         }
         let page = Page::of(behind, page.limit, id, EvalQuestionChangeResponse::from);
-        Self {
+        Ok(Self {
             before: compared.before.into(),
             after: compared.after.into(),
             setup_difference,
@@ -268,7 +270,7 @@ impl EvalComparisonResponse {
             worse,
             questions: page.items,
             next_cursor: page.next_cursor,
-        }
+        })
     }
 }
 
@@ -448,5 +450,5 @@ async fn compare_eval_runs(
     let page = query.check()?;
     let place = (chatbot_id, set_id);
     let compared = evals::compare_runs(&app, access.reach(), place, (before, after)).await?;
-    Ok(axum::Json(EvalComparisonResponse::of(compared, page)))
+    Ok(axum::Json(EvalComparisonResponse::of(compared, page)?))
 }

@@ -7,7 +7,7 @@ use super::{EvalQuestion, EvalResult, EvalRun, EvalSet, EvalSummary, Setup};
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::http::input::PageRequest;
-use crate::id::{ChatbotId, ConversationId, EvalRunId, EvalSetId, TenantId};
+use crate::id::{ChatbotId, ConversationId, EvalQuestionId, EvalRunId, EvalSetId, TenantId};
 use crate::on;
 
 pub(super) async fn insert_set(
@@ -417,26 +417,33 @@ pub(super) async fn list_results(
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
-/// The results behind that of the question `page.before`, in their order, one more than the page holds; from the first one
-/// if there is none of that question.
+/// The position of a question's result in its run.
+pub(super) async fn find_result_position(
+    conn: &mut Conn,
+    (tenant_id, run_id): (TenantId, EvalRunId),
+    question_id: EvalQuestionId,
+) -> Result<Option<i64>> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "select position from eval_result where tenant_id = $1 and run_id = $2 and result ->> 'question_id' = $3",
+    ).bind(tenant_id).bind(run_id).bind(question_id.0.to_string()).fetch_optional(c).await)?)
+}
+
+/// The results behind this position, in their order, at most `limit`.
 pub(super) async fn list_results_behind(
     conn: &mut Conn,
     (tenant_id, run_id): (TenantId, EvalRunId),
-    page: PageRequest,
+    position: i64,
+    limit: i64,
 ) -> Result<Vec<EvalResult>> {
     let rows: Vec<Json<EvalResult>> = on!(conn, c => sqlx::query_scalar(
         "select result
            from eval_result
           where tenant_id = $1
             and run_id = $2
-            and position > coalesce((select position
-                                       from eval_result
-                                      where tenant_id = $1
-                                        and run_id = $2
-                                        and result ->> 'question_id' = $3), -1)
+            and position > $3
           order by position
           limit $4",
-    ).bind(tenant_id).bind(run_id).bind(page.before.to_string()).bind(page.limit + 1).fetch_all(c).await)?;
+    ).bind(tenant_id).bind(run_id).bind(position).bind(limit).fetch_all(c).await)?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 

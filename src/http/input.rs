@@ -326,16 +326,26 @@ impl PageQuery {
         }
         let before = match &self.cursor {
             None => Uuid::max(),
-            Some(cursor) => Uuid::try_parse(cursor).map_err(|_| {
-                Error::invalid(
-                    "invalid_cursor",
-                    "cursor",
-                    "cursor must be the next_cursor of an earlier page",
-                )
-            })?,
+            Some(cursor) => Uuid::try_parse(cursor).map_err(|_| unknown_cursor())?,
         };
         Ok(PageRequest { limit, before })
     }
+}
+
+impl PageRequest {
+    /// The cursor of the page; none for the first one.
+    pub fn cursor(&self) -> Option<Uuid> {
+        Some(self.before).filter(|before| *before != Uuid::max())
+    }
+}
+
+/// For lists in an order of their own: what the page was to follow is not in the list, or not any more.
+pub fn unknown_cursor() -> Error {
+    Error::invalid(
+        "invalid_cursor",
+        "cursor",
+        "cursor must be the next_cursor of an earlier page",
+    )
 }
 
 /// One page of a list.

@@ -323,6 +323,8 @@ async fn what_came_of_questions_is_told_page_by_page_in_their_order() {
             (asked.map(str::to_owned).as_slice(), "")
         );
         acme.get(&format!("{path}?limit=101")).await.expect(422);
+        let unknown = acme.get(&format!("{path}?cursor={set}")).await;
+        assert_eq!(unknown.expect(422).json()["code"], "invalid_cursor");
     }
 }
 
