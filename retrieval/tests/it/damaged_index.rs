@@ -245,6 +245,34 @@ async fn who_only_looks_is_told_the_folder_of_all_that_is_damaged_and_leaves_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_away_while_somebody_looks_is_named_and_whole_when_it_is_back() {
+    for part in [
+        "shard-0",
+        "shard-0/keywords",
+        "shard-0/vectors",
+        "shard-0/redo.log",
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let name = filled(dir.path()).await;
+        let place = collection(dir.path()).join(part);
+        let elsewhere = dir.path().join("away");
+        fs::rename(&place, &elsewhere).expect("moved");
+
+        let error = look(dir.path()).err().expect("it is away");
+
+        assert!(
+            matches!(&error, IndexError::PartDamaged { reason } if reason.contains("shard-0: ")),
+            "{part}: {error}"
+        );
+        fs::rename(&elsewhere, &place).expect("moved back");
+        let index = open(dir.path());
+        assert_eq!(index.generation(), Some(name), "{part}");
+        assert!(is_whole(&index, 2).await, "{part}");
+        index.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn folders_that_are_nobodys_are_left_alone() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let name = filled(dir.path()).await;

@@ -151,7 +151,7 @@ impl Collection {
 
     /// A shard that was made and lacks a part is never taken for an empty one: the collection gets another name, so that the
     /// documents of all who were in it are put in again and their answers say until then that some are missing. What is left
-    /// answers meanwhile.
+    /// answers meanwhile. For a process that only looks it is an error: what is away may come back.
     fn set_right_what_is_lost(&self) -> Result<(), IndexError> {
         let made = lock(&self.made).clone();
         let moved = self.stages().into_iter();
@@ -162,6 +162,9 @@ impl Collection {
         let lost: Vec<(ShardName, Loss)> = names
             .filter_map(|name| Some((name, lost::look(&self.shard_dir(name), has_vectors)?)))
             .collect();
+        if !self.mends && !lost.is_empty() {
+            return Err(self.gone(&lost));
+        }
         for (name, loss) in lost {
             let dir = self.shard_dir(name);
             tracing::error!(shard = %dir.display(), lost = loss.name(), "a part of an index shard is gone: what was in the shard is put into the index again");
@@ -177,6 +180,16 @@ impl Collection {
             }
         }
         Ok(())
+    }
+
+    fn gone(&self, lost: &[(ShardName, Loss)]) -> IndexError {
+        let parts = lost.iter().map(|(name, loss)| {
+            let dir = self.shard_dir(*name);
+            format!("{}: its {} are gone", dir.display(), loss.name())
+        });
+        IndexError::PartDamaged {
+            reason: parts.collect::<Vec<_>>().join("; "),
+        }
     }
 
     /// From now on this counts as another making of the collection, into which what this shard held is put again.
