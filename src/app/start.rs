@@ -83,6 +83,8 @@ pub(super) fn jobs_of_commands(more: JobKinds) -> JobKinds {
     more.with::<knowledge::jobs::IndexDocuments>()
         .with::<knowledge::jobs::RemoveDocuments>()
         .with::<knowledge::jobs::DropStaged>()
+        .with::<knowledge::jobs::PutBackChunks>()
         .with::<knowledge::labels::TellIndex>()
+        .with::<knowledge::labels::WeighAnew>()
         .with::<knowledge::sync::SyncSource>()
 }

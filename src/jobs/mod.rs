@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::db::{Scope, Write};
+use crate::db::{Conn, Scope, Write};
 use crate::error::{Error, Result};
 use crate::http::access::Actor;
 use crate::http::input::PageRequest;
@@ -399,6 +399,13 @@ pub async fn others_wait(app: &App, context: &JobContext) -> Result<bool> {
 /// as the first one.
 pub async fn count_anew(write: &mut Write, context: &JobContext) -> Result<()> {
     store::count_anew(write, context.tenant()?, context.job_id).await
+}
+
+/// A tenant's jobs of a kind that wait or run.
+pub async fn list_open<J: Job>(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<J>> {
+    let payloads = store::list_open_payloads(conn, tenant_id, J::KIND).await?;
+    let jobs = payloads.into_iter().map(serde_json::from_value);
+    Ok(jobs.collect::<std::result::Result<_, _>>()?)
 }
 
 /// Jobs that wait or run, for tests and shutdown.

@@ -362,6 +362,18 @@ pub(super) async fn list_last_errors(
     ).bind(tenant_id).bind(kind).fetch_all(c).await)?)
 }
 
+/// What a tenant's jobs of a kind that wait or run are about.
+pub(super) async fn list_open_payloads(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    kind: &str,
+) -> Result<Vec<Value>> {
+    let payloads: Vec<Json<Value>> = on!(conn, c => sqlx::query_scalar(
+        "select payload from job where tenant_id = $1 and kind = $2 and state in ('queued', 'running')",
+    ).bind(tenant_id).bind(kind).fetch_all(c).await)?;
+    Ok(payloads.into_iter().map(|Json(payload)| payload).collect())
+}
+
 pub(super) async fn count_open(conn: &mut Conn) -> Result<i64> {
     Ok(
         on!(conn, c => sqlx::query_scalar("select count(*) from job where state in ('queued', 'running')").fetch_one(c).await)?,

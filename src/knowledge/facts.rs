@@ -53,7 +53,8 @@ impl Facts {
     }
 }
 
-/// Takes over what a page says of itself now although its text is the same; whether anything was new.
+/// Takes over what a page says of itself now although its text is the same; whether anything was new, of which the index is to
+/// be told.
 pub(super) async fn update(
     write: &mut Write,
     tenant_id: TenantId,
@@ -63,7 +64,7 @@ pub(super) async fn update(
 ) -> Result<bool> {
     let changed = on!(write, c => sqlx::query(
         "update document
-            set language = $3, description = $4, published_at = $5, breadcrumbs = $6, updated_at = $7
+            set language = $3, description = $4, published_at = $5, breadcrumbs = $6, facets_told = null, updated_at = $7
           where tenant_id = $1
             and id = $2
             and (language is distinct from $3 or description is distinct from $4 or published_at is distinct from $5

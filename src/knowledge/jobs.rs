@@ -1,4 +1,4 @@
-//! The room's kinds of background work: indexing documents, and removing what was deleted from index and files.
+//! The room's kinds of background work: indexing documents, and removing from index and files what was deleted or came in in vain.
 
 use std::time::Duration;
 
@@ -137,6 +137,32 @@ impl Job for RemoveDocuments {
     async fn run(self, app: App, context: JobContext) -> Outcome {
         remove(&app, &context, self).await.into()
     }
+}
+
+/// Puts chunks into the indexes as their rows say: an attempt that was overtaken has put them in as it had them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PutBackChunks {
+    pub chunk_ids: Vec<ChunkId>,
+}
+
+impl Job for PutBackChunks {
+    const KIND: &'static str = "put_back_chunks";
+    const PRIORITY: Priority = Priority::Normal;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        put_back(&app, &context, &self.chunk_ids).await.into()
+    }
+}
+
+async fn put_back(app: &App, context: &JobContext, chunk_ids: &[ChunkId]) -> Result<()> {
+    let tenant_id = context.tenant()?;
+    for space in generations::list_spaces(app, tenant_id).await? {
+        let rows =
+            stored_chunks::list_these(&mut app.db.read(tenant_id).await?, tenant_id, chunk_ids).await?;
+        stored_chunks::put(app, tenant_id, &space, rows.into_values().collect()).await?;
+    }
+    Ok(())
 }
 
 async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result<()> {

@@ -5,6 +5,7 @@
 //! index says, rows decide who reads what.
 
 mod telling;
+mod weighing;
 
 use retrieval::index::Audience;
 use serde_json::json;
@@ -12,9 +13,10 @@ use sqlx::types::Json;
 
 pub use self::telling::TellIndex;
 pub(super) use self::telling::{
-    FacetsRow, Stored, date_of, facets_columns, primary_language, settle, tell, tell_anew, tell_if_changed,
-    tell_later, tell_of_source,
+    FacetsRow, Stored, date_of, facets_columns, list_being_told, primary_language, settle, tell, tell_again,
+    tell_anew, tell_if_changed, tell_later, tell_of_source,
 };
+pub use self::weighing::WeighAnew;
 use super::{Document, store};
 use crate::app::App;
 use crate::db::Write;
@@ -192,7 +194,7 @@ pub(super) async fn change_document(
     document.updated_at = now;
     on!(write, c => sqlx::query(
         "update document
-            set tags = $3, access_groups = $4, updated_at = $5
+            set tags = $3, access_groups = $4, facets_told = null, updated_at = $5
           where tenant_id = $1
             and id = $2",
     ).bind(tenant_id).bind(id).bind(labels.tags.as_ref().map(Json)).bind(labels.access_groups.as_ref().map(Json)).bind(now)

@@ -8,7 +8,7 @@ use sqlx::{Database, Encode, FromRow, QueryBuilder, Type};
 
 use super::cuts::is_of_present_version;
 use super::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
-use super::labels::{FacetsRow, facets_columns};
+use super::labels::{self, FacetsRow, facets_columns};
 use super::search::index_error;
 use super::versions::is_shown;
 use super::{cuts, index_changes};
@@ -51,7 +51,7 @@ pub struct StoredChunk {
     embedding_text: String,
     token_count: i64,
     facets: Facets,
-    /// The text is just what is embedded, and the index was told the facets: it can be held against the index.
+    /// The text is just what is embedded: it can be held against the index.
     pub is_settled: bool,
 }
 
@@ -67,7 +67,6 @@ struct StoredChunkRow {
     text: String,
     token_count: i64,
     content_hash: String,
-    facets_told: Option<i64>,
     #[sqlx(flatten)]
     facets: FacetsRow,
 }
@@ -75,9 +74,8 @@ struct StoredChunkRow {
 impl From<StoredChunkRow> for StoredChunk {
     fn from(row: StoredChunkRow) -> Self {
         let facets = Facets::from(row.facets);
-        let is_told = row.facets_told == Some(facets.fingerprint().cast_signed());
         // One that was changed a moment ago is on its way.
-        let is_settled = is_told && row.context.is_some() && !row.content_hash.is_empty();
+        let is_settled = row.context.is_some() && !row.content_hash.is_empty();
         let context = row
             .context
             .unwrap_or_else(|| context_of(&row.title, row.heading.as_deref()));
@@ -266,7 +264,7 @@ fn portions(documents: &[(DocumentId, i64)]) -> Vec<Portion> {
 macro_rules! select {
     ($condition:expr) => {
         concat!(
-            "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, d.facets_told, ",
+            "select c.id, c.document_id, coalesce(c.cut_id, c.source_id) as cut, d.chatbot_id, d.title, c.heading, c.context, c.text, c.token_count, c.content_hash, ",
             facets_columns!(),
             "
                from document d
@@ -530,14 +528,7 @@ async fn keep_true(
         }
     }
     if !said.is_empty() {
-        let said = said
-            .into_iter()
-            .map(|(id, facets)| (retrieval::DocumentId(id.0), facets));
-        space
-            .index
-            .set_facets(tenant, said.collect())
-            .await
-            .map_err(index_error)?;
+        set_facets(app, tenant_id, space, said).await?;
     }
     if !gone.is_empty() {
         space
@@ -547,6 +538,30 @@ async fn keep_true(
             .map_err(index_error)?;
     }
     Ok(changed)
+}
+
+/// Tells the index of `space` what is said of documents, and queues that it is told once more: another change may have come before
+/// this.
+async fn set_facets(
+    app: &App,
+    tenant_id: TenantId,
+    space: &Space,
+    said: HashMap<DocumentId, Facets>,
+) -> Result<()> {
+    let ids: Vec<DocumentId> = said.keys().copied().collect();
+    let said = said
+        .into_iter()
+        .map(|(id, facets)| (retrieval::DocumentId(id.0), facets));
+    space
+        .index
+        .set_facets(retrieval::TenantId(tenant_id.0), said.collect())
+        .await
+        .map_err(index_error)?;
+    let mut write = app.db.write(tenant_id).await?;
+    labels::tell_later(app, &mut write, tenant_id, &ids).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
 }
 
 #[cfg(test)]

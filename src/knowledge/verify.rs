@@ -7,8 +7,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::search::index_error;
-use super::store;
 use super::stored_chunks::{self, StoredChunk};
+use super::{labels, store};
 use crate::app::{App, Space};
 use crate::db::ROWS_AT_ONCE;
 use crate::error::Result;
@@ -65,7 +65,7 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
     for portion in portions {
         let chunks = stored_chunks::list(&mut app.db.read(tenant_id).await?, tenant_id, &portion).await?;
         findings.chunks += chunks.len() as u64;
-        let mut wrong: Vec<StoredChunk> = Vec::new();
+        let mut differing: Vec<(StoredChunk, Wrong)> = Vec::new();
         for chunk in chunks {
             let fingerprint = chunk.is_settled.then(|| chunk.fingerprint(space.model.is_some()));
             let listed = left.remove(&chunk.id);
@@ -73,13 +73,18 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
                 continue;
             }
             let is_missing = listed.is_none();
-            all_wrong.insert(
-                chunk.id,
+            differing.push((
+                chunk,
                 Wrong {
                     is_missing,
                     fingerprint,
                 },
-            );
+            ));
+        }
+        leave_changing(app, tenant_id, &mut differing).await?;
+        let mut wrong: Vec<StoredChunk> = Vec::with_capacity(differing.len());
+        for (chunk, how) in differing {
+            all_wrong.insert(chunk.id, how);
             wrong.push(chunk);
         }
         if heals {
@@ -106,6 +111,36 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
     Ok(findings)
 }
 
+/// Leaves out what is on its way into the index. Of a chunk that it does not hold, any point will do for as long.
+async fn leave_changing(
+    app: &App,
+    tenant_id: TenantId,
+    differing: &mut Vec<(StoredChunk, Wrong)>,
+) -> Result<()> {
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let changing = list_changing(app, tenant_id).await?;
+    differing.retain_mut(|(chunk, wrong)| {
+        if changing.contains(&chunk.document_id) {
+            wrong.fingerprint = None;
+        }
+        wrong.is_missing || wrong.fingerprint.is_some()
+    });
+    Ok(())
+}
+
+/// Documents of which the index holds something else than rows say for the moment: it is told of them, or they are being indexed.
+async fn list_changing(app: &App, tenant_id: TenantId) -> Result<HashSet<DocumentId>> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let mut changing = labels::list_being_told(&mut conn, tenant_id).await?;
+    let at_work: Vec<DocumentId> = on!(conn, c => sqlx::query_scalar(
+        "select id from document where tenant_id = $1 and state in ('queued', 'processing')",
+    ).bind(tenant_id).fetch_all(c).await)?;
+    changing.extend(at_work);
+    Ok(changing)
+}
+
 /// What a look at some points found.
 #[derive(Debug)]
 pub struct Slice {
@@ -125,7 +160,7 @@ pub async fn compare_some(
     let points = list_page(space, tenant_id, after).await?;
     let ids: Vec<ChunkId> = points.iter().map(|point| ChunkId(point.chunk_id.0)).collect();
     let rows = stored_chunks::list_these(&mut app.db.read(tenant_id).await?, tenant_id, &ids).await?;
-    let mut differing = 0;
+    let mut differing: Vec<DocumentId> = Vec::new();
     let mut left = HashMap::new();
     for point in &points {
         let id = ChunkId(point.chunk_id.0);
@@ -136,15 +171,19 @@ pub async fn compare_some(
             Some(chunk)
                 if chunk.is_settled && chunk.fingerprint(space.model.is_some()) != point.fingerprint =>
             {
-                differing += 1;
+                differing.push(chunk.document_id);
             }
             Some(_) => {}
         }
     }
+    if !differing.is_empty() {
+        let changing = list_changing(app, tenant_id).await?;
+        differing.retain(|id| !changing.contains(id));
+    }
     let stray = list_stray(app, tenant_id, left).await?;
     Ok(Slice {
         to: ids.last().copied().filter(|_| points.len() == LISTED_AT_ONCE),
-        differing: differing + stray.len() as u64,
+        differing: (differing.len() + stray.len()) as u64,
     })
 }
 

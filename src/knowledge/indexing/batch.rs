@@ -8,6 +8,7 @@ use ingest::{ExtractError, ExtractedDocument};
 use retrieval::index::Point;
 
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::in_vain::undo_later;
 use super::large::{self, FirstPart};
 use super::store::{
     Indexed, clear, forget_item, hold_current, insert_chunks, list_chunk_ids, put_text, set_indexed,
@@ -113,7 +114,7 @@ impl<'a> Batch<'a> {
             return self.fail(work, &ExtractError::NoText { scanned: false }).await;
         }
         let facts = Facts::of(&extracted);
-        work.expect(&facts);
+        work.expect(&facts, &reader(self.app));
         if is_large || chunks.len() > EMBEDDED_AT_ONCE {
             self.flush().await?;
             let first = FirstPart {
@@ -141,12 +142,13 @@ impl<'a> Batch<'a> {
     /// Indexes a document that comes in parts, of which this is the first, behind what has gathered.
     pub(super) async fn add_parts(
         &mut self,
-        work: Work,
+        mut work: Work,
         first: ExtractedDocument,
         rest: DocumentParts,
     ) -> Result<Progress> {
         self.flush().await?;
         let (app, tenant_id) = (self.app, self.tenant_id);
+        work.expect(&Facts::of(&first), &reader(app));
         let first = FirstPart::cut(app, tenant_id, &work, first).await?;
         let staged = large::index(app, self.context, &work, first, Some(rest)).await;
         self.judge(work, staged).await
@@ -300,14 +302,18 @@ impl<'a> Batch<'a> {
         self.added.contains(&id) || self.points.contains_key(&id)
     }
 
-    /// What was put into the index for a document in vain is removed.
+    /// What was put into the index for a document in vain is undone.
     async fn forget(&mut self, document: &Cut) -> Result<()> {
-        let in_vain: Vec<ChunkId> = document.chunks.iter().map(|chunk| chunk.row.id).collect();
-        in_vain.iter().for_each(|id| {
-            self.points.remove(id);
+        let (work, tenant_id) = (&document.work, self.tenant_id);
+        document.chunks.iter().for_each(|chunk| {
+            self.points.remove(&chunk.row.id);
         });
-        let mut write = self.app.db.write(self.tenant_id).await?;
-        index_changes::remove_chunks(self.app, &mut write, self.tenant_id, &in_vain).await?;
+        let mut write = self.app.db.write(tenant_id).await?;
+        let shown = list_chunk_ids(&mut write, tenant_id, &[work]).await?;
+        let shown = shown.get(&work.id).cloned().unwrap_or_default();
+        let new = document.chunks.iter().filter(|chunk| !chunk.is_indexed);
+        let put = new.map(|chunk| chunk.row.id).collect();
+        undo_later(self.app, &mut write, tenant_id, work, put, &shown).await?;
         write.commit().await
     }
 
@@ -331,8 +337,10 @@ impl<'a> Batch<'a> {
             let before = chunks_before.remove(&work.id).unwrap_or_default();
             let after: HashSet<ChunkId> = document.chunks.iter().map(|chunk| chunk.row.id).collect();
             if !current.contains(&work.id) {
-                // Deleted or replaced meanwhile: what this attempt put into the index belongs to nothing.
-                given_up.extend(after.difference(&before));
+                // Deleted, changed or replaced meanwhile.
+                let put = document.chunks.iter().map(|chunk| chunk.row.id);
+                let put = put.filter(|id| self.added.contains(id)).collect();
+                undo_later(app, &mut write, tenant_id, work, put, &before).await?;
                 if set_queued_again(&mut write, tenant_id, work).await? {
                     enqueue_alone(app, &mut write, tenant_id, work).await?;
                 }

@@ -10,8 +10,9 @@ use ingest::sandbox::DocumentParts;
 use super::batch::title_of;
 use super::dropping::delete_some;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::in_vain::undo_later;
 use super::staging::{self, MOVED_AT_ONCE, Version, Waiting};
-use super::store::{Indexed, hold_current, insert_versioned, set_indexed, set_queued_again};
+use super::store::{Indexed, hold_current, insert_versioned, list_chunk_ids, set_indexed, set_queued_again};
 use super::turn::Turn;
 use super::{Progress, Work, drop_staged_later, enqueue_alone, load_edits, reader};
 use crate::app::App;
@@ -317,11 +318,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What was put into the index in vain is removed: its rows may have been dropped while it was on its way.
+    /// What was put into the index in vain is undone: its rows may have been dropped while it was on its way.
     async fn forget(&self, chunks: &[(&Work, &CutChunk)]) -> Result<()> {
-        let in_vain: Vec<ChunkId> = chunks.iter().map(|(_, chunk)| chunk.row.id).collect();
-        let mut write = self.app.db.write(self.tenant_id).await?;
-        index_changes::remove_chunks(self.app, &mut write, self.tenant_id, &in_vain).await?;
+        let (app, tenant_id, work) = (self.app, self.tenant_id, self.work);
+        let mut write = app.db.write(tenant_id).await?;
+        let shown = list_chunk_ids(&mut write, tenant_id, &[work]).await?;
+        let shown = shown.get(&work.id).cloned().unwrap_or_default();
+        let put = chunks.iter().map(|(_, chunk)| chunk.row.id).collect();
+        undo_later(app, &mut write, tenant_id, work, put, &shown).await?;
         write.commit().await
     }
 
@@ -392,7 +396,7 @@ impl<'a> Stage<'a> {
         chunks::set_stale(&mut write, tenant_id, verdicts).await?;
         if self.waiting.was_begun {
             // An earlier attempt may have put some of it in with what was said of the document then.
-            labels::tell_anew(app, &mut write, tenant_id, work.id).await?;
+            labels::tell_anew(app, &mut write, tenant_id, &work.stored()).await?;
         } else {
             labels::settle(app, &mut write, tenant_id, &[work.stored()]).await?;
         }
@@ -430,7 +434,8 @@ async fn hold_wanted(app: &App, tenant_id: TenantId, work: &Work) -> Result<Writ
     }
 }
 
-/// What was brought in of a version that is not wanted any more goes.
+/// What was brought in of a version that is not wanted any more goes, and the index is told what rows say of the document: it has
+/// that as this version said.
 async fn abandon(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
     if staging::hold(&mut write, tenant_id, work.id).await?.is_some() {
@@ -438,6 +443,7 @@ async fn abandon(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
             enqueue_alone(app, &mut write, tenant_id, work).await?;
         }
         drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
+        labels::tell_again(app, &mut write, tenant_id, work.id).await?;
     } else {
         index_changes::remove_documents(app, &mut write, tenant_id, &[work.id], Vec::new()).await?;
     }
@@ -448,13 +454,14 @@ async fn abandon(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// The document fails, and what was brought in for it goes.
+/// The document fails, and what was brought in for it goes, as in [`abandon`].
 async fn fail(app: &App, tenant_id: TenantId, work: &Work, (code, message): Reason) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
     let read_with = reader(app);
     let (version, now) = ((work.file_key.as_str(), read_with.as_str()), app.clock.now());
     store::set_failed(&mut write, tenant_id, work.id, version, (&code, &message), now).await?;
     drop_staged_later(app, &mut write, tenant_id, &[work.id]).await?;
+    labels::tell_again(app, &mut write, tenant_id, work.id).await?;
     let of_run = work.run_id.map(|_| work.source_id).into_iter().collect();
     sync::go_on_if_indexed(&mut write, tenant_id, &of_run, now).await?;
     write.commit().await?;

@@ -8,6 +8,7 @@ mod batch;
 pub mod beside;
 mod dropping;
 mod embedding;
+mod in_vain;
 mod large;
 mod listening;
 mod staging;
@@ -90,20 +91,28 @@ pub(super) struct Work {
     pub has_edits: bool,
     /// What its chunks go into the index with.
     pub facets: Facets,
+    /// The language that somebody said it is in, or it says itself; none: it is told by the text.
+    said_language: Option<String>,
+    /// What has read this version already.
+    read_with: Option<String>,
     created_at: DateTime<Utc>,
 }
 
 impl Work {
-    /// Takes over what was read: what the row will say of the document, as far as that can be told before it is written.
-    fn expect(&mut self, read: &facts::Facts) {
+    /// Takes over what `reader` has read, of all of it or of the first part: what the row will say of the document, as far as that
+    /// can be told before it is written.
+    fn expect(&mut self, read: &facts::Facts, reader: &str) {
+        let is_read_first = self.read_with.as_deref() != Some(reader);
         // What somebody said of an upload goes before what it says of itself.
-        if self.run_id.is_some() {
-            self.facets.language = read.language.as_deref().and_then(labels::primary_language);
+        let language = match is_read_first && self.run_id.is_some() {
+            true => read.language.as_deref(),
+            false => self.said_language.as_deref(),
+        };
+        let language = language.and_then(labels::primary_language);
+        self.facets.language = language.or_else(|| read.detected_language.map(str::to_owned));
+        if is_read_first {
+            self.facets.date = Some(labels::date_of(read.published_at, self.created_at));
         }
-        if self.facets.language.is_none() {
-            self.facets.language = read.detected_language.map(str::to_owned);
-        }
-        self.facets.date = Some(labels::date_of(read.published_at, self.created_at));
     }
 
     /// What its chunks went into the index with.

@@ -44,6 +44,8 @@ struct WorkRow {
     cut: CutId,
     chunking: Option<Json<Chunking>>,
     has_edits: bool,
+    said_language: Option<String>,
+    read_with: Option<String>,
     #[sqlx(flatten)]
     facets: FacetsRow,
 }
@@ -65,6 +67,7 @@ pub(super) async fn list(
     let rows: Vec<WorkRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(concat!(
             "select ", facets_columns!(), ", d.id, d.chatbot_id, d.source_id, d.external_id, d.given_title, d.file_name, d.format, d.content_hash, d.file_key, d.kept_as, d.run_id,
+                    d.language as said_language, d.read_with,
                     d.state, d.error_code, d.indexed_at, d.cut_revision, coalesce(k.id, s.id) as cut, coalesce(k.chunking, s.chunking) as chunking,
                     exists(select 1
                              from chunk_edit e
@@ -104,6 +107,8 @@ pub(super) async fn list(
             cut: row.cut,
             chunking: row.chunking.map(|Json(chunking)| chunking).unwrap_or_default(),
             has_edits: row.has_edits,
+            said_language: row.said_language,
+            read_with: row.read_with,
             created_at: row.facets.document_created_at,
             facets: row.facets.into(),
         },

@@ -1,6 +1,6 @@
 //! What the index is told of documents: their tags, groups, language and date, by which it filters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
 
+use super::weighing::{note_weighed, rules, rules_of, weigh_anew_later};
 use crate::app::{App, Space};
 use crate::db::{Conn, Write};
 use crate::error::Result;
@@ -35,18 +36,26 @@ impl Job for TellIndex {
     const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
     async fn run(self, app: App, context: JobContext) -> Outcome {
-        tell_all(&app, &context, &self.document_ids).await.into()
+        Outcome::of_slice(tell_all(&app, &context, &self.document_ids).await)
     }
 }
 
+/// Tells all of them, also those that the index seems to have been told of: another job may tell it something older right now.
+/// Whoever tells it last looks at the rows last, and sees whether they still say that.
 async fn tell_all(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result<()> {
     let tenant_id = context.tenant()?;
     if app.config.index_is_with_rows() && tell_with_rows(app, tenant_id, ids).await? {
         return Ok(());
     }
     let said = load(&mut app.db.read(tenant_id).await?, tenant_id, ids).await?;
-    let changed: Vec<Said> = said.into_iter().filter(|said| !said.is_told()).collect();
-    let facets: Vec<(retrieval::DocumentId, Facets)> = changed.iter().map(Said::in_index).collect();
+    let told: HashMap<DocumentId, Facets> = said.into_iter().map(|said| (said.id, said.facets)).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let facets: Vec<(retrieval::DocumentId, Facets)> = told
+        .iter()
+        .map(|(id, facets)| (retrieval::DocumentId(id.0), facets.clone()))
+        .collect();
     app.disk.check_room()?;
     for space in generations::list_spaces(app, tenant_id).await? {
         space
@@ -56,11 +65,37 @@ async fn tell_all(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result
             .map_err(index_error)?;
     }
     let mut write = app.db.write(tenant_id).await?;
-    for said in &changed {
-        // What was changed meanwhile has a job of its own, which finds that this is not what holds.
-        note_told(&mut write, tenant_id, said.id, Some(said.number())).await?;
+    note_all_told(app, &mut write, tenant_id, &told).await?;
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
+
+/// Notes what the index was told, and queues again those documents of which rows say something else by now: what was told last is
+/// not what was said last.
+async fn note_all_told(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    told: &HashMap<DocumentId, Facets>,
+) -> Result<()> {
+    let ids: Vec<DocumentId> = told.keys().copied().collect();
+    cuts::hold(write, tenant_id, &ids).await?;
+    let mut changed = Vec::new();
+    for said in load(write, tenant_id, &ids).await? {
+        let is_told = told.get(&said.id) == Some(&said.facets);
+        let number = is_told.then(|| said.number());
+        if !is_told {
+            changed.push(said.id);
+        }
+        if said.told != number {
+            note_told(write, tenant_id, said.id, number).await?;
+        }
+        if said.is_weighed_otherwise() {
+            weigh_anew_later(app, write, tenant_id, &said).await?;
+        }
     }
-    write.commit().await
+    tell_later(app, write, tenant_id, &changed).await
 }
 
 /// Tells indexes in the database of the rows, a few documents in each transaction; false: not all of the indexes are there.
@@ -75,8 +110,9 @@ async fn tell_with_rows(app: &App, tenant_id: TenantId, ids: &[DocumentId]) -> R
             return Ok(false);
         };
         let said = load_held(&mut write, tenant_id, &ids).await?;
-        tell_now(&mut write, tenant_id, &spaces, said).await?;
+        tell_now(app, &mut write, tenant_id, &spaces, said).await?;
         write.commit().await?;
+        app.wake_workers();
         left = behind;
     }
     Ok(true)
@@ -106,7 +142,7 @@ pub(in crate::knowledge) async fn tell(
     {
         let said = load_held(write, tenant_id, ids).await?;
         if said.iter().map(|said| said.chunk_count).sum::<i64>() <= index_changes::TOLD_AT_ONCE {
-            return tell_now(write, tenant_id, &spaces, said).await;
+            return tell_now(app, write, tenant_id, &spaces, said).await;
         }
     }
     tell_later(app, write, tenant_id, ids).await
@@ -114,11 +150,15 @@ pub(in crate::knowledge) async fn tell(
 
 /// Has the transaction give these documents, which it holds, the facets that their rows say.
 async fn tell_now(
+    app: &App,
     write: &mut Write,
     tenant_id: TenantId,
     spaces: &[Arc<Space>],
     mut said: Vec<Said>,
 ) -> Result<()> {
+    for said in said.iter().filter(|said| said.is_weighed_otherwise()) {
+        weigh_anew_later(app, write, tenant_id, said).await?;
+    }
     said.retain(|said| !said.is_told());
     let facets: Vec<(retrieval::DocumentId, Facets)> = said.iter().map(Said::in_index).collect();
     index_changes::set_facets(write, tenant_id, spaces, &facets);
@@ -149,7 +189,17 @@ pub(in crate::knowledge) async fn tell_later(
     Ok(())
 }
 
-/// Like [`tell`], for all documents of a source.
+/// The tenant's documents of which the index is being told, or is to be.
+pub(in crate::knowledge) async fn list_being_told(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+) -> Result<HashSet<DocumentId>> {
+    let open: Vec<TellIndex> = jobs::list_open(conn, tenant_id).await?;
+    Ok(open.into_iter().flat_map(|job| job.document_ids).collect())
+}
+
+/// Like [`tell`], for all documents of a source. They are not noted as untold one by one: that what was noted of them is not what
+/// rows say now can be seen, and a job tells the index of them whatever was noted.
 pub(in crate::knowledge) async fn tell_of_source(
     app: &App,
     write: &mut Write,
@@ -188,7 +238,10 @@ pub(in crate::knowledge) async fn settle(
         let Some(said) = said_of.remove(&stored.id) else {
             continue;
         };
+        let words = said.rules_with(stored);
         let is_right = *stored.facets == said.facets && (!stored.was_indexed || said.is_told());
+        // The index is told as well where words are to be weighed anew: that is found then.
+        let is_right = is_right && words.is_some();
         if !is_right {
             untold.push(said.id);
         }
@@ -196,12 +249,26 @@ pub(in crate::knowledge) async fn settle(
         if said.told != told {
             note_told(write, tenant_id, said.id, told).await?;
         }
+        note_words(write, tenant_id, &said, words).await?;
     }
     tell(app, write, tenant_id, &untold).await
 }
 
 /// Notes in the transaction that shows a document that the index is to be told of all of its chunks what rows say of it.
 pub(in crate::knowledge) async fn tell_anew(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    stored: &Stored<'_>,
+) -> Result<()> {
+    for said in load(write, tenant_id, &[stored.id]).await? {
+        note_words(write, tenant_id, &said, said.rules_with(stored)).await?;
+    }
+    tell_again(app, write, tenant_id, stored.id).await
+}
+
+/// Like [`tell`], of a document of which an attempt has told the index something else since rows were what it knew.
+pub(in crate::knowledge) async fn tell_again(
     app: &App,
     write: &mut Write,
     tenant_id: TenantId,
@@ -222,7 +289,7 @@ pub(in crate::knowledge) async fn tell_if_changed(
     let said = load(write, tenant_id, &[stored.id]).await?;
     let is_changed = said.iter().any(|said| said.facets != *stored.facets);
     if is_changed {
-        tell_anew(app, write, tenant_id, stored.id).await?;
+        tell_anew(app, write, tenant_id, stored).await?;
     }
     Ok(is_changed)
 }
@@ -232,10 +299,26 @@ async fn note_told(write: &mut Write, tenant_id: TenantId, id: DocumentId, told:
     update.bind(tenant_id).bind(id).bind(told).run().await
 }
 
+async fn note_words(
+    write: &mut Write,
+    tenant_id: TenantId,
+    said: &Said,
+    words: Option<&'static str>,
+) -> Result<()> {
+    if said.words_language.as_deref() == words {
+        return Ok(());
+    }
+    note_weighed(write, tenant_id, said.id, words).await
+}
+
 /// What rows say of a document, as the index is told.
-struct Said {
-    id: DocumentId,
-    facets: Facets,
+pub(super) struct Said {
+    pub id: DocumentId,
+    pub facets: Facets,
+    /// It has chunks in the index.
+    is_indexed: bool,
+    /// By the rules of which language the index has all of its words; none: not by the same.
+    words_language: Option<String>,
     /// What the index was told last.
     told: Option<i64>,
     chunk_count: i64,
@@ -253,6 +336,22 @@ impl Said {
     fn is_told(&self) -> bool {
         self.told == Some(self.number())
     }
+
+    /// Whether the index has words of it by other rules than those of its language.
+    pub(super) fn is_weighed_otherwise(&self) -> bool {
+        self.is_indexed && !self.has_words_by(rules(&self.facets))
+    }
+
+    fn has_words_by(&self, rules: &str) -> bool {
+        self.words_language.as_deref().map(rules_of) == Some(rules)
+    }
+
+    /// By which rules the index has all of its words once what was stored of it is part of it; none: not by those that are right.
+    fn rules_with(&self, stored: &Stored<'_>) -> Option<&'static str> {
+        let right = rules(&self.facets);
+        let is_right = rules(stored.facets) == right && (!stored.was_indexed || self.has_words_by(right));
+        is_right.then_some(right)
+    }
 }
 
 #[derive(FromRow)]
@@ -262,6 +361,8 @@ struct SaidRow {
     facets: FacetsRow,
     facets_told: Option<i64>,
     chunk_count: i64,
+    is_indexed: bool,
+    words_language: Option<String>,
 }
 
 /// What the facets of a document are made of, in statements that join it as `d` with its source as `s`.
@@ -305,13 +406,13 @@ pub(in crate::knowledge) fn date_of(published_at: Option<DateTime<Utc>>, created
     published_at.unwrap_or(created_at).timestamp()
 }
 
-async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {
+pub(super) async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Result<Vec<Said>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let rows: Vec<SaidRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(concat!(
-            "select d.id, d.facets_told, d.chunk_count, ", facets_columns!(), "
+            "select d.id, d.facets_told, d.chunk_count, d.indexed_at is not null as is_indexed, d.words_language, ", facets_columns!(), "
                from document d
                join source s on s.id = d.source_id
               where coalesce(d.tenant_id, d.tenant_id) = "
@@ -329,6 +430,8 @@ async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId]) -> Resul
         facets: row.facets.into(),
         told: row.facets_told,
         chunk_count: row.chunk_count,
+        is_indexed: row.is_indexed,
+        words_language: row.words_language,
     });
     Ok(said.collect())
 }

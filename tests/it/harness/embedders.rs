@@ -128,6 +128,11 @@ impl WatchedEmbedder {
         self.gate.add_permits(1);
     }
 
+    /// The calls that wait go on waiting; new ones do not.
+    pub fn let_others_pass(&self) {
+        self.is_held.store(false, Ordering::SeqCst);
+    }
+
     /// The texts of documents that were embedded since the last look.
     pub fn take_documents(&self) -> Vec<String> {
         std::mem::take(&mut *self.documents.lock().unwrap_or_else(PoisonError::into_inner))

@@ -8,8 +8,10 @@ use retrieval::index::{
     Candidates, ConnectionLost, Facets, Index, IndexError, Point, SearchQuery, StoredPoint,
 };
 use retrieval::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use uuid::Uuid;
+
+use super::work::until;
 
 /// Held by the test.
 #[derive(Clone, Default)]
@@ -26,6 +28,26 @@ struct Switched {
     deletions: AtomicUsize,
     /// Whoever has it lets no chunks be deleted.
     deleting: Arc<tokio::sync::Mutex<()>>,
+    /// Where the next change of facets waits.
+    telling_waits: Mutex<Option<Moment>>,
+    is_telling_waiting: AtomicBool,
+    telling_may_go: Notify,
+}
+
+/// A moment of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The index knows nothing of it yet.
+    Before,
+    /// The index has done it, and the caller does not know yet.
+    After,
+}
+
+impl Switched {
+    async fn hold_telling(&self) {
+        self.is_telling_waiting.store(true, Ordering::SeqCst);
+        self.telling_may_go.notified().await;
+    }
 }
 
 impl IndexSwitch {
@@ -58,6 +80,25 @@ impl IndexSwitch {
     /// How often chunks were to be deleted so far.
     pub fn deletions(&self) -> usize {
         self.0.deletions.load(Ordering::SeqCst)
+    }
+
+    /// The next change of facets, and no other, waits at this moment for [`IndexSwitch::let_telling_go`].
+    pub fn hold_next_telling(&self, at: Moment) {
+        *self.0.telling_waits.lock().expect("no panic") = Some(at);
+    }
+
+    /// Waits until that change waits.
+    pub async fn wait_for_telling(&self) {
+        until("the index is told", async || {
+            self.0.is_telling_waiting.load(Ordering::SeqCst)
+        })
+        .await;
+    }
+
+    /// The change that waits goes on.
+    pub fn let_telling_go(&self) {
+        self.0.is_telling_waiting.store(false, Ordering::SeqCst);
+        self.0.telling_may_go.notify_one();
     }
 
     /// Stands around the service's index.
@@ -100,7 +141,17 @@ impl Index for SwitchedIndex {
     }
 
     fn set_facets(&self, tenant_id: TenantId, facets: Vec<(DocumentId, Facets)>) -> Done<'_> {
-        self.inner.set_facets(tenant_id, facets)
+        let held = self.switched.telling_waits.lock().expect("no panic").take();
+        Box::pin(async move {
+            if held == Some(Moment::Before) {
+                self.switched.hold_telling().await;
+            }
+            self.inner.set_facets(tenant_id, facets).await?;
+            if held == Some(Moment::After) {
+                self.switched.hold_telling().await;
+            }
+            Ok(())
+        })
     }
 
     fn search(

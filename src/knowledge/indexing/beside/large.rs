@@ -12,6 +12,7 @@ use crate::id::ChunkId;
 use crate::knowledge::cut::{CutChunk, as_i64};
 use crate::knowledge::indexing::Work;
 use crate::knowledge::indexing::embedding::{EMBEDDED_AT_ONCE, add_to_index};
+use crate::knowledge::indexing::in_vain::undo_later;
 use crate::knowledge::indexing::store::{hold_unchanged, list_chunk_ids};
 use crate::knowledge::store::ChunkRow;
 use crate::knowledge::{index_changes, labels};
@@ -106,8 +107,10 @@ impl<'a> Large<'a> {
         let mut write = self.app.db.write(tenant_id).await?;
         let step = self.hold(&mut write).await?;
         if step != Step::Taken {
-            let in_vain: Vec<ChunkId> = new.iter().map(|(_, chunk)| chunk.row.id).collect();
-            index_changes::remove_chunks(self.app, &mut write, tenant_id, &in_vain).await?;
+            let put = new.iter().map(|(_, chunk)| chunk.row.id).collect();
+            let shown = list_chunk_ids(&mut write, tenant_id, &[self.work]).await?;
+            let shown = shown.get(&self.work.id).cloned().unwrap_or_default();
+            undo_later(self.app, &mut write, tenant_id, self.work, put, &shown).await?;
             write.commit().await?;
             return Ok(step);
         }

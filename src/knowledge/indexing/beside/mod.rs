@@ -14,6 +14,7 @@ use retrieval::index::Point;
 use self::large::{Large, Step};
 use self::original::Original;
 use super::embedding::{EMBEDDED_AT_ONCE, Payer, add_to_index};
+use super::in_vain::undo_later;
 use super::store::{Found, clear_chunks, hold_unchanged, insert_chunks, list, list_chunk_ids};
 use super::{Work, load_edits};
 use crate::app::App;
@@ -222,7 +223,9 @@ impl Beside<'_> {
             let before = before_of.remove(&work.id).unwrap_or_default();
             let after: HashSet<ChunkId> = chunks.iter().map(|chunk| chunk.row.id).collect();
             if !held.contains(&work.id) {
-                given_up.extend(after.difference(&before));
+                let put = chunks.iter().filter(|chunk| !chunk.is_indexed);
+                let put = put.map(|chunk| chunk.row.id).collect();
+                undo_later(app, &mut write, tenant_id, work, put, &before).await?;
                 self.put.changed.insert(work.id);
                 continue;
             }

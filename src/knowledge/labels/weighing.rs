@@ -1,0 +1,125 @@
+//! Words of documents are read by the rules of their language when they go into the index. Where it turns out to be another one, or
+//! somebody corrects it, the chunks that are there already go in once more.
+
+use std::time::{Duration, Instant};
+
+use retrieval::analysis::Language;
+use retrieval::index::Facets;
+use serde::{Deserialize, Serialize};
+
+use super::telling::{self, Said};
+use crate::app::App;
+use crate::db::Write;
+use crate::error::Result;
+use crate::generations;
+use crate::id::{DocumentId, TenantId};
+use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::knowledge::{cuts, stored_chunks};
+
+/// A document that took so long lets others have their turn.
+const SLICE: Duration = Duration::from_secs(5 * 60);
+
+/// Puts the chunks of a document into the indexes anew, so that their words are read by the rules of its language.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WeighAnew {
+    pub document_id: DocumentId,
+    /// As [`rules`] says it.
+    pub language: String,
+    /// What stands before this position is done.
+    pub from_position: i64,
+}
+
+impl Job for WeighAnew {
+    const KIND: &'static str = "weigh_anew";
+    const PRIORITY: Priority = Priority::Bulk;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    async fn run(self, app: App, context: JobContext) -> Outcome {
+        Outcome::of_slice(weigh_anew(&app, &context, self).await)
+    }
+}
+
+/// By the rules of which language words of a document with these facets are read, as `de`; empty: of none.
+pub(super) fn rules(facets: &Facets) -> &'static str {
+    rules_of(facets.language.as_deref().unwrap_or_default())
+}
+
+/// Like [`rules`], of a language by its tag.
+pub(super) fn rules_of(tag: &str) -> &'static str {
+    Language::from_tag(tag).map_or("", Language::subtag)
+}
+
+/// Queues that the words of a document are weighed anew, by the rules that go with what is said of it.
+pub(super) async fn weigh_anew_later(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    said: &Said,
+) -> Result<()> {
+    let job = WeighAnew {
+        document_id: said.id,
+        language: rules(&said.facets).to_owned(),
+        from_position: 0,
+    };
+    enqueue(app, write, tenant_id, &job).await
+}
+
+async fn enqueue(app: &App, write: &mut Write, tenant_id: TenantId, job: &WeighAnew) -> Result<()> {
+    let key = format!("weigh_anew:{}", job.document_id);
+    jobs::enqueue_once(app, write, tenant_id, job, &key, app.clock.now()).await
+}
+
+async fn weigh_anew(app: &App, context: &JobContext, mut job: WeighAnew) -> Result<()> {
+    let (tenant_id, ids) = (context.tenant()?, [job.document_id]);
+    let mut conn = app.db.read(tenant_id).await?;
+    let said = telling::load(&mut conn, tenant_id, &ids).await?;
+    let Some(said) = said.first().filter(|said| said.is_weighed_otherwise()) else {
+        return Ok(());
+    };
+    if job.language != rules(&said.facets) {
+        job.language = rules(&said.facets).to_owned();
+        job.from_position = 0;
+    }
+    let portions = stored_chunks::list_portions_of(&mut conn, tenant_id, &ids).await?;
+    drop(conn);
+    let (started, mut is_whole) = (Instant::now(), true);
+    for portion in portions {
+        if portion.from_position < job.from_position {
+            continue;
+        }
+        if started.elapsed() > SLICE {
+            is_whole = false;
+            break;
+        }
+        for space in generations::list_spaces(app, tenant_id).await? {
+            let mut conn = app.db.read(tenant_id).await?;
+            let chunks = stored_chunks::list(&mut conn, tenant_id, &portion).await?;
+            drop(conn);
+            stored_chunks::put(app, tenant_id, &space, chunks).await?;
+        }
+        job.from_position = portion.to_position;
+    }
+    let mut write = app.db.write(tenant_id).await?;
+    cuts::hold(&mut write, tenant_id, &ids).await?;
+    for said in telling::load(&mut write, tenant_id, &ids).await? {
+        if is_whole && job.language == rules(&said.facets) {
+            note_weighed(&mut write, tenant_id, said.id, Some(&job.language)).await?;
+        } else {
+            enqueue(app, &mut write, tenant_id, &job).await?;
+        }
+    }
+    write.commit().await?;
+    app.wake_workers();
+    Ok(())
+}
+
+/// Notes by which rules the index has all words of a document; none: not by the same.
+pub(super) async fn note_weighed(
+    write: &mut Write,
+    tenant_id: TenantId,
+    id: DocumentId,
+    rules: Option<&str>,
+) -> Result<()> {
+    let update = write.put("update document set words_language = $3 where tenant_id = $1 and id = $2");
+    update.bind(tenant_id).bind(id).bind(rules).run().await
+}

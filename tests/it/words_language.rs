@@ -1,0 +1,155 @@
+//! By the rules of which language the words of a document are read: of the one that it has now, whatever it had before.
+
+use frontdesk::knowledge::verify;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
+use crate::harness::embedders::WatchedEmbedder;
+
+const ENGLISH: &str = "The warehouse opens at nine in the morning, and nobody works there during the night.";
+const GERMAN: &str = "Die Häuser wurden von den Händlern verkauft, und alle Bücher stehen in den Schränken.";
+
+/// Words that the German text has in other forms, which are the same by the rules of German.
+const ASKED: [&str; 3] = ["Haus", "Buch", "Schrank"];
+
+/// Words alone decide.
+async fn start() -> TestApp {
+    TestOptions::default().without_embedder().start().await
+}
+
+/// Those of the words by which something is found.
+async fn finding(desk: &Chatbot<'_, '_>) -> Vec<&'static str> {
+    let mut finding = Vec::new();
+    for word in ASKED {
+        if !desk.search(word).await.is_empty() {
+            finding.push(word);
+        }
+    }
+    finding
+}
+
+async fn assert_agrees(tenant: &Tenant<'_>) {
+    let app = &tenant.service.app;
+    let space = app.spaces.wanted().clone();
+    let compared = verify::compare(app, tenant.id, &space, false).await;
+    assert!(
+        compared.as_ref().is_ok_and(verify::Findings::agree),
+        "{compared:?}"
+    );
+}
+
+async fn push_source(desk: &Chatbot<'_, '_>) -> String {
+    let sources = format!("/api/chatbots/{}/sources", desk.id);
+    let made = desk.tenant.post(&sources, json!({ "kind": "push" })).await;
+    made.expect(202).id()
+}
+
+/// Puts the document into the source and has it indexed.
+async fn put(tenant: &Tenant<'_>, source: &str, body: Value) {
+    let path = format!("/api/sources/{source}/documents/text");
+    let reply = tenant
+        .service
+        .send(Method::PUT, &path, Some(&tenant.key), Some(body))
+        .await;
+    assert!(reply.status.is_success(), "{}", reply.text);
+    tenant.service.drain_jobs().await;
+}
+
+#[tokio::test]
+async fn a_version_in_another_language_is_read_by_the_rules_of_that() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("text.txt", ENGLISH).await;
+
+    let id = desk.publish("text.txt", GERMAN).await;
+
+    assert_eq!(
+        acme.get(&format!("/api/documents/{id}")).await.expect(200).json()["language"],
+        "de"
+    );
+    assert_eq!(finding(&desk).await, ASKED);
+    assert_agrees(&acme).await;
+}
+
+/// Somewhat more than two parts, of chapters whose chunks are few enough for a test.
+fn book(begins: &str, ends: &str) -> String {
+    let mut text = format!("{begins}\n\n");
+    let mut number = 0;
+    while text.len() < 5 << 20 {
+        number += 1;
+        text += &format!("{number} {}\n\n", "x".repeat(4_000));
+    }
+    text + ends
+}
+
+#[tokio::test]
+async fn a_document_in_parts_is_read_by_the_rules_of_the_language_of_its_beginning() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("text.txt", &book(ENGLISH, "It is closed.")).await;
+    assert_eq!(finding(&desk).await, Vec::<&str>::new());
+
+    desk.publish("text.txt", &book(GERMAN, "In seinem Schrank ist ein Buch."))
+        .await;
+
+    assert_eq!(finding(&desk).await, ASKED);
+    assert_agrees(&acme).await;
+}
+
+#[tokio::test]
+async fn a_language_that_somebody_corrects_holds_for_the_words_that_are_there_already() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let source = push_source(&desk).await;
+    put(&acme, &source, json!({ "text": GERMAN, "language": "en" })).await;
+    assert_eq!(finding(&desk).await, Vec::<&str>::new());
+
+    put(&acme, &source, json!({ "text": GERMAN, "language": "de-AT" })).await;
+
+    assert_eq!(finding(&desk).await, ASKED);
+    assert_agrees(&acme).await;
+}
+
+#[tokio::test]
+async fn passages_that_stay_are_read_by_the_rules_of_the_language_that_the_rest_shows() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let page = |before: &str| format!("# A\n\n{before} {}\n\n# B\n\n{GERMAN}\n", "x".repeat(4_000));
+    desk.publish("text.md", &page(&format!("{ENGLISH} {ENGLISH} {ENGLISH}")))
+        .await;
+
+    let id = desk.publish("text.md", &page(GERMAN)).await;
+
+    assert_eq!(
+        acme.get(&format!("/api/documents/{id}")).await.expect(200).json()["language"],
+        "de"
+    );
+    assert_eq!(finding(&desk).await, ASKED);
+    assert_agrees(&acme).await;
+}
+
+#[tokio::test]
+async fn a_language_with_the_same_rules_embeds_nothing() {
+    let embedder = WatchedEmbedder::new();
+    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let source = push_source(&desk).await;
+    put(&acme, &source, json!({ "text": GERMAN, "language": "de" })).await;
+    embedder.take_documents();
+
+    put(
+        &acme,
+        &source,
+        json!({ "text": GERMAN, "language": "de-AT", "tags": ["books"] }),
+    )
+    .await;
+
+    assert_eq!(embedder.take_documents(), Vec::<String>::new());
+    assert_agrees(&acme).await;
+}
