@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{By, Generation, UNUSED_KEPT, begin_in, fill, give_up_wishes, mend, retire, state, store};
 use crate::app::App;
+use crate::config::IndexBackend;
 use crate::db::{Conn, Scope};
 use crate::error::Result;
 use crate::id::TenantId;
-use crate::jobs::{self, Job, JobContext, Outcome, Priority};
+use crate::jobs::{Job, JobContext, Outcome, Priority};
 use crate::knowledge::verify::{self, Findings, Slice};
 use crate::on;
 
@@ -35,17 +36,13 @@ pub async fn start(app: &App) -> Result<()> {
     }
     give_up_unconfigured(app, &open).await?;
     begin_wanted(app, &open).await?;
-    if !open.is_empty() {
-        check_soon(app).await?;
+    if app.config.index.backend == IndexBackend::Embedded && !open.is_empty() {
+        // Files may have been put back from an older copy. A server's index is looked at within the hour.
+        if let Err(error) = check_counts(app).await {
+            tracing::warn!(error = ?error, "the index could not be held against the rows: that is done within the hour");
+        }
     }
     take_up(app).await
-}
-
-/// Queues that indexes are held against the rows: what lies there may be an older copy.
-async fn check_soon(app: &App) -> Result<()> {
-    let mut write = app.db.write(Scope::Operator).await?;
-    jobs::enqueue_upkeep(app, &mut write, &CheckIndex {}, CheckIndex::KIND, app.clock.now()).await?;
-    write.commit().await
 }
 
 /// The configuration that was last started with holds: what is being built with another model, or would go live with it by

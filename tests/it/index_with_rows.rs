@@ -131,7 +131,7 @@ async fn who_may_read_a_document_holds_in_the_index_when_the_request_is_answered
     let desk = acme.chatbot("Desk").await;
     let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
     let found = async || found_without_groups(&acme, "oak tables").await;
-    assert_eq!(found().await, [oak.clone()]);
+    assert_eq!(found().await, std::slice::from_ref(&oak));
 
     acme.patch(
         &format!("/api/documents/{oak}"),
@@ -179,7 +179,10 @@ async fn a_deleted_document_has_left_the_index_when_the_request_is_answered() {
         .json();
     let added = added["id"].as_str().expect("an id").to_owned();
     assert_eq!(acme.indexed_chunks().await, 3, "found by its words at once");
-    assert_eq!(found_without_groups(&acme, "sundays").await, [hours.clone()]);
+    assert_eq!(
+        found_without_groups(&acme, "sundays").await,
+        std::slice::from_ref(&hours)
+    );
 
     acme.delete(&format!("/api/documents/{hours}/chunks/{added}"))
         .await

@@ -123,7 +123,13 @@ async fn a_large_document_goes_on_where_it_was_and_its_old_version_answers_until
     let service = options.set("embedding.cache_mb", 0).start().await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
-    let id = desk.publish("book.txt", "The gardener did it.").await;
+    // In the same language, by whose rules words are read.
+    let first: String = (1..40)
+        .map(|number| format!("Größe {number} {}\n\n", "x".repeat(40)))
+        .collect();
+    let id = desk
+        .publish("book.txt", &format!("{first}The gardener did it."))
+        .await;
     embedder.take_documents();
     embedder.hold();
     desk.upload(&[("book.txt", book("The butler did it.").as_bytes())])

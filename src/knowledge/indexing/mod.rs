@@ -274,7 +274,7 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
 pub(super) async fn remove_documents(app: &App, tenant_id: TenantId, ids: &[DocumentId]) -> Result<()> {
     for space in generations::list_spaces(app, tenant_id).await? {
         if space.index_with_rows().is_some() {
-            index_changes::remove_gone(app, tenant_id, &space, &ids).await?;
+            index_changes::remove_gone(app, tenant_id, &space, ids).await?;
             continue;
         }
         let ids = ids.iter().map(|id| retrieval::DocumentId(id.0)).collect();

@@ -109,7 +109,7 @@ async fn who_sees_all_there_is_does_not_see_what_comes_for_others() {
         source_id: source(1 + u128::from(n / 10 % 2)),
         vector: Some(asked.clone()),
         facets: Facets {
-            groups: if n / 10 % 2 == 0 {
+            groups: if (n / 10).is_multiple_of(2) {
                 vec!["staff".to_owned()]
             } else {
                 vec![]
