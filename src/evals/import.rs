@@ -47,8 +47,10 @@ pub async fn import(
         if !is_chosen || !known.insert(answer.question.clone()) {
             continue;
         }
-        let documents =
+        let existing =
             knowledge::list_existing(&mut write, (reach.tenant_id, place.0), &answer.cited).await?;
+        let mut documents = answer.cited;
+        documents.retain(|id| existing.contains(id));
         // What it cited may be gone by now: then nobody knows what is right.
         if answer.is_known && documents.is_empty() {
             continue;

@@ -113,7 +113,7 @@ pub(super) async fn remove_documents(
     if !ids.is_empty()
         && let Some(spaces) = spaces_with_rows(app, write, tenant_id).await?
     {
-        let kept = store::list_present_documents(write, tenant_id, ids).await?;
+        let kept = store::list_existing_documents(write, (tenant_id, None), ids).await?;
         delete_documents(write, tenant_id, &spaces, ids, &kept);
         cleaning.document_ids.clear();
     }
@@ -131,7 +131,7 @@ pub(super) async fn remove_gone(
     ids: &[DocumentId],
 ) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
-    let kept = store::list_present_documents(&mut write, tenant_id, ids).await?;
+    let kept = store::list_existing_documents(&mut write, (tenant_id, None), ids).await?;
     delete_documents(&mut write, tenant_id, std::slice::from_ref(space), ids, &kept);
     write.commit().await
 }

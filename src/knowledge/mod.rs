@@ -31,6 +31,8 @@ mod upload;
 pub mod verify;
 pub(crate) mod versions;
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use ingest::LeftOut;
 use serde_json::json;
@@ -223,10 +225,10 @@ pub async fn kept_as(app: &App, reach: Reach, id: DocumentId) -> Result<reading:
 /// Those of `ids` that are documents of the chatbot.
 pub async fn list_existing(
     write: &mut Write,
-    holders: (TenantId, ChatbotId),
+    (tenant_id, chatbot_id): (TenantId, ChatbotId),
     ids: &[DocumentId],
-) -> Result<Vec<DocumentId>> {
-    store::list_existing_documents(write, holders, ids).await
+) -> Result<HashSet<DocumentId>> {
+    store::list_existing_documents(write, (tenant_id, Some(chatbot_id)), ids).await
 }
 
 /// Deletes a document: out of answers at once, out of index and files soon after, out of an index in the database of the rows with

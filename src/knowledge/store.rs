@@ -363,39 +363,21 @@ pub(super) async fn list_existing_chunks(
     Ok(existing)
 }
 
-/// Those of these documents that have rows, also hidden ones.
-pub(super) async fn list_present_documents(
-    conn: &mut Conn,
-    tenant_id: TenantId,
-    ids: &[DocumentId],
-) -> Result<HashSet<DocumentId>> {
-    let mut present = HashSet::new();
-    for group in ids.chunks(ROWS_AT_ONCE) {
-        let found: Vec<DocumentId> = on!(conn, c => {
-            let mut query = QueryBuilder::new("select id from document where coalesce(tenant_id, tenant_id) = ");
-            query.push_bind(tenant_id).push(" and id in (");
-            let mut list = query.separated(", ");
-            group.iter().for_each(|id| {
-                list.push_bind(*id);
-            });
-            query.push(")");
-            query.build_query_scalar().fetch_all(c).await
-        })?;
-        present.extend(found);
-    }
-    Ok(present)
-}
-
+/// Those of these documents that have rows, also hidden ones; of one chatbot, or of whichever.
 pub(super) async fn list_existing_documents(
     conn: &mut Conn,
-    (tenant_id, chatbot_id): (TenantId, ChatbotId),
+    (tenant_id, chatbot_id): (TenantId, Option<ChatbotId>),
     ids: &[DocumentId],
-) -> Result<Vec<DocumentId>> {
-    let mut existing = Vec::new();
+) -> Result<HashSet<DocumentId>> {
+    let mut existing = HashSet::new();
     for group in ids.chunks(ROWS_AT_ONCE) {
         let found: Vec<DocumentId> = on!(conn, c => {
             let mut query = QueryBuilder::new("select id from document where coalesce(tenant_id, tenant_id) = ");
-            query.push_bind(tenant_id).push(" and chatbot_id = ").push_bind(chatbot_id).push(" and id in (");
+            query.push_bind(tenant_id);
+            if let Some(chatbot_id) = chatbot_id {
+                query.push(" and chatbot_id = ").push_bind(chatbot_id);
+            }
+            query.push(" and id in (");
             let mut list = query.separated(", ");
             group.iter().for_each(|id| {
                 list.push_bind(*id);
