@@ -9,6 +9,7 @@ mod local_embedder;
 mod openai_embedder;
 mod own_shards;
 mod pgvector_index;
+mod pgvector_walls;
 mod pgvector_within;
 mod qdrant_index;
 mod qdrant_server;

@@ -9,7 +9,7 @@ use retrieval::{ChunkId, TenantId};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
-use crate::pgvector_index::{EAGER, database, number, open, options, run};
+use crate::pgvector_index::{EAGER, database, number, open, open_eager, options, run};
 use crate::samples::{by_words, chunk, document, found, point, source, tenant};
 
 /// Who writes rows: a role that may not touch the index, as a service's own is.
@@ -20,6 +20,14 @@ const ROWS: &str = "
     end $$;
     create table kept (tenant_id uuid not null, chunk_id uuid not null, primary key (tenant_id, chunk_id));
     grant select, insert, delete on kept to rows_of_within";
+
+/// A database with rows and an index; none where there is no server.
+async fn beside_rows(open: impl AsyncFnOnce(&str) -> PgvectorIndex) -> Option<(String, PgvectorIndex)> {
+    let url = database().await?;
+    let index = open(&url).await;
+    run(&url, ROWS).await;
+    Some((url, index))
+}
 
 /// A connection whose statements are those of the rows.
 async fn rows(url: &str) -> PgConnection {
@@ -70,9 +78,9 @@ async fn points_and_rows(index: &PgvectorIndex, url: &str) -> (u64, i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn points_hold_with_the_commit_of_their_rows_and_go_with_its_absence() {
-    let Some(url) = database().await else { return };
-    let index = open(&url).await;
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open).await else {
+        return;
+    };
     let mut connection = rows(&url).await;
 
     let mut transaction = connection.begin().await.expect("begun");
@@ -97,9 +105,9 @@ async fn points_hold_with_the_commit_of_their_rows_and_go_with_its_absence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_ended_in_between_leaves_neither_point_nor_row() {
-    let Some(url) = database().await else { return };
-    let index = open(&url).await;
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open).await else {
+        return;
+    };
     let mut connection = rows(&url).await;
     let backend: i32 = sqlx::query_scalar("select pg_backend_pid()")
         .fetch_one(&mut connection)
@@ -189,11 +197,9 @@ async fn a_snapshot_has_each_point_with_its_row_while_others_write() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_of_one_tenant_and_the_moving_of_its_points_wait_for_each_other_in_one_order() {
-    let Some(url) = database().await else { return };
-    let index = PgvectorIndex::open_tuned(options(&url), EAGER)
-        .await
-        .expect("opened");
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open_eager).await else {
+        return;
+    };
     let write = async |first: u64| {
         let mut connection = rows(&url).await;
         for batch in 0..12 {
@@ -224,9 +230,9 @@ async fn transactions_of_one_tenant_and_the_moving_of_its_points_wait_for_each_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_kinds_of_changes_are_carried_out_in_their_order_and_for_their_tenant_alone() {
-    let Some(url) = database().await else { return };
-    let index = open(&url).await;
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open).await else {
+        return;
+    };
     for tenant_id in [tenant(1), tenant(2)] {
         let points = (0..100).map(|n| point(n, "goods"));
         index.upsert(tenant_id, points.collect()).await.expect("stored");
@@ -272,9 +278,9 @@ async fn all_kinds_of_changes_are_carried_out_in_their_order_and_for_their_tenan
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rest_of_the_transaction_is_the_rows_own_again() {
-    let Some(url) = database().await else { return };
-    let index = open(&url).await;
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open).await else {
+        return;
+    };
     let mut connection = rows(&url).await;
     let mut transaction = connection.begin().await.expect("begun");
     transaction
@@ -300,9 +306,9 @@ async fn the_rest_of_the_transaction_is_the_rows_own_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_point_of_another_model_is_refused_before_anything_is_written() {
-    let Some(url) = database().await else { return };
-    let index = open(&url).await;
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open).await else {
+        return;
+    };
     let mut connection = rows(&url).await;
     let mut transaction = connection.begin().await.expect("begun");
     let short = Point {
@@ -321,11 +327,9 @@ async fn a_point_of_another_model_is_refused_before_anything_is_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn points_that_came_with_rows_move_to_a_table_of_the_tenants_own() {
-    let Some(url) = database().await else { return };
-    let index = PgvectorIndex::open_tuned(options(&url), EAGER)
-        .await
-        .expect("opened");
-    run(&url, ROWS).await;
+    let Some((url, index)) = beside_rows(open_eager).await else {
+        return;
+    };
     let mut connection = rows(&url).await;
     let mut transaction = connection.begin().await.expect("begun");
     let applied = apply(&index, &mut transaction, tenant(1), vec![upsert(0..80, "goods")]).await;
