@@ -1,7 +1,7 @@
 //! Percent-encoding in its normal form (RFC 3986, sections 6.2.2.1 and 6.2.2.2).
 
 /// `text` with upper-case escapes, unreserved characters written plainly, and everything that is not visible ASCII
-/// escaped. A `%` that begins no escape stays.
+/// escaped. A `%` that begins no escape stays, and begins none afterwards either.
 pub(super) fn normalize(text: &str) -> String {
     normalize_bytes(text.as_bytes())
 }
@@ -16,7 +16,8 @@ pub(super) fn normalize_bytes(bytes: &[u8]) -> String {
             && let Some((value, after)) = escape(after)
         {
             rest = after;
-            push(&mut normal, value, is_unreserved(value));
+            let plainly = is_unreserved(value) && !would_end_escape(&normal, value);
+            push(&mut normal, value, plainly);
         } else {
             push(&mut normal, byte, byte.is_ascii_graphic());
         }
@@ -33,6 +34,16 @@ fn push(normal: &mut String, byte: u8, plainly: bool) {
         normal.push(char::from(HEX[usize::from(byte >> 4)]));
         normal.push(char::from(HEX[usize::from(byte & 15)]));
     }
+}
+
+/// Whether a `%` that begins no escape would begin one with `byte` behind it: `%a` with a `0`.
+fn would_end_escape(normal: &str, byte: u8) -> bool {
+    let is_begun = match normal.as_bytes() {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    };
+    is_begun && byte.is_ascii_hexdigit()
 }
 
 /// The value of the two hexadecimal digits that follow a `%`, and what follows them.
@@ -55,5 +66,14 @@ mod tests {
     fn escapes_have_one_spelling() {
         assert_eq!(normalize("%7e%2f%4a%zz%"), "~%2FJ%zz%");
         assert_eq!(normalize("é b"), "%C3%A9%20b");
+    }
+
+    #[test]
+    fn what_is_no_escape_does_not_become_one() {
+        for text in ["%a%30", "%%30%30", "%%41%42", "%a%%30"] {
+            assert_eq!(normalize(&normalize(text)), normalize(text), "{text}");
+        }
+        assert_eq!(normalize("%a%30"), "%a%30");
+        assert_eq!(normalize("%z%30"), "%z0");
     }
 }
