@@ -1,6 +1,6 @@
 //! Fresh databases to test on: SQLite always, PostgreSQL where a server is given.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use frontdesk::db::{DatabaseUrl, Db};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 /// Names a PostgreSQL server whose login may create databases. `scripts/with-postgres` sets it.
 const SERVER_VARIABLE: &str = "FRONTDESK_TEST_POSTGRES_URL";
+
+/// Begins the names of databases of tests; the numbers of their process and of the database in it follow.
+const PREFIX: &str = "frontdesk_test_";
 
 /// Connections of one test's pool; tests run side by side.
 const CONNECTIONS: u32 = 5;
@@ -78,27 +81,67 @@ pub async fn run_as_owner(url: &DatabaseUrl, statements: &str) {
     }
 }
 
-/// Creates an empty database and returns its address.
+/// Creates an empty database, which is dropped by who comes next once this process has ended, and returns its address.
 pub async fn create_postgres_database(server: &str) -> String {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let name = format!(
-        "test_{}_{}",
-        std::process::id(),
-        NUMBER.fetch_add(1, Ordering::Relaxed)
-    );
+    static NUMBER: AtomicI32 = AtomicI32::new(0);
+    let process = i32::try_from(std::process::id()).expect("a process id");
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut connection = PgConnection::connect(server)
         .await
         .expect("the test server answers");
-    connection
-        .execute(AssertSqlSafe(format!("drop database if exists {name}")))
+    drop_abandoned(&mut connection).await;
+    sqlx::query("select pg_advisory_lock($1, $2)")
+        .bind(process)
+        .bind(number)
+        .execute(&mut connection)
         .await
-        .expect("an old database can be dropped");
-    connection
-        .execute(AssertSqlSafe(format!("create database {name}")))
-        .await
-        .expect("a database can be created");
-    connection.close().await.expect("the connection closes");
+        .expect("a lock");
+    let name = format!("{PREFIX}{process}_{number}");
+    for statement in ["drop database if exists", "create database"] {
+        connection
+            .execute(AssertSqlSafe(format!("{statement} {name}")))
+            .await
+            .expect("a database can be created");
+    }
+    // The connection holds the lock, which says that somebody needs the database, until the process ends.
+    std::mem::forget(connection);
     let mut url = url::Url::parse(server).expect("the server's address is a URL");
     url.set_path(&name);
     url.into()
+}
+
+/// Drops the databases of processes that have ended: those of all tests together take gigabytes.
+async fn drop_abandoned(connection: &mut PgConnection) {
+    let names: Vec<String> =
+        sqlx::query_scalar("select datname from pg_database where datname ~ ('^' || $1 || '[0-9]+_[0-9]+$')")
+            .bind(PREFIX)
+            .fetch_all(&mut *connection)
+            .await
+            .expect("databases");
+    for name in names {
+        let (process, number) = name[PREFIX.len()..].split_once('_').expect("two numbers");
+        let place = |part: &str| part.parse::<i32>().expect("a number");
+        let (process, number) = (place(process), place(number));
+        let is_abandoned: bool = sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
+            .bind(process)
+            .bind(number)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("a lock");
+        if is_abandoned {
+            // Services that a test killed may still be connected.
+            connection
+                .execute(AssertSqlSafe(format!(
+                    "drop database if exists {name} with (force)"
+                )))
+                .await
+                .expect("dropped");
+            sqlx::query("select pg_advisory_unlock($1, $2)")
+                .bind(process)
+                .bind(number)
+                .execute(&mut *connection)
+                .await
+                .expect("unlocked");
+        }
+    }
 }
