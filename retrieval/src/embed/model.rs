@@ -64,6 +64,11 @@ impl Model {
     /// Reads what `dir` says, and refuses what an encoder here cannot compute.
     pub(super) fn load(dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("config.json");
+        // What other families write there has other fields.
+        let family: Family = required(&path)?;
+        family
+            .refuse_others()
+            .map_err(|reason| LoadError::unusable(&path, reason))?;
         let config: Config = required(&path)?;
         let architecture = config
             .architecture()
@@ -112,6 +117,23 @@ pub(super) fn usual_prefixes(name: &str) -> Option<Prefixes> {
 pub(super) const SPECIAL_PIECES: usize = 2;
 
 #[derive(Deserialize)]
+struct Family {
+    model_type: String,
+}
+
+impl Family {
+    fn refuse_others(&self) -> Result<(), String> {
+        match self.model_type.as_str() {
+            "bert" | "roberta" | "xlm-roberta" | "camembert" => Ok(()),
+            "model2vec" => Err("a static model, which the backend static reads".to_owned()),
+            other => Err(format!(
+                "a model of the type {other}; bert, roberta and xlm-roberta are supported"
+            )),
+        }
+    }
+}
+
+#[derive(Deserialize)]
 struct Config {
     vocab_size: usize,
     hidden_size: usize,
@@ -138,12 +160,7 @@ impl Config {
     fn architecture(&self) -> Result<Architecture, String> {
         let first_position = match self.model_type.as_str() {
             "bert" => 0,
-            "roberta" | "xlm-roberta" | "camembert" => self.pad_token_id.unwrap_or(1) + 1,
-            other => {
-                return Err(format!(
-                    "a model of the type {other}; bert, roberta and xlm-roberta are supported"
-                ));
-            }
+            _ => self.pad_token_id.unwrap_or(1) + 1,
         };
         let (activation, positions) = (&self.hidden_act, &self.position_embedding_type);
         if (activation.as_str(), positions.as_str()) != ("gelu", "absolute") {
@@ -377,6 +394,17 @@ mod tests {
         assert!(prefixes("query: ", "").lack(&usual));
         assert!(!prefixes("Frage: ", "Text: ").lack(&usual));
         assert!(!prefixes("Instruct: ", "").lack(&prefixes("Instruct: ", "")));
+    }
+
+    #[test]
+    fn a_static_model_is_named_and_not_missed_for_a_field() {
+        let config = r#"{"model_type": "model2vec", "hidden_dim": 256, "normalize": true}"#;
+        let dir = dir(&[("config.json", config)]);
+
+        let refused = Model::load(dir.path()).map_err(|error| error.to_string());
+
+        let refused = refused.err().expect("no encoder");
+        assert!(refused.contains("a static model"), "{refused}");
     }
 
     #[test]
