@@ -1,5 +1,6 @@
 //! Answers without a model: the sentences of the passages that support the question best, word for word, cited, and in
-//! the order in which they were written. Only a document's own `[5]` is left out: in an answer it would be our marker.
+//! the order in which they were written. Only a document's own `[5]` is left out: in an answer it would be our marker. The row
+//! of a table is told with its cells and the names of their columns.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -8,13 +9,14 @@ use retrieval::analysis::Language;
 
 use super::citation::{Citation, cite};
 use super::marker::without_markers;
-use super::sentences::{ContentWords, is_question, is_statement, language_of, sentences};
+use super::rows::{Statement, shorten, statements};
+use super::sentences::{ContentWords, is_question, is_statement, language_of};
 use crate::knowledge::Passage;
 
 /// Sentences in an answer.
 const MAX_SENTENCES: usize = 3;
 
-/// Characters of one sentence, so that a table without full stops does not become the answer.
+/// Characters of one sentence, so that a text without full stops does not become the answer.
 const MAX_SENTENCE_CHARS: usize = 500;
 
 /// What a word of the question counts when it stands in the heading above a sentence, and in the heading right above.
@@ -37,11 +39,15 @@ pub struct Extract {
     pub citations: Vec<Citation>,
 }
 
+/// A sentence, or the row of a table.
 struct Candidate<'p> {
     passage: usize,
-    /// Where the sentence begins in its passage.
+    /// Where it begins in its passage.
     start: usize,
     text: &'p str,
+    /// What an answer says of it.
+    told: String,
+    is_row: bool,
     score: f32,
     /// It is neither a label nor a question.
     states: bool,
@@ -97,14 +103,14 @@ pub fn extract(question: &str, passages: &[Passage]) -> Option<Extract> {
                 citations.len()
             }
         };
-        let said = without_markers(candidate.text);
-        text.push_str(&format!("\n\n{} [{marker}]", shorten(said.trim())));
+        text.push_str(&format!("\n\n{} [{marker}]", candidate.told));
     }
     Some(Extract { text, citations })
 }
 
 /// The best sentence, what its passage says of the words that are missing in it, and what else is about as good. Another
-/// passage may be about another thing of the kind: only its sentences count that say the question's rarest word themselves.
+/// passage may be about another thing of the kind, and another row of a table is: only its sentences count that say the
+/// question's rarest word themselves.
 fn choose(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
     candidates.sort_by(|one, other| other.score.total_cmp(&one.score));
     let mut seen = HashSet::new();
@@ -115,12 +121,13 @@ fn choose(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
     // Where a product is named by its code, the best sentence about another one is none.
     let place = candidates.iter().position(|candidate| candidate.is_named);
     let best = candidates.remove(place.unwrap_or_default());
-    let (passage, least) = (best.passage, best.score / 2.0);
+    let (passage, is_row, least) = (best.passage, best.is_row, best.score / 2.0);
+    let is_of_it = |candidate: &Candidate<'_>| candidate.passage == passage && !(is_row && candidate.is_row);
     let mut said = best.near.clone();
     let mut chosen = vec![best];
     while chosen.len() < MAX_SENTENCES {
         let adds = |candidate: &Candidate<'_>| {
-            candidate.passage == passage && candidate.states && !candidate.own.is_subset(&said)
+            is_of_it(candidate) && candidate.states && !candidate.own.is_subset(&said)
         };
         let Some(place) = candidates.iter().position(adds) else {
             break;
@@ -129,9 +136,7 @@ fn choose(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
         said.extend(next.own.iter().cloned());
         chosen.push(next);
     }
-    candidates.retain(|candidate| {
-        candidate.score >= least && (candidate.passage == passage || candidate.says_rarest)
-    });
+    candidates.retain(|candidate| candidate.score >= least && (is_of_it(candidate) || candidate.says_rarest));
     candidates.truncate(MAX_SENTENCES - chosen.len());
     chosen.extend(candidates);
     chosen
@@ -179,7 +184,15 @@ struct Asked<'q> {
     rarest: HashSet<&'q str>,
 }
 
-/// Scores each sentence of a passage. Whatever stands above a sentence speaks for it too: the heading, and below a
+impl Asked<'_> {
+    /// How many of the question's words a text says.
+    fn count_in(&self, text: &str) -> usize {
+        let words = ContentWords::of(text, self.language);
+        self.wanted.iter().filter(|word| words.contains(word)).count()
+    }
+}
+
+/// Scores each sentence and each row of a passage. Whatever stands above a sentence speaks for it too: the heading, and below a
 /// question in the text, as in a list of questions and answers, that question instead.
 fn add_candidates<'p>(
     candidates: &mut Vec<Candidate<'p>>,
@@ -190,7 +203,7 @@ fn add_candidates<'p>(
     let heading = passage.heading.as_deref().unwrap_or_default();
     let mut above = ContentWords::of(&format!("{} {heading}", passage.title), asked.language);
     let mut is_first = true;
-    for (start, end) in sentences(&passage.text) {
+    for Statement { start, end, row } in statements(passage) {
         let text = &passage.text[start..end];
         if !without_markers(text).contains(char::is_alphanumeric) {
             continue;
@@ -200,20 +213,28 @@ fn add_candidates<'p>(
         } else {
             HEADING_WEIGHT
         };
-        let words = ContentWords::of(text, asked.language);
+        let words = match row {
+            Some(row) => ContentWords::of(&row.words(), asked.language),
+            None => ContentWords::of(text, asked.language),
+        };
         let shared = |is_said: &dyn Fn(&str) -> bool| -> HashSet<String> {
             let said = asked.wanted.iter().filter(|word| is_said(word));
             said.map(str::to_owned).collect()
         };
         let own = shared(&|word| words.contains(word));
         let near = shared(&|word| words.contains(word) || above.contains(word));
-        let states = !is_question(text) && (!words.is_label() || is_statement(text));
+        let states = row.is_some() || !is_question(text) && (!words.is_label() || is_statement(text));
         let place = 1.0 - PLACE_WEIGHT * (1.0 - passage.score);
         let is_rarest = |word: &String| asked.rarest.contains(word.as_str());
         candidates.push(Candidate {
             passage: index,
             start,
             text,
+            told: match row {
+                Some(row) => without_markers(&row.told(|cell| asked.count_in(cell))).into_owned(),
+                None => shorten(without_markers(text).trim(), MAX_SENTENCE_CHARS),
+            },
+            is_row: row.is_some(),
             score: score(own.len(), near.len(), asked.wanted.count(), weight, states) * place,
             states,
             says_rarest: own.iter().any(is_rarest),
@@ -234,13 +255,6 @@ fn add_candidates<'p>(
 fn score(own: usize, near: usize, wanted: usize, weight: f32, states: bool) -> f32 {
     let says_something = if states { 1.0 } else { LABEL_WEIGHT };
     (0.1 + (own as f32 + (near - own) as f32 * weight) / wanted.max(1) as f32) * says_something
-}
-
-fn shorten(sentence: &str) -> String {
-    match sentence.char_indices().nth(MAX_SENTENCE_CHARS) {
-        None => sentence.to_owned(),
-        Some((index, _)) => format!("{}…", sentence[..index].trim_end()),
-    }
 }
 
 #[cfg(test)]
@@ -381,6 +395,28 @@ mod tests {
             for question in ["What does the HV-2725 cost?", "What does the HV2725 cost?"] {
                 assert_eq!(answer(question, &passages), [bed, its_price], "{question}");
             }
+        }
+    }
+
+    #[test]
+    fn the_row_of_a_table_is_told_with_its_cells_and_no_other_row() {
+        let rows = [
+            "name: Sony WH-1000XM5\nprice: 349\ncolour: black",
+            "name: Sony WH-1000XM4\nprice: 249\ncolour: black",
+        ];
+        let of_table = |text: &str| Passage {
+            has_records: true,
+            ..passage(None, text, 1.0)
+        };
+        let (alone, together) = (rows.map(of_table), of_table(&rows.join("\n\n")));
+        let wanted = ["name: Sony WH-1000XM5\nprice: 349\ncolour: black [1]"];
+
+        for passages in [&alone[..], &[together]] {
+            let found = extract("How much is the WH-1000XM5?", passages).expect("an answer");
+            let told: Vec<&str> = found.text.split("\n\n").skip(1).collect();
+
+            assert_eq!(told, wanted);
+            assert_eq!(found.citations[0].quote, rows[0]);
         }
     }
 

@@ -9,6 +9,7 @@ mod prompt;
 mod quote;
 mod relevance;
 pub mod routes;
+mod rows;
 mod saving;
 mod sentences;
 mod sse;

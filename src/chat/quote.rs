@@ -1,17 +1,18 @@
-//! Which sentence of a passage a citation quotes: the one that has most in common with what it is to support.
+//! Which sentence of a passage, or which row of a table, a citation quotes: the one that has most in common with what it is to support.
 
 use std::collections::HashMap;
 
 use retrieval::analysis::{Language, each_content_word};
 
+use super::rows::{Statement, statements};
 use super::sentences::{ContentWords, LABEL_WORDS, is_question, language_of, sentences};
 use crate::knowledge::{HEADING_SEPARATOR, Passage};
 
 /// Longest quote in characters.
 pub(super) const MAX_QUOTE_CHARS: usize = 400;
 
-/// The sentence of `text` that shares most content words with `claim`, then with `question`, as byte offsets. Where
-/// no sentence shares any, the first one that is more than a label. A question or a heading of the passage states
+/// The sentence of a passage, or the row of a table in it, that shares most content words with `claim`, then with `question`,
+/// as byte offsets. Where none shares any, the first one that is more than a label. A question or a heading of the passage states
 /// nothing, so that it is quoted only where nothing else is there.
 pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usize, usize) {
     let text = passage.text.as_str();
@@ -22,7 +23,7 @@ pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usi
     };
     let mut wanted = WantedWords::new(claim, question, language_of(text, question));
     let mut best = None;
-    for (start, end) in sentences(text) {
+    for (start, end) in quotable(passage) {
         let Shared {
             of_claim,
             of_question,
@@ -52,6 +53,20 @@ pub(super) fn best_quote(passage: &Passage, claim: &str, question: &str) -> (usi
         .nth(MAX_QUOTE_CHARS)
         .map_or(end, |(index, _)| start + index);
     (start, cut)
+}
+
+/// The sentences of a passage, and the rows of tables as far as they are no longer than a quote, as byte offsets.
+fn quotable(passage: &Passage) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    for Statement { start, end, row } in statements(passage) {
+        let text = &passage.text[start..end];
+        if row.is_some() && text.chars().count() <= MAX_QUOTE_CHARS {
+            found.push((start, end));
+        } else {
+            found.extend(sentences(text).map(|(from, to)| (start + from, start + to)));
+        }
+    }
+    found
 }
 
 /// The content words of a claim and of the question, to be looked for in one sentence after the other.

@@ -29,6 +29,7 @@ pub(super) struct PassageRow {
     pub dated: DateTime<Utc>,
     pub title: String,
     pub file_name: String,
+    pub format: String,
     pub url: Option<String>,
     pub text: String,
     pub heading: Option<String>,
@@ -48,7 +49,7 @@ impl PassageRow {
 /// What is told of a passage.
 macro_rules! told {
     () => {
-        "c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, d.indexed_at, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count"
+        "c.id, c.document_id, d.source_id, coalesce(c.cut_id, c.source_id) as cut, c.position, d.indexed_at, coalesce(d.published_at, d.created_at) as dated, d.title, d.file_name, d.format, d.url, c.text, c.heading, c.page, c.start_char, c.end_char, c.prompt_token_count"
     };
 }
 

@@ -54,6 +54,8 @@ pub struct Passage {
     pub dated: DateTime<Utc>,
     pub title: String,
     pub file_name: String,
+    /// Its document consists of rows or objects, whose values stand in lines of their own behind their names.
+    pub has_records: bool,
     /// Where a reader finds the document; none: only here.
     pub url: Option<String>,
     pub text: String,
@@ -384,6 +386,7 @@ pub(crate) mod tests {
             dated: DateTime::<Utc>::UNIX_EPOCH,
             title: "Returns".to_owned(),
             file_name: "returns.md".to_owned(),
+            has_records: false,
             url: None,
             text: text.to_owned(),
             heading: None,

@@ -103,3 +103,25 @@ async fn sentences_of_one_passage_keep_their_order() {
         .collect();
     assert!(found.len() >= 2 && places.is_sorted(), "{found:#?}");
 }
+
+#[tokio::test]
+async fn a_product_of_a_table_is_told_with_its_price() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let table = "name,description,price,stock\n\
+                 Sony WH-1000XM4,Wireless headphones. They fold.,249 €,9\n\
+                 Sony WH-1000XM5,Wireless headphones. They do not fold.,349 €,4\n\
+                 Case,A case for headphones of any make.,19 €,120\n";
+    desk.upload(&[("products.csv", table.as_bytes())])
+        .await
+        .expect(202);
+    service.drain_jobs().await;
+
+    let answer = desk.ask("how much is the WH-1000XM5?").await.expect(200).json();
+
+    let row =
+        "name: Sony WH-1000XM5\ndescription: Wireless headphones. They do not fold.\nprice: 349 €\nstock: 4";
+    assert_eq!(sentences(&answer), [format!("{row} [1]")], "{answer}");
+    assert_eq!(answer["citations"][0]["quote"], row);
+}

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use ingest::Format;
 use retrieval::confidence::Confidence;
 use retrieval::fuse::Hit;
 use retrieval::index::{Audience, Candidates};
@@ -18,6 +19,15 @@ use crate::error::Result;
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, DocumentId};
 use crate::knowledge::passages;
+
+/// Formats of documents that consist of rows or objects, each a block of lines that name their values.
+const OF_RECORDS: [Format; 5] = [
+    Format::Csv,
+    Format::Xlsx,
+    Format::Ods,
+    Format::Json,
+    Format::Jsonl,
+];
 
 /// Rows that are read at once behind the first ones.
 const SPARE_ROWS: usize = 64;
@@ -194,6 +204,7 @@ fn passage(hit: &Hit, confidence: Option<Confidence>, row: passages::PassageRow)
         dated: row.dated,
         title: row.title,
         file_name: row.file_name,
+        has_records: OF_RECORDS.iter().any(|format| format.as_str() == row.format),
         url: row.url,
         text: row.text,
         heading: row.heading,
