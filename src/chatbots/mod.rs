@@ -200,6 +200,11 @@ pub async fn create(
         updated_at: now,
     };
     let mut write = app.db.write(tenant_id).await?;
+    let place = (tenant_id, chatbot.id);
+    let search = &chatbot.settings.search;
+    search
+        .check_sources(&mut write, place, &SearchSettings::default())
+        .await?;
     if store::count(&mut write, tenant_id).await? >= app.config.limits.chatbots_per_tenant {
         return Err(Error::conflict(
             "too_many_chatbots",
@@ -267,9 +272,13 @@ pub async fn update(
     let now = app.clock.now();
     let mut write = app.db.write(reach.tenant_id).await?;
     let mut chatbot = find_for_update(&mut write, reach, id).await?;
-    let before = chatbot.settings.describe();
+    let (before, search_before) = (chatbot.settings.describe(), chatbot.settings.search.clone());
     edit(&mut chatbot.settings);
     chatbot.settings.check()?;
+    let search = &chatbot.settings.search;
+    search
+        .check_sources(&mut write, (reach.tenant_id, id), &search_before)
+        .await?;
     chatbot.updated_at = now;
     store::update(&mut write, &chatbot).await?;
     let change = Change {

@@ -215,6 +215,48 @@ async fn a_preferred_source_comes_first() {
 }
 
 #[tokio::test]
+async fn only_sources_of_the_chatbot_are_preferred_and_one_that_is_gone_is_in_nobodys_way() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let own = push(&acme, &desk, "Manual", TABLES).await;
+    let of_another_desk = push(&acme, &acme.chatbot("Other").await, "Manual", TABLES).await;
+    let globex = service.tenant("globex").await;
+    let of_globex = push(&globex, &globex.chatbot("Desk").await, "Manual", TABLES).await;
+    let nobodys = uuid::Uuid::now_v7().to_string();
+    let path = format!("/api/chatbots/{}", desk.id);
+    let boosts = |ids: &[&String]| {
+        let boosts: serde_json::Map<String, Value> =
+            ids.iter().map(|id| ((*id).clone(), json!(2.0))).collect();
+        json!({ "name": "Desk", "search": { "source_boosts": boosts } })
+    };
+
+    for absent in [&of_another_desk, &of_globex, &nobodys] {
+        let refused = acme.patch(&path, boosts(&[&own, absent])).await.expect(422);
+        assert_eq!(refused.code(), "unknown_source");
+        assert!(
+            refused.text.contains(absent.as_str()) && !refused.text.contains(&own),
+            "{}",
+            refused.text
+        );
+    }
+    let made = acme.post("/api/chatbots", boosts(&[&own])).await.expect(422);
+    assert_eq!(made.code(), "unknown_source", "a new chatbot has none yet");
+    acme.patch(&path, boosts(&[&own])).await.expect(200);
+    acme.delete(&format!("/api/sources/{own}")).await.expect(204);
+    service.drain_jobs().await;
+
+    acme.patch(&path, json!({ "name": "Front desk" }))
+        .await
+        .expect(200);
+    acme.patch(&path, boosts(&[&own])).await.expect(200);
+    search(&desk, "How often are oak tables oiled?").await;
+    let again = acme.patch(&path, boosts(&[])).await.expect(200).json();
+    assert_eq!(again["search"]["source_boosts"], json!({}));
+    acme.patch(&path, boosts(&[&own])).await.expect(422);
+}
+
+#[tokio::test]
 async fn passages_that_differ_are_preferred_where_the_owner_says_how_much() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::http::input::present;
-use crate::id::SourceId;
+use crate::id::{ChatbotId, SourceId, TenantId};
+use crate::knowledge::sources;
 
 /// Sources of one chatbot that may be preferred or put back.
 const MAX_BOOSTS: usize = 200;
@@ -89,6 +91,32 @@ impl SearchSettings {
         }
         Ok(())
     }
+
+    /// Whether the chatbot has all sources that these settings name and that `before` did not: one that was deleted since does
+    /// not hinder another change.
+    pub async fn check_sources(
+        &self,
+        conn: &mut Conn,
+        (tenant_id, chatbot_id): (TenantId, ChatbotId),
+        before: &Self,
+    ) -> Result<()> {
+        let new = |id: &&SourceId| !before.source_boosts.contains_key(*id);
+        let mut absent: Vec<SourceId> = self.source_boosts.keys().filter(new).copied().collect();
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let present = sources::store::list_ids(conn, tenant_id, chatbot_id).await?;
+        absent.retain(|id| !present.contains(id));
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<String> = absent.iter().map(SourceId::to_string).collect();
+        let message = format!(
+            "search.source_boosts names sources that this chatbot does not have: {}",
+            named.join(", ")
+        );
+        Err(Error::invalid("unknown_source", "search.source_boosts", message))
+    }
 }
 
 /// New settings of choosing passages. What is left out stays.
@@ -113,7 +141,8 @@ pub struct SearchSettingsRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = f64, required = false, minimum = 0, maximum = 1)]
     recency_weight: Option<f64>,
-    /// By what the scores of a source's passages are multiplied, by the source's id, 0.1 to 10; 1 where nothing is said.
+    /// By what the scores of a source's passages are multiplied, by the source's id, 0.1 to 10; 1 where nothing is said. Only
+    /// the chatbot's own sources; one that is deleted later may stay.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = BTreeMap<String, f64>, required = false)]
     source_boosts: Option<BTreeMap<SourceId, f64>>,

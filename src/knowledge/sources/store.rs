@@ -1,5 +1,7 @@
 //! SQL of sources.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::FromRow;
@@ -114,6 +116,17 @@ pub async fn list(
     let rows: Vec<SourceRow> = on!(conn, c => sqlx::query_as(select_source!("where tenant_id = $1 and chatbot_id = $2 and id < $3 and deleted_at is null order by id desc limit $4"))
         .bind(tenant_id).bind(chatbot_id).bind(page.before).bind(page.limit + 1).fetch_all(c).await)?;
     rows.into_iter().map(Source::try_from).collect()
+}
+
+/// The ids of all of a chatbot's sources.
+pub async fn list_ids(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<HashSet<SourceId>> {
+    let ids: Vec<SourceId> = on!(conn, c => sqlx::query_scalar("select id from source where tenant_id = $1 and chatbot_id = $2 and deleted_at is null")
+        .bind(tenant_id).bind(chatbot_id).fetch_all(c).await)?;
+    Ok(ids.into_iter().collect())
 }
 
 pub(super) async fn count(conn: &mut Conn, tenant_id: TenantId, chatbot_id: ChatbotId) -> Result<i64> {
