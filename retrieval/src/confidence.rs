@@ -170,11 +170,18 @@ impl Threshold {
         }
     }
 
+    /// The confidence that counts, where meaning tells or where words alone do.
+    pub const fn needed(&self, is_by_meaning: bool) -> f32 {
+        match is_by_meaning {
+            true => self.by_meaning,
+            false => self.by_words,
+        }
+    }
+
     /// Whether a passage that inspires this counts. One of which nothing is known does where nothing is asked for.
     pub fn is_met_by(&self, confidence: Option<Confidence>) -> bool {
         match confidence {
-            Some(found) if found.is_by_meaning => found.value >= self.by_meaning,
-            Some(found) => found.value >= self.by_words,
+            Some(found) => found.value >= self.needed(found.is_by_meaning),
             None => self.by_meaning == 0.0,
         }
     }

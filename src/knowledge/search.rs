@@ -34,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::generations::{self, Live};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, ConversationId, CutId, DocumentId, MessageId, SourceId};
+use crate::llm::tokens;
 use crate::usage::{self, Limits, UsageEvent};
 
 /// How long a failing index or embedding endpoint is left alone, if it did not say.
@@ -79,6 +80,16 @@ pub struct Passage {
     pub is_context: bool,
 }
 
+impl Passage {
+    /// Tokens of its text to a model that answers: as counted when it was indexed, or else now.
+    pub fn count_prompt_tokens(&self) -> usize {
+        match usize::try_from(self.prompt_tokens) {
+            Ok(counted) if counted > 0 => counted,
+            _ => tokens::count(&self.text),
+        }
+    }
+}
+
 /// What narrows a search further than the chatbot's own sources.
 #[derive(Clone, Debug, Default)]
 pub struct SearchFilter {
@@ -107,6 +118,8 @@ pub struct SearchResult {
     pub degraded: Vec<Degradation>,
     /// What a reranker took; booked already.
     pub reranked: Option<UsageEvent>,
+    /// The chatbot's `min_similarity`, by which a chat decides what of it counts as an answer; none: this search did not read it.
+    pub min_similarity: Option<f64>,
     /// How they were found; none unless it was asked for.
     pub stages: Option<Vec<Stage>>,
 }
@@ -295,10 +308,8 @@ async fn search_live(
 ) -> Result<SearchResult> {
     reach.check_chatbot(chatbot_id)?;
     let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot_id).await?;
-    let mut settings = chatbots::find(&mut conn, reach, chatbot_id)
-        .await?
-        .settings
-        .search;
+    let decided = chatbots::find(&mut conn, reach, chatbot_id).await?.settings;
+    let mut settings = decided.search;
     settings.rerank &= purpose != Purpose::Comparison;
     let now = app.clock.now();
     if live.space.is_remote {
@@ -333,7 +344,10 @@ async fn search_live(
         payer,
         reads_rows: purpose == Purpose::Search,
     };
-    search_sources(app, reach, search, trace).await
+    Ok(SearchResult {
+        min_similarity: Some(decided.min_similarity),
+        ..search_sources(app, reach, search, trace).await?
+    })
 }
 
 /// What an index failure means for a request or a job.

@@ -230,3 +230,48 @@ async fn an_explanation_tells_nobody_of_what_they_may_not_read() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_explanation_tells_whether_a_chat_would_answer_and_what_stands_around_without_a_model_too() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let page = ["alder", "birch", "cedar", "elm"]
+        .map(|wood| format!("{wood} matters. ").repeat(90))
+        .join("\n\n");
+    desk.publish("woods.md", &format!("# Woods\n\n{page}")).await;
+    let path = format!("/api/chatbots/{}", desk.id);
+    let query = json!({ "query": "Does cedar matter?", "limit": 1, "explain": true });
+    let mut explained = Vec::new();
+
+    for min_similarity in [0.0, 0.4, 1.0] {
+        let change = json!({ "min_similarity": min_similarity, "search": { "context_tokens": 1000 } });
+        acme.patch(&path, change).await.expect(200);
+        let explain = ask(&desk, query.clone()).await.expect(200).json();
+        let answer = desk.ask("Does cedar matter?").await.expect(200).json();
+        let is_answered = answer["source"] != "no_answer";
+        assert_eq!(explain["explain"]["is_enough"], is_answered, "{min_similarity}");
+        assert_eq!(explain["explain"]["min_similarity"], min_similarity);
+        explained.push(explain);
+    }
+
+    let needed = |of: usize| explained[of]["explain"]["needed_confidence"].as_f64();
+    let needed = [0, 1, 2].map(|of| needed(of).expect("a confidence"));
+    assert!(
+        needed[0] == 0.0 && needed[1] > 0.1 && needed[2] > 0.9,
+        "{needed:?}"
+    );
+    let told = ["is_enough", "confidence"].map(|name| &explained[1]["explain"][name]);
+    assert!(
+        *told[0] == true && told[1].as_f64().is_some_and(|told| told >= needed[1]),
+        "{told:?}"
+    );
+    let around = stage(&explained[1], "context")["items"]
+        .as_array()
+        .expect("items");
+    let tokens = around.iter().map(|item| item["scores"]["tokens"].as_f64());
+    assert!(
+        !around.is_empty() && tokens.flatten().all(|tokens| tokens > 50.0),
+        "{around:?}"
+    );
+}

@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, CutId, DocumentId};
 use crate::knowledge::{HEADING_SEPARATOR, passages};
-use crate::llm::tokens;
 
 /// Chunks before and behind a passage that are looked at.
 const REACH: i64 = 8;
@@ -91,10 +90,7 @@ fn choose(found: &[Passage], surroundings: Vec<Passage>, most_tokens: usize) -> 
     around.sort_by_key(|(nearness, _)| *nearness);
     let mut left = most_tokens;
     around.retain(|(_, passage)| {
-        let tokens = match usize::try_from(passage.prompt_tokens) {
-            Ok(counted) if counted > 0 => counted,
-            _ => tokens::count(&passage.text),
-        };
+        let tokens = passage.count_prompt_tokens();
         let fits = tokens <= left;
         left -= if fits { tokens } else { 0 };
         fits

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
+use retrieval::confidence::Threshold;
 use retrieval::index::Audience;
 use retrieval::operators;
 use serde::{Deserialize, Serialize};
@@ -202,6 +203,13 @@ struct ExplainResponse {
     confidence: Option<f32>,
     /// Whether the confidence comes from meaning; else words alone tell, which know less.
     confidence_by_meaning: bool,
+    /// The chatbot's setting of this name: what a chat asks of a passage.
+    min_similarity: f64,
+    /// What that setting asks for on the scale of the confidence; null where there is no confidence.
+    needed_confidence: Option<f32>,
+    /// Whether one of these passages inspires as much. A chat, which looks at the first `max_passages` of its chatbot, says that it
+    /// does not know where none of them does.
+    is_enough: bool,
     /// In the order in which they were carried out.
     stages: Vec<StageResponse>,
 }
@@ -260,12 +268,20 @@ impl From<Stage> for StageResponse {
 fn explain(query: &operators::Query, found: &mut SearchResult) -> Option<ExplainResponse> {
     let stages = found.stages.take()?;
     let confidence = found.confidence();
+    let min_similarity = found.min_similarity.unwrap_or_default();
+    let threshold = Threshold::of_similarity(min_similarity as f32);
     Some(ExplainResponse {
         text: query.text.clone(),
         phrases: query.phrases().map(str::to_owned).collect(),
         excluded: query.excluded().map(str::to_owned).collect(),
         confidence: confidence.map(|confidence| confidence.value),
         confidence_by_meaning: confidence.is_some_and(|confidence| confidence.is_by_meaning),
+        min_similarity,
+        needed_confidence: confidence.map(|confidence| threshold.needed(confidence.is_by_meaning)),
+        is_enough: found
+            .passages
+            .iter()
+            .any(|passage| threshold.is_met_by(passage.confidence)),
         stages: stages.into_iter().map(StageResponse::from).collect(),
     })
 }

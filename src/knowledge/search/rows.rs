@@ -176,7 +176,7 @@ fn by_confidence(passage: &Passage) -> StageItem {
 pub(super) fn by_tokens(passage: &Passage) -> StageItem {
     let scores = [
         ("score", Some(passage.score)),
-        ("tokens", Some(passage.prompt_tokens as f32)),
+        ("tokens", Some(passage.count_prompt_tokens() as f32)),
     ];
     StageItem::new(passage.chunk_id, scores)
 }
