@@ -184,7 +184,11 @@ async fn without_its_answer_passages_are_in_the_order_of_the_search_and_the_answ
     let desk = acme.chatbot("Desk").await;
     publish(&desk).await;
 
-    for (fault, is_paid) in [(RerankFault::Status(401), false), (RerankFault::Stray, true)] {
+    for (fault, is_paid) in [
+        (RerankFault::Status(401), false),
+        (RerankFault::Stray, true),
+        (RerankFault::Empty, true),
+    ] {
         let before = booked(&desk, "rerank").await.len();
         reranker.push_fault(fault);
 

@@ -32,7 +32,7 @@ pub trait Reranker: Send + Sync + 'static {
 /// Scores, and what they cost.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reranked {
-    /// Of each text in its place, higher is better, always finite; `None` where the model told nothing.
+    /// Of each text in its place, higher is better, always finite; `None` where the model told nothing, which is not so of all.
     pub scores: Vec<Option<f32>>,
     pub cost: RerankCost,
 }

@@ -146,7 +146,14 @@ impl RerankServer {
             .collect();
         // All are waited for, though one fails: they are paid for.
         let parts = stream::iter(requests).buffered(REQUESTS_AT_ONCE);
-        joined(parts.collect().await)
+        let reranked = joined(parts.collect().await)?;
+        let has_score = texts.is_empty() || reranked.scores.iter().any(Option::is_some);
+        match has_score {
+            true => Ok(reranked),
+            false => Err(RerankError::Unusable {
+                reason: "it scored none of the texts".to_owned(),
+            }),
+        }
     }
 
     async fn rerank_batch(

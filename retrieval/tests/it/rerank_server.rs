@@ -117,6 +117,24 @@ async fn what_a_server_left_out_has_no_score() {
 }
 
 #[tokio::test]
+async fn a_server_that_leaves_out_all_texts_gave_no_order() {
+    for (protocol, answer) in [
+        (Protocol::Cohere, json!({"results": []})),
+        (Protocol::Voyage, json!({"data": []})),
+        (Protocol::Tei, json!([])),
+    ] {
+        let server = ScriptedServer::start([body(answer)]).await;
+
+        let refused = rerank(&server, protocol, &["a", "b"]).await;
+
+        assert!(
+            matches!(refused, Err(RerankError::Unusable { .. })),
+            "{protocol:?}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn scores_of_texts_that_were_not_asked_about_are_refused() {
     for answer in [
         json!({"results": [{"index": 2, "relevance_score": 0.5}]}),

@@ -27,6 +27,8 @@ pub enum RerankFault {
     Status(u16),
     /// Scores of other texts.
     Stray,
+    /// Scores of none.
+    Empty,
     /// No answer while anybody waits for one.
     Silence,
 }
@@ -102,6 +104,7 @@ async fn rerank(State(state): State<Arc<Scripted>>, axum::Json(body): axum::Json
             tokio::time::sleep(std::time::Duration::from_secs(60)).await;
             Vec::new()
         }
+        Some(RerankFault::Empty) => Vec::new(),
         Some(RerankFault::Stray) => vec![json!({ "index": texts.len(), "relevance_score": 1.0 })],
         None => scores.collect(),
     };
