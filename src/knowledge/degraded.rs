@@ -17,7 +17,7 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Something that was left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Degradation {
-    /// Stable, for programs: `embedding_unavailable`, `index_incomplete`, `index_unavailable`, `rerank_unavailable`, `rerank_over_budget`.
+    /// Stable, for programs: `embedding_unavailable`, `index_incomplete`, `index_unavailable`, `index_overloaded`, `rerank_unavailable`, `rerank_over_budget`.
     #[schema(value_type = String)]
     pub code: Cow<'static, str>,
     /// What is missing, for a person.
@@ -44,6 +44,12 @@ impl Degradation {
         "The search index did not answer: passages were looked for by their words alone, among the newest documents, so some may be missing.",
     );
 
+    /// The index answers others first.
+    pub const INDEX_OVERLOADED: Self = Self::new(
+        "index_overloaded",
+        "Too many searches ran at once: passages were looked for by their words alone, among the newest documents, so some may be missing.",
+    );
+
     /// What is left out has `code`, which programs go by, and is told to people by `message`.
     pub const fn new(code: &'static str, message: &'static str) -> Self {
         Self {
@@ -65,7 +71,7 @@ impl Degradation {
     fn hides_passages(&self) -> bool {
         matches!(
             self.code.as_ref(),
-            "embedding_unavailable" | "index_incomplete" | "index_unavailable"
+            "embedding_unavailable" | "index_incomplete" | "index_unavailable" | "index_overloaded"
         )
     }
 }
@@ -80,6 +86,11 @@ pub fn doubt(degraded: &[Degradation]) -> Option<Error> {
         (
             "index_unavailable",
             "the knowledge cannot be searched right now but for its newest words, which do not answer this; ask again shortly",
+        )
+    } else if is_left_out("index_overloaded") {
+        (
+            "busy",
+            "too many searches run at once, and the newest words, which were looked at instead, do not answer this; ask again shortly",
         )
     } else {
         (
@@ -119,12 +130,13 @@ mod tests {
         assert!(doubt(&[]).is_none());
         assert!(doubt(std::slice::from_ref(&order)).is_none());
         assert!(doubt(&[order, Degradation::WORDS_ALONE]).is_some());
-        assert!(matches!(
-            doubt(&[Degradation::WORDS_ALONE, Degradation::INDEX_UNAVAILABLE]),
-            Some(Error::Unavailable {
-                code: "index_unavailable",
-                ..
-            })
-        ));
+        for (left_out, expected) in [
+            (Degradation::INDEX_UNAVAILABLE, "index_unavailable"),
+            (Degradation::INDEX_OVERLOADED, "busy"),
+            (Degradation::INDEX_INCOMPLETE, "search_degraded"),
+        ] {
+            let doubt = doubt(&[Degradation::WORDS_ALONE, left_out]);
+            assert!(matches!(doubt, Some(Error::Unavailable { code, .. }) if code == expected));
+        }
     }
 }

@@ -359,6 +359,12 @@ pub fn index_error(error: IndexError) -> Error {
             retry_after: TRY_AGAIN_AFTER,
             source: Some(Box::new(error)),
         },
+        IndexError::Overloaded => Error::Unavailable {
+            code: "busy",
+            message: "too many searches run at once; try again shortly".into(),
+            retry_after: TRY_AGAIN_AFTER,
+            source: Some(Box::new(error)),
+        },
         error => Error::internal(error),
     }
 }

@@ -156,6 +156,27 @@ async fn an_index_that_failed_is_left_alone_for_a_while_and_comes_back_by_itself
 }
 
 #[tokio::test]
+async fn a_search_that_got_no_turn_is_told_as_one_of_too_many_and_the_next_one_is_asked() {
+    let (service, index) = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    index.set_overloaded(true);
+
+    let found = search(&desk, json!({ "query": QUESTION })).await;
+    let declined = desk.ask("Who won the cup?").await.expect(503);
+    index.set_overloaded(false);
+    let after = search(&desk, json!({ "query": QUESTION })).await;
+
+    assert_eq!(titles(&found), ["oak.md"], "its words are looked for in the rows");
+    assert_eq!(found["degraded"][0]["code"], "index_overloaded", "{found}");
+    assert_eq!(declined.code(), "busy");
+    assert!(declined.headers.contains_key("retry-after"));
+    assert!(after["degraded"].is_null(), "nothing is left alone: {after}");
+    assert!(after["items"][0]["similarity"].is_number(), "{after}");
+}
+
+#[tokio::test]
 async fn what_fails_for_one_tenant_is_not_kept_from_another() {
     let (service, index) = start().await;
     let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);

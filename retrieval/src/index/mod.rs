@@ -144,6 +144,9 @@ pub enum IndexError {
         #[source]
         source: Option<BoxError>,
     },
+    /// As many searches run as may run at once, and too many wait: try again in a moment. Nothing is wrong with the storage.
+    #[error("too many searches wait for their turn")]
+    Overloaded,
     /// Another process has the directory open: stop that one, or use another directory.
     #[error("index directory {dir} is in use by another process")]
     InUse { dir: String },

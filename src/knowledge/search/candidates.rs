@@ -207,20 +207,29 @@ impl Gathering<'_> {
                         trial.failed(self.app.clock.now(), None, concerns);
                         Some(error)
                     }
+                    // It would answer: this is no reason to leave it alone.
+                    Err(error @ IndexError::Overloaded) => Some(error),
                     Err(error) => return Err(index_error(error)),
                 }
             }
         };
         if let Some(error) = &error {
-            tracing::warn!(error = ?error, "the index does not answer: words are looked for in the rows");
+            tracing::warn!(error = ?error, "the index gave no answer: words are looked for in the rows");
         }
         if !self.reads_rows {
             return Err(index_error(error.unwrap_or_else(at_rest)));
         }
-        Degradation::INDEX_UNAVAILABLE.note(degraded);
+        let is_overloaded = matches!(error, Some(IndexError::Overloaded));
+        match is_overloaded {
+            true => Degradation::INDEX_OVERLOADED.note(degraded),
+            false => Degradation::INDEX_UNAVAILABLE.note(degraded),
+        }
         let place = (asker, self.rows.chatbot_id);
-        let found = without_index::search(self.app, place, &self.query).await?;
-        Ok((found, true))
+        match without_index::search(self.app, place, &self.query).await {
+            Ok(found) => Ok((found, true)),
+            Err(Error::Unavailable { .. }) if is_overloaded => Err(index_error(IndexError::Overloaded)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Turns to what the query's phrases alone find: what holds one stands far in front among what has its words. False: there

@@ -20,6 +20,7 @@ pub struct IndexSwitch(Arc<Switched>);
 #[derive(Default)]
 struct Switched {
     is_down: AtomicBool,
+    is_overloaded: AtomicBool,
     down_for: Mutex<Option<TenantId>>,
     /// The next list is of a moment before anything was put in.
     lists_late: AtomicBool,
@@ -54,6 +55,11 @@ impl IndexSwitch {
     /// Searches are not answered until it is told otherwise.
     pub fn set_down(&self, is_down: bool) {
         self.0.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Searches wait for their turn in vain until it is told otherwise.
+    pub fn set_overloaded(&self, is_overloaded: bool) {
+        self.0.is_overloaded.store(is_overloaded, Ordering::SeqCst);
     }
 
     /// The searches of one tenant alone fail from now on.
@@ -166,6 +172,9 @@ impl Index for SwitchedIndex {
                     reason: "nobody answers".to_owned(),
                     source: Some(ConnectionLost("refused".into()).into()),
                 });
+            }
+            if self.switched.is_overloaded.load(Ordering::SeqCst) {
+                return Err(IndexError::Overloaded);
             }
             if *self.switched.down_for.lock().expect("no panic") == Some(tenant_id) {
                 return Err(IndexError::Unavailable {
