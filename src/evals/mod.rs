@@ -30,7 +30,7 @@ pub use import::{forget, import};
 pub use outcome::{EvalMeasures, EvalResult, EvalSummary, GivenAnswer};
 pub use questions::{EvalQuestion, Expected};
 pub use run::RunEval;
-pub use setup::{CutDifference, Setup, SetupDifference, SourceCut};
+pub use setup::{AnswerSettings, CutDifference, SettingDifference, Setup, SetupDifference, SourceCut};
 
 /// Sets of one chatbot, at most.
 const MAX_SETS: i64 = 50;

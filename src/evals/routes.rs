@@ -206,8 +206,7 @@ struct EvalRunDetail {
 struct EvalComparisonResponse {
     before: EvalRunResponse,
     after: EvalRunResponse,
-    /// What answered the second run otherwise; null where that is not known of one of the runs. Changes of documents and of
-    /// settings are not told.
+    /// What answered the second run otherwise; null where that is not known of one of the runs. Changes of documents are not told.
     setup_difference: Option<SetupDifference>,
     /// Questions whose outcome is better in the second run: the answer says what was expected, it is answered where it was declined, a
     /// higher nDCG@10, or declined where nothing answers.

@@ -71,12 +71,57 @@ async fn runs_are_told_apart_by_the_weights_of_their_model_and_by_how_sources_we
     );
     assert_eq!(
         compared(&desk, &set, &first, &second).await["setup_difference"],
-        json!({ "embedding": true, "cuts": [] })
+        json!({ "embedding": true, "cuts": [], "settings": [] })
     );
     assert_eq!(
         compared(&desk, &set, &second, &third).await["setup_difference"],
-        json!({ "embedding": false, "cuts": [{ "source_id": source, "before": {}, "after": small() }] })
+        json!({ "embedding": false, "cuts": [{ "source_id": source, "before": {}, "after": small() }], "settings": [] })
     );
+}
+
+#[tokio::test]
+async fn runs_are_told_apart_by_the_settings_that_decide_answers() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let set = furnished(&desk).await;
+    let source = uploads(&acme).await.to_string();
+    let change = async |change: Value| {
+        let path = format!("/api/chatbots/{}", desk.id);
+        acme.patch(&path, change).await.expect(200);
+        run(&desk, &set, false).await
+    };
+    let before = run(&desk, &set, false).await;
+    let renamed = change(json!({ "name": "Front desk", "no_answer_text": "Ask us." })).await;
+    let search = json!({ "source_boosts": { source.as_str(): 2.0 }, "rerank": false });
+    let after = change(json!({ "min_similarity": 0.9, "search": search, "prompt": "Be brief." })).await;
+
+    assert_eq!(before["setup"]["settings"]["min_similarity"], 0.4);
+    assert_eq!(
+        compared(&desk, &set, &before, &renamed).await["setup_difference"],
+        json!({ "embedding": false, "cuts": [], "settings": [] })
+    );
+    let settings = compared(&desk, &set, &renamed, &after).await["setup_difference"]["settings"].clone();
+    let named: Vec<&str> = settings
+        .as_array()
+        .expect("differences")
+        .iter()
+        .map(|setting| setting["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "min_similarity",
+            "prompt_hash",
+            "search.rerank",
+            "search.source_boosts"
+        ]
+    );
+    assert_eq!(
+        (&settings[0]["before"], &settings[0]["after"]),
+        (&json!(0.4), &json!(0.9))
+    );
+    assert_eq!(settings[3]["after"], json!({ source.as_str(): 2.0 }));
 }
 
 #[tokio::test]
