@@ -298,7 +298,7 @@ async fn what_was_answered_beside_a_failed_request_is_not_bought_again() {
         .map(|number| format!("# Page {number}\n\nTable {number} is oiled well.\n\n"))
         .collect();
     // Of three requests one is not answered, however often it is asked.
-    model.push_fault(EmbeddingFault::WrongDimension);
+    model.push_fault(EmbeddingFault::NoDirection);
 
     let upload = desk
         .upload(&[("tables.md", pages.as_bytes())])
@@ -394,13 +394,13 @@ async fn vectors_that_are_of_no_use_are_booked_as_they_were_reserved() {
     desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
     let question = "When are oak tables oiled?";
 
-    model.push_fault(EmbeddingFault::WrongDimension);
+    model.push_fault(EmbeddingFault::NoDirection);
     desk.search(question).await;
     until("it is booked", async || !booked(&acme, "search").await.is_empty()).await;
     assert!(booked(&acme, "search").await[0].0 >= question.len() as i64);
 
     let before = booked(&acme, "ingest").await.len();
-    model.push_fault(EmbeddingFault::WrongDimension);
+    model.push_fault(EmbeddingFault::NoDirection);
     desk.upload(&[("teak.md", b"Teak tables are never oiled.".as_slice())])
         .await
         .expect(202);

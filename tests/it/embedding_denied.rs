@@ -40,6 +40,10 @@ async fn is_found_by_meaning(desk: &Chatbot<'_, '_>) -> bool {
 #[tokio::test]
 async fn documents_wait_until_the_operator_has_put_the_setting_right() {
     for (status, reason) in [
+        (
+            400,
+            "it does not accept the request (status 400), not even for one short word: check the name of the model and the address",
+        ),
         (401, "it does not accept the API key (status 401)"),
         (402, "the account there has nothing left (status 402)"),
         (403, "it does not allow this (status 403)"),
@@ -79,6 +83,49 @@ async fn documents_wait_until_the_operator_has_put_the_setting_right() {
         assert!(is_found_by_meaning(&desk).await);
         assert_eq!(ready(&service).await["status"], "ok");
     }
+}
+
+#[tokio::test]
+async fn vectors_of_another_length_than_configured_fail_no_document_and_are_bought_a_word_at_a_time() {
+    let model = ScriptedModel::start().await;
+    let service = start(&model).await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let right = model.dimension();
+    model.set_dimension(right / 2);
+    let id = desk.publish("oak.md", OAK).await;
+    let first = model.served().embedding;
+
+    for _ in 0..5 {
+        service.clock.advance(TimeDelta::seconds(76));
+        assert_eq!(service.drain_jobs().await, 1, "it is tried again");
+    }
+    assert_eq!(desk.document(&id).await["state"], "processing");
+    let reason = ready(&service).await["denial"].clone();
+    assert_eq!(
+        reason,
+        "its vectors have 128 values and not 256: check the dimension and the name of the model"
+    );
+    assert_eq!(model.served().embedding, first + 5, "a word each time");
+
+    model.set_dimension(right);
+    service.clock.advance(TimeDelta::seconds(76));
+    service.drain_jobs().await;
+
+    assert_eq!(desk.document(&id).await["state"], "indexed");
+    assert!(is_found_by_meaning(&desk).await);
+    let booked: u64 = acme
+        .ledger()
+        .await
+        .iter()
+        .filter(|line| line["kind"] == "embedding")
+        .map(|line| line["embedding_tokens"].parse::<u64>().expect("tokens"))
+        .sum();
+    assert_eq!(
+        booked,
+        model.served().embedding,
+        "what was of no use is booked as well"
+    );
 }
 
 #[tokio::test]

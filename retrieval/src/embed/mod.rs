@@ -135,8 +135,8 @@ pub enum EmbedError {
     /// It was still at work when the time was up: it may have to be paid.
     #[error("embedding model took longer than there was time")]
     TooLate,
-    /// A wrong key, nothing left of what was paid for, an unknown model or address: every call fails until the operator changes
-    /// that.
+    /// A wrong key, nothing left of what was paid for, an unknown model or address, vectors of another length: every call fails
+    /// until the operator changes that.
     #[error("embedding model may not be asked: {reason}")]
     Denied { reason: String },
     /// Text the provider will not take: the same call fails again.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -33,6 +33,9 @@ const LONGEST_BULK: Duration = Duration::from_secs(600);
 
 /// Further requests by which a call finds out which of its texts are refused.
 const SEARCHING_REQUESTS: usize = 32;
+
+/// A text that no model refuses: where it is refused, how the server is asked is wrong, and no text.
+const HARMLESS: &str = "hello";
 
 /// Room for one value of a vector in JSON, and for what surrounds the vectors.
 const BYTES_PER_VALUE: usize = 32;
@@ -89,6 +92,9 @@ pub struct OpenAiEmbedder {
     options: OpenAiEmbedderOptions,
     bulk_places: Semaphore,
     longest_bulk: Duration,
+    /// The server let nobody ask, or how it is asked was found to be wrong: a call for many texts asks for a harmless one first,
+    /// which costs next to nothing, until that is answered.
+    is_in_doubt: AtomicBool,
 }
 
 /// A call for many texts, while its requests are under way.
@@ -100,6 +106,8 @@ struct Bulk<'a> {
     has_failed: AtomicBool,
     /// Left of [`SEARCHING_REQUESTS`].
     searches: AtomicUsize,
+    /// Whether a harmless text is taken; none: nobody asked as yet.
+    takes_any: Mutex<Option<bool>>,
 }
 
 /// What became of neighbouring texts.
@@ -113,6 +121,8 @@ struct Failure {
     error: EmbedError,
     /// One of the texts is at fault, rather than who asks or the server.
     of_texts: bool,
+    /// Tokens of an answer that is of no use, and whether the server said how many.
+    spent: (u64, bool),
 }
 
 #[derive(Serialize)]
@@ -171,6 +181,7 @@ impl OpenAiEmbedder {
             options,
             bulk_places: Semaphore::new(BULK_REQUESTS_AT_ONCE),
             longest_bulk: LONGEST_BULK,
+            is_in_doubt: AtomicBool::new(false),
         })
     }
 
@@ -178,8 +189,17 @@ impl OpenAiEmbedder {
         text.insert_str(0, &self.options.prefixes.query);
         make_acceptable(&mut text, self.options.max_tokens);
         let deadline = Instant::now() + self.options.timeout;
-        let embedded = self.request(&[text], deadline).await;
-        embedded.map_err(|failure| failure.error)
+        let embedded = match self.request(&[text], deadline).await {
+            Err(failure) if failure.of_texts => match self.ask_harmless(deadline).await {
+                Ok(harmless) => Err(Failure {
+                    spent: (harmless.tokens, harmless.reported),
+                    ..failure
+                }),
+                Err(setting) => Err(setting),
+            },
+            embedded => embedded,
+        };
+        embedded.map_err(Failure::into_error)
     }
 
     async fn embed_many(&self, mut texts: Vec<String>) -> Result<Embeddings, EmbedError> {
@@ -197,18 +217,65 @@ impl OpenAiEmbedder {
             deadline: Instant::now() + self.longest_bulk,
             has_failed: AtomicBool::new(false),
             searches: AtomicUsize::new(SEARCHING_REQUESTS),
+            takes_any: Mutex::new(None),
         };
+        let mut parts = Vec::new();
+        if self.is_in_doubt.load(Ordering::Relaxed) {
+            let checked = bulk.check().await.map_err(Failure::into_error)?;
+            parts.extend(checked);
+        }
         // Those under way when one fails are waited for, since they are paid for; dropping the stream, with the caller,
         // ends them.
-        let parts: Vec<Vec<Part>> = stream::iter(into_batches(&texts, batch_size))
+        let of_batches: Vec<Vec<Part>> = stream::iter(into_batches(&texts, batch_size))
             .map(|range| bulk.embed(range))
             .buffered(REQUESTS_AT_ONCE)
             .collect()
             .await;
-        joined(texts.len(), parts.into_iter().flatten())
+        joined(
+            texts.len(),
+            parts.into_iter().chain(of_batches.into_iter().flatten()),
+        )
+    }
+
+    /// Asks for a text that no model refuses: no vectors, and what it took. An error is not of texts: where it is refused, how
+    /// the server is asked is wrong.
+    async fn ask_harmless(&self, deadline: Instant) -> Result<Embeddings, Failure> {
+        let mut text = format!("{}{HARMLESS}", self.options.prefixes.document);
+        make_acceptable(&mut text, self.options.max_tokens);
+        match self.request(&[text], deadline).await {
+            Ok(embeddings) => {
+                self.is_in_doubt.store(false, Ordering::Relaxed);
+                Ok(Embeddings {
+                    vectors: Vec::new(),
+                    ..embeddings
+                })
+            }
+            Err(Failure {
+                error: EmbedError::Refused { reason },
+                ..
+            }) => {
+                self.is_in_doubt.store(true, Ordering::Relaxed);
+                let reason = format!(
+                    "{reason}, not even for one short word: check the name of the model and the address"
+                );
+                Err(EmbedError::Denied { reason }.into())
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn request(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, Failure> {
+        let asked = self.ask(texts, deadline).await;
+        if asked
+            .as_ref()
+            .is_err_and(|failure| failure.error.denial().is_some())
+        {
+            self.is_in_doubt.store(true, Ordering::Relaxed);
+        }
+        asked
+    }
+
+    async fn ask(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, Failure> {
         let body = match self.options.protocol {
             Protocol::OpenAi => serde_json::to_vec(&Request {
                 model: &self.options.model,
@@ -231,20 +298,26 @@ impl OpenAiEmbedder {
         let reply = reply.map_err(|error| EmbedError::BadVectors {
             reason: unreadable(&error),
         })?;
-        Ok(self.accept(reply, texts)?)
+        self.accept(reply, texts)
     }
 
     /// Vectors in the order of the texts, or the reason why they are not taken.
-    fn accept(&self, reply: Reply, texts: &[String]) -> Result<Embeddings, EmbedError> {
-        let bad = |reason: String| Err(EmbedError::BadVectors { reason });
+    fn accept(&self, reply: Reply, texts: &[String]) -> Result<Embeddings, Failure> {
+        let bad = |reason: String| Err(Failure::from(EmbedError::BadVectors { reason }));
+        let reported = believable(reply.usage.and_then(|usage| usage.prompt_tokens));
+        let counted = || texts.iter().map(|text| estimate_tokens(text) as u64).sum();
+        let tokens = reported.unwrap_or_else(counted);
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
         for Entry { index, mut embedding } in reply.data {
-            if embedding.len() != self.options.dimension {
-                return bad(format!(
-                    "{} values instead of {}",
-                    embedding.len(),
-                    self.options.dimension
-                ));
+            let (given, wanted) = (embedding.len(), self.options.dimension);
+            if given != wanted {
+                let reason = format!(
+                    "its vectors have {given} values and not {wanted}: check the dimension and the name of the model"
+                );
+                return Err(Failure {
+                    spent: (tokens, reported.is_some()),
+                    ..EmbedError::Denied { reason }.into()
+                });
             }
             normalise(&mut embedding);
             if !embedding.iter().all(|value| value.is_finite()) || embedding.iter().all(|value| *value == 0.0)
@@ -260,47 +333,85 @@ impl OpenAiEmbedder {
         let Some(vectors) = vectors.into_iter().collect::<Option<Vec<_>>>() else {
             return bad("a text without a vector".to_owned());
         };
-        let reported = believable(reply.usage.and_then(|usage| usage.prompt_tokens));
-        let counted = || texts.iter().map(|text| estimate_tokens(text) as u64).sum();
         Ok(Embeddings {
             vectors,
-            tokens: reported.unwrap_or_else(counted),
+            tokens,
             reported: reported.is_some(),
         })
     }
 }
 
 impl<'a> Bulk<'a> {
-    /// Asks for the texts of a range. Where they are refused, halves are asked for, and halves of these, until it is known
-    /// which of them are at fault.
+    /// Asks for the texts of a range. Where they are refused, and not because anything would be, halves are asked for, and halves
+    /// of these, until it is known which of them are at fault.
     fn embed(&self, range: Range<usize>) -> BoxFuture<'_, Vec<Part>> {
         Box::pin(async move {
             let came_to = self.request(range.clone()).await;
-            match &came_to {
-                Err(failure) if failure.of_texts && range.len() > 1 && self.may_search() => {
-                    let middle = range.start + range.len() / 2;
-                    let mut parts = self.embed(range.start..middle).await;
-                    parts.extend(self.embed(middle..range.end).await);
-                    return parts;
+            let is_of_texts = |failure: &Failure| failure.of_texts;
+            if !came_to.as_ref().is_err_and(is_of_texts) {
+                if came_to.is_err() {
+                    self.has_failed.store(true, Ordering::Relaxed);
                 }
-                Err(failure) if !failure.of_texts => self.has_failed.store(true, Ordering::Relaxed),
-                _ => {}
+                return vec![Part { range, came_to }];
             }
-            vec![Part { range, came_to }]
+            let mut parts = match self.check().await {
+                Ok(checked) => Vec::from_iter(checked),
+                Err(setting) => {
+                    let came_to = Err(setting);
+                    return vec![Part { range, came_to }];
+                }
+            };
+            if range.len() == 1 || !self.may_search() {
+                parts.push(Part { range, came_to });
+                return parts;
+            }
+            let middle = range.start + range.len() / 2;
+            parts.extend(self.embed(range.start..middle).await);
+            parts.extend(self.embed(middle..range.end).await);
+            parts
         })
     }
 
-    async fn request(&self, range: Range<usize>) -> Result<Embeddings, Failure> {
-        let unavailable = |reason: &'static str| Failure::from(EmbedError::unavailable(reason));
-        let place = timeout_at(self.deadline, self.embedder.bulk_places.acquire());
-        let Ok(_place) = place.await else {
-            return Err(unavailable("other calls took all the time that this one has"));
-        };
-        if self.has_failed.load(Ordering::Relaxed) {
-            return Err(unavailable("another request of the same call failed"));
+    /// Finds out, once in a call, whether the server takes a harmless text: what that took, of no text of the call. Where it does
+    /// not, no further request begins.
+    async fn check(&self) -> Result<Option<Part>, Failure> {
+        let mut takes_any = self.takes_any.lock().await;
+        match *takes_any {
+            Some(true) => Ok(None),
+            Some(false) => Err(another_failed()),
+            None => {
+                let _place = self.place().await?;
+                let checked = self.embedder.ask_harmless(self.request_deadline()).await;
+                *takes_any = Some(checked.is_ok());
+                if checked.is_err() {
+                    self.has_failed.store(true, Ordering::Relaxed);
+                }
+                let came_to = Ok(checked?);
+                Ok(Some(Part { range: 0..0, came_to }))
+            }
         }
-        let deadline = self.deadline.min(Instant::now() + self.embedder.options.timeout);
-        self.embedder.request(&self.texts[range], deadline).await
+    }
+
+    async fn request(&self, range: Range<usize>) -> Result<Embeddings, Failure> {
+        let _place = self.place().await?;
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Err(another_failed());
+        }
+        self.embedder
+            .request(&self.texts[range], self.request_deadline())
+            .await
+    }
+
+    /// One of the places that all calls share.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let place = timeout_at(self.deadline, self.embedder.bulk_places.acquire()).await;
+        let place = place.ok().and_then(Result::ok);
+        place.ok_or_else(|| EmbedError::unavailable("other calls took all the time that this one has").into())
+    }
+
+    /// Of a request that begins now.
+    fn request_deadline(&self) -> Instant {
+        self.deadline.min(Instant::now() + self.embedder.options.timeout)
     }
 
     /// Whether two further requests may be spent on finding out which texts are refused.
@@ -310,6 +421,10 @@ impl<'a> Bulk<'a> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
             .is_ok()
     }
+}
+
+fn another_failed() -> Failure {
+    EmbedError::unavailable("another request of the same call failed").into()
 }
 
 /// The answers as one, or what was answered and the failure that says most: one of the server before one of a text, the
@@ -335,17 +450,26 @@ fn joined(texts: usize, parts: impl Iterator<Item = Part>) -> Result<Embeddings,
             Err(Failure {
                 error,
                 of_texts: true,
+                ..
             }) => {
                 if range.len() == 1 {
                     answered.refused.push(range.start);
                 }
                 of_texts.get_or_insert(error);
             }
-            // What may have cost something says most about the whole.
-            Err(Failure { error, .. }) if of_server.is_none() || error.may_have_cost() => {
-                of_server = Some(error)
+            Err(Failure { error, spent, .. }) => {
+                if spent.0 > 0 {
+                    is_answered = true;
+                    answered.tokens = answered.tokens.saturating_add(spent.0);
+                    answered.reported &= spent.1;
+                }
+                // What may have cost something says most about the whole, and what ends every call more than what followed from it.
+                let may_have_cost = of_server.as_ref().is_some_and(EmbedError::may_have_cost);
+                let says_more = error.may_have_cost() || (error.denial().is_some() && !may_have_cost);
+                if of_server.is_none() || says_more {
+                    of_server = Some(error);
+                }
             }
-            Err(_) => {}
         }
     }
     let Some(error) = of_server.or(of_texts) else {
@@ -409,11 +533,31 @@ impl Embedder for OpenAiEmbedder {
     }
 }
 
+impl Failure {
+    /// With what it took, of one text.
+    fn into_error(self) -> EmbedError {
+        let (tokens, reported) = self.spent;
+        if tokens == 0 {
+            return self.error;
+        }
+        let answered = Answered {
+            tokens,
+            reported,
+            ..Answered::default()
+        };
+        EmbedError::Broken {
+            answered: Box::new(answered),
+            cause: Box::new(self.error),
+        }
+    }
+}
+
 impl From<EmbedError> for Failure {
     fn from(error: EmbedError) -> Self {
         Self {
             error,
             of_texts: false,
+            spent: (0, false),
         }
     }
 }
@@ -431,7 +575,10 @@ impl From<CallError> for Failure {
             }
             CallError::Unreadable { reason } => EmbedError::BadVectors { reason },
         };
-        Self { error, of_texts }
+        Self {
+            of_texts,
+            ..Self::from(error)
+        }
     }
 }
 

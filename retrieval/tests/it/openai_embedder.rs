@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use retrieval::embed::{
     Asker, EmbedError, Embedder, OpenAiEmbedder, OpenAiEmbedderOptions, Prefixes, Protocol, estimate_tokens,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scripted_server::{Answer, ScriptedServer};
 
@@ -276,13 +276,131 @@ async fn who_may_not_ask_learns_the_status_and_nothing_that_the_server_said() {
     }
 }
 
+/// The texts of a request.
+fn sent(server: &ScriptedServer, request: usize) -> Value {
+    server.requests()[request].body["input"].clone()
+}
+
+#[tokio::test]
+async fn where_a_harmless_text_is_refused_as_well_no_text_is_at_fault() {
+    for status in [400, 413, 422] {
+        let refused = || Answer::Status(status, "", r#"{"error": "unknown parameter"}"#);
+        let server = ScriptedServer::start((0..4).map(|_| refused())).await;
+        let embedder = embedder(&server);
+
+        let told = embedder
+            .embed_documents(Asker::Service, texts(4))
+            .await
+            .expect_err("all are refused");
+        let asked = embedder
+            .embed_query(Asker::Service, "How long?".to_owned())
+            .await
+            .expect_err("all are refused");
+
+        let expected = format!(
+            "it does not accept the request (status {status}), not even for one short word: check the name of the model and the address"
+        );
+        assert_eq!(told.denial(), Some(expected.as_str()), "{told:?}");
+        assert_eq!(asked.denial(), Some(expected.as_str()), "{asked:?}");
+        assert!(matches!(told, EmbedError::Denied { .. }), "{told:?}");
+        assert_eq!(
+            [0, 1, 2, 3].map(|request| sent(&server, request)),
+            [
+                json!(["w", "ww", "www", "wwww"]),
+                json!(["hello"]),
+                json!(["How long?"]),
+                json!(["hello"])
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_refused_while_others_are_answered_is_at_fault_itself() {
+    let server = ScriptedServer::start([Answer::Status(400, "", "{}")]).await;
+
+    let error = embedder(&server)
+        .embed_query(Asker::Service, "How long?".to_owned())
+        .await
+        .expect_err("it is refused");
+
+    assert_eq!((error.denial(), error.spent()), (None, (10, true)));
+    let EmbedError::Broken { cause, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(*cause, EmbedError::Refused { .. }), "{cause:?}");
+}
+
+#[tokio::test]
+async fn an_outage_leaves_open_who_is_at_fault() {
+    let busy = || Answer::Status(503, "", "{}");
+    let server = ScriptedServer::start([Answer::Status(400, "", "{}"), busy(), busy(), busy()]).await;
+
+    let error = embedder(&server)
+        .embed_documents(Asker::Service, texts(2))
+        .await
+        .expect_err("nobody knows");
+
+    assert!(matches!(error, EmbedError::Unavailable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn vectors_of_another_length_deny_and_are_looked_for_with_one_word_from_then_on() {
+    let server = ScriptedServer::start([]).await;
+    let embedder = embedder_with(&server, |options| options.dimension = 4);
+
+    let first = embedder
+        .embed_documents(Asker::Service, texts(2))
+        .await
+        .expect_err("three values");
+    let second = embedder
+        .embed_documents(Asker::Service, texts(2))
+        .await
+        .expect_err("three values");
+
+    let reason = "its vectors have 3 values and not 4: check the dimension and the name of the model";
+    for (error, spent) in [(&first, 20), (&second, 10)] {
+        assert_eq!(error.denial(), Some(reason), "{error:?}");
+        assert_eq!((error.spent(), error.may_have_cost()), ((spent, true), false));
+    }
+    assert_eq!(
+        [0, 1].map(|request| sent(&server, request)),
+        [json!(["w", "ww"]), json!(["hello"])]
+    );
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn whoever_was_denied_asks_for_one_word_before_many_texts_until_that_is_answered() {
+    let server = ScriptedServer::start([Answer::Status(401, "", "{}"), Answer::Status(401, "", "{}")]).await;
+    let embedder = embedder(&server);
+
+    for _ in 0..2 {
+        let denied = embedder.embed_documents(Asker::Service, texts(2)).await;
+        assert!(denied.is_err_and(|error| error.denial().is_some()));
+    }
+    for tokens in [30, 20] {
+        let embedded = embedder
+            .embed_documents(Asker::Service, texts(2))
+            .await
+            .expect("vectors");
+        assert_eq!((embedded.vectors.len(), embedded.tokens), (2, tokens));
+    }
+
+    let texts = json!(["w", "ww"]);
+    let harmless = json!(["hello"]);
+    assert_eq!(
+        [0, 1, 2, 3, 4].map(|request| sent(&server, request)),
+        [texts.clone(), harmless.clone(), harmless, texts.clone(), texts]
+    );
+}
+
 #[tokio::test]
 async fn wrong_vectors_are_not_taken() {
     let with_data = |data: serde_json::Value| Answer::Body(json!({ "data": data }).to_string());
     let good = json!([1.0, 0.0, 0.0]);
     let wrong = [
         with_data(json!([])),
-        with_data(json!([{"index": 0, "embedding": [1.0, 2.0]}])),
         with_data(json!([{"index": 0, "embedding": [0.0, 0.0, 0.0]}])),
         with_data(json!([{"index": 0, "embedding": [1e39, 0.0, 0.0]}])),
         with_data(json!([{"index": 1, "embedding": good}])),
@@ -367,7 +485,11 @@ async fn a_text_that_is_refused_is_found_and_costs_the_others_nothing() {
         matches!(&*cause, EmbedError::Refused { reason } if reason == "it does not accept the request (status 400)"),
         "{cause}"
     );
-    assert_eq!(server.requests().len(), 5, "by halves");
+    assert_eq!(
+        server.requests().len(),
+        6,
+        "by halves, and once for a harmless text"
+    );
 }
 
 #[tokio::test]
@@ -384,7 +506,7 @@ async fn where_every_text_is_refused_the_search_for_the_one_at_fault_ends() {
         error,
         EmbedError::Broken { .. } | EmbedError::Refused { .. }
     ));
-    assert!(server.requests().len() <= 33, "{}", server.requests().len());
+    assert!(server.requests().len() <= 34, "{}", server.requests().len());
 }
 
 #[tokio::test]
@@ -448,6 +570,7 @@ async fn text_embeddings_inference_must_answer_for_every_text_and_tells_which_it
     let answers = [
         Answer::Body("[[0.0, 2.0, 0.0]]".to_owned()),
         Answer::Status(422, "", validation),
+        Answer::Body("[[0.0, 2.0, 0.0]]".to_owned()),
         Answer::Status(422, "", validation),
         Answer::Status(422, "", validation),
     ];

@@ -186,6 +186,9 @@ pub async fn embed_question(
             if error.may_have_cost() {
                 // Dropping the hold books it as it was reserved.
                 hold = Hold::nothing(app, holders);
+            } else {
+                (embedded.tokens, embedded.reported) = error.spent();
+                embedded.latency = started.elapsed();
             }
             embedded.is_missing = true;
         }

@@ -66,6 +66,8 @@ pub struct Served {
 pub enum EmbeddingFault {
     /// Vectors one shorter than they should be.
     WrongDimension,
+    /// Vectors of zeros.
+    NoDirection,
     /// The right vectors, the last one first, each with its index.
     Shuffled,
     /// An error response.
@@ -396,6 +398,10 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
         right
     };
     let mut data = vectors(&texts, dimension, base);
+    if matches!(fault, Some(EmbeddingFault::NoDirection)) {
+        data.iter_mut()
+            .for_each(|entry| entry["embedding"] = json!(vec![0.0; dimension]));
+    }
     if matches!(fault, Some(EmbeddingFault::Shuffled)) {
         data.reverse();
     }

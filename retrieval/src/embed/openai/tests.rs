@@ -50,7 +50,10 @@ fn failed(range: Range<usize>, of_texts: bool) -> Part {
     };
     Part {
         range,
-        came_to: Err(Failure { error, of_texts }),
+        came_to: Err(Failure {
+            of_texts,
+            ..error.into()
+        }),
     }
 }
 
