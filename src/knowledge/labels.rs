@@ -17,6 +17,7 @@ pub(super) use self::telling::{
     tell_anew, tell_if_changed, tell_later, tell_of_source,
 };
 pub use self::weighing::WeighAnew;
+pub(super) use self::weighing::{list_weighed_otherwise, weigh_now};
 use super::{Document, store};
 use crate::app::App;
 use crate::db::Write;

@@ -30,7 +30,7 @@ pub struct Findings {
     pub points: u64,
     /// Chunks that the index does not hold.
     pub missing: u64,
-    /// Chunks of which it holds another text, other facets, or no vector.
+    /// Chunks of which it holds another text, other facets, no vector, or words that were read by another language's rules.
     pub different: u64,
     /// Points whose chunk there is not, but for those of documents that are being indexed.
     pub stray: u64,
@@ -55,6 +55,12 @@ struct Wrong {
 ///
 /// Points are listed before the rows are read: what is put in between is looked for in the index once more.
 pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool) -> Result<Findings> {
+    let weighed_otherwise = list_weighed_otherwise(app, tenant_id).await?;
+    if heals {
+        for id in &weighed_otherwise {
+            labels::weigh_now(app, tenant_id, *id).await?;
+        }
+    }
     let mut left = list_points(space, tenant_id).await?;
     let mut findings = Findings {
         points: left.len() as u64,
@@ -70,6 +76,7 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
             let fingerprint = chunk.is_settled.then(|| chunk.fingerprint(space.model.is_some()));
             let listed = left.remove(&chunk.id);
             if listed.is_some_and(|(_, listed)| fingerprint.is_none_or(|is_to_be| is_to_be == listed)) {
+                findings.different += u64::from(weighed_otherwise.contains(&chunk.document_id));
                 continue;
             }
             let is_missing = listed.is_none();
@@ -95,7 +102,7 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
         look_again(space, tenant_id, &mut all_wrong).await?;
     }
     findings.missing = all_wrong.values().filter(|wrong| wrong.is_missing).count() as u64;
-    findings.different = all_wrong.len() as u64 - findings.missing;
+    findings.different += all_wrong.len() as u64 - findings.missing;
     let stray = list_stray(app, tenant_id, left).await?;
     findings.stray = stray.len() as u64;
     if heals {
@@ -130,6 +137,16 @@ async fn leave_changing(
     Ok(())
 }
 
+/// Documents of which the index has words by another language's rules than rows say, and not for the moment.
+async fn list_weighed_otherwise(app: &App, tenant_id: TenantId) -> Result<HashSet<DocumentId>> {
+    let mut otherwise = labels::list_weighed_otherwise(app, tenant_id).await?;
+    if !otherwise.is_empty() {
+        let changing = list_changing(app, tenant_id).await?;
+        otherwise.retain(|id| !changing.contains(id));
+    }
+    Ok(otherwise)
+}
+
 /// Documents of which the index holds something else than rows say for the moment: it is told of them, or they are being indexed.
 async fn list_changing(app: &App, tenant_id: TenantId) -> Result<HashSet<DocumentId>> {
     let mut conn = app.db.read(tenant_id).await?;
@@ -146,7 +163,8 @@ async fn list_changing(app: &App, tenant_id: TenantId) -> Result<HashSet<Documen
 pub struct Slice {
     /// The last point that was looked at; none: there are no more behind it.
     pub to: Option<ChunkId>,
-    /// Points that hold another text or other facets than the rows, no vector, or that belong to nothing.
+    /// Points that hold another text or other facets than the rows, words by another language's rules, no vector, or that belong
+    /// to nothing.
     pub differing: u64,
 }
 
@@ -160,7 +178,8 @@ pub async fn compare_some(
     let points = list_page(space, tenant_id, after).await?;
     let ids: Vec<ChunkId> = points.iter().map(|point| ChunkId(point.chunk_id.0)).collect();
     let rows = stored_chunks::list_these(&mut app.db.read(tenant_id).await?, tenant_id, &ids).await?;
-    let mut differing: Vec<DocumentId> = Vec::new();
+    let weighed_otherwise = list_weighed_otherwise(app, tenant_id).await?;
+    let (mut differing, mut weighed): (Vec<DocumentId>, usize) = Default::default();
     let mut left = HashMap::new();
     for point in &points {
         let id = ChunkId(point.chunk_id.0);
@@ -173,7 +192,7 @@ pub async fn compare_some(
             {
                 differing.push(chunk.document_id);
             }
-            Some(_) => {}
+            Some(chunk) => weighed += usize::from(weighed_otherwise.contains(&chunk.document_id)),
         }
     }
     if !differing.is_empty() {
@@ -183,7 +202,7 @@ pub async fn compare_some(
     let stray = list_stray(app, tenant_id, left).await?;
     Ok(Slice {
         to: ids.last().copied().filter(|_| points.len() == LISTED_AT_ONCE),
-        differing: (differing.len() + stray.len()) as u64,
+        differing: (differing.len() + weighed + stray.len()) as u64,
     })
 }
 

@@ -1,5 +1,6 @@
 //! By the rules of which language the words of a document are read: of the one that it has now, whatever it had before.
 
+use frontdesk::generations::operator;
 use frontdesk::knowledge::verify;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -152,4 +153,61 @@ async fn a_language_with_the_same_rules_embeds_nothing() {
 
     assert_eq!(embedder.take_documents(), Vec::<String>::new());
     assert_agrees(&acme).await;
+}
+
+/// Documents in German that the index was told so, while their words stay as they were read by the rules of English.
+async fn weighed_in_vain(service: &TestApp, embedder: &WatchedEmbedder, desk: &Chatbot<'_, '_>) {
+    let source = push_source(desk).await;
+    put(desk.tenant, &source, json!({ "text": GERMAN, "language": "en" })).await;
+    embedder.refuse(1);
+    put(desk.tenant, &source, json!({ "text": GERMAN, "language": "de" })).await;
+    let jobs = desk.tenant.get("/api/jobs?state=failed").await.expect(200).json();
+    assert_eq!(jobs["items"][0]["kind"], "weigh_anew", "{jobs}");
+    service.drain_jobs().await;
+}
+
+async fn watched(embedder: &std::sync::Arc<WatchedEmbedder>) -> TestApp {
+    TestOptions::default()
+        .embedder(embedder.clone())
+        .set("jobs.max_attempts", 1)
+        .set("embedding.cache_mb", 0)
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn words_that_were_read_by_other_rules_than_rows_say_differ_until_they_are_put_in_anew() {
+    let embedder = WatchedEmbedder::new();
+    let service = watched(&embedder).await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    weighed_in_vain(&service, &embedder, &desk).await;
+    let space = service.app.spaces.wanted();
+
+    let found = verify::compare(&service.app, acme.id, &space, false).await;
+    let mended = verify::compare(&service.app, acme.id, &space, true).await;
+
+    for findings in [found, mended] {
+        let findings = findings.expect("findings");
+        assert_eq!((findings.missing, findings.different, findings.stray), (0, 1, 0));
+    }
+    assert_agrees(&acme).await;
+    embedder.set_down(true);
+    assert_eq!(finding(&desk).await, ASKED);
+}
+
+#[tokio::test]
+async fn the_hourly_look_mends_words_that_were_read_by_other_rules() {
+    let embedder = WatchedEmbedder::new();
+    let service = watched(&embedder).await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    weighed_in_vain(&service, &embedder, &desk).await;
+
+    let wrong = operator::verify_some(&service.app).await.expect("a look");
+    service.drain_jobs().await;
+
+    assert_eq!(wrong, [acme.id]);
+    assert_agrees(&acme).await;
+    assert_eq!(operator::verify_some(&service.app).await.expect("a look"), []);
 }

@@ -1,20 +1,22 @@
 //! Words of documents are read by the rules of their language when they go into the index. Where it turns out to be another one, or
 //! somebody corrects it, the chunks that are there already go in once more.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use retrieval::analysis::Language;
 use retrieval::index::Facets;
 use serde::{Deserialize, Serialize};
 
-use super::telling::{self, Said};
+use super::telling::{self, Said, primary_language};
 use crate::app::App;
-use crate::db::Write;
+use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::generations;
 use crate::id::{DocumentId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 use crate::knowledge::{cuts, stored_chunks};
+use crate::on;
 
 /// A document that took so long lets others have their turn.
 const SLICE: Duration = Duration::from_secs(5 * 60);
@@ -69,8 +71,27 @@ async fn enqueue(app: &App, write: &mut Write, tenant_id: TenantId, job: &WeighA
     jobs::enqueue_once(app, write, tenant_id, job, &key, app.clock.now()).await
 }
 
-async fn weigh_anew(app: &App, context: &JobContext, mut job: WeighAnew) -> Result<()> {
-    let (tenant_id, ids) = (context.tenant()?, [job.document_id]);
+async fn weigh_anew(app: &App, context: &JobContext, job: WeighAnew) -> Result<()> {
+    weigh(app, context.tenant()?, job, SLICE).await
+}
+
+/// Weighs the words of a document anew at once, however long it takes.
+pub(in crate::knowledge) async fn weigh_now(
+    app: &App,
+    tenant_id: TenantId,
+    document_id: DocumentId,
+) -> Result<()> {
+    let job = WeighAnew {
+        document_id,
+        language: String::new(),
+        from_position: 0,
+    };
+    weigh(app, tenant_id, job, Duration::MAX).await
+}
+
+/// Goes on with a document for about `slice`, and queues what is left then.
+async fn weigh(app: &App, tenant_id: TenantId, mut job: WeighAnew, slice: Duration) -> Result<()> {
+    let ids = [job.document_id];
     let mut conn = app.db.read(tenant_id).await?;
     let said = telling::load(&mut conn, tenant_id, &ids).await?;
     let Some(said) = said.first().filter(|said| said.is_weighed_otherwise()) else {
@@ -87,7 +108,7 @@ async fn weigh_anew(app: &App, context: &JobContext, mut job: WeighAnew) -> Resu
         if portion.from_position < job.from_position {
             continue;
         }
-        if started.elapsed() > SLICE {
+        if started.elapsed() > slice {
             is_whole = false;
             break;
         }
@@ -111,6 +132,41 @@ async fn weigh_anew(app: &App, context: &JobContext, mut job: WeighAnew) -> Resu
     write.commit().await?;
     app.wake_workers();
     Ok(())
+}
+
+/// The tenant's documents of which the index has words by other rules than those of their language, though nobody is at it.
+pub(in crate::knowledge) async fn list_weighed_otherwise(
+    app: &App,
+    tenant_id: TenantId,
+) -> Result<HashSet<DocumentId>> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let mut otherwise = list_otherwise(&mut conn, tenant_id).await?;
+    if otherwise.is_empty() {
+        return Ok(otherwise);
+    }
+    let at_work: Vec<WeighAnew> = jobs::list_open(&mut conn, tenant_id).await?;
+    at_work.iter().for_each(|job| {
+        otherwise.remove(&job.document_id);
+    });
+    // Somebody may just have come to an end with one.
+    let still = list_otherwise(&mut conn, tenant_id).await?;
+    otherwise.retain(|id| still.contains(id));
+    Ok(otherwise)
+}
+
+async fn list_otherwise(conn: &mut Conn, tenant_id: TenantId) -> Result<HashSet<DocumentId>> {
+    let unequal: Vec<(DocumentId, Option<String>, String)> = on!(conn, c => sqlx::query_as(
+        "select id, words_language, coalesce(language, detected_language, '')
+           from document
+          where tenant_id = $1
+            and indexed_at is not null
+            and (words_language is null or words_language <> coalesce(language, detected_language, ''))",
+    ).bind(tenant_id).fetch_all(c).await)?;
+    let otherwise = unequal.into_iter().filter(|(_, words, language)| {
+        let language = primary_language(language).unwrap_or_default();
+        words.as_deref().map(rules_of) != Some(rules_of(&language))
+    });
+    Ok(otherwise.map(|(id, ..)| id).collect())
 }
 
 /// Notes by which rules the index has all words of a document; none: not by the same.
