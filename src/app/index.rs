@@ -10,15 +10,17 @@ use super::{Purpose, StartError, innermost};
 use crate::config::{Config, IndexBackend};
 
 /// Opens the index of a model's vectors; without a model, of words alone. What is unavailable on a server may come back.
+/// `was_made`: the service has had it, so that who only looks makes none where it is gone.
 pub(crate) async fn open(
     config: &Config,
     model_id: Option<&str>,
     dimension: Option<usize>,
-    purpose: Purpose,
+    (purpose, was_made): (Purpose, bool),
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
     Ok(match config.index.backend {
         IndexBackend::Embedded => {
-            open_embedded(config, model_id.map(str::to_owned), dimension, purpose.mends()).await?
+            let finds = (purpose.mends(), was_made);
+            open_embedded(config, model_id.map(str::to_owned), dimension, finds).await?
         }
         IndexBackend::Qdrant => QdrantIndex::open(config.qdrant_options(model_id, dimension))
             .await
@@ -54,7 +56,7 @@ async fn open_embedded(
     config: &Config,
     model_id: Option<String>,
     dimension: Option<usize>,
-    mends: bool,
+    (mends, was_made): (bool, bool),
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
     let dir = config.data_dir.join("index");
     let shards = config.index.shards;
@@ -73,6 +75,12 @@ async fn open_embedded(
             shards,
             mends,
         };
+        if was_made && !mends && !options.is_made() {
+            let dir = options.collection_dir();
+            return Err(IndexError::PartDamaged {
+                reason: format!("{}: it is gone", dir.display()),
+            });
+        }
         let index = EmbeddedIndex::open_tuned(options, tuning)?;
         Ok(Arc::new(index) as Arc<dyn Index>)
     })

@@ -246,6 +246,14 @@ pub(super) async fn note_fingerprint(db: &Db, space: &Space) -> Result<()> {
     write.commit().await
 }
 
+/// Whether the service has had an index of this space.
+pub(super) async fn was_made(db: &Db, space: &str) -> Result<bool> {
+    let mut conn = db.read(Scope::Operator).await?;
+    let making: Option<Option<String>> = on!(conn, c => sqlx::query_scalar("select making from embedding_space where name = $1")
+        .bind(space).fetch_optional(c).await)?;
+    Ok(making.flatten().is_some())
+}
+
 /// The making of the index that documents were put into; none where it is the present one.
 pub(super) async fn filled_making(db: &Db, space: &str, index: &dyn Index) -> Result<Option<String>> {
     let Some(making) = index.generation() else {

@@ -165,7 +165,8 @@ impl Spaces {
             .map_err(not_looked_up)?;
         let dimension = embedder.as_deref().map(Embedder::dimension);
         let model_in_index = remembered::model_in_index(&name, dimension);
-        let opened = index::open(config, model_in_index, dimension, purpose).await?;
+        let was_made = remembered::was_made(db, &name).await.map_err(not_looked_up)?;
+        let opened = index::open(config, model_in_index, dimension, (purpose, was_made)).await?;
         let is_open = opened.is_ok();
         let index = match opened {
             Ok(index) => index,
@@ -331,7 +332,8 @@ impl Spaces {
         let row = find_row(db, name).await?;
         let dimension = row.dimension();
         let model_in_index = remembered::model_in_index(name, dimension);
-        let opened = index::open(config, model_in_index, dimension, self.purpose)
+        let was_made = remembered::was_made(db, name).await?;
+        let opened = index::open(config, model_in_index, dimension, (self.purpose, was_made))
             .await
             .map_err(Error::internal)?;
         let is_open = opened.is_ok();

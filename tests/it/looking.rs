@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use frontdesk::app::App;
+use frontdesk::app::{App, Replacements};
 use frontdesk::db::Scope;
 use frontdesk::generations::operator::{self, Compared};
-use frontdesk::{generations, on};
+use frontdesk::on;
+use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index as _};
 use serde_json::json;
 
-use crate::harness::app::{Chatbot, TestApp, TestOptions, WordEmbedder};
+use crate::harness::app::{Chatbot, TestApp, TestClock, TestOptions, WordEmbedder};
 use crate::harness::embedders::WatchedEmbedder;
 use crate::harness::generations::{GENERATIONS, Held, NEW, OLD, begin, new_embedder, states};
 use crate::harness::indexes::IndexSwitch;
@@ -86,27 +87,69 @@ async fn a_command_that_looks_begins_nothing_gives_nothing_up_and_books_nothing(
     assert_eq!(states(&held.tenant(&service)).await, ["live", "retired"]);
 }
 
+fn as_a_command(clock: &Arc<TestClock>) -> Replacements {
+    Replacements {
+        clock: Some(clock.clone()),
+        embedder: Some(Arc::new(WordEmbedder)),
+        ..Replacements::default()
+    }
+}
+
 #[tokio::test]
-async fn who_looks_at_a_lost_index_is_told_and_takes_nothing_up() {
+async fn who_looks_at_a_lost_index_is_told_and_makes_nothing_in_its_place() {
     let service = TestApp::start().await;
     let held = Held::with_documents(&service, DOCUMENTS).await;
     let before = all_rows(&service.app).await;
 
-    let (service, (compared, is_whole, after)) = service
-        .looked_at(Arc::new(WordEmbedder), lose_index, async |app| {
-            let live = generations::live_now(app, held.tenant)
-                .await
-                .expect("what answers");
-            (verified(app).await, live.is_whole, all_rows(app).await)
+    let (service, (told, lying_there)) = service
+        .in_between(async |config, clock| {
+            lose_index(&config.data_dir);
+            let refused = App::build_to_look_with(config.clone(), as_a_command(clock)).await;
+            let told = refused.err().expect("it is gone").to_string();
+            let index = config.data_dir.join("index");
+            (
+                told,
+                std::fs::read_dir(index).map_or(0, |entries| entries.count()),
+            )
         })
         .await;
 
-    assert!(!is_whole, "an answer would say so");
-    assert!(!compared[0].is_filled);
-    assert_eq!(compared[0].findings.missing, DOCUMENTS as u64);
-    assert_eq!(after, before);
+    assert!(told.contains("it is gone: frontdesk index repair"), "{told}");
+    assert_eq!(lying_there, 0);
+    assert_ne!(all_rows(&service.app).await, before, "the service takes it up");
     assert!(service.drain_jobs().await > 0, "the service fills it again");
     held.tenant(&service).check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn an_index_that_nobody_is_answered_from_stays_where_it_lies_when_somebody_looks() {
+    let service = TestApp::start().await;
+    Held::with_documents(&service, DOCUMENTS).await;
+    let (_service, [before, after]) = service
+        .in_between(async |config, clock| {
+            let index = config.data_dir.join("index");
+            let unused = EmbeddedIndex::open(EmbeddedOptions {
+                dir: index.clone(),
+                model_id: Some("unused"),
+                dimension: Some(3),
+                shards: 1,
+                mends: true,
+            });
+            unused.expect("made").close().await.expect("closed");
+            let lying_there = || {
+                let entries = std::fs::read_dir(&index).expect("the index").flatten();
+                let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+                names.sort();
+                names
+            };
+            let before = lying_there();
+            let command = App::build_to_look_with(config.clone(), as_a_command(clock)).await;
+            command.expect("the command starts").close().await;
+            [before, lying_there()]
+        })
+        .await;
+
+    assert_eq!(after, before);
 }
 
 #[tokio::test]
@@ -115,9 +158,14 @@ async fn a_lost_index_that_was_repaired_is_whole_for_the_service() {
     let held = Held::with_documents(&service, DOCUMENTS).await;
 
     let (service, (mended, then)) = service
-        .looked_at(Arc::new(WordEmbedder), lose_index, async |app| {
-            let mended = operator::compare(app, Some(held.tenant), true).await;
-            (mended.expect("mended"), verified(app).await)
+        .in_between(async |config, clock| {
+            lose_index(&config.data_dir);
+            let command = App::build_to_repair_with(config.clone(), as_a_command(clock)).await;
+            let command = command.expect("the command starts");
+            let mended = operator::compare(&command, Some(held.tenant), true).await;
+            let then = verified(&command).await;
+            command.close().await;
+            (mended.expect("mended"), then)
         })
         .await;
 

@@ -60,9 +60,14 @@ async fn run(config: &Config, args: &RunArgs) -> Result<(), Failure> {
     };
     let model_id = embedder.map(|embedder| format!("{MEASURED}{}", embedder.model_id()));
     let dimension = embedder.map(Embedder::dimension);
-    let index = app::index::open(&apart, model_id.as_deref(), dimension, app::Purpose::Serve)
-        .await?
-        .map_err(|error| failed("cannot make an index", &error))?;
+    let index = app::index::open(
+        &apart,
+        model_id.as_deref(),
+        dimension,
+        (app::Purpose::Serve, false),
+    )
+    .await?
+    .map_err(|error| failed("cannot make an index", &error))?;
     let measured = measure(
         &Runner {
             index: index.as_ref(),

@@ -332,9 +332,14 @@ async fn a_lost_or_damaged_index_is_told_and_repaired_from_the_command_line() {
         told(&asked)
     );
     let lost = run(&data, &["index", "verify"]).await;
-    assert_eq!(lost.status.code(), Some(6), "{}", told(&lost));
-    let printed = String::from_utf8_lossy(&lost.stdout).into_owned();
-    assert!(printed.contains("being filled, 1 of 1 missing"), "{printed}");
+    assert_eq!(lost.status.code(), Some(1), "{}", told(&lost));
+    assert!(
+        told(&lost).contains("it is gone: frontdesk index repair"),
+        "{}",
+        told(&lost)
+    );
+    let lying_there = std::fs::read_dir(data.join("index")).map_or(0, |entries| entries.count());
+    assert_eq!(lying_there, 0, "who looks makes none");
 
     let repaired = run_well(&data, &["index", "repair"]).await;
     assert!(repaired.contains("1 compared, 1 mended"), "{repaired}");

@@ -391,7 +391,7 @@ fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
 }
 
 /// `all-minilm-l6-v2-384`, or `keyword-0` without a model.
-fn directory_name(model: Option<(&str, usize)>) -> String {
+pub(super) fn directory_name(model: Option<(&str, usize)>) -> String {
     let (id, dimension) = model.unwrap_or(("keyword", 0));
     let slug: String = id
         .chars()

@@ -49,8 +49,9 @@ use tokio::task::spawn_blocking;
 
 pub use self::tuning::Tuning;
 
-use self::collection::{Collection, ShardName};
+use self::collection::{Collection, MANIFEST_FILE, ShardName, directory_name};
 use self::filter::TenantFilter;
+use self::lost::is_there;
 use self::operation::{Change, Operation, PreparedPoint};
 use self::placement::Stage;
 use self::promotion::Notice;
@@ -81,6 +82,18 @@ pub struct EmbeddedOptions<'a> {
     /// What is damaged is put aside and made anew, to be put in again by whoever asks [`Index::has_lost`]. False: it is an
     /// error, and nothing is changed.
     pub mends: bool,
+}
+
+impl EmbeddedOptions<'_> {
+    /// Where the collection lies, whether or not it is there.
+    pub fn collection_dir(&self) -> PathBuf {
+        self.dir.join(directory_name(self.model_id.zip(self.dimension)))
+    }
+
+    /// Whether it was made, as far as can be seen. One that was not is made when it is opened.
+    pub fn is_made(&self) -> bool {
+        is_there(&self.collection_dir().join(MANIFEST_FILE))
+    }
 }
 
 /// An open embedded index. Cheap to clone; all clones are one index.
@@ -133,7 +146,9 @@ impl EmbeddedIndex {
             options.shards,
             options.mends,
         )?);
-        leftover::remove_empty(&options.dir);
+        if options.mends {
+            leftover::remove_empty(&options.dir);
+        }
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (sender, notices) = mpsc::channel();
         let inner = Arc::new(Inner {
