@@ -6,6 +6,10 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use frontdesk::db::Scope;
 use frontdesk::generations::operator;
+use frontdesk::id::{ChunkId, DocumentId, TenantId};
+use frontdesk::jobs::{self, Job};
+use frontdesk::knowledge::jobs::PutBackChunks;
+use frontdesk::knowledge::labels::WeighAnew;
 use frontdesk::knowledge::verify;
 use frontdesk::on;
 use retrieval::embed::Embedder;
@@ -238,6 +242,48 @@ async fn texts_that_differ_where_the_counts_agree_are_found_in_turn_and_mended()
         let found = search(&held.tenant(&service), &held.chatbot, &query).await;
         assert_eq!(found["items"][0]["text"], text_of(number), "{found}");
     }
+}
+
+/// Takes a chunk out of the index.
+async fn lose_one(service: &TestApp, tenant_id: TenantId) -> ChunkId {
+    let index = service.app.spaces.wanted().index.clone();
+    let tenant = retrieval::TenantId(tenant_id.0);
+    let lost = index.list(tenant, None, 1).await.expect("a point")[0].chunk_id;
+    index.delete_chunks(tenant, vec![lost]).await.expect("deleted");
+    ChunkId(lost.0)
+}
+
+async fn queue<J: Job>(service: &TestApp, tenant_id: TenantId, job: &J) {
+    let mut write = service.app.db.write(tenant_id).await.expect("a transaction");
+    jobs::enqueue(&service.app, &mut write, tenant_id, job)
+        .await
+        .expect("queued");
+    write.commit().await.expect("committed");
+}
+
+#[tokio::test]
+async fn chunks_that_a_job_puts_in_once_more_are_no_difference_until_it_is_done() {
+    let service = TestApp::start().await;
+    let held = Held::with_documents(&service, 2).await;
+    let wrong = async || operator::check_counts(&service.app).await.expect("counted");
+
+    let lost = lose_one(&service, held.tenant).await;
+    let chunk_ids = vec![lost];
+    queue(&service, held.tenant, &PutBackChunks { chunk_ids }).await;
+    assert_eq!(wrong().await, []);
+    service.drain_jobs().await;
+    assert_eq!(wrong().await, [], "it is back");
+
+    lose_one(&service, held.tenant).await;
+    let weighing = WeighAnew {
+        document_id: DocumentId::new(),
+        language: String::new(),
+        from_position: 0,
+    };
+    queue(&service, held.tenant, &weighing).await;
+    assert_eq!(wrong().await, []);
+    service.drain_jobs().await;
+    assert_eq!(wrong().await, [held.tenant], "that was another document");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use frontdesk::db::Scope;
+use frontdesk::generations::operator;
 use frontdesk::id::ChunkId;
 use frontdesk::knowledge::verify;
 use frontdesk::on;
@@ -300,6 +301,34 @@ async fn what_a_document_had_that_was_given_up_for_its_deaths_is_there_for_the_r
     assert_eq!(embedded_again, all - GROUP);
     assert_nothing_staged(&service).await;
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_for_the_retry_is_no_difference_and_its_tenant_is_looked_at_meanwhile() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let service = options.set("jobs.max_attempts", 2).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    give_up_for_deaths(&desk, &embedder).await;
+    let wrong = async || operator::verify_some(&service.app).await.expect("compared");
+
+    assert_eq!(operator::check_counts(&service.app).await.expect("counted"), []);
+    assert_eq!(wrong().await, []);
+    let oak = retrieval::DocumentId(oak.parse().expect("an id"));
+    let index = service.app.spaces.wanted().index.clone();
+    index
+        .set_facets(
+            retrieval::TenantId(acme.id.0),
+            vec![(oak, retrieval::index::Facets::default())],
+        )
+        .await
+        .expect("told");
+
+    assert_eq!(wrong().await, [acme.id]);
+    service.drain_jobs().await;
+    assert_eq!(wrong().await, []);
 }
 
 #[tokio::test]
