@@ -70,8 +70,8 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
             return Ok(Progress::Done);
         };
         let step = match cut.is_filled {
-            true => close_gaps(app, &cut).await?,
-            false => fill_on(app, &cut).await?,
+            true => close_gaps(app, context, &cut).await?,
+            false => fill_on(app, context, &cut).await?,
         };
         closings += usize::from(cut.is_filled);
         // With a slow model a whole turn is one closing; what is asked to compare has its time behind it.
@@ -112,12 +112,12 @@ enum Step {
 }
 
 /// Cuts the next documents, in the order of their ids. Those that came or changed meanwhile are gaps.
-async fn fill_on(app: &App, cut: &Cut) -> Result<Step> {
+async fn fill_on(app: &App, context: &JobContext, cut: &Cut) -> Result<Step> {
     let mut conn = app.db.read(cut.tenant_id).await?;
     let documents = store::list_documents(&mut conn, cut, cut.filled_to, DOCUMENTS_AT_ONCE).await?;
     drop(conn);
     let ids: Vec<DocumentId> = documents.iter().map(|(id, _)| *id).collect();
-    let put = put(app, cut, &ids).await?;
+    let put = put(app, context, cut, &ids).await?;
     let reached = &documents[..put.reached];
     let done = cut.done_count + reached.iter().map(|(_, chunks)| chunks).sum::<i64>();
     let filled_to = reached.last().map(|(id, _)| *id).or(cut.filled_to);
@@ -141,7 +141,7 @@ fn step_after(put: Put) -> Result<Step> {
 }
 
 /// Cuts documents that changed.
-async fn close_gaps(app: &App, cut: &Cut) -> Result<Step> {
+async fn close_gaps(app: &App, context: &JobContext, cut: &Cut) -> Result<Step> {
     let mut conn = app.db.read(cut.tenant_id).await?;
     let gaps = store::list_gaps(&mut conn, cut, takes_queued(cut), DOCUMENTS_AT_ONCE).await?;
     drop(conn);
@@ -149,7 +149,7 @@ async fn close_gaps(app: &App, cut: &Cut) -> Result<Step> {
         return Ok(Step::NothingToDo);
     }
     let ids: Vec<DocumentId> = gaps.iter().map(|(id, _)| *id).collect();
-    let put = put(app, cut, &ids).await?;
+    let put = put(app, context, cut, &ids).await?;
     let reached = gaps.into_iter().take(put.reached);
     let closed: Vec<(DocumentId, Uuid)> = reached.filter(|(id, _)| !put.changed.contains(id)).collect();
     let (tenant_id, source_id) = (cut.tenant_id, cut.source_id);
@@ -170,14 +170,14 @@ fn takes_queued(cut: &Cut) -> bool {
     cut.activates && cut.state != state::LIVE
 }
 
-async fn put(app: &App, cut: &Cut, ids: &[DocumentId]) -> Result<Put> {
+async fn put(app: &App, context: &JobContext, cut: &Cut, ids: &[DocumentId]) -> Result<Put> {
     let target = Target {
         tenant_id: cut.tenant_id,
         source_id: cut.source_id,
         cut: cut.id,
         chunking: cut.chunking.0.clone(),
     };
-    beside::put(app, &target, ids).await
+    beside::put(app, context, &target, ids).await
 }
 
 /// All is in, but for so many documents that changed: a cut that was being built is compared with the live one, is ready, and goes

@@ -1,7 +1,7 @@
 //! A document of many chunks, put into a cut group by group.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Beside, Target, payer, store};
 use crate::app::App;
@@ -9,16 +9,15 @@ use crate::db::Write;
 use crate::error::Result;
 use crate::generations;
 use crate::id::ChunkId;
+use crate::jobs::JobContext;
 use crate::knowledge::cut::{CutChunk, as_i64};
 use crate::knowledge::indexing::Work;
 use crate::knowledge::indexing::embedding::{EMBEDDED_AT_ONCE, add_to_index};
 use crate::knowledge::indexing::in_vain::undo_later;
 use crate::knowledge::indexing::store::{hold_unchanged, list_chunk_ids};
+use crate::knowledge::indexing::turn::Turn;
 use crate::knowledge::store::ChunkRow;
 use crate::knowledge::{index_changes, labels};
-
-/// A document that took so long lets others have their turn.
-const SLICE: Duration = Duration::from_secs(15 * 60);
 
 /// A document whose file took so long up to where an earlier turn ended is not read once more.
 const LONGEST_REPLAY: Duration = Duration::from_secs(5 * 60);
@@ -39,10 +38,10 @@ pub(super) enum Step {
 /// A document that is put in group by group.
 pub(super) struct Large<'a> {
     app: &'a App,
+    context: &'a JobContext,
     target: &'a Target,
     work: &'a Work,
-    started: Instant,
-    has_gained: bool,
+    turn: Turn,
     /// The chunks that there were.
     before: HashSet<ChunkId>,
     /// Those of them in whose place others are by now: the index forgets them.
@@ -60,10 +59,10 @@ impl<'a> Large<'a> {
         let mut before = list_chunk_ids(&mut conn, tenant_id, &[work]).await?;
         Ok(Self {
             app: beside.app,
+            context: beside.context,
             target: beside.target,
             work,
-            started: Instant::now(),
-            has_gained: false,
+            turn: Turn::begin(),
             before: before.remove(&work.id).unwrap_or_default(),
             replaced: HashSet::new(),
             position: 0,
@@ -77,13 +76,13 @@ impl<'a> Large<'a> {
 
     /// Whether reading the document up to where an earlier turn ended takes long.
     pub(super) fn is_slow(&self) -> bool {
-        !self.has_gained && self.started.elapsed() > LONGEST_REPLAY
+        !self.turn.has_gained() && self.turn.elapsed() > LONGEST_REPLAY
     }
 
     /// Puts in the next chunks.
     pub(super) async fn add(&mut self, chunks: &[CutChunk]) -> Result<Step> {
         for group in chunks.chunks(EMBEDDED_AT_ONCE) {
-            if self.has_gained && self.started.elapsed() > SLICE {
+            if self.turn.is_over(self.app, self.context).await? {
                 return Ok(Step::Over);
             }
             let step = self.add_group(group).await?;
@@ -103,7 +102,9 @@ impl<'a> Large<'a> {
             .map(|chunk| (self.work, chunk))
             .collect();
         let points = add_to_index(self.app, payer(tenant_id, self.work), &new).await?;
-        self.has_gained |= !new.is_empty();
+        if !new.is_empty() {
+            self.turn.note_gain();
+        }
         let mut write = self.app.db.write(tenant_id).await?;
         let step = self.hold(&mut write).await?;
         if step != Step::Taken {

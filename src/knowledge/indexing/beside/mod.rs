@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::generations;
 use crate::id::{ChunkId, CutId, DocumentId, SourceId, TenantId};
+use crate::jobs::JobContext;
 use crate::knowledge::chunks::Chunking;
 use crate::knowledge::cut::{CutChunk, Cutter, PresentChunks};
 use crate::knowledge::search::TEXT_REFUSED;
@@ -53,7 +54,7 @@ pub struct Put {
 
 /// Cuts those of these documents that answer for the target. One whose file cannot be read any more, or says something else, or
 /// is of a version that is on its way, is cut as it was read when it was indexed.
-pub async fn put(app: &App, target: &Target, ids: &[DocumentId]) -> Result<Put> {
+pub async fn put(app: &App, context: &JobContext, target: &Target, ids: &[DocumentId]) -> Result<Put> {
     if ids.is_empty() {
         return Ok(Put::default());
     }
@@ -65,6 +66,7 @@ pub async fn put(app: &App, target: &Target, ids: &[DocumentId]) -> Result<Put> 
     let found: HashMap<DocumentId, Found> = answering.map(|found| (found.work.id, found)).collect();
     let mut beside = Beside {
         app,
+        context,
         target,
         started: Instant::now(),
         gathered: Vec::new(),
@@ -82,6 +84,7 @@ type Gathered = (Work, Option<CutId>, Vec<CutChunk>);
 /// Documents on their way.
 struct Beside<'a> {
     app: &'a App,
+    context: &'a JobContext,
     target: &'a Target,
     started: Instant,
     /// Small ones share a call of the embedding model and a transaction.
