@@ -403,7 +403,7 @@ mod tests {
 
         let refused = Model::load(dir.path()).map_err(|error| error.to_string());
 
-        let refused = refused.err().expect("no encoder");
+        let refused = refused.expect_err("no encoder");
         assert!(refused.contains("a static model"), "{refused}");
     }
 
