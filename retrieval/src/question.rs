@@ -76,7 +76,7 @@ impl Judged<'_> {
     pub fn reading<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> Reading<'_> {
         Reading {
             judged: self,
-            is_about_others: self.question.codes.are_others_in(texts),
+            has_its_code: self.question.codes.stand_in(texts),
         }
     }
 }
@@ -85,8 +85,8 @@ impl Judged<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Reading<'a> {
     judged: &'a Judged<'a>,
-    /// The question names a code, and they speak of others of its kind only.
-    is_about_others: bool,
+    /// One of them has a code that the question names.
+    has_its_code: bool,
 }
 
 impl Reading<'_> {
@@ -99,7 +99,12 @@ impl Reading<'_> {
         }
         let said = question.asked.share_said(names, text);
         let confidence = self.judged.background.confidence(hit, said)?;
-        Some(match self.is_about_others {
+        // What has no code at all may be true of all of them.
+        let is_of_another = || {
+            let mut parts = names.iter().copied().chain([text]);
+            parts.any(|part| question.codes.are_like_others_in(part))
+        };
+        Some(match !self.has_its_code && is_of_another() {
             true => confidence.of_another_thing(),
             false => confidence,
         })
@@ -196,6 +201,20 @@ mod tests {
             assert!(counts("What does XK-4711 cost?") && counts("What does it cost?"));
             assert!(!counts("What does XK-4713 cost?"), "{by_meaning}");
         }
+    }
+
+    #[test]
+    fn a_passage_without_codes_answers_whatever_code_the_question_mentions() {
+        let question = Question::of(
+            "My order AB-99812 is late. How long does shipping take?",
+            ModelTraits::default(),
+        );
+        let judged = question.judge(&found(&[0.9, 0.8]));
+        let texts = ["Shipping takes five working days.", "Orders look like AB-12345."];
+        let reading = judged.reading(texts);
+        let counts = |text| Threshold::default().is_met_by(reading.confidence(&judged.hits[0], &[], text));
+
+        assert!(counts(texts[0]) && !counts(texts[1]));
     }
 
     /// A tenant of so many chunks, before a model to which unrelated texts have a cosine of 0.75: the surest of its passages.

@@ -4,6 +4,9 @@
 use super::codes;
 use super::fold::fold;
 
+/// Letters that a code has at most before a hyphen: more are a word.
+const LETTERS: usize = 4;
+
 /// The codes of a question, letters with digits behind them, each in its pieces: letters and digits apart.
 #[derive(Debug, Clone, Default)]
 pub struct NamedCodes {
@@ -19,34 +22,40 @@ impl NamedCodes {
         }
     }
 
-    /// Whether `texts` have codes that differ from one of these in its digits alone, and none of these: neither whole, however
-    /// its pieces are parted, nor inside of a longer one.
-    pub fn are_others_in<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> bool {
+    /// Whether one of these stands in `texts`, whole, however its pieces are parted, or inside of a longer one.
+    pub fn stand_in<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> bool {
+        !self.codes.is_empty()
+            && texts.into_iter().any(|text| {
+                let text = fold(text);
+                let all: Vec<&str> = codes::pieces(&text).collect();
+                let has_code =
+                    |code: &Vec<String>| all.windows(code.len()).any(|place| place == code.as_slice());
+                self.codes.iter().any(has_code)
+            })
+    }
+
+    /// Whether `text` has a code that differs from one of these in its digits alone.
+    pub fn are_like_others_in(&self, text: &str) -> bool {
         if self.codes.is_empty() {
             return false;
         }
-        let mut has_others = false;
-        for text in texts {
-            let text = fold(text);
-            let all: Vec<&str> = codes::pieces(&text).collect();
-            let has_code = |code: &Vec<String>| all.windows(code.len()).any(|place| place == code.as_slice());
-            if self.codes.iter().any(has_code) {
-                return false;
-            }
-            has_others |= text.split_whitespace().any(|token| {
-                let pieces: Vec<&str> = codes::pieces(token).collect();
-                let is_like =
-                    |code: &Vec<String>| pieces.windows(code.len()).any(|place| are_alike(place, code));
-                self.codes.iter().any(is_like)
-            });
-        }
-        has_others
+        fold(text).split_whitespace().any(|token| {
+            let pieces: Vec<&str> = codes::pieces(token).collect();
+            let is_like = |code: &Vec<String>| pieces.windows(code.len()).any(|place| are_alike(place, code));
+            self.codes.iter().any(is_like)
+        })
     }
 }
 
-/// The code that `token` is. Amounts (`30-day`, `5kg`) begin with digits.
+/// The code that `token` is. Amounts (`30-day`, `5kg`) begin with digits, and some compounds with a word (`under-16s`).
 fn code(token: &str) -> Option<Vec<String>> {
     let word = token.split(['\'', '\u{2019}']).next()?;
+    let begins_with_word = word.split_once('-').is_some_and(|(first, _)| {
+        first.chars().nth(LETTERS).is_some() && first.chars().all(char::is_alphabetic)
+    });
+    if begins_with_word {
+        return None;
+    }
     let pieces: Vec<String> = codes::pieces(word).map(str::to_owned).collect();
     let is_code = pieces.iter().any(|piece| codes::is_digits(piece)) && !codes::is_digits(&pieces[0]);
     is_code.then_some(pieces)
@@ -63,7 +72,8 @@ mod tests {
     use super::*;
 
     fn are_others(question: &str, texts: &[&str]) -> bool {
-        NamedCodes::of(question).are_others_in(texts.iter().copied())
+        let codes = NamedCodes::of(question);
+        !codes.stand_in(texts.iter().copied()) && texts.iter().any(|text| codes.are_like_others_in(text))
     }
 
     #[test]
@@ -113,6 +123,10 @@ mod tests {
         assert!(!are_others(
             "Is there a 30-day return?",
             &["within a 14-day return"]
+        ));
+        assert!(!are_others(
+            "May under-16s swim?",
+            &["Under-18s may swim with an adult."]
         ));
         assert!(!are_others("How long may I return shoes?", &["XK-4711"]));
         assert!(!are_others("", &[""]));
