@@ -140,6 +140,10 @@ fn each_form(text: &str, mut take: impl FnMut(Form<'_>)) {
         let between = &text[end..start];
         end = start + word.len();
         if word.starts_with(Script::has_no_word_spaces) {
+            joined.end(|text, words| {
+                let joins = parts_of.iter().rev().take(words).sum();
+                take(Form { text, at, joins });
+            });
             for (offset, character) in word.grapheme_indices(true) {
                 let place = start + offset..start + offset + character.len();
                 let found = if !character.starts_with(Script::is_spelled_without_spaces) {
@@ -275,6 +279,8 @@ mod tests {
             assert_eq!(share(question, &[], text), Some(1.0), "{question}");
         }
         assert_eq!(share("E217", &[], "The fault E-218 is harmless."), Some(0.0));
+        let chinese = share("XK-4711的价格", &[], "XK-4711 支持蓝牙耳机连接").expect("words");
+        assert!(chinese < 0.5, "the code is not the price: {chinese}");
         assert_eq!(
             share("fault E-217", &["E217"], "A fault."),
             Some(1.0),
