@@ -202,8 +202,9 @@ fn of_status(status: StatusCode, retry_after: Option<Duration>) -> CallError {
             retry_after,
             source: status.to_string().into(),
         },
-        400 | 413 | 422 => CallError::Refused { reason },
-        _ => CallError::Denied { reason },
+        300..=399 | 401 | 402 | 404 => CallError::Denied { reason },
+        // 403, 451: who asks may be nobody, or a filter may mind what was sent.
+        _ => CallError::Refused { reason },
     }
 }
 

@@ -42,11 +42,14 @@ async fn documents_wait_until_the_operator_has_put_the_setting_right() {
     for (status, reason) in [
         (
             400,
-            "it does not accept the request (status 400), not even for one short word: check the name of the model and the address",
+            "it does not accept the request (status 400), not even for one short word: check the key, the name of the model and the address",
         ),
         (401, "it does not accept the API key (status 401)"),
         (402, "the account there has nothing left (status 402)"),
-        (403, "it does not allow this (status 403)"),
+        (
+            403,
+            "it does not allow this (status 403), not even for one short word: check the key, the name of the model and the address",
+        ),
         (404, "it knows no such model or address (status 404)"),
     ] {
         let model = ScriptedModel::start().await;

@@ -256,7 +256,7 @@ impl OpenAiEmbedder {
             }) => {
                 self.is_in_doubt.store(true, Ordering::Relaxed);
                 let reason = format!(
-                    "{reason}, not even for one short word: check the name of the model and the address"
+                    "{reason}, not even for one short word: check the key, the name of the model and the address"
                 );
                 Err(EmbedError::Denied { reason }.into())
             }

@@ -254,10 +254,6 @@ async fn who_may_not_ask_learns_the_status_and_nothing_that_the_server_said() {
             "the account there has nothing left (status 402)",
         ),
         (
-            Answer::Status(403, "", SAID),
-            "it does not allow this (status 403)",
-        ),
-        (
             Answer::Status(404, "", SAID),
             "it knows no such model or address (status 404)",
         ),
@@ -283,7 +279,13 @@ fn sent(server: &ScriptedServer, request: usize) -> Value {
 
 #[tokio::test]
 async fn where_a_harmless_text_is_refused_as_well_no_text_is_at_fault() {
-    for status in [400, 413, 422] {
+    for (status, words) in [
+        (400, "it does not accept the request"),
+        (403, "it does not allow this"),
+        (413, "it does not accept the request"),
+        (422, "it does not accept the request"),
+        (451, "it does not accept the request"),
+    ] {
         let refused = || Answer::Status(status, "", r#"{"error": "unknown parameter"}"#);
         let server = ScriptedServer::start((0..4).map(|_| refused())).await;
         let embedder = embedder(&server);
@@ -298,7 +300,7 @@ async fn where_a_harmless_text_is_refused_as_well_no_text_is_at_fault() {
             .expect_err("all are refused");
 
         let expected = format!(
-            "it does not accept the request (status {status}), not even for one short word: check the name of the model and the address"
+            "{words} (status {status}), not even for one short word: check the key, the name of the model and the address"
         );
         assert_eq!(told.denial(), Some(expected.as_str()), "{told:?}");
         assert_eq!(asked.denial(), Some(expected.as_str()), "{asked:?}");
@@ -317,7 +319,8 @@ async fn where_a_harmless_text_is_refused_as_well_no_text_is_at_fault() {
 
 #[tokio::test]
 async fn a_question_that_is_refused_while_others_are_answered_is_at_fault_itself() {
-    let server = ScriptedServer::start([Answer::Status(400, "", "{}")]).await;
+    // A filter before the server answers 403 to what it takes for an attack.
+    let server = ScriptedServer::start([Answer::Status(403, "", "{}")]).await;
 
     let error = embedder(&server)
         .embed_query(Asker::Service, "How long?".to_owned())
