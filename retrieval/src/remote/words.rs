@@ -84,12 +84,18 @@ fn is_like_a_key(word: &str) -> bool {
     })
 }
 
-/// Whether some words of `told` stand in `sent` just so. One word alone, as the name of a model, is nobody's text.
+/// Whether some words of `told` stand in `sent` just so. One word alone, as the name of a model, is nobody's text, where spaces
+/// part words.
 fn repeats(told: &str, sent: &str) -> bool {
-    told.as_bytes()
-        .chunks_exact(QUOTED_BYTES)
-        .filter_map(|part| std::str::from_utf8(part).ok())
-        .any(|part| part.trim().contains(' ') && sent.contains(part))
+    let mut rest = told;
+    while let Some((end, _)) = rest.char_indices().find(|(at, _)| *at >= QUOTED_BYTES) {
+        let (part, behind) = rest.split_at(end);
+        if (part.trim().contains(' ') || !part.is_ascii()) && sent.contains(part) {
+            return true;
+        }
+        rest = behind;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -152,5 +158,9 @@ mod tests {
 
         assert_eq!(told("cannot read: My card has the number 4711 and was"), None);
         assert!(told("the model text-embedding-3-small does not exist").is_some());
+        let sent = r#"{"input": ["客户的银行卡号在这里,请勿外传。"]}"#;
+        let body =
+            serde_json::json!({ "error": "cannot embed: 客户的银行卡号在这里,请勿外传。" }).to_string();
+        assert_eq!(for_log(body.as_bytes(), sent.as_bytes(), None), None);
     }
 }
