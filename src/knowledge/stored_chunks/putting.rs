@@ -115,7 +115,7 @@ async fn put_with_rows(
 }
 
 /// Looks at the rows once more when chunks are in: what was deleted while they were embedded, or is not wanted in this space
-/// any more, must not come back, and what is said of a document since then holds. Returns those that have other words now.
+/// any more, must not come back, and what is said of a document since then holds. Returns those whose words are others now, or of another language.
 async fn keep_true(
     app: &App,
     tenant_id: TenantId,
@@ -141,7 +141,10 @@ async fn keep_true(
         if present.facets != chunk.facets {
             said.insert(present.document_id, present.facets.clone());
         }
-        if present.embedding_text != chunk.embedding_text {
+        // Words are weighed by the rules of the language.
+        let has_other_words = present.embedding_text != chunk.embedding_text
+            || present.facets.language != chunk.facets.language;
+        if has_other_words {
             changed.push(present);
         }
     }
