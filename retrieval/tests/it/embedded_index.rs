@@ -2,14 +2,29 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, IndexError, Point, SearchQuery, Tuning};
 
 use crate::conformance;
 use crate::samples::{DIMENSION, by_vector, by_words, chunk, document, found, point, source, tenant, vector};
 
+/// As often a directory is tried that is in use.
+const MOMENTS: usize = 1_000;
+
 pub(crate) fn open(dir: &Path) -> EmbeddedIndex {
-    try_open(dir).expect("a healthy directory")
+    opened(|| try_open(dir))
+}
+
+/// What opens a healthy directory. The index that was let go of before may have work to end that holds it for a moment.
+pub(crate) fn opened(open: impl Fn() -> Result<EmbeddedIndex, IndexError>) -> EmbeddedIndex {
+    for _ in 0..MOMENTS {
+        match open() {
+            Err(IndexError::InUse { .. }) => std::thread::sleep(Duration::from_millis(50)),
+            index => return index.expect("a healthy directory"),
+        }
+    }
+    panic!("the directory is never let go of");
 }
 
 pub(crate) fn try_open(dir: &Path) -> Result<EmbeddedIndex, IndexError> {
@@ -52,7 +67,7 @@ async fn it_finds_the_nearest_of_100_000() {
     let index = EmbeddedIndex::open_tuned(
         options(dir.path()),
         Tuning {
-            close_grace: std::time::Duration::from_secs(300),
+            close_grace: Duration::from_secs(300),
             ..SMALL
         },
     );
@@ -279,9 +294,9 @@ async fn a_caller_who_goes_away_leaves_a_working_index() {
     let index = open(dir.path());
     for n in 0..50 {
         let upsert = index.upsert(tenant(1), vec![point(n, "asked and gone")]);
-        drop(tokio::time::timeout(std::time::Duration::from_micros(n * 40), upsert).await);
+        drop(tokio::time::timeout(Duration::from_micros(n * 40), upsert).await);
         let search = index.search(tenant(1), by_words("gone"));
-        drop(tokio::time::timeout(std::time::Duration::from_micros(n * 10), search).await);
+        drop(tokio::time::timeout(Duration::from_micros(n * 10), search).await);
     }
 
     index
@@ -298,20 +313,20 @@ pub(crate) const SMALL: Tuning = Tuning {
     own_shard_from_chunks: u64::MAX,
     most_own_shards: 100,
     left_free_bytes: 0,
-    moving_pause: std::time::Duration::from_millis(2),
-    move_again_after: std::time::Duration::from_millis(50),
+    moving_pause: Duration::from_millis(2),
+    move_again_after: Duration::from_millis(50),
     optimise_after_points: 150,
     checkpoint_bytes: 100_000,
     log_most_bytes: 1_000_000,
     fresh_bytes: 100_000,
-    longest_wait: std::time::Duration::from_secs(60),
+    longest_wait: Duration::from_secs(60),
     engine_log_bytes_busy: 5 << 20,
     engine_log_bytes_idle: 5 << 20,
-    close_grace: std::time::Duration::from_secs(60),
+    close_grace: Duration::from_secs(60),
 };
 
 pub(crate) fn open_small(dir: &Path) -> EmbeddedIndex {
-    EmbeddedIndex::open_tuned(options(dir), SMALL).expect("a healthy directory")
+    opened(|| EmbeddedIndex::open_tuned(options(dir), SMALL))
 }
 
 #[tokio::test(flavor = "multi_thread")]

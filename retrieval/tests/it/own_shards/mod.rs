@@ -15,7 +15,7 @@ use retrieval::ChunkId;
 use retrieval::index::{EmbeddedIndex, Facets, Index, Point, Tuning};
 
 use crate::child::{acknowledge, acknowledged, run_child, start_child};
-use crate::embedded_index::{SMALL, has_graph, options};
+use crate::embedded_index::{SMALL, has_graph, opened, options};
 use crate::samples::{
     DIMENSION, by_vector, by_words, chunk, document, found, hits, point, source, tenant, vector,
 };
@@ -31,7 +31,7 @@ const MOVING: Tuning = Tuning {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn open(dir: &Path) -> EmbeddedIndex {
-    EmbeddedIndex::open_tuned(options(dir), MOVING).expect("a healthy directory")
+    opened(|| EmbeddedIndex::open_tuned(options(dir), MOVING))
 }
 
 /// What the collection says of its tenants' shards; empty where nobody has moved.

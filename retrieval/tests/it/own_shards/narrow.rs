@@ -8,7 +8,7 @@ use retrieval::fuse::MIN_CANDIDATES;
 use retrieval::index::{Audience, EmbeddedIndex, Facets, Filter, Index, Point, SearchQuery, Tuning};
 
 use super::{MOVING, await_stage, own_dir};
-use crate::embedded_index::{has_graph, options};
+use crate::embedded_index::{has_graph, opened, options};
 use crate::samples::{all_sources, by_vector, chunk, found, point, source, tenant, vector};
 
 const CHUNKS: u64 = 20_000;
@@ -49,7 +49,7 @@ fn stored(n: u64) -> Point {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_nearest_of_20_000_are_found_by_quantised_graphs_whatever_the_filter() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let open = || EmbeddedIndex::open_tuned(options(dir.path()), GRAPHS).expect("a healthy directory");
+    let open = || opened(|| EmbeddedIndex::open_tuned(options(dir.path()), GRAPHS));
     let index = open();
     for from in (0..CHUNKS).step_by(1_000) {
         let points = (from..from + 1_000).map(stored);

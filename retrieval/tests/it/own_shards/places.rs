@@ -8,11 +8,11 @@ use retrieval::index::{EmbeddedIndex, EmbeddedOptions, Index, Tuning};
 use super::{
     MOVING, OUTGROWN, PATIENCE, await_nobody, await_stage, collection, open, own_dir, stages, write,
 };
-use crate::embedded_index::options;
+use crate::embedded_index::{opened, options};
 use crate::samples::{DIMENSION, by_vector, by_words, chunk, found, hits, tenant, vector};
 
 fn open_tuned(dir: &Path, tuning: Tuning) -> EmbeddedIndex {
-    EmbeddedIndex::open_tuned(options(dir), tuning).expect("a healthy directory")
+    opened(|| EmbeddedIndex::open_tuned(options(dir), tuning))
 }
 
 /// So long that a move which is tried again every 50 ms would have come to its end.
