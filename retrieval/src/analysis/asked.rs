@@ -141,7 +141,7 @@ fn each_form(text: &str, mut take: impl FnMut(Form<'_>)) {
         end = start + word.len();
         if word.starts_with(Script::has_no_word_spaces) {
             joined.end(|text, words| {
-                let joins = parts_of.iter().rev().take(words).sum();
+                let joins = parts_of_last(words, &parts_of);
                 take(Form { text, at, joins });
             });
             for (offset, character) in word.grapheme_indices(true) {
@@ -161,7 +161,7 @@ fn each_form(text: &str, mut take: impl FnMut(Form<'_>)) {
             continue;
         }
         joined.take(between, word, |text, words| {
-            let joins = parts_of.iter().rev().take(words).sum();
+            let joins = parts_of_last(words, &parts_of);
             take(Form { text, at, joins });
         });
         let has_apostrophe = word.contains(['\'', '\u{2019}']);
@@ -188,9 +188,14 @@ fn each_form(text: &str, mut take: impl FnMut(Form<'_>)) {
         }
     }
     joined.end(|text, words| {
-        let joins = parts_of.iter().rev().take(words).sum();
+        let joins = parts_of_last(words, &parts_of);
         take(Form { text, at, joins });
     });
+}
+
+/// The words that there are in the last so many that Unicode cuts.
+fn parts_of_last(cut: usize, parts_of: &[usize]) -> usize {
+    parts_of.iter().rev().take(cut).sum()
 }
 
 #[cfg(test)]
