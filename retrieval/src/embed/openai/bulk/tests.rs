@@ -1,6 +1,11 @@
 //! What needs no server: how texts are put together, and what is told of failures.
 
+use std::time::Duration;
+
+use super::super::BULK_REQUESTS_AT_ONCE;
+use super::super::tests::options;
 use super::*;
+use crate::embed::{Asker, Embedder as _};
 
 #[test]
 fn batches_respect_count_and_tokens() {
@@ -10,26 +15,6 @@ fn batches_respect_count_and_tokens() {
     assert_eq!(into_batches(&long, 100), [0..2, 2..3]);
     assert!(into_batches(&[], 4).is_empty());
     assert_eq!(into_batches(&short[..2], 0), [0..1, 1..2]);
-}
-
-fn options() -> OpenAiEmbedderOptions {
-    OpenAiEmbedderOptions {
-        protocol: Protocol::OpenAi,
-        base_url: "http://me:secret@localhost/v1".parse().expect("an address"),
-        api_key: Some("sk-secret".to_owned()),
-        model: "m".to_owned(),
-        dimension: 3,
-        batch_size: 8,
-        timeout: Duration::from_secs(1),
-        max_tokens: 100,
-        prefixes: Prefixes::default(),
-        languages: None,
-    }
-}
-
-#[test]
-fn a_key_is_never_shown() {
-    assert!(!format!("{:?}", options()).contains("secret"));
 }
 
 fn answered(range: Range<usize>, tokens: u64, reported: bool) -> Part {
