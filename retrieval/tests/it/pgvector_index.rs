@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use retrieval::ChunkId;
 use retrieval::index::{
-    Filter, Index, IndexError, PgvectorIndex, PgvectorOptions, PgvectorTuning, Point, SearchQuery,
+    Facets, Filter, Index, IndexError, PgvectorIndex, PgvectorOptions, PgvectorTuning, Point, SearchQuery,
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -24,6 +24,7 @@ pub(crate) const EAGER: PgvectorTuning = PgvectorTuning {
     own_table_from: 60,
     move_from: 5,
     rest: Duration::ZERO,
+    facets_in_place: 3,
 };
 
 /// An empty database for one test; `None`, said aloud, where there is no server.
@@ -304,6 +305,82 @@ async fn what_changes_while_points_move_is_not_lost() {
     assert_eq!(found(&index, tenant(1), query).await.len(), 15 * 38);
     let left = "select count(*) from frontdesk_index.c1_term where chunks <= 0";
     assert_eq!(number(&url, left).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_facets_of_many_points_do_not_wait_for_the_graph() {
+    let Some(url) = database().await else { return };
+    let index = PgvectorIndex::open_tuned(
+        options(&url),
+        PgvectorTuning {
+            move_from: 100,
+            ..EAGER
+        },
+    );
+    let index = index.await.expect("opened");
+    let points = (0..200).map(|n| point(n, "goods"));
+    index.upsert(tenant(1), points.collect()).await.expect("stored");
+    moved(&url).await;
+    let few = (51..58).map(chunk).collect();
+    index.delete_chunks(tenant(1), few).await.expect("deleted");
+    let tagged = Facets {
+        tags: vec!["sale".to_owned()],
+        ..Facets::default()
+    };
+    let beside = "select fresh from frontdesk_index.c1_tenant";
+
+    let mut points_beside = Vec::new();
+    for id in [4, 4, 5] {
+        let facets = vec![(document(id), tagged.clone())];
+        index.set_facets(tenant(1), facets).await.expect("said");
+        points_beside.push(number(&url, beside).await);
+    }
+
+    assert_eq!(
+        points_beside,
+        [10, 10, 10],
+        "the few of the last are said where they are"
+    );
+    let on_sale = SearchQuery {
+        filter: Filter {
+            tags: Some(vec!["sale".to_owned()]),
+            ..all_sources()
+        },
+        limit: 100,
+        ..by_words("goods")
+    };
+    assert_eq!(found(&index, tenant(1), on_sale.clone()).await.len(), 13);
+    index.close().await.expect("closed");
+    let index = open_eager(&url).await;
+    moved(&url).await;
+    assert_eq!(found(&index, tenant(1), on_sale).await.len(), 13);
+    assert_eq!(index.count(tenant(1)).await.expect("a count"), 193);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_somebody_dropped_are_missed_and_made_anew() {
+    let Some(url) = database().await else { return };
+    let index = open(&url).await;
+    index
+        .upsert(tenant(1), vec![point(1, "goods")])
+        .await
+        .expect("stored");
+    index.check().await.expect("all is there");
+    let generation = index.generation();
+
+    run(&url, "drop table frontdesk_index.c1_point cascade").await;
+
+    let damaged = |done| matches!(done, Err(IndexError::Damaged { .. }));
+    assert!(damaged(index.check().await));
+    assert!(damaged(index.delete_chunks(tenant(1), vec![chunk(1)]).await));
+    index.close().await.expect("closed");
+    let index = open(&url).await;
+    assert_ne!(index.generation(), generation, "it is to be filled");
+    index
+        .upsert(tenant(1), vec![point(1, "goods")])
+        .await
+        .expect("stored");
+    assert_eq!(found(&index, tenant(1), by_words("goods")).await, [chunk(1)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool};
 
 pub use self::open::PgvectorOptions;
 use self::own::Movers;
@@ -48,6 +48,9 @@ pub struct PgvectorTuning {
     pub move_from: u32,
     /// A tenant that is being filled is left alone until it rests for so long.
     pub rest: Duration,
+    /// Points in its own table that get other facets where they are: each goes into the graph again. More than these leave the table,
+    /// and move back later.
+    pub facets_in_place: u32,
 }
 
 impl Default for PgvectorTuning {
@@ -56,6 +59,7 @@ impl Default for PgvectorTuning {
             own_table_from: 10_000,
             move_from: 2_000,
             rest: Duration::from_secs(3),
+            facets_in_place: 500,
         }
     }
 }
@@ -143,7 +147,12 @@ impl Index for PgvectorIndex {
 
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(async {
-            let asked = sqlx::query_scalar::<_, i32>("select 1").fetch_one(&self.inner.pool);
+            // Nothing is read: where a table is gone, the server says so.
+            let collection = &self.inner.collection;
+            let text = [collection.points(), collection.terms(), collection.tenants()]
+                .map(|table| format!("select from {table} where false"))
+                .join(" union all ");
+            let asked = self.inner.pool.execute(AssertSqlSafe(text));
             match tokio::time::timeout(CHECK_LIMIT, asked).await {
                 Ok(answer) => Ok(answer.map(drop).map_err(failure)?),
                 Err(_) => Err(unavailable("no answer in time", None)),

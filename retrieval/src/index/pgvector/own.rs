@@ -76,6 +76,10 @@ impl Movers {
         &self.pool
     }
 
+    pub(super) const fn tuning(&self) -> PgvectorTuning {
+        self.tuning
+    }
+
     /// Tells of a change, after which there may be something to move.
     pub(super) fn notice(&self, tenant_id: TenantId, home: &Home) {
         if is_due(home, self.tuning)

@@ -209,6 +209,7 @@ async fn find_or_make_collection(
     layout: Layout,
 ) -> Result<Collection, IndexError> {
     let name = format!("{}, analysis {}", layout.name, analysis::ANALYSIS);
+    forget_without_tables(connection, &name).await?;
     let made = sqlx::query_as::<_, (i32, String)>(
         "insert into frontdesk_index.collection (name) values ($1)
          on conflict (name) do nothing returning number, generation::text",
@@ -240,6 +241,20 @@ async fn find_or_make_collection(
             .map_err(failure)?;
     }
     Ok(collection)
+}
+
+/// Forgets a collection of which somebody dropped the points: it is made anew, as another generation that is to be filled.
+async fn forget_without_tables(connection: &mut PgConnection, name: &str) -> Result<(), IndexError> {
+    sqlx::query(
+        "delete from frontdesk_index.collection
+          where name = $1
+            and to_regclass('frontdesk_index.c' || number || '_point') is null",
+    )
+    .bind(name)
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failure)
 }
 
 fn tables(collection: &Collection) -> String {

@@ -65,7 +65,7 @@ pub(super) async fn apply(
     }))
 }
 
-/// Where the tenant's points lie, if some were put in.
+/// Where the tenant's points lie then, as far as it may have changed.
 async fn carry_out(
     inner: &Inner,
     tenant: &mut Tenant<'_>,
@@ -76,7 +76,11 @@ async fn carry_out(
         match change {
             TableChange::Upsert(points) => home = Some(upsert_in(inner, tenant, points).await?),
             TableChange::Delete(column, ids) => delete_in(inner, tenant, column, ids).await?,
-            TableChange::SetFacets(facets) => set_facets_in(inner, tenant, facets).await?,
+            TableChange::SetFacets(facets) => {
+                if let Some(lifted) = set_facets_in(inner, tenant, facets).await? {
+                    home = Some(lifted);
+                }
+            }
         }
     }
     Ok(home)

@@ -7,12 +7,21 @@ use super::Inner;
 use super::delete::remove;
 use super::home::{Home, TermChanges};
 use super::stored::{FacetColumns, Prepared, PreparedPoint, bind_vectors, prepare};
-use super::tenant::{Tenant, TenantTransaction};
+use super::tenant::{Statement, Tenant, TenantTransaction};
 use crate::index::{Facets, IndexError, Point};
 use crate::{DocumentId, TenantId};
 
 /// Points of one statement.
 const POINTS_AT_ONCE: usize = 500;
+
+/// Points of one statement that goes without the graph.
+const LIFTED_AT_ONCE: u64 = 2_000;
+
+/// Which points do not have the facets yet that are `said` of their documents.
+const SAYS_OTHERWISE: &str = "point.tenant_id = $1
+    and point.document_id = said.document_id
+    and (point.language, point.published, point.tags, point.groups)
+        is distinct from (said.language, said.published, said.tags, said.groups)";
 
 pub(super) async fn upsert(inner: &Inner, tenant_id: TenantId, points: Vec<Point>) -> Result<(), IndexError> {
     if points.is_empty() {
@@ -49,7 +58,7 @@ pub(super) async fn upsert_in(
         home.fresh += count;
     }
     if !was_empty {
-        say_of_documents(inner, tenant, &home, &facets_of).await?;
+        say_of_documents(inner, tenant, &mut home, &facets_of).await?;
     }
     terms.save(tenant, &inner.collection).await?;
     home.save(tenant, &inner.collection).await?;
@@ -62,24 +71,33 @@ pub(super) async fn set_facets(
     facets: Vec<(DocumentId, Facets)>,
 ) -> Result<(), IndexError> {
     let mut transaction = TenantTransaction::write(&inner.pool, tenant_id).await?;
-    set_facets_in(inner, &mut transaction.tenant(), facets).await?;
-    transaction.commit().await
+    let home = set_facets_in(inner, &mut transaction.tenant(), facets).await?;
+    transaction.commit().await?;
+    if let Some(home) = home {
+        inner.movers.notice(tenant_id, &home);
+    }
+    Ok(())
 }
 
-/// As [`set_facets`], within a transaction.
+/// As [`set_facets`], within a transaction; where the tenant's points lie then, as of [`upsert_in`].
 pub(super) async fn set_facets_in(
     inner: &Inner,
     tenant: &mut Tenant<'_>,
     facets: Vec<(DocumentId, Facets)>,
-) -> Result<(), IndexError> {
+) -> Result<Option<Home>, IndexError> {
     let facets = facets
         .into_iter()
         .map(|(document_id, facets)| (document_id, facets.in_order()));
     let facets_of: HashMap<DocumentId, Facets> = facets.collect();
-    match Home::lock(tenant, &inner.collection).await? {
-        Some(home) => say_of_documents(inner, tenant, &home, &facets_of).await,
-        None => Ok(()),
+    let Some(mut home) = Home::lock(tenant, &inner.collection).await? else {
+        return Ok(None);
+    };
+    let before = home.fresh;
+    say_of_documents(inner, tenant, &mut home, &facets_of).await?;
+    if home.fresh != before {
+        home.save(tenant, &inner.collection).await?;
     }
+    Ok(Some(home))
 }
 
 async fn insert(
@@ -126,44 +144,114 @@ async fn insert(
     tenant.execute(statement).await.map(drop)
 }
 
-/// Gives all points of these documents the facets that do not have them yet.
+/// Gives all points of these documents the facets that do not have them yet. Where many are in a table of its own they leave
+/// it, and come back in the background: the graph takes some milliseconds for each.
 async fn say_of_documents(
     inner: &Inner,
     tenant: &mut Tenant<'_>,
-    home: &Home,
+    home: &mut Home,
     facets_of: &HashMap<DocumentId, Facets>,
 ) -> Result<(), IndexError> {
-    for table in home.tables(&inner.collection) {
-        // Who copies the shared table sees by the version what changed meanwhile.
-        let is_shared = table == inner.collection.points();
-        let version = if is_shared { ", version = default" } else { "" };
-        let mut facets = FacetColumns::default();
-        let mut document_ids = Vec::with_capacity(facets_of.len());
-        for (document_id, said) in facets_of {
-            document_ids.push(document_id.0);
-            facets.push(said);
-        }
-        let mut statement = tenant.statement(format!(
-            "update {table} as point
-                set language = said.language, published = said.published, tags = said.tags::text[], groups = said.groups::text[]{version}
-               from unnest("
-        ));
-        let columns = [
-            statement.bind(document_ids),
-            statement.bind(facets.languages),
-            statement.bind(facets.dates),
-            statement.bind(facets.tags),
-            statement.bind(facets.groups),
-        ];
-        statement.push(&columns.join(", "));
-        statement.push(
-            ") as said (document_id, language, published, tags, groups)
-              where point.tenant_id = $1
-                and point.document_id = said.document_id
-                and (point.language, point.published, point.tags, point.groups)
-                    is distinct from (said.language, said.published, said.tags::text[], said.groups::text[])",
-        );
-        tenant.execute(statement).await?;
+    let points = inner.collection.points();
+    // Who copies the shared table sees by the version what changed meanwhile.
+    say_in_place(tenant, &points, ", version = default", facets_of).await?;
+    if !home.owns {
+        return Ok(());
     }
-    Ok(())
+    let own = inner.collection.own(home.number);
+    if are_at_most(inner.movers.tuning().facets_in_place, tenant, &own, facets_of).await? {
+        return say_in_place(tenant, &own, "", facets_of).await;
+    }
+    loop {
+        let lifted = lift(tenant, &own, &points, facets_of).await?;
+        home.fresh += lifted.cast_signed();
+        if lifted < LIFTED_AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+/// A statement with a table of what is `said` of documents; `text` follows it.
+fn statement_with_said(
+    tenant: &Tenant<'_>,
+    facets_of: &HashMap<DocumentId, Facets>,
+    text: &str,
+) -> Statement {
+    let mut facets = FacetColumns::default();
+    let mut document_ids = Vec::with_capacity(facets_of.len());
+    for (document_id, said) in facets_of {
+        document_ids.push(document_id.0);
+        facets.push(said);
+    }
+    let mut statement = tenant.statement(
+        "with said as (
+             select document_id, language, published, tags::text[] as tags, groups::text[] as groups
+               from unnest(",
+    );
+    let columns = [
+        statement.bind(document_ids),
+        statement.bind(facets.languages),
+        statement.bind(facets.dates),
+        statement.bind(facets.tags),
+        statement.bind(facets.groups),
+    ];
+    statement.push(&columns.join(", "));
+    statement.push(") as said (document_id, language, published, tags, groups))");
+    statement.push(text);
+    statement
+}
+
+async fn say_in_place(
+    tenant: &mut Tenant<'_>,
+    table: &str,
+    also: &str,
+    facets_of: &HashMap<DocumentId, Facets>,
+) -> Result<(), IndexError> {
+    let update = format!(
+        " update {table} as point
+             set language = said.language, published = said.published, tags = said.tags, groups = said.groups{also}
+            from said
+           where {SAYS_OTHERWISE}"
+    );
+    let statement = statement_with_said(tenant, facets_of, &update);
+    tenant.execute(statement).await.map(drop)
+}
+
+/// Whether no more points than `most` say something else.
+async fn are_at_most(
+    most: u32,
+    tenant: &mut Tenant<'_>,
+    table: &str,
+    facets_of: &HashMap<DocumentId, Facets>,
+) -> Result<bool, IndexError> {
+    let count = format!(
+        " select count(*)
+            from (select from {table} as point, said where {SAYS_OTHERWISE} limit {most} + 1) as otherwise"
+    );
+    let statement = statement_with_said(tenant, facets_of, &count);
+    let counted: Vec<(i64,)> = tenant.fetch(statement).await?;
+    Ok(counted.iter().all(|(count,)| *count <= i64::from(most)))
+}
+
+/// Takes some points that say something else out of the tenant's own table into the shared one, with what is said; how many.
+async fn lift(
+    tenant: &mut Tenant<'_>,
+    own: &str,
+    points: &str,
+    facets_of: &HashMap<DocumentId, Facets>,
+) -> Result<u64, IndexError> {
+    let lift = format!(
+        ", lifted as (
+             delete from {own}
+              where tenant_id = $1
+                and chunk_id in (select point.chunk_id from {own} as point, said where {SAYS_OTHERWISE} limit {LIFTED_AT_ONCE})
+             returning chunk_id, document_id, source_id, text_hash, words, vector
+         )
+         insert into {points}
+             (tenant_id, chunk_id, document_id, source_id, text_hash, words, vector, language, published, tags, groups)
+         select $1, lifted.*, said.language, said.published, said.tags, said.groups
+           from lifted join said on said.document_id = lifted.document_id"
+    );
+    let statement = statement_with_said(tenant, facets_of, &lift);
+    tenant.execute(statement).await
 }
