@@ -294,7 +294,7 @@ pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
         let points = i64::try_from(points).unwrap_or(i64::MAX);
         let chunks = chunks.get(&tenant_id).copied().unwrap_or_default();
         let waiting = waiting.get(&tenant_id).copied().unwrap_or_default();
-        let is_short = points < chunks - waiting;
+        let is_short = points < chunks - waiting && is_at_rest(app, tenant_id, chunks).await?;
         if is_short {
             // An older copy of the index, perhaps: until it is mended, nothing found means nothing.
             let mut write = app.db.write(tenant_id).await?;
@@ -312,6 +312,14 @@ pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
     }
     app.wake_workers();
     Ok(wrong)
+}
+
+/// Whether a tenant still has as many chunks as were counted before its index was asked: else it deletes some right now.
+async fn is_at_rest(app: &App, tenant_id: TenantId, counted: i64) -> Result<bool> {
+    let mut conn = app.db.read(tenant_id).await?;
+    let chunks: i64 = on!(conn, c => sqlx::query_scalar("select count(distinct id) from chunk where tenant_id = $1")
+        .bind(tenant_id).fetch_one(c).await)?;
+    Ok(chunks == counted)
 }
 
 async fn count(app: &App, tenant_id: TenantId, space: &str) -> Result<u64> {
