@@ -296,7 +296,7 @@ async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> 
                 ..Filter::default()
             },
             limit: 10,
-            language: None,
+            languages: Vec::new(),
         };
         let started = Instant::now();
         let hits = fuse(&index.search(tenant_of(n), query).await.expect("candidates"), 0.5);
@@ -335,7 +335,7 @@ async fn recall(index: &EmbeddedIndex, own: &[u64]) -> String {
                 ..Filter::default()
             },
             limit: 10,
-            language: None,
+            languages: Vec::new(),
         };
         let hits = fuse(&index.search(tenant(0), query).await.expect("candidates"), 0.5);
         met += nearest[..10]

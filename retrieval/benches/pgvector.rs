@@ -163,7 +163,7 @@ async fn searches(
                 ..Filter::default()
             },
             limit: 50,
-            language: None,
+            languages: Vec::new(),
         };
         let started = Instant::now();
         let hits = index
@@ -211,7 +211,7 @@ async fn recall(index: &PgvectorIndex, t: u64, own: std::ops::Range<u64>) -> f64
                 ..Filter::default()
             },
             limit: 10,
-            language: None,
+            languages: Vec::new(),
         };
         let hits = index.search(tenant(t), query).await.expect("candidates").hits;
         met += nearest[..10]

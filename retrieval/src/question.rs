@@ -1,7 +1,7 @@
 //! A question on its way through a search: what an index is asked for, the order of what it found, and how sure one may be
 //! of each passage. The product and its evaluation both go this way.
 
-use crate::analysis::{self, Asked, Language, NamedCodes};
+use crate::analysis::{Asked, Language, NamedCodes, TextLanguages};
 use crate::confidence::{Background, Confidence};
 use crate::fuse::{self, Hit, MIN_CANDIDATES};
 use crate::index::{Candidates, Filter, SearchQuery};
@@ -19,7 +19,8 @@ pub struct ModelTraits<'a> {
 #[derive(Debug, Clone)]
 pub struct Question {
     text: String,
-    language: Option<Language>,
+    /// Those that it may be in, the likeliest first.
+    languages: Vec<Language>,
     meaning_weight: f32,
     unrelated: Option<f32>,
     asked: Asked,
@@ -29,11 +30,12 @@ pub struct Question {
 }
 
 impl Question {
-    pub fn of(text: &str, model: ModelTraits<'_>) -> Self {
-        let language = analysis::detect(text);
+    /// `texts` are the languages of what it is asked of: few words do not show their own.
+    pub fn of(text: &str, model: ModelTraits<'_>, texts: &TextLanguages) -> Self {
+        let language = texts.of_question(text);
         Self {
             text: text.to_owned(),
-            language,
+            languages: texts.to_read(text),
             meaning_weight: fuse::meaning_weight(text, language, model.languages),
             unrelated: model.unrelated,
             asked: Asked::of(text, language),
@@ -49,7 +51,7 @@ impl Question {
             vector,
             filter,
             limit: limit.max(MIN_CANDIDATES),
-            language: self.language.map(|language| language.subtag().to_owned()),
+            languages: self.languages.clone(),
         }
     }
 
@@ -138,18 +140,26 @@ mod tests {
 
     #[test]
     fn an_index_is_asked_for_enough_to_tell_what_stands_out() {
-        let question = Question::of("Wie lange kann ich die Ware zurückgeben?", ModelTraits::default());
+        let question = Question::of(
+            "Wie lange kann ich die Ware zurückgeben?",
+            ModelTraits::default(),
+            &TextLanguages::default(),
+        );
 
         let query = question.query(None, Filter::default(), 8);
 
         assert_eq!(query.limit, MIN_CANDIDATES);
-        assert_eq!(query.language.as_deref(), Some("de"));
+        assert_eq!(query.languages, [Language::German]);
         assert_eq!(question.query(None, Filter::default(), 400).limit, 400);
     }
 
     #[test]
     fn a_passage_that_says_what_is_asked_is_surer_than_one_that_is_only_named_so() {
-        let question = Question::of("How long may I return damaged shoes?", ModelTraits::default());
+        let question = Question::of(
+            "How long may I return damaged shoes?",
+            ModelTraits::default(),
+            &TextLanguages::default(),
+        );
         let candidates = found(&[0.6, 0.3]);
         let judged = question.judge(&candidates);
 
@@ -171,7 +181,7 @@ mod tests {
             ("5?", true),
             ("何?", true),
         ] {
-            let question = Question::of(text, ModelTraits::default());
+            let question = Question::of(text, ModelTraits::default(), &TextLanguages::default());
             let candidates = found(&[0.6, 0.3]);
             let judged = question.judge(&candidates);
 
@@ -187,7 +197,7 @@ mod tests {
         let texts = ["The XK-4711 costs 499 euros.", "The XK-4712 costs 549 euros."];
         for by_meaning in [true, false] {
             let counts = |text: &str| {
-                let question = Question::of(text, ModelTraits::default());
+                let question = Question::of(text, ModelTraits::default(), &TextLanguages::default());
                 let mut candidates = found(&[0.9, 0.8]);
                 for hit in &mut candidates.hits {
                     hit.similarity = hit.similarity.filter(|_| by_meaning);
@@ -208,6 +218,7 @@ mod tests {
         let question = Question::of(
             "My order AB-99812 is late. How long does shipping take?",
             ModelTraits::default(),
+            &TextLanguages::default(),
         );
         let judged = question.judge(&found(&[0.9, 0.8]));
         let texts = ["Shipping takes five working days.", "Orders look like AB-12345."];
@@ -223,7 +234,11 @@ mod tests {
             languages: None,
             unrelated,
         };
-        let question = Question::of("How long may I return damaged shoes?", model);
+        let question = Question::of(
+            "How long may I return damaged shoes?",
+            model,
+            &TextLanguages::default(),
+        );
         // Unrelated ones differ by a few hundredths.
         let mut similarities: Vec<f32> = (0..chunks).map(|n| 0.73 + 0.04 * (n % 7) as f32 / 6.0).collect();
         similarities[0] = nearest;

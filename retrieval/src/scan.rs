@@ -28,7 +28,7 @@ struct Found {
 impl TextScan {
     /// For the words of `query`; its vector is not looked at, and whose texts are read is the caller's choice.
     pub fn new(query: &SearchQuery) -> Self {
-        let asked = analysis::query_terms(&query.text, query.known_language());
+        let asked = analysis::query_terms(&query.text, &query.languages);
         let terms = asked.with_all_parts();
         Self {
             having: vec![0; terms.len()],
@@ -111,7 +111,7 @@ mod tests {
             vector: None,
             filter: Filter::default(),
             limit,
-            language: None,
+            languages: Vec::new(),
         };
         let mut scan = TextScan::new(&query);
         for (text, n) in texts.iter().zip(0_u128..) {

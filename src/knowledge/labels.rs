@@ -10,6 +10,7 @@ mod weighing;
 use retrieval::index::Audience;
 use serde_json::json;
 use sqlx::types::Json;
+use unicode_normalization::UnicodeNormalization as _;
 
 pub use self::telling::TellIndex;
 pub(super) use self::telling::{
@@ -17,7 +18,7 @@ pub(super) use self::telling::{
     tell_anew, tell_if_changed, tell_later, tell_of_source,
 };
 pub use self::weighing::WeighAnew;
-pub(super) use self::weighing::{list_weighed_otherwise, weigh_now};
+pub(super) use self::weighing::{languages_of, list_weighed_otherwise, weigh_now};
 use super::{Document, store};
 use crate::app::App;
 use crate::db::Write;
@@ -120,9 +121,14 @@ pub(super) fn is_language_tag(tag: &str) -> bool {
         && parts.all(is_further)
 }
 
-/// Names of tags or groups without spaces around them, in order, each once.
+/// The name of a tag or group as it is stored and compared: without spaces around it, its accents composed (NFC).
+pub fn composed(name: &str) -> String {
+    name.trim().nfc().collect()
+}
+
+/// Names of tags or groups, [`composed`], in order, each once.
 pub fn check_names(field: &str, names: Vec<String>) -> Result<Vec<String>> {
-    let mut names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+    let mut names: Vec<String> = names.iter().map(|name| composed(name)).collect();
     names.sort_unstable();
     names.dedup();
     let is_name = |name: &String| {
@@ -246,8 +252,12 @@ mod tests {
 
     #[test]
     fn names_are_put_in_order_and_odd_ones_are_refused() {
-        let checked = check_names("tags", names(&[" staff ", "sales", "staff"])).expect("names");
-        assert_eq!(checked, names(&["sales", "staff"]));
+        let checked = check_names(
+            "tags",
+            names(&[" staff ", "sales", "staff", "Bu\u{308}ro", "B\u{fc}ro"]),
+        )
+        .expect("names");
+        assert_eq!(checked, names(&["B\u{fc}ro", "sales", "staff"]));
 
         let long = "x".repeat(65);
         for odd in ["", "  ", "a,b", "a\nb", long.as_str()] {

@@ -93,6 +93,8 @@ impl Passage {
 /// What narrows a search further than the chatbot's own sources.
 #[derive(Clone, Debug, Default)]
 pub struct SearchFilter {
+    /// Only documents of these sources.
+    pub source_ids: Option<Vec<SourceId>>,
     /// Only these documents.
     pub document_ids: Option<Vec<DocumentId>>,
     /// Only documents in one of these languages, by the first part of their tags.
@@ -316,7 +318,10 @@ async fn search_live(
         usage::check_embedding_priced(app, &live.space, &limits)?;
         usage::check_open(&mut conn, &limits, reach.tenant_id, chatbot_id, now).await?;
     }
-    let answering = cuts::list_live(&mut conn, reach.tenant_id, chatbot_id).await?;
+    let mut answering = cuts::list_live(&mut conn, reach.tenant_id, chatbot_id).await?;
+    if let Some(wanted) = &filter.source_ids {
+        answering.retain(|of| wanted.contains(&of.source_id));
+    }
     live.is_whole &= !answering.iter().any(|answering| answering.is_lacking);
     let cuts = Aim::instead(cut, &answering);
     drop(conn);
@@ -362,6 +367,12 @@ pub fn index_error(error: IndexError) -> Error {
         IndexError::Overloaded => Error::Unavailable {
             code: "busy",
             message: "too many searches run at once; try again shortly".into(),
+            retry_after: TRY_AGAIN_AFTER,
+            source: Some(Box::new(error)),
+        },
+        IndexError::Damaged { .. } => Error::Unavailable {
+            code: "index_unavailable",
+            message: "the search index is damaged or gone: start the service again, which makes it anew from the documents".into(),
             retry_after: TRY_AGAIN_AFTER,
             source: Some(Box::new(error)),
         },

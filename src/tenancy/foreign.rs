@@ -19,6 +19,7 @@ use crate::config::Jwt;
 use crate::error::{Error, Result};
 use crate::http::access::{self, Actor, Caller};
 use crate::id::TenantId;
+use crate::knowledge::labels;
 
 /// A key set is fetched again after this time, so that withdrawn keys end.
 const KEY_SET_AGE: TimeDelta = TimeDelta::minutes(10);
@@ -160,7 +161,12 @@ impl ForeignTokens {
             actor: Actor::External {
                 subject: claims.sub,
                 role,
-                groups: claims.app_metadata.groups,
+                groups: claims
+                    .app_metadata
+                    .groups
+                    .iter()
+                    .map(|name| labels::composed(name))
+                    .collect(),
             },
             chatbot_id: None,
         })

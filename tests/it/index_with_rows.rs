@@ -101,7 +101,7 @@ async fn found_without_groups(tenant: &Tenant<'_>, text: &str) -> Vec<String> {
             ..Filter::default()
         },
         limit: 10,
-        language: None,
+        languages: Vec::new(),
     };
     let index = service.app.spaces.wanted().index.clone();
     let found = index.search(retrieval::TenantId(tenant.id.0), query).await;

@@ -118,6 +118,7 @@ async fn a_filter_names_what_there_may_be_and_no_more_than_a_search_should() {
         (json!({ "languages": [""] }), "invalid_language"),
         (json!({ "languages": many(101, "de") }), "filter_too_long"),
         (json!({ "document_ids": ids }), "filter_too_long"),
+        (json!({ "source_ids": ids }), "filter_too_long"),
         (json!({ "tags": tags }), "invalid_names"),
         (json!({ "tags": ["a,b"] }), "invalid_names"),
         (
@@ -221,6 +222,65 @@ async fn a_search_stays_within_its_chatbot_and_its_filter() {
             .code(),
         "not_found"
     );
+}
+
+#[tokio::test]
+async fn a_search_of_some_sources_finds_nothing_of_others() {
+    let service = TestApp::start().await;
+    let (acme, globex) = (service.tenant("acme").await, service.tenant("globex").await);
+    let (desk, theirs) = (acme.chatbot("Desk").await, globex.chatbot("Desk").await);
+    let oak = desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let made = json!({ "kind": "push" });
+    let pushed = acme
+        .post(&format!("/api/chatbots/{}/sources", desk.id), made)
+        .await
+        .expect(202)
+        .id();
+    let teak = acme
+        .service
+        .send(
+            reqwest::Method::PUT,
+            &format!("/api/sources/{pushed}/documents/teak"),
+            Some(&acme.key),
+            Some(json!({ "text": "Teak tables are oiled every spring." })),
+        )
+        .await;
+    assert!(teak.status.is_success(), "{}", teak.text);
+    service.drain_jobs().await;
+    theirs.publish("ash.md", "Ash tables are oiled daily.").await;
+    let listed = globex
+        .get(&format!("/api/chatbots/{}/sources", theirs.id))
+        .await
+        .expect(200);
+    let foreign = listed.json()["items"][0]["id"].clone();
+    let uploaded = acme
+        .get(&format!("/api/documents/{oak}"))
+        .await
+        .expect(200)
+        .json()["source_id"]
+        .clone();
+
+    for (wanted, titles) in [
+        (json!([pushed, uploaded]), 2),
+        (json!([pushed]), 1),
+        (json!([pushed, foreign]), 1),
+        (json!([uploaded]), 1),
+        (json!([foreign]), 0),
+        (json!([]), 0),
+    ] {
+        let reply = ask(
+            &desk,
+            json!({ "query": "How often are tables oiled?", "filter": { "source_ids": wanted } }),
+        )
+        .await
+        .expect(200);
+        let found = documents(&reply);
+        assert_eq!(found.len(), titles, "{wanted}");
+        assert_eq!(
+            found.contains(&oak),
+            wanted.to_string().contains(uploaded.as_str().expect("an id"))
+        );
+    }
 }
 
 #[tokio::test]

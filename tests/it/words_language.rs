@@ -74,6 +74,20 @@ async fn a_version_in_another_language_is_read_by_the_rules_of_that() {
     assert_agrees(&acme).await;
 }
 
+#[tokio::test]
+async fn a_word_alone_is_read_by_the_rules_of_the_chatbots_documents() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("warehouse.txt", ENGLISH).await;
+    desk.publish("houses.txt", GERMAN).await;
+
+    for word in ["Häusern", "BÜCHER", "Händlern", "Schränken", "nights"] {
+        assert!(!desk.search(word).await.is_empty(), "{word}");
+    }
+    assert!(desk.search("Gärten").await.is_empty());
+}
+
 /// Somewhat more than two parts, of chapters whose chunks are few enough for a test.
 fn book(begins: &str, ends: &str) -> String {
     let mut text = format!("{begins}\n\n");

@@ -3,6 +3,7 @@
 //! Texts: 120 words, of which about half are stop words, the others from a vocabulary of 200,000 by the law of Zipf and
 //! Mandelbrot. Vectors: of one of two kinds, see [`Vectors`].
 
+use retrieval::analysis::Language;
 use retrieval::fuse::MIN_CANDIDATES;
 use retrieval::index::{Facets, Filter, Point, SearchQuery};
 use retrieval::{ChunkId, DocumentId, SourceId, TenantId};
@@ -186,7 +187,7 @@ pub fn question(vectors: Vectors, number: u64) -> SearchQuery {
             ..Filter::default()
         },
         limit: MIN_CANDIDATES,
-        language: Some("en".to_owned()),
+        languages: vec![Language::English],
     }
 }
 

@@ -96,6 +96,13 @@ pub(super) fn amount_and_unit(word: &str) -> Option<(&str, &str)> {
     (has_decimals && unit.chars().all(char::is_alphabetic)).then_some((amount, unit))
 }
 
+/// The number of a version: `10.15.7` of `v10.15.7`, which is as often written without its letter.
+pub(super) fn version_number(word: &str) -> Option<&str> {
+    let number = word.strip_prefix('v')?;
+    let is_number = number.contains('.') && number.split('.').all(is_digits);
+    is_number.then_some(number)
+}
+
 pub(super) fn is_digits(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -142,6 +149,14 @@ mod tests {
         assert_eq!(amount_and_unit("1.2.3mm"), None);
         assert_eq!(amount_and_unit("v1.2"), None);
         assert_eq!(amount_and_unit("3.5"), None);
+    }
+
+    #[test]
+    fn a_version_is_its_number() {
+        assert_eq!(version_number("v10.15.7"), Some("10.15.7"));
+        for word in ["10.15.7", "v7", "v1.2b", "v.1", "version"] {
+            assert_eq!(version_number(word), None, "{word}");
+        }
     }
 
     proptest! {

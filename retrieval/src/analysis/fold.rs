@@ -50,6 +50,8 @@ pub(super) fn is_vietnamese(word: &str) -> bool {
     !word.is_ascii() && word.contains(is_own)
 }
 
+const NON_JOINER: char = '\u{200c}';
+
 /// Grave, acute, tilde, hook above, dot below.
 const TONES: [char; 5] = ['\u{300}', '\u{301}', '\u{303}', '\u{309}', '\u{323}'];
 
@@ -70,12 +72,16 @@ fn fold_with(text: &str, accents: Accents) -> String {
         !is_omitted(base, mark) || (accents == Accents::Kept && is_accent && !is_dot)
     };
     let mut base = ' ';
-    let without_marks = text.nfkd().filter(move |c| {
-        if !is_combining_mark(*c) {
-            base = *c;
-            return !is_invisible(*c);
+    let without_marks = text.nfkd().filter_map(move |c| {
+        if is_combining_mark(c) {
+            return is_kept(base, c).then_some(c);
         }
-        is_kept(base, *c)
+        let before = std::mem::replace(&mut base, c);
+        match c {
+            // Parts words of Persian, which are as often typed with a space.
+            NON_JOINER if Script::of(before) == Some(Script::Arabic) => Some(' '),
+            _ => (!is_invisible(c)).then_some(c),
+        }
     });
     let mut folded = String::with_capacity(text.len());
     for c in without_marks.nfc().flat_map(char::to_lowercase) {

@@ -26,6 +26,9 @@ const LEAST_WORDS: f32 = 2.0;
 /// A language whose words count this share of the best one's is as plausible.
 const PLAUSIBLE: f32 = 0.5;
 
+/// Share of texts from which on their language is that of nearly all.
+const MAIN: f32 = 0.8;
+
 macro_rules! languages {
     ($($name:ident $subtag:literal $script:ident,)*) => {
         /// A language with rules of its own.
@@ -124,7 +127,10 @@ pub fn detect(text: &str) -> Option<Language> {
 
 /// The languages that `text` may well be in, at most three, the likeliest first.
 pub(super) fn plausible(text: &str) -> Vec<Language> {
-    let ranked = rank(text);
+    likely(rank(text))
+}
+
+fn likely(ranked: Vec<Speaking>) -> Vec<Language> {
     let least = ranked.first().map_or(0.0, |best| best.score * PLAUSIBLE);
     ranked
         .into_iter()
@@ -132,6 +138,66 @@ pub(super) fn plausible(text: &str) -> Vec<Language> {
         .filter(|speaking| speaking.score >= least)
         .map(|speaking| speaking.language)
         .collect()
+}
+
+/// The languages of the texts that questions are asked of: most questions are in one of them, and do not always show it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TextLanguages {
+    all: Vec<Language>,
+    /// That of nearly all texts.
+    main: Option<Language>,
+}
+
+impl TextLanguages {
+    /// `all` are the languages of the texts, each once; `sample` are those of some texts, or of all.
+    pub fn new(all: Vec<Language>, sample: &[Language]) -> Self {
+        let share = |language: &Language| {
+            let texts = sample.iter().filter(|of_text| *of_text == language);
+            texts.count() as f32 / sample.len().max(1) as f32
+        };
+        let main = sample.iter().find(|language| share(language) >= MAIN);
+        Self {
+            main: main.copied(),
+            all,
+        }
+    }
+
+    /// The language of a question: what it shows, else that of nearly all texts, if it does not seem to be in another one.
+    pub(crate) fn of_question(&self, question: &str) -> Option<Language> {
+        detect(question).or_else(|| {
+            let main = self.main?;
+            let ranked = rank(question);
+            let may_be = ranked.is_empty() || ranked.iter().any(|speaking| speaking.language == main);
+            (may_be && Script::of_text(question) == Some(main.script())).then_some(main)
+        })
+    }
+
+    /// The languages by which the words of a question are read, the likeliest first: its own where it shows, else all that the
+    /// texts are in. Empty: nothing is known.
+    pub(crate) fn to_read(&self, question: &str) -> Vec<Language> {
+        if let Some(language) = detect(question) {
+            return vec![language];
+        }
+        if self.all.is_empty() {
+            return plausible(question);
+        }
+        let mut ranked = rank(question);
+        ranked.retain(|speaking| self.all.contains(&speaking.language));
+        let mut languages = match self.of_question(question) {
+            Some(main) => vec![main],
+            None => likely(ranked),
+        };
+        if languages.is_empty() {
+            // Its words of no topic are left out, and its accents say nothing.
+            languages.push(Language::English);
+        }
+        for language in &self.all {
+            if !languages.contains(language) {
+                languages.push(*language);
+            }
+        }
+        languages
+    }
 }
 
 /// What speaks for a language.
@@ -316,6 +382,25 @@ mod tests {
             assert_eq!(detect(text), Some(language), "{text}");
         }
         assert_eq!(detect("Phở Thìn"), None);
+    }
+
+    #[test]
+    fn a_question_that_does_not_show_its_language_is_in_that_of_nearly_all_texts() {
+        let german = TextLanguages::new(vec![Language::German, Language::English], &[Language::German; 5]);
+        for (question, language) in [
+            ("Garantie", Some(Language::German)),
+            ("Wen kontrollieren Gurus?", Some(Language::German)),
+            ("Where is the phone from?", Some(Language::English)),
+            ("гарантия", None),
+            ("peut", None),
+            ("4711", None),
+        ] {
+            assert_eq!(german.of_question(question), language, "{question}");
+        }
+        let sample = [Language::German, Language::English];
+        let mixed = TextLanguages::new(sample.to_vec(), &sample);
+        assert_eq!(mixed.of_question("Garantie"), None);
+        assert_eq!(TextLanguages::default().of_question("Garantie"), None);
     }
 
     #[test]

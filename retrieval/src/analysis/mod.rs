@@ -26,7 +26,7 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
 pub use self::asked::Asked;
-pub use self::language::{Language, detect};
+pub use self::language::{Language, TextLanguages, detect};
 pub use self::named::NamedCodes;
 pub use self::words::Words;
 
@@ -38,7 +38,7 @@ pub(crate) use self::script::Script;
 use self::stem::Rules;
 
 /// Number of the rules in this module; part of what an index writes down about itself.
-pub(crate) const ANALYSIS: u32 = 4;
+pub(crate) const ANALYSIS: u32 = 5;
 
 /// How fast further occurrences of a term stop counting.
 const SATURATION: f32 = 1.2;
@@ -224,6 +224,12 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
     if side == Side::Query && is_code && !word.contains(char::is_alphabetic) {
         return;
     }
+    if let Some(version) = codes::version_number(word) {
+        emit(match side {
+            Side::Document => Term::another_form(version),
+            Side::Query => Term::word(version, 1.0).of_code(),
+        });
+    }
     if let Some((amount, unit)) = codes::amount_and_unit(word) {
         if side == Side::Query {
             emit(Term::word(amount, 1.0).of_code());
@@ -317,7 +323,7 @@ mod tests {
 
     /// Share of the query's terms that the document offers.
     fn coverage(query: &str, document: &str) -> f32 {
-        let asked = query_terms(query, None).hashes;
+        let asked = query_terms(query, &[]).hashes;
         let offered = weigh_document(document, None);
         let met = asked
             .iter()
@@ -336,6 +342,7 @@ mod tests {
         assert_eq!(coverage("cafe", "Café"), 1.0);
         assert_eq!(coverage("ﬁle", "files"), 1.0);
         assert_eq!(coverage("книги", "книга"), 1.0);
+        assert_eq!(coverage("کتاب ها", "کتاب\u{200c}ها"), 1.0);
     }
 
     #[test]
@@ -350,6 +357,7 @@ mod tests {
         assert_eq!(coverage("XK-4711", "part number xk-4711"), 1.0);
         assert_eq!(coverage("4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("v1.2.3", "release v1.2.4 is out"), 0.0);
+        assert_eq!(coverage("10.15.7", "release v10.15.7 is out"), 1.0);
         assert_eq!(coverage("XK4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("1000", "it costs 1,000 francs"), 1.0);
         assert_eq!(coverage("1234.5", "Total 1 234,50 EUR due"), 1.0);
@@ -434,7 +442,7 @@ mod tests {
     #[test]
     fn question_words_are_not_asked_for_where_no_spaces_part_them() {
         assert_eq!(coverage("退货政策是什么", "退货政策是三十天"), 1.0);
-        assert_eq!(query_terms("什么", None).hashes.len(), 3);
+        assert_eq!(query_terms("什么", &[]).hashes.len(), 3);
     }
 
     #[test]
@@ -460,7 +468,7 @@ mod tests {
     #[test]
     fn nothing_to_say_gives_no_terms() {
         assert_eq!(weigh_document("", None), SparseTerms::default());
-        assert!(query_terms("the of and ... !?", None).hashes.is_empty());
+        assert!(query_terms("the of and ... !?", &[]).hashes.is_empty());
     }
 
     proptest! {
@@ -472,7 +480,7 @@ mod tests {
                 prop_assert!(document.weights.iter().all(|weight| *weight > 0.0 && weight.is_finite()));
             }
             let offered = weigh_document(&text, Some(Language::English)).hashes;
-            let asked = query_terms(&text, Some(Language::English)).hashes;
+            let asked = query_terms(&text, &[Language::English]).hashes;
             prop_assert!(asked.iter().all(|term| offered.binary_search(term).is_ok()));
         }
     }

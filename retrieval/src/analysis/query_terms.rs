@@ -100,10 +100,14 @@ impl QueryTerms {
     }
 }
 
-/// The terms of a question. Without a `language` the text tells those that it may be in.
-pub(crate) fn query_terms(text: &str, language: Option<Language>) -> QueryTerms {
-    let languages = language.map_or_else(|| language::plausible(text), |language| vec![language]);
-    let mut rules: Vec<Rules> = languages
+/// The terms of a question, by the rules of all `languages` that it may be in, the likeliest first; where none is given the text
+/// tells them.
+pub(crate) fn query_terms(text: &str, languages: &[Language]) -> QueryTerms {
+    let told = match languages {
+        [] => language::plausible(text),
+        _ => languages.to_vec(),
+    };
+    let mut rules: Vec<Rules> = told
         .into_iter()
         .map(|language| Rules::of(Some(language)))
         .collect();
@@ -115,7 +119,7 @@ pub(crate) fn query_terms(text: &str, language: Option<Language>) -> QueryTerms 
         rules.push(Rules::of(None));
     }
     let asked = read(text, &rules);
-    if asked.hashes.is_empty() && language.or_else(|| language::detect(text)).is_none() {
+    if asked.hashes.is_empty() && languages.len() != 1 && language::detect(text).is_none() {
         // A word of no topic in the languages that have most of them may be one in Vietnamese, whose words are as short.
         return read(text, &[Rules::of(Some(Language::Vietnamese))]);
     }
@@ -165,7 +169,7 @@ fn read(text: &str, rules: &[Rules]) -> QueryTerms {
 
 #[cfg(test)]
 mod tests {
-    use super::super::weigh_document;
+    use super::super::{TextLanguages, weigh_document};
     use super::*;
 
     #[test]
@@ -173,7 +177,7 @@ mod tests {
         let settled = |question: &str, document: &str| {
             let offered = weigh_document(document, Some(Language::English)).hashes;
             let having = |term: u32| u64::from(offered.binary_search(&term).is_ok());
-            let asked = query_terms(question, Some(Language::English));
+            let asked = query_terms(question, &[Language::English]);
             let settled = asked.settle(having);
             let met = settled.hashes.iter().filter(|term| having(**term) > 0).count();
             (met, settled.hashes.len())
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_code_is_rare_where_some_chunks_have_it_but_few() {
-        let is_rare = |question, having| query_terms(question, None).name_rare_code(|_| having);
+        let is_rare = |question, having| query_terms(question, &[]).name_rare_code(|_| having);
 
         for question in ["How often is table T1234 oiled?", "part XK-4711", "xm5", "v1.2.3"] {
             assert!(is_rare(question, 1) && is_rare(question, FEW), "{question}");
@@ -216,22 +220,79 @@ mod tests {
     }
 
     #[test]
+    fn a_word_alone_is_asked_for_by_the_rules_of_the_texts_that_are_there() {
+        for (word, text, language) in [
+            (
+                "Rücksendungen",
+                "Jede Rücksendung ist kostenlos, und das gilt immer.",
+                Language::German,
+            ),
+            (
+                "devoluciones",
+                "Las devoluciones de los artículos son gratis para todos.",
+                Language::Spanish,
+            ),
+            (
+                "State",
+                "Die Universität von New York State ist nicht die einzige und auch nicht die erste.",
+                Language::German,
+            ),
+            (
+                "GARANZIA",
+                "La garanzia di questi articoli vale per tutti gli anni.",
+                Language::Italian,
+            ),
+            (
+                "toimitukset",
+                "Kaikki toimitukset ovat ilmaisia, kun tilaat meiltä ja maksat heti.",
+                Language::Finnish,
+            ),
+            (
+                "доставку",
+                "Стоимость доставки зависит от того, как и куда мы везём.",
+                Language::Russian,
+            ),
+        ] {
+            let offered = weigh_document(text, Some(language)).hashes;
+            let is_met = |languages: &[Language]| {
+                let languages = TextLanguages::new(languages.to_vec(), &[]);
+                let asked = query_terms(word, &languages.to_read(word));
+                asked
+                    .hashes
+                    .iter()
+                    .any(|term| offered.binary_search(term).is_ok())
+            };
+            assert!(is_met(&[language]), "{word}");
+            assert!(is_met(&[Language::French, language, Language::English]), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_code_alone_is_asked_for_as_it_is_whatever_texts_are_there() {
+        for code in ["w77", "XK-4711", "a4s"] {
+            let languages = TextLanguages::new(Language::ALL.to_vec(), &[]);
+            let asked = query_terms(code, &languages.to_read(code));
+            assert_eq!(asked, query_terms(code, &[]), "{code}");
+        }
+    }
+
+    #[test]
     fn one_short_word_is_asked_for_though_others_have_it_for_no_topic() {
         for word in ["con", "đi", "mì", "lò", "trà"] {
-            assert!(!query_terms(word, None).hashes.is_empty(), "{word}");
+            assert!(!query_terms(word, &[]).hashes.is_empty(), "{word}");
         }
-        assert!(query_terms("what is it", None).hashes.is_empty());
+        assert!(query_terms("what is it", &[]).hashes.is_empty());
     }
 
     #[test]
     fn forms_of_one_word_are_known_as_such() {
-        let asked = query_terms("Panthers", Some(Language::German));
+        let asked = query_terms("Panthers", &[Language::German]);
 
         assert_eq!(asked.hashes.len(), 2);
         assert_eq!(asked.words[0], asked.words[1]);
         assert_ne!(
-            query_terms("goods refund", None).words[0],
-            query_terms("goods refund", None).words[1]
+            query_terms("goods refund", &[]).words[0],
+            query_terms("goods refund", &[]).words[1]
         );
     }
 }

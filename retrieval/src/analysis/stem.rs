@@ -72,8 +72,11 @@ impl Rules {
             Some(language) if language.script() == script => language,
             _ => most_usual(script)?,
         };
-        // Parts of codes are no words of English, whose rules cut off the most.
-        let is_foreign = language == Language::English && !word.bytes().all(|b| b.is_ascii_lowercase());
+        // A code is no word, and a letter of no English one is of a name.
+        let is_foreign = match language {
+            Language::English => !word.bytes().all(|b| b.is_ascii_lowercase()),
+            _ => word.contains(char::is_numeric),
+        };
         if is_foreign { None } else { algorithm(language) }
     }
 }
@@ -157,6 +160,15 @@ mod tests {
 
         assert_eq!(rules.stem("updates"), "updat");
         assert_eq!(rules.stem("обновления"), rules.stem("обновление"));
+    }
+
+    #[test]
+    fn codes_are_no_words_of_any_language() {
+        for language in Language::ALL {
+            for code in ["w77", "a4s", "4711e", "er2en"] {
+                assert_eq!(Rules::of(Some(*language)).stem(code), code, "{language:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Puts a set into an index, asks its questions the way the product does, and reports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::TestSet;
 use super::measures::{Abstention, Measures};
 use super::set::{SetDocument, Wording};
-use crate::analysis::Language;
+use crate::analysis::{self, Language, TextLanguages};
 use crate::confidence::Threshold;
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::fuse::{Hit, MIN_CANDIDATES};
-use crate::index::{Filter, Index, IndexError, Point};
+use crate::index::{Facets, Filter, Index, IndexError, Point};
 use crate::question::{ModelTraits, Question};
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
@@ -98,6 +98,8 @@ struct Stored<'a> {
     document_of: HashMap<ChunkId, &'a SetDocument>,
     /// How near unrelated texts are to the model.
     unrelated: Option<f32>,
+    /// Of its documents.
+    languages: TextLanguages,
 }
 
 /// What one question found: documents, best first, each once.
@@ -188,7 +190,9 @@ impl Runner<'_> {
             source_id: SourceId(Uuid::now_v7()),
             document_of: HashMap::new(),
             unrelated: self.unrelated().await?,
+            languages: TextLanguages::default(),
         };
+        let mut languages = Vec::with_capacity(documents.len());
         for (number, batch) in documents.chunks(BATCH).enumerate() {
             let vectors = self
                 .embed(batch.iter().map(SetDocument::full_text).collect())
@@ -196,18 +200,26 @@ impl Runner<'_> {
             let points = batch.iter().zip(vectors).map(|(document, vector)| {
                 let chunk_id = ChunkId(Uuid::now_v7());
                 stored.document_of.insert(chunk_id, document);
+                let text = document.full_text();
+                let language = analysis::detect(&text);
+                languages.extend(language);
                 Point {
                     chunk_id,
                     document_id: DocumentId(chunk_id.0),
                     source_id: stored.source_id,
-                    text: document.full_text(),
+                    text,
                     vector,
-                    facets: Default::default(),
+                    facets: Facets {
+                        language: language.map(|language| language.subtag().to_owned()),
+                        ..Facets::default()
+                    },
                 }
             });
             self.index.upsert(stored.tenant_id, points.collect()).await?;
             progress(0.5 * ((number + 1) * BATCH).min(documents.len()) as f64 / documents.len() as f64);
         }
+        let all: BTreeSet<Language> = languages.iter().copied().collect();
+        stored.languages = TextLanguages::new(all.into_iter().collect(), &languages);
         Ok(stored)
     }
 
@@ -217,7 +229,7 @@ impl Runner<'_> {
             languages: self.languages(),
             unrelated: stored.unrelated,
         };
-        let question = Question::of(text, model);
+        let question = Question::of(text, model, &stored.languages);
         let vector = self.embed_question(text).await?;
         let filter = Filter {
             sources: vec![stored.source_id],

@@ -13,15 +13,8 @@ pub struct SearchQuery {
     pub filter: Filter,
     /// Most candidates of each side.
     pub limit: usize,
-    /// Of the question: primary language subtag in lower case. `None`: undetermined.
-    pub language: Option<String>,
-}
-
-impl SearchQuery {
-    /// The question's language, if there are rules for it.
-    pub(crate) fn known_language(&self) -> Option<Language> {
-        self.language.as_deref().and_then(Language::from_tag)
-    }
+    /// Those that the question may be in, the likeliest first. Empty: those that its text shows.
+    pub languages: Vec<Language>,
 }
 
 /// Which of the tenant's chunks may be found: those that pass every part.

@@ -69,7 +69,7 @@ pub(crate) fn by_words(text: &str) -> SearchQuery {
         vector: None,
         filter: all_sources(),
         limit: 10,
-        language: None,
+        languages: Vec::new(),
     }
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn by_vector(vector: Vec<f32>) -> SearchQuery {
         vector: Some(vector),
         filter: all_sources(),
         limit: 10,
-        language: None,
+        languages: Vec::new(),
     }
 }
 

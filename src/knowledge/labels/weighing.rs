@@ -1,10 +1,10 @@
 //! Words of documents are read by the rules of their language when they go into the index. Where it turns out to be another one, or
 //! somebody corrects it, the chunks that are there already go in once more.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use retrieval::analysis::Language;
+use retrieval::analysis::{Language, TextLanguages};
 use retrieval::index::Facets;
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,16 @@ use crate::app::App;
 use crate::db::{Conn, Write};
 use crate::error::Result;
 use crate::generations;
-use crate::id::{DocumentId, TenantId};
+use crate::id::{ChatbotId, DocumentId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
 use crate::knowledge::{cuts, stored_chunks};
 use crate::on;
 
 /// A document that took so long lets others have their turn.
 const SLICE: Duration = Duration::from_secs(5 * 60);
+
+/// Documents, the newest ones, that tell which language most are in.
+const SAMPLE: i64 = 100;
 
 /// Puts the chunks of a document into the indexes anew, so that their words are read by the rules of its language.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,7 +107,7 @@ async fn weigh(app: &App, tenant_id: TenantId, mut job: WeighAnew, slice: Durati
     let portions = stored_chunks::list_portions_of(&mut conn, tenant_id, &ids).await?;
     drop(conn);
     let (started, mut is_whole) = (Instant::now(), true);
-    for portion in portions {
+    'portions: for portion in portions {
         if portion.from_position < job.from_position {
             continue;
         }
@@ -116,6 +119,12 @@ async fn weigh(app: &App, tenant_id: TenantId, mut job: WeighAnew, slice: Durati
             let mut conn = app.db.read(tenant_id).await?;
             let chunks = stored_chunks::list(&mut conn, tenant_id, &portion).await?;
             drop(conn);
+            if chunks.iter().any(|chunk| rules(chunk.facets()) != job.language) {
+                // It is another one by now, and may be the former again before the end.
+                is_whole = false;
+                job.from_position = 0;
+                break 'portions;
+            }
             stored_chunks::put(app, tenant_id, &space, chunks).await?;
         }
         job.from_position = portion.to_position;
@@ -152,6 +161,33 @@ pub(in crate::knowledge) async fn list_weighed_otherwise(
     let still = list_otherwise(&mut conn, tenant_id).await?;
     otherwise.retain(|id| still.contains(id));
     Ok(otherwise)
+}
+
+/// The languages of a chatbot's documents.
+pub(in crate::knowledge) async fn languages_of(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    chatbot_id: ChatbotId,
+) -> Result<TextLanguages> {
+    // From one to the next in the index on them: there are many documents, and few languages.
+    let all: Vec<String> = on!(conn, c => sqlx::query_scalar(
+        "with recursive known (tag) as (
+            select min(words_language) from document where tenant_id = $1 and chatbot_id = $2
+            union all
+            select (select min(d.words_language) from document d
+                     where d.tenant_id = $1 and d.chatbot_id = $2 and d.words_language > known.tag)
+              from known
+             where known.tag is not null
+         )
+         select tag from known where tag is not null",
+    ).bind(tenant_id).bind(chatbot_id).fetch_all(&mut *c).await)?;
+    let newest: Vec<Option<String>> = on!(conn, c => sqlx::query_scalar(
+        "select words_language from document where tenant_id = $1 and chatbot_id = $2 order by id desc limit $3",
+    ).bind(tenant_id).bind(chatbot_id).bind(SAMPLE).fetch_all(c).await)?;
+    let language = |tag: &String| Language::from_tag(tag);
+    let all: BTreeSet<Language> = all.iter().filter_map(language).collect();
+    let newest: Vec<Language> = newest.iter().flatten().filter_map(language).collect();
+    Ok(TextLanguages::new(all.into_iter().collect(), &newest))
 }
 
 async fn list_otherwise(conn: &mut Conn, tenant_id: TenantId) -> Result<HashSet<DocumentId>> {

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use retrieval::analysis::{self, TextLanguages};
 use retrieval::index::{Candidates, Filter, IndexError, SearchQuery};
 use retrieval::question::{ModelTraits, Question};
 
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::access::Reach;
 use crate::id::CutId;
 use crate::knowledge::degraded::Degradation;
-use crate::knowledge::labels::primary_language;
+use crate::knowledge::labels::{languages_of, primary_language};
 use crate::rest::Concerns;
 
 /// Candidates asked of the index beyond the wanted passages: some may have lost their rows.
@@ -46,7 +47,14 @@ pub(super) async fn gather<'a>(
             None => None,
         },
     };
-    let question = Question::of(&search.query.text, model);
+    let languages = match analysis::detect(&search.query.text) {
+        Some(_) => TextLanguages::default(),
+        None => {
+            let mut conn = app.db.read(reach.tenant_id).await?;
+            languages_of(&mut conn, reach.tenant_id, search.chatbot_id).await?
+        }
+    };
+    let question = Question::of(&search.query.text, model, &languages);
     let settings = search.settings;
     let reranked = app.reranker.as_ref().filter(|_| settings.rerank);
     let wanted = Wanted {
@@ -199,7 +207,7 @@ impl Gathering<'_> {
                         let were_all = candidates.hits.len() < self.query.limit;
                         return Ok((candidates, were_all));
                     }
-                    Err(error @ IndexError::Unavailable { .. }) => {
+                    Err(error @ (IndexError::Unavailable { .. } | IndexError::Damaged { .. })) => {
                         let concerns = match error.concerns_everybody() {
                             true => Concerns::Everybody,
                             false => Concerns::Tenant,

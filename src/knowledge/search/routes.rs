@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::http::access::SearchAccess;
 use crate::http::input::{Json, Path};
 use crate::http::problem::Problem;
-use crate::id::{ChatbotId, ChunkId, DocumentId};
+use crate::id::{ChatbotId, ChunkId, DocumentId, SourceId};
 use crate::knowledge::{Degradation, labels};
 
 /// Passages of one search.
@@ -63,6 +63,9 @@ struct SearchRequest {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SearchFilterRequest {
+    /// Only passages of these sources.
+    #[schema(max_items = 100)]
+    source_ids: Option<Vec<SourceId>>,
     /// Only passages of these documents.
     #[schema(max_items = 100)]
     document_ids: Option<Vec<DocumentId>>,
@@ -81,6 +84,7 @@ struct SearchFilterRequest {
 impl SearchFilterRequest {
     /// What a search for this audience is narrowed to.
     fn check(self, audience: Audience) -> Result<SearchFilter, Error> {
+        check_count("filter.source_ids", self.source_ids.as_ref().map_or(0, Vec::len))?;
         check_count(
             "filter.document_ids",
             self.document_ids.as_ref().map_or(0, Vec::len),
@@ -108,6 +112,7 @@ impl SearchFilterRequest {
         }
         let tags = self.tags.map(|tags| labels::check_names("filter.tags", tags));
         Ok(SearchFilter {
+            source_ids: self.source_ids,
             document_ids: self.document_ids,
             languages: self.languages,
             tags: tags.transpose()?,

@@ -295,7 +295,7 @@ impl Operation {
             "POST /api/chatbots" => json!({ "name": "Another desk" }),
             "PATCH /api/chatbots/{id}" => json!({ "name": "Renamed desk" }),
             "POST /api/chatbots/{id}/search" => {
-                json!({ "query": "returned goods", "filter": { "document_ids": [document] } })
+                json!({ "query": "returned goods", "filter": { "source_ids": [ids.of(Kind::Source)], "document_ids": [document] } })
             }
             "PATCH /api/documents/{id}" => json!({ "tags": ["returns"] }),
             "POST /api/documents/{id}/chunks" => json!({ "text": "We mend chairs too." }),

@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(keywords.count(tenant()), 3);
         let all = TenantFilter::all(tenant());
         let hits = keywords
-            .search(&all, &analysis::query_terms("goods", None), 10)
+            .search(&all, &analysis::query_terms("goods", &[]), 10)
             .expect("an answer")
             .hits;
         let mut found: Vec<u128> = hits.iter().map(|hit| hit.chunk_id.0.as_u128()).collect();

@@ -428,7 +428,7 @@ impl Index for EmbeddedIndex {
                 let _turn = turn;
                 let query = PreparedQuery {
                     filter,
-                    terms: analysis::query_terms(&query.text, query.known_language()),
+                    terms: analysis::query_terms(&query.text, &query.languages),
                     vector: query.vector,
                     limit: query.limit,
                 };

@@ -267,7 +267,7 @@ fn a_search_keeps_its_place_until_it_ends_though_nobody_waits_for_it() {
             ..Filter::default()
         },
         limit: 10,
-        language: None,
+        languages: Vec::new(),
     };
     one_at_a_time.block_on(async {
         index.upsert(ACME, points(0..10)).await.expect("stored");

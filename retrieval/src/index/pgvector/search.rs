@@ -79,7 +79,7 @@ async fn search_once(
 ) -> Result<Candidates, IndexError> {
     let mut transaction = TenantTransaction::read(&inner.pool, tenant_id).await?;
     let mut tenant = transaction.tenant();
-    let terms = analysis::query_terms(&query.text, query.known_language());
+    let terms = analysis::query_terms(&query.text, &query.languages);
     let Some(looked_up) = look_up(inner, &mut tenant, &terms).await? else {
         return Ok(Candidates::default());
     };

@@ -288,7 +288,7 @@ impl Inner {
             return Ok(Candidates::default());
         };
         let mut prepared = PreparedQuery {
-            terms: analysis::query_terms(&query.text, query.known_language()),
+            terms: analysis::query_terms(&query.text, &query.languages),
             vector: query.vector,
             limit: query.limit as u64,
         };

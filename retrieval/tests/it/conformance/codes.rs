@@ -1,5 +1,6 @@
 //! Codes: found by parts that nobody wrote so, and told from each other where nothing else tells texts apart.
 
+use retrieval::analysis::TextLanguages;
 use retrieval::index::{Index, Point};
 use retrieval::question::{ModelTraits, Question};
 
@@ -49,6 +50,7 @@ pub(super) async fn what_names_a_rare_code_comes_first_among_texts_that_are_alik
     let question = Question::of(
         &format!("How often is table T{farthest} oiled?"),
         ModelTraits::default(),
+        &TextLanguages::default(),
     );
     let query = question.query(Some(asked.clone()), all_sources(), 0);
     let candidates = index.search(acme, query).await.expect("an answer");

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use retrieval::ChunkId;
+use retrieval::analysis::TextLanguages;
 use retrieval::index::{Candidate, Candidates, Facets, Index, Point, SearchQuery};
 use retrieval::question::{ModelTraits, Question};
 use retrieval::scan::TextScan;
@@ -59,7 +60,7 @@ pub(super) async fn what_was_found_inspires_the_same_confidence_everywhere(index
         .expect("stored");
 
     for (n, text) in (0..).zip(questions()) {
-        let question = Question::of(&text, ModelTraits::default());
+        let question = Question::of(&text, ModelTraits::default(), &TextLanguages::default());
         let query = question.query(Some(vector(4_000_000 + n)), all_sources(), 0);
         let expected = judged(&question, &reckoned(&query, &points), &points);
 

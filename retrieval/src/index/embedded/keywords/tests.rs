@@ -56,7 +56,7 @@ fn upsert(keywords: &mut Keywords, tenant_id: TenantId, points: Vec<PreparedPoin
 fn found(keywords: &Keywords, tenant_id: TenantId, text: &str) -> Vec<ChunkId> {
     let filter = TenantFilter::all(tenant_id);
     let hits = keywords
-        .search(&filter, &analysis::query_terms(text, None), 10)
+        .search(&filter, &analysis::query_terms(text, &[]), 10)
         .expect("an answer");
     hits.hits.into_iter().map(|hit| hit.chunk_id).collect()
 }
@@ -185,7 +185,7 @@ fn scores_do_not_depend_on_what_others_store() {
     let score = |keywords: &Keywords, tenant_id| {
         let filter = TenantFilter::all(tenant_id);
         let hits = keywords
-            .search(&filter, &analysis::query_terms("refund", None), 10)
+            .search(&filter, &analysis::query_terms("refund", &[]), 10)
             .expect("an answer");
         hits.hits[0].score
     };
@@ -225,7 +225,7 @@ fn a_damaged_file_is_an_error_and_no_panic() {
         if let Ok(mut keywords) = Keywords::open(dir.path()) {
             drop(keywords.search(
                 &TenantFilter::all(tenant(1)),
-                &analysis::query_terms("goods returned", None),
+                &analysis::query_terms("goods returned", &[]),
                 10,
             ));
             let (tenant_id, change) = (tenant(1), Change::DeleteChunks(vec![chunk(3)]));
@@ -399,7 +399,7 @@ fn a_score_is_bm25_of_the_stored_weights() {
     keywords.checkpoint().expect("written");
     upsert(&mut keywords, tenant(1), points[12..].to_vec());
 
-    let terms = analysis::query_terms("refund goods", None);
+    let terms = analysis::query_terms("refund goods", &[]);
     let hits = keywords
         .search(&TenantFilter::all(tenant(1)), &terms, 50)
         .expect("an answer")
