@@ -33,10 +33,13 @@ impl Question {
     /// `texts` are the languages of what it is asked of: few words do not show their own.
     pub fn of(text: &str, model: ModelTraits<'_>, texts: &TextLanguages) -> Self {
         let language = texts.of_question(text);
+        let weighed = model
+            .languages
+            .map_or(language, |read| texts.of_question_to(text, read));
         Self {
             text: text.to_owned(),
             languages: texts.to_read(text),
-            meaning_weight: fuse::meaning_weight(text, language, model.languages),
+            meaning_weight: fuse::meaning_weight(text, weighed, model.languages),
             unrelated: model.unrelated,
             asked: Asked::of(text, language),
             codes: NamedCodes::of(text),
@@ -221,7 +224,10 @@ mod tests {
             &TextLanguages::default(),
         );
         let judged = question.judge(&found(&[0.9, 0.8]));
-        let texts = ["Shipping takes five working days.", "Orders look like AB-12345."];
+        let texts = [
+            "Shipping takes five working days.",
+            "Order AB-99811 came in two parts.",
+        ];
         let reading = judged.reading(texts);
         let counts = |text| Threshold::default().is_met_by(reading.confidence(&judged.hits[0], &[], text));
 

@@ -66,7 +66,7 @@ pub fn statements(passage: &Passage) -> Vec<Statement<'_>> {
             }
             let is_first = at == 0 || !block[at - 1].1.contains(BAR);
             let next = block.get(at + 1).filter(|(_, next)| next.contains(BAR));
-            if is_first && next.is_some() && names_columns(line.1) {
+            if is_first && next.is_some_and(|next| names_columns(line.1, next.1)) {
                 header = Some(line.1);
                 continue;
             }
@@ -95,11 +95,18 @@ impl Row<'_> {
     /// What an answer tells: the cells with the names of their columns. In a row that is too long those come first of which
     /// `says` tells most, as of a text how many words of the question it says; a long cell is told by its sentence of that kind.
     pub fn told(&self, says: impl Fn(&str) -> usize) -> String {
-        let text = match self {
-            Self::Record(text) => text,
-            Self::Cells { .. } => return shorten(&self.words(), MAX_ROW_CHARS),
+        let words = self.words();
+        let cells: Vec<String> = match self {
+            Self::Record(text) => text.lines().map(|cell| told_cell(cell, &says)).collect(),
+            Self::Cells { .. } if words.chars().count() <= MAX_ROW_CHARS => return words,
+            Self::Cells { text, header } => {
+                let names = header.unwrap_or_default().split(BAR).map(Some);
+                let cells = text.split(BAR).zip(names.chain(std::iter::repeat(None)));
+                cells
+                    .map(|(cell, name)| told_cell(&with_name(name, cell), &says))
+                    .collect()
+            }
         };
-        let cells: Vec<String> = text.lines().map(|cell| told_cell(cell, &says)).collect();
         let mut order: Vec<usize> = (0..cells.len()).collect();
         order.sort_by_cached_key(|cell| Reverse(says(&cells[*cell])));
         let mut left = MAX_ROW_CHARS;
@@ -115,6 +122,13 @@ impl Row<'_> {
             told.push("…");
         }
         told.join("\n")
+    }
+}
+
+fn with_name(column: Option<&str>, cell: &str) -> String {
+    match column {
+        Some(name) if !name.is_empty() => format!("{name}: {cell}"),
+        _ => cell.to_owned(),
     }
 }
 
@@ -192,15 +206,22 @@ fn header_of(heading: &str) -> Option<&str> {
     innermost.contains(BAR).then_some(innermost)
 }
 
-/// Whether the cells of a first line are names rather than values.
-fn names_columns(line: &str) -> bool {
-    line.split(BAR).all(|cell| {
-        let has_letter = cell.contains(char::is_alphabetic);
-        let is_year = || matches!(cell.parse::<u16>(), Ok(1900..=2100));
-        (has_letter && !cell.starts_with(|c: char| c.is_numeric()) || is_year())
-            && cell.chars().count() <= MAX_NAME_CHARS
-            && !cell.ends_with(['.', '!', '?'])
-    })
+/// Whether the cells of a first line are names rather than values, as those of the `next` one.
+fn names_columns(line: &str, next: &str) -> bool {
+    let are_others = line
+        .split(BAR)
+        .zip(next.split(BAR))
+        .all(|(cell, below)| cell != below);
+    are_others
+        && line.split(BAR).all(|cell| {
+            let has_letter = cell.contains(char::is_alphabetic);
+            let is_year = || matches!(cell.parse::<u16>(), Ok(1900..=2100));
+            (has_letter && !cell.starts_with(|c: char| c.is_numeric()) || is_year())
+                && cell.chars().count() <= MAX_NAME_CHARS
+                && !cell.ends_with(['.', '!', '?'])
+                && !cell.contains('@')
+                && !cell.contains("://")
+        })
 }
 
 #[cfg(test)]
@@ -273,6 +294,36 @@ mod tests {
         assert_eq!(told("S | 5 | red", above, ""), ["S | 5 | red"], "it is another's");
         assert_eq!(told("S | 5\nM | 6", None, ""), ["S | 5", "M | 6"]);
         assert_eq!(stated(&of_records(table, None))[0], "We sell these.");
+        for without_header in [
+            "Email | info@shop.example\nPhone | +49 421 555",
+            "Monday | closed\nSunday | closed",
+        ] {
+            assert_eq!(
+                told(without_header, None, ""),
+                without_header.lines().collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn of_a_wide_table_the_cells_are_told_that_say_what_was_asked_each_with_its_column() {
+        let names: Vec<String> = (0..24)
+            .map(|number| format!("Includes feature number {number}"))
+            .collect();
+        let values: Vec<String> = (0..24).map(|number| format!("yes{number}")).collect();
+        let table = format!("{}\n{}", names.join(BAR), values.join(BAR));
+
+        let of_the_last = &told(&table, None, "yes23")[0];
+
+        assert!(
+            of_the_last.contains("Includes feature number 23: yes23"),
+            "{of_the_last}"
+        );
+        assert!(
+            of_the_last.starts_with("Includes feature number 0: yes0\n"),
+            "{of_the_last}"
+        );
+        assert!(of_the_last.chars().count() <= MAX_ROW_CHARS + 1, "{of_the_last}");
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Generation {
     pub activates: bool,
     pub(crate) filled_to: Option<DocumentId>,
     pub(crate) is_filled: bool,
+    /// The index was found to hold less than the rows say, and was not compared as a whole since.
+    pub(crate) is_short: bool,
     #[sqlx(flatten)]
     pub(crate) place: Place,
     /// Chunks when it was begun, and how many of them are in.

@@ -301,7 +301,9 @@ pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
             store::set_short(&mut write, (tenant_id, generation.id), true).await?;
             write.commit().await?;
         }
-        if (is_short || points > chunks) && !wrong.contains(&tenant_id) {
+        // One that was short once is so until it was compared chunk by chunk.
+        let is_doubtful = is_short || generation.is_short || points > chunks;
+        if is_doubtful && !wrong.contains(&tenant_id) {
             wrong.push(tenant_id);
         }
     }

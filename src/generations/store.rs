@@ -18,7 +18,7 @@ const GAPS_AT_ONCE: i64 = 64;
 /// The columns of a [`Generation`].
 macro_rules! columns {
     () => {
-        "id, tenant_id, space, state, activates, filled_to, is_filled, place_document, place_mark, place_position, chunk_count, done_count, comparison,
+        "id, tenant_id, space, state, activates, filled_to, is_filled, is_short, place_document, place_mark, place_position, chunk_count, done_count, comparison,
          created_at, ready_at, activated_at, left_at, rolled_back_at, verified_to"
     };
 }

@@ -114,3 +114,20 @@ async fn an_owner_who_asks_for_nothing_is_given_whatever_was_found() {
     let lenient = desk.ask(question).await.expect(200).json();
     assert_eq!(lenient["source"], "extractive", "{lenient}");
 }
+
+#[tokio::test]
+async fn a_product_is_known_by_the_short_name_that_is_in_its_code() {
+    let service = TestOptions::default().start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("headphones.md", "The WH-1000XM5 is sold for 349 euros in black.")
+        .await;
+    desk.publish("cases.md", "Cases of any make are sold for 19 euros.")
+        .await;
+
+    let known = desk.ask("how much is the XM5?").await.expect(200).json();
+    let of_its_kind = desk.ask("how much is the XM4?").await.expect(200).json();
+
+    assert_eq!(known["citations"][0]["title"], "headphones.md", "{known}");
+    assert_eq!(of_its_kind["source"], "no_answer", "{of_its_kind}");
+}

@@ -28,6 +28,8 @@ pub struct Asked {
     rules: Rules,
     /// The bits of the words that each stem stands for: one, or all that a code or a number is written in.
     bits_of: HashMap<String, u64>,
+    /// The pieces of codes among them, letters and digits apart, with their bits: a longer code may have one inside.
+    codes: Vec<(Vec<String>, u64)>,
     /// First letters of the stems in ASCII: most words of a text are none of them by that alone.
     initials: Vec<u8>,
 }
@@ -59,8 +61,11 @@ impl Asked {
                 bits.push(0);
             }
         });
+        let codes = bits_of.iter().filter(|(stem, _)| codes::is_code(stem));
+        let pieces = |stem: &str| -> Vec<String> { codes::pieces(stem).map(str::to_owned).collect() };
         let initials = bits_of.keys().filter_map(|stem| stem.bytes().next());
         Self {
+            codes: codes.map(|(stem, bits)| (pieces(stem), *bits)).collect(),
             initials: initials.collect(),
             rules,
             bits_of,
@@ -71,19 +76,24 @@ impl Asked {
     /// heading) say; `None` when no word is left to ask for.
     pub fn share_said(&self, names: &[&str], text: &str) -> Option<f32> {
         let mut open = self.bits_of.values().fold(0, |all, bits| all | bits);
+        let mut inside_names = 0;
         for name in names {
-            self.each_found(name, |bits, _| open &= !bits);
+            self.each_found(name, |bits, _, is_inside| match is_inside {
+                true => inside_names |= bits,
+                false => open &= !bits,
+            });
         }
         if open == 0 {
             return None;
         }
         let mut breath: VecDeque<(u64, usize)> = VecDeque::new();
-        let mut most = 0;
-        self.each_found(text, |bits, at| {
+        let (mut most, mut all_said) = (0, 0);
+        self.each_found(text, |bits, at, _| {
             let bits = bits & open;
             if bits == 0 {
                 return;
             }
+            all_said |= bits;
             while breath.front().is_some_and(|(_, begun)| begun + BREATH <= at) {
                 breath.pop_front();
             }
@@ -91,18 +101,28 @@ impl Asked {
             let said = breath.iter().fold(0, |said: u64, (bits, _)| said | bits);
             most = most.max(said.count_ones());
         });
-        Some(most as f32 / open.count_ones() as f32)
+        // What a name has inside of a longer code is not asked of the text, and counts where it says it all the same.
+        let asked = open & !(inside_names & !all_said);
+        (asked != 0).then(|| most as f32 / asked.count_ones() as f32)
     }
 
-    /// Hands over the words that stand in `text`, as bits, with their place in half words.
-    fn each_found(&self, text: &str, mut take: impl FnMut(u64, usize)) {
+    /// Hands over the words that stand in `text`, as bits, with their place in half words and whether it is inside of a longer code.
+    fn each_found(&self, text: &str, mut take: impl FnMut(u64, usize, bool)) {
         each_form(&fold_but_accents(text), |form| {
+            if !self.codes.is_empty() && codes::is_code(form.text) {
+                let all: Vec<&str> = codes::pieces(form.text).collect();
+                for (code, bits) in &self.codes {
+                    if all.windows(code.len()).any(|place| place == code.as_slice()) {
+                        take(*bits, form.at, all.len() > code.len());
+                    }
+                }
+            }
             let initial = form.text.as_bytes().first().copied().unwrap_or_default();
             if initial.is_ascii() && !self.initials.contains(&initial) {
                 return;
             }
             if let Some(bits) = self.bits_of.get(self.rules.stem(form.text).as_ref()) {
-                take(*bits, form.at);
+                take(*bits, form.at, false);
             }
         });
     }
@@ -280,10 +300,23 @@ mod tests {
             ("4.890", "It costs 4890 euros."),
             ("1234.50", "It costs 1 234,50 euros."),
             ("0421 5550199", "Call 0421 555-0199."),
+            ("XM5", "The WH-1000XM5 costs 349 euros."),
+            ("WH-1000", "The WH1000XM5 costs 349 euros."),
         ] {
             assert_eq!(share(question, &[], text), Some(1.0), "{question}");
         }
         assert_eq!(share("E217", &[], "The fault E-218 is harmless."), Some(0.0));
+        let of_headphones = |text| share("Is the XM5 black?", &["WH-1000XM5"], text);
+        assert_eq!(of_headphones("It comes in black."), Some(1.0), "named so");
+        assert_eq!(of_headphones("The XM5 costs 349 euros."), Some(0.5), "and said");
+        for text in [
+            "The WH-1000XM4 costs 249 euros.",
+            "WH-1000EXM5",
+            "XM55",
+            "XM 4 and 5",
+        ] {
+            assert_eq!(share("XM5", &[], text), Some(0.0), "{text}");
+        }
         let chinese = share("XK-4711的价格", &[], "XK-4711 支持蓝牙耳机连接").expect("words");
         assert!(chinese < 0.5, "the code is not the price: {chinese}");
         assert_eq!(

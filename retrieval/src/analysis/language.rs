@@ -149,17 +149,14 @@ pub struct TextLanguages {
 }
 
 impl TextLanguages {
-    /// `all` are the languages of the texts, each once; `sample` are those of some texts, or of all.
-    pub fn new(all: Vec<Language>, sample: &[Language]) -> Self {
-        let share = |language: &Language| {
-            let texts = sample.iter().filter(|of_text| *of_text == language);
+    /// `all` are the languages of the texts, each once; `sample` are those of some texts, or of all, as far as they are known.
+    pub fn new(all: Vec<Language>, sample: &[Option<Language>]) -> Self {
+        let share = |language: Language| {
+            let texts = sample.iter().filter(|of_text| **of_text == Some(language));
             texts.count() as f32 / sample.len().max(1) as f32
         };
-        let main = sample.iter().find(|language| share(language) >= MAIN);
-        Self {
-            main: main.copied(),
-            all,
-        }
+        let main = all.iter().copied().find(|language| share(*language) >= MAIN);
+        Self { all, main }
     }
 
     /// The language of a question: what it shows, else that of nearly all texts, if it does not seem to be in another one.
@@ -172,28 +169,41 @@ impl TextLanguages {
         })
     }
 
+    /// The same, where it counts whether it is one of those that a model reads: where some texts are in one of these, a question
+    /// that does not show its language may be in that one.
+    pub(crate) fn of_question_to(&self, question: &str, read: &[Language]) -> Option<Language> {
+        let language = self.of_question(question)?;
+        let may_be_read = || self.all.iter().any(|language| read.contains(language));
+        let is_open = !read.contains(&language) && may_be_read() && detect(question).is_none();
+        (!is_open).then_some(language)
+    }
+
     /// The languages by which the words of a question are read, the likeliest first: its own where it shows, else all that the
-    /// texts are in. Empty: nothing is known.
+    /// texts are in, and those that it may be in beside. Empty: nothing is known.
     pub(crate) fn to_read(&self, question: &str) -> Vec<Language> {
         if let Some(language) = detect(question) {
             return vec![language];
         }
+        let may_be = plausible(question);
         if self.all.is_empty() {
-            return plausible(question);
+            return may_be;
         }
-        let mut ranked = rank(question);
-        ranked.retain(|speaking| self.all.contains(&speaking.language));
         let mut languages = match self.of_question(question) {
-            Some(main) => vec![main],
-            None => likely(ranked),
+            // By its rules accents make other words, which hold for a question that is surely in it.
+            Some(main) if main != Language::Vietnamese => vec![main],
+            _ => {
+                let mut ranked = rank(question);
+                ranked.retain(|speaking| self.all.contains(&speaking.language));
+                likely(ranked)
+            }
         };
         if languages.is_empty() {
             // Its words of no topic are left out, and its accents say nothing.
             languages.push(Language::English);
         }
-        for language in &self.all {
-            if !languages.contains(language) {
-                languages.push(*language);
+        for language in self.all.iter().copied().chain(may_be) {
+            if !languages.contains(&language) {
+                languages.push(language);
             }
         }
         languages
@@ -386,7 +396,9 @@ mod tests {
 
     #[test]
     fn a_question_that_does_not_show_its_language_is_in_that_of_nearly_all_texts() {
-        let german = TextLanguages::new(vec![Language::German, Language::English], &[Language::German; 5]);
+        let known = |languages: &[Language]| languages.iter().copied().map(Some).collect::<Vec<_>>();
+        let all = vec![Language::German, Language::English];
+        let german = TextLanguages::new(all.clone(), &known(&[Language::German; 5]));
         for (question, language) in [
             ("Garantie", Some(Language::German)),
             ("Wen kontrollieren Gurus?", Some(Language::German)),
@@ -397,10 +409,34 @@ mod tests {
         ] {
             assert_eq!(german.of_question(question), language, "{question}");
         }
-        let sample = [Language::German, Language::English];
-        let mixed = TextLanguages::new(sample.to_vec(), &sample);
+        let english_alone = [Language::English];
+        assert_eq!(
+            german.of_question_to("Garantie", &english_alone),
+            None,
+            "some are read"
+        );
+        let wann = "Wann kommt die Ware?";
+        assert_eq!(
+            german.of_question_to(wann, &english_alone),
+            Some(Language::German)
+        );
+        let mixed = TextLanguages::new(all.clone(), &known(&all));
         assert_eq!(mixed.of_question("Garantie"), None);
+        let mostly_unknown = TextLanguages::new(all, &[Some(Language::German), None]);
+        assert_eq!(mostly_unknown.of_question("Garantie"), None);
         assert_eq!(TextLanguages::default().of_question("Garantie"), None);
+    }
+
+    #[test]
+    fn a_word_is_read_by_the_rules_of_a_language_that_it_shows_though_no_text_is_known_to_be_in_it() {
+        let english = TextLanguages::new(vec![Language::English], &[Some(Language::English)]);
+        assert!(english.to_read("die Häusern").contains(&Language::German));
+        let vietnamese = TextLanguages::new(vec![Language::Vietnamese], &[Some(Language::Vietnamese)]);
+        assert_eq!(
+            vietnamese.to_read("Müller"),
+            [Language::English, Language::Vietnamese]
+        );
+        assert_eq!(vietnamese.to_read("bơ"), [Language::Vietnamese]);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::fold::fold;
 /// Letters that a code has at most before a hyphen: more are a word.
 const LETTERS: usize = 4;
 
+/// Digits in a row from which on they may stand for any.
+const DIGITS_OF_ANY: usize = 4;
+
 /// The codes of a question, letters with digits behind them, each in its pieces: letters and digits apart.
 #[derive(Debug, Clone, Default)]
 pub struct NamedCodes {
@@ -47,7 +50,12 @@ impl NamedCodes {
     }
 }
 
-/// The code that `token` is. Amounts (`30-day`, `5kg`) begin with digits, and some compounds with a word (`under-16s`).
+/// What stands before an amount of money, a day of a month or a postcode: no code.
+const NO_CODES: &str = "eur usd chf gbp jpy cny inr aud cad nzd sek nok dkk pln czk huf ron try brl zar sgd hkd us fr rs kr zl rm \
+    jan feb mar apr may jun jul aug sep sept oct nov dec d de at ch";
+
+/// The code that `token` is. Amounts (`30-day`, `5kg`) begin with digits or their currency (`EUR60`), days and postcodes with their
+/// month or country (`Dec-24`, `D-28195`), and some compounds with a word (`under-16s`).
 fn code(token: &str) -> Option<Vec<String>> {
     let word = token.split(['\'', '\u{2019}']).next()?;
     let begins_with_word = word.split_once('-').is_some_and(|(first, _)| {
@@ -57,6 +65,12 @@ fn code(token: &str) -> Option<Vec<String>> {
         return None;
     }
     let pieces: Vec<String> = codes::pieces(word).map(str::to_owned).collect();
+    if let [first, number] = pieces.as_slice()
+        && codes::is_digits(number)
+        && NO_CODES.split_whitespace().any(|word| word == first)
+    {
+        return None;
+    }
     let is_code = pieces.iter().any(|piece| codes::is_digits(piece)) && !codes::is_digits(&pieces[0]);
     is_code.then_some(pieces)
 }
@@ -64,7 +78,17 @@ fn code(token: &str) -> Option<Vec<String>> {
 /// Whether they are the same in all but their digits.
 fn are_alike(pieces: &[&str], code: &[String]) -> bool {
     let mut pairs = pieces.iter().zip(code);
-    pairs.all(|(piece, of_code)| piece == of_code || (codes::is_digits(piece) && codes::is_digits(of_code)))
+    pairs.all(|(piece, of_code)| {
+        let differ_in_digits = codes::is_digits(piece) && codes::is_digits(of_code) && !are_any(piece);
+        piece == of_code || differ_in_digits
+    })
+}
+
+/// Whether digits stand for any: `12345` or `0000`, as in a page that shows what an order's number looks like.
+fn are_any(digits: &str) -> bool {
+    let bytes = digits.as_bytes();
+    let steps = |step: u8| bytes.windows(2).all(|pair| pair[0] + step == pair[1]);
+    bytes.len() >= DIGITS_OF_ANY && (steps(0) || (digits.starts_with(['0', '1']) && steps(1)))
 }
 
 #[cfg(test)]
@@ -92,6 +116,32 @@ mod tests {
             assert!(are_others(question, &[text]), "{question}");
             let asked = question.replace("3 cost", "1 cost");
             assert!(asked == question || !are_others(&asked, &[text]), "{asked}");
+        }
+    }
+
+    #[test]
+    fn amounts_days_and_postcodes_are_no_codes() {
+        for (question, text) in [
+            (
+                "Is shipping free for an order of EUR60?",
+                "Orders from EUR50 ship free of charge.",
+            ),
+            ("May I pay CHF100 in cash?", "Cash up to CHF200."),
+            ("Is it US$60?", "It is US$49."),
+            ("Are you open on Dec-24?", "Open from Dec-1 to Dec-31."),
+            ("Do you deliver to D-28195?", "Our shop: D-20095 Hamburg."),
+        ] {
+            assert!(!are_others(question, &[text]), "{question}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_only_shows_what_they_look_like_is_none_of_another_thing() {
+        for example in ["ORD-12345", "ORD-0000", "ORD-0123", "ord 123456"] {
+            assert!(!are_others("Where is order ORD-88213?", &[example]), "{example}");
+        }
+        for other in ["ORD-12354", "ORD-123", "ORD-3456"] {
+            assert!(are_others("Where is order ORD-88213?", &[other]), "{other}");
         }
     }
 

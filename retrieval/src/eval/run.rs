@@ -202,7 +202,7 @@ impl Runner<'_> {
                 stored.document_of.insert(chunk_id, document);
                 let text = document.full_text();
                 let language = analysis::detect(&text);
-                languages.extend(language);
+                languages.push(language);
                 Point {
                     chunk_id,
                     document_id: DocumentId(chunk_id.0),
@@ -218,7 +218,7 @@ impl Runner<'_> {
             self.index.upsert(stored.tenant_id, points.collect()).await?;
             progress(0.5 * ((number + 1) * BATCH).min(documents.len()) as f64 / documents.len() as f64);
         }
-        let all: BTreeSet<Language> = languages.iter().copied().collect();
+        let all: BTreeSet<Language> = languages.iter().copied().flatten().collect();
         stored.languages = TextLanguages::new(all.into_iter().collect(), &languages);
         Ok(stored)
     }

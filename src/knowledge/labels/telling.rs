@@ -321,6 +321,7 @@ pub(super) struct Said {
     words_language: Option<String>,
     /// What the index was told last.
     told: Option<i64>,
+    /// Those that the index may have of it, of a version that is not shown as yet as well.
     chunk_count: i64,
 }
 
@@ -412,7 +413,10 @@ pub(super) async fn load(conn: &mut Conn, tenant_id: TenantId, ids: &[DocumentId
     }
     let rows: Vec<SaidRow> = on!(conn, c => {
         let mut query = QueryBuilder::new(concat!(
-            "select d.id, d.facets_told, d.chunk_count, d.indexed_at is not null as is_indexed, d.words_language, ", facets_columns!(), "
+            "select d.id, d.facets_told,
+                    d.chunk_count + coalesce((select max(v.ready_to) from document_version v
+                                               where v.tenant_id = d.tenant_id and v.document_id = d.id and v.state = 'waiting'), 0) as chunk_count,
+                    d.indexed_at is not null as is_indexed, d.words_language, ", facets_columns!(), "
                from document d
                join source s on s.id = d.source_id
               where coalesce(d.tenant_id, d.tenant_id) = "

@@ -186,7 +186,7 @@ pub(in crate::knowledge) async fn languages_of(
     ).bind(tenant_id).bind(chatbot_id).bind(SAMPLE).fetch_all(c).await)?;
     let language = |tag: &String| Language::from_tag(tag);
     let all: BTreeSet<Language> = all.iter().filter_map(language).collect();
-    let newest: Vec<Language> = newest.iter().flatten().filter_map(language).collect();
+    let newest: Vec<Option<Language>> = newest.iter().map(|tag| tag.as_ref().and_then(language)).collect();
     Ok(TextLanguages::new(all.into_iter().collect(), &newest))
 }
 

@@ -6,6 +6,7 @@ use frontdesk::db::{DatabaseUrl, Db};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 /// Names a PostgreSQL server whose login may create databases. `scripts/with-postgres` sets it.
 const SERVER_VARIABLE: &str = "FRONTDESK_TEST_POSTGRES_URL";
@@ -84,18 +85,14 @@ pub async fn run_as_owner(url: &DatabaseUrl, statements: &str) {
 /// Creates an empty database, which is dropped by who comes next once this process has ended, and returns its address.
 pub async fn create_postgres_database(server: &str) -> String {
     static NUMBER: AtomicI32 = AtomicI32::new(0);
-    let process = i32::try_from(std::process::id()).expect("a process id");
+    static IS_ALIVE: OnceCell<()> = OnceCell::const_new();
+    let process = i64::from(std::process::id());
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut connection = PgConnection::connect(server)
         .await
         .expect("the test server answers");
     drop_abandoned(&mut connection).await;
-    sqlx::query("select pg_advisory_lock($1, $2)")
-        .bind(process)
-        .bind(number)
-        .execute(&mut connection)
-        .await
-        .expect("a lock");
+    IS_ALIVE.get_or_init(|| say_alive(server, process)).await;
     let name = format!("{PREFIX}{process}_{number}");
     for statement in ["drop database if exists", "create database"] {
         connection
@@ -103,11 +100,23 @@ pub async fn create_postgres_database(server: &str) -> String {
             .await
             .expect("a database can be created");
     }
-    // The connection holds the lock, which says that somebody needs the database, until the process ends.
-    std::mem::forget(connection);
+    connection.close().await.expect("the connection closes");
     let mut url = url::Url::parse(server).expect("the server's address is a URL");
     url.set_path(&name);
     url.into()
+}
+
+/// Takes the lock which says that somebody needs the databases of this process, until it ends.
+async fn say_alive(server: &str, process: i64) {
+    let mut connection = PgConnection::connect(server)
+        .await
+        .expect("the test server answers");
+    sqlx::query("select pg_advisory_lock($1)")
+        .bind(process)
+        .execute(&mut connection)
+        .await
+        .expect("a lock");
+    std::mem::forget(connection);
 }
 
 /// Drops the databases of processes that have ended: those of all tests together take gigabytes.
@@ -119,12 +128,10 @@ async fn drop_abandoned(connection: &mut PgConnection) {
             .await
             .expect("databases");
     for name in names {
-        let (process, number) = name[PREFIX.len()..].split_once('_').expect("two numbers");
-        let place = |part: &str| part.parse::<i32>().expect("a number");
-        let (process, number) = (place(process), place(number));
-        let is_abandoned: bool = sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
+        let (process, _) = name[PREFIX.len()..].split_once('_').expect("two numbers");
+        let process: i64 = process.parse().expect("a number");
+        let is_abandoned: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
             .bind(process)
-            .bind(number)
             .fetch_one(&mut *connection)
             .await
             .expect("a lock");
@@ -136,9 +143,8 @@ async fn drop_abandoned(connection: &mut PgConnection) {
                 )))
                 .await
                 .expect("dropped");
-            sqlx::query("select pg_advisory_unlock($1, $2)")
+            sqlx::query("select pg_advisory_unlock($1)")
                 .bind(process)
-                .bind(number)
                 .execute(&mut *connection)
                 .await
                 .expect("unlocked");

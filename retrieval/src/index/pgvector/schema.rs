@@ -243,12 +243,13 @@ async fn find_or_make_collection(
     Ok(collection)
 }
 
-/// Forgets a collection of which somebody dropped the points: it is made anew, as another generation that is to be filled.
+/// Forgets a collection of which somebody dropped a table: it is made anew, as another generation that is to be filled.
 async fn forget_without_tables(connection: &mut PgConnection, name: &str) -> Result<(), IndexError> {
     sqlx::query(
         "delete from frontdesk_index.collection
           where name = $1
-            and to_regclass('frontdesk_index.c' || number || '_point') is null",
+            and exists (select from unnest(array['_point', '_term', '_tenant']) as part
+                         where to_regclass('frontdesk_index.c' || number || part) is null)",
     )
     .bind(name)
     .execute(connection)
