@@ -96,6 +96,36 @@ pub(super) fn amount_and_unit(word: &str) -> Option<(&str, &str)> {
     (has_decimals && unit.chars().all(char::is_alphabetic)).then_some((amount, unit))
 }
 
+/// Groups of digits in one word whose neighbours are found together.
+const MOST_GROUPS: usize = 6;
+
+/// What some, but not all, of the groups are together in a word of three and more groups of digits: `8471.30` and `30.01` of
+/// `8471.30.01`.
+pub(super) fn each_run_of_groups<'a>(word: &'a str, mut take: impl FnMut(&'a str)) {
+    let is_joint = |c: char| !c.is_ascii_digit();
+    let mut groups = Vec::new();
+    let mut start = 0;
+    for group in word.split(is_joint) {
+        groups.push(start..start + group.len());
+        start += group.len()
+            + word[start + group.len()..]
+                .chars()
+                .next()
+                .map_or(0, char::len_utf8);
+    }
+    let are_digits = groups.iter().all(|group| !group.is_empty());
+    if !are_digits || !(3..=MOST_GROUPS).contains(&groups.len()) || word.contains(char::is_alphabetic) {
+        return;
+    }
+    for (place, first) in groups.iter().enumerate() {
+        let others = groups.iter().skip(place + 1);
+        let longest = groups.len() - 1;
+        for last in others.take(longest - 1) {
+            take(&word[first.start..last.end]);
+        }
+    }
+}
+
 /// The number of a version: `10.15.7` of `v10.15.7`, which is as often written without its letter.
 pub(super) fn version_number(word: &str) -> Option<&str> {
     let number = word.strip_prefix('v')?;
@@ -152,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn groups_of_digits_are_found_with_their_neighbours() {
+        let runs = |word| {
+            let mut runs = Vec::new();
+            each_run_of_groups(word, |run| runs.push(run));
+            runs
+        };
+        assert_eq!(runs("8471.30.01"), ["8471.30", "30.01"]);
+        assert_eq!(runs("10.0.0.1"), ["10.0", "10.0.0", "0.0", "0.0.1", "0.1"]);
+        for word in ["8471.30", "8471", "v1.2.3", "1..2.3", "1.2.3.4.5.6.7", ""] {
+            assert!(runs(word).is_empty(), "{word}");
+        }
+    }
+
+    #[test]
     fn a_version_is_its_number() {
         assert_eq!(version_number("v10.15.7"), Some("10.15.7"));
         for word in ["10.15.7", "v7", "v1.2b", "v.1", "version"] {
@@ -165,6 +209,7 @@ mod tests {
             if let Some(plain) = plain_number(&word) {
                 prop_assert_eq!(plain_number(&plain).filter(|again| *again != plain), None);
             }
+            each_run_of_groups(&word, |run| assert!(word.contains(run) && run.len() < word.len()));
             let mut pieces = String::new();
             each_piece(&word, |piece| pieces.push_str(piece));
             prop_assert!(pieces.is_empty() || pieces == word);

@@ -219,6 +219,12 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
             false => Term::word(clip(number), 0.0),
         });
     }
+    if side == Side::Document {
+        if let Some((whole, _)) = number.as_ref().and_then(|number| number.split_once('.')) {
+            emit(Term::another_form(whole));
+        }
+        codes::each_run_of_groups(word, |run| emit(Term::another_form(run)));
+    }
     let is_code = is_joined || number.is_some();
     // A question that names the whole code should not be answered by every chunk with one of its digits.
     if side == Side::Query && is_code && !word.contains(char::is_alphabetic) {
@@ -358,6 +364,9 @@ mod tests {
         assert_eq!(coverage("4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("v1.2.3", "release v1.2.4 is out"), 0.0);
         assert_eq!(coverage("10.15.7", "release v10.15.7 is out"), 1.0);
+        assert_eq!(coverage("8471.30", "tariff 8471.30.01"), 0.5, "no decimal");
+        assert_eq!(coverage("10.0.0", "the server 10.0.0.1"), 1.0);
+        assert_eq!(coverage("1234", "it costs 1,234.50 francs"), 1.0);
         assert_eq!(coverage("XK4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("1000", "it costs 1,000 francs"), 1.0);
         assert_eq!(coverage("1234.5", "Total 1 234,50 EUR due"), 1.0);
