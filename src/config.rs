@@ -459,6 +459,11 @@ impl Config {
         self.index.backend == IndexBackend::Pgvector && self.pgvector_url() == &*self.database.url
     }
 
+    /// Where the embedded index lies.
+    pub fn index_dir(&self) -> PathBuf {
+        self.data_dir.join("index")
+    }
+
     /// The model that puts passages in order.
     pub fn rerank_model(&self) -> &str {
         if self.rerank.backend == RerankBackend::Llm && self.rerank.model.is_empty() {

@@ -58,7 +58,7 @@ async fn open_embedded(
     dimension: Option<usize>,
     (mends, was_made): (bool, bool),
 ) -> Result<Result<Arc<dyn Index>, IndexError>, StartError> {
-    let dir = config.data_dir.join("index");
+    let dir = config.index_dir();
     let shards = config.index.shards;
     let tuning = Tuning {
         own_shard_from_chunks: match config.index.promote_from_chunks {

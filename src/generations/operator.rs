@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 use super::{By, Generation, UNUSED_KEPT, begin_in, fill, give_up_wishes, mend, retire, state, store};
 use crate::app::App;
 use crate::config::IndexBackend;
 use crate::db::{Conn, Scope};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::TenantId;
 use crate::jobs::{Job, JobContext, Outcome, Priority};
 use crate::knowledge::verify::{self, Findings, Slice};
@@ -232,6 +233,9 @@ fn used(open: &[Generation]) -> BTreeSet<&str> {
     open.iter().map(|generation| generation.space.as_str()).collect()
 }
 
+/// How long what was put aside is left alone at least, by the look of every hour.
+const LEFT_ASIDE: Duration = Duration::from_secs(60);
+
 /// Holds indexes against rows: every count, some of the points in turn, and what generations left that were given up.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CheckIndex {}
@@ -246,9 +250,28 @@ impl Job for CheckIndex {
             check_counts(&app).await.map(drop),
             sweep_left(&app).await,
             verify_some(&app).await.map(drop),
+            remove_put_aside(&app, LEFT_ASIDE).await.map(drop),
         ];
         ends.into_iter().collect::<Result<()>>().into()
     }
+}
+
+/// Removes what of the embedded index was damaged and put aside so long ago: documents in it may have been deleted since. How much
+/// there was.
+pub async fn remove_put_aside(app: &App, at_least: Duration) -> Result<usize> {
+    if app.config.index.backend != IndexBackend::Embedded {
+        return Ok(0);
+    }
+    let dir = app.config.index_dir();
+    let removed = spawn_blocking(move || retrieval::index::remove_put_aside(&dir, at_least));
+    let removed = removed.await.map_err(Error::internal)?.map_err(Error::internal)?;
+    if removed > 0 {
+        tracing::info!(
+            removed,
+            "damaged parts of the index that were put aside are removed"
+        );
+    }
+    Ok(removed)
 }
 
 /// Spaces whose index did not answer in this look: nobody waits for one again.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use frontdesk::app::{App, Replacements};
 use frontdesk::generations::operator;
@@ -156,6 +157,13 @@ async fn the_service_starts_and_only_who_was_in_the_damaged_part_is_told_until_i
             assert_eq!(owner.tenant(&service).indexed_chunks().await, 1);
         }
     }
+
+    let aside = collection(&service.data_dir()).join("shard-0.damaged");
+    assert!(aside.is_dir(), "for whoever wants to know what happened");
+    let removed = |at_least| operator::remove_put_aside(&service.app, at_least);
+    assert_eq!(removed(Duration::from_secs(3_600)).await.expect("looked"), 0);
+    assert_eq!(removed(Duration::ZERO).await.expect("removed"), 1);
+    assert!(!aside.exists());
 }
 
 #[tokio::test]

@@ -61,6 +61,15 @@ fn weights_of_a_quarter_the_size_lose_less_than_half_a_point() {
 }
 
 #[test]
+fn words_of_postgresql_keep_the_quality_of_the_whole() {
+    let table = table("nDCG@10");
+    let lost = |figures: &BTreeMap<String, f64>| figures[OURS] - figures["Frontdesk on PostgreSQL"];
+    let lost: Vec<f64> = table.values().map(lost).collect();
+
+    assert!(lost.iter().all(|lost| *lost <= 0.002), "{lost:?}");
+}
+
+#[test]
 fn fixed_answers_are_found_at_least_as_well_as_by_a_hybrid_of_both() {
     let above = above(
         &table("Fixed answers: top-1"),

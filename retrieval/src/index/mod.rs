@@ -13,7 +13,7 @@ mod query;
 mod spread;
 mod within;
 
-pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning};
+pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning, remove_put_aside};
 pub use self::pgvector::{PgvectorIndex, PgvectorOptions, PgvectorTuning};
 pub use self::point::{Facets, Point, StoredPoint};
 pub use self::qdrant::{

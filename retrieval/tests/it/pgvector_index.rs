@@ -389,6 +389,38 @@ async fn tables_that_somebody_dropped_are_missed_and_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_former_rules_of_words_go_at_the_start_after_those_that_replace_them() {
+    let Some(url) = database().await else { return };
+    let index = open_eager(&url).await;
+    let points = (0..80).map(|n| point(n, "goods"));
+    index.upsert(tenant(1), points.collect()).await.expect("stored");
+    moved(&url).await;
+    index.close().await.expect("closed");
+    let as_of_former_rules =
+        "update frontdesk_index.collection set name = regexp_replace(name, '[0-9]+$', '1')";
+    run(&url, as_of_former_rules).await;
+    let former = "select count(*) from pg_class
+                   where relnamespace = 'frontdesk_index'::regnamespace and relname like 'c1\\_%'";
+
+    let index = open(&url).await;
+    assert!(number(&url, former).await > 5, "others may ask them");
+    assert_eq!(index.count(tenant(1)).await.expect("a count"), 0);
+    index
+        .upsert(tenant(1), vec![point(1, "goods")])
+        .await
+        .expect("stored");
+    index.close().await.expect("closed");
+
+    let index = open(&url).await;
+    assert_eq!(number(&url, former).await, 0);
+    assert_eq!(
+        number(&url, "select count(*) from frontdesk_index.collection").await,
+        1
+    );
+    assert_eq!(found(&index, tenant(1), by_words("goods")).await, [chunk(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statistics_equal_what_is_stored_after_every_kind_of_change() {
     let Some(url) = database().await else { return };
     let index = open_eager(&url).await;

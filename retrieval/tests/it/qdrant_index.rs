@@ -462,6 +462,30 @@ async fn a_collection_that_was_lost_is_noticed_and_made_again_under_another_name
 }
 
 #[tokio::test]
+async fn a_collection_of_former_rules_of_words_goes_at_the_start_after_the_one_that_replaces_it() {
+    let server = QdrantServer::start().await;
+    open(&server).await;
+    let name = server.state.collection_names().remove(0);
+    let (stem, _) = name.rsplit_once('-').expect("the number of the rules");
+    let (former, another) = (format!("{stem}-1"), format!("another-{stem}-1"));
+    server.state.rename_collection(&name, &former);
+
+    open(&server).await;
+    assert_eq!(
+        server.state.collection_names(),
+        [former.clone(), name.clone()],
+        "others may ask the former one"
+    );
+
+    server.state.rename_collection(&former, &another);
+    open(&server).await;
+    assert_eq!(server.state.collection_names().len(), 2, "it is not ours");
+    server.state.rename_collection(&another, &former);
+    open(&server).await;
+    assert_eq!(server.state.collection_names(), [name]);
+}
+
+#[tokio::test]
 async fn another_embedding_model_has_a_collection_of_its_own() {
     let server = QdrantServer::start().await;
     let first = open(&server).await;

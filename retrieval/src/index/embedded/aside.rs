@@ -1,11 +1,12 @@
 //! Puts aside what of a collection is damaged, so that it is made anew and filled again from the rows. What was put aside is
-//! read by nobody here: it is for whoever wants to know what happened. The latest of each place is kept.
+//! read by nobody here: for an hour it is there for whoever wants to know what happened, the latest of each place.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::collection::{Collection, ShardName};
 use super::damage::Broken;
@@ -41,6 +42,38 @@ impl Collection {
         tell(&broken.to_string(), &aside);
         Ok(())
     }
+}
+
+/// Removes what was put aside `at_least` so long ago below `root`, the folder of an index: it may hold what was deleted since. How
+/// much there was.
+pub fn remove_put_aside(root: &Path, at_least: Duration) -> io::Result<usize> {
+    let mut removed = 0;
+    let folders = children(root)?
+        .into_iter()
+        .filter(|path| path.is_dir() && !is_aside(path));
+    for folder in [root.to_owned()].into_iter().chain(folders) {
+        for aside in children(&folder)?.iter().filter(|path| is_aside(path)) {
+            if time_since(aside)? >= at_least {
+                remove(aside)?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    }
+}
+
+/// How long ago it was put there. Renaming changes an inode, and no time of its contents.
+fn time_since(aside: &Path) -> io::Result<Duration> {
+    let changed = u64::try_from(fs::symlink_metadata(aside)?.ctime()).unwrap_or_default();
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(changed);
+    Ok(since.elapsed().unwrap_or_default())
 }
 
 /// Puts a whole collection aside of which nobody can tell how it is laid out.
@@ -132,9 +165,16 @@ fn aside_of(path: &Path) -> PathBuf {
 
 /// Removes what was put there before.
 fn clear(aside: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(aside) {
+    match remove(aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+fn remove(aside: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(aside)?.is_dir() {
+        true => fs::remove_dir_all(aside),
+        false => fs::remove_file(aside),
     }
 }
 
@@ -143,7 +183,7 @@ fn tell(damage: &str, aside: &Path) {
         damage,
         aside = %aside.display(),
         size_bytes = bytes_of(aside),
-        "a part of the index is damaged and was put aside: it is filled again from the rows, and until then answers of whom it concerns say that some are not found. What was put aside is not needed and may be removed"
+        "a part of the index is damaged and was put aside: it is filled again from the rows, and until then answers of whom it concerns say that some are not found. What was put aside is removed within the hour or two: keep a copy to look into it"
     );
 }
 

@@ -47,6 +47,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
+pub use self::aside::remove_put_aside;
 pub use self::tuning::Tuning;
 
 use self::collection::{Collection, MANIFEST_FILE, ShardName, directory_name};

@@ -94,6 +94,7 @@ pub(super) async fn prepare(
     if !knows_lexemes {
         transaction.execute(LEXEMES).await.map_err(failure)?;
     }
+    drop_former(&mut transaction, &layout).await?;
     let collection = find_or_make_collection(&mut transaction, layout).await?;
     index_lexemes_of_all(&mut transaction, &collection).await?;
     let bypasses: bool =
@@ -241,6 +242,63 @@ async fn find_or_make_collection(
             .map_err(failure)?;
     }
     Ok(collection)
+}
+
+/// Drops the tables of the same model that are of former rules of words: nothing is deleted from them any more. Not before those that
+/// replace them have been there at a start, as processes of the release before may still ask them. Where these have them in use the
+/// next start tries again.
+async fn drop_former(connection: &mut PgConnection, layout: &Layout) -> Result<(), IndexError> {
+    let beginning = format!("{}, analysis ", layout.name);
+    let collections: Vec<(i32, String)> =
+        sqlx::query_as("select number, name from frontdesk_index.collection where starts_with(name, $1)")
+            .bind(&beginning)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failure)?;
+    let rules_of = |name: &str| name[beginning.len()..].parse::<u32>().ok();
+    if !collections
+        .iter()
+        .any(|(_, name)| rules_of(name) == Some(analysis::ANALYSIS))
+    {
+        return Ok(());
+    }
+    let is_former = |name: &str| rules_of(name).is_some_and(|rules| rules < analysis::ANALYSIS);
+    for (number, name) in collections.iter().filter(|(_, name)| is_former(name)) {
+        let mut nested = connection.begin().await.map_err(failure)?;
+        match drop_collection(&mut nested, *number).await {
+            Ok(()) => {
+                nested.commit().await.map_err(failure)?;
+                tracing::info!(collection = name, "tables of former rules of words are dropped");
+            }
+            Err(error) => {
+                nested.rollback().await.map_err(failure)?;
+                tracing::warn!(collection = name, error = ?error, "tables of former rules of words cannot be dropped: the next start tries again");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn drop_collection(connection: &mut PgConnection, number: i32) -> Result<(), sqlx::Error> {
+    connection.execute("set local lock_timeout = '2s'").await?;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_class
+          where relnamespace = 'frontdesk_index'::regnamespace and relkind = 'r' and starts_with(relname, $1)",
+    )
+    .bind(format!("c{number}_"))
+    .fetch_all(&mut *connection)
+    .await?;
+    for table in tables {
+        // With the view over it, where it is a tenant's own.
+        let drop = format!("drop table frontdesk_index.{table} cascade");
+        connection.execute(AssertSqlSafe(drop)).await?;
+    }
+    sqlx::query("delete from frontdesk_index.collection where number = $1")
+        .bind(number)
+        .execute(&mut *connection)
+        .await?;
+    connection.execute("set local lock_timeout = default").await?;
+    Ok(())
 }
 
 /// Forgets a collection of which somebody dropped a table: it is made anew, as another generation that is to be filled.

@@ -103,7 +103,12 @@ impl Layout {
             .await?;
         check_version(&health.version)?;
         let config = match self.find(calls).await? {
-            Some(config) => config,
+            Some(config) => {
+                if let Err(error) = self.drop_former(calls).await {
+                    tracing::warn!(error = ?error, "collections of former rules of words cannot be removed: the next start tries again");
+                }
+                config
+            }
             None => {
                 self.create(calls).await?;
                 self.find(calls)
@@ -133,6 +138,38 @@ impl Layout {
             .await?;
         }
         Ok(generation)
+    }
+
+    /// Removes the collections of the same model that are of former rules of words: nothing is deleted from them any more. Not by who
+    /// makes the one that replaces them, as processes of the release before may still ask them.
+    async fn drop_former(&self, calls: &Calls) -> Result<(), IndexError> {
+        let listed = calls.read("list the collections", |client| async move {
+            client.list_collections().await
+        });
+        let names = listed.await?.collections.into_iter().map(|listed| listed.name);
+        let stem = self
+            .name
+            .strip_suffix(&ANALYSIS.to_string())
+            .unwrap_or(&self.name);
+        let is_former = |name: &String| {
+            let rules = name
+                .strip_prefix(stem)
+                .and_then(|rules| rules.parse::<u32>().ok());
+            rules.is_some_and(|rules| rules < ANALYSIS)
+        };
+        for name in names.filter(is_former) {
+            calls
+                .write("remove a former collection", |client| {
+                    let name = name.clone();
+                    async move { client.delete_collection(name).await.map(drop) }
+                })
+                .await?;
+            tracing::info!(
+                collection = name,
+                "a collection of former rules of words is removed"
+            );
+        }
+        Ok(())
     }
 
     /// Makes a shard with a key, unless it is there.

@@ -174,15 +174,23 @@ impl Collections for Service {
     }
 
     async fn list(&self, _request: Request<ListCollectionsRequest>) -> Answer<ListCollectionsResponse> {
-        Err(Status::unimplemented("list"))
+        let names = self.0.collection_names().into_iter();
+        Ok(Response::new(ListCollectionsResponse {
+            collections: names.map(|name| CollectionDescription { name }).collect(),
+            time: 0.0,
+        }))
     }
 
     async fn update(&self, _request: Request<UpdateCollection>) -> Answer<CollectionOperationResponse> {
         Err(Status::unimplemented("update"))
     }
 
-    async fn delete(&self, _request: Request<DeleteCollection>) -> Answer<CollectionOperationResponse> {
-        Err(Status::unimplemented("delete"))
+    async fn delete(&self, request: Request<DeleteCollection>) -> Answer<CollectionOperationResponse> {
+        self.0.delete_collection(&request.into_inner().collection_name);
+        Ok(Response::new(CollectionOperationResponse {
+            result: true,
+            time: 0.0,
+        }))
     }
 
     async fn update_aliases(&self, _request: Request<ChangeAliases>) -> Answer<CollectionOperationResponse> {

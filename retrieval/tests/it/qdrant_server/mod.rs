@@ -111,6 +111,12 @@ impl State {
         lock(&self.collections).keys().cloned().collect()
     }
 
+    pub(crate) fn rename_collection(&self, name: &str, to: &str) {
+        let mut collections = lock(&self.collections);
+        let collection = collections.remove(name).expect("the collection");
+        collections.insert(to.to_owned(), collection);
+    }
+
     pub(crate) fn delete_collection(&self, name: &str) {
         lock(&self.collections).remove(name);
     }
