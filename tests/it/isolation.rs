@@ -219,7 +219,8 @@ async fn try_foreign_ids(
             );
         }
         // A filter narrows a search to nothing; everything else that is named must be there.
-        let narrows = kind == Kind::Document && operation.path.ends_with("/search");
+        let is_of_filter = matches!(kind, Kind::Source | Kind::Document);
+        let narrows = is_of_filter && operation.path.ends_with("/search");
         assert_eq!(
             others.status.as_u16(),
             if narrows { 200 } else { 404 },

@@ -31,15 +31,22 @@ const STAYING: Tuning = Tuning {
     close_grace: Duration::from_millis(200),
 };
 
+/// The index that was let go of before may have work to end that holds the directory for a moment.
 fn open(dir: &Path, tuning: Tuning) -> EmbeddedIndex {
-    let options = EmbeddedOptions {
-        dir: dir.to_owned(),
-        model_id: Some("test"),
-        dimension: Some(DIMENSION),
-        shards: 1,
-        mends: true,
-    };
-    EmbeddedIndex::open_tuned(options, tuning).expect("a healthy directory")
+    for _ in 0..200 {
+        let options = EmbeddedOptions {
+            dir: dir.to_owned(),
+            model_id: Some("test"),
+            dimension: Some(DIMENSION),
+            shards: 1,
+            mends: true,
+        };
+        match EmbeddedIndex::open_tuned(options, tuning) {
+            Err(IndexError::InUse { .. }) => std::thread::sleep(Duration::from_millis(50)),
+            index => return index.expect("a healthy directory"),
+        }
+    }
+    panic!("the directory is never let go of");
 }
 
 fn points(numbers: std::ops::Range<u128>) -> Vec<Point> {
