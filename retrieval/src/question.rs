@@ -32,13 +32,15 @@ pub struct Question {
 impl Question {
     /// `texts` are the languages of what it is asked of: few words do not show their own.
     pub fn of(text: &str, model: ModelTraits<'_>, texts: &TextLanguages) -> Self {
-        let language = texts.of_question(text);
-        let weighed = model
-            .languages
-            .map_or(language, |read| texts.of_question_to(text, read));
+        let languages = texts.of_question(text);
+        let language = languages.language;
+        let weighed = match model.languages {
+            Some(read) => languages.language_to(read),
+            None => language,
+        };
         Self {
             text: text.to_owned(),
-            languages: texts.to_read(text),
+            languages: languages.read_by,
             meaning_weight: fuse::meaning_weight(text, weighed, model.languages),
             unrelated: model.unrelated,
             asked: Asked::of(text, language),

@@ -102,26 +102,23 @@ const MOST_GROUPS: usize = 6;
 /// What some, but not all, of the groups are together in a word of three and more groups of digits: `8471.30` and `30.01` of
 /// `8471.30.01`.
 pub(super) fn each_run_of_groups<'a>(word: &'a str, mut take: impl FnMut(&'a str)) {
-    let is_joint = |c: char| !c.is_ascii_digit();
-    let mut groups = Vec::new();
-    let mut start = 0;
-    for group in word.split(is_joint) {
-        groups.push(start..start + group.len());
-        start += group.len()
-            + word[start + group.len()..]
-                .chars()
-                .next()
-                .map_or(0, char::len_utf8);
-    }
-    let are_digits = groups.iter().all(|group| !group.is_empty());
-    if !are_digits || !(3..=MOST_GROUPS).contains(&groups.len()) || word.contains(char::is_alphabetic) {
+    let joints: Vec<(usize, &str)> = word.match_indices(|c: char| !c.is_ascii_digit()).collect();
+    let groups = joints.len() + 1;
+    let start_of = |group: usize| {
+        group
+            .checked_sub(1)
+            .map_or(0, |joint| joints[joint].0 + joints[joint].1.len())
+    };
+    let end_of = |group: usize| joints.get(group).map_or(word.len(), |(at, _)| *at);
+    let is_one = |group: usize| start_of(group) < end_of(group);
+    if !(3..=MOST_GROUPS).contains(&groups) || word.contains(char::is_alphabetic) || !(0..groups).all(is_one)
+    {
         return;
     }
-    for (place, first) in groups.iter().enumerate() {
-        let others = groups.iter().skip(place + 1);
-        let longest = groups.len() - 1;
-        for last in others.take(longest - 1) {
-            take(&word[first.start..last.end]);
+    for first in 0..groups {
+        let whole = first + groups - 1;
+        for last in (first + 1..groups).take_while(|last| *last < whole) {
+            take(&word[start_of(first)..end_of(last)]);
         }
     }
 }

@@ -119,7 +119,10 @@ impl Language {
 
 /// The language of `text`; `None` when it does not show.
 pub fn detect(text: &str) -> Option<Language> {
-    let ranked = rank(text);
+    certain(&rank(text))
+}
+
+fn certain(ranked: &[Speaking]) -> Option<Language> {
     let best = ranked.first()?;
     let next_score = ranked.get(1).map_or(0.0, |next| next.score);
     (best.score > next_score && best.words >= LEAST_WORDS).then_some(best.language)
@@ -127,14 +130,13 @@ pub fn detect(text: &str) -> Option<Language> {
 
 /// The languages that `text` may well be in, at most three, the likeliest first.
 pub(super) fn plausible(text: &str) -> Vec<Language> {
-    likely(rank(text))
+    likely(rank(text).iter())
 }
 
-fn likely(ranked: Vec<Speaking>) -> Vec<Language> {
-    let least = ranked.first().map_or(0.0, |best| best.score * PLAUSIBLE);
+fn likely<'a>(ranked: impl Iterator<Item = &'a Speaking>) -> Vec<Language> {
+    let mut ranked = ranked.take(3).peekable();
+    let least = ranked.peek().map_or(0.0, |best| best.score * PLAUSIBLE);
     ranked
-        .into_iter()
-        .take(3)
         .filter(|speaking| speaking.score >= least)
         .map(|speaking| speaking.language)
         .collect()
@@ -148,6 +150,32 @@ pub struct TextLanguages {
     main: Option<Language>,
 }
 
+/// What a question and the texts that it is asked of tell of its language.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct QuestionLanguages {
+    /// What it shows, else that of nearly all texts, if it does not seem to be in another one.
+    pub(crate) language: Option<Language>,
+    /// It shows its language.
+    is_shown: bool,
+    /// Those by which its words are read, the likeliest first: its own where it shows, else all that the texts are in, and those
+    /// that it may be in beside. Empty: nothing is known.
+    pub(crate) read_by: Vec<Language>,
+    /// Those of the texts.
+    of_texts: Vec<Language>,
+}
+
+impl QuestionLanguages {
+    /// Its language, where it counts whether it is one of those that a model reads: where some texts are in one of these, a question
+    /// that does not show its language may be in that one.
+    pub(crate) fn language_to(&self, read: &[Language]) -> Option<Language> {
+        let language = self.language?;
+        let is_open = !self.is_shown
+            && !read.contains(&language)
+            && self.of_texts.iter().any(|of_text| read.contains(of_text));
+        (!is_open).then_some(language)
+    }
+}
+
 impl TextLanguages {
     /// `all` are the languages of the texts, each once; `sample` are those of some texts, or of all, as far as they are known.
     pub fn new(all: Vec<Language>, sample: &[Option<Language>]) -> Self {
@@ -159,49 +187,47 @@ impl TextLanguages {
         Self { all, main }
     }
 
-    /// The language of a question: what it shows, else that of nearly all texts, if it does not seem to be in another one.
-    pub(crate) fn of_question(&self, question: &str) -> Option<Language> {
-        detect(question).or_else(|| {
-            let main = self.main?;
-            let ranked = rank(question);
-            let may_be = ranked.is_empty() || ranked.iter().any(|speaking| speaking.language == main);
-            (may_be && Script::of_text(question) == Some(main.script())).then_some(main)
-        })
-    }
-
-    /// The same, where it counts whether it is one of those that a model reads: where some texts are in one of these, a question
-    /// that does not show its language may be in that one.
-    pub(crate) fn of_question_to(&self, question: &str, read: &[Language]) -> Option<Language> {
-        let language = self.of_question(question)?;
-        let may_be_read = || self.all.iter().any(|language| read.contains(language));
-        let is_open = !read.contains(&language) && may_be_read() && detect(question).is_none();
-        (!is_open).then_some(language)
-    }
-
-    /// The languages by which the words of a question are read, the likeliest first: its own where it shows, else all that the
-    /// texts are in, and those that it may be in beside. Empty: nothing is known.
-    pub(crate) fn to_read(&self, question: &str) -> Vec<Language> {
-        if let Some(language) = detect(question) {
-            return vec![language];
+    pub(crate) fn of_question(&self, question: &str) -> QuestionLanguages {
+        let ranked = rank(question);
+        if let Some(shown) = certain(&ranked) {
+            return QuestionLanguages {
+                language: Some(shown),
+                is_shown: true,
+                read_by: vec![shown],
+                of_texts: self.all.clone(),
+            };
         }
-        let may_be = plausible(question);
+        let may_be =
+            |main: &Language| ranked.is_empty() || ranked.iter().any(|speaking| speaking.language == *main);
+        let is_written_so = |main: &Language| Script::of_text(question) == Some(main.script());
+        let language = self.main.filter(may_be).filter(is_written_so);
+        QuestionLanguages {
+            language,
+            is_shown: false,
+            read_by: self.to_read(language, &ranked),
+            of_texts: self.all.clone(),
+        }
+    }
+
+    /// Those by which a question is read that does not show its language.
+    fn to_read(&self, language: Option<Language>, ranked: &[Speaking]) -> Vec<Language> {
         if self.all.is_empty() {
-            return may_be;
+            return likely(ranked.iter());
         }
-        let mut languages = match self.of_question(question) {
+        let mut languages = match language {
             // By its rules accents make other words, which hold for a question that is surely in it.
             Some(main) if main != Language::Vietnamese => vec![main],
-            _ => {
-                let mut ranked = rank(question);
-                ranked.retain(|speaking| self.all.contains(&speaking.language));
-                likely(ranked)
-            }
+            _ => likely(
+                ranked
+                    .iter()
+                    .filter(|speaking| self.all.contains(&speaking.language)),
+            ),
         };
         if languages.is_empty() {
             // Its words of no topic are left out, and its accents say nothing.
             languages.push(Language::English);
         }
-        for language in self.all.iter().copied().chain(may_be) {
+        for language in self.all.iter().copied().chain(likely(ranked.iter())) {
             if !languages.contains(&language) {
                 languages.push(language);
             }
@@ -407,36 +433,31 @@ mod tests {
             ("peut", None),
             ("4711", None),
         ] {
-            assert_eq!(german.of_question(question), language, "{question}");
+            assert_eq!(german.of_question(question).language, language, "{question}");
         }
-        let english_alone = [Language::English];
-        assert_eq!(
-            german.of_question_to("Garantie", &english_alone),
-            None,
-            "some are read"
-        );
-        let wann = "Wann kommt die Ware?";
-        assert_eq!(
-            german.of_question_to(wann, &english_alone),
-            Some(Language::German)
-        );
+        let to_english_alone = |question| german.of_question(question).language_to(&[Language::English]);
+        assert_eq!(to_english_alone("Garantie"), None, "some are read");
+        assert_eq!(to_english_alone("Wann kommt die Ware?"), Some(Language::German));
         let mixed = TextLanguages::new(all.clone(), &known(&all));
-        assert_eq!(mixed.of_question("Garantie"), None);
         let mostly_unknown = TextLanguages::new(all, &[Some(Language::German), None]);
-        assert_eq!(mostly_unknown.of_question("Garantie"), None);
-        assert_eq!(TextLanguages::default().of_question("Garantie"), None);
+        for texts in [mixed, mostly_unknown, TextLanguages::default()] {
+            assert_eq!(texts.of_question("Garantie").language, None, "{texts:?}");
+        }
     }
 
     #[test]
     fn a_word_is_read_by_the_rules_of_a_language_that_it_shows_though_no_text_is_known_to_be_in_it() {
-        let english = TextLanguages::new(vec![Language::English], &[Some(Language::English)]);
-        assert!(english.to_read("die Häusern").contains(&Language::German));
-        let vietnamese = TextLanguages::new(vec![Language::Vietnamese], &[Some(Language::Vietnamese)]);
+        let read_by = |main, question| {
+            TextLanguages::new(vec![main], &[Some(main)])
+                .of_question(question)
+                .read_by
+        };
+        assert!(read_by(Language::English, "die Häusern").contains(&Language::German));
         assert_eq!(
-            vietnamese.to_read("Müller"),
+            read_by(Language::Vietnamese, "Müller"),
             [Language::English, Language::Vietnamese]
         );
-        assert_eq!(vietnamese.to_read("bơ"), [Language::Vietnamese]);
+        assert_eq!(read_by(Language::Vietnamese, "bơ"), [Language::Vietnamese]);
     }
 
     #[test]

@@ -256,7 +256,7 @@ mod tests {
             let offered = weigh_document(text, Some(language)).hashes;
             let is_met = |languages: &[Language]| {
                 let languages = TextLanguages::new(languages.to_vec(), &[]);
-                let asked = query_terms(word, &languages.to_read(word));
+                let asked = query_terms(word, &languages.of_question(word).read_by);
                 asked
                     .hashes
                     .iter()
@@ -271,7 +271,7 @@ mod tests {
     fn a_code_alone_is_asked_for_as_it_is_whatever_texts_are_there() {
         for code in ["w77", "XK-4711", "a4s"] {
             let languages = TextLanguages::new(Language::ALL.to_vec(), &[]);
-            let asked = query_terms(code, &languages.to_read(code));
+            let asked = query_terms(code, &languages.of_question(code).read_by);
             assert_eq!(asked, query_terms(code, &[]), "{code}");
         }
     }

@@ -87,12 +87,10 @@ fn is_like_a_key(word: &str) -> bool {
 /// Whether some words of `told` stand in `sent` just so. One word alone, as the name of a model, is nobody's text, where spaces
 /// part words.
 fn repeats(told: &str, sent: &str) -> bool {
-    let starts = told.char_indices().map(|(start, _)| start);
-    starts.into_iter().any(|start| {
+    told.char_indices().any(|(start, _)| {
         let rest = &told[start..];
-        let end = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
-        let end = end.into_iter().find(|at| *at >= QUOTED_BYTES);
-        end.is_some_and(|end| {
+        let mut ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+        ends.find(|at| *at >= QUOTED_BYTES).is_some_and(|end| {
             let part = &rest[..end];
             (part.trim().contains(' ') || !part.is_ascii()) && sent.contains(part)
         })
