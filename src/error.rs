@@ -3,6 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use retrieval::index::IndexError;
+
+/// How long an index that failed is left alone.
+const TRY_THE_INDEX_AFTER: Duration = Duration::from_secs(5);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The result of an operation.
@@ -148,6 +153,30 @@ impl From<std::io::Error> for Error {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::StorageFull,
             _ => Self::internal(error),
+        }
+    }
+}
+
+/// What a failure of the index means for a request or a job.
+impl From<IndexError> for Error {
+    fn from(error: IndexError) -> Self {
+        let (code, message) = match error {
+            IndexError::Unavailable { .. } | IndexError::InUse { .. } => (
+                "index_unavailable",
+                "the search index does not answer; try again shortly",
+            ),
+            IndexError::Overloaded => ("busy", "too many searches run at once; try again shortly"),
+            IndexError::Damaged { .. } => (
+                "index_unavailable",
+                "the search index is damaged, or some of it is gone: the service's log says what. What is gone is made anew from the documents when the service is started again",
+            ),
+            error => return Self::internal(error),
+        };
+        Self::Unavailable {
+            code,
+            message: message.into(),
+            retry_after: TRY_THE_INDEX_AFTER,
+            source: Some(Box::new(error)),
         }
     }
 }

@@ -11,7 +11,6 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 use crate::id::TenantId;
-use crate::knowledge::index_error;
 
 /// What is to be changed, of each tenant and index in the same order for all transactions.
 #[derive(Default)]
@@ -58,7 +57,7 @@ fn as_of_this_database(error: IndexError) -> Error {
         IndexError::Unavailable {
             source: Some(source), ..
         } => source,
-        error => return index_error(error),
+        error => return Error::from(error),
     };
     let source = match source.downcast::<ConnectionLost>() {
         Ok(lost) => lost.0,

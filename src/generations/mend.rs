@@ -12,7 +12,7 @@ use crate::db::Write;
 use crate::error::Result;
 use crate::id::TenantId;
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
-use crate::knowledge::{index_error, verify};
+use crate::knowledge::verify;
 
 /// Whoever began to put something into a generation has ended so long after it was given up.
 pub(super) const LAST_WRITES: TimeDelta = TimeDelta::hours(24);
@@ -49,10 +49,7 @@ async fn reclaim(app: &App, context: &JobContext, space: &str) -> Result<()> {
     }
     store::set_reclaiming(&mut write, tenant_id, space, Some(until)).await?;
     write.commit().await?;
-    index
-        .delete_tenant(retrieval::TenantId(tenant_id.0))
-        .await
-        .map_err(index_error)?;
+    index.delete_tenant(retrieval::TenantId(tenant_id.0)).await?;
     let mut write = app.db.write(tenant_id).await?;
     store::set_reclaiming(&mut write, tenant_id, space, None).await?;
     write.commit().await
@@ -77,7 +74,7 @@ pub(super) async fn queue_reclaim(
 pub(super) async fn sweep(app: &App, tenant_id: TenantId, space: &str, is_final: bool) -> Result<()> {
     let index = app.space_for_index(space).await?.index.clone();
     let left = index.count(retrieval::TenantId(tenant_id.0)).await;
-    let left = left.map_err(index_error)?;
+    let left = left?;
     if left == 0 && !is_final {
         return Ok(());
     }

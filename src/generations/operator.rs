@@ -350,7 +350,7 @@ async fn is_at_rest(app: &App, tenant_id: TenantId, counted: i64) -> Result<bool
 async fn count(app: &App, tenant_id: TenantId, space: &str) -> Result<u64> {
     let space = app.space_for_index(space).await?;
     let points = space.index.count(retrieval::TenantId(tenant_id.0)).await;
-    points.map_err(crate::knowledge::index_error)
+    Ok(points?)
 }
 
 /// Chunks of versions that are not shown as yet, or were left for whoever tries again: one index may have them, all, some or none.

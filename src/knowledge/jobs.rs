@@ -7,7 +7,6 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::indexing::{self, INDEXING_FAILED, Progress};
-use super::search::index_error;
 use super::{store, stored_chunks};
 use crate::app::App;
 use crate::db::Write;
@@ -192,9 +191,9 @@ async fn remove_chunks(app: &App, tenant_id: TenantId, chunk_ids: &[ChunkId]) ->
         space
             .index
             .delete_chunks(retrieval::TenantId(tenant_id.0), ids.collect())
-            .await
-            .map_err(index_error)?;
-        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, &gone).await?;
+            .await?;
+        // Also of those that had rows before: an attempt that died may have removed them.
+        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, chunk_ids).await?;
         stored_chunks::put(app, tenant_id, &space, back.into_values().collect()).await?;
     }
     Ok(())

@@ -57,7 +57,7 @@ pub use search::explain::Trace;
 pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
     Aim, EmbeddedQuestion, Passage, Payer, Purpose, RowScans, Search, SearchFilter, SearchResult,
-    SearchSettings, SearchSettingsRequest, embed_question, index_error, search, search_aimed, search_sources,
+    SearchSettings, SearchSettingsRequest, embed_question, search, search_aimed, search_sources,
 };
 pub use upload::{NewFile, upload};
 

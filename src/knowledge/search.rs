@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use retrieval::confidence::Confidence;
-use retrieval::index::{Audience, IndexError};
+use retrieval::index::Audience;
 use retrieval::operators::Query;
 
 use self::explain::{Stage, StageName, Trace};
@@ -30,7 +30,7 @@ use super::degraded::Degradation;
 use crate::app::{App, Space};
 use crate::chatbots;
 use crate::db::Conn;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::generations::{self, Live};
 use crate::http::access::Reach;
 use crate::id::{ChatbotId, ChunkId, ConversationId, CutId, DocumentId, MessageId, SourceId};
@@ -353,31 +353,6 @@ async fn search_live(
         min_similarity: Some(decided.min_similarity),
         ..search_sources(app, reach, search, trace).await?
     })
-}
-
-/// What an index failure means for a request or a job.
-pub fn index_error(error: IndexError) -> Error {
-    match error {
-        IndexError::Unavailable { .. } | IndexError::InUse { .. } => Error::Unavailable {
-            code: "index_unavailable",
-            message: "the search index does not answer; try again shortly".into(),
-            retry_after: TRY_AGAIN_AFTER,
-            source: Some(Box::new(error)),
-        },
-        IndexError::Overloaded => Error::Unavailable {
-            code: "busy",
-            message: "too many searches run at once; try again shortly".into(),
-            retry_after: TRY_AGAIN_AFTER,
-            source: Some(Box::new(error)),
-        },
-        IndexError::Damaged { .. } => Error::Unavailable {
-            code: "index_unavailable",
-            message: "the search index is damaged or gone: start the service again, which makes it anew from the documents".into(),
-            retry_after: TRY_AGAIN_AFTER,
-            source: Some(Box::new(error)),
-        },
-        error => Error::internal(error),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use retrieval::index::StoredPoint;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::search::index_error;
 use super::stored_chunks::{self, StoredChunk};
 use super::{labels, store};
 use crate::app::{App, Space};
@@ -111,8 +110,7 @@ pub async fn compare(app: &App, tenant_id: TenantId, space: &Space, heals: bool)
             space
                 .index
                 .delete_chunks(retrieval::TenantId(tenant_id.0), ids)
-                .await
-                .map_err(index_error)?;
+                .await?;
         }
     }
     Ok(findings)
@@ -263,7 +261,7 @@ async fn list_page(space: &Space, tenant_id: TenantId, after: Option<ChunkId>) -
         .index
         .list(retrieval::TenantId(tenant_id.0), after, LISTED_AT_ONCE)
         .await;
-    listed.map_err(index_error)
+    Ok(listed?)
 }
 
 /// Those of these points that belong to nothing. A document that is being indexed, or cut otherwise, has points before it has rows.

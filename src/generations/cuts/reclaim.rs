@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::generations;
 use crate::id::{ChunkId, CutId, SourceId, TenantId};
 use crate::jobs::{Job, JobContext, Outcome, Priority, by_slices};
-use crate::knowledge::{index_changes, index_error};
+use crate::knowledge::index_changes;
 use crate::on;
 
 /// Rows that one transaction deletes.
@@ -87,8 +87,7 @@ impl ReclaimCut {
             space
                 .index
                 .delete_sources(retrieval::TenantId(tenant_id.0), vec![self.cut_id.in_index()])
-                .await
-                .map_err(index_error)?;
+                .await?;
         }
         Ok(())
     }

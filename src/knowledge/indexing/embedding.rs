@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChatbotId, SyncRunId, TenantId};
 use crate::knowledge::cut::{CutChunk, as_i64};
 use crate::knowledge::embedding_cache::{self, Recalled};
-use crate::knowledge::search::{denied, embed_error, index_error};
+use crate::knowledge::search::{denied, embed_error};
 use crate::usage::{self, Reservation, UsageEvent};
 
 /// Chunks that are embedded and stored in the index at once.
@@ -81,7 +81,7 @@ pub(super) async fn add_to_index(
         return Ok(points);
     }
     let stored = space.index.upsert(retrieval::TenantId(payer.tenant_id.0), points);
-    stored.await.map_err(index_error)?;
+    stored.await?;
     Ok(Vec::new())
 }
 

@@ -36,7 +36,6 @@ use super::chunks::{self, Chunking, Edits};
 use super::files::store_error;
 use super::jobs::IndexDocuments;
 use super::reading::{self, KeptAs};
-use super::search::index_error;
 use super::{facts, index_changes, labels};
 use crate::app::{App, Space};
 use crate::db::Write;
@@ -281,8 +280,7 @@ pub(super) async fn remove_documents(app: &App, tenant_id: TenantId, ids: &[Docu
         space
             .index
             .delete_documents(retrieval::TenantId(tenant_id.0), ids)
-            .await
-            .map_err(index_error)?;
+            .await?;
     }
     Ok(())
 }

@@ -17,7 +17,6 @@ use crate::error::Result;
 use crate::generations;
 use crate::id::{DocumentId, SourceId, TenantId};
 use crate::jobs::{self, Job, JobContext, Outcome, Priority};
-use crate::knowledge::search::index_error;
 use crate::knowledge::{cuts, index_changes};
 use crate::on;
 
@@ -61,8 +60,7 @@ async fn tell_all(app: &App, context: &JobContext, ids: &[DocumentId]) -> Result
         space
             .index
             .set_facets(retrieval::TenantId(tenant_id.0), facets.clone())
-            .await
-            .map_err(index_error)?;
+            .await?;
     }
     let mut write = app.db.write(tenant_id).await?;
     note_all_told(app, &mut write, tenant_id, &told).await?;

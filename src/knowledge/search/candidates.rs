@@ -12,7 +12,7 @@ use super::boosts::Boosts;
 use super::choice::{Choice, Wanted};
 use super::explain::{StageName, Trace};
 use super::rows::Rows;
-use super::{Search, SearchFilter, index_error, without_index};
+use super::{Search, SearchFilter, without_index};
 use crate::app::{App, Space};
 use crate::db::Conn;
 use crate::error::{Error, Result};
@@ -217,7 +217,7 @@ impl Gathering<'_> {
                     }
                     // It would answer: this is no reason to leave it alone.
                     Err(error @ IndexError::Overloaded) => Some(error),
-                    Err(error) => return Err(index_error(error)),
+                    Err(error) => return Err(Error::from(error)),
                 }
             }
         };
@@ -225,7 +225,7 @@ impl Gathering<'_> {
             tracing::warn!(error = ?error, "the index gave no answer: words are looked for in the rows");
         }
         if !self.reads_rows {
-            return Err(index_error(error.unwrap_or_else(at_rest)));
+            return Err(Error::from(error.unwrap_or_else(at_rest)));
         }
         let is_overloaded = matches!(error, Some(IndexError::Overloaded));
         match is_overloaded {
@@ -235,7 +235,7 @@ impl Gathering<'_> {
         let place = (asker, self.rows.chatbot_id);
         match without_index::search(self.app, place, &self.query).await {
             Ok(found) => Ok((found, true)),
-            Err(Error::Unavailable { .. }) if is_overloaded => Err(index_error(IndexError::Overloaded)),
+            Err(Error::Unavailable { .. }) if is_overloaded => Err(Error::from(IndexError::Overloaded)),
             Err(error) => Err(error),
         }
     }

@@ -11,7 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::index_error;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, TenantId};
@@ -88,7 +87,7 @@ pub(super) async fn search(
     query: &SearchQuery,
 ) -> Result<Candidates> {
     let Some(_turn) = app.row_scans.turn(tenant_id).await else {
-        return Err(index_error(IndexError::Unavailable {
+        return Err(Error::from(IndexError::Unavailable {
             reason: "and too many questions are looked for in the rows".to_owned(),
             source: None,
         }));

@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::generations;
 use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::knowledge::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
-use crate::knowledge::search::index_error;
 use crate::knowledge::{cuts, index_changes, labels};
 
 /// How often points are put in whose documents were being written in another order.
@@ -66,7 +65,7 @@ async fn put_points(
 ) -> Result<Vec<StoredChunk>> {
     if space.index_with_rows().is_none() {
         let stored = space.index.upsert(retrieval::TenantId(tenant_id.0), points);
-        stored.await.map_err(index_error)?;
+        stored.await?;
         return keep_true(app, tenant_id, space, group).await;
     }
     for _ in 1..PUT_TRIES {
@@ -152,11 +151,7 @@ async fn keep_true(
         set_facets(app, tenant_id, space, said).await?;
     }
     if !gone.is_empty() {
-        space
-            .index
-            .delete_chunks(tenant, gone)
-            .await
-            .map_err(index_error)?;
+        space.index.delete_chunks(tenant, gone).await?;
     }
     Ok(changed)
 }
@@ -176,8 +171,7 @@ async fn set_facets(
     space
         .index
         .set_facets(retrieval::TenantId(tenant_id.0), said.collect())
-        .await
-        .map_err(index_error)?;
+        .await?;
     let mut write = app.db.write(tenant_id).await?;
     labels::tell_later(app, &mut write, tenant_id, &ids).await?;
     write.commit().await?;
