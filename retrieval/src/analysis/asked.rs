@@ -63,9 +63,11 @@ impl Asked {
         });
         let codes = bits_of.iter().filter(|(stem, _)| codes::is_code(stem));
         let pieces = |stem: &str| -> Vec<String> { codes::pieces(stem).map(str::to_owned).collect() };
+        let codes = codes.map(|(stem, bits)| (pieces(stem), *bits));
         let initials = bits_of.keys().filter_map(|stem| stem.bytes().next());
         Self {
-            codes: codes.map(|(stem, bits)| (pieces(stem), *bits)).collect(),
+            // In scripts that put no spaces between words, letters are no pieces.
+            codes: codes.filter(|(pieces, _)| !pieces.is_empty()).collect(),
             initials: initials.collect(),
             rules,
             bits_of,
@@ -317,6 +319,11 @@ mod tests {
         ] {
             assert_eq!(share("XM5", &[], text), Some(0.0), "{text}");
         }
+        assert_eq!(
+            share("ក៰", &[], "The XK-4711 costs 499 euros."),
+            Some(0.0),
+            "no pieces"
+        );
         let chinese = share("XK-4711的价格", &[], "XK-4711 支持蓝牙耳机连接").expect("words");
         assert!(chinese < 0.5, "the code is not the price: {chinese}");
         assert_eq!(

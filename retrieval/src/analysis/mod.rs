@@ -38,7 +38,7 @@ pub(crate) use self::script::Script;
 use self::stem::Rules;
 
 /// Number of the rules in this module; part of what an index writes down about itself.
-pub(crate) const ANALYSIS: u32 = 5;
+pub(crate) const ANALYSIS: u32 = 6;
 
 /// How fast further occurrences of a term stop counting.
 const SATURATION: f32 = 1.2;
@@ -223,7 +223,9 @@ fn emit_word(word: &str, side: Side, rules: &[Rules], emit: &mut impl FnMut(Term
         if let Some((whole, _)) = number.as_ref().and_then(|number| number.split_once('.')) {
             emit(Term::another_form(whole));
         }
-        codes::each_run_of_groups(word, |run| emit(Term::another_form(run)));
+        if number.is_none() {
+            codes::each_run_of_groups(word, |run| emit(Term::another_form(run)));
+        }
     }
     let is_code = is_joined || number.is_some();
     // A question that names the whole code should not be answered by every chunk with one of its digits.
@@ -367,6 +369,8 @@ mod tests {
         assert_eq!(coverage("8471.30", "tariff 8471.30.01"), 0.5, "no decimal");
         assert_eq!(coverage("10.0.0", "the server 10.0.0.1"), 1.0);
         assert_eq!(coverage("1234", "it costs 1,234.50 francs"), 1.0);
+        assert_eq!(coverage("1,234", "a grant of 1,234,567 euros"), 0.0);
+        assert_eq!(coverage("1234567", "a grant of 1,234,567 euros"), 1.0);
         assert_eq!(coverage("XK4711", "part number XK-4711"), 1.0);
         assert_eq!(coverage("1000", "it costs 1,000 francs"), 1.0);
         assert_eq!(coverage("1234.5", "Total 1 234,50 EUR due"), 1.0);

@@ -50,9 +50,25 @@ impl NamedCodes {
     }
 }
 
-/// What stands before an amount of money, a day of a month or a postcode: no code.
-const NO_CODES: &str = "eur usd chf gbp jpy cny inr aud cad nzd sek nok dkk pln czk huf ron try brl zar sgd hkd us fr rs kr zl rm \
-    jan feb mar apr may jun jul aug sep sept oct nov dec d de at ch";
+/// What stands before an amount of money, before a day or a year, and before a postcode with its number of digits.
+const CURRENCIES: &str = "eur usd chf gbp jpy cny inr aud cad nzd sek nok dkk pln czk huf ron try brl zar sgd hkd mad us fr rs kr zl rm";
+const MONTHS: &str = "jan feb mar apr may jun jul aug sep sept oct nov dec";
+const POSTCODES: [(&str, usize); 5] = [("d", 5), ("de", 5), ("a", 4), ("at", 4), ("ch", 4)];
+
+/// Whether `letters` and the digits behind them, parted by `joint`, are an amount (`EUR60`, `US$60`), a day of a month (`Dec-24`) or a
+/// postcode (`D-28195`): no code. An `RS-232` and a `D3300` are none of these.
+fn is_no_code(letters: &str, joint: &str, digits: &str) -> bool {
+    let is_among = |words: &str| words.split_whitespace().any(|word| word == letters);
+    let is_day = || {
+        digits
+            .parse::<u16>()
+            .is_ok_and(|day| matches!(day, 1..=31 | 1900..=2099))
+    };
+    let is_amount = || digits.len() > 1 && matches!(joint, "" | "." | "$" | "€" | "£" | "¥");
+    is_among(CURRENCIES) && is_amount()
+        || is_among(MONTHS) && is_day()
+        || joint == "-" && POSTCODES.contains(&(letters, digits.len()))
+}
 
 /// The code that `token` is. Amounts (`30-day`, `5kg`) begin with digits or their currency (`EUR60`), days and postcodes with their
 /// month or country (`Dec-24`, `D-28195`), and some compounds with a word (`under-16s`).
@@ -65,14 +81,22 @@ fn code(token: &str) -> Option<Vec<String>> {
         return None;
     }
     let pieces: Vec<String> = codes::pieces(word).map(str::to_owned).collect();
-    if let [first, number] = pieces.as_slice()
-        && codes::is_digits(number)
-        && NO_CODES.split_whitespace().any(|word| word == first)
+    if let [letters, digits] = pieces.as_slice()
+        && codes::is_digits(digits)
+        && let Some(joint) = between(word, letters, digits)
+        && is_no_code(letters, joint, digits)
     {
         return None;
     }
     let is_code = pieces.iter().any(|piece| codes::is_digits(piece)) && !codes::is_digits(&pieces[0]);
     is_code.then_some(pieces)
+}
+
+/// What parts the two in `word`.
+fn between<'w>(word: &'w str, first: &str, second: &str) -> Option<&'w str> {
+    let start = word.find(first)? + first.len();
+    let rest = &word[start..];
+    Some(&rest[..rest.find(second)?])
 }
 
 /// Whether they are the same in all but their digits.
@@ -130,8 +154,19 @@ mod tests {
             ("Is it US$60?", "It is US$49."),
             ("Are you open on Dec-24?", "Open from Dec-1 to Dec-31."),
             ("Do you deliver to D-28195?", "Our shop: D-20095 Hamburg."),
+            ("Do you deliver to AT-1010?", "Our shop: AT-5020 Salzburg."),
         ] {
             assert!(!are_others(question, &[text]), "{question}");
+        }
+        for (question, text) in [
+            ("How much is the Nikon D3300?", "The Nikon D3200 costs 399 euros."),
+            ("Has it an RS-232?", "It has an RS-485."),
+            ("What does an RS3 cost?", "The RS6 costs more."),
+            ("Which battery has the RM-510?", "The RM-505 has a BL-5C."),
+            ("What is DEC-510?", "DEC-512 is a valve."),
+            ("What is D-281?", "D-282 is a drill."),
+        ] {
+            assert!(are_others(question, &[text]), "{question}");
         }
     }
 
