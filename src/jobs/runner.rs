@@ -301,16 +301,18 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, ended: &Ended) -> Res
         Outcome::Fail { reason } => Ending::Failed { reason },
         Outcome::Retry { reason, delay } => {
             // The attempt may have noted that attempts count anew.
-            let attempts = store::count_attempts(&mut write, job.id).await?;
+            let (attempts, deaths) = store::count_attempts(&mut write, job.id).await?;
             let pause = match delay {
                 Some(delay) => at_least(*delay),
-                None => jittered(pause_after(attempts)),
+                // It waits longer each time that it fails by itself.
+                None => jittered(pause_after(attempts - deaths)),
             };
             match attempts < job.max_attempts {
                 true => Ending::Again {
                     reason,
                     run_at: now + TimeDelta::from_std(pause).unwrap_or_default(),
                     count_attempt: true,
+                    is_death: ended.is_death,
                 },
                 false => Ending::Failed { reason },
             }
@@ -321,6 +323,7 @@ async fn try_end(app: &App, job: &ClaimedJob, token: Uuid, ended: &Ended) -> Res
                 reason,
                 run_at,
                 count_attempt: false,
+                is_death: false,
             }
         }
         Outcome::TurnOver => Ending::BehindOthers { run_at: now },

@@ -145,6 +145,8 @@ pub(super) enum Ending<'a> {
         reason: &'a str,
         run_at: DateTime<Utc>,
         count_attempt: bool,
+        /// Its worker is gone.
+        is_death: bool,
     },
     /// It goes on behind its tenant's last queued job, and behind the next one of each other tenant. The attempt does not count.
     BehindOthers {
@@ -166,6 +168,7 @@ pub(super) async fn finish(
         ending => ending,
     };
     let is_behind = matches!(ending, Ending::BehindOthers { .. });
+    let deaths = i64::from(matches!(ending, Ending::Again { is_death: true, .. }));
     let (state, reason, run_at, uncount, finished_at) = match ending {
         Ending::Done => (JobState::Done, None, None, 0_i64, Some(now)),
         Ending::Failed { reason } => (JobState::Failed, Some(reason), None, 0, Some(now)),
@@ -173,6 +176,7 @@ pub(super) async fn finish(
             reason,
             run_at,
             count_attempt,
+            ..
         } => (
             JobState::Queued,
             Some(reason),
@@ -185,10 +189,10 @@ pub(super) async fn finish(
     let finished: Option<JobId> = on!(write, c => sqlx::query_scalar(
         "update job
             set state = $3, last_error = coalesce($4, last_error), run_at = coalesce($5, run_at), attempt = attempt - $6,
-                finished_at = $7, lease_until = null, lease_token = null
+                deaths = deaths + $8, finished_at = $7, lease_until = null, lease_token = null
           where id = $1 and lease_token = $2 and state = 'running'
          returning id",
-    ).bind(id).bind(lease_token).bind(state.name()).bind(reason).bind(run_at).bind(uncount).bind(finished_at).fetch_optional(c).await)?;
+    ).bind(id).bind(lease_token).bind(state.name()).bind(reason).bind(run_at).bind(uncount).bind(finished_at).bind(deaths).fetch_optional(c).await)?;
     if finished.is_some() && is_behind {
         move_behind(write, id).await?;
     }
@@ -229,16 +233,17 @@ pub(super) async fn others_wait(conn: &mut Conn, id: JobId, now: DateTime<Utc>) 
     ).bind(id).bind(now).fetch_one(c).await)?)
 }
 
-/// How many attempts of a job count, the present one among them; none of a job that is gone.
-pub(super) async fn count_attempts(conn: &mut Conn, id: JobId) -> Result<i64> {
-    let attempts: Option<i64> = on!(conn, c => sqlx::query_scalar("select attempt from job where id = $1").bind(id).fetch_optional(c).await)?;
+/// How many attempts of a job count, the present one among them; none of a job that is gone. And of how many before it the worker
+/// died.
+pub(super) async fn count_attempts(conn: &mut Conn, id: JobId) -> Result<(i64, i64)> {
+    let attempts: Option<(i64, i64)> = on!(conn, c => sqlx::query_as("select attempt, deaths from job where id = $1").bind(id).fetch_optional(c).await)?;
     Ok(attempts.unwrap_or_default())
 }
 
 /// The present attempt of a job counts as its first.
 pub(super) async fn count_anew(write: &mut Write, tenant_id: TenantId, id: JobId) -> Result<()> {
     write
-        .put("update job set attempt = 1 where tenant_id = $1 and id = $2 and state = 'running'")
+        .put("update job set attempt = 1, deaths = 0 where tenant_id = $1 and id = $2 and state = 'running'")
         .bind(tenant_id)
         .bind(id)
         .run()
@@ -305,7 +310,7 @@ pub(super) async fn requeue_failed(
 ) -> Result<bool> {
     let requeued: Option<JobId> = on!(write, c => sqlx::query_scalar(
         "update job
-            set state = 'queued', attempt = 0, run_at = $3, finished_at = null
+            set state = 'queued', attempt = 0, deaths = 0, run_at = $3, finished_at = null
           where tenant_id = $1
             and id = $2
             and state = 'failed'

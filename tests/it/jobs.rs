@@ -459,6 +459,39 @@ async fn a_job_that_kills_its_worker_every_time_ends_failed() {
 }
 
 #[tokio::test]
+async fn a_job_that_met_deaths_and_then_fails_by_itself_waits_as_after_its_first_failure() {
+    let service = start().await;
+    let acme = service.tenant("acme").await;
+    let is_deadly = Arc::new(AtomicBool::new(true));
+    let kills = is_deadly.clone();
+    let work = Work::new(move |_, _| {
+        let kills = kills.load(Ordering::SeqCst);
+        async move {
+            match kills {
+                true => std::future::pending::<Outcome>().await,
+                false => retry(),
+            }
+        }
+    });
+    work.queue(&service.app, acme.id, "unlucky").await;
+    for _ in 0..5 {
+        work.run_some(&service.app, 1).await;
+        service.clock.advance(TimeDelta::seconds(61));
+    }
+    is_deadly.store(false, Ordering::SeqCst);
+
+    service.drain_jobs().await;
+
+    let job = only_job(&acme).await;
+    assert_eq!(
+        (&job["attempt"], &job["last_error"]),
+        (&json!(6), &json!("the shelf is empty"))
+    );
+    let pause = run_at(&job) - service.clock.now();
+    assert!(pause <= TimeDelta::seconds(3), "{pause}");
+}
+
+#[tokio::test]
 async fn an_outage_elsewhere_burns_no_attempts() {
     let service = TestOptions::default()
         .jobs(scripted_jobs())
