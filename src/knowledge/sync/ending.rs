@@ -223,6 +223,8 @@ async fn finish(app: &App, hold: &Hold, driver: &dyn Driver, end: &End) -> Resul
     let mut notes = end.notes.clone();
     let (place, now) = (hold.place, app.clock.now());
     let mut write = app.db.write(place.tenant_id).await?;
+    // Before the run, as all do who change both.
+    store::hold_source(&mut write, place.tenant_id, place.source_id).await?;
     if chunks::count_resting(&mut write, place.tenant_id, place.source_id).await? > 0 {
         notes.push(Note::ChangesRest);
     }

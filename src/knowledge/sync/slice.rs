@@ -179,6 +179,11 @@ async fn begin(app: &App, tenant_id: TenantId, job: &SyncSource) -> Result<Optio
         return Ok(None);
     }
     store::take_over(&mut write, place, holder, now).await?;
+    // Who held it until then may have brought it on.
+    let run = store::find_open(&mut write, tenant_id, job.source_id).await?;
+    let Some(run) = run.filter(|run| run.id == job.run_id && run.slice == job.slice) else {
+        return Ok(None);
+    };
     store::set_source_state(&mut write, tenant_id, job.source_id, "running", now).await?;
     let chatbot_id = store::find_chatbot(&mut write, tenant_id, job.source_id)
         .await?
@@ -374,6 +379,8 @@ async fn fail(app: &App, hold: &Hold, code: &str, message: &str) -> Result<()> {
     let now = app.clock.now();
     let place = hold.place;
     let mut write = app.db.write(place.tenant_id).await?;
+    // Before the run, as all do who change both.
+    store::hold_source(&mut write, place.tenant_id, place.source_id).await?;
     if !hold.advance(&mut write, &Progress::default(), now).await? {
         return Ok(());
     }
