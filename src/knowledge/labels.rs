@@ -10,7 +10,6 @@ mod weighing;
 use retrieval::index::Audience;
 use serde_json::json;
 use sqlx::types::Json;
-use unicode_normalization::UnicodeNormalization as _;
 
 pub use self::telling::TellIndex;
 pub(super) use self::telling::{
@@ -26,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::id::{DocumentId, TenantId};
 use crate::on;
+use crate::tenancy;
 use crate::tenancy::audit::{self, Change, Origin};
 use crate::tenancy::role::Permission;
 
@@ -121,14 +121,9 @@ pub(super) fn is_language_tag(tag: &str) -> bool {
         && parts.all(is_further)
 }
 
-/// The name of a tag or group as it is stored and compared: without spaces around it, its accents composed (NFC).
-pub fn composed(name: &str) -> String {
-    name.trim().nfc().collect()
-}
-
-/// Names of tags or groups, [`composed`], in order, each once.
+/// Names of tags or groups, [`tenancy::composed`], in order, each once.
 pub fn check_names(field: &str, names: Vec<String>) -> Result<Vec<String>> {
-    let mut names: Vec<String> = names.iter().map(|name| composed(name)).collect();
+    let mut names: Vec<String> = names.iter().map(|name| tenancy::composed(name)).collect();
     names.sort_unstable();
     names.dedup();
     let is_name = |name: &String| {

@@ -19,7 +19,6 @@ use crate::config::Jwt;
 use crate::error::{Error, Result};
 use crate::http::access::{self, Actor, Caller};
 use crate::id::TenantId;
-use crate::knowledge::labels;
 
 /// A key set is fetched again after this time, so that withdrawn keys end.
 const KEY_SET_AGE: TimeDelta = TimeDelta::minutes(10);
@@ -165,7 +164,7 @@ impl ForeignTokens {
                     .app_metadata
                     .groups
                     .iter()
-                    .map(|name| labels::composed(name))
+                    .map(|name| super::composed(name))
                     .collect(),
             },
             chatbot_id: None,

@@ -15,6 +15,7 @@ mod store;
 pub mod tokens;
 
 use chrono::{DateTime, Utc};
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -149,6 +150,11 @@ pub fn check_name(name: &str, field: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The name of a tag or group as it is stored and compared: without spaces around it, its accents composed (NFC).
+pub fn composed(name: &str) -> String {
+    name.trim().nfc().collect()
 }
 
 /// White space and characters that nobody sees: controls, what joins and directs others, fillers, tags.

@@ -88,6 +88,29 @@ async fn a_word_alone_is_read_by_the_rules_of_the_chatbots_documents() {
     assert!(desk.search("Gärten").await.is_empty());
 }
 
+#[tokio::test]
+async fn documents_on_their_way_do_not_change_how_a_word_alone_is_read() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("houses.txt", GERMAN).await;
+    let confidence = async || {
+        let body = json!({ "query": "Händler", "explain": true });
+        let found = acme
+            .post(&format!("/api/chatbots/{}/search", desk.id), body)
+            .await;
+        let explained = found.expect(200).json()["explain"].clone();
+        assert_eq!(explained["confidence_by_meaning"], true);
+        explained["confidence"].clone()
+    };
+    let alone = confidence().await;
+
+    let waiting = ["one.txt", "two.txt", "three.txt"].map(|name| (name, ENGLISH.as_bytes()));
+    desk.upload(&waiting).await.expect(202);
+
+    assert_eq!(confidence().await, alone);
+}
+
 /// Somewhat more than two parts, of chapters whose chunks are few enough for a test.
 fn book(begins: &str, ends: &str) -> String {
     let mut text = format!("{begins}\n\n");

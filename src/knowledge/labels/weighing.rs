@@ -21,7 +21,7 @@ use crate::on;
 /// A document that took so long lets others have their turn.
 const SLICE: Duration = Duration::from_secs(5 * 60);
 
-/// Documents, the newest ones, that tell which language most are in.
+/// Documents, the newest ones that are in the index, that tell which language most are in.
 const SAMPLE: i64 = 100;
 
 /// Puts the chunks of a document into the indexes anew, so that their words are read by the rules of its language.
@@ -163,7 +163,7 @@ pub(in crate::knowledge) async fn list_weighed_otherwise(
     Ok(otherwise)
 }
 
-/// The languages of a chatbot's documents.
+/// The languages of a chatbot's documents that are in the index.
 pub(in crate::knowledge) async fn languages_of(
     conn: &mut Conn,
     tenant_id: TenantId,
@@ -181,12 +181,14 @@ pub(in crate::knowledge) async fn languages_of(
          )
          select tag from known where tag is not null",
     ).bind(tenant_id).bind(chatbot_id).fetch_all(&mut *c).await)?;
-    let newest: Vec<Option<String>> = on!(conn, c => sqlx::query_scalar(
-        "select words_language from document where tenant_id = $1 and chatbot_id = $2 order by id desc limit $3",
+    let newest: Vec<String> = on!(conn, c => sqlx::query_scalar(
+        "select words_language from document
+          where tenant_id = $1 and chatbot_id = $2 and words_language is not null
+          order by id desc limit $3",
     ).bind(tenant_id).bind(chatbot_id).bind(SAMPLE).fetch_all(c).await)?;
     let language = |tag: &String| Language::from_tag(tag);
     let all: BTreeSet<Language> = all.iter().filter_map(language).collect();
-    let newest: Vec<Option<Language>> = newest.iter().map(|tag| tag.as_ref().and_then(language)).collect();
+    let newest: Vec<Option<Language>> = newest.iter().map(language).collect();
     Ok(TextLanguages::new(all.into_iter().collect(), &newest))
 }
 
