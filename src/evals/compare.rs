@@ -74,15 +74,22 @@ impl Comparison {
 
 impl QuestionChange {
     /// Whether the outcome is better than before (`Greater`), the same, or worse; none where only one run asked. What the visitor
-    /// is told comes first, then what was found.
+    /// is told comes first, then what was found, at last which passage of a document came first.
     pub fn became(&self) -> Option<Ordering> {
         let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
         let says_it = |result: &EvalResult| result.answer.as_ref().and_then(|answer| answer.holds_expected);
-        let told = says_it(after).cmp(&says_it(before));
-        let both_told = says_it(before).is_some() && says_it(after).is_some();
-        let told = if both_told { told } else { Ordering::Equal };
-        let by_told = told.then(goodness(after).total_cmp(&goodness(before)));
-        Some(by_told.then(found(after).total_cmp(&found(before))))
+        let by_told = where_both_tell(says_it(before), says_it(after));
+        let by_goodness = by_told.then(goodness(after).total_cmp(&goodness(before)));
+        let by_found = by_goodness.then(found(after).total_cmp(&found(before)));
+        Some(by_found.then(where_both_tell(before.is_first_right, after.is_first_right)))
+    }
+}
+
+/// How `after` is to `before`; equal where one of them does not tell.
+fn where_both_tell(before: Option<bool>, after: Option<bool>) -> Ordering {
+    match (before, after) {
+        (Some(before), Some(after)) => after.cmp(&before),
+        _ => Ordering::Equal,
     }
 }
 
@@ -159,6 +166,16 @@ mod tests {
             change(&wrong, &answered).became(),
             Some(Ordering::Equal),
             "one of the runs asked for no answers"
+        );
+
+        let other_row = EvalResult {
+            is_first_right: Some(false),
+            ..answered.clone()
+        };
+        assert_eq!(
+            change(&other_row, &answered).became(),
+            Some(Ordering::Greater),
+            "another row of the same document came first"
         );
     }
 

@@ -34,6 +34,16 @@ pub(super) fn right_documents(expected: &Expected, passages: &[Passage]) -> Vec<
     says_it.map(|passage| passage.document_id).into_iter().collect()
 }
 
+/// Whether the first passage says the expected answer; none: none is expected in words.
+pub(super) fn is_first_right(expected: &Expected, passages: &[Passage]) -> Option<bool> {
+    let answer = expected.answer.as_ref()?;
+    Some(
+        passages
+            .first()
+            .is_some_and(|passage| says(&passage.text, answer)),
+    )
+}
+
 /// Of one ranking, where `right` are the right documents. Without any, nothing that was found is right.
 pub(super) fn measure(ranking: &[DocumentId], right: &[DocumentId]) -> EvalMeasures {
     let ranking: Vec<String> = ranking.iter().map(DocumentId::to_string).collect();
@@ -73,6 +83,7 @@ impl EvalSummary {
         Self {
             answerable: count(&|result| result.answerable),
             measures: Measures::mean(&measures).into(),
+            faq_accuracy: share(results.iter().filter_map(|result| result.is_first_right)),
             answered: count(&|result| result.answerable && result.is_answered),
             unanswerable: count(&|result| !result.answerable),
             declined: count(&|result| !result.answerable && !result.is_answered),
@@ -84,6 +95,14 @@ impl EvalSummary {
             latency_p95_ms: at_share(&took, 0.95),
         }
     }
+}
+
+/// How many of them hold; none without any.
+fn share(all: impl Iterator<Item = bool>) -> Option<f64> {
+    let (holding, count) = all.fold((0_u32, 0_u32), |(holding, count), holds| {
+        (holding + u32::from(holds), count + 1)
+    });
+    (count > 0).then(|| f64::from(holding) / f64::from(count))
 }
 
 /// The value below which this share of the sorted `values` lies; 0 without any.
@@ -137,6 +156,7 @@ pub(super) mod tests {
             found: ranking.clone(),
             rank,
             measures: rank.map(|_| measure(&ranking, &right)),
+            is_first_right: rank.map(|rank| rank == 1),
             confidence: Some(confidence),
             is_answered,
             latency_ms: 1.0,
@@ -161,6 +181,7 @@ pub(super) mod tests {
         assert_eq!((summary.unanswerable, summary.declined), (2, 1));
         assert_eq!(summary.measures.mrr_at_10, 0.75);
         assert_eq!(summary.measures.recall_at_5, 1.0);
+        assert_eq!(summary.faq_accuracy, Some(0.5));
         assert_eq!(summary.auroc, Some(0.75));
         assert_eq!((summary.right_answers, summary.latency_p95_ms), (None, 1.0));
         assert_eq!(EvalSummary::of(&[]), EvalSummary::default());
@@ -211,5 +232,13 @@ pub(super) mod tests {
         };
 
         assert_eq!(right_documents(&expected, &passages), [passages[1].document_id]);
+        assert_eq!(is_first_right(&expected, &passages), Some(false));
+        assert_eq!(is_first_right(&expected, &passages[1..]), Some(true));
+        assert_eq!(is_first_right(&expected, &[]), Some(false));
+        let in_no_words = Expected {
+            answer: None,
+            ..expected
+        };
+        assert_eq!(is_first_right(&in_no_words, &passages), None);
     }
 }

@@ -154,6 +154,7 @@ async fn ask(
             .position(|id| right.contains(id))
             .map(|position| position as i64 + 1),
         measures: expected.answerable.then(|| judging::measure(&ranking, &right)),
+        is_first_right: judging::is_first_right(expected, &found.passages),
         found: ranking.into_iter().take(KEPT).collect(),
         confidence: confidence.map(|confidence| f64::from(confidence.value)),
         is_answered: chat::would_answer(chatbot, found.passages),

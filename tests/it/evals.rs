@@ -76,6 +76,12 @@ async fn a_run_tells_for_each_question_where_the_right_document_stood_and_sums_u
         (&json!(1), &json!(oak))
     );
     assert_ne!(results[2]["rank"], 1, "another document was expected");
+    let first: Vec<&Value> = results.iter().map(|result| &result["is_first_right"]).collect();
+    assert_eq!(
+        first,
+        [&Value::Null, &json!(true), &Value::Null, &Value::Null],
+        "one answer was expected in words"
+    );
     assert_eq!(
         (&results[3]["measures"], &results[3]["is_answered"]),
         (&Value::Null, &json!(false))
@@ -93,6 +99,41 @@ async fn a_run_tells_for_each_question_where_the_right_document_stood_and_sums_u
     let mean = results[..3].iter().map(ndcg).sum::<f64>() / 3.0;
     assert!((ndcg(&json!({ "measures": summary["measures"] })) - mean).abs() < 1e-9);
     assert_eq!(summary["right_answers"], Value::Null);
+}
+
+#[tokio::test]
+async fn of_a_file_of_questions_and_answers_the_share_is_told_whose_right_row_comes_first() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let rows = "question,answer\n\
+                Do you sell gift cards?,\"Yes, from 10 to 200 euros.\"\n\
+                When is the shop open?,From nine to six on weekdays.\n\
+                Where do parcels arrive?,At the door or at a pick-up point.\n\
+                Can I pay by invoice?,Companies can; others pay by card.\n";
+    desk.publish("faq.csv", rows).await;
+    let asked = json!([
+        { "question": "When is your shop open?", "answer": "nine to six" },
+        { "question": "May I pay by invoice?", "answer": "others pay by card" },
+        { "question": "Are there gift cards?", "answer": "pick-up point" },
+        { "question": "Where is the parcel?" , "answer": "at the door" },
+    ]);
+    let set = make(&desk, asked).await.expect(201).id();
+
+    let run = run(&desk, &set, false).await;
+
+    let first: Vec<&Value> = run["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|result| &result["is_first_right"])
+        .collect();
+    assert_eq!(
+        first,
+        [&json!(true), &json!(true), &json!(false), &json!(true)],
+        "{run}"
+    );
+    assert_eq!(run["summary"]["faq_accuracy"], json!(0.75));
 }
 
 #[tokio::test]
