@@ -60,27 +60,6 @@ async fn it_keeps_the_rules_of_all_backends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes: make recall"]
-async fn it_finds_the_nearest_of_100_000() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-
-    let index = EmbeddedIndex::open_tuned(
-        options(dir.path()),
-        Tuning {
-            close_grace: Duration::from_secs(300),
-            ..SMALL
-        },
-    );
-    let index = Arc::new(index.expect("a healthy directory"));
-    conformance::at_100_000_chunks(index.clone()).await;
-    index.close().await.expect("closed");
-    assert!(
-        has_graph(dir.path()),
-        "no graph was built: the test measures nothing"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_was_stored_is_there_after_reopening() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for round in 0..5 {

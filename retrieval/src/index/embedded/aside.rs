@@ -183,7 +183,7 @@ fn tell(damage: &str, aside: &Path) {
         damage,
         aside = %aside.display(),
         size_bytes = bytes_of(aside),
-        "a part of the index is damaged and was put aside: it is filled again from the rows, and until then answers of whom it concerns say that some are not found. What was put aside is removed within the hour or two: keep a copy to look into it"
+        "a part of the index is damaged and was put aside: it is filled again from the rows, and until then answers of whom it concerns say that some are not found. What was put aside is removed in one to two hours: keep a copy to look into it"
     );
 }
 

@@ -324,7 +324,7 @@ impl Engine {
         let found = self.shard.search(SearchRequest {
             query: QueryEnum::Nearest(NamedQuery::new(VectorInternal::Dense(vector), DENSE)),
             filter,
-            params: Some(self.layout.search_params(exact)),
+            params: Some(self.layout.search_params(limit, exact)),
             limit,
             offset: 0,
             with_payload: None,

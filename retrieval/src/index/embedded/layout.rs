@@ -40,6 +40,9 @@ const NO_GRAPHS: usize = 0;
 /// Share of a vector's values that the eight bits of a quantised one tell apart; those beyond count as the outermost.
 const QUANTILE: f32 = 0.99;
 
+/// Points that quantised vectors choose at least, to be compared by whole ones: of few of them the nearest are not the nearest.
+const LEAST_COMPARED: usize = 100;
+
 /// Values of a vector that the number of chunks is meant for from which tenants move.
 const USUAL_DIMENSION: u64 = 384;
 
@@ -119,12 +122,12 @@ impl Layout {
         }
     }
 
-    /// How the engine searches; `exact`: by comparing all vectors that pass the filter.
-    pub(super) fn search_params(self, exact: bool) -> SearchParams {
+    /// How the engine searches for `limit` points; `exact`: by comparing all vectors that pass the filter.
+    pub(super) fn search_params(self, limit: usize, exact: bool) -> SearchParams {
         let quantised = QuantizationSearchParams {
             ignore: false,
             rescore: Some(true),
-            oversampling: None,
+            oversampling: Some((LEAST_COMPARED as f64 / limit.max(1) as f64).max(1.0)),
         };
         // Of what a filter lets through of a large tenant, one source or what few may read, hardly any point has a link to
         // another: then the neighbours' neighbours are looked at, too (Patel and others, "ACORN", SIGMOD 2024). A shared

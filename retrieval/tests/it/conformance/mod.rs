@@ -24,8 +24,11 @@ macro_rules! rules {
     };
 }
 
-/// Recall@10 among 100,000 chunks, of one tenant and of a thousand; apart from the others, as it takes minutes.
-pub(crate) async fn at_100_000_chunks(index: Arc<dyn Index>) {
+/// Recall@10 among 100,000 chunks, of one tenant and of a thousand; apart from the others, as it takes minutes. They are asked
+/// for when `settled` returns.
+pub(crate) async fn at_100_000_chunks(index: Arc<dyn Index>, settled: impl AsyncFnOnce()) {
+    search::store_100_000(&*index).await;
+    settled().await;
     rules!(
         index,
         search::nearest_of_100_000_are_found,

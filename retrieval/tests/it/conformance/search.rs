@@ -43,18 +43,23 @@ pub(super) async fn nearest_is_exactly_what_brute_force_finds(index: &dyn Index)
     }
 }
 
-pub(super) async fn nearest_of_100_000_are_found(index: &dyn Index) {
-    const POINTS: u64 = 100_000;
+/// Chunks of the tenant who has many.
+const MANY: u64 = 100_000;
+
+/// What [`nearest_of_100_000_are_found`] asks for.
+pub(super) async fn store_100_000(index: &dyn Index) {
     let acme = tenant(46);
-    for start in (0..POINTS).step_by(2_000) {
+    for start in (0..MANY).step_by(2_000) {
         let points = (start..start + 2_000).map(|n| Point {
             source_id: source(1),
             ..point(n, "")
         });
         index.upsert(acme, points.collect()).await.expect("stored");
     }
+}
 
-    let vectors: Vec<Vec<f32>> = (0..POINTS).map(vector).collect();
+pub(super) async fn nearest_of_100_000_are_found(index: &dyn Index) {
+    let vectors: Vec<Vec<f32>> = (0..MANY).map(vector).collect();
     let mut met = 0;
     for question in 0..50 {
         let asked = vector(1_000_000 + question);
@@ -64,7 +69,7 @@ pub(super) async fn nearest_of_100_000_are_found(index: &dyn Index) {
             .map(|(vector, n)| (cosine(vector, &asked), chunk(n)))
             .collect();
         nearest.select_nth_unstable_by(9, |a, b| b.0.total_cmp(&a.0));
-        let hits = found(index, acme, by_vector(asked)).await;
+        let hits = found(index, tenant(46), by_vector(asked)).await;
         met += nearest[..10].iter().filter(|(_, id)| hits.contains(id)).count();
     }
     let recall = met as f64 / 500.0;

@@ -3,6 +3,7 @@
 mod damaged;
 mod narrow;
 mod places;
+mod recall;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
