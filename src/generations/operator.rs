@@ -233,8 +233,11 @@ fn used(open: &[Generation]) -> BTreeSet<&str> {
     open.iter().map(|generation| generation.space.as_str()).collect()
 }
 
-/// How long what was put aside is left alone at least, by the look of every hour.
-const LEFT_ASIDE: Duration = Duration::from_secs(60);
+/// How long what was damaged and put aside is left to whoever wants to know what happened, at least, by the look of every hour.
+const LEFT_ASIDE: Duration = Duration::from_secs(3_600);
+
+/// How long processes of the release before may ask what is of former rules of words, beside that which replaces it.
+const LEFT_TO_FORMER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Holds indexes against rows: every count, some of the points in turn, and what generations left that were given up.
 #[derive(Debug, Serialize, Deserialize)]
@@ -251,6 +254,7 @@ impl Job for CheckIndex {
             sweep_left(&app).await,
             verify_some(&app).await.map(drop),
             remove_put_aside(&app, LEFT_ASIDE).await.map(drop),
+            remove_former(&app, LEFT_TO_FORMER).await.map(drop),
         ];
         ends.into_iter().collect::<Result<()>>().into()
     }
@@ -274,6 +278,20 @@ pub async fn remove_put_aside(app: &App, at_least: Duration) -> Result<usize> {
     Ok(removed)
 }
 
+/// Removes what indexes keep of former rules of words, where what replaced it is `at_least` so old. How much there was.
+pub async fn remove_former(app: &App, at_least: Duration) -> Result<usize> {
+    let open = list_open_of(app, None).await?;
+    let (mut removed, mut silent) = (0, Silent::default());
+    for space in used(&open) {
+        let found = match app.space_for_index(space).await {
+            Ok(opened) => opened.index.remove_former(at_least).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        removed += silent.heard(space, found).unwrap_or_default();
+    }
+    Ok(removed)
+}
+
 /// Spaces whose index did not answer in this look: nobody waits for one again.
 #[derive(Default)]
 struct Silent(HashSet<String>);
@@ -284,7 +302,7 @@ impl Silent {
         match found {
             Ok(found) => Some(found),
             Err(error) => {
-                tracing::warn!(error = ?error, space, "an index cannot be held against the rows: the others are");
+                tracing::warn!(error = ?error, space, "an index cannot be looked after: the others are");
                 self.0.insert(space.to_owned());
                 None
             }

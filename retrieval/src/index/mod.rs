@@ -13,6 +13,8 @@ mod query;
 mod spread;
 mod within;
 
+use std::time::Duration;
+
 pub use self::embedded::{DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Tuning, remove_put_aside};
 pub use self::pgvector::{PgvectorIndex, PgvectorOptions, PgvectorTuning};
 pub use self::point::{Facets, Point, StoredPoint};
@@ -104,6 +106,13 @@ pub trait Index: Send + Sync + 'static {
     /// The same index, for changes within transactions of the PostgreSQL database that it lies in; `None` where it lies in none.
     fn within_transactions(&self) -> Option<&dyn IndexWithin> {
         None
+    }
+
+    /// Removes what is of former rules of words, once what replaced it is `at_least` so old: nothing is deleted from it any more,
+    /// and processes of the release before may ask it for a while. How much there was.
+    fn remove_former(&self, at_least: Duration) -> BoxFuture<'_, Result<usize, IndexError>> {
+        let _ = at_least;
+        Box::pin(async { Ok(0) })
     }
 
     /// Reads all that is stored, as far as it can be told whether it is what was written, and names what is not. Takes as long

@@ -160,7 +160,7 @@ async fn it_keeps_them_at_half_precision() {
 async fn it_finds_the_nearest_of_100_000() {
     let Some(url) = database().await else { return };
 
-    conformance::at_100_000_chunks(Arc::new(open(&url).await)).await;
+    conformance::at_100_000_chunks(Arc::new(open(&url).await), async || ()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,69 +358,6 @@ async fn other_facets_of_many_points_do_not_wait_for_the_graph() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_somebody_dropped_are_missed_and_made_anew() {
-    for table in ["c1_point", "c1_term", "c1_tenant"] {
-        let Some(url) = database().await else { return };
-        let index = open(&url).await;
-        index
-            .upsert(tenant(1), vec![point(1, "goods")])
-            .await
-            .expect("stored");
-        index.check().await.expect("all is there");
-        let generation = index.generation();
-
-        run(&url, &format!("drop table frontdesk_index.{table} cascade")).await;
-
-        let is_damaged = |done| matches!(done, Err(IndexError::Damaged { .. }));
-        assert!(is_damaged(index.check().await), "{table}");
-        assert!(
-            is_damaged(index.delete_chunks(tenant(1), vec![chunk(1)]).await),
-            "{table}"
-        );
-        index.close().await.expect("closed");
-        let index = open(&url).await;
-        assert_ne!(index.generation(), generation, "it is to be filled");
-        index
-            .upsert(tenant(1), vec![point(1, "goods")])
-            .await
-            .expect("stored");
-        assert_eq!(found(&index, tenant(1), by_words("goods")).await, [chunk(1)]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tables_of_former_rules_of_words_go_at_the_start_after_those_that_replace_them() {
-    let Some(url) = database().await else { return };
-    let index = open_eager(&url).await;
-    let points = (0..80).map(|n| point(n, "goods"));
-    index.upsert(tenant(1), points.collect()).await.expect("stored");
-    moved(&url).await;
-    index.close().await.expect("closed");
-    let as_of_former_rules =
-        "update frontdesk_index.collection set name = regexp_replace(name, '[0-9]+$', '1')";
-    run(&url, as_of_former_rules).await;
-    let former = "select count(*) from pg_class
-                   where relnamespace = 'frontdesk_index'::regnamespace and relname like 'c1\\_%'";
-
-    let index = open(&url).await;
-    assert!(number(&url, former).await > 5, "others may ask them");
-    assert_eq!(index.count(tenant(1)).await.expect("a count"), 0);
-    index
-        .upsert(tenant(1), vec![point(1, "goods")])
-        .await
-        .expect("stored");
-    index.close().await.expect("closed");
-
-    let index = open(&url).await;
-    assert_eq!(number(&url, former).await, 0);
-    assert_eq!(
-        number(&url, "select count(*) from frontdesk_index.collection").await,
-        1
-    );
-    assert_eq!(found(&index, tenant(1), by_words("goods")).await, [chunk(1)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn statistics_equal_what_is_stored_after_every_kind_of_change() {
     let Some(url) = database().await else { return };
     let index = open_eager(&url).await;
@@ -457,71 +394,6 @@ async fn statistics_equal_what_is_stored_after_every_kind_of_change() {
     assert_eq!(told, 100 - 2 - 10);
 }
 
-/// How often searches went by this index.
-async fn scans(url: &str, index: &str) -> i64 {
-    let query = format!("select idx_scan from pg_stat_user_indexes where indexrelname = '{index}'");
-    number(url, &query).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_an_earlier_release_gets_the_index_of_words_and_answers_as_before() {
-    let Some(url) = database().await else { return };
-    let index = open_eager(&url).await;
-    let text = |n: u64| {
-        format!(
-            "our goods number {n} {}",
-            "oak ".repeat(usize::try_from(n % 4).expect("small"))
-        )
-    };
-    let points = (0..900).map(|n| point(n, &text(n)));
-    index.upsert(tenant(1), points.collect()).await.expect("stored");
-    moved(&url).await;
-    let answers = async |index: &PgvectorIndex| {
-        let mut answers = Vec::new();
-        for question in ["number 7", "oak goods", "our oak number 31", "nowhere"] {
-            answers.push(found(index, tenant(1), by_words(question)).await);
-        }
-        answers
-    };
-    let expected = answers(&index).await;
-    let generation = index.generation();
-    index.close().await.expect("closed");
-    assert!(scans(&url, "c1_own1_lexemes").await > 0);
-    // As that release made its tables.
-    run(
-        &url,
-        "drop index frontdesk_index.c1_own1_lexemes;
-         drop function frontdesk_index.lexemes_of;
-         create function frontdesk_index.terms_of(words sparsevec) returns integer[]
-             language sql immutable parallel safe
-             return string_to_array(regexp_replace(split_part(words::text, '/', 1), ':[^,}]*|[{}]', '', 'g'), ',')::integer[];
-         alter table frontdesk_index.c1_own1_rows
-             add terms integer[] not null generated always as (frontdesk_index.terms_of(words)) stored;
-         create index c1_own1_terms on frontdesk_index.c1_own1_rows using gin (terms);
-         drop view frontdesk_index.c1_own1;
-         create view frontdesk_index.c1_own1 as select * from frontdesk_index.c1_own1_rows
-             where current_setting('frontdesk_index.tenant_id', true) = tenant_id::text;
-         grant select, insert, update, delete on frontdesk_index.c1_own1 to frontdesk_index",
-    )
-    .await;
-
-    let index = open_eager(&url).await;
-
-    assert_eq!(answers(&index).await, expected);
-    assert_eq!(index.generation(), generation, "nothing is put in again");
-    let points = (900..960).map(|n| point(n, &text(n)));
-    index.upsert(tenant(1), points.collect()).await.expect("stored");
-    moved(&url).await;
-    assert_eq!(
-        found(&index, tenant(1), by_words("number 955")).await[0],
-        chunk(955)
-    );
-    index.close().await.expect("closed");
-    assert!(scans(&url, "c1_own1_lexemes").await > 0);
-    let before = "select count(*) from pg_indexes where indexname = 'c1_own1_terms'";
-    assert_eq!(number(&url, before).await, 0);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_are_one_index() {
     let Some(url) = database().await else { return };
@@ -550,34 +422,6 @@ async fn several_processes_are_one_index() {
     }
     writer.delete_tenant(tenant(1)).await.expect("deleted");
     assert_eq!(found(&reader, tenant(1), by_words("shared")).await, []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_model_has_tables_of_its_own_and_lost_tables_another_name() {
-    let Some(url) = database().await else { return };
-    let index = open(&url).await;
-    index
-        .upsert(tenant(1), vec![point(1, "goods")])
-        .await
-        .expect("stored");
-    let name = index.generation();
-    let other = PgvectorIndex::open(PgvectorOptions {
-        model_id: Some("other-model"),
-        ..options(&url)
-    })
-    .await
-    .expect("opened");
-    assert_eq!(other.count(tenant(1)).await.expect("a count"), 0);
-    assert_ne!(other.generation(), name);
-    assert_eq!(open(&url).await.generation(), name);
-    index.close().await.expect("closed");
-    other.close().await.expect("closed");
-
-    run(&url, "drop schema frontdesk_index cascade").await;
-
-    let remade = open(&url).await;
-    assert_ne!(remade.generation(), name);
-    assert_eq!(remade.count(tenant(1)).await.expect("a count"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

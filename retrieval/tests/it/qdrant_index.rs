@@ -81,7 +81,7 @@ async fn it_finds_the_nearest_of_100_000_through_graphs() {
     options.tuning.read_timeout = Duration::from_secs(600);
     let index = QdrantIndex::open(options).await.expect("a usable server");
 
-    conformance::at_100_000_chunks(Arc::new(index)).await;
+    conformance::at_100_000_chunks(Arc::new(index), async || ()).await;
 
     let in_graphs = server.state.vectors_in_graphs();
     assert!(
@@ -462,27 +462,37 @@ async fn a_collection_that_was_lost_is_noticed_and_made_again_under_another_name
 }
 
 #[tokio::test]
-async fn a_collection_of_former_rules_of_words_goes_at_the_start_after_the_one_that_replaces_it() {
+async fn a_collection_of_former_rules_of_words_goes_when_the_one_that_replaces_it_is_old_enough() {
     let server = QdrantServer::start().await;
     open(&server).await;
     let name = server.state.collection_names().remove(0);
     let (stem, _) = name.rsplit_once('-').expect("the number of the rules");
     let (former, another) = (format!("{stem}-1"), format!("another-{stem}-1"));
     server.state.rename_collection(&name, &former);
+    let both = [former.clone(), name.clone()];
+    let removed =
+        async |index: &QdrantIndex, at_least| index.remove_former(at_least).await.expect("an answer");
 
     open(&server).await;
+    let index = open(&server).await;
+    assert_eq!(removed(&index, Duration::from_secs(3_600)).await, 0);
     assert_eq!(
         server.state.collection_names(),
-        [former.clone(), name.clone()],
+        both,
         "others may ask the former one"
     );
 
     server.state.rename_collection(&former, &another);
-    open(&server).await;
-    assert_eq!(server.state.collection_names().len(), 2, "it is not ours");
+    assert_eq!(removed(&index, Duration::ZERO).await, 0, "it is not ours");
     server.state.rename_collection(&another, &former);
-    open(&server).await;
-    assert_eq!(server.state.collection_names(), [name]);
+    assert_eq!(removed(&index, Duration::ZERO).await, 1);
+    assert_eq!(
+        server.state.collection_names().as_slice(),
+        std::slice::from_ref(&name)
+    );
+
+    server.state.rename_collection(&name, &former);
+    assert_eq!(removed(&index, Duration::ZERO).await, 0, "nothing replaces it");
 }
 
 #[tokio::test]

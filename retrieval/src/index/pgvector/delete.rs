@@ -95,11 +95,9 @@ pub(super) async fn delete_tenant(inner: &Inner, tenant_id: TenantId) -> Result<
         tenant.execute(statement).await?;
     }
     if home.owns {
-        let (view, rows) = (collection.own(home.number), collection.own_rows(home.number));
-        let drop = format!("drop view {view}; drop table {rows}");
         tenant
             .connection()
-            .execute(AssertSqlSafe(drop))
+            .execute(AssertSqlSafe(collection.drop_own(home.number)))
             .await
             .map_err(failure)?;
     }

@@ -19,6 +19,7 @@ mod schema;
 mod search;
 mod stored;
 mod tenant;
+mod upkeep;
 mod within;
 mod write;
 
@@ -147,17 +148,15 @@ impl Index for PgvectorIndex {
 
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(async {
-            // Nothing is read: where a table is gone, the server says so.
-            let collection = &self.inner.collection;
-            let text = [collection.points(), collection.terms(), collection.tenants()]
-                .map(|table| format!("select from {table} where false"))
-                .join(" union all ");
-            let asked = self.inner.pool.execute(AssertSqlSafe(text));
-            match tokio::time::timeout(CHECK_LIMIT, asked).await {
-                Ok(answer) => Ok(answer.map(drop).map_err(failure)?),
+            match tokio::time::timeout(CHECK_LIMIT, self.inner.check()).await {
+                Ok(answer) => answer,
                 Err(_) => Err(unavailable("no answer in time", None)),
             }
         })
+    }
+
+    fn remove_former(&self, at_least: Duration) -> BoxFuture<'_, Result<usize, IndexError>> {
+        Box::pin(upkeep::remove_former(&self.inner, at_least))
     }
 
     fn generation(&self) -> Option<String> {
@@ -188,9 +187,31 @@ impl IndexWithin for PgvectorIndex {
     }
 }
 
+impl Inner {
+    async fn check(&self) -> Result<(), IndexError> {
+        // Nothing is read: where a table is gone, the server says so.
+        let collection = &self.collection;
+        let text = [collection.points(), collection.terms(), collection.tenants()]
+            .map(|table| format!("select from {table} where false"))
+            .join(" union all ");
+        self.pool.execute(AssertSqlSafe(text)).await.map_err(failure)?;
+        let mut transaction = self.movers.pool().begin().await.map_err(failure)?;
+        let owners = upkeep::owners_without_table(&mut transaction, collection).await?;
+        match owners.first() {
+            None => Ok(()),
+            Some((tenant_id, number)) => Err(IndexError::Damaged {
+                reason: format!(
+                    "{} is gone, the table of tenant {tenant_id}",
+                    collection.own(*number)
+                ),
+            }),
+        }
+    }
+}
+
 /// What a failed statement means to the caller.
 fn failure(error: sqlx::Error) -> IndexError {
-    /// Classes of SQLSTATE that name something lost in the tables rather than the moment.
+    /// Classes of SQLSTATE that name something wrong with the tables, or the rights to them, rather than the moment.
     const DAMAGED: [&str; 2] = ["42", "XX"];
     let code = error.as_database_error().and_then(|error| error.code());
     match code {

@@ -2,13 +2,13 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use super::failure;
 use super::open::{Layout, refused};
+use super::{failure, upkeep};
 use crate::analysis;
 use crate::index::IndexError;
 
 /// Who makes tables waits for this lock.
-const MAKING_LOCK: i64 = 0x0066_6469_6e64_6578;
+pub(super) const MAKING_LOCK: i64 = 0x0066_6469_6e64_6578;
 
 /// What searches and changes run as where the login would not be held by row-level security.
 pub(super) const ROLE: &str = "frontdesk_index";
@@ -25,7 +25,7 @@ pub(super) struct Collection {
     pub(super) layout: Layout,
     /// Names this making of the tables.
     pub(super) generation: String,
-    number: i32,
+    pub(super) number: i32,
 }
 
 impl Collection {
@@ -61,6 +61,12 @@ impl Collection {
         format!("create index {stem}_lexemes on {rows} using gin ({LEXEMES_OF_WORDS})")
     }
 
+    /// The statements that drop a tenant's own table, as far as it is there.
+    pub(super) fn drop_own(&self, tenant_number: i64) -> String {
+        let (view, rows) = (self.own(tenant_number), self.own_rows(tenant_number));
+        format!("drop view if exists {view}; drop table if exists {rows}")
+    }
+
     /// The same without its schema, to name what belongs to it.
     pub(super) fn own_stem(&self, tenant_number: i64) -> String {
         format!("c{}_own{tenant_number}", self.number)
@@ -94,8 +100,18 @@ pub(super) async fn prepare(
     if !knows_lexemes {
         transaction.execute(LEXEMES).await.map_err(failure)?;
     }
-    drop_former(&mut transaction, &layout).await?;
-    let collection = find_or_make_collection(&mut transaction, layout).await?;
+    let knows_age: bool = sqlx::query_scalar(
+        "select exists (select from pg_attribute
+                         where attrelid = 'frontdesk_index.collection'::regclass and attname = 'made_at')",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failure)?;
+    if !knows_age {
+        transaction.execute(AGE).await.map_err(failure)?;
+    }
+    let mut collection = find_or_make_collection(&mut transaction, layout).await?;
+    upkeep::forget_owners_without_table(&mut transaction, &mut collection).await?;
     index_lexemes_of_all(&mut transaction, &collection).await?;
     let bypasses: bool =
         sqlx::query_scalar("select rolsuper or rolbypassrls from pg_roles where rolname = current_user")
@@ -162,6 +178,10 @@ create table frontdesk_index.collection (
     generation uuid not null default gen_random_uuid()
 )";
 
+/// When tables were made. Those of an earlier release count as made when it is asked for first.
+const AGE: &str =
+    "alter table frontdesk_index.collection add column made_at timestamptz not null default now()";
+
 /// The terms of a chunk's words. Terms are numbers from 1 on, which are the positions of a `sparsevec`, and as lexemes these
 /// numbers as they are written.
 const LEXEMES: &str = "
@@ -210,7 +230,7 @@ async fn find_or_make_collection(
     layout: Layout,
 ) -> Result<Collection, IndexError> {
     let name = format!("{}, analysis {}", layout.name, analysis::ANALYSIS);
-    forget_without_tables(connection, &name).await?;
+    upkeep::forget_without_tables(connection, &name).await?;
     let made = sqlx::query_as::<_, (i32, String)>(
         "insert into frontdesk_index.collection (name) values ($1)
          on conflict (name) do nothing returning number, generation::text",
@@ -242,78 +262,6 @@ async fn find_or_make_collection(
             .map_err(failure)?;
     }
     Ok(collection)
-}
-
-/// Drops the tables of the same model that are of former rules of words: nothing is deleted from them any more. Not before those that
-/// replace them have been there at a start, as processes of the release before may still ask them. Where these have them in use the
-/// next start tries again.
-async fn drop_former(connection: &mut PgConnection, layout: &Layout) -> Result<(), IndexError> {
-    let beginning = format!("{}, analysis ", layout.name);
-    let collections: Vec<(i32, String)> =
-        sqlx::query_as("select number, name from frontdesk_index.collection where starts_with(name, $1)")
-            .bind(&beginning)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failure)?;
-    let rules_of = |name: &str| name[beginning.len()..].parse::<u32>().ok();
-    if !collections
-        .iter()
-        .any(|(_, name)| rules_of(name) == Some(analysis::ANALYSIS))
-    {
-        return Ok(());
-    }
-    let is_former = |name: &str| rules_of(name).is_some_and(|rules| rules < analysis::ANALYSIS);
-    for (number, name) in collections.iter().filter(|(_, name)| is_former(name)) {
-        let mut nested = connection.begin().await.map_err(failure)?;
-        match drop_collection(&mut nested, *number).await {
-            Ok(()) => {
-                nested.commit().await.map_err(failure)?;
-                tracing::info!(collection = name, "tables of former rules of words are dropped");
-            }
-            Err(error) => {
-                nested.rollback().await.map_err(failure)?;
-                tracing::warn!(collection = name, error = ?error, "tables of former rules of words cannot be dropped: the next start tries again");
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn drop_collection(connection: &mut PgConnection, number: i32) -> Result<(), sqlx::Error> {
-    connection.execute("set local lock_timeout = '2s'").await?;
-    let tables: Vec<String> = sqlx::query_scalar(
-        "select relname::text from pg_class
-          where relnamespace = 'frontdesk_index'::regnamespace and relkind = 'r' and starts_with(relname, $1)",
-    )
-    .bind(format!("c{number}_"))
-    .fetch_all(&mut *connection)
-    .await?;
-    for table in tables {
-        // With the view over it, where it is a tenant's own.
-        let drop = format!("drop table frontdesk_index.{table} cascade");
-        connection.execute(AssertSqlSafe(drop)).await?;
-    }
-    sqlx::query("delete from frontdesk_index.collection where number = $1")
-        .bind(number)
-        .execute(&mut *connection)
-        .await?;
-    connection.execute("set local lock_timeout = default").await?;
-    Ok(())
-}
-
-/// Forgets a collection of which somebody dropped a table: it is made anew, as another generation that is to be filled.
-async fn forget_without_tables(connection: &mut PgConnection, name: &str) -> Result<(), IndexError> {
-    sqlx::query(
-        "delete from frontdesk_index.collection
-          where name = $1
-            and exists (select from unnest(array['_point', '_term', '_tenant']) as part
-                         where to_regclass('frontdesk_index.c' || number || part) is null)",
-    )
-    .bind(name)
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(failure)
 }
 
 fn tables(collection: &Collection) -> String {

@@ -1,6 +1,7 @@
 //! The collection on the server: what it is called, how it is laid out, and making it.
 
 use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
 
 use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::quantization_config::Quantization;
@@ -39,6 +40,8 @@ const MAX_NAMED_MODEL_CHARS: usize = 60;
 const KEPT_LAYOUT: &str = "frontdesk_layout";
 const KEPT_MODEL: &str = "embedding_model";
 const KEPT_GENERATION: &str = "generation";
+/// When it was made, in seconds since 1970. Those of an earlier release have none, and are old.
+const KEPT_TIME: &str = "made_at";
 
 /// A collection as it should be.
 pub(super) struct Layout {
@@ -103,12 +106,7 @@ impl Layout {
             .await?;
         check_version(&health.version)?;
         let config = match self.find(calls).await? {
-            Some(config) => {
-                if let Err(error) = self.drop_former(calls).await {
-                    tracing::warn!(error = ?error, "collections of former rules of words cannot be removed: the next start tries again");
-                }
-                config
-            }
+            Some(config) => config,
             None => {
                 self.create(calls).await?;
                 self.find(calls)
@@ -140,9 +138,17 @@ impl Layout {
         Ok(generation)
     }
 
-    /// Removes the collections of the same model that are of former rules of words: nothing is deleted from them any more. Not by who
-    /// makes the one that replaces them, as processes of the release before may still ask them.
-    async fn drop_former(&self, calls: &Calls) -> Result<(), IndexError> {
+    /// Removes the collections of the same model that are of former rules of words, once this one is `at_least` so old: processes
+    /// of the release before may ask them until then. How many went.
+    pub(super) async fn remove_former(&self, calls: &Calls, at_least: Duration) -> Result<usize, IndexError> {
+        let Some(config) = self.find(calls).await? else {
+            return Ok(0);
+        };
+        let made_at = config.metadata.get(KEPT_TIME).and_then(Value::as_integer);
+        let made_at = made_at.unwrap_or_default();
+        if now() - made_at < i64::try_from(at_least.as_secs()).unwrap_or(i64::MAX) {
+            return Ok(0);
+        }
         let listed = calls.read("list the collections", |client| async move {
             client.list_collections().await
         });
@@ -157,6 +163,7 @@ impl Layout {
                 .and_then(|rules| rules.parse::<u32>().ok());
             rules.is_some_and(|rules| rules < ANALYSIS)
         };
+        let mut removed = 0;
         for name in names.filter(is_former) {
             calls
                 .write("remove a former collection", |client| {
@@ -168,8 +175,9 @@ impl Layout {
                 collection = name,
                 "a collection of former rules of words is removed"
             );
+            removed += 1;
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Makes a shard with a key, unless it is there.
@@ -260,6 +268,7 @@ impl Layout {
                 (KEPT_LAYOUT.to_owned(), Value::from(LAYOUT)),
                 (KEPT_MODEL.to_owned(), Value::from(self.model_id.as_str())),
                 (KEPT_GENERATION.to_owned(), Value::from(generation)),
+                (KEPT_TIME.to_owned(), Value::from(now())),
             ]),
             ..CreateCollection::default()
         }
@@ -409,6 +418,15 @@ fn quantization(quantisation: Quantisation) -> Option<QuantizationConfig> {
     Some(QuantizationConfig {
         quantization: Some(quantization),
     })
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed();
+    since
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .unwrap_or_default()
 }
 
 fn check_version(version: &str) -> Result<(), IndexError> {

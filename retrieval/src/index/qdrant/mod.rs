@@ -16,6 +16,7 @@ mod scope;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use qdrant_client::qdrant::{DeletePoints, PointId, QueryBatchPoints, ScoredPoint};
@@ -211,6 +212,10 @@ impl Index for QdrantIndex {
 
     fn generation(&self) -> Option<String> {
         Some(self.inner.generation.clone())
+    }
+
+    fn remove_former(&self, at_least: Duration) -> BoxFuture<'_, Result<usize, IndexError>> {
+        Box::pin(self.inner.layout.remove_former(&self.inner.calls, at_least))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
