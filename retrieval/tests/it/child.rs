@@ -1,4 +1,5 @@
-//! Processes of a test that are killed: ignored tests of the same program, which run as its children and never by themselves.
+//! Processes of a test, most of which are killed: ignored tests of the same program, which run as its children and never by
+//! themselves.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,8 +7,14 @@ use std::process::{Child, Command, Stdio};
 
 /// Starts the ignored test of this name as a process that is given the directory.
 pub fn start_child(test: &str, dir: &Path) -> Child {
+    start_child_in(test, dir, &[])
+}
+
+/// The same, with these variables in its environment.
+pub fn start_child_in(test: &str, dir: &Path, environment: &[(&str, &Path)]) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this test binary"))
         .args(["--ignored", "--exact", test, "--nocapture"])
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -8,6 +8,8 @@ use futures::future::join_all;
 use retrieval::embed::{Asker, Embedder, LocalEmbedder, LocalOptions, Precision, Tokenizer, estimate_tokens};
 use serde::Deserialize;
 
+use crate::child::{run_child, start_child};
+
 #[derive(Deserialize)]
 struct Reference {
     text: String,
@@ -257,6 +259,51 @@ async fn a_question_does_not_wait_for_a_bulk() {
         "the questions were answered while the bulk went on"
     );
     assert_eq!(bulk.await.expect("no panic").expect("vectors").vectors.len(), 40);
+}
+
+/// How many threads this process has, and how many of them embed.
+fn threads() -> (usize, usize) {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .expect("the system tells")
+        .flatten();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
+    let names: Vec<String> = tasks.filter_map(name).collect();
+    let embed = names.iter().filter(|name| name.starts_with("embed-"));
+    (names.len(), embed.count())
+}
+
+#[test]
+#[ignore = "runs as the child of a test of this file"]
+fn child_that_embeds_with_three_threads() {
+    run_child(async |_| {
+        let (others, _) = threads();
+        let three = LocalOptions {
+            threads: 3,
+            ..LocalOptions::default()
+        };
+        let embedder = LocalEmbedder::load(model_dir(), three).expect("the model");
+        let texts = references().into_iter().map(|reference| reference.text);
+        let (bulk, question) = tokio::join!(
+            embedder.embed_documents(Asker::Service, texts.collect()),
+            embedder.embed_query(Asker::Service, "When are tables oiled?".to_owned()),
+        );
+        assert_eq!(bulk.expect("vectors").vectors.len(), 200);
+        question.expect("a vector");
+        assert_eq!(threads(), (others + 3, 3), "no library brings threads of its own");
+    });
+}
+
+#[tokio::test]
+async fn as_many_threads_embed_as_are_asked_for_and_no_others() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let child = start_child("local_embedder::child_that_embeds_with_three_threads", dir.path());
+    let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let output = ended.await.expect("no panic").expect("an end");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[tokio::test]

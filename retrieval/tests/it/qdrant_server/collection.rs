@@ -10,8 +10,8 @@ use qdrant_client::qdrant::vector::Vector as NewVector;
 use qdrant_client::qdrant::vectors::VectorsOptions;
 use qdrant_client::qdrant::vectors_config::Config;
 use qdrant_client::qdrant::{
-    CreateCollection, Filter, PointStruct, PointsSelector, ReplicaState, ShardKey, ShardKeySelector,
-    ShardingMethod, VectorParams,
+    CreateCollection, Filter, PointStruct, PointsSelector, ReplicaState, SearchParams, ShardKey,
+    ShardKeySelector, ShardingMethod, VectorParams,
 };
 use qdrant_edge::{Filter as EngineFilter, PayloadFieldSchema};
 use tonic::Status;
@@ -28,6 +28,8 @@ pub(super) struct Collection {
     shards: Mutex<Vec<Shard>>,
     /// Lets every filter through everything, as no right server does.
     pub(super) is_blind: AtomicBool,
+    /// How vectors were asked for last.
+    pub(super) asked_with: Mutex<Option<SearchParams>>,
 }
 
 impl Collection {
@@ -46,6 +48,7 @@ impl Collection {
             fields: Mutex::default(),
             shards: Mutex::default(),
             is_blind: AtomicBool::new(false),
+            asked_with: Mutex::default(),
             made_with,
         };
         if !collection.has_keys() {

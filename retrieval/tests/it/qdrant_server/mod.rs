@@ -18,20 +18,24 @@ use std::time::Duration;
 use qdrant_client::qdrant::collections_server::CollectionsServer;
 use qdrant_client::qdrant::points_server::PointsServer;
 use qdrant_client::qdrant::qdrant_server::{Qdrant, QdrantServer as HealthServer};
-use qdrant_client::qdrant::{HealthCheckReply, HealthCheckRequest};
+use qdrant_client::qdrant::{HealthCheckReply, HealthCheckRequest, QuantizationConfig, SearchParams};
 use tokio::runtime::{Builder, Runtime};
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use self::collection::Collection;
 pub(crate) use self::faults::Faults;
 use self::shard::Shard;
 
+/// Who vouches for the certificate of an encrypted server.
+pub(crate) const AUTHORITY: &str = include_str!("certificates/authority.crt");
+
 /// A running server. Dropping it ends it.
 pub(crate) struct QdrantServer {
     pub(crate) state: Arc<State>,
     address: SocketAddr,
+    is_encrypted: bool,
     /// A runtime of its own, so that ending it ends its connections, too.
     running: Option<Runtime>,
 }
@@ -57,6 +61,15 @@ impl QdrantServer {
     }
 
     pub(crate) async fn start_with_key(api_key: Option<&str>) -> Self {
+        Self::start_at_any_port(api_key, false)
+    }
+
+    /// With a certificate for this machine, by [`AUTHORITY`].
+    pub(crate) async fn start_encrypted(api_key: &str) -> Self {
+        Self::start_at_any_port(Some(api_key), true)
+    }
+
+    fn start_at_any_port(api_key: Option<&str>, is_encrypted: bool) -> Self {
         let state = Arc::new(State {
             api_key: api_key.map(str::to_owned),
             version: Mutex::new("1.20.0".to_owned()),
@@ -66,16 +79,18 @@ impl QdrantServer {
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let running = Some(serve(listener, state.clone()));
+        let running = Some(serve(listener, state.clone(), is_encrypted));
         Self {
             state,
             address,
+            is_encrypted,
             running,
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Cuts all connections; newcomers are refused until [`QdrantServer::restart`].
@@ -90,7 +105,7 @@ impl QdrantServer {
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
         let listener = TcpListener::bind(self.address).expect("the port is ours");
-        self.running = Some(serve(listener, self.state.clone()));
+        self.running = Some(serve(listener, self.state.clone(), self.is_encrypted));
     }
 }
 
@@ -147,6 +162,16 @@ impl State {
         in_graphs.sum()
     }
 
+    /// What the only collection was told to keep beside its vectors, and how its vectors were asked for last.
+    pub(crate) fn quantised(&self) -> (Option<QuantizationConfig>, Option<SearchParams>) {
+        let collections = lock(&self.collections);
+        let collection = collections.values().next().expect("a collection");
+        (
+            collection.made_with.quantization_config,
+            lock(&collection.asked_with).clone(),
+        )
+    }
+
     /// How often a method was called.
     pub(crate) fn calls(&self, method: &str) -> usize {
         lock(&self.calls).get(method).copied().unwrap_or_default()
@@ -189,7 +214,7 @@ impl Qdrant for Service {
     }
 }
 
-fn serve(listener: TcpListener, state: Arc<State>) -> Runtime {
+fn serve(listener: TcpListener, state: Arc<State>, is_encrypted: bool) -> Runtime {
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -199,7 +224,18 @@ fn serve(listener: TcpListener, state: Arc<State>) -> Runtime {
     listener.set_nonblocking(true).expect("a socket of ours");
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket of ours");
-        Server::builder()
+        let mut server = Server::builder();
+        if is_encrypted {
+            // The server asks for one of the whole process; it may be there already.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            let identity = Identity::from_pem(
+                include_str!("certificates/server.crt"),
+                include_str!("certificates/server.key"),
+            );
+            let tls = ServerTlsConfig::new().identity(identity);
+            server = server.tls_config(tls).expect("the key fits the certificate");
+        }
+        server
             .add_service(HealthServer::new(service.clone()))
             .add_service(CollectionsServer::new(service.clone()).max_decoding_message_size(usize::MAX))
             .add_service(PointsServer::new(service).max_decoding_message_size(usize::MAX))

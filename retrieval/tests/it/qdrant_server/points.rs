@@ -15,9 +15,9 @@ use qdrant_edge::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::Service;
 use super::collection::Collection;
 use super::convert::{self, engine_id, payload_to_engine, payload_to_protocol, protocol_id, refused};
+use super::{Service, lock};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -292,6 +292,7 @@ fn ask(collection: &Collection, place: usize, question: Question<'_>) -> Result<
     match &input.variant {
         Some(Input::Dense(dense)) => {
             collection.check_dense(name, dense.data.len())?;
+            *lock(&collection.asked_with) = question.params.cloned();
             let mut filter = question.filter.clone();
             if let Some(within) = &question.within {
                 let ids: Vec<String> = within.iter().map(Uuid::to_string).collect();
