@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use retrieval::embed::{Asker, Embedder, LocalEmbedder, LocalOptions};
+use retrieval::embed::{Asker, Embedder, LocalEmbedder, LocalOptions, Precision, StaticEmbedder, distill};
 use retrieval::fuse::fuse;
 use retrieval::index::{
     DEFAULT_SHARDS, EmbeddedIndex, EmbeddedOptions, Facets, Filter, Index, Point, SearchQuery,
@@ -23,6 +23,12 @@ use uuid::Uuid;
 const DIMENSION: usize = 384;
 const CHUNKS: u64 = 10_000;
 const SEARCHES: u64 = 400;
+
+/// Texts that a model embeds; a static one embeds a hundred times as many.
+const EMBEDDED: usize = 200;
+
+/// Values of a vector of the static model, as `frontdesk models distill` makes it.
+const STATIC_DIMENSION: usize = 256;
 
 fn main() {
     let wanted: Vec<String> = std::env::args()
@@ -236,53 +242,67 @@ async fn growth(with_vectors: bool, chunks: u64, tenants: u64) {
     index.close().await.expect("closed");
 }
 
+/// The model at full and at int8 precision, and the static model that is distilled from it. `sentence_transformers.py` beside this
+/// measures PyTorch on the same texts.
 async fn embed() {
-    const TEXTS: usize = 64;
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/all-MiniLM-L6-v2"));
-    let started = Instant::now();
-    let embedder = Arc::new(
-        LocalEmbedder::load(dir, LocalOptions::default()).expect("the model in models/all-MiniLM-L6-v2"),
-    );
-    report(
-        "loading the model",
-        format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3),
-    );
-    report("memory with the model", memory());
-    // "word" and its like are one token each.
+    report("memory without a model", memory());
+    let at = |precision| {
+        let options = LocalOptions {
+            precision,
+            ..LocalOptions::default()
+        };
+        let embedder = LocalEmbedder::load(dir, options);
+        Arc::new(embedder.expect("the model in models/all-MiniLM-L6-v2"))
+    };
+    let full = embed_by("f32", at(Precision::F32), EMBEDDED).await;
+    let int8 = embed_by("int8", at(Precision::Int8), EMBEDDED).await;
+    let target = tempfile::tempdir().expect("a temporary directory");
+    let target = target.path().join("static");
+    distill(dir, &target, STATIC_DIMENSION, |_, _| ()).expect("distilled");
+    let embedder = StaticEmbedder::load(&target, 1, Precision::F32).expect("what was just made");
+    let of_static = embed_by("static", Arc::new(embedder), 100 * EMBEDDED).await;
+    report("int8, times f32", format!("{:.1}", int8 / full));
+    report("static, times f32", format!("{:.1}", of_static / full));
+}
+
+/// Texts of 128 tokens that it embeds in a second of processor time.
+async fn embed_by(name: &str, embedder: Arc<dyn Embedder>, texts: usize) -> f64 {
+    // Each of these words is one token.
     let text = |n: usize, words: usize| {
         (0..words)
             .map(|word| ["house", "water", "paper", "green"][(n + word) % 4])
             .collect::<Vec<_>>()
             .join(" ")
     };
-    embedder
-        .embed_query(Asker::Service, text(0, 8))
-        .await
-        .expect("warm");
-
+    let ask = |n: usize| embedder.embed_query(Asker::Service, text(n, 8));
+    ask(0).await.expect("warm");
     let mut latencies = Vec::new();
-    for n in 0..100 {
+    for n in 0..200 {
         let started = Instant::now();
-        embedder
-            .embed_query(Asker::Service, text(n, 8))
-            .await
-            .expect("a vector");
+        ask(n).await.expect("a vector");
         latencies.push(started.elapsed());
     }
-    report("question of 8 tokens", percentiles(latencies));
+    report(&format!("{name}: question of 8 tokens"), percentiles(latencies));
     let started = Instant::now();
-    join_all((0..64).map(|n| embedder.embed_query(Asker::Service, text(n, 8)))).await;
-    report("questions of 8 tokens, 64 at once", rate(64, started.elapsed()));
-    let started = Instant::now();
+    join_all((0..64).map(ask)).await;
+    report(
+        &format!("{name}: questions of 8 tokens, 64 at once"),
+        rate(64, started.elapsed()),
+    );
+    let all = (0..texts).map(|n| text(n, 128)).collect();
+    let before = cpu_seconds();
     embedder
-        .embed_documents(Asker::Service, (0..TEXTS).map(|n| text(n, 128)).collect())
+        .embed_documents(Asker::Service, all)
         .await
         .expect("vectors");
+    let rate = texts as f64 / (cpu_seconds() - before);
     report(
-        "texts of 128 tokens, one thread",
-        rate(TEXTS as u64, started.elapsed()),
+        &format!("{name}: texts of 128 tokens"),
+        format!("{rate:.1} a second of processor time"),
     );
-    report("memory after embedding", memory());
+    report(&format!("{name}: memory after embedding"), memory());
+    rate
 }
 
 async fn searches(what: &str, index: &EmbeddedIndex, tenant_of: impl Fn(u64) -> TenantId, with_vector: bool) {

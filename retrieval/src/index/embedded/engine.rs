@@ -1,7 +1,9 @@
 //! The vector side of a shard, on `qdrant-edge`: how it is laid out, opened, changed, asked and kept small. The only file
 //! that knows the engine's operations; it is synchronous and knows no threads.
 
-use std::collections::HashMap;
+mod repeat;
+
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::thread;
@@ -10,8 +12,8 @@ use std::time::{Duration, Instant};
 use qdrant_edge::{
     CountRequest, CreateIndex, EdgeShard, FieldIndexOperations, Filter as EngineFilter, NamedQuery,
     OperationError, PayloadOps, PointId, PointInsertOperations, PointOperations, PointStructPersisted,
-    QueryEnum, Record, ScoredPoint, ScrollRequest, SearchRequest, SetPayloadOp, UpdateOperation,
-    VectorInternal, WithPayloadInterface, WithVector,
+    QueryEnum, ScoredPoint, ScrollRequest, SearchRequest, SetPayloadOp, UpdateOperation, VectorInternal,
+    WithPayloadInterface, WithVector,
 };
 
 use super::filter::{self, Given, TenantFilter};
@@ -31,6 +33,13 @@ const APPLY_BATCH: usize = 256;
 pub(super) struct Engine {
     shard: EdgeShard,
     layout: Layout,
+}
+
+/// Whether an operation may have been done before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Yes,
+    No,
 }
 
 /// A point a search found.
@@ -77,23 +86,12 @@ impl Engine {
                 .try_for_each(|batch| self.upsert(tenant_id, batch)),
             Change::SetFacets(documents) => documents
                 .iter()
-                .try_for_each(|(document_id, facets)| self.set_facets(tenant_id, *document_id, facets)),
+                .try_for_each(|(id, facets)| self.set_facets(tenant_id, *id, facets, Again::No)),
             Change::DeleteChunks(chunk_ids) => self.delete(tenant_id, chunk_ids),
             Change::DeleteDocuments(ids) => self.delete_matching(&TenantFilter::of_documents(tenant_id, ids)),
             Change::DeleteSources(ids) => self.delete_matching(&TenantFilter::of_sources(tenant_id, ids)),
             Change::DeleteTenant => self.delete_matching(&TenantFilter::all(tenant_id)),
         }
-    }
-
-    /// Does an operation that may have been done before, leaving points alone that are as it would make them: to write
-    /// them again would empty the graphs they are in.
-    pub(super) fn repeat(&self, operation: Operation) -> Result<(), OperationError> {
-        let Operation { tenant_id, change } = operation;
-        let change = match change {
-            Change::Upsert(points) => Change::Upsert(self.not_stored(tenant_id, points)?),
-            deletion => deletion,
-        };
-        self.apply(&Operation { tenant_id, change })
     }
 
     /// Whether all points are one tenant's.
@@ -233,6 +231,7 @@ impl Engine {
         tenant_id: TenantId,
         document_id: DocumentId,
         facets: &Facets,
+        again: Again,
     ) -> Result<(), OperationError> {
         let condition = TenantFilter::of_documents(tenant_id, &[document_id]).condition();
         let mut offset = None;
@@ -245,11 +244,17 @@ impl Engine {
                 with_vector: WithVector::Bool(false),
                 order_by: None,
             })?;
+            let ids: Vec<PointId> = records.iter().map(|record| record.id).collect();
+            let in_copies = match again {
+                Again::Yes => self.in_copies(tenant_id, &ids)?,
+                Again::No => HashSet::new(),
+            };
             let differing: Vec<PointId> = records
                 .into_iter()
                 .filter(|record| {
                     let payload = record.payload.as_ref();
-                    payload.is_none_or(|payload| !stored::has_facets(payload, facets))
+                    in_copies.contains(&record.id)
+                        || payload.is_none_or(|payload| !stored::has_facets(payload, facets))
                 })
                 .map(|record| record.id)
                 .collect();
@@ -268,38 +273,6 @@ impl Engine {
                 return Ok(());
             }
         }
-    }
-
-    /// Those of `points` that are not stored just so.
-    fn not_stored(
-        &self,
-        tenant_id: TenantId,
-        points: Vec<PreparedPoint>,
-    ) -> Result<Vec<PreparedPoint>, OperationError> {
-        let mut missing = Vec::new();
-        for batch in points.chunks(APPLY_BATCH) {
-            let ids: Vec<PointId> = batch
-                .iter()
-                .map(|point| filter::point_id(tenant_id, point.chunk_id))
-                .collect();
-            let records = self.shard.retrieve(
-                &ids,
-                Some(WithPayloadInterface::Bool(true)),
-                Some(WithVector::Bool(true)),
-            )?;
-            let record_of: HashMap<PointId, Record> =
-                records.into_iter().map(|record| (record.id, record)).collect();
-            let changed = batch.iter().filter(|point| {
-                let record = record_of.get(&filter::point_id(tenant_id, point.chunk_id));
-                match (record, stored::form_of(tenant_id, point)) {
-                    (Some(record), Some(form)) => !stored::is_same(record, &form),
-                    (None, None) => false,
-                    _ => true,
-                }
-            });
-            missing.extend(changed.cloned());
-        }
-        Ok(missing)
     }
 
     fn delete_points(&self, ids: Vec<PointId>) -> Result<(), OperationError> {

@@ -106,6 +106,16 @@ impl TenantFilter {
         }
     }
 
+    /// The same for these of the tenant's points.
+    pub(super) fn condition_of_points(tenant_id: TenantId, ids: &[PointId]) -> EngineFilter {
+        let mut conditions = Self::all(tenant_id).conditions(Given::default());
+        conditions.push(Condition::HasId(ids.iter().copied().collect()));
+        EngineFilter {
+            must: Some(conditions),
+            ..EngineFilter::default()
+        }
+    }
+
     /// The same without what is `given`; `None` where nothing is left to ask.
     pub(super) fn condition_beyond(&self, given: Given) -> Option<EngineFilter> {
         let must = self.conditions(given);

@@ -39,8 +39,9 @@ pub(super) struct ShardState {
     build_claimed: AtomicBool,
     /// Whether an operation failed, so that the sides were opened anew.
     was_reopened: AtomicBool,
+    name: ShardName,
     /// Its lock on the directory falls after the sides are gone: the last field is dropped last.
-    _collection: Arc<Collection>,
+    collection: Arc<Collection>,
 }
 
 pub(super) struct Shard {
@@ -89,7 +90,8 @@ impl Shard {
             maintenance: Mutex::new(()),
             build_claimed: AtomicBool::new(false),
             was_reopened: AtomicBool::new(false),
-            _collection: collection,
+            name,
+            collection,
         });
         let (commands, receiver) = mpsc::channel();
         let mut writer = Writer::new(state.clone(), log, receiver, one_build, owner, notices);
@@ -196,6 +198,11 @@ impl Shard {
 }
 
 impl ShardState {
+    /// Notes that something of the shard is lost, and is to be put in again.
+    pub(super) fn note_lost(&self) -> std::io::Result<()> {
+        self.collection.note_lost(self.name)
+    }
+
     /// Opens the sides and makes those that are not there; searches wait meanwhile.
     pub(super) fn open_sides(&self) -> Result<(), Broken> {
         let mut slot = self.sides.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! The two sides of a shard: words, always, and vectors, where there is an embedding model. Every point is on the keyword
 //! side, so that it counts the points; those with a vector are on the other one, too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -21,7 +21,7 @@ use super::stored::cosine;
 use crate::analysis::QueryTerms;
 use crate::index::point::fingerprint;
 use crate::index::{Candidate, Candidates, Facets, StoredPoint};
-use crate::{ChunkId, TenantId};
+use crate::{ChunkId, DocumentId, TenantId};
 
 /// Points that the keyword side takes in while searches wait: about a millisecond's.
 const CHANGED_AT_ONCE: usize = 64;
@@ -106,6 +106,23 @@ impl Sides {
             vectors.repeat(operation)?;
         }
         Ok(())
+    }
+
+    /// Whether words know chunks of these documents that the vectors have not, though they are kept here.
+    pub(super) fn lacks_vectors(
+        &self,
+        documents: &BTreeMap<TenantId, BTreeSet<DocumentId>>,
+    ) -> Result<bool, SideError> {
+        let Some(vectors) = &self.vectors else {
+            return Ok(false);
+        };
+        for (tenant_id, document_ids) in documents {
+            let chunks = self.keywords().chunks_of(*tenant_id, document_ids)?;
+            if vectors.lacks(*tenant_id, &chunks)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Brings everything applied so far to the disk. Searches go on meanwhile, [`Sides::optimise`] must not.

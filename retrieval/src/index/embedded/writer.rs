@@ -2,7 +2,7 @@
 //!
 //! Operations that wait together are written with one sync, so many small writers cost no more syncs than one big one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -19,8 +19,8 @@ use super::operation::{Change, Operation};
 use super::promotion::Notice;
 use super::shard::{ShardState, closed, unavailable};
 use super::sides::Sides;
-use crate::TenantId;
 use crate::index::IndexError;
+use crate::{DocumentId, TenantId};
 
 /// Operations written with one sync, in bytes: bounds how long the first of them waits for the others.
 const GROUP_BYTES: usize = 4 << 20;
@@ -97,9 +97,14 @@ impl Writer {
         }
         let state = &self.state;
         let (mut repeated, mut points) = (0_usize, 0_usize);
+        let mut told: BTreeMap<TenantId, BTreeSet<DocumentId>> = BTreeMap::new();
         let replayed = self.log.replay(|operation| {
             repeated += 1;
             points += operation.points();
+            if let Change::SetFacets(documents) = &operation.change {
+                let ids = documents.iter().map(|(document_id, _)| *document_id);
+                told.entry(operation.tenant_id).or_default().extend(ids);
+            }
             state
                 .read(|sides| sides.repeat(operation))
                 .map_err(std::io::Error::other)
@@ -115,7 +120,26 @@ impl Writer {
         })?;
         tracing::info!(shard = %self.state.dir().display(), operations = repeated, "index shard recovered from its redo log");
         self.points_since_optimise += points;
+        self.note_lost_vectors(&told)?;
         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
+        Ok(())
+    }
+
+    /// Notes where vectors are lost of documents of which something else was said. The engine writes such points anew in another file,
+    /// and may build a graph of the others and remove the old file before the new one is written down; of what was said, the log has
+    /// no vectors. Who fills the index puts them in again.
+    fn note_lost_vectors(&self, told: &BTreeMap<TenantId, BTreeSet<DocumentId>>) -> Result<(), Broken> {
+        let broken = |reason: String| Broken {
+            dir: self.state.dir().to_owned(),
+            part: Loss::Vectors,
+            reason,
+        };
+        let lacks = self.state.read(|sides| sides.lacks_vectors(told));
+        if lacks.map_err(|error| broken(error.to_string()))? {
+            tracing::warn!(shard = %self.state.dir().display(), "a death cost vectors: they are put in again from the rows");
+            let noted = self.state.note_lost();
+            noted.map_err(|error| broken(format!("what was lost cannot be noted: {error}")))?;
+        }
         Ok(())
     }
 

@@ -195,7 +195,7 @@ impl Inner {
             .map(|table| format!("select from {table} where false"))
             .join(" union all ");
         self.pool.execute(AssertSqlSafe(text)).await.map_err(failure)?;
-        let mut transaction = self.movers.pool().begin().await.map_err(failure)?;
+        let mut transaction = self.pool.begin().await.map_err(failure)?;
         let owners = upkeep::owners_without_table(&mut transaction, collection).await?;
         match owners.first() {
             None => Ok(()),

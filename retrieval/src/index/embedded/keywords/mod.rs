@@ -433,6 +433,27 @@ impl Keywords {
         Ok(present)
     }
 
+    /// The tenant's chunks of these documents.
+    pub(super) fn chunks_of(
+        &self,
+        tenant_id: TenantId,
+        document_ids: &BTreeSet<DocumentId>,
+    ) -> io::Result<Vec<ChunkId>> {
+        let mut chunks = Vec::new();
+        for segment in &self.segments {
+            if let Some(block) = segment.block(tenant_id) {
+                chunks.extend(segment.chunks_of(block, document_ids)?);
+            }
+        }
+        if let Some(tenant) = self.fresh.tenant(tenant_id) {
+            let of_these = tenant
+                .live()
+                .filter(|chunk| document_ids.contains(&chunk.document_id));
+            chunks.extend(of_these.map(|chunk| chunk.chunk_id));
+        }
+        Ok(chunks)
+    }
+
     /// Documents of which all chunks are in these sources.
     fn documents_in_only(
         &self,

@@ -227,6 +227,24 @@ impl Segment {
             .collect())
     }
 
+    /// The chunks of these documents that are not deleted.
+    pub(super) fn chunks_of(
+        &self,
+        block: &Block,
+        document_ids: &BTreeSet<DocumentId>,
+    ) -> io::Result<Vec<ChunkId>> {
+        let documents = self.documents(block)?;
+        let is_asked = |number: &u32| {
+            let document = documents.get(*number as usize);
+            document.is_some_and(|(id, _)| document_ids.contains(id))
+        };
+        let positions = (0..block.place.chunks)
+            .zip(self.documents_of(block)?)
+            .filter(|(position, number)| is_asked(number) && !block.is_deleted(*position));
+        let positions: Vec<u32> = positions.map(|(position, _)| position).collect();
+        self.chunks_at(block, &positions)
+    }
+
     /// For each chunk, which of [`Segment::documents`] it is from.
     pub(super) fn documents_of(&self, block: &Block) -> io::Result<Vec<u32>> {
         let table = read_at(
