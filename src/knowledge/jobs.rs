@@ -174,14 +174,15 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
         indexing::remove_documents(app, context.tenant()?, &job.document_ids).await?;
     }
     if !job.chunk_ids.is_empty() {
-        remove_chunks(app, context.tenant()?, &job.chunk_ids).await?;
+        remove_chunks(app, context, &job.chunk_ids).await?;
     }
     Ok(())
 }
 
 /// Removes from the index those of these chunks that have no rows, and puts back what has some by then: whoever brings in the
 /// same chunk again may have done so while it was removed.
-async fn remove_chunks(app: &App, tenant_id: TenantId, chunk_ids: &[ChunkId]) -> Result<()> {
+async fn remove_chunks(app: &App, context: &JobContext, chunk_ids: &[ChunkId]) -> Result<()> {
+    let tenant_id = context.tenant()?;
     let existing =
         store::list_existing_chunks(&mut app.db.read(tenant_id).await?, tenant_id, chunk_ids).await?;
     let gone = chunk_ids.iter().filter(|id| !existing.contains(id)).copied();
@@ -192,8 +193,13 @@ async fn remove_chunks(app: &App, tenant_id: TenantId, chunk_ids: &[ChunkId]) ->
             .index
             .delete_chunks(retrieval::TenantId(tenant_id.0), ids.collect())
             .await?;
-        // Also of those that had rows before: an attempt that died may have removed them.
-        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, chunk_ids).await?;
+        // An attempt that died may have removed what had no rows until then.
+        let removed = if context.attempt > 1 {
+            chunk_ids
+        } else {
+            gone.as_slice()
+        };
+        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, removed).await?;
         stored_chunks::put(app, tenant_id, &space, back.into_values().collect()).await?;
     }
     Ok(())
