@@ -65,10 +65,8 @@ pub fn statements(passage: &Passage) -> Vec<Statement<'_>> {
                 continue;
             }
             let is_first = at == 0 || !block[at - 1].1.contains(BAR);
-            let mut behind = block[at + 1..].iter().map(|(_, line)| *line);
-            let mut next = || behind.next().filter(|line| line.contains(BAR));
-            let (next, third) = (next(), next());
-            if is_first && next.is_some_and(|next| names_columns(line.1, next, third)) {
+            let next = block.get(at + 1).filter(|(_, next)| next.contains(BAR));
+            if is_first && next.is_some_and(|next| names_columns(line.1, next.1)) {
                 header = Some(line.1);
                 continue;
             }
@@ -208,30 +206,22 @@ fn header_of(heading: &str) -> Option<&str> {
     innermost.contains(BAR).then_some(innermost)
 }
 
-/// Whether the cells of a first line are names rather than values, as those of the lines behind it. Where a header has two lines,
-/// the cells that span both are in each.
-fn names_columns(line: &str, next: &str, third: Option<&str>) -> bool {
-    let cells = || line.split(BAR).zip(next.split(BAR));
-    let spanned = cells().take_while(|(cell, below)| cell == below).count();
-    let spans_no_row = || {
-        let third_begins = third.and_then(|third| third.split(BAR).next());
-        are_names(next) && third_begins.is_some_and(|begins| Some(begins) != line.split(BAR).next())
-    };
-    are_names(line)
-        && cells().skip(spanned).all(|(cell, below)| cell != below)
-        && (spanned == 0 || spans_no_row())
-}
-
-fn are_names(line: &str) -> bool {
-    line.split(BAR).all(|cell| {
-        let has_letter = cell.contains(char::is_alphabetic);
-        let is_year = || matches!(cell.parse::<u16>(), Ok(1900..=2100));
-        (has_letter && !cell.starts_with(|c: char| c.is_numeric()) || is_year())
-            && cell.chars().count() <= MAX_NAME_CHARS
-            && !cell.ends_with(['.', '!', '?'])
-            && !cell.contains('@')
-            && !cell.contains("://")
-    })
+/// Whether the cells of a first line are names rather than values, as those of the `next` one.
+fn names_columns(line: &str, next: &str) -> bool {
+    let are_others = line
+        .split(BAR)
+        .zip(next.split(BAR))
+        .all(|(cell, below)| cell != below);
+    are_others
+        && line.split(BAR).all(|cell| {
+            let has_letter = cell.contains(char::is_alphabetic);
+            let is_year = || matches!(cell.parse::<u16>(), Ok(1900..=2100));
+            (has_letter && !cell.starts_with(|c: char| c.is_numeric()) || is_year())
+                && cell.chars().count() <= MAX_NAME_CHARS
+                && !cell.ends_with(['.', '!', '?'])
+                && !cell.contains('@')
+                && !cell.contains("://")
+        })
 }
 
 #[cfg(test)]
@@ -304,14 +294,7 @@ mod tests {
         assert_eq!(told("S | 5 | red", above, ""), ["S | 5 | red"], "it is another's");
         assert_eq!(told("S | 5\nM | 6", None, ""), ["S | 5", "M | 6"]);
         assert_eq!(stated(&of_records(table, None))[0], "We sell these.");
-        let spanned = "Model | Power | Weight\nModel | kW | kg\nA | 5 | 9\nB | 7 | 12";
-        assert_eq!(
-            told(spanned, None, "").last().map(String::as_str),
-            Some("Model | Power | Weight\nB | 7 | 12"),
-            "of a header in two lines"
-        );
         for without_header in [
-            "Shoes | red\nShoes | blue\nShoes | green",
             "Email | info@shop.example\nPhone | +49 421 555",
             "Monday | closed\nSunday | closed",
         ] {
