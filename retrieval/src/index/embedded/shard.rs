@@ -16,6 +16,7 @@ use super::layout::Layout;
 use super::log::RedoLog;
 use super::lost::Loss;
 use super::operation::Operation;
+use super::placement::Stage;
 use super::promotion::Notice;
 use super::sides::{PreparedQuery, SideError, Sides, vectors_dir};
 use super::tuning::Tuning;
@@ -201,6 +202,12 @@ impl ShardState {
     /// Notes that something of the shard is lost, and is to be put in again.
     pub(super) fn note_lost(&self) -> std::io::Result<()> {
         self.collection.note_lost(self.name)
+    }
+
+    /// Whether this is a shared shard that the tenant has left for its own.
+    pub(super) fn has_left(&self, tenant_id: TenantId) -> bool {
+        let stage = self.collection.stage(tenant_id);
+        matches!(self.name, ShardName::Shared(_)) && matches!(stage, Some(Stage::Sweeping | Stage::Settled))
     }
 
     /// Opens the sides and makes those that are not there; searches wait meanwhile.

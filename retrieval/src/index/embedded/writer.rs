@@ -120,23 +120,29 @@ impl Writer {
         })?;
         tracing::info!(shard = %self.state.dir().display(), operations = repeated, "index shard recovered from its redo log");
         self.points_since_optimise += points;
-        self.note_lost_vectors(&told)?;
+        if let Err(broken) = self.note_lost_vectors(told) {
+            // The log tells of the loss: it must not be emptied.
+            drop(self.state.close_sides());
+            return Err(broken);
+        }
         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
         Ok(())
     }
 
     /// Notes where vectors are lost of documents of which something else was said. The engine writes such points anew in another file,
     /// and may build a graph of the others and remove the old file before the new one is written down; of what was said, the log has
-    /// no vectors. Who fills the index puts them in again.
-    fn note_lost_vectors(&self, told: &BTreeMap<TenantId, BTreeSet<DocumentId>>) -> Result<(), Broken> {
+    /// no vectors. At the service's next start they are put in again.
+    fn note_lost_vectors(&self, mut told: BTreeMap<TenantId, BTreeSet<DocumentId>>) -> Result<(), Broken> {
+        // Of who has moved away the vectors are deleted before the words.
+        told.retain(|tenant_id, _| !self.state.has_left(*tenant_id));
         let broken = |reason: String| Broken {
             dir: self.state.dir().to_owned(),
             part: Loss::Vectors,
             reason,
         };
-        let lacks = self.state.read(|sides| sides.lacks_vectors(told));
+        let lacks = self.state.read(|sides| sides.lacks_vectors(&told));
         if lacks.map_err(|error| broken(error.to_string()))? {
-            tracing::warn!(shard = %self.state.dir().display(), "a death cost vectors: they are put in again from the rows");
+            tracing::warn!(shard = %self.state.dir().display(), "a death cost vectors: they are put in again from the rows, at the next start where this is none");
             let noted = self.state.note_lost();
             noted.map_err(|error| broken(format!("what was lost cannot be noted: {error}")))?;
         }
@@ -259,7 +265,12 @@ impl Writer {
         let mut applied_end = before;
         let mut group = group.into_iter().zip(ends);
         while let Some(((operation, reply), end)) = group.next() {
-            if let Err(error) = self.state.read(|sides| sides.apply(&operation)) {
+            // After a failure there may be more than the log tells.
+            let done = match self.state.was_reopened() {
+                true => self.state.read(|sides| sides.repeat(operation.clone())),
+                false => self.state.read(|sides| sides.apply(&operation)),
+            };
+            if let Err(error) = done {
                 self.give_up(applied_end, &error);
                 let rest = group.map(|(command, _)| command);
                 return refuse(

@@ -128,14 +128,23 @@ pub(super) async fn owners_without_table(
         .await
         .map_err(failure)?;
     let own = format!("frontdesk_index.c{}_own", collection.number);
-    let owners = sqlx::query_as(AssertSqlSafe(format!(
+    let statement = format!(
         "select tenant_id, number from {}
           where owns and (to_regclass('{own}' || number) is null or to_regclass('{own}' || number || '_rows') is null)",
         collection.tenants()
-    )))
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failure)?;
+    );
+    let mut owners = Vec::new();
+    // Names are looked up as they are now, rows as they were when the statement began: of a tenant that was deleted in between the
+    // second look has no row.
+    for _ in 0..2 {
+        owners = sqlx::query_as(AssertSqlSafe(statement.clone()))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failure)?;
+        if owners.is_empty() {
+            break;
+        }
+    }
     connection
         .execute("set local frontdesk_index.operator = 'off'")
         .await
