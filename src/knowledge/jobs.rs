@@ -5,11 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::indexing::{self, INDEXING_FAILED, Progress};
 use super::{store, stored_chunks};
-use crate::app::{App, Space};
+use crate::app::App;
 use crate::db::Write;
 use crate::error::Result;
 use crate::generations;
@@ -180,30 +179,6 @@ async fn remove(app: &App, context: &JobContext, job: RemoveDocuments) -> Result
     Ok(())
 }
 
-/// Those of these chunks that are not in the index.
-async fn list_lacking<'a>(
-    space: &Space,
-    tenant_id: TenantId,
-    chunk_ids: impl IntoIterator<Item = &'a ChunkId>,
-) -> Result<Vec<ChunkId>> {
-    let mut lacking = Vec::new();
-    for id in chunk_ids {
-        let before = Uuid::from_u128(id.0.as_u128().saturating_sub(1));
-        let behind = space
-            .index
-            .list(
-                retrieval::TenantId(tenant_id.0),
-                Some(retrieval::ChunkId(before)),
-                1,
-            )
-            .await?;
-        if behind.first().is_none_or(|point| point.chunk_id.0 != id.0) {
-            lacking.push(*id);
-        }
-    }
-    Ok(lacking)
-}
-
 /// Removes from the index those of these chunks that have no rows, and puts back what has some by then: whoever brings in the
 /// same chunk again may have done so while it was removed.
 async fn remove_chunks(app: &App, tenant_id: TenantId, chunk_ids: &[ChunkId]) -> Result<()> {
@@ -217,10 +192,7 @@ async fn remove_chunks(app: &App, tenant_id: TenantId, chunk_ids: &[ChunkId]) ->
             .index
             .delete_chunks(retrieval::TenantId(tenant_id.0), ids.collect())
             .await?;
-        let mut removed = gone.clone();
-        // An attempt that was cut off may have removed these when they had no rows yet.
-        removed.extend(list_lacking(&space, tenant_id, &existing).await?);
-        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, &removed).await?;
+        let back = stored_chunks::list_any(&mut app.db.read(tenant_id).await?, tenant_id, &gone).await?;
         stored_chunks::put(app, tenant_id, &space, back.into_values().collect()).await?;
     }
     Ok(())

@@ -120,6 +120,27 @@ async fn found_by_vector(index: &EmbeddedIndex, audience: &Audience) -> usize {
     count
 }
 
+/// Restricts the documents and closes the index; the redo log that there was before.
+async fn restrict_and_close(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let of_before = graphs(dir);
+    let index = open(dir, WITHOUT_CHECKPOINTS);
+    restrict(&index).await;
+    let written = logs(dir).into_iter().map(|log| {
+        let bytes = fs::read(&log).expect("a log");
+        (log, bytes)
+    });
+    let written = written.collect();
+    index.close().await.expect("closed");
+    assert_eq!(graphs(dir), of_before, "nothing was built meanwhile");
+    written
+}
+
+fn put_back(logs: Vec<(PathBuf, Vec<u8>)>) {
+    for (log, bytes) in logs {
+        fs::write(log, bytes).expect("written");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_open_before_it_was_restricted_does_not_come_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -128,24 +149,14 @@ async fn what_was_open_before_it_was_restricted_does_not_come_back() {
     for (number, graph) in graphs(dir.path()).iter().enumerate() {
         copy(graph, &before.path().join(number.to_string()));
     }
-    let of_before = graphs(dir.path());
-    let index = open(dir.path(), WITHOUT_CHECKPOINTS);
-    restrict(&index).await;
-    let written: Vec<(PathBuf, Vec<u8>)> = logs(dir.path())
-        .into_iter()
-        .map(|log| (log.clone(), fs::read(log).expect("a log")))
-        .collect();
-    index.close().await.expect("closed");
+    let logs = restrict_and_close(dir.path()).await;
 
     // As a death leaves it after where the points are now was written down, and before that they are gone from where they were.
-    assert_eq!(graphs(dir.path()), of_before, "nothing was built meanwhile");
-    for (number, graph) in of_before.iter().enumerate() {
+    for (number, graph) in graphs(dir.path()).iter().enumerate() {
         fs::remove_dir_all(graph).expect("removed");
         copy(&before.path().join(number.to_string()), graph);
     }
-    for (log, bytes) in written {
-        fs::write(log, bytes).expect("written");
-    }
+    put_back(logs);
 
     for _ in 0..2 {
         let index = open(dir.path(), WITHOUT_CHECKPOINTS);
@@ -159,23 +170,13 @@ async fn what_was_open_before_it_was_restricted_does_not_come_back() {
 async fn vectors_that_a_death_cost_are_known_to_be_lost() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fill(dir.path()).await;
-    let of_before = graphs(dir.path());
     let index = open(dir.path(), WITHOUT_CHECKPOINTS);
     let making = index.generation().expect("a name");
-    restrict(&index).await;
-    // So many are deleted that the graph is built anew, of those that are left in its segment.
-    let every_fourth = (0..POINTS).step_by(4).map(|n| chunk(n.into()));
-    index
-        .delete_chunks(tenant(1), every_fourth.collect())
-        .await
-        .expect("deleted");
-    await_graphs(dir.path(), |graphs| graphs.is_disjoint(&of_before)).await;
-    let died = tempfile::tempdir().expect("a temporary directory");
-    copy(dir.path(), died.path());
     index.close().await.expect("closed");
+    let logs = restrict_and_close(dir.path()).await;
 
-    // Where the points of what was restricted are now did not come to the disk.
-    for graph in graphs(died.path()) {
+    // As a death leaves it after that the points are gone from where they were, and before where they are now was written down.
+    for graph in graphs(dir.path()) {
         let segments = graph.parent().expect("a folder");
         for segment in fs::read_dir(segments).expect("a folder").flatten() {
             if !has_graph(&segment.path()) {
@@ -183,8 +184,9 @@ async fn vectors_that_a_death_cost_are_known_to_be_lost() {
             }
         }
     }
+    put_back(logs);
 
-    let index = open(died.path(), WITHOUT_CHECKPOINTS);
+    let index = open(dir.path(), WITHOUT_CHECKPOINTS);
 
     assert_eq!(found_by_vector(&index, &Audience::Everything).await, 0);
     assert!(index.has_lost(tenant(1), &making));
