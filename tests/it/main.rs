@@ -55,6 +55,7 @@ mod injection;
 mod input;
 mod invites;
 mod isolation;
+mod job_failures;
 mod job_turns;
 mod jobs;
 mod kept_answers;

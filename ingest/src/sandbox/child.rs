@@ -119,11 +119,15 @@ fn send(message: &[u8]) -> io::Result<()> {
 /// The kernel's parent-death signal is no help: it fires when the thread that spawned us ends, and an
 /// async runtime ends threads while the service lives on.
 fn die_with_the_parent() -> io::Result<()> {
+    let (started, starts) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name("parent-watch".to_owned())
         .stack_size(64 << 10)
-        .spawn(|| {
+        .spawn(move || {
             let stdin = io::stdin();
+            // The last of what this thread allocates.
+            let _ = started.send(());
+            drop(started);
             loop {
                 let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
                 match poll(&mut watched, None) {
@@ -135,7 +139,9 @@ fn die_with_the_parent() -> io::Result<()> {
             // Requests may be waiting in the pipe, but nobody waits for their replies.
             let _ = kill_process(getpid(), Signal::KILL);
         })?;
-    Ok(())
+    // With its first allocation a thread reserves tens of megabytes of address space. Between counting what is reserved
+    // and setting the limit that would be taken from what the documents may have.
+    starts.recv().map_err(io::Error::other)
 }
 
 /// Takes away what reading a document does not need. Lasts for the life of the process.
