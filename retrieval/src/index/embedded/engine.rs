@@ -17,7 +17,7 @@ use qdrant_edge::{
 };
 
 use super::filter::{self, Given, TenantFilter};
-use super::layout::Layout;
+use super::layout::{Extent, Layout};
 use super::operation::{Change, Operation, PreparedPoint};
 use super::stored::{self, DENSE};
 use crate::index::Facets;
@@ -186,10 +186,18 @@ impl Engine {
         })
     }
 
-    /// Builds graphs, merges segments and reclaims deleted space where due. May take minutes; searches and operations go
-    /// on meanwhile, `sync` must not be called.
-    pub(super) fn optimise(&self) -> Result<bool, OperationError> {
+    /// Builds graphs, merges segments and reclaims deleted space where due, until nothing is. May take minutes; searches
+    /// and operations go on meanwhile, `sync` must not be called.
+    pub(super) fn optimise(&self, extent: Extent) -> Result<bool, OperationError> {
+        self.shard.set_optimizers_config(self.layout.optimizers(extent))?;
         self.shard.optimize()
+    }
+
+    /// Points that no graph leads to.
+    #[cfg(test)]
+    pub(super) fn without_graph(&self) -> usize {
+        let info = self.shard.info();
+        info.points_count - info.indexed_vectors_count
     }
 
     /// Brings everything applied so far to the disk.

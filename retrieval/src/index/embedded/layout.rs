@@ -30,6 +30,18 @@ const DELETED_SHARE: f64 = 0.1;
 /// every segment.
 const LARGEST_SEGMENT_KIB: usize = 256_000;
 
+/// What an own shard may have without a graph while it is written to: a part of its chunks, and of their vectors no more than
+/// this, in KiB. A search compares these one by one, which costs some 8 ms at most; of smaller parts more graphs are built
+/// twice.
+const UNBUILT_SHARE: u64 = 4;
+const MOST_UNBUILT_KIB: usize = 64_000;
+
+/// Segments that are left when all is built, where they are not too large to be merged.
+const FEWEST_SEGMENTS: usize = 2;
+
+/// Segments that an own shard may have while it is written to: merged at once, their graphs would be built again and again.
+const MOST_SEGMENTS: usize = 8;
+
 /// By how much the sizes from which graphs are built and asked are smaller in a shard of a tenant's own: its vectors take
 /// half, and who has just moved there has a graph.
 const OWN_SMALLER: usize = 4;
@@ -45,6 +57,15 @@ const LEAST_COMPARED: usize = 100;
 
 /// Values of a vector that the number of chunks is meant for from which tenants move.
 const USUAL_DIMENSION: u64 = 384;
+
+/// How much a build does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All that is due.
+    Whole,
+    /// While an own shard is written to: only what came together in so many points, and merges once there are many segments.
+    Large { points: usize },
+}
 
 /// What an engine holds and how it is kept.
 #[derive(Debug, Clone, Copy)]
@@ -75,17 +96,6 @@ impl Layout {
             payload_m: Some(if is_own { 0 } else { GRAPH_LINKS }),
             inline_storage: None,
         };
-        let optimizers = EdgeOptimizersConfig {
-            default_segment_number: Some(2),
-            deleted_threshold: Some(DELETED_SHARE),
-            max_segment_size: Some(LARGEST_SEGMENT_KIB),
-            indexing_threshold: Some(match is_own || tuning.own_shard_from_chunks == u64::MAX {
-                true => tuning.graph_from_kib / smaller,
-                // Nobody here has so much that a graph would be asked.
-                false => NO_GRAPHS,
-            }),
-            ..EdgeOptimizersConfig::default()
-        };
         let log = WalOptions {
             segment_capacity: ENGINE_LOG_FILE_BYTES,
             segment_queue_len: 0,
@@ -106,9 +116,42 @@ impl Layout {
             .on_disk_payload(true)
             .vector(DENSE, dense.build())
             .hnsw_config(graphs)
-            .optimizers(optimizers)
+            .optimizers(self.optimizers(Extent::Whole))
             .wal_options(log)
             .build()
+    }
+
+    /// What a build does while the owner of so many chunks writes on.
+    pub(super) fn extent_while_writing(self, chunks: u64) -> Extent {
+        let most = MOST_UNBUILT_KIB * 1_024 / (self.dimension * size_of::<u16>()).max(1);
+        let points = usize::try_from(chunks / UNBUILT_SHARE).map_or(most, |points| points.min(most));
+        Extent::Large {
+            points: points.max(self.tuning.optimise_after_points),
+        }
+    }
+
+    /// What is due when a build is of this extent.
+    pub(super) fn optimizers(self, extent: Extent) -> EdgeOptimizersConfig {
+        let smaller = if self.is_own { OWN_SMALLER } else { 1 };
+        let graph_from_kib = match self.is_own || self.tuning.own_shard_from_chunks == u64::MAX {
+            true => self.tuning.graph_from_kib / smaller,
+            // Nobody here has so much that a graph would be asked.
+            false => NO_GRAPHS,
+        };
+        let (graph_from_kib, segments) = match extent {
+            Extent::Whole => (graph_from_kib, FEWEST_SEGMENTS),
+            Extent::Large { points } => {
+                let bytes = points * self.dimension * size_of::<u16>();
+                (graph_from_kib.max(bytes / 1_024), MOST_SEGMENTS)
+            }
+        };
+        EdgeOptimizersConfig {
+            default_segment_number: Some(segments),
+            deleted_threshold: Some(DELETED_SHARE),
+            max_segment_size: Some(LARGEST_SEGMENT_KIB),
+            indexing_threshold: Some(graph_from_kib),
+            ..EdgeOptimizersConfig::default()
+        }
     }
 
     /// Chunks from which on a tenant gets a shard of its own: fewer of larger vectors, as comparing them costs more.
@@ -169,6 +212,34 @@ mod tests {
             graph_from(true)
         );
         assert_eq!(graph_from(false), usize::MAX);
+    }
+
+    #[test]
+    fn while_a_large_tenant_writes_a_part_of_its_chunks_comes_together_before_a_graph_is_built() {
+        let layout = Layout {
+            dimension: 384,
+            tuning: Tuning::default(),
+            is_own: true,
+        };
+        let points = |chunks| match layout.extent_while_writing(chunks) {
+            Extent::Large { points } => points,
+            Extent::Whole => panic!("all is built"),
+        };
+
+        assert_eq!(points(0), 4_000);
+        assert_eq!(points(100_000), 25_000);
+        let most = points(1_000_000);
+        assert_eq!(most, points(10_000_000));
+        assert!(most * 4 <= LARGEST_SEGMENT_KIB * 1_024 / (2 * 384), "{most}");
+
+        let while_writing = layout.optimizers(layout.extent_while_writing(100_000));
+        let whole = layout.optimizers(Extent::Whole);
+        assert_eq!(
+            while_writing.get_indexing_threshold_kb(),
+            25_000 * 2 * 384 / 1_024
+        );
+        assert!(while_writing.get_indexing_threshold_kb() > whole.get_indexing_threshold_kb());
+        assert!(while_writing.get_number_segments() > whole.get_number_segments());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::collection::{Collection, ShardName};
 use super::keywords::TenantWords;
+use super::layout::Extent;
 use super::operation::{Change, Operation};
 use super::placement::Stage;
 use super::shard::{Shard, closed, unavailable};
@@ -142,18 +143,18 @@ pub(super) fn finish(
     moved: Result<(), IndexError>,
 ) -> Result<(), IndexError> {
     let swept = moved.and_then(|()| sweep(inner, collection, shared, tenant_id));
-    let resume = |shard: &Shard| {
-        shard.on_writer(|writer| {
-            writer.pause_builds(false);
-            writer.optimise_now();
-            Ok(())
-        })
-    };
     if let Some(own) = inner.own_shard(tenant_id) {
         // It is in service, whatever becomes of its graphs now.
-        drop(resume(&own));
+        drop(own.on_writer(|writer| {
+            writer.resume_builds();
+            Ok(())
+        }));
     }
-    swept.and(resume(shared))
+    swept.and(shared.on_writer(|writer| {
+        writer.resume_builds();
+        writer.optimise_now();
+        Ok(())
+    }))
 }
 
 pub(super) struct Move {
@@ -182,7 +183,7 @@ impl Move {
             let words = writer.state().read(|sides| sides.words_of(tenant_id))?;
             writer.forwards().keep(tenant_id);
             // Graphs of what is about to leave would be built in vain.
-            writer.pause_builds(true);
+            writer.pause_builds();
             Ok(words)
         })
     }
@@ -248,14 +249,14 @@ impl Move {
         }
         // The graphs of what was copied last are built here, as builds that writing starts would follow one another.
         own.on_writer(|writer| {
-            writer.pause_builds(true);
+            writer.pause_builds();
             Ok(())
         })?;
         while own.state().is_building() {
             self.inner.go_on()?;
             thread::sleep(BUILD_POLL);
         }
-        own.state().build(&self.inner.one_own_build)?;
+        own.state().build(&self.inner.one_own_build, Extent::Whole)?;
         own.on_writer(|writer| writer.sync())
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::collection::{Collection, ShardName};
 use super::damage::{self, Broken, Unopened};
-use super::layout::Layout;
+use super::layout::{Extent, Layout};
 use super::log::RedoLog;
 use super::lost::Loss;
 use super::operation::Operation;
@@ -287,11 +287,11 @@ impl ShardState {
     }
 
     /// Builds what is due, once no other shard builds; the claim is given back as soon as it begins.
-    pub(super) fn build(&self, one_build: &Mutex<()>) -> Result<(), IndexError> {
+    pub(super) fn build(&self, one_build: &Mutex<()>, extent: Extent) -> Result<(), IndexError> {
         let _one_build = lock(one_build);
         let _no_checkpoint = self.maintenance();
         self.release_build();
-        self.read(Sides::optimise)
+        self.read(|sides| sides.optimise(extent))
     }
 
     pub(super) fn release_build(&self) {
@@ -310,6 +310,12 @@ impl ShardState {
     /// Whether what was put into the sides beside the redo log may be lost.
     pub(super) fn was_reopened(&self) -> bool {
         self.was_reopened.load(Ordering::Acquire)
+    }
+
+    /// What a build does while the owner of so many chunks writes on.
+    pub(super) fn extent_while_writing(&self, chunks: u64) -> Extent {
+        let while_writing = |layout: Layout| layout.extent_while_writing(chunks);
+        self.layout.map_or(Extent::Whole, while_writing)
     }
 
     /// Chunks from which on a tenant of this shard gets one of its own.

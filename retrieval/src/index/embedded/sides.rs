@@ -12,7 +12,7 @@ use super::damage::{self, Broken};
 use super::engine::{Engine, Found};
 use super::filter::{self, Given, TenantFilter};
 use super::keywords::{ChunkRow, Keywords, TenantWords};
-use super::layout::Layout;
+use super::layout::{Extent, Layout};
 use super::lost::Loss;
 use super::migrate;
 use super::operation::{Change, Operation, UNKNOWN_TEXT};
@@ -184,11 +184,17 @@ impl Sides {
     }
 
     /// Builds graphs, merges segments and reclaims deleted space of the vectors where due. May take minutes.
-    pub(super) fn optimise(&self) -> Result<(), SideError> {
+    pub(super) fn optimise(&self, extent: Extent) -> Result<(), SideError> {
         if let Some(vectors) = &self.vectors {
-            vectors.optimise()?;
+            vectors.optimise(extent)?;
         }
         Ok(())
+    }
+
+    /// Vectors that no graph leads to.
+    #[cfg(test)]
+    pub(super) fn without_graph(&self) -> usize {
+        self.vectors.as_ref().map_or(0, Engine::without_graph)
     }
 
     pub(super) fn count(&self, tenant_id: TenantId) -> u64 {

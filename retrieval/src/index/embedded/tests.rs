@@ -167,6 +167,40 @@ async fn what_is_written_while_the_words_are_copied_comes_after_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_large_tenant_wrote_has_graphs_once_it_is_quiet() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let moving = Tuning {
+        graph_from_kib: 4,
+        own_shard_from_chunks: 200,
+        ..STAYING
+    };
+    // What is smaller, 1 KiB of vectors at half precision in a shard of its own, has no graph.
+    let without_graph = 1_024 / (DIMENSION * 2);
+    let index = open(dir.path(), moving);
+    index.upsert(ACME, points(0..2_000)).await.expect("stored");
+    let give_up_at = Instant::now() + Duration::from_secs(60);
+    let own = loop {
+        if let Some(own) = index.inner.own_shard(ACME) {
+            break own;
+        }
+        assert!(Instant::now() < give_up_at, "never moved");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+
+    // Less than would be built while it is written.
+    index.upsert(ACME, points(2_000..2_300)).await.expect("stored");
+
+    let left = || own.state().read(|sides| Ok(sides.without_graph()));
+    while left().expect("a count") >= without_graph {
+        assert!(Instant::now() < give_up_at, "{:?} of 2,300 have none", left());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(own);
+    assert_eq!(index.count(ACME).await.expect("a count"), 2_300);
+    index.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn closing_waits_no_longer_than_it_may_for_the_graphs_of_a_move() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let moving = Tuning {

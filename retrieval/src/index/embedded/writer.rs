@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
 use super::damage::Broken;
 use super::forward::Forwards;
+use super::layout::Extent;
 use super::log::RedoLog;
 use super::lost::Loss;
 use super::operation::{Change, Operation};
@@ -27,6 +29,9 @@ const GROUP_BYTES: usize = 4 << 20;
 
 /// Quiet time after which the shard is synced and the redo log emptied, so that a restart has nothing to repeat.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
+
+/// As the engine gives its own threads.
+const BUILD_NICENESS: i32 = 10;
 
 /// Pause between looks at whether a build has ended, when closing.
 const BUILD_POLL: Duration = Duration::from_millis(20);
@@ -50,6 +55,8 @@ pub(super) struct Writer {
     commands: Receiver<Command>,
     one_build: Arc<Mutex<()>>,
     points_since_optimise: usize,
+    /// Whether the last build left something for the next quiet moment.
+    left_something: bool,
     /// Whether no further build is to be started.
     builds_paused: bool,
     forwards: Forwards,
@@ -77,6 +84,7 @@ impl Writer {
             commands,
             one_build,
             points_since_optimise,
+            left_something: false,
             builds_paused: false,
             forwards: Forwards::default(),
             owner,
@@ -163,7 +171,7 @@ impl Writer {
         loop {
             let command = match next.take() {
                 Some(command) => command,
-                None if self.log.is_empty() => match self.commands.recv() {
+                None if self.log.is_empty() && !self.left_something => match self.commands.recv() {
                     Ok(command) => command,
                     Err(_) => break,
                 },
@@ -196,7 +204,7 @@ impl Writer {
                     if self.is_checkpoint_due() {
                         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
                     }
-                    self.optimise_when_due();
+                    self.optimise_while_writing();
                 }
             }
         }
@@ -311,7 +319,7 @@ impl Writer {
         if self.is_checkpoint_due() {
             self.checkpoint(self.state.tuning().engine_log_bytes_busy);
         }
-        self.optimise_when_due();
+        self.optimise_while_writing();
         answer.try_recv().unwrap_or_else(|_| Err(closed()))
     }
 
@@ -330,7 +338,7 @@ impl Writer {
     pub(super) fn note_copied(&mut self, points: usize) {
         self.points_since_optimise += points;
         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
-        self.optimise_when_due();
+        self.optimise_while_writing();
     }
 
     /// Has the engine asked at once whether graphs are due, however little changed.
@@ -340,9 +348,15 @@ impl Writer {
     }
 
     /// Starts no further builds until told otherwise; one that runs goes on.
-    pub(super) fn pause_builds(&mut self, paused: bool) {
-        self.builds_paused = paused;
-        self.optimise_when_due();
+    pub(super) fn pause_builds(&mut self) {
+        self.builds_paused = true;
+    }
+
+    /// Starts builds again: what came meanwhile is built when much came, or at the next quiet moment.
+    pub(super) fn resume_builds(&mut self) {
+        self.builds_paused = false;
+        self.left_something = self.state.has_vectors();
+        self.optimise_while_writing();
     }
 
     #[cfg(test)]
@@ -419,21 +433,42 @@ impl Writer {
         }
     }
 
+    /// Builds all that is due, if enough changed.
     fn optimise_when_due(&mut self) {
-        let is_due = self.state.has_vectors()
-            && self.points_since_optimise >= self.state.tuning().optimise_after_points;
-        if !is_due || self.builds_paused || !self.state.claim_build() {
+        if self.left_something || self.points_since_optimise >= self.state.tuning().optimise_after_points {
+            self.start_build(Extent::Whole);
+        }
+    }
+
+    /// As [`Writer::optimise_when_due`], where the next change may come at any moment. A large tenant's graphs wait until much
+    /// came together: built whenever a little did, they would be built again and again, which takes longer than the writing.
+    fn optimise_while_writing(&mut self) {
+        let Some(owner) = self.owner else {
+            return self.optimise_when_due();
+        };
+        let chunks = self.state.read(|sides| Ok(sides.count(owner)));
+        let extent = self.state.extent_while_writing(chunks.unwrap_or_default());
+        if matches!(extent, Extent::Large { points } if self.points_since_optimise >= points) {
+            self.start_build(extent);
+        }
+    }
+
+    fn start_build(&mut self, extent: Extent) {
+        if !self.state.has_vectors() || self.builds_paused || !self.state.claim_build() {
             return;
         }
         self.points_since_optimise = 0;
+        self.left_something = extent != Extent::Whole;
         let (state, one_build) = (self.state.clone(), self.one_build.clone());
         let started = thread::Builder::new().name("index-build".to_owned()).spawn(move || {
-            if let Err(error) = state.build(&one_build) {
+            give_way();
+            if let Err(error) = state.build(&one_build, extent) {
                 tracing::error!(shard = %state.dir().display(), %error, "index shard cannot be optimised");
             }
         });
         if let Err(error) = started {
             self.state.release_build();
+            self.left_something = true;
             tracing::warn!(%error, "no thread to optimise the index, tried again later");
         }
     }
@@ -465,6 +500,13 @@ impl Writer {
                 tracing::error!(shard = %self.state.dir().display(), %error, "index shard closed with an error");
             }
         }
+    }
+}
+
+/// Lets whoever asks or writes go before this thread and those that it starts.
+fn give_way() {
+    if let Err(error) = setpriority_process(None, BUILD_NICENESS) {
+        tracing::debug!(%error, "a build of graphs has the priority of all others");
     }
 }
 
