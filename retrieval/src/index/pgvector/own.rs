@@ -216,11 +216,11 @@ impl Mover {
         }
     }
 
-    /// One process at a time does this for a tenant.
+    /// One process at a time does this for a tenant of a collection.
     async fn try_lock(&self, tenant: &mut Tenant<'_>, tenant_id: TenantId) -> Result<bool, IndexError> {
         let (high, low) = tenant_id.0.as_u64_pair();
         let mut statement = tenant.statement("");
-        let key = statement.bind((high ^ low).cast_signed());
+        let key = statement.bind((high ^ low).cast_signed() ^ i64::from(self.collection.number));
         statement.push(&format!(
             "select pg_try_advisory_xact_lock({key}) where $1::uuid is not null"
         ));
@@ -275,6 +275,10 @@ impl Mover {
             // Deleted meanwhile; so is the table, with the transaction.
             return Ok(());
         };
+        if home.number != number || home.owns {
+            // Deleted and begun again: this table is not the one that it is going to have.
+            return Ok(());
+        }
         let outdated = tenant.statement(format!(
             "delete from {rows} as own
               where own.tenant_id = $1

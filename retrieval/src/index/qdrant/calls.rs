@@ -204,6 +204,8 @@ fn is_passing(error: &QdrantError) -> bool {
                 | Code::Unknown
                 | Code::Cancelled
                 | Code::Aborted
+                // Writes are locked, or a shard is being moved.
+                | Code::FailedPrecondition
         )
     })
 }
@@ -273,6 +275,11 @@ fn error_of(what: &str, error: QdrantError, url: &str) -> IndexError {
         Some(Code::Unavailable) => IndexError::Unavailable {
             reason: format!("{what}: {summary}"),
             source: Some(ConnectionLost(error.into()).into()),
+        },
+        // The store's data is damaged, no call of ours is wrong.
+        Some(Code::DataLoss) => IndexError::Unavailable {
+            reason: format!("{what}: {summary}"),
+            source: Some(error.into()),
         },
         _ if is_passing(&error) => IndexError::Unavailable {
             reason: format!("{what}: {summary}"),
