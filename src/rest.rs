@@ -16,7 +16,7 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The longest rest that is believed: what asks for more means never, or its clock is wrong.
-const LONGEST_ASKED_REST: Duration = Duration::from_secs(600);
+pub const LONGEST_ASKED_REST: Duration = Duration::from_secs(600);
 
 /// Whether something that tenants share is asked at present. It rests for the tenant whose question it did not answer, so that
 /// no tenant's questions keep it from the others, and for all when the failure is nobody's own.

@@ -206,8 +206,13 @@ fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate], trace: &mut
     let Some(boosts) = boosts else { return };
     let started = Instant::now();
     let mut items = Vec::with_capacity(candidates.len());
+    // Of those that were found: what is preferred and not among them would make all others alike.
+    let most = candidates
+        .iter()
+        .map(|candidate| boosts.factor(&candidate.passage))
+        .fold(f32::MIN_POSITIVE, f32::max);
     for candidate in candidates.iter_mut() {
-        let factor = boosts.factor(&candidate.passage);
+        let factor = boosts.factor(&candidate.passage) / most;
         candidate.passage.score = candidate.score * factor;
         items.push((factor, candidate.passage.score, candidate.passage.chunk_id));
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::generations::Live;
 use crate::id::{ChatbotId, TenantId};
 use crate::knowledge::embedding_cache::{self, Recalled};
-use crate::rest::Concerns;
+use crate::rest::{Concerns, LONGEST_ASKED_REST};
 use crate::usage::{self, Hold, UsageEvent};
 
 /// The embedding model takes a text of a document in no company.
@@ -236,7 +236,9 @@ pub(in crate::knowledge) fn embed_error(error: EmbedError) -> Error {
         EmbedError::Unavailable { retry_after, source } => Error::Unavailable {
             code: "embedding_unavailable",
             message: "the embedding model does not answer; this is tried again by itself".into(),
-            retry_after: retry_after.unwrap_or(TRY_AGAIN_AFTER),
+            retry_after: retry_after
+                .unwrap_or(TRY_AGAIN_AFTER)
+                .min(LONGEST_ASKED_REST),
             source: Some(source),
         },
         EmbedError::TooLate => embed_error(EmbedError::Unavailable {
