@@ -166,7 +166,16 @@ impl<'a> Choice<'a> {
 
     /// The passages that are told, best first.
     pub(super) fn finish(mut self, trace: &mut Trace) -> Vec<Passage> {
-        if self.boosts.is_some() {
+        if let Some(boosts) = &self.boosts {
+            // By the most preferred of what was found: what is preferred and was not found would make all others alike.
+            let factors = self
+                .candidates
+                .iter()
+                .map(|candidate| boosts.factor(&candidate.passage));
+            let most = factors.fold(f32::MIN_POSITIVE, f32::max);
+            for candidate in &mut self.candidates {
+                candidate.passage.score /= most;
+            }
             self.candidates
                 .sort_by(|a, b| b.passage.score.total_cmp(&a.passage.score));
         }
@@ -206,13 +215,8 @@ fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate], trace: &mut
     let Some(boosts) = boosts else { return };
     let started = Instant::now();
     let mut items = Vec::with_capacity(candidates.len());
-    // Of those that were found: what is preferred and not among them would make all others alike.
-    let most = candidates
-        .iter()
-        .map(|candidate| boosts.factor(&candidate.passage))
-        .fold(f32::MIN_POSITIVE, f32::max);
     for candidate in candidates.iter_mut() {
-        let factor = boosts.factor(&candidate.passage) / most;
+        let factor = boosts.factor(&candidate.passage);
         candidate.passage.score = candidate.score * factor;
         items.push((factor, candidate.passage.score, candidate.passage.chunk_id));
     }
@@ -229,6 +233,7 @@ fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate], trace: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SourceId;
     use crate::knowledge::search::tests::passage;
 
     fn scored(texts: &[(&str, f32)]) -> Vec<Passage> {
@@ -334,6 +339,30 @@ mod tests {
         let told = told(choice);
         assert_eq!(told[0], ("new".to_owned(), 0.8));
         assert!(told[1].0 == "old" && told[1].1 < 0.01);
+    }
+
+    #[test]
+    fn a_source_that_nothing_was_found_of_makes_no_others_alike() {
+        let settings = SearchSettings {
+            source_boosts: [(SourceId::new(), 10.0)].into(),
+            mmr_lambda: 0.9,
+            ..SearchSettings::default()
+        };
+        let now = "2026-11-20T00:00:00Z".parse().expect("a time");
+        let mut choice = Choice::new(&settings, Boosts::of(&settings, now), wanted(2));
+
+        choice.add(
+            scored(&[
+                (RETURNS, 1.0),
+                ("Goods may be returned within thirty days, unworn.", 0.9),
+                (CARDS, 0.1),
+            ]),
+            &mut Trace::default(),
+        );
+
+        let told = told(choice);
+        assert_eq!(told[0], (RETURNS.to_owned(), 1.0));
+        assert_eq!(told[1].0, "Goods may be returned within thirty days, unworn.");
     }
 
     #[test]
