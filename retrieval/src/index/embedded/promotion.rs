@@ -152,7 +152,6 @@ pub(super) fn finish(
     }
     swept.and(shared.on_writer(|writer| {
         writer.resume_builds();
-        writer.optimise_now();
         Ok(())
     }))
 }

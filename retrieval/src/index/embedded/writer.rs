@@ -341,12 +341,6 @@ impl Writer {
         self.optimise_while_writing();
     }
 
-    /// Has the engine asked at once whether graphs are due, however little changed.
-    pub(super) fn optimise_now(&mut self) {
-        self.points_since_optimise = self.state.tuning().optimise_after_points;
-        self.optimise_when_due();
-    }
-
     /// Starts no further builds until told otherwise; one that runs goes on.
     pub(super) fn pause_builds(&mut self) {
         self.builds_paused = true;
