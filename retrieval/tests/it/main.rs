@@ -11,6 +11,7 @@ mod openai_embedder;
 mod openai_refusals;
 mod own_shards;
 mod pgvector_index;
+mod pgvector_movers;
 mod pgvector_tables;
 mod pgvector_walls;
 mod pgvector_within;

@@ -27,6 +27,9 @@ const MOVED_AT_ONCE: usize = 200;
 /// A tenant that never rests is looked after even so.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// Whether another process came to its end with a tenant is looked at so often.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
 /// After a failure a tenant waits for so long.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -118,6 +121,13 @@ struct Mover {
     bypasses_row_security: bool,
 }
 
+/// What came of looking after a tenant.
+enum Looked {
+    Done,
+    /// Another process moves its points. It may not come to its end, or have looked before the last ones came.
+    OthersAreAtIt,
+}
+
 /// A tenant with points to move.
 struct Waiting {
     since: Instant,
@@ -151,11 +161,16 @@ impl Mover {
                 },
                 () = sleep_until(due) => {
                     waiting.remove(&tenant_id);
-                    if let Err(error) = self.look_after(tenant_id).await {
-                        tracing::warn!(tenant.id = %tenant_id, error = ?error, "cannot move points to the tenant's own table: searches go on without; tried again");
-                        let due = Instant::now() + TRY_AGAIN_AFTER;
-                        waiting.insert(tenant_id, Waiting { since: due, due });
-                    }
+                    let pause = match self.look_after(tenant_id).await {
+                        Ok(Looked::Done) => continue,
+                        Ok(Looked::OthersAreAtIt) => LOOK_AGAIN_AFTER,
+                        Err(error) => {
+                            tracing::warn!(tenant.id = %tenant_id, error = ?error, "cannot move points to the tenant's own table: searches go on without; tried again");
+                            TRY_AGAIN_AFTER
+                        }
+                    };
+                    let due = Instant::now() + pause;
+                    waiting.insert(tenant_id, Waiting { since: due, due });
                 }
             }
         }
@@ -191,27 +206,26 @@ impl Mover {
         Ok(due.into_iter().map(TenantId).collect())
     }
 
-    async fn look_after(&self, tenant_id: TenantId) -> Result<(), IndexError> {
+    async fn look_after(&self, tenant_id: TenantId) -> Result<Looked, IndexError> {
         loop {
             let mut transaction = TenantTransaction::write(&self.pool, tenant_id).await?;
             let mut tenant = transaction.tenant();
             if !self.try_lock(&mut tenant, tenant_id).await? {
-                // Another process does it.
-                return Ok(());
+                return Ok(Looked::OthersAreAtIt);
             }
             let Some(home) = Home::find(&mut tenant, &self.collection).await? else {
-                return Ok(());
+                return Ok(Looked::Done);
             };
             if home.owns {
                 if !self.move_some(transaction).await? {
-                    return Ok(());
+                    return Ok(Looked::Done);
                 }
             } else if is_due(&home, self.tuning) {
                 let started = Instant::now();
                 self.make_table(transaction, tenant_id, home.number).await?;
                 tracing::info!(tenant.id = %tenant_id, chunks = home.fresh, duration_ms = started.elapsed().as_millis() as u64, "the tenant's points have a table of their own");
             } else {
-                return Ok(());
+                return Ok(Looked::Done);
             }
         }
     }
