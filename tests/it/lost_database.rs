@@ -8,7 +8,9 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::harness::app::TestOptions;
 use crate::harness::databases::{create_postgres_database, postgres_server};
+use crate::harness::generations::search;
 
 async fn ask(db: &Db) -> Result<i64, String> {
     let mut conn = db
@@ -96,5 +98,36 @@ async fn a_database_that_hangs_is_waited_for_no_longer_than_ten_seconds_each_tim
         started.elapsed() < Duration::from_secs(25),
         "{:?}",
         started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn without_an_index_whose_database_hangs_questions_are_answered_from_the_rows() {
+    let Some(server) = postgres_server() else { return };
+    let url: url::Url = create_postgres_database(&server).await.parse().expect("a URL");
+    if url.host_str().is_none_or(str::is_empty) {
+        return;
+    }
+    let (through, hold) = stand_between(&url).await;
+    let service = TestOptions::default()
+        .set("index.backend", "pgvector")
+        .set("index.url", through)
+        .set("index.pgvector.max_connections", 4)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    let question = "When are oak tables oiled?";
+    let found = search(&acme, &desk.id, question).await;
+    assert!(found["degraded"].is_null(), "{found}");
+
+    hold.send(true).expect("it listens");
+    let found = search(&acme, &desk.id, question).await;
+
+    assert_eq!(found["degraded"][0]["code"], "index_unavailable", "{found}");
+    assert_eq!(
+        found["items"][0]["text"], "Oak tables are oiled twice a year.",
+        "{found}"
     );
 }

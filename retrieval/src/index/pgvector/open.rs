@@ -12,8 +12,8 @@ use super::schema::{self, ROLE};
 use super::{Inner, PgvectorIndex, PgvectorTuning, failure};
 use crate::index::IndexError;
 
-/// How long a call waits for a connection.
-const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a call waits for a connection, and for its transaction to begin.
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Statements of a call that run longer are cut off.
 const STATEMENT_TIMEOUT: &str = "30s";

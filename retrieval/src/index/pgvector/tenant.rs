@@ -11,7 +11,9 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Encode, FromRow, PgConnection, PgPool, Postgres, Transaction, Type,
 };
+use tokio::time::timeout;
 
+use super::open::WAIT_LIMIT;
 use super::schema::ROLE;
 use super::{failure, unavailable};
 use crate::TenantId;
@@ -50,7 +52,8 @@ impl TenantTransaction {
     }
 
     /// In a task of its own: a caller who stops waiting in the midst of it would leave a connection in the pool whose
-    /// transaction is open, without sqlx knowing of it.
+    /// transaction is open, without sqlx knowing of it. And nobody waits for a server that says nothing: the limit of statements
+    /// is the server's own.
     async fn begin(pool: &PgPool, tenant_id: TenantId, begin: &str) -> Result<Self, IndexError> {
         let text = format!("{begin}; set local frontdesk_index.tenant_id = '{tenant_id}'");
         let pool = pool.clone();
@@ -64,9 +67,10 @@ impl TenantTransaction {
                 }
             }
         });
-        let transaction = match begun.await {
-            Ok(begun) => begun.map_err(failure)?,
-            Err(error) => return Err(unavailable("the call was ended", Some(error.into()))),
+        let transaction = match timeout(WAIT_LIMIT, begun).await {
+            Ok(Ok(begun)) => begun.map_err(failure)?,
+            Ok(Err(error)) => return Err(unavailable("the call was ended", Some(error.into()))),
+            Err(_) => return Err(failure(sqlx::Error::PoolTimedOut)),
         };
         Ok(Self {
             tenant_id,
