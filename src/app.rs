@@ -7,6 +7,7 @@ mod disk;
 pub(crate) mod embedder;
 mod extractor;
 pub(crate) mod index;
+mod makings;
 mod remembered;
 mod reranker;
 mod space;
@@ -349,12 +350,6 @@ impl App {
     /// Remembers how the configured embedding model is loaded.
     pub(crate) async fn remember_space(&self) -> crate::error::Result<()> {
         remembered::remember(&self.config, &self.db, &self.spaces.wanted(), self.clock.now()).await
-    }
-
-    /// Finds out whether the index of a space is the one that documents were put into. If not, all that it held counts as
-    /// missing.
-    pub(crate) async fn note_making(&self, space: &Space) -> crate::error::Result<()> {
-        remembered::note_making(&self.db, space).await
     }
 
     /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.

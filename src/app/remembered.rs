@@ -1,5 +1,4 @@
-//! What the database keeps of embedding models: what they are called here, how they are loaded again, and which making of
-//! their index holds documents. Secrets are not kept.
+//! What the database keeps of embedding models: what they are called here, and how they are loaded again. Secrets are not kept.
 //!
 //! A model goes by its name, the length of its vectors and a fingerprint of what computes them, so that other weights in the
 //! same folder, or another server under the same model's name, never meet its vectors. Models that were in use before
@@ -9,17 +8,14 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use retrieval::embed::Embedder;
-use retrieval::index::Index;
 use serde::{Deserialize, Serialize};
-use sqlx::QueryBuilder;
 use sqlx::types::Json;
 
+use super::makings;
 use super::space::Space;
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision, Secret};
-use crate::db::{Db, ROWS_AT_ONCE, Scope, Write};
+use crate::db::{Db, Scope};
 use crate::error::{Error, Result};
-use crate::id::TenantId;
-use crate::knowledge::versions::is_shown;
 use crate::on;
 use crate::secrets::token_hash;
 
@@ -213,7 +209,7 @@ pub(super) async fn remember(config: &Config, db: &Db, space: &Space, now: DateT
         )));
     }
     write.commit().await?;
-    note_making(db, space).await
+    makings::note(db, space, now).await
 }
 
 /// How near unrelated texts are to the model of a space, where that was measured.
@@ -244,101 +240,6 @@ pub(super) async fn note_fingerprint(db: &Db, space: &Space) -> Result<()> {
     on!(write, c => sqlx::query("update embedding_space set fingerprint = $2 where name = $1 and fingerprint is null")
         .bind(&space.name).bind(&space.fingerprint).execute(c).await.map(drop))?;
     write.commit().await
-}
-
-/// Whether the service has had an index of this space.
-pub(super) async fn was_made(db: &Db, space: &str) -> Result<bool> {
-    let mut conn = db.read(Scope::Operator).await?;
-    let making: Option<Option<String>> = on!(conn, c => sqlx::query_scalar("select making from embedding_space where name = $1")
-        .bind(space).fetch_optional(c).await)?;
-    Ok(making.flatten().is_some())
-}
-
-/// The making of the index that documents were put into; none where it is the present one.
-pub(super) async fn filled_making(db: &Db, space: &str, index: &dyn Index) -> Result<Option<String>> {
-    let Some(making) = index.generation() else {
-        return Ok(None);
-    };
-    let mut conn = db.read(Scope::Operator).await?;
-    Ok(on!(conn, c => sqlx::query_scalar(
-        "select making from embedding_space where name = $1 and making <> $2",
-    ).bind(space).bind(&making).fetch_optional(c).await)?)
-}
-
-/// Finds out whether the index is the one that documents were put into. If not, something was lost, and all that tenants had
-/// in it who may be concerned counts as missing.
-pub(super) async fn note_making(db: &Db, space: &Space) -> Result<()> {
-    let Some(making) = space.index.generation() else {
-        return Ok(());
-    };
-    let mut write = db.write(Scope::Operator).await?;
-    let known: Option<String> = on!(write, c => sqlx::query_scalar("select making from embedding_space where name = $1")
-        .bind(&space.name).fetch_one(c).await)?;
-    if known.as_ref() == Some(&making) {
-        return Ok(());
-    }
-    on!(write, c => sqlx::query("update embedding_space set making = $2 where name = $1")
-        .bind(&space.name).bind(&making).execute(c).await.map(drop))?;
-    let mut concerned = list_tenants(&mut write, &space.name).await?;
-    if let Some(known) = &known {
-        concerned.retain(|tenant_id| space.index.has_lost(retrieval::TenantId(tenant_id.0), known));
-    }
-    for tenants in concerned.chunks(ROWS_AT_ONCE) {
-        mark_empty(&mut write, &space.name, tenants).await?;
-        if known.is_some() {
-            // What is waiting to be whole may have been in what was lost as well.
-            leave_waiting(&mut write, tenants).await?;
-        }
-    }
-    write.commit().await?;
-    if !concerned.is_empty() {
-        tracing::warn!(
-            space = space.name,
-            tenants = concerned.len(),
-            "the search index does not hold all that these tenants' documents were put into: it is filled again, and until then their answers say that some are not found"
-        );
-    }
-    Ok(())
-}
-
-/// The tenants who have something in this space.
-async fn list_tenants(write: &mut Write, space: &str) -> Result<Vec<TenantId>> {
-    Ok(on!(write, c => sqlx::query_scalar(
-        "select distinct tenant_id from generation where space = $1 and state <> 'retired'",
-    ).bind(space).fetch_all(c).await)?)
-}
-
-/// What these tenants' generations in this space held is to be put in again.
-async fn mark_empty(write: &mut Write, space: &str, tenants: &[TenantId]) -> Result<()> {
-    Ok(on!(write, c => {
-        let mut query = QueryBuilder::new("update generation set is_filled = ");
-        query.push_bind(false).push(concat!(
-            ", filled_to = null, place_document = null, done_count = 0, verified_to = null,
-               chunk_count = (select count(*) from chunk c where c.tenant_id = generation.tenant_id and ", is_shown!("c"), ")
-             where state <> 'retired' and space = ",
-        ));
-        query.push_bind(space).push(" and tenant_id in (");
-        let mut list = query.separated(", ");
-        tenants.iter().for_each(|tenant_id| {
-            list.push_bind(*tenant_id);
-        });
-        query.push(")");
-        query.build().execute(c).await.map(drop)
-    })?)
-}
-
-async fn leave_waiting(write: &mut Write, tenants: &[TenantId]) -> Result<()> {
-    Ok(on!(write, c => {
-        let mut query = QueryBuilder::new(
-            "update document_version set state = 'left' where state = 'waiting' and tenant_id in (",
-        );
-        let mut list = query.separated(", ");
-        tenants.iter().for_each(|tenant_id| {
-            list.push_bind(*tenant_id);
-        });
-        query.push(")");
-        query.build().execute(c).await.map(drop)
-    })?)
 }
 
 /// What the index of a space knows its model by; none: it holds words alone.

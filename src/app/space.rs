@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use retrieval::embed::Embedder;
@@ -15,10 +16,11 @@ use retrieval::index::{Index, IndexError};
 
 use super::background::ModelBackground;
 use super::denial::Denial;
+use super::makings;
 use super::remembered::{self, SpaceRow};
 use super::unopened::UnopenedIndex;
 use super::{Purpose, StartError, embedder, index};
-use crate::config::Config;
+use crate::config::{Config, IndexBackend};
 use crate::db::{Db, Scope};
 use crate::error::{Error, Result};
 use crate::id::TenantId;
@@ -29,6 +31,9 @@ const LOAD_AGAIN_S: i64 = 60;
 
 /// The same of an index that does not open.
 const OPEN_AGAIN_S: i64 = 10;
+
+/// When work is tried again that another release of the service has the index for: that one may have done it.
+const ANOTHER_RELEASE_RETRY: Duration = Duration::from_secs(15);
 
 /// An embedding model with the index of its vectors.
 pub struct Space {
@@ -44,9 +49,8 @@ pub struct Space {
     pub is_open: bool,
     /// The index lies in the database of the rows.
     is_with_rows: bool,
-    /// The making of the index that documents were put into, where it is another one by now and this process, which is not the
-    /// service, has not taken that up.
-    filled_making: Option<String>,
+    /// The index is on a server, where other processes may have another one.
+    is_on_server: bool,
     /// Embeddings are bought from someone, and so count to a tenant's budget.
     pub is_remote: bool,
     /// The last question got no vector.
@@ -92,11 +96,29 @@ impl Space {
         is_with_rows.then_some((self.name.as_str(), &self.index))
     }
 
-    /// Whether something of the tenant's is lost that nobody has taken up: what the index holds is not whole.
-    pub fn has_lost(&self, tenant_id: TenantId) -> bool {
-        self.filled_making
-            .as_deref()
-            .is_some_and(|making| self.index.has_lost(retrieval::TenantId(tenant_id.0), making))
+    /// Whether the index may lack something of the tenant's, when `noted` is the making that documents were put into.
+    pub fn has_lost(&self, tenant_id: TenantId, noted: Option<&str>) -> bool {
+        noted.is_some_and(|noted| self.index.has_lost(retrieval::TenantId(tenant_id.0), noted))
+    }
+
+    /// Whether this process has another making of the index than `noted`, which documents are put into: another release of the service
+    /// has that one, or another configuration.
+    pub fn is_of_another_making(&self, noted: Option<&str>) -> bool {
+        let own = self.index.generation().filter(|_| self.is_on_server);
+        own.is_some() && noted.is_some() && own.as_deref() != noted
+    }
+
+    /// Leaves work on what documents are put into to processes that have it: no attempt counts.
+    pub fn check_making(&self, noted: Option<&str>) -> Result<()> {
+        if !self.is_of_another_making(noted) {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            code: "index_of_another_release",
+            message: "documents are put into an index that another release of the service has, or another configuration: this is left to it".into(),
+            retry_after: ANOTHER_RELEASE_RETRY,
+            source: None,
+        })
     }
 
     /// Whether there is a model that is not loaded.
@@ -165,7 +187,7 @@ impl Spaces {
             .map_err(not_looked_up)?;
         let dimension = embedder.as_deref().map(Embedder::dimension);
         let model_in_index = remembered::model_in_index(&name, dimension);
-        let was_made = remembered::was_made(db, &name).await.map_err(not_looked_up)?;
+        let was_made = makings::was_made(db, &name).await.map_err(not_looked_up)?;
         let opened = index::open(config, model_in_index, dimension, (purpose, was_made)).await?;
         let is_open = opened.is_ok();
         let index = match opened {
@@ -175,16 +197,10 @@ impl Spaces {
             }
             Err(error) => return Err(index::start_error(error)),
         };
-        let filled_making = match purpose {
-            Purpose::Serve => None,
-            Purpose::Look | Purpose::Repair => remembered::filled_making(db, &name, index.as_ref())
-                .await
-                .map_err(not_looked_up)?,
-        };
         let wanted = Arc::new(Space {
             is_open,
             is_with_rows: config.index_is_with_rows(),
-            filled_making,
+            is_on_server: config.index.backend != IndexBackend::Embedded,
             opened_at: now,
             index: match around {
                 Some(around) => around(index),
@@ -315,6 +331,13 @@ impl Spaces {
         space
     }
 
+    /// Those whose index is on a server that answered when it was opened.
+    pub(super) fn all_on_servers(&self) -> Vec<Arc<Space>> {
+        let mut spaces = self.all();
+        spaces.retain(|space| space.is_on_server && space.is_open);
+        spaces
+    }
+
     fn all(&self) -> Vec<Arc<Space>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.values().cloned().collect()
@@ -332,7 +355,7 @@ impl Spaces {
         let row = find_row(db, name).await?;
         let dimension = row.dimension();
         let model_in_index = remembered::model_in_index(name, dimension);
-        let was_made = remembered::was_made(db, name).await?;
+        let was_made = makings::was_made(db, name).await?;
         let opened = index::open(config, model_in_index, dimension, (self.purpose, was_made))
             .await
             .map_err(Error::internal)?;
@@ -345,15 +368,10 @@ impl Spaces {
             model: row.model,
             dimension,
             embedder: before.and_then(|before| before.embedder.clone()),
-            filled_making: match self.purpose {
-                Purpose::Serve => None,
-                Purpose::Look | Purpose::Repair => {
-                    remembered::filled_making(db, name, index.as_ref()).await?
-                }
-            },
             index,
             is_open,
             is_with_rows: config.index_is_with_rows(),
+            is_on_server: config.index.backend != IndexBackend::Embedded,
             is_failing: AtomicBool::new(false),
             denial: Denial::default(),
             rest: SharedRest::default(),
@@ -363,8 +381,13 @@ impl Spaces {
             tried_at: before.and_then(|before| before.tried_at),
             opened_at: now,
         };
-        if self.purpose == Purpose::Serve {
-            remembered::note_making(db, &space).await?;
+        match self.purpose {
+            // One that nobody started with is opened whenever somebody asks: that is no reason to take another process' place.
+            Purpose::Serve if space.is_on_server && before.is_none() => {
+                makings::look_at(db, &space, now).await?
+            }
+            Purpose::Serve => makings::note(db, &space, now).await?,
+            Purpose::Look | Purpose::Repair => {}
         }
         Ok(self.put(space))
     }
@@ -392,7 +415,7 @@ impl Spaces {
             index: space.index.clone(),
             is_open: space.is_open,
             is_with_rows: space.is_with_rows,
-            filled_making: space.filled_making.clone(),
+            is_on_server: space.is_on_server,
             opened_at: space.opened_at,
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),

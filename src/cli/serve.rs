@@ -87,6 +87,8 @@ async fn run(app: &App, args: &ServeArgs, signals: &mut Signals) -> Result<(), F
     if args.role == Role::Worker {
         print_line("working");
     }
+    let (looking, stop) = (app.clone(), app.stopping.clone());
+    parts.spawn(async move { looking.keep_makings(stop).await });
 
     let ended_by_itself = tokio::select! {
         () = signals.next() => false,

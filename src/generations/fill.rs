@@ -124,8 +124,9 @@ async fn fill(app: &App, context: &JobContext, id: GenerationId) -> Result<Progr
 }
 
 /// Nothing is put in while what an earlier generation left in the index is removed, nor by a process that cannot embed for
-/// it: it gives the work back, and no attempt counts.
+/// it, or has another making of the index than it is to be filled in: it gives the work back, and no attempt counts.
 pub(super) async fn check_fillable(app: &App, generation: &Generation, space: &Space) -> Result<()> {
+    space.check_making(generation.making.as_deref())?;
     let wait = |code, message: &'static str, retry_after| Error::Unavailable {
         code,
         message: message.into(),
@@ -260,7 +261,7 @@ async fn put(
             place_position: Some(portion.to_position),
         };
         let mut write = app.db.write(tenant_id).await?;
-        store::set_place(&mut write, (tenant_id, generation.id), generation.place).await?;
+        store::set_place(&mut write, generation, generation.place).await?;
         write.commit().await?;
     }
     Ok(count)

@@ -122,6 +122,7 @@ async fn mend(app: &App, context: &JobContext) -> Result<()> {
     for generation in open.iter().filter(|generation| generation.is_filled) {
         let mended = async {
             let space = app.space(&generation.space).await?;
+            space.check_making(generation.making.as_deref())?;
             let findings = verify::compare(app, tenant_id, &space, true).await?;
             note_whole(app, generation).await?;
             Ok(findings)

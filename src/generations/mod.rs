@@ -62,6 +62,8 @@ pub struct Generation {
     pub tenant_id: TenantId,
     /// The embedding model, with the length of its vectors.
     pub space: String,
+    /// The making of its index that documents are put into.
+    pub(crate) making: Option<String>,
     /// `building`, `ready`, `live`, `standby` or `retired`.
     pub state: String,
     /// Goes live by itself once it is complete.
@@ -72,6 +74,8 @@ pub struct Generation {
     pub(crate) is_short: bool,
     #[sqlx(flatten)]
     pub(crate) place: Place,
+    /// How often what it held was lost.
+    pub(crate) losses: i64,
     /// Chunks when it was begun, and how many of them are in.
     pub chunk_count: i64,
     pub done_count: i64,
@@ -132,17 +136,19 @@ pub struct Live {
     pub is_whole: bool,
 }
 
-/// What a statement reads of the live generation beside other things; both none: there is none.
+/// What a statement reads of the live generation beside other things; all none: there is none.
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct LiveRow {
     pub live_space: Option<String>,
+    /// The making of its index that documents are put into.
+    pub live_making: Option<String>,
     pub live_is_whole: Option<bool>,
 }
 
 /// The columns of [`LiveRow`], where the live generation is joined as `g`.
 macro_rules! live_columns {
     () => {
-        "g.space as live_space, g.is_filled and not g.is_short and not exists (select 1 from generation_gap p where p.generation_id = g.id) as live_is_whole"
+        "g.space as live_space, (select e.making from embedding_space e where e.name = g.space) as live_making, g.is_filled and not g.is_short and not exists (select 1 from generation_gap p where p.generation_id = g.id) as live_is_whole"
     };
 }
 pub(crate) use live_columns;
@@ -154,7 +160,8 @@ impl LiveRow {
             Some(name) => {
                 let space = app.space(&name).await?;
                 Live {
-                    is_whole: self.live_is_whole.unwrap_or(false) && !space.has_lost(tenant_id),
+                    is_whole: self.live_is_whole.unwrap_or(false)
+                        && !space.has_lost(tenant_id, self.live_making.as_deref()),
                     space,
                 }
             }
@@ -180,6 +187,16 @@ pub async fn live(app: &App, conn: &mut Conn, tenant_id: TenantId) -> Result<Liv
     row.open(app, tenant_id).await
 }
 
+/// Leaves work on what answers this tenant to processes that have the index which documents are put into: no attempt counts.
+pub async fn check_live_making(app: &App, tenant_id: TenantId) -> Result<()> {
+    let row = store::find_live_row(&mut app.db.read(tenant_id).await?, tenant_id).await?;
+    let Some(name) = row.live_space else {
+        return Ok(());
+    };
+    let space = app.space_for_index(&name).await?;
+    space.check_making(row.live_making.as_deref())
+}
+
 /// Where this tenant's documents go: the live generation, which is begun with the first of them. Call [`live_now`] before the
 /// transaction.
 pub async fn live_for_writing(app: &App, write: &mut Write, tenant_id: TenantId) -> Result<Arc<Space>> {
@@ -191,31 +208,38 @@ pub async fn live_for_writing(app: &App, write: &mut Write, tenant_id: TenantId)
     Ok(row.open(app, tenant_id).await?.space)
 }
 
-/// All spaces that hold chunks of this tenant.
+/// All spaces that hold chunks of this tenant, for whoever changes what is in their indexes. Fails where documents are put into another
+/// making of one of these: who has it does the work.
 pub async fn list_spaces(app: &App, tenant_id: TenantId) -> Result<Vec<Arc<Space>>> {
     let mut conn = app.db.read(tenant_id).await?;
     let open = store::list_open(&mut conn, tenant_id).await?;
     drop(conn);
     let mut spaces = Vec::with_capacity(open.len());
     for generation in open {
-        spaces.push(app.space(&generation.space).await?);
+        let space = app.space(&generation.space).await?;
+        space.check_making(generation.making.as_deref())?;
+        spaces.push(space);
     }
     Ok(spaces)
 }
 
 /// All spaces that hold chunks of this tenant as the transaction sees it, for the sake of their indexes. Indexes that this
-/// process has not open yet are opened.
+/// process has not open yet are opened. None: documents are put into another making of one of these.
 pub async fn list_spaces_for_index(
     app: &App,
     write: &mut Write,
     tenant_id: TenantId,
-) -> Result<Vec<Arc<Space>>> {
+) -> Result<Option<Vec<Arc<Space>>>> {
     let open = store::list_open(write, tenant_id).await?;
     let mut spaces = Vec::with_capacity(open.len());
     for generation in open {
-        spaces.push(app.space_for_index(&generation.space).await?);
+        let space = app.space_for_index(&generation.space).await?;
+        if space.is_of_another_making(generation.making.as_deref()) {
+            return Ok(None);
+        }
+        spaces.push(space);
     }
-    Ok(spaces)
+    Ok(Some(spaces))
 }
 
 /// Nobody begins or gives up a generation until the transaction ends.
@@ -245,7 +269,9 @@ pub async fn note_gaps(
     store::share_live(write, tenant_id).await?;
     let open = store::list_open(write, tenant_id).await?;
     let lacks = |generation: &&Generation| match written {
-        Some(space) => generation.space != space.name,
+        Some(space) => {
+            generation.space != space.name || space.is_of_another_making(generation.making.as_deref())
+        }
         None => open.len() > 1,
     };
     // Begun for one that is gone by now: what the live one lacks of them is found by comparison.

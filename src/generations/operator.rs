@@ -31,7 +31,8 @@ pub async fn start(app: &App) -> Result<()> {
     adopt(app).await?;
     let open = store::list_all_open(&mut app.db.read(Scope::Operator).await?).await?;
     for name in used(&open) {
-        if let Err(error) = app.space(name).await {
+        let noted = async { app.note_making(app.space(name).await?.as_ref()).await };
+        if let Err(error) = noted.await {
             tracing::error!(error = ?error, space = name, "what tenants are answered from cannot be opened: it is tried again with each question");
         }
     }
@@ -200,7 +201,8 @@ pub async fn compare(app: &App, only: Option<TenantId>, heals: bool) -> Result<V
     for generation in list_open_of(app, only).await? {
         let space = app.space(&generation.space).await?;
         let mut compared = Compared {
-            is_filled: generation.is_filled && (heals || !space.has_lost(generation.tenant_id)),
+            is_filled: generation.is_filled
+                && (heals || !space.has_lost(generation.tenant_id, generation.making.as_deref())),
             findings: Findings::default(),
             generation,
         };
@@ -283,13 +285,19 @@ pub async fn remove_former(app: &App, at_least: Duration) -> Result<usize> {
     let open = list_open_of(app, None).await?;
     let (mut removed, mut silent) = (0, Silent::default());
     for space in used(&open) {
-        let found = match app.space_for_index(space).await {
-            Ok(opened) => opened.index.remove_former(at_least).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
+        let found = remove_former_of(app, space, at_least).await;
         removed += silent.heard(space, found).unwrap_or_default();
     }
     Ok(removed)
+}
+
+/// A release that is taken back uses what is of its rules again: from then on it is counted how long ago something took its place.
+async fn remove_former_of(app: &App, space: &str, at_least: Duration) -> Result<usize> {
+    let space = app.space_for_index(space).await?;
+    if !app.is_noted_for(&space, at_least).await? {
+        return Ok(0);
+    }
+    Ok(space.index.remove_former(at_least).await?)
 }
 
 /// Spaces whose index did not answer in this look: nobody waits for one again.
@@ -329,7 +337,7 @@ pub async fn check_counts(app: &App) -> Result<Vec<TenantId>> {
         if busy.contains(&tenant_id) || silent.has(space) {
             continue;
         }
-        let Some(points) = silent.heard(space, count(app, tenant_id, space).await) else {
+        let Some(Some(points)) = silent.heard(space, count(app, generation).await) else {
             continue;
         };
         let points = i64::try_from(points).unwrap_or(i64::MAX);
@@ -365,10 +373,17 @@ async fn is_at_rest(app: &App, tenant_id: TenantId, counted: i64) -> Result<bool
     Ok(chunks == counted)
 }
 
-async fn count(app: &App, tenant_id: TenantId, space: &str) -> Result<u64> {
-    let space = app.space_for_index(space).await?;
-    let points = space.index.count(retrieval::TenantId(tenant_id.0)).await;
-    Ok(points?)
+/// The points of a generation; none where this process has another making of its index.
+async fn count(app: &App, generation: &Generation) -> Result<Option<u64>> {
+    let space = app.space_for_index(&generation.space).await?;
+    if space.is_of_another_making(generation.making.as_deref()) {
+        return Ok(None);
+    }
+    let points = space
+        .index
+        .count(retrieval::TenantId(generation.tenant_id.0))
+        .await;
+    Ok(Some(points?))
 }
 
 /// Chunks of versions that are not shown as yet, or were left for whoever tries again: one index may have them, all, some or none.
@@ -453,7 +468,7 @@ pub async fn verify_some(app: &App) -> Result<Vec<TenantId>> {
         if started.elapsed() >= VERIFY_TURN {
             break;
         }
-        let Some(slice) = silent.heard(space, verify_slice(app, &generation).await) else {
+        let Some(Some(slice)) = silent.heard(space, verify_slice(app, &generation).await) else {
             continue;
         };
         if slice.differing > 0 && !wrong.contains(&tenant_id) {
@@ -470,7 +485,12 @@ pub async fn verify_some(app: &App) -> Result<Vec<TenantId>> {
     Ok(wrong)
 }
 
-async fn verify_slice(app: &App, generation: &Generation) -> Result<Slice> {
+/// None where this process has another making of the generation's index.
+async fn verify_slice(app: &App, generation: &Generation) -> Result<Option<Slice>> {
     let space = app.space_for_index(&generation.space).await?;
-    verify::compare_some(app, generation.tenant_id, &space, generation.verified_to).await
+    if space.is_of_another_making(generation.making.as_deref()) {
+        return Ok(None);
+    }
+    let slice = verify::compare_some(app, generation.tenant_id, &space, generation.verified_to);
+    slice.await.map(Some)
 }

@@ -18,7 +18,8 @@ const GAPS_AT_ONCE: i64 = 64;
 /// The columns of a [`Generation`].
 macro_rules! columns {
     () => {
-        "id, tenant_id, space, state, activates, filled_to, is_filled, is_short, place_document, place_mark, place_position, chunk_count, done_count, comparison,
+        "id, tenant_id, space, (select e.making from embedding_space e where e.name = generation.space) as making, state, activates, filled_to, is_filled,
+         is_short, place_document, place_mark, place_position, losses, chunk_count, done_count, comparison,
          created_at, ready_at, activated_at, left_at, rolled_back_at, verified_to"
     };
 }
@@ -247,7 +248,7 @@ pub(super) async fn has_retired_since(
     ).bind(tenant_id).bind(since).fetch_one(c).await)?)
 }
 
-/// Keeps how far a generation is filled; nothing happens when it was emptied or retired meanwhile.
+/// Keeps how far a generation is filled; nothing happens when what it held was lost meanwhile, or it was retired.
 pub(super) async fn set_filled(
     write: &mut Write,
     generation: &Generation,
@@ -259,21 +260,22 @@ pub(super) async fn set_filled(
           where tenant_id = $1
             and id = $2
             and filled_to is not distinct from $3
+            and losses = $7
             and state <> 'retired'",
     ).bind(generation.tenant_id).bind(generation.id).bind(generation.filled_to).bind(filled_to).bind(is_filled).bind(done_count)
-     .execute(c).await.map(|done| done.rows_affected() > 0))?)
+     .bind(generation.losses).execute(c).await.map(|done| done.rows_affected() > 0))?)
 }
 
-/// Keeps how far a document of many chunks is in.
-pub(super) async fn set_place(
-    write: &mut Write,
-    (tenant_id, id): (TenantId, GenerationId),
-    place: Place,
-) -> Result<()> {
+/// Keeps how far a document of many chunks is in; nothing happens when what was in was lost meanwhile.
+pub(super) async fn set_place(write: &mut Write, generation: &Generation, place: Place) -> Result<()> {
     on!(write, c => sqlx::query(
-        "update generation set place_document = $3, place_mark = $4, place_position = $5 where tenant_id = $1 and id = $2",
-    ).bind(tenant_id).bind(id).bind(place.place_document).bind(place.place_mark).bind(place.place_position)
-     .execute(c).await.map(drop))?;
+        "update generation
+            set place_document = $3, place_mark = $4, place_position = $5
+          where tenant_id = $1
+            and id = $2
+            and losses = $6",
+    ).bind(generation.tenant_id).bind(generation.id).bind(place.place_document).bind(place.place_mark).bind(place.place_position)
+     .bind(generation.losses).execute(c).await.map(drop))?;
     Ok(())
 }
 

@@ -21,7 +21,8 @@ const REMOVED_CHUNKS_AT_ONCE: usize = 5_000;
 /// Points that one transaction gives other facets: those of a large tenant go into its graph again, some milliseconds each.
 pub(super) const TOLD_AT_ONCE: i64 = 500;
 
-/// The spaces that hold chunks of this tenant, where the indexes of all of them are changed by transactions of rows.
+/// The spaces that hold chunks of this tenant, where the indexes of all of them are changed by transactions of rows, and are those that
+/// documents are put into.
 pub(super) async fn spaces_with_rows(
     app: &App,
     write: &mut Write,
@@ -31,8 +32,8 @@ pub(super) async fn spaces_with_rows(
         return Ok(None);
     }
     let spaces = generations::list_spaces_for_index(app, write, tenant_id).await?;
-    let are_all = spaces.iter().all(|space| space.index_with_rows().is_some());
-    Ok(are_all.then_some(spaces))
+    let are_all = |spaces: &Vec<Arc<Space>>| spaces.iter().all(|space| space.index_with_rows().is_some());
+    Ok(spaces.filter(are_all))
 }
 
 /// Puts points of chunks in whose rows this transaction writes.

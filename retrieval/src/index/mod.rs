@@ -97,6 +97,12 @@ pub trait Index: Send + Sync + 'static {
         None
     }
 
+    /// Asks a storage that processes share for its name once more, since one that found something lost may have given it another:
+    /// [`Index::generation`] says it then.
+    fn look_up_generation(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Whether something of what this tenant had stored may be lost since the storage was called `since`.
     fn has_lost(&self, tenant_id: TenantId, since: &str) -> bool {
         let _ = tenant_id;

@@ -137,6 +137,24 @@ async fn a_large_tenants_table_that_somebody_dropped_is_missed_and_all_is_put_in
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_another_process_gave_anew_is_known_once_it_is_asked_for() {
+    let Some(url) = database().await else { return };
+    let index = put_into_own_table(&url).await;
+    let before = index.generation();
+    run(&url, "drop view frontdesk_index.c1_own1").await;
+    let other = open(&url).await;
+    assert_ne!(other.generation(), before);
+    assert_eq!(index.generation(), before);
+
+    index.look_up_generation().await.expect("an answer");
+
+    assert_eq!(index.generation(), other.generation());
+    run(&url, "delete from frontdesk_index.collection").await;
+    index.look_up_generation().await.expect("an answer");
+    assert_eq!(index.generation(), other.generation(), "it has no other name");
+}
+
 /// How often searches went by this index.
 async fn scans(url: &str, index: &str) -> i64 {
     let query = format!("select idx_scan from pg_stat_user_indexes where indexrelname = '{index}'");

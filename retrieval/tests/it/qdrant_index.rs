@@ -267,6 +267,8 @@ async fn a_passing_fault_is_waited_out() {
         Code::DeadlineExceeded,
         Code::ResourceExhausted,
         Code::Internal,
+        // Writes are locked, or a shard is being moved.
+        Code::FailedPrecondition,
     ] {
         server.state.faults.fail(2, code, None);
         index
@@ -276,6 +278,38 @@ async fn a_passing_fault_is_waited_out() {
         server.state.faults.fail(2, code, None);
         assert_eq!(found(&index, tenant(1), by_words("kept")).await, [chunk(1)]);
     }
+}
+
+#[tokio::test]
+async fn data_that_a_server_lost_is_no_fault_of_the_call_and_concerns_nobody_else() {
+    let server = QdrantServer::start().await;
+    let index = open(&server).await;
+    server.state.faults.fail(1, Code::DataLoss, None);
+
+    let error = index.upsert(tenant(1), vec![point(1, "kept text")]).await;
+
+    let error = error.expect_err("it is not stored");
+    assert!(matches!(error, IndexError::Unavailable { .. }), "{error:?}");
+    assert!(!error.concerns_everybody(), "{error:?}");
+    assert_eq!(index.count(tenant(1)).await.expect("a count"), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_another_process_gave_anew_is_known_once_it_is_asked_for() {
+    let server = QdrantServer::start().await;
+    let index = open(&server).await;
+    let before = index.generation();
+    let name = server.state.collection_names().remove(0);
+    server.state.delete_collection(&name);
+    index.look_up_generation().await.expect("an answer");
+    assert_eq!(index.generation(), before, "nobody made it again");
+    let again = open(&server).await;
+    assert_eq!(index.generation(), before);
+
+    index.look_up_generation().await.expect("an answer");
+
+    assert_eq!(index.generation(), again.generation());
+    assert_ne!(index.generation(), before);
 }
 
 #[tokio::test]

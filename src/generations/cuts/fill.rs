@@ -63,6 +63,7 @@ async fn fill(app: &App, context: &JobContext, id: CutId) -> Result<Progress> {
         return Err(busy());
     }
     drop(conn);
+    generations::check_live_making(app, tenant_id).await?;
     let (mut closings, mut was_filled) = (0, None);
     loop {
         let cut = store::find(&mut app.db.read(tenant_id).await?, tenant_id, id).await?;

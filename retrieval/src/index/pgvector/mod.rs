@@ -23,7 +23,7 @@ mod upkeep;
 mod within;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool};
@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{BoxFuture, ChunkId, DocumentId, SourceId, TenantId};
 
-/// How long a readiness check waits for an answer.
+/// How long a readiness check, or who asks for the name, waits for an answer.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 
 /// When points move to a table of their tenant's own. The defaults are what measurements chose.
@@ -75,6 +75,8 @@ struct Inner {
     /// Runs what calls ask for, as a role that row-level security holds.
     pool: PgPool,
     collection: Collection,
+    /// Names this making of the tables.
+    generation: Mutex<String>,
     /// Moves points to tables of their tenants' own; alone makes and drops those.
     movers: Movers,
     /// The login is not held by row-level security, and becomes a role that is.
@@ -148,10 +150,8 @@ impl Index for PgvectorIndex {
 
     fn check(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         Box::pin(async {
-            match tokio::time::timeout(CHECK_LIMIT, self.inner.check()).await {
-                Ok(answer) => answer,
-                Err(_) => Err(unavailable("no answer in time", None)),
-            }
+            let answer = tokio::time::timeout(CHECK_LIMIT, self.inner.check()).await;
+            answer.unwrap_or_else(|_| Err(unavailable("no answer in time", None)))
         })
     }
 
@@ -160,7 +160,17 @@ impl Index for PgvectorIndex {
     }
 
     fn generation(&self) -> Option<String> {
-        Some(self.inner.collection.generation.clone())
+        Some(self.inner.generation().clone())
+    }
+
+    fn look_up_generation(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(async {
+            let found = tokio::time::timeout(CHECK_LIMIT, self.inner.find_generation()).await;
+            if let Some(present) = found.unwrap_or_else(|_| Err(unavailable("no answer in time", None)))? {
+                *self.inner.generation() = present;
+            }
+            Ok(())
+        })
     }
 
     fn within_transactions(&self) -> Option<&dyn IndexWithin> {
@@ -188,6 +198,21 @@ impl IndexWithin for PgvectorIndex {
 }
 
 impl Inner {
+    fn generation(&self) -> MutexGuard<'_, String> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the tables are called by now; none: somebody forgot them.
+    async fn find_generation(&self) -> Result<Option<String>, IndexError> {
+        let find =
+            sqlx::query_scalar("select generation::text from frontdesk_index.collection where number = $1");
+        // The role that calls run as does not read this table.
+        let found = find
+            .bind(self.collection.number)
+            .fetch_optional(self.movers.pool());
+        found.await.map_err(failure)
+    }
+
     async fn check(&self) -> Result<(), IndexError> {
         // Nothing is read: where a table is gone, the server says so.
         let collection = &self.collection;

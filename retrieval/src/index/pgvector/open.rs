@@ -1,7 +1,7 @@
 //! Opening: settings, pools, the role that row-level security applies to.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -129,6 +129,7 @@ impl PgvectorIndex {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool,
+                generation: Mutex::new(collection.generation.clone()),
                 collection,
                 movers,
                 bypasses_row_security,

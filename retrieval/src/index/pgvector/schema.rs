@@ -23,7 +23,7 @@ const OLDEST_EXTENSION: (u32, u32) = (0, 8);
 #[derive(Debug, Clone)]
 pub(super) struct Collection {
     pub(super) layout: Layout,
-    /// Names this making of the tables.
+    /// Names this making of the tables, as it was when they were opened.
     pub(super) generation: String,
     pub(super) number: i32,
 }

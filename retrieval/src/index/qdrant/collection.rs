@@ -138,6 +138,12 @@ impl Layout {
         Ok(generation)
     }
 
+    /// What the collection is called by now, if there is one.
+    pub(super) async fn find_generation(&self, calls: &Calls) -> Result<Option<String>, IndexError> {
+        let config = self.find(calls).await?;
+        config.map(|config| self.check(&config)).transpose()
+    }
+
     /// Removes the collections of the same model that are of former rules of words, once this one is `at_least` so old: processes
     /// of the release before may ask them until then. How many went.
     pub(super) async fn remove_former(&self, calls: &Calls, at_least: Duration) -> Result<usize, IndexError> {

@@ -15,7 +15,7 @@ mod rarity;
 mod scope;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -54,7 +54,7 @@ pub struct QdrantIndex {
 struct Inner {
     calls: Calls,
     layout: Layout,
-    generation: String,
+    generation: Mutex<String>,
     promotions: Promotions,
 }
 
@@ -87,7 +87,7 @@ impl QdrantIndex {
             inner: Arc::new(Inner {
                 calls,
                 layout,
-                generation,
+                generation: Mutex::new(generation),
                 promotions: Promotions::default(),
             }),
         })
@@ -211,7 +211,16 @@ impl Index for QdrantIndex {
     }
 
     fn generation(&self) -> Option<String> {
-        Some(self.inner.generation.clone())
+        Some(self.inner.generation().clone())
+    }
+
+    fn look_up_generation(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(async {
+            if let Some(present) = self.inner.layout.find_generation(&self.inner.calls).await? {
+                *self.inner.generation() = present;
+            }
+            Ok(())
+        })
     }
 
     fn remove_former(&self, at_least: Duration) -> BoxFuture<'_, Result<usize, IndexError>> {
@@ -228,6 +237,10 @@ impl Index for QdrantIndex {
 }
 
 impl Inner {
+    fn generation(&self) -> MutexGuard<'_, String> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn upsert(self: &Arc<Self>, tenant_id: TenantId, points: Vec<Point>) -> Result<(), IndexError> {
         for vector in points.iter().filter_map(|point| point.vector.as_ref()) {
             check_vector(self.layout.dimension, vector)?;
