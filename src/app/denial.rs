@@ -1,5 +1,6 @@
 //! A model's server that lets nobody ask: a wrong key, nothing left of what was paid for, a model or an address that it does not
 //! know. Only its operator ends that. Until then what is brought in waits: one call after each rest finds out whether it is over.
+//! What takes the server longer than it has waits likewise, since each call for it may have to be paid.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,10 @@ use crate::rest::{Rest, Trial};
 
 /// The shortest time after which it is worth another look.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why documents wait for a server that answers none of what it is asked for in time.
+const TOO_SLOW: &str =
+    "a request takes it longer than embedding.timeout_s, which is tried again with fewer texts at once";
 
 /// Whether the server lets this service ask.
 #[derive(Debug, Default)]
@@ -47,27 +52,37 @@ impl Denial {
 
     /// Takes note of what came of asking, whoever asked. What failed for another reason says nothing of it.
     pub fn note(&self, asked: &Result<Embeddings, EmbedError>) {
-        let denied = match asked {
+        match asked {
             Ok(_) => {
                 self.rest.end();
-                None
+                self.set_reason(None);
             }
-            Err(error) => match error.denial() {
-                Some(reason) => Some(reason.to_owned()),
-                None => return,
-            },
-        };
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+            Err(error) => {
+                if let Some(reason) = error.denial() {
+                    self.set_reason(Some(reason.to_owned()));
+                }
+            }
+        }
+    }
+
+    fn set_reason(&self, reason: Option<String>) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 }
 
 impl DenialTrial<'_> {
-    /// Takes note of what came of it.
-    pub fn judge(self, asked: &Result<Embeddings, EmbedError>, now: DateTime<Utc>) {
+    /// Takes note of what came of it. Returned is why whoever needs it has to wait, if that is so.
+    pub fn judge(self, asked: &Result<Embeddings, EmbedError>, now: DateTime<Utc>) -> Option<String> {
         self.denial.note(asked);
-        if asked.as_ref().is_err_and(|error| error.denial().is_some()) {
-            self.trial.failed(now, None);
-        }
+        let error = asked.as_ref().err()?;
+        let reason = match error.denial() {
+            Some(reason) => reason.to_owned(),
+            None if error.gave_nothing_in_time() => TOO_SLOW.to_owned(),
+            None => return None,
+        };
+        self.denial.set_reason(Some(reason.clone()));
+        self.trial.failed(now, None);
+        Some(reason)
     }
 }
 

@@ -59,8 +59,8 @@ struct Readiness {
     /// (`denial`), so that words alone do for now; the process is ready all the same.
     #[schema(value_type = String)]
     model: &'static str,
-    /// Why the model's server lets this service ask nothing, as with a wrong key: what is brought in waits until the operator has
-    /// put that right.
+    /// Why the model's server cannot be asked, as with a wrong key or a limit of time that it does not meet: what is brought in
+    /// waits until the operator has put that right.
     #[serde(skip_serializing_if = "Option::is_none")]
     denial: Option<String>,
 }

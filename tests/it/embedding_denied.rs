@@ -1,15 +1,21 @@
-//! An embedding server that lets nobody ask: documents wait for its operator, who alone is told what it said.
+//! An embedding server that lets nobody ask, or answers too late: documents wait for its operator, who alone is told what it
+//! said, and what was asked for in vain is paid for at most once a minute, and less of it each time.
 
 use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::app::{Chatbot, TestApp, TestOptions};
+use crate::harness::app::{Chatbot, Tenant, TestApp, TestOptions};
 use crate::harness::openai::{ScriptedModel, UPSTREAM_WORDS};
+use crate::harness::stored::page_about;
 
 const OAK: &str = "Oak tables are oiled twice a year.";
 
 async fn start(model: &ScriptedModel) -> TestApp {
+    options(model).start().await
+}
+
+fn options(model: &ScriptedModel) -> TestOptions {
     TestOptions::default()
         .without_embedder()
         .set("embedding.backend", "openai")
@@ -17,8 +23,6 @@ async fn start(model: &ScriptedModel) -> TestApp {
         .set("embedding.model", "scripted-embedding")
         .set("embedding.dimension", model.dimension())
         .set("jobs.max_attempts", 2)
-        .start()
-        .await
 }
 
 async fn ready(service: &TestApp) -> Value {
@@ -31,6 +35,17 @@ async fn ready(service: &TestApp) -> Value {
 
 fn asked(model: &ScriptedModel) -> usize {
     model.requests().len()
+}
+
+/// What is booked for vectors.
+async fn embedding_tokens(tenant: &Tenant<'_>) -> u64 {
+    tenant
+        .ledger()
+        .await
+        .iter()
+        .filter(|line| line["kind"] == "embedding")
+        .map(|line| line["embedding_tokens"].parse::<u64>().expect("tokens"))
+        .sum()
 }
 
 async fn is_found_by_meaning(desk: &Chatbot<'_, '_>) -> bool {
@@ -117,15 +132,8 @@ async fn vectors_of_another_length_than_configured_fail_no_document_and_are_boug
 
     assert_eq!(desk.document(&id).await["state"], "indexed");
     assert!(is_found_by_meaning(&desk).await);
-    let booked: u64 = acme
-        .ledger()
-        .await
-        .iter()
-        .filter(|line| line["kind"] == "embedding")
-        .map(|line| line["embedding_tokens"].parse::<u64>().expect("tokens"))
-        .sum();
     assert_eq!(
-        booked,
+        embedding_tokens(&acme).await,
         model.served().embedding,
         "what was of no use is booked as well"
     );
@@ -170,4 +178,41 @@ async fn questions_leave_a_server_that_denies_alone_for_all_tenants() {
     for desk in [&desk, &other] {
         assert!(is_found_by_meaning(desk).await);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_too_long_is_asked_for_less_until_it_answers_in_time() {
+    let model = ScriptedModel::start().await;
+    let service = options(&model).set("embedding.timeout_s", 1).start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    model.manage(1);
+    let id = desk
+        .publish("woods.md", &page_about(&["Oak", "Elm", "Ash", "Fir"]))
+        .await;
+
+    assert_eq!(asked(&model), 1, "all at once");
+    let slow = ready(&service).await["denial"].clone();
+    assert!(
+        slow.as_str()
+            .is_some_and(|reason| reason.contains("embedding.timeout_s")),
+        "{slow}"
+    );
+    let in_vain = embedding_tokens(&acme).await;
+    let mut tries = 1;
+    while desk.document(&id).await["state"] != "indexed" {
+        assert!(tries < 4, "it is asked for less each time");
+        service.clock.advance(TimeDelta::seconds(76));
+        service.drain_jobs().await;
+        tries += 1;
+    }
+
+    assert!(is_found_by_meaning(&desk).await);
+    assert_eq!(ready(&service).await["status"], "ok");
+    let (booked, answered) = (embedding_tokens(&acme).await, model.served().embedding);
+    assert!(in_vain > 0, "what nobody waited for is booked");
+    assert!(
+        (in_vain + answered..=tries * in_vain + answered).contains(&booked),
+        "no more than was asked for: {booked}"
+    );
 }

@@ -189,6 +189,20 @@ impl EmbedError {
         }
     }
 
+    /// Whether all that was asked for took too long.
+    pub fn gave_nothing_in_time(&self) -> bool {
+        match self {
+            Self::TooLate => true,
+            Self::Broken { answered, cause } => {
+                answered.vectors.iter().all(Option::is_none) && cause.gave_nothing_in_time()
+            }
+            Self::Unavailable { .. }
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::BadVectors { .. } => false,
+        }
+    }
+
     /// Why the provider may not be asked at all, if that is what it says.
     pub fn denial(&self) -> Option<&str> {
         match self {

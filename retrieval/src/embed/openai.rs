@@ -2,6 +2,7 @@
 //! Inference (`POST {base_url}/embed`).
 
 mod bulk;
+mod pace;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
+use self::pace::Pace;
 use super::encoder::normalise;
 use super::tokenizer::shorten;
 use super::{Answered, Asker, EmbedError, Embedder, Embeddings, Prefixes, estimate_tokens};
@@ -86,6 +88,7 @@ pub struct OpenAiEmbedder {
     /// The server let nobody ask, or how it is asked was found to be wrong: a call for many texts asks for a harmless one first,
     /// which costs next to nothing, until that is answered.
     is_in_doubt: AtomicBool,
+    pace: Pace,
 }
 
 /// Why a request gave no vectors.
@@ -93,7 +96,7 @@ struct Failure {
     error: EmbedError,
     /// One of the texts is at fault, rather than who asks or the server.
     of_texts: bool,
-    /// Tokens of an answer that is of no use, and whether the server said how many.
+    /// Tokens of an answer that is of no use or that nobody waited for, and whether the server said how many.
     spent: (u64, bool),
 }
 
@@ -154,6 +157,7 @@ impl OpenAiEmbedder {
             bulk_places: Semaphore::new(BULK_REQUESTS_AT_ONCE),
             longest_bulk: LONGEST_BULK,
             is_in_doubt: AtomicBool::new(false),
+            pace: Pace::default(),
         })
     }
 
@@ -254,8 +258,7 @@ impl OpenAiEmbedder {
     fn accept(&self, reply: Reply, texts: &[String]) -> Result<Embeddings, Failure> {
         let bad = |reason: String| Err(Failure::from(EmbedError::BadVectors { reason }));
         let reported = believable(reply.usage.and_then(|usage| usage.prompt_tokens));
-        let counted = || texts.iter().map(|text| estimate_tokens(text) as u64).sum();
-        let tokens = reported.unwrap_or_else(counted);
+        let tokens = reported.unwrap_or_else(|| estimate_of(texts) as u64);
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
         for Entry { index, mut embedding } in reply.data {
             let (given, wanted) = (embedding.len(), self.options.dimension);
@@ -380,6 +383,10 @@ impl From<CallError> for Failure {
             ..Self::from(error)
         }
     }
+}
+
+fn estimate_of(texts: &[String]) -> usize {
+    texts.iter().map(|text| estimate_tokens(text)).sum()
 }
 
 /// Servers refuse texts that are too long or empty.

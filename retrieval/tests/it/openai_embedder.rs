@@ -393,7 +393,16 @@ async fn text_embeddings_inference_must_answer_for_every_text_and_tells_which_it
     let embedder = embedder_with(&server, |options| options.protocol = Protocol::Tei);
 
     let short = embedder.embed_documents(Asker::Service, texts(2)).await;
-    assert!(matches!(short, Err(EmbedError::BadVectors { .. })), "{short:?}");
+    let short = short.expect_err("a text without a vector");
+    assert!(short.may_have_cost(), "{short:?}");
+    assert_eq!(
+        short.spent(),
+        (
+            texts(2).iter().map(|text| estimate_tokens(text) as u64).sum(),
+            false
+        ),
+        "what was asked for, by estimate"
+    );
     let refused = embedder.embed_documents(Asker::Service, texts(2)).await;
     let Err(EmbedError::Broken { answered, cause }) = refused else {
         panic!("{refused:?}");

@@ -128,7 +128,7 @@ pub(in crate::knowledge) async fn embed(
     let asker = retrieval::TenantId(payer.tenant_id.0).into();
     let mut answered = embedder.embed_documents(asker, asked).await;
     let now = app.clock.now();
-    trial.judge(&answered, now);
+    let why_to_wait = trial.judge(&answered, now);
     // Some requests of a bulk may have been answered before one failed: they are paid for as well.
     let (spent, vectors) = match &mut answered {
         Ok(embeddings) => {
@@ -143,8 +143,8 @@ pub(in crate::knowledge) async fn embed(
         .filter_map(|(place, vector)| Some((place, vector?)))
         .collect();
     call.book(spent, &recalled, &new).await?;
-    answered.map_err(|error| match error.denial() {
-        Some(reason) => denied(reason, space.denial.pause(now)),
+    answered.map_err(|error| match why_to_wait {
+        Some(reason) => denied(&reason, space.denial.pause(now)),
         None => embed_error(error),
     })?;
     for (place, vector) in new {
@@ -185,11 +185,11 @@ impl Call<'_> {
         )
     }
 
-    /// What a failed call took: as it was reserved, where nobody said.
+    /// What a failed call took: as it was reserved, where nobody knows.
     fn spent(&self, error: &EmbedError, reserved: i64) -> Option<(u64, bool)> {
         let (tokens, reported) = error.spent();
-        if self.space.is_remote && error.may_have_cost() {
-            return Some((tokens.max(reserved.unsigned_abs()), false));
+        if tokens == 0 && self.space.is_remote && error.may_have_cost() {
+            return Some((reserved.unsigned_abs(), false));
         }
         (tokens > 0).then_some((tokens, reported))
     }

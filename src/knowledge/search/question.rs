@@ -217,12 +217,12 @@ fn outage(error: &EmbedError) -> Option<Option<Duration>> {
     }
 }
 
-/// The embedding model's server lets this service ask nothing, for this reason. It is asked again after `retry_after`.
+/// The embedding model's server is asked nothing at present, for this reason. It is asked again after `retry_after`.
 pub(in crate::knowledge) fn denied(reason: &str, retry_after: Duration) -> Error {
     Error::Unavailable {
         code: "embedding_denied",
         message: format!(
-            "the embedding model's server does not let this service ask it: {reason}. What waits goes on by itself once the service's operator has put that right"
+            "the embedding model's server cannot be asked: {reason}. What waits goes on by itself once the service's operator has put that right"
         )
         .into(),
         retry_after,

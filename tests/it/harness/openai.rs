@@ -92,6 +92,8 @@ struct Scripted {
     refused: Mutex<Option<&'static str>>,
     /// The status of all requests for embeddings, until it is taken back.
     denied: Mutex<Option<u16>>,
+    /// Texts of one request for embeddings at most; with more it is never answered.
+    managed: AtomicUsize,
     asked: Mutex<Vec<Asked>>,
     /// Times that it was measured how near unrelated texts are: nobody's question, and in none of the other figures.
     measured: AtomicUsize,
@@ -121,6 +123,7 @@ impl ScriptedModel {
             measured: AtomicUsize::new(0),
             base: Mutex::default(),
             served: Mutex::default(),
+            managed: AtomicUsize::new(usize::MAX),
             dimension: AtomicUsize::new(256),
             open: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
@@ -186,6 +189,11 @@ impl ScriptedModel {
     /// From now on requests for embeddings fail with this status; none: they are answered again.
     pub fn deny_with(&self, status: Option<u16>) {
         *lock(&self.state.denied) = status;
+    }
+
+    /// From now on requests for embeddings of more texts than these are never answered.
+    pub fn manage(&self, texts: usize) {
+        self.state.managed.store(texts, Ordering::Relaxed);
     }
 
     /// Queues what is wrong with the next embedding request.
@@ -387,6 +395,9 @@ async fn embed(State(state): State<Arc<Scripted>>, headers: HeaderMap, body: Byt
             body,
         )
             .into_response();
+    }
+    if texts.len() > state.managed.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
     if let Some(EmbeddingFault::Late(delay)) = fault {
         tokio::time::sleep(delay).await;

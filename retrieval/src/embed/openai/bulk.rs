@@ -7,12 +7,9 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Mutex, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Failure, OpenAiEmbedder};
+use super::{Failure, OpenAiEmbedder, estimate_of};
 use crate::BoxFuture;
 use crate::embed::{Answered, EmbedError, Embeddings, estimate_tokens};
-
-/// Estimated tokens of one request at most; vendors refuse larger ones.
-const REQUEST_TOKENS: usize = 100_000;
 
 /// Requests of one bulk that are under way at once.
 const REQUESTS_AT_ONCE: usize = 4;
@@ -60,11 +57,12 @@ pub(super) async fn embed(
     }
     // Those under way when one fails are waited for, since they are paid for; dropping the stream, with the caller,
     // ends them.
-    let of_batches: Vec<Vec<Part>> = stream::iter(into_batches(texts, batch_size))
-        .map(|range| bulk.embed(range))
-        .buffered(REQUESTS_AT_ONCE)
-        .collect()
-        .await;
+    let of_batches: Vec<Vec<Part>> =
+        stream::iter(into_batches(texts, batch_size, embedder.pace.most_tokens()))
+            .map(|range| bulk.embed(range))
+            .buffered(REQUESTS_AT_ONCE)
+            .collect()
+            .await;
     joined(
         texts.len(),
         parts.into_iter().chain(of_batches.into_iter().flatten()),
@@ -127,9 +125,22 @@ impl Bulk<'_> {
         if self.has_failed.load(Ordering::Relaxed) {
             return Err(another_failed());
         }
-        self.embedder
-            .request(&self.texts[range], self.request_deadline())
-            .await
+        let (texts, began) = (&self.texts[range], Instant::now());
+        let mut asked = self.embedder.request(texts, self.request_deadline()).await;
+        let pace = &self.embedder.pace;
+        match &mut asked {
+            Ok(_) => pace.answered(began.elapsed(), self.embedder.options.timeout),
+            Err(failure) if failure.error.may_have_cost() => {
+                let tokens = estimate_of(texts);
+                // Of the whole call no more was asked for than this.
+                failure.spent = (tokens as u64, false);
+                if matches!(failure.error, EmbedError::TooLate) {
+                    pace.took_too_long(tokens);
+                }
+            }
+            Err(_) => {}
+        }
+        asked
     }
 
     /// One of the places that all calls share.
@@ -220,14 +231,14 @@ fn joined(texts: usize, parts: impl Iterator<Item = Part>) -> Result<Embeddings,
     })
 }
 
-/// Ranges of neighbouring texts that fit into one request each.
-fn into_batches(texts: &[String], batch_size: usize) -> Vec<Range<usize>> {
+/// Ranges of neighbouring texts that fit into one request of so many tokens each; a longer text has one of its own.
+fn into_batches(texts: &[String], batch_size: usize, most_tokens: usize) -> Vec<Range<usize>> {
     let mut batches: Vec<Range<usize>> = Vec::new();
     let mut tokens_in_last = 0;
     for (place, text) in texts.iter().enumerate() {
         let tokens = estimate_tokens(text);
         match batches.last_mut() {
-            Some(last) if last.len() < batch_size && tokens_in_last + tokens <= REQUEST_TOKENS => {
+            Some(last) if last.len() < batch_size && tokens_in_last + tokens <= most_tokens => {
                 last.end = place + 1;
                 tokens_in_last += tokens;
             }

@@ -55,7 +55,7 @@ impl Default for Tuning {
             move_again_after: Duration::from_secs(600),
             optimise_after_points: 4_000,
             checkpoint_bytes: 16 << 20,
-            log_most_bytes: 1 << 30,
+            log_most_bytes: 2 << 30,
             fresh_bytes: 16 << 20,
             engine_log_bytes_busy: 64 << 20,
             engine_log_bytes_idle: 8 << 20,

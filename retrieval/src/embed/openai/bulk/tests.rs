@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::BULK_REQUESTS_AT_ONCE;
+use super::super::pace::REQUEST_TOKENS;
 use super::super::tests::options;
 use super::*;
 use crate::embed::{Asker, Embedder as _};
@@ -10,11 +11,12 @@ use crate::embed::{Asker, Embedder as _};
 #[test]
 fn batches_respect_count_and_tokens() {
     let short: Vec<String> = vec!["word".to_owned(); 10];
-    assert_eq!(into_batches(&short, 4), [0..4, 4..8, 8..10]);
+    assert_eq!(into_batches(&short, 4, REQUEST_TOKENS), [0..4, 4..8, 8..10]);
     let long: Vec<String> = vec!["word ".repeat(REQUEST_TOKENS / 2); 3];
-    assert_eq!(into_batches(&long, 100), [0..2, 2..3]);
-    assert!(into_batches(&[], 4).is_empty());
-    assert_eq!(into_batches(&short[..2], 0), [0..1, 1..2]);
+    assert_eq!(into_batches(&long, 100, REQUEST_TOKENS), [0..2, 2..3]);
+    assert!(into_batches(&[], 4, REQUEST_TOKENS).is_empty());
+    assert_eq!(into_batches(&short[..2], 0, REQUEST_TOKENS), [0..1, 1..2]);
+    assert_eq!(into_batches(&short[..2], 4, 1), [0..1, 1..2]);
 }
 
 fn answered(range: Range<usize>, tokens: u64, reported: bool) -> Part {
