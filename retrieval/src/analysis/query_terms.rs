@@ -39,8 +39,20 @@ impl QueryTerms {
         all
     }
 
-    /// What to ask for, where `having` tells how many chunks have a term: of codes that none has their parts as well. The
-    /// whole code stays among the words, so that nobody takes its parts for it.
+    /// The terms that are codes as they were written. Whether one is there is to be told by what the search may see: the code of
+    /// another chatbot, or of a document that the asker may not read, keeps nobody from what has its parts.
+    pub(crate) fn whole_codes(&self) -> Vec<u32> {
+        let has_parts = |word: u32| self.parts.iter().any(|part| part.code == word);
+        let forms = self.hashes.iter().zip(&self.words);
+        forms
+            .filter(|(_, word)| self.codes.contains(word) || has_parts(**word))
+            .map(|(hash, _)| *hash)
+            .collect()
+    }
+
+    /// What to ask for, where `having` tells how many chunks have a term, and of [`QueryTerms::whole_codes`] none where the search
+    /// may see none: of codes that none has their parts as well. The whole code stays among the words, so that nobody takes its
+    /// parts for it.
     pub(crate) fn settle(&self, having: impl Fn(u32) -> u64) -> Self {
         let is_known = |term| having(term) > 0;
         let mut word_of: BTreeMap<u32, u32> = self
@@ -78,7 +90,7 @@ impl QueryTerms {
     }
 
     /// Whether a code is asked for that some chunks have, but no more than [`FEW`]: then what names it is meant, however alike
-    /// it is to other chunks.
+    /// it is to other chunks. `having` is as for [`QueryTerms::settle`].
     pub(crate) fn name_rare_code(&self, having: impl Fn(u32) -> u64) -> bool {
         self.of_codes().any(|code| (1..=FEW).contains(&having(code)))
     }

@@ -99,8 +99,8 @@ pub struct Candidates {
     /// The BM25 score of a chunk that said nothing but the question's words, each as strongly as a chunk can: what keyword
     /// scores are a share of. `None` where no words were asked for or the index cannot tell.
     pub keyword_ceiling: Option<f32>,
-    /// Whether the question names a code that some of the tenant's chunks have, but few: they are meant, however alike others
-    /// are. Whom the filter lets see them has no part in it.
+    /// Whether the question names a code that some of the tenant's chunks have, but few, of which the filter lets one through at
+    /// least: they are meant, however alike others are.
     pub names_rare_code: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Searches. The shared table is read point by point, which is exact. A table of the tenant's own is asked by its indexes:
 //! the graph for what is near, the inverted index over its `tsvector` for chunks that have one of the question's rarer words.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgvector::SparseVector;
 use uuid::Uuid;
@@ -80,7 +80,7 @@ async fn search_once(
     let mut transaction = TenantTransaction::read(&inner.pool, tenant_id).await?;
     let mut tenant = transaction.tenant();
     let terms = analysis::query_terms(&query.text, &query.languages);
-    let Some(looked_up) = look_up(inner, &mut tenant, &terms).await? else {
+    let Some(looked_up) = look_up(inner, &mut tenant, &terms, &query.filter).await? else {
         return Ok(Candidates::default());
     };
     let LookedUp {
@@ -133,6 +133,7 @@ async fn look_up(
     inner: &Inner,
     tenant: &mut Tenant<'_>,
     terms: &QueryTerms,
+    filter: &Filter,
 ) -> Result<Option<LookedUp>, IndexError> {
     type Known = (i64, i64, i64, bool, Option<i32>, Option<i64>, Option<f32>);
     let collection = &inner.collection;
@@ -169,10 +170,14 @@ async fn look_up(
     });
     let mut words: Vec<Word> = known.collect();
     words.sort_by_key(|word| (word.chunks, word.term));
-    let having: HashMap<i32, u64> = words
+    let mut having: HashMap<i32, u64> = words
         .iter()
         .map(|word| (word.term, word.chunks.unsigned_abs()))
         .collect();
+    let codes = terms.whole_codes().into_iter().map(term);
+    let codes: Vec<i32> = codes.filter(|code| having.contains_key(code)).collect();
+    let seen = seen_codes(inner, tenant, &home, &codes, filter).await?;
+    having.retain(|word, _| !codes.contains(word) || seen.contains(word));
     let having_of = |hash| having.get(&term(hash)).copied().unwrap_or(0);
     let settled = terms.settle(having_of);
     words.retain(|word| settled.hashes.iter().any(|hash| term(*hash) == word.term));
@@ -182,6 +187,45 @@ async fn look_up(
         terms: settled,
         words,
     }))
+}
+
+/// Those of `codes` that a chunk has which the filter lets through.
+async fn seen_codes(
+    inner: &Inner,
+    tenant: &mut Tenant<'_>,
+    home: &Home,
+    codes: &[i32],
+    narrowed: &Filter,
+) -> Result<HashSet<i32>, IndexError> {
+    let mut tables = Vec::new();
+    if home.fresh > 0 {
+        tables.push(inner.collection.points());
+    }
+    if home.owns {
+        tables.push(inner.collection.own(home.number));
+    }
+    let mut statement = tenant.statement("");
+    let filter = filter(&mut statement, narrowed);
+    let mut looks = Vec::new();
+    for table in &tables {
+        for code in codes {
+            let lexeme = statement.bind(code.to_string());
+            looks.push(format!(
+                "select {code}
+                  where exists (
+                            select 1
+                              from {table}
+                             where tenant_id = $1 and {LEXEMES_OF_WORDS} @@ {lexeme}::tsquery {filter}
+                        )"
+            ));
+        }
+    }
+    if looks.is_empty() {
+        return Ok(HashSet::new());
+    }
+    statement.push(&looks.join(" union all "));
+    let seen: Vec<(i32,)> = tenant.fetch(statement).await?;
+    Ok(seen.into_iter().map(|(code,)| code).collect())
 }
 
 struct Search<'s> {

@@ -315,10 +315,22 @@ impl Inner {
             return Ok(Candidates::default());
         }
         let mut answers = self.ask(scope.search(&filter, &prepared)).await?;
-        let best_for_each = answers.split_off(sides.len());
+        let mut best_for_each = answers.split_off(sides.len());
+        let codes = rarity::counted_codes(&prepared.terms);
+        let of_codes = best_for_each.split_off(best_for_each.len() - codes.len());
+        let unseen: Vec<u32> = codes
+            .into_iter()
+            .zip(of_codes)
+            .filter(|(_, points)| !points.iter().any(|point| scope.owns(&point.payload)))
+            .map(|(code, _)| code)
+            .collect();
         let rarities = Rarities::read(&scope, &prepared.terms, best_for_each);
-        let names_rare_code = prepared.terms.name_rare_code(|term| rarities.having(term));
-        let settled = prepared.terms.settle(|term| rarities.having(term));
+        let having_of = |term| match unseen.contains(&term) {
+            true => 0,
+            false => rarities.having(term),
+        };
+        let names_rare_code = prepared.terms.name_rare_code(having_of);
+        let settled = prepared.terms.settle(having_of);
         if settled.hashes != prepared.terms.hashes {
             // A code that no point has whole.
             prepared.terms = settled;

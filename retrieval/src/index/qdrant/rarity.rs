@@ -105,6 +105,14 @@ pub(super) fn counted(terms: &QueryTerms) -> Vec<u32> {
         .collect()
 }
 
+/// Those of them that are whole codes, of which it is asked whether the search may see one.
+pub(super) fn counted_codes(terms: &QueryTerms) -> Vec<u32> {
+    let counted = counted(terms);
+    let mut codes = terms.whole_codes();
+    codes.retain(|code| counted.contains(code));
+    codes
+}
+
 /// How many times as many words the whole question has.
 fn longer(all: &QueryTerms, asked: &QueryTerms) -> f32 {
     let words = |terms: &QueryTerms| terms.words.iter().collect::<BTreeSet<_>>().len() as f32;

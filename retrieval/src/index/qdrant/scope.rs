@@ -122,7 +122,8 @@ impl<'a> TenantScope<'a> {
     }
 
     /// Both sides of a question in one call, and the similarity of what is found by words: the answers come in the order
-    /// of [`Side::asked`]. Behind these come the best for each of the terms of [`rarity::counted`].
+    /// of [`Side::asked`]. Behind these come the best for each of the terms of [`rarity::counted`], then for each of
+    /// [`rarity::counted_codes`] one point that has it, if the filter lets one through.
     pub(super) fn search(&self, filter: &Filter, query: &PreparedQuery) -> QueryBatchPoints {
         let codes: Vec<u32> = query.terms.of_codes().collect();
         let counted = rarity::counted(&query.terms);
@@ -131,6 +132,10 @@ impl<'a> TenantScope<'a> {
             .map(|term| self.best_for(term, codes.contains(&term)));
         let mut request = self.search_sides(filter, query);
         request.query_points.extend(best_for_each);
+        let codes = rarity::counted_codes(&query.terms).into_iter();
+        request
+            .query_points
+            .extend(codes.map(|code| self.one_having(code, filter)));
         request
     }
 
@@ -169,6 +174,16 @@ impl<'a> TenantScope<'a> {
             params: Some(self.words_params()),
             with_vectors: Some(vec![WORDS].into()),
             ..self.question(&self.filter([]), limit)
+        }
+    }
+
+    /// A point with the term, if the filter lets one through.
+    fn one_having(&self, term: u32, filter: &Filter) -> QueryPoints {
+        QueryPoints {
+            query: Some(words_query(&[term])),
+            using: Some(WORDS.to_owned()),
+            params: Some(self.words_params()),
+            ..self.question(filter, 1)
         }
     }
 

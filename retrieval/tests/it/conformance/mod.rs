@@ -66,6 +66,7 @@ pub(crate) async fn all(index: Arc<dyn Index>) {
         input::odd_texts_and_questions_do_no_harm,
         input::limits_are_kept,
         codes::codes_that_nobody_wrote_so_are_found_by_their_parts,
+        codes::a_code_that_a_search_may_not_see_keeps_nobody_from_its_parts,
         codes::what_names_a_rare_code_comes_first_among_texts_that_are_alike,
         search::nearest_is_exactly_what_brute_force_finds,
         confidence::what_was_found_inspires_the_same_confidence_everywhere,

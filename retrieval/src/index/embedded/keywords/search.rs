@@ -76,20 +76,20 @@ pub(super) fn search(
     if limit == 0 || terms.hashes.is_empty() {
         return Ok(FoundByWords::default());
     }
-    let LookedUp {
-        parts,
-        asked,
-        frequencies,
-        names_rare_code,
-    } = look_up(keywords, filter, terms)?;
-    let terms = &asked.hashes;
-    // What each stored weight of each term adds to a score.
-    let weights: Vec<[f32; 256]> = frequencies.iter().copied().map(contributions).collect();
     let gate = Gate {
         filter,
         facets: &keywords.facets,
         needs_facets: filter.asks_facets(keywords.facets.has_restricted(filter.tenant_id())),
     };
+    let LookedUp {
+        parts,
+        asked,
+        frequencies,
+        names_rare_code,
+    } = look_up(keywords, &gate, terms)?;
+    let terms = &asked.hashes;
+    // What each stored weight of each term adds to a score.
+    let weights: Vec<[f32; 256]> = frequencies.iter().copied().map(contributions).collect();
     let mut best = Best::new(limit);
     for (number, part) in parts.iter().enumerate() {
         part.collect(number, &gate, terms, &weights, &mut best)?;
@@ -117,12 +117,8 @@ pub(super) fn search(
     })
 }
 
-fn look_up<'a>(
-    keywords: &'a Keywords,
-    filter: &TenantFilter,
-    asked: &QueryTerms,
-) -> io::Result<LookedUp<'a>> {
-    let tenant_id = filter.tenant_id();
+fn look_up<'a>(keywords: &'a Keywords, gate: &Gate<'_>, asked: &QueryTerms) -> io::Result<LookedUp<'a>> {
+    let tenant_id = gate.filter.tenant_id();
     let terms = asked.with_all_parts();
     let mut having = vec![0_u64; terms.len()];
     let mut chunks = 0;
@@ -151,7 +147,11 @@ fn look_up<'a>(
         }
         parts.push(Part::Fresh(tenant));
     }
-    let having_of = |term| terms.binary_search(&term).map_or(0, |place| having[place]);
+    let unseen = unseen_codes(&parts, gate, (asked, &terms))?;
+    let having_of = |term| match terms.binary_search(&term) {
+        Ok(place) if !unseen.contains(&term) => having[place],
+        _ => 0,
+    };
     let settled = asked.settle(having_of);
     let names_rare_code = asked.name_rare_code(having_of);
     if settled.hashes.len() < terms.len() {
@@ -175,6 +175,26 @@ fn look_up<'a>(
         asked: settled,
         names_rare_code,
     })
+}
+
+/// The codes of the question that none of the chunks has which the search may see. `terms` are those whose postings are at hand.
+fn unseen_codes(
+    parts: &[Part<'_>],
+    gate: &Gate<'_>,
+    (asked, terms): (&QueryTerms, &[u32]),
+) -> io::Result<Vec<u32>> {
+    let mut unseen = Vec::new();
+    for code in asked.whole_codes() {
+        let place = terms.partition_point(|term| *term < code);
+        let mut is_seen = false;
+        for part in parts {
+            is_seen = is_seen || part.shows((code, place), gate)?;
+        }
+        if !is_seen {
+            unseen.push(code);
+        }
+    }
+    Ok(unseen)
 }
 
 impl Gate<'_> {
@@ -251,6 +271,38 @@ impl Part<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether one of the chunks that the filter lets through has the `term`, which stands at this place of the question's.
+    fn shows(&self, (term, place): (u32, usize), gate: &Gate<'_>) -> io::Result<bool> {
+        match self {
+            Self::Fresh(tenant) => Ok(tenant.postings(term).iter().any(|posting| {
+                let chunk = &tenant.chunks()[posting.position as usize];
+                !chunk.is_deleted && gate.allows(chunk.document_id, chunk.source_id)
+            })),
+            Self::File {
+                segment,
+                block,
+                postings,
+            } => {
+                let Some((start, end)) = postings[place] else {
+                    return Ok(false);
+                };
+                let bytes = segment.bytes(start, end)?;
+                let mut having = Vec::new();
+                format::read_postings(&bytes, block.place.chunks, |position, _| having.push(position))?;
+                having.retain(|position| !block.is_deleted(*position));
+                if having.is_empty() || gate.allows_all_of(&block.place.sources) {
+                    return Ok(!having.is_empty());
+                }
+                let documents = segment.documents(block)?;
+                let documents_of = segment.documents_of(block)?;
+                Ok(having.into_iter().any(|position| {
+                    let document = documents.get(documents_of[position as usize] as usize);
+                    document.is_some_and(|(document_id, source_id)| gate.allows(*document_id, *source_id))
+                }))
+            }
+        }
     }
 
     fn chunks(&self) -> usize {
