@@ -30,6 +30,9 @@ const MAX_QUESTION_TOKENS: usize = 256;
 
 /// Room for one score in JSON, and for what surrounds the scores.
 const BYTES_PER_SCORE: usize = 512;
+
+/// Some servers send the texts back, whatever they were told, and an escaped character (`\u003c`) has six bytes for one of ours.
+const BYTES_PER_SENT: usize = 6;
 const BYTES_AROUND: usize = 64 << 10;
 
 /// How a server is asked.
@@ -182,7 +185,7 @@ impl RerankServer {
             }),
         };
         let body = body.map_err(CallError::unavailable)?;
-        let limit = texts.len() * BYTES_PER_SCORE + BYTES_AROUND;
+        let limit = texts.len() * BYTES_PER_SCORE + body.len() * BYTES_PER_SENT + BYTES_AROUND;
         let answer = self.endpoint.post(&body, limit, deadline).await?;
         let reply = match self.options.protocol {
             Protocol::Tei => serde_json::from_slice(&answer).map(|results| Reply {

@@ -107,6 +107,25 @@ async fn a_server_that_takes_few_texts_gets_them_in_several_requests() {
 }
 
 #[tokio::test]
+async fn a_server_may_send_the_texts_back() {
+    let text = "Goods < 30 kg & returned within 30 days. ".repeat(60);
+    let texts = vec![text.as_str(); 50];
+    let escaped = text.replace('<', "\\u003c").replace('&', "\\u0026");
+    let results: Vec<String> = (0..texts.len())
+        .map(|index| {
+            format!(r#"{{"index":{index},"document":{{"text":"{escaped}"}},"relevance_score":0.5}}"#)
+        })
+        .collect();
+    let answer = format!(r#"{{"results":[{}]}}"#, results.join(","));
+    assert!(answer.len() > 100_000);
+    let server = ScriptedServer::start(vec![Answer::Body(answer)]).await;
+
+    let reranked = rerank(&server, Protocol::Cohere, &texts).await.expect("scores");
+
+    assert_eq!(reranked.scores, vec![Some(0.5); 50]);
+}
+
+#[tokio::test]
 async fn what_a_server_left_out_has_no_score() {
     let answer = json!({"results": [{"index": 2, "relevance_score": 0.5}]});
     let server = ScriptedServer::start([body(answer)]).await;
