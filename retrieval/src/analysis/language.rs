@@ -89,10 +89,16 @@ languages! {
     Vietnamese "vi" Latin,
 }
 
+/// Without those that other languages' models have as well, which know some characters of names.
+const CHINESE_FUNCTION_WORDS: &str = "是了在他她它这那们什么吗呢就还没说请可以";
+
 impl Language {
-    /// Its function words of three letters and more, folded: in the vocabulary of whatever was made to read it. Empty where
-    /// none are listed.
+    /// Its function words of three letters and more, folded: in the vocabulary of whatever was made to read it. In Chinese each is
+    /// a character. Empty where none are listed.
     pub(crate) fn function_words(self) -> Vec<String> {
+        if self == Self::Chinese {
+            return CHINESE_FUNCTION_WORDS.chars().map(String::from).collect();
+        }
         let words = stop_words::of(self).split_whitespace();
         words
             .map(|word| match self {

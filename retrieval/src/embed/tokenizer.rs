@@ -233,6 +233,42 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_chinese_that_knows_english_words_too_reads_both() {
+        let of_vocabulary = |words: &[String]| {
+            let vocabulary: std::collections::BTreeMap<&str, usize> = words
+                .iter()
+                .map(String::as_str)
+                .zip(1..)
+                .chain([("[UNK]", 0)])
+                .collect();
+            let model = serde_json::json!({
+                "version": "1.0",
+                "added_tokens": [],
+                "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]" },
+            });
+            languages_of(&model.to_string().parse().expect("a tokenizer"))
+        };
+        let english = Language::English.function_words();
+        let characters = "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实什请吗呢它";
+        let both: Vec<String> = english
+            .iter()
+            .cloned()
+            .chain(characters.chars().map(String::from))
+            .collect();
+
+        assert_eq!(
+            of_vocabulary(&both),
+            Some(vec![Language::Chinese, Language::English])
+        );
+        let names_alone: Vec<String> = english
+            .iter()
+            .cloned()
+            .chain("的一不人国大会和中上".chars().map(String::from))
+            .collect();
+        assert_eq!(of_vocabulary(&names_alone), Some(vec![Language::English]));
+    }
+
+    #[test]
     fn a_missing_tokenizer_is_named() {
         let error = Tokenizer::load(Path::new("no/such/tokenizer.json"))
             .err()
