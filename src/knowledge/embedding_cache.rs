@@ -1,5 +1,5 @@
 //! Embeddings that were made before, by tenant, embedding model and text: what was embedded once is not bought, or worked
-//! out, again. Documents and questions share them. `docs/decisions/0019-embedding-cache.md` says what is kept, and when not.
+//! out, again. Documents and questions share them, where the model reads nothing else before the one than before the other. `docs/decisions/0019-embedding-cache.md` says what is kept, and when not.
 //!
 //! Who asks is the first part of every key: whether a text is known says nothing of what other tenants have.
 
@@ -21,6 +21,26 @@ const USE_IS_NOTED_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// This part of the limit is added before somebody looks whether it is passed.
 const LOOK_AFTER: i64 = 8;
+
+/// As what a text is embedded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Document,
+    Question,
+}
+
+impl Role {
+    /// What a text is known by. A model that reads another prefix before questions makes other vectors of them; no text of a
+    /// document has the character that they then begin with.
+    fn key(self, space: &Space, text: &str) -> String {
+        let embedder = space.embedder.as_ref();
+        let is_apart = embedder.is_some_and(|embedder| embedder.query_prefix() != embedder.document_prefix());
+        match self {
+            Self::Question if is_apart => token_hash(&format!("\0{text}")),
+            Self::Question | Self::Document => token_hash(text),
+        }
+    }
+}
 
 /// What this process knows of the cache.
 #[derive(Debug, Default)]
@@ -55,16 +75,22 @@ fn is_kept(app: &App, space: &Space) -> bool {
     app.config.embedding.cache_mb > 0 && embedder.is_some_and(|embedder| embedder.is_worth_keeping())
 }
 
-/// What is known of `texts` in the space.
+/// What is known of `texts` in the space, where they are embedded in this role.
 pub async fn recall<'t>(
     app: &App,
     tenant_id: TenantId,
     space: &Space,
-    texts: impl Iterator<Item = &'t str>,
+    (role, texts): (Role, impl Iterator<Item = &'t str>),
 ) -> Result<Recalled> {
     let is_kept = is_kept(app, space);
     let hashes: Vec<String> = texts
-        .map(|text| if is_kept { token_hash(text) } else { String::new() })
+        .map(|text| {
+            if is_kept {
+                role.key(space, text)
+            } else {
+                String::new()
+            }
+        })
         .collect();
     let mut recalled = Recalled {
         vectors: vec![None; hashes.len()],

@@ -289,6 +289,41 @@ async fn a_question_that_was_asked_before_is_bought_once_and_told_as_cached() {
 }
 
 #[tokio::test]
+async fn a_question_that_says_what_a_passage_says_is_embedded_as_a_question() {
+    let model = ScriptedModel::start().await;
+    let service = bought(&model)
+        .set("embedding.query_prefix", "query: ")
+        .set("embedding.document_prefix", "passage: ")
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("tables.md", "Oak tables are oiled twice a year.")
+        .await;
+    let embedded = requests(&model).concat();
+    let mut passages = embedded.iter().filter_map(|text| text.strip_prefix("passage: "));
+    let passage = passages
+        .find(|text| text.contains("Oak tables"))
+        .expect("it was embedded");
+    let before = count_rows(&service, "embedding_cache").await;
+
+    desk.search(passage).await;
+    until("it is kept", async || {
+        count_rows(&service, "embedding_cache").await > before
+    })
+    .await;
+    desk.search(passage).await;
+
+    let asked = requests(&model).concat();
+    let questions = asked.iter().filter(|text| **text == format!("query: {passage}"));
+    assert_eq!(
+        questions.count(),
+        1,
+        "once, and not taken for the passage: {asked:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_was_answered_beside_a_failed_request_is_not_bought_again() {
     let model = ScriptedModel::start().await;
     let service = bought(&model).set("embedding.batch_size", 4).start().await;

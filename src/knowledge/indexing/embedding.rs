@@ -13,7 +13,7 @@ use crate::app::{App, Space};
 use crate::error::{Error, Result};
 use crate::id::{ChatbotId, SyncRunId, TenantId};
 use crate::knowledge::cut::{CutChunk, as_i64};
-use crate::knowledge::embedding_cache::{self, Recalled};
+use crate::knowledge::embedding_cache::{self, Recalled, Role};
 use crate::knowledge::search::{denied, embed_error};
 use crate::usage::{self, Reservation, UsageEvent};
 
@@ -100,7 +100,7 @@ pub(in crate::knowledge) async fn embed(
         retry_after: NO_MODEL_RETRY,
         source: None,
     })?;
-    let known = texts.iter().map(String::as_str);
+    let known = (Role::Document, texts.iter().map(String::as_str));
     let mut recalled = embedding_cache::recall(app, payer.tenant_id, space, known).await?;
     let Repeats {
         first: missing,

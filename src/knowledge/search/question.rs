@@ -138,7 +138,8 @@ pub async fn embed_question(
     // What runs in this process is asked faster than the database, and has no need of rest.
     let mut recalled = None;
     if space.is_remote {
-        let known = embedding_cache::recall(app, holders.0, &space, std::iter::once(question)).await?;
+        let asked = (embedding_cache::Role::Question, std::iter::once(question));
+        let known = embedding_cache::recall(app, holders.0, &space, asked).await?;
         if let Some(vector) = known.vectors.first().cloned().flatten() {
             embedded.vector = Some(vector);
             embedded.cached_tokens = embedder.count_tokens(question);
