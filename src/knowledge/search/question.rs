@@ -270,3 +270,24 @@ pub(in crate::knowledge) fn embed_error(error: EmbedError) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_rests_for_as_long_as_the_model_asks_but_for_ten_minutes_at_most() {
+        let rests = |retry_after| {
+            let source = "overloaded".into();
+            match embed_error(EmbedError::Unavailable { retry_after, source }) {
+                Error::Unavailable { retry_after, .. } => retry_after,
+                other => panic!("{other:?}"),
+            }
+        };
+
+        assert_eq!(rests(None), TRY_AGAIN_AFTER);
+        let minute = Duration::from_secs(60);
+        assert_eq!(rests(Some(minute)), minute);
+        assert_eq!(rests(Some(24 * 60 * minute)), Duration::from_secs(600));
+    }
+}
