@@ -8,6 +8,8 @@
 //! half of what the other candidates have of it. What is not known counts as it usually is of a passage about something else,
 //! so that nothing becomes surer by it. What was tried and the figures: `docs/decisions/0014-fusion-and-confidence.md`.
 
+use std::cmp::Ordering;
+
 use crate::fuse::Hit;
 use crate::index::Candidates;
 
@@ -80,17 +82,20 @@ pub struct Confidence {
     pub value: f32,
     /// Meaning told something; else words alone did, which know less.
     pub is_by_meaning: bool,
+    /// The passage is about another code of the kind than the question: whatever else speaks for it, it is no answer.
+    pub is_of_another_code: bool,
 }
 
 impl Confidence {
     /// No more than a passage inspires that has nothing in common with the question.
-    pub(crate) fn of_another_thing(self) -> Self {
+    pub(crate) fn of_another_code(self) -> Self {
         let unrelated = match self.is_by_meaning {
             true => by_meaning(0.0, Some(0.0), Some(0.0)),
             false => by_words(0.0),
         };
         Self {
             value: self.value.min(unrelated),
+            is_of_another_code: true,
             ..self
         }
     }
@@ -142,6 +147,7 @@ impl Background {
         Some(Confidence {
             value,
             is_by_meaning: nearness.is_some(),
+            is_of_another_code: false,
         })
     }
 }
@@ -184,6 +190,18 @@ impl Threshold {
             Some(found) => found.value >= self.needed(found.is_by_meaning),
             None => self.by_meaning == 0.0,
         }
+    }
+
+    /// Which of two says more (`Greater`: `a`): what counts, then meaning before words, then the higher one, at last what
+    /// nothing is known of.
+    pub fn compare(&self, a: Option<Confidence>, b: Option<Confidence>) -> Ordering {
+        let says = |found: Option<Confidence>| {
+            let known = found.map(|found| (found.is_by_meaning, found.value));
+            let (is_by_meaning, value) = known.unwrap_or((false, f32::NEG_INFINITY));
+            (self.is_met_by(found), is_by_meaning, value)
+        };
+        let (a, b) = (says(a), says(b));
+        (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| a.2.total_cmp(&b.2))
     }
 }
 

@@ -112,7 +112,7 @@ impl Reading<'_> {
             parts.any(|part| question.codes.are_like_others_in(part))
         };
         Some(match !self.has_its_code && is_of_another() {
-            true => confidence.of_another_thing(),
+            true => confidence.of_another_code(),
             false => confidence,
         })
     }

@@ -7,7 +7,6 @@ mod marker;
 pub mod operator;
 mod prompt;
 mod quote;
-mod relevance;
 pub mod routes;
 mod rows;
 mod saving;
@@ -24,13 +23,12 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::app::{App, GOES_WITH_CONVERSATIONS};
-use crate::chatbots::Chatbot;
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::http::access::{Actor, Reach};
 use crate::http::input::PageRequest;
 use crate::id::{ChatbotId, ConversationId, DocumentId, MessageId, TenantId};
-use crate::knowledge::{Degradation, Passage};
+use crate::knowledge::Degradation;
 use crate::tenancy::audit::{self, Change, Origin};
 
 pub use citation::Citation;
@@ -222,13 +220,6 @@ pub async fn list_answered(
         }
     }
     Ok(answered)
-}
-
-/// Whether the chatbot would answer from these passages, the best first, rather than say that it knows nothing.
-pub fn would_answer(chatbot: &Chatbot, mut passages: Vec<Passage>) -> bool {
-    let settings = &chatbot.settings;
-    passages.truncate(usize::try_from(settings.max_passages).unwrap_or(1));
-    !relevance::keep_relevant(passages, settings.min_similarity).is_empty()
 }
 
 /// Keeps a conversation as it is until the transaction ends.

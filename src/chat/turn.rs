@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use retrieval::confidence::Threshold;
 use retrieval::index::Audience;
 use retrieval::operators::Query;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use utoipa::ToSchema;
 use super::citation::Citation;
 use super::given::{self, Said};
 use super::store::{self, Asked, MessageState};
-use super::{Answer, AnswerSource, TurnUsage, extractive, relevance, writing};
+use super::{Answer, AnswerSource, TurnUsage, extractive, writing};
 use crate::app::App;
 use crate::chatbots::Chatbot;
 use crate::error::{Error, Result};
@@ -355,11 +356,12 @@ impl Turn {
     /// Looks for what may answer the question, and keeps what has to do with it.
     async fn find_passages(&mut self, query: &Query, cuts: Vec<CutId>, limits: &Limits) -> Result<()> {
         let settings = &self.chatbot.settings;
+        let threshold = Threshold::of_similarity(settings.min_similarity as f32);
         let search = Search {
             chatbot_id: self.chatbot.id,
             cuts,
             query,
-            embedded: &mut self.embedded,
+            embedded: &self.embedded,
             limit: usize::try_from(settings.max_passages).unwrap_or(1),
             filter: SearchFilter {
                 audience: Audience::Groups(self.groups.clone()),
@@ -367,6 +369,8 @@ impl Turn {
                 ..SearchFilter::default()
             },
             settings: &settings.search,
+            threshold,
+            said: None,
             payer: Payer {
                 limits,
                 channel: self.channel,
@@ -376,10 +380,10 @@ impl Turn {
             // A test set measures what the index finds.
             reads_rows: self.channel != Purpose::Eval.channel(),
         };
-        let found = knowledge::search_sources(&self.app, self.reach, search, Trace::default()).await?;
+        let found = knowledge::search_sources(&self.app, self.reach, search, &mut Trace::default()).await?;
         self.degraded = found.degraded;
         self.reranked = found.reranked;
-        self.passages = relevance::keep_relevant(found.passages, settings.min_similarity);
+        self.passages = knowledge::keep_relevant(found.passages, threshold);
         Ok(())
     }
 

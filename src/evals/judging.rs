@@ -34,14 +34,10 @@ pub(super) fn right_documents(expected: &Expected, passages: &[Passage]) -> Vec<
     says_it.map(|passage| passage.document_id).into_iter().collect()
 }
 
-/// Whether the first passage says the expected answer; none: none is expected in words.
-pub(super) fn is_first_right(expected: &Expected, passages: &[Passage]) -> Option<bool> {
+/// Whether the `first` passage says the expected answer; none: none is expected in words.
+pub(super) fn is_first_right(expected: &Expected, first: Option<&Passage>) -> Option<bool> {
     let answer = expected.answer.as_ref()?;
-    Some(
-        passages
-            .first()
-            .is_some_and(|passage| says(&passage.text, answer)),
-    )
+    Some(first.is_some_and(|passage| says(&passage.text, answer)))
 }
 
 /// Of one ranking, where `right` are the right documents. Without any, nothing that was found is right.
@@ -232,13 +228,13 @@ pub(super) mod tests {
         };
 
         assert_eq!(right_documents(&expected, &passages), [passages[1].document_id]);
-        assert_eq!(is_first_right(&expected, &passages), Some(false));
-        assert_eq!(is_first_right(&expected, &passages[1..]), Some(true));
-        assert_eq!(is_first_right(&expected, &[]), Some(false));
+        assert_eq!(is_first_right(&expected, passages.first()), Some(false));
+        assert_eq!(is_first_right(&expected, passages.last()), Some(true));
+        assert_eq!(is_first_right(&expected, None), Some(false));
         let in_no_words = Expected {
             answer: None,
             ..expected
         };
-        assert_eq!(is_first_right(&in_no_words, &passages), None);
+        assert_eq!(is_first_right(&in_no_words, passages.first()), None);
     }
 }

@@ -21,11 +21,11 @@ pub struct EvalResult {
     pub rank: Option<i64>,
     /// Null for a question that has no answer.
     pub measures: Option<EvalMeasures>,
-    /// Whether the passage that was found first says the expected answer, as the right entry of questions and answers does; null:
-    /// no answer was expected in words, or the run is of a version that did not look.
+    /// Whether the passage that the chatbot's answer would begin with says the expected answer, as the right entry of questions and
+    /// answers does; where it would say that it does not know, the first that it looked at. Null: no answer was expected in words, or the run is of a version that did not look.
     #[serde(default)]
     pub is_first_right: Option<bool>,
-    /// How sure the search is of the passage that it is surest of, in [0, 1]; null: nothing tells.
+    /// How sure a chat may be of the passage that it is surest of, in [0, 1]; null: nothing tells.
     pub confidence: Option<f64>,
     /// Whether the chatbot would answer rather than say that it does not know.
     pub is_answered: bool,
@@ -67,8 +67,8 @@ pub struct EvalSummary {
     /// Questions that have an answer: what `measures` are the mean of.
     pub answerable: i64,
     pub measures: EvalMeasures,
-    /// Of the questions whose answer is expected in words: the share of those to which the passage that was found first says it,
-    /// as the right entry of questions and answers does (top-1); null without any.
+    /// Of the questions whose answer is expected in words: the share of those to which an answer would begin with a passage that
+    /// says it, as the right entry of questions and answers does (top-1); null without any.
     #[serde(default)]
     pub faq_accuracy: Option<f64>,
     /// Of the questions that have an answer: those that the chatbot would answer.

@@ -22,7 +22,7 @@ use crate::jobs::{Failure, Job, JobContext, Outcome, Priority};
 use crate::knowledge::{self, Purpose, SearchFilter, Trace};
 use crate::llm::QUOTA_EXHAUSTED;
 
-/// Passages that a question's ranking of documents is made of.
+/// Passages that a question's ranking of documents is made of. What the chatbot would say is told by those that a chat reads.
 const PASSAGES: usize = 100;
 
 /// Documents of it that are kept.
@@ -136,10 +136,12 @@ async fn ask(
     };
     let (place, wanted) = ((reach, chatbot.id), (PASSAGES, Purpose::Eval));
     let found = knowledge::search(app, place, &query, wanted, filter, Trace::default()).await?;
-    let latency = started.elapsed();
+    let told = found
+        .told
+        .ok_or_else(|| Error::internal("a run asks what a chat is told"))?;
+    let latency = started.elapsed().saturating_sub(told.took);
     let ranking = judging::ranking(&found.passages);
     let right = judging::right_documents(expected, &found.passages);
-    let confidence = found.confidence();
     let (answer, failure) = match with_answer {
         true => answer_or_failure(app, reach, chatbot, question).await?,
         false => (None, None),
@@ -154,10 +156,10 @@ async fn ask(
             .position(|id| right.contains(id))
             .map(|position| position as i64 + 1),
         measures: expected.answerable.then(|| judging::measure(&ranking, &right)),
-        is_first_right: judging::is_first_right(expected, &found.passages),
+        is_first_right: judging::is_first_right(expected, told.first()),
         found: ranking.into_iter().take(KEPT).collect(),
-        confidence: confidence.map(|confidence| f64::from(confidence.value)),
-        is_answered: chat::would_answer(chatbot, found.passages),
+        confidence: told.confidence().map(|confidence| f64::from(confidence.value)),
+        is_answered: told.is_enough(),
         latency_ms: latency.as_secs_f64() * 1e3,
         degraded: !found.degraded.is_empty(),
         answer,

@@ -57,7 +57,8 @@ pub use search::explain::Trace;
 pub(crate) use search::tests::passage as sample_passage;
 pub use search::{
     Aim, EmbeddedQuestion, Passage, Payer, Purpose, RowScans, Search, SearchFilter, SearchResult,
-    SearchSettings, SearchSettingsRequest, embed_question, search, search_aimed, search_sources,
+    SearchSettings, SearchSettingsRequest, Told, embed_question, keep_relevant, search, search_aimed,
+    search_sources,
 };
 pub use upload::{NewFile, upload};
 

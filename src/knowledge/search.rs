@@ -10,20 +10,24 @@ mod reranking;
 pub(super) mod routes;
 mod rows;
 mod settings;
+mod told;
 mod without_index;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use retrieval::confidence::Confidence;
+use retrieval::confidence::{Confidence, Threshold};
 use retrieval::index::Audience;
 use retrieval::operators::Query;
 
 use self::explain::{Stage, StageName, Trace};
 pub use self::question::{EmbeddedQuestion, embed_question};
 pub(super) use self::question::{TEXT_REFUSED, denied, embed_error};
+use self::reranking::Reranking;
+pub use self::reranking::Said;
 pub use self::settings::{SearchSettings, SearchSettingsRequest};
+pub use self::told::{Told, keep_relevant};
 pub use self::without_index::RowScans;
 use super::cuts::{self, LiveCut};
 use super::degraded::Degradation;
@@ -120,22 +124,12 @@ pub struct SearchResult {
     pub degraded: Vec<Degradation>,
     /// What a reranker took; booked already.
     pub reranked: Option<UsageEvent>,
-    /// The chatbot's `min_similarity`, by which a chat decides what of it counts as an answer; none: this search did not read it.
-    pub min_similarity: Option<f64>,
+    /// What the reranker said.
+    pub said: Option<Said>,
+    /// What a chat would be told to the same question; none: nobody wanted to know.
+    pub told: Option<Told>,
     /// How they were found; none unless it was asked for.
     pub stages: Option<Vec<Stage>>,
-}
-
-impl SearchResult {
-    /// How sure one may be that one of the passages answers the question, whatever their order: a chat knows an answer as
-    /// soon as it may be sure enough of any of them.
-    pub fn confidence(&self) -> Option<Confidence> {
-        let confidences = self.passages.iter().filter_map(|passage| passage.confidence);
-        confidences.max_by(|a, b| {
-            let meaning = a.is_by_meaning.cmp(&b.is_by_meaning);
-            meaning.then_with(|| a.value.total_cmp(&b.value))
-        })
-    }
 }
 
 /// What a search outside of conversations is for.
@@ -159,18 +153,23 @@ impl Purpose {
 }
 
 /// What to look for.
+#[derive(Clone)]
 pub struct Search<'a> {
     pub chatbot_id: ChatbotId,
     /// Those that answer for the chatbot's sources. They narrow what the index is asked for; what may be told is decided by the
     /// rows.
     pub cuts: Vec<CutId>,
     pub query: &'a Query,
-    /// The query's text; its vector is taken.
-    pub embedded: &'a mut EmbeddedQuestion,
+    /// The query's text.
+    pub embedded: &'a EmbeddedQuestion,
     /// Passages, at most.
     pub limit: usize,
     pub filter: SearchFilter,
     pub settings: &'a SearchSettings,
+    /// What a chat asks of a passage.
+    pub threshold: Threshold,
+    /// What a reranker said in an earlier look at the same question: it is not paid twice for the same passages.
+    pub said: Option<Said>,
     pub payer: Payer<'a>,
     /// Words are looked for in the rows where the index does not answer.
     pub reads_rows: bool,
@@ -190,7 +189,7 @@ pub async fn search_sources(
     app: &App,
     reach: Reach,
     search: Search<'_>,
-    mut trace: Trace,
+    trace: &mut Trace,
 ) -> Result<SearchResult> {
     reach.check_chatbot(search.chatbot_id)?;
     let mut found = SearchResult::default();
@@ -202,34 +201,22 @@ pub async fn search_sources(
             Degradation::INDEX_INCOMPLETE.note(&mut found.degraded);
         }
         let (query, settings, payer) = (search.query, search.settings, search.payer);
-        let (chatbot_id, audience) = (search.chatbot_id, search.filter.audience.clone());
-        let mut choice = candidates::gather(app, reach, search, &mut found.degraded, &mut trace).await?;
+        let chatbot_id = search.chatbot_id;
+        found.said = search.said.clone();
+        let mut choice = candidates::gather(app, reach, search, &mut found.degraded, trace).await?;
         if settings.rerank
             && let Some(reranker) = app.reranker.as_deref()
         {
-            let reranking = reranking::Reranking {
+            let reranking = Reranking {
                 app,
                 holders: (reach.tenant_id, chatbot_id),
                 payer,
                 reranker,
             };
-            found.reranked = reranking
-                .run(&query.text, &mut choice, &mut found.degraded, &mut trace)
-                .await?;
+            found.reranked = reranking.run(&query.text, &mut choice, &mut found, trace).await?;
         }
-        found.passages = choice.finish(&mut trace);
-        let most_tokens = usize::try_from(settings.context_tokens).unwrap_or_default();
-        // A prompt has it; whoever asks how passages were chosen sees what a prompt would have.
-        if trace.is_on() && most_tokens > 0 {
-            let started = Instant::now();
-            let around =
-                context::around(app, reach, chatbot_id, &audience, &found.passages, most_tokens).await?;
-            trace.add(StageName::Context, started, || {
-                around.iter().map(rows::by_tokens).collect()
-            });
-        }
+        found.passages = choice.finish(trace);
     }
-    found.stages = trace.into_stages();
     Ok(found)
 }
 
@@ -310,9 +297,8 @@ async fn search_live(
 ) -> Result<SearchResult> {
     reach.check_chatbot(chatbot_id)?;
     let limits = usage::load_limits(&mut conn, reach.tenant_id, chatbot_id).await?;
-    let decided = chatbots::find(&mut conn, reach, chatbot_id).await?.settings;
-    let mut settings = decided.search;
-    settings.rerank &= purpose != Purpose::Comparison;
+    let mut decided = chatbots::find(&mut conn, reach, chatbot_id).await?.settings;
+    decided.search.rerank &= purpose != Purpose::Comparison;
     let now = app.clock.now();
     if live.space.is_remote {
         usage::check_embedding_priced(app, &live.space, &limits)?;
@@ -333,7 +319,7 @@ async fn search_live(
         message_id: None,
     };
     let started = Instant::now();
-    let (mut embedded, mut hold) =
+    let (embedded, mut hold) =
         embed_question(app, live, holders, payer, &query.text, !cuts.is_empty()).await?;
     trace.add(StageName::Embed, started, Vec::new);
     // It is paid for, whatever comes of the search.
@@ -342,43 +328,27 @@ async fn search_live(
         chatbot_id,
         cuts,
         query,
-        embedded: &mut embedded,
+        embedded: &embedded,
         limit,
         filter,
-        settings: &settings,
+        settings: &decided.search,
+        threshold: Threshold::of_similarity(decided.min_similarity as f32),
+        said: None,
         payer,
         reads_rows: purpose == Purpose::Search,
     };
-    Ok(SearchResult {
-        min_similarity: Some(decided.min_similarity),
-        ..search_sources(app, reach, search, trace).await?
-    })
+    let mut found = search_sources(app, reach, search.clone(), &mut trace).await?;
+    if purpose == Purpose::Eval || trace.is_on() {
+        let told = told::tell(app, reach, search, &decided, &mut found, &mut trace).await?;
+        found.told = Some(told);
+    }
+    found.stages = trace.into_stages();
+    Ok(found)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-
-    #[test]
-    fn the_confidence_of_a_search_is_that_of_its_surest_passage_in_whatever_order_they_are() {
-        let sure = |value, is_by_meaning| Passage {
-            confidence: Some(Confidence { value, is_by_meaning }),
-            ..passage("text")
-        };
-        let found = |passages| SearchResult {
-            passages,
-            ..SearchResult::default()
-        };
-
-        let reordered = found(vec![sure(0.2, true), passage("text"), sure(0.9, true)]);
-        assert_eq!(reordered.confidence().map(|found| found.value), Some(0.9));
-        let meaning_goes_first = found(vec![sure(0.9, false), sure(0.3, true)]);
-        assert_eq!(
-            meaning_goes_first.confidence().map(|found| found.value),
-            Some(0.3)
-        );
-        assert_eq!(found(vec![passage("text")]).confidence(), None);
-    }
 
     /// A passage that says this, for what is told of passages.
     pub(crate) fn passage(text: &str) -> Passage {

@@ -104,6 +104,7 @@ mod switched_off;
 mod sync;
 mod telling;
 mod tenant_caps;
+mod told;
 mod two_makings;
 mod unfinished;
 mod unpriced;

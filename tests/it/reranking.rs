@@ -263,6 +263,34 @@ async fn a_turn_reranks_and_its_figures_hold_what_that_took() {
 }
 
 #[tokio::test]
+async fn what_it_puts_first_is_told_however_little_sure_the_search_was_of_it() {
+    let reranker = ScriptedReranker::start("linseed").await;
+    let model = ScriptedModel::start().await;
+    model.reply("Every spring. [1]");
+    let desks = with_reranker(&reranker, Some(&model)).await;
+    let acme = desks.service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    desk.publish("oak.md", "Oak tables are oiled twice a year.").await;
+    desk.publish("spring.md", "Each spring, linseed for everything wooden.")
+        .await;
+
+    let answer = desk.ask(QUERY).await.expect(200).json();
+    let path = format!("/api/chatbots/{}", desk.id);
+    acme.patch(&path, json!({ "search": { "rerank": false } }))
+        .await
+        .expect(200);
+    desk.ask(QUERY).await.expect(200);
+
+    assert_eq!(answer["citations"][0]["title"], "spring.md", "{answer}");
+    let prompts = model.chat_requests();
+    let has_it: Vec<bool> = prompts
+        .iter()
+        .map(|asked| asked.last_message().contains("linseed"))
+        .collect();
+    assert_eq!(has_it, [true, false], "alone it inspires too little");
+}
+
+#[tokio::test]
 async fn the_chat_model_can_put_passages_in_order() {
     let model = ScriptedModel::start().await;
     model.reply_with(|asked| {

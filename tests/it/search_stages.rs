@@ -245,7 +245,7 @@ async fn an_explanation_tells_whether_a_chat_would_answer_and_what_stands_around
     let mut explained = Vec::new();
 
     for min_similarity in [0.0, 0.4, 1.0] {
-        let change = json!({ "min_similarity": min_similarity, "search": { "context_tokens": 1000 } });
+        let change = json!({ "min_similarity": min_similarity, "max_passages": 1, "search": { "context_tokens": 1000 } });
         acme.patch(&path, change).await.expect(200);
         let explain = ask(&desk, query.clone()).await.expect(200).json();
         let answer = desk.ask("Does cedar matter?").await.expect(200).json();

@@ -19,8 +19,6 @@ pub(super) struct Boosts<'a> {
     half_life_days: Option<f64>,
     recency_weight: f64,
     sources: &'a BTreeMap<SourceId, f64>,
-    /// The highest factor that a passage can have.
-    most: f64,
 }
 
 impl<'a> Boosts<'a> {
@@ -35,12 +33,10 @@ impl<'a> Boosts<'a> {
             half_life_days: settings.recency_half_life_days.map(|days| days as f64),
             recency_weight: settings.recency_weight,
             sources,
-            most: sources.values().copied().fold(1.0, f64::max),
         })
     }
 
-    /// By what a passage's score is multiplied, in (0, 1]: 1 for a new one of the source that is preferred most, so that
-    /// scores stay in their range.
+    /// By what a passage's score is multiplied, in (0, 10]: the factor of its source for a new one, less for an older one.
     pub(super) fn factor(&self, passage: &Passage) -> f32 {
         let source = self.sources.get(&passage.source_id).copied().unwrap_or(1.0);
         let age = self.now.signed_duration_since(passage.dated);
@@ -49,7 +45,7 @@ impl<'a> Boosts<'a> {
             let left = 0.5_f64.powf(age_days / half_life_days);
             1.0 - self.recency_weight + self.recency_weight * left
         });
-        (source * recency.max(LEAST_RECENCY) / self.most) as f32
+        (source * recency.max(LEAST_RECENCY)) as f32
     }
 }
 
@@ -105,7 +101,7 @@ mod tests {
 
         assert_eq!(
             (factor(preferred), factor(SourceId::new()), factor(put_back)),
-            (1.0, 0.5, 0.25)
+            (2.0, 1.0, 0.5)
         );
     }
 

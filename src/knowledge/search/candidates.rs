@@ -61,6 +61,7 @@ pub(super) async fn gather<'a>(
         limit: search.limit,
         reranked: reranked.map(|_| app.config.rerank.top_n),
         without_repetitions: search.filter.without_repetitions,
+        threshold: search.threshold,
     };
     let mut choice = Choice::new(settings, Boosts::of(settings, app.clock.now()), wanted);
     let mut gathering = Gathering {
@@ -78,7 +79,7 @@ pub(super) async fn gather<'a>(
             versions: HashMap::new(),
         },
         query: question.query(
-            search.embedded.vector.take(),
+            search.embedded.vector.clone(),
             index_filter(&search.cuts, search.filter),
             choice.pool() + SPARE_CANDIDATES,
         ),

@@ -4,6 +4,7 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
+use retrieval::confidence::{Confidence, Threshold};
 use retrieval::diversity::{self, Gist, Sketch};
 use retrieval::rerank;
 
@@ -34,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) reranked: Option<usize>,
     /// Nothing that a better passage says already.
     pub(super) without_repetitions: bool,
+    /// What a chat asks of a passage.
+    pub(super) threshold: Threshold,
 }
 
 struct Candidate {
@@ -111,7 +114,7 @@ impl<'a> Choice<'a> {
             gist: OnceCell::new(),
         });
         let mut new: Vec<Candidate> = new.collect();
-        prefer(self.boosts.as_ref(), &mut new, trace);
+        prefer(self.boosts.as_ref(), &mut new);
         let started = Instant::now();
         let mut repetitions = Vec::new();
         for mut candidate in new {
@@ -139,45 +142,53 @@ impl<'a> Choice<'a> {
     }
 
     /// Puts the first ones in the order of a reranker's scores. It decides their places; the scores are those that belong to
-    /// the places, so that they mean what they meant, and preferences count on top of it.
+    /// the places, so that they mean what they meant, and preferences count on top of it. So are the confidences: how sure one
+    /// may be that something here answers is the search's to tell, and where, the reranker's. A passage about another code
+    /// than the question's keeps its own.
     pub(super) fn rerank(&mut self, scores: &[Option<f32>], started: Instant, trace: &mut Trace) {
         let count = scores.len().min(self.candidates.len());
         let behind = self.candidates.split_off(count);
         let mut first: Vec<Option<Candidate>> = self.candidates.drain(..).map(Some).collect();
         let mut steps: Vec<f32> = first.iter().flatten().map(|candidate| candidate.score).collect();
         steps.sort_by(|a, b| b.total_cmp(a));
+        let mut sure = self.surest_first(first.iter().flatten()).into_iter();
         let mut items = Vec::new();
         for (step, place) in steps.into_iter().zip(rerank::order(&scores[..count])) {
             if let Some(mut candidate) = first[place].take() {
                 candidate.score = step;
                 candidate.passage.score = step;
+                if !is_of_another_code(&candidate.passage) {
+                    candidate.passage.confidence = sure.next().flatten();
+                }
                 items.push(StageItem::new(
                     candidate.passage.chunk_id,
-                    [("relevance", scores[place]), ("score", Some(step))],
+                    [
+                        ("relevance", scores[place]),
+                        ("score", Some(step)),
+                        ("confidence", candidate.passage.confidence.map(|sure| sure.value)),
+                    ],
                 ));
                 self.candidates.push(candidate);
             }
         }
         self.candidates.extend(behind);
         trace.add(StageName::Rerank, started, || items);
-        trace.forget(StageName::Boosts);
-        prefer(self.boosts.as_ref(), &mut self.candidates, trace);
+        prefer(self.boosts.as_ref(), &mut self.candidates);
+    }
+
+    /// The confidences that places are given, the one that says most first.
+    fn surest_first<'c>(&self, candidates: impl Iterator<Item = &'c Candidate>) -> Vec<Option<Confidence>> {
+        let candidates = candidates.filter(|candidate| !is_of_another_code(&candidate.passage));
+        let mut sure: Vec<Option<Confidence>> =
+            candidates.map(|candidate| candidate.passage.confidence).collect();
+        sure.sort_by(|a, b| self.wanted.threshold.compare(*b, *a));
+        sure
     }
 
     /// The passages that are told, best first.
     pub(super) fn finish(mut self, trace: &mut Trace) -> Vec<Passage> {
         if let Some(boosts) = &self.boosts {
-            // By the most preferred of what was found: what is preferred and was not found would make all others alike.
-            let factors = self
-                .candidates
-                .iter()
-                .map(|candidate| boosts.factor(&candidate.passage));
-            let most = factors.fold(f32::MIN_POSITIVE, f32::max);
-            for candidate in &mut self.candidates {
-                candidate.passage.score /= most;
-            }
-            self.candidates
-                .sort_by(|a, b| b.passage.score.total_cmp(&a.passage.score));
+            scale(boosts, &mut self.candidates, trace);
         }
         let lambda = self.settings.mmr_lambda as f32;
         if lambda >= 1.0 {
@@ -210,23 +221,44 @@ impl<'a> Choice<'a> {
     }
 }
 
+/// Whether the passage is about another code than the question.
+fn is_of_another_code(passage: &Passage) -> bool {
+    passage
+        .confidence
+        .is_some_and(|confidence| confidence.is_of_another_code)
+}
+
 /// Multiplies scores by what is preferred, and orders by them.
-fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate], trace: &mut Trace) {
+fn prefer(boosts: Option<&Boosts<'_>>, candidates: &mut [Candidate]) {
     let Some(boosts) = boosts else { return };
-    let started = Instant::now();
-    let mut items = Vec::with_capacity(candidates.len());
     for candidate in candidates.iter_mut() {
-        let factor = boosts.factor(&candidate.passage);
-        candidate.passage.score = candidate.score * factor;
-        items.push((factor, candidate.passage.score, candidate.passage.chunk_id));
+        candidate.passage.score = candidate.score * boosts.factor(&candidate.passage);
     }
     candidates.sort_by(|a, b| b.passage.score.total_cmp(&a.passage.score));
-    items.sort_by(|a, b| b.1.total_cmp(&a.1));
+}
+
+/// Divides by the most preferred of what was found, so that scores are in (0, 1], and orders by them. What is preferred and was
+/// not found would make all others alike.
+fn scale(boosts: &Boosts<'_>, candidates: &mut [Candidate], trace: &mut Trace) {
+    let started = Instant::now();
+    let factors = candidates.iter();
+    let most = factors
+        .map(|candidate| boosts.factor(&candidate.passage))
+        .fold(f32::MIN_POSITIVE, f32::max);
+    for candidate in candidates.iter_mut() {
+        candidate.passage.score /= most;
+    }
+    candidates.sort_by(|a, b| b.passage.score.total_cmp(&a.passage.score));
     trace.add(StageName::Boosts, started, || {
-        let item = |(factor, score, chunk_id)| {
-            StageItem::new(chunk_id, [("factor", Some(factor)), ("score", Some(score))])
+        let item = |candidate: &Candidate| {
+            let passage = &candidate.passage;
+            let factor = boosts.factor(passage) / most;
+            StageItem::new(
+                passage.chunk_id,
+                [("factor", Some(factor)), ("score", Some(passage.score))],
+            )
         };
-        items.into_iter().map(item).collect()
+        candidates.iter().map(item).collect()
     });
 }
 
@@ -249,6 +281,7 @@ mod tests {
             limit,
             reranked: None,
             without_repetitions: true,
+            threshold: Threshold::default(),
         }
     }
 
@@ -318,6 +351,77 @@ mod tests {
 
         let places = [("three", 0.9), ("one", 0.7), ("two", 0.4)];
         assert_eq!(told(choice), places.map(|(text, score)| (text.to_owned(), score)));
+    }
+
+    fn sure(text: &str, value: f32, is_of_another_code: bool) -> Passage {
+        Passage {
+            confidence: Some(Confidence {
+                value,
+                is_by_meaning: true,
+                is_of_another_code,
+            }),
+            ..passage(text)
+        }
+    }
+
+    #[test]
+    fn what_a_reranker_puts_first_is_as_sure_as_the_surest_that_it_read() {
+        let settings = SearchSettings::default();
+        let mut choice = Choice::new(&settings, None, wanted(4));
+        let found = vec![
+            sure("near", 0.7, false),
+            sure("another product", 0.1, true),
+            sure("nearer", 0.4, false),
+            sure("right", 0.05, false),
+        ];
+        choice.add(found, &mut Trace::default());
+
+        choice.rerank(
+            &[Some(0.2), Some(0.8), Some(0.1), Some(0.9)],
+            Instant::now(),
+            &mut Trace::default(),
+        );
+
+        let passages = choice.finish(&mut Trace::default());
+        let told = passages.iter().map(|passage| {
+            let confidence = passage.confidence.expect("a confidence");
+            (passage.text.as_str(), confidence.value)
+        });
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("right", 0.7),
+                ("another product", 0.1),
+                ("near", 0.4),
+                ("nearer", 0.05)
+            ]
+        );
+    }
+
+    #[test]
+    fn preferences_are_explained_by_the_scores_that_passages_end_with() {
+        let settings = SearchSettings {
+            recency_half_life_days: Some(1),
+            recency_weight: 0.5,
+            ..SearchSettings::default()
+        };
+        let now = "2026-11-20T00:00:00Z".parse().expect("a time");
+        let mut choice = Choice::new(&settings, Boosts::of(&settings, now), wanted(2));
+        let mut found = scored(&[("a month old", 0.9), ("a year old", 0.8)]);
+        found[0].dated = "2026-10-20T00:00:00Z".parse().expect("a time");
+        found[1].dated = "2025-11-20T00:00:00Z".parse().expect("a time");
+        let mut trace = Trace::on();
+        choice.add(found, &mut trace);
+
+        let passages = choice.finish(&mut trace);
+
+        let stages = trace.into_stages().expect("they were wanted");
+        let boosts = stages.iter().find(|stage| stage.name == StageName::Boosts);
+        let items = &boosts.expect("the stage").items;
+        let scores = |place: usize| items[place].scores.clone();
+        assert_eq!(scores(0), [("factor", 1.0), ("score", passages[0].score)]);
+        assert!((passages[0].score - 0.9).abs() < 1e-4 && (passages[1].score - 0.8).abs() < 1e-4);
+        assert_eq!(scores(1)[1].1, passages[1].score);
     }
 
     #[test]

@@ -118,15 +118,6 @@ impl Trace {
         }
     }
 
-    /// Forgets the passages of a stage that looks at all of them again.
-    pub fn forget(&mut self, name: StageName) {
-        for stage in self.0.iter_mut().flatten() {
-            if stage.name == name {
-                stage.items.clear();
-            }
-        }
-    }
-
     /// The stages in their order; none: nobody wanted to know.
     pub fn into_stages(self) -> Option<Vec<Stage>> {
         let mut stages = self.0?;

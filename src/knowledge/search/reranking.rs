@@ -7,10 +7,10 @@ use retrieval::rerank::{RerankCost, Reranked, Reranker, Spent};
 
 use super::choice::Choice;
 use super::explain::{StageName, Trace};
-use super::{Passage, Payer};
+use super::{Passage, Payer, SearchResult};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::id::{ChatbotId, TenantId};
+use crate::id::{ChatbotId, ChunkId, TenantId};
 use crate::knowledge::Degradation;
 use crate::llm::tokens;
 use crate::rest::Concerns;
@@ -39,19 +39,34 @@ pub(super) struct Reranking<'a> {
     pub(super) reranker: &'a dyn Reranker,
 }
 
+/// What a reranker said of passages.
+#[derive(Clone, Debug)]
+pub struct Said {
+    passages: Vec<ChunkId>,
+    /// In their places; empty: it gave no order.
+    scores: Vec<Option<f32>>,
+}
+
 impl Reranking<'_> {
-    /// Puts the first passages of `choice` in the reranker's order. The call, if it came to one, is booked.
+    /// Puts the first passages of `choice` in the reranker's order. The call, if it came to one, is booked, and `found` has what
+    /// it said; where `found` has that of the same passages already, nobody is asked.
     pub(super) async fn run(
         &self,
         question: &str,
         choice: &mut Choice<'_>,
-        degraded: &mut Vec<Degradation>,
+        found: &mut SearchResult,
         trace: &mut Trace,
     ) -> Result<Option<UsageEvent>> {
+        let degraded = &mut found.degraded;
         let started = Instant::now();
         let passages: Vec<&Passage> = choice.first(self.app.config.rerank.top_n).collect();
         // One alone is in order.
         if passages.len() < 2 {
+            return Ok(None);
+        }
+        let read: Vec<ChunkId> = passages.iter().map(|passage| passage.chunk_id).collect();
+        if let Some(said) = found.said.as_ref().filter(|said| said.passages == read) {
+            choice.rerank(&said.scores, started, trace);
             return Ok(None);
         }
         let Some(trial) = self.app.reranker_rest.trial(self.holders.0, self.app.clock.now()) else {
@@ -72,6 +87,10 @@ impl Reranking<'_> {
                 trial.succeeded();
                 let event = self.book(&cost, started.elapsed(), &mut hold).await?;
                 choice.rerank(&scores, started, trace);
+                found.said = Some(Said {
+                    passages: read,
+                    scores,
+                });
                 Ok(Some(event))
             }
             Err(error) => {
@@ -82,6 +101,10 @@ impl Reranking<'_> {
                 }
                 UNAVAILABLE.note(degraded);
                 trace.add(StageName::Rerank, started, Vec::new);
+                found.said = Some(Said {
+                    passages: read,
+                    scores: Vec::new(),
+                });
                 match error.spent() {
                     Spent::Nothing => {
                         if let Some(reservation) = hold.reservation().cloned() {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use retrieval::confidence::Threshold;
 use retrieval::index::Audience;
 use retrieval::operators;
 use serde::{Deserialize, Serialize};
@@ -203,8 +202,9 @@ struct ExplainResponse {
     phrases: Vec<String>,
     /// What must not be there.
     excluded: Vec<String>,
-    /// How sure one may be that one of the passages answers the question, in [0, 1], and the same in every tenant: what a chat
-    /// decides by whether it knows an answer. Null where nothing was found or nothing tells.
+    /// How sure a chat that is asked the same may be that one of its passages answers the question, in [0, 1], and the same in
+    /// every tenant: what it decides by whether it knows an answer. It looks at as many passages as its chatbot is set to,
+    /// whatever `limit` is, through the same filter. Null where nothing was found or nothing tells.
     confidence: Option<f32>,
     /// Whether the confidence comes from meaning; else words alone tell, which know less.
     confidence_by_meaning: bool,
@@ -212,8 +212,7 @@ struct ExplainResponse {
     min_similarity: f64,
     /// What that setting asks for on the scale of the confidence; null where there is no confidence.
     needed_confidence: Option<f32>,
-    /// Whether one of these passages inspires as much. A chat, which looks at the first `max_passages` of its chatbot, says that it
-    /// does not know where none of them does.
+    /// Whether one of the chat's passages inspires as much. Where none does it says that it does not know.
     is_enough: bool,
     /// In the order in which they were carried out.
     stages: Vec<StageResponse>,
@@ -224,7 +223,7 @@ struct ExplainResponse {
 #[schema(as = SearchStage)]
 struct StageResponse {
     /// `embed`, `index`, `fuse`, `rows` (reading them), `operators` (quotes and minus), `repetitions`, `rerank`, `boosts` (the
-    /// recent and preferred sources), `mmr` (what differs), `context` (what stands around the passages, for a prompt).
+    /// recent and preferred sources), `mmr` (what differs), `context` (what stands around the passages that a chat would answer from, for a prompt).
     #[schema(value_type = String)]
     name: &'static str,
     /// Microseconds.
@@ -272,21 +271,17 @@ impl From<Stage> for StageResponse {
 /// `None` unless it was asked for.
 fn explain(query: &operators::Query, found: &mut SearchResult) -> Option<ExplainResponse> {
     let stages = found.stages.take()?;
-    let confidence = found.confidence();
-    let min_similarity = found.min_similarity.unwrap_or_default();
-    let threshold = Threshold::of_similarity(min_similarity as f32);
+    let told = found.told.take()?;
+    let confidence = told.confidence();
     Some(ExplainResponse {
         text: query.text.clone(),
         phrases: query.phrases().map(str::to_owned).collect(),
         excluded: query.excluded().map(str::to_owned).collect(),
         confidence: confidence.map(|confidence| confidence.value),
         confidence_by_meaning: confidence.is_some_and(|confidence| confidence.is_by_meaning),
-        min_similarity,
-        needed_confidence: confidence.map(|confidence| threshold.needed(confidence.is_by_meaning)),
-        is_enough: found
-            .passages
-            .iter()
-            .any(|passage| threshold.is_met_by(passage.confidence)),
+        min_similarity: told.min_similarity,
+        needed_confidence: told.needed_confidence(),
+        is_enough: told.is_enough(),
         stages: stages.into_iter().map(StageResponse::from).collect(),
     })
 }
