@@ -59,7 +59,13 @@ impl Comparison {
         Some(before.difference(after))
     }
 
-    /// Questions that both runs asked and whose outcome became better, and worse.
+    /// Questions that both runs asked and of which they expected something else.
+    pub fn relabelled(&self) -> i64 {
+        let relabelled = self.questions.iter().filter(|change| change.is_relabelled());
+        relabelled.count() as i64
+    }
+
+    /// Questions that both runs asked with the same expectation and whose outcome became better, and worse.
     pub fn better_and_worse(&self) -> (i64, i64) {
         let count = |wanted| {
             let became = self
@@ -73,9 +79,24 @@ impl Comparison {
 }
 
 impl QuestionChange {
-    /// Whether the outcome is better than before (`Greater`), the same, or worse; none where only one run asked. What the visitor
-    /// is told comes first, then what was found, at last which passage of a document came first.
+    /// Whether the runs expected something else of it: then their outcomes are not of one measure. Runs of versions that did
+    /// not note what they expected say only whether there is an answer.
+    pub fn is_relabelled(&self) -> bool {
+        let (Some(before), Some(after)) = (&self.before, &self.after) else {
+            return false;
+        };
+        let expected = before.expected.as_ref().zip(after.expected.as_ref());
+        before.answerable != after.answerable
+            || expected.is_some_and(|(before, after)| !before.is_same_as(after))
+    }
+
+    /// Whether the outcome is better than before (`Greater`), the same, or worse; none where only one run asked, or they expected
+    /// something else. What the visitor is told comes first, then what was found, at last which passage of a document came
+    /// first.
     pub fn became(&self) -> Option<Ordering> {
+        if self.is_relabelled() {
+            return None;
+        }
         let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
         let says_it = |result: &EvalResult| result.answer.as_ref().and_then(|answer| answer.holds_expected);
         let by_told = where_both_tell(says_it(before), says_it(after));
@@ -114,7 +135,8 @@ mod tests {
     use super::super::outcome::GivenAnswer;
     use super::*;
     use crate::chat::AnswerSource;
-    use crate::id::EvalRunId;
+    use crate::evals::Expected;
+    use crate::id::{DocumentId, EvalRunId};
 
     fn run() -> EvalRun {
         EvalRun {
@@ -177,6 +199,54 @@ mod tests {
             Some(Ordering::Greater),
             "another row of the same document came first"
         );
+    }
+
+    #[test]
+    fn a_question_of_which_something_else_is_expected_became_neither_better_nor_worse() {
+        let expected = Expected {
+            question: "May goods be returned?".to_owned(),
+            document_ids: vec![DocumentId::new(), DocumentId::new()],
+            answer: None,
+            answerable: true,
+            groups: Vec::new(),
+        };
+        let corrected = Expected {
+            document_ids: expected.document_ids[..1].to_vec(),
+            ..expected.clone()
+        };
+        let reordered = Expected {
+            document_ids: expected.document_ids.iter().rev().copied().collect(),
+            ..expected.clone()
+        };
+        let found_third = EvalResult {
+            expected: Some(expected.clone()),
+            ..result(Some(3), 0.5, true)
+        };
+        let became = |expected| {
+            let found_first = EvalResult {
+                expected,
+                question_id: found_third.question_id,
+                ..result(Some(1), 0.5, true)
+            };
+            let compared = Comparison::of((run(), vec![found_third.clone()]), (run(), vec![found_first]));
+            let change = compared.questions[0].became();
+            (change, compared.relabelled(), compared.better_and_worse())
+        };
+
+        assert_eq!(became(Some(corrected)), (None, 1, (0, 0)));
+        let better = (Some(Ordering::Greater), 0, (1, 0));
+        assert_eq!(became(Some(reordered)), better);
+        assert_eq!(became(None), better, "a run of an earlier version");
+        let no_longer_answerable = EvalResult {
+            question_id: found_third.question_id,
+            ..result(None, 0.5, true)
+        };
+        let change = QuestionChange {
+            question_id: found_third.question_id,
+            before: Some(found_third.clone()),
+            after: Some(no_longer_answerable),
+        };
+        assert_eq!(change.became(), None);
     }
 
     #[test]

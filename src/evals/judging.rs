@@ -149,6 +149,7 @@ pub(super) mod tests {
             question: "May goods be returned?".to_owned(),
             conversation_id: None,
             answerable: rank.is_some(),
+            expected: None,
             found: ranking.clone(),
             rank,
             measures: rank.map(|_| measure(&ranking, &right)),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Expected;
 use crate::chat::AnswerSource;
 use crate::id::{ConversationId, DocumentId, EvalQuestionId};
 
@@ -15,6 +16,9 @@ pub struct EvalResult {
     #[serde(default)]
     pub conversation_id: Option<ConversationId>,
     pub answerable: bool,
+    /// What was expected when the question was asked; null: the run is of a version that did not note it.
+    #[serde(default)]
+    pub expected: Option<Expected>,
     /// The first documents that were found, best first, at most ten.
     pub found: Vec<DocumentId>,
     /// Place of the first right document; null: not among what was found, or none is right.

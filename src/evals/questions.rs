@@ -101,6 +101,16 @@ pub(super) async fn checked(
 }
 
 impl Expected {
+    /// Whether what is right is the same, and for the same visitors; the order of documents and groups says nothing.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        let of = |expected: &Self| {
+            let documents: BTreeSet<DocumentId> = expected.document_ids.iter().copied().collect();
+            let groups: BTreeSet<String> = expected.groups.iter().cloned().collect();
+            (documents, expected.answer.clone(), expected.answerable, groups)
+        };
+        of(self) == of(other)
+    }
+
     fn check(&self, most_chars: usize, position: usize) -> Result<()> {
         let field = |name: &str| format!("questions[{position}].{name}");
         let chars = self.question.chars().count();

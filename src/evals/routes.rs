@@ -212,6 +212,9 @@ struct EvalComparisonResponse {
     /// higher nDCG@10, or declined where nothing answers.
     better: i64,
     worse: i64,
+    /// Questions of which the second run expected something else than the first: other documents, another answer, other access
+    /// groups. Their outcomes cannot be compared, so they are neither better nor worse.
+    relabelled: i64,
     /// Those of the second run in its order, then those that only the first one asked.
     questions: Vec<EvalQuestionChangeResponse>,
     /// Give this as `cursor` for the next questions; null on the last page.
@@ -221,9 +224,9 @@ struct EvalComparisonResponse {
 /// One question in both runs.
 #[derive(Serialize, ToSchema)]
 struct EvalQuestionChangeResponse {
-    /// `better`, `same` or `worse`; null where only one run asked it.
+    /// `better`, `same`, `worse`, or `relabelled`: the runs expected something else of it. Null where only one run asked it.
     change: Option<&'static str>,
-    /// nDCG@10 of the second run less that of the first.
+    /// nDCG@10 of the second run less that of the first; null where one of them has none, and for a `relabelled` question.
     ndcg_difference: Option<f64>,
     /// Null: the first run did not ask it.
     before: Option<EvalResult>,
@@ -235,13 +238,17 @@ impl From<QuestionChange> for EvalQuestionChangeResponse {
     fn from(change: QuestionChange) -> Self {
         let ndcg =
             |result: &Option<EvalResult>| result.as_ref()?.measures.map(|measures| measures.ndcg_at_10);
-        let difference = ndcg(&change.after).zip(ndcg(&change.before));
+        let became = change.became();
+        let difference = ndcg(&change.after)
+            .zip(ndcg(&change.before))
+            .filter(|_| became.is_some());
+        let relabelled = change.is_relabelled().then_some("relabelled");
         Self {
-            change: change.became().map(|became| match became {
+            change: relabelled.or(became.map(|became| match became {
                 std::cmp::Ordering::Greater => "better",
                 std::cmp::Ordering::Equal => "same",
                 std::cmp::Ordering::Less => "worse",
-            }),
+            })),
             ndcg_difference: difference.map(|(after, before)| after - before),
             before: change.before,
             after: change.after,
@@ -253,6 +260,7 @@ impl EvalComparisonResponse {
     /// With the questions behind the one that the page's cursor names.
     fn of(compared: Comparison, page: PageRequest) -> Result<Self, Error> {
         let (better, worse) = compared.better_and_worse();
+        let relabelled = compared.relabelled();
         let setup_difference = compared.setup_difference();
         let id = |change: &QuestionChange| change.question_id.0;
         let mut behind = compared.questions;
@@ -267,6 +275,7 @@ impl EvalComparisonResponse {
             setup_difference,
             better,
             worse,
+            relabelled,
             questions: page.items,
             next_cursor: page.next_cursor,
         })

@@ -151,6 +151,7 @@ async fn ask(
         question: expected.question.clone(),
         conversation_id: question.conversation_id,
         answerable: expected.answerable,
+        expected: Some(expected.clone()),
         rank: ranking
             .iter()
             .position(|id| right.contains(id))

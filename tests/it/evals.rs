@@ -223,6 +223,52 @@ async fn two_runs_are_compared_question_by_question() {
 }
 
 #[tokio::test]
+async fn a_corrected_expectation_is_neither_a_better_nor_a_worse_search() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let (returns, oak) = furnish(&desk).await;
+    let expecting = |oils: &str| {
+        json!([
+            { "question": "Within how many days may goods be returned?", "document_ids": [returns] },
+            { "question": "Which oil suits oak?", "document_ids": [oils] },
+        ])
+    };
+    let set = make(&desk, expecting(&returns)).await.expect(201).id();
+    let before = run(&desk, &set, false).await;
+    let corrected = json!({ "questions": expecting(&oak) });
+    acme.patch(&format!("{}/{set}", evals(&desk)), corrected)
+        .await
+        .expect(200);
+    let after = run(&desk, &set, false).await;
+
+    let id = |run: &Value| run["id"].as_str().expect("an id").to_owned();
+    let path = format!(
+        "{}/{set}/runs/{}/compare/{}",
+        evals(&desk),
+        id(&before),
+        id(&after)
+    );
+    let compared = acme.get(&path).await.expect(200).json();
+
+    assert_eq!(
+        (&compared["better"], &compared["worse"], &compared["relabelled"]),
+        (&json!(0), &json!(0), &json!(1)),
+        "{compared}"
+    );
+    let change = &compared["questions"][1];
+    assert_eq!(
+        (&change["change"], &change["ndcg_difference"]),
+        (&json!("relabelled"), &Value::Null)
+    );
+    let documents = |of: &str| change[of]["expected"]["document_ids"].clone();
+    assert_eq!(
+        (documents("before"), documents("after")),
+        (json!([returns]), json!([oak]))
+    );
+}
+
+#[tokio::test]
 async fn a_set_says_what_does_not_hold_and_keeps_what_did() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;
