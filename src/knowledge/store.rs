@@ -363,7 +363,7 @@ pub(super) async fn list_existing_chunks(
     Ok(existing)
 }
 
-/// Those of these documents that have rows, also hidden ones; of one chatbot, or of whichever.
+/// Those of these documents that have rows: of whichever chatbot and also hidden ones, or those that one chatbot shows.
 pub(super) async fn list_existing_documents(
     conn: &mut Conn,
     (tenant_id, chatbot_id): (TenantId, Option<ChatbotId>),
@@ -376,6 +376,7 @@ pub(super) async fn list_existing_documents(
             query.push_bind(tenant_id);
             if let Some(chatbot_id) = chatbot_id {
                 query.push(" and chatbot_id = ").push_bind(chatbot_id);
+                query.push(" and exists (select 1 from source s where s.id = document.source_id and s.deleted_at is null)");
             }
             query.push(" and id in (");
             let mut list = query.separated(", ");

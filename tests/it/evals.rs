@@ -269,6 +269,30 @@ async fn a_corrected_expectation_is_neither_a_better_nor_a_worse_search() {
 }
 
 #[tokio::test]
+async fn a_document_that_was_just_deleted_is_expected_of_no_question() {
+    let service = TestApp::start().await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let path = format!("/api/chatbots/{}/sources", desk.id);
+    let source = acme.post(&path, json!({ "kind": "push" })).await.expect(202).id();
+    let path = format!("/api/sources/{source}/documents/returns");
+    let pushed = service.send(
+        Method::PUT,
+        &path,
+        Some(&acme.key),
+        Some(json!({ "text": RETURNS })),
+    );
+    let returns = pushed.await.expect(201).id();
+    service.drain_jobs().await;
+    acme.delete(&format!("/api/sources/{source}")).await.expect(204);
+
+    make(&desk, json!([{ "question": "Why?", "document_ids": [returns] }]))
+        .await
+        .expect(404);
+    service.drain_jobs().await;
+}
+
+#[tokio::test]
 async fn a_set_says_what_does_not_hold_and_keeps_what_did() {
     let service = TestApp::start().await;
     let acme = service.tenant("acme").await;
