@@ -13,7 +13,7 @@ use crate::rest::{Rest, Trial};
 /// The shortest time after which it is worth another look.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why documents wait for a server that answers none of what it is asked for in time.
+/// Why documents wait for a server that does not answer what it is asked for in time.
 const TOO_SLOW: &str =
     "a request takes it longer than embedding.timeout_s, which is tried again with fewer texts at once";
 
@@ -41,7 +41,7 @@ impl Denial {
     pub fn trial(&self, now: DateTime<Utc>) -> Result<DenialTrial<'_>, String> {
         match self.rest.trial(now) {
             Some(trial) => Ok(DenialTrial { denial: self, trial }),
-            None => Err(self.reason().unwrap_or_default()),
+            None => Err(self.reason().unwrap_or_else(|| TOO_SLOW.to_owned())),
         }
     }
 
@@ -53,16 +53,20 @@ impl Denial {
     /// Takes note of what came of asking, whoever asked. What failed for another reason says nothing of it.
     pub fn note(&self, asked: &Result<Embeddings, EmbedError>) {
         match asked {
-            Ok(_) => {
-                self.rest.end();
-                self.set_reason(None);
-            }
+            // That a question was answered in time says nothing of many texts at once: these have their rest.
+            Ok(_) if self.reason().is_none_or(|reason| reason == TOO_SLOW) => self.set_reason(None),
+            Ok(_) => self.end(),
             Err(error) => {
                 if let Some(reason) = error.denial() {
                     self.set_reason(Some(reason.to_owned()));
                 }
             }
         }
+    }
+
+    fn end(&self) {
+        self.rest.end();
+        self.set_reason(None);
     }
 
     fn set_reason(&self, reason: Option<String>) {
@@ -73,11 +77,13 @@ impl Denial {
 impl DenialTrial<'_> {
     /// Takes note of what came of it. Returned is why whoever needs it has to wait, if that is so.
     pub fn judge(self, asked: &Result<Embeddings, EmbedError>, now: DateTime<Utc>) -> Option<String> {
-        self.denial.note(asked);
-        let error = asked.as_ref().err()?;
+        let Err(error) = asked else {
+            self.denial.end();
+            return None;
+        };
         let reason = match error.denial() {
             Some(reason) => reason.to_owned(),
-            None if error.gave_nothing_in_time() => TOO_SLOW.to_owned(),
+            None if error.is_too_late() => TOO_SLOW.to_owned(),
             None => return None,
         };
         self.denial.set_reason(Some(reason.clone()));
@@ -122,6 +128,26 @@ mod tests {
         first.judge(&answered(), at(1));
 
         assert!(denial.reason().is_none() && denial.trial(at(1)).is_ok());
+    }
+
+    #[test]
+    fn a_question_that_is_answered_in_time_asks_for_no_documents_before_the_rest_is_over() {
+        let denial = Denial::default();
+        let trial = denial.trial(at(0)).expect("leave");
+        assert!(trial.judge(&Err(EmbedError::TooLate), at(0)).is_some());
+
+        denial.note(&answered());
+        denial.note(&answered());
+
+        assert!(denial.reason().is_none());
+        assert!(
+            denial
+                .trial(at(0))
+                .is_err_and(|reason| reason.contains("timeout_s"))
+        );
+        let trial = denial.trial(at(1)).expect("the rest is over");
+        assert_eq!(trial.judge(&answered(), at(1)), None);
+        assert!(denial.trial(at(1)).is_ok());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! An embedding server that lets nobody ask, or answers too late: documents wait for its operator, who alone is told what it
-//! said, and what was asked for in vain is paid for at most once a minute, and less of it each time.
+//! said, and what was asked for in vain is paid for less often, and less of it, each time.
 
 use chrono::TimeDelta;
 use reqwest::Method;

@@ -65,7 +65,7 @@ impl Words {
 fn minus_before(before: &str, word: &str) -> &'static str {
     let mut before = before.chars().rev();
     let is_minus = word.starts_with(|c: char| c.is_numeric())
-        && matches!(before.next(), Some('-' | '\u{2212}'))
+        && matches!(before.next(), Some('-' | '\u{2010}'..='\u{2013}' | '\u{2212}'))
         && before
             .next()
             .is_none_or(|c| c.is_whitespace() || OPENING.contains(c));
@@ -131,6 +131,7 @@ mod tests {
             ("C++语言", "c++"),
             ("Store at -18 °C.", "-18 °C"),
             ("Store at \u{2212}18 °C (-4 °F).", "-18"),
+            ("Store at \u{2013}18 °C.", "-18 °C"),
             ("Press Ctrl+C twice.", "ctrl c"),
             ("10-18 or 2020-12-24", "10 18"),
             ("part XK-4711", "4711"),

@@ -189,13 +189,11 @@ impl EmbedError {
         }
     }
 
-    /// Whether all that was asked for took too long.
-    pub fn gave_nothing_in_time(&self) -> bool {
+    /// Whether something of what was asked for took too long.
+    pub fn is_too_late(&self) -> bool {
         match self {
             Self::TooLate => true,
-            Self::Broken { answered, cause } => {
-                answered.vectors.iter().all(Option::is_none) && cause.gave_nothing_in_time()
-            }
+            Self::Broken { cause, .. } => cause.is_too_late(),
             Self::Unavailable { .. }
             | Self::Denied { .. }
             | Self::Refused { .. }

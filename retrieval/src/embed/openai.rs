@@ -218,12 +218,15 @@ impl OpenAiEmbedder {
     }
 
     async fn request(&self, texts: &[String], deadline: Instant) -> Result<Embeddings, Failure> {
-        let asked = self.ask(texts, deadline).await;
-        if asked
-            .as_ref()
-            .is_err_and(|failure| failure.error.denial().is_some())
-        {
-            self.is_in_doubt.store(true, Ordering::Relaxed);
+        let mut asked = self.ask(texts, deadline).await;
+        if let Err(failure) = &mut asked {
+            if failure.error.denial().is_some() {
+                self.is_in_doubt.store(true, Ordering::Relaxed);
+            }
+            // Of a whole call no more was asked for than this.
+            if failure.error.may_have_cost() && failure.spent.0 == 0 {
+                failure.spent = (estimate_of(texts) as u64, false);
+            }
         }
         asked
     }
@@ -256,9 +259,14 @@ impl OpenAiEmbedder {
 
     /// Vectors in the order of the texts, or the reason why they are not taken.
     fn accept(&self, reply: Reply, texts: &[String]) -> Result<Embeddings, Failure> {
-        let bad = |reason: String| Err(Failure::from(EmbedError::BadVectors { reason }));
         let reported = believable(reply.usage.and_then(|usage| usage.prompt_tokens));
         let tokens = reported.unwrap_or_else(|| estimate_of(texts) as u64);
+        let bad = |reason: String| {
+            Err(Failure {
+                spent: (tokens, reported.is_some()),
+                ..EmbedError::BadVectors { reason }.into()
+            })
+        };
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
         for Entry { index, mut embedding } in reply.data {
             let (given, wanted) = (embedding.len(), self.options.dimension);

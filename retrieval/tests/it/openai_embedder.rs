@@ -222,7 +222,7 @@ async fn silence_ends_with_the_deadline() {
         .expect_err("silence");
 
     assert!(
-        matches!(error, EmbedError::TooLate) && error.may_have_cost(),
+        error.is_too_late() && error.may_have_cost() && error.spent().0 > 0,
         "{error}"
     );
 }
@@ -299,10 +299,7 @@ async fn wrong_vectors_are_not_taken() {
             .await
             .expect_err("not taken");
 
-        assert!(
-            matches!(error, EmbedError::BadVectors { .. }),
-            "case {case}: {error}"
-        );
+        assert!(error.may_have_cost(), "case {case}: {error}");
         assert_eq!(server.requests().len(), 1, "case {case}");
     }
 }

@@ -204,7 +204,8 @@ struct ExplainResponse {
     excluded: Vec<String>,
     /// How sure a chat that is asked the same may be that one of its passages answers the question, in [0, 1], and the same in
     /// every tenant: what it decides by whether it knows an answer. It looks at as many passages as its chatbot is set to,
-    /// whatever `limit` is, through the same filter. Null where nothing was found or nothing tells.
+    /// whatever `limit` is, through the same filter and operators, which a chat reads only in a message that has nothing else. Null
+    /// where nothing was found or nothing tells.
     confidence: Option<f32>,
     /// Whether the confidence comes from meaning; else words alone tell, which know less.
     confidence_by_meaning: bool,

@@ -126,18 +126,11 @@ impl Bulk<'_> {
             return Err(another_failed());
         }
         let (texts, began) = (&self.texts[range], Instant::now());
-        let mut asked = self.embedder.request(texts, self.request_deadline()).await;
-        let pace = &self.embedder.pace;
-        match &mut asked {
-            Ok(_) => pace.answered(began.elapsed(), self.embedder.options.timeout),
-            Err(failure) if failure.error.may_have_cost() => {
-                let tokens = estimate_of(texts);
-                // Of the whole call no more was asked for than this.
-                failure.spent = (tokens as u64, false);
-                if matches!(failure.error, EmbedError::TooLate) {
-                    pace.took_too_long(tokens);
-                }
-            }
+        let asked = self.embedder.request(texts, self.request_deadline()).await;
+        let (pace, tokens) = (&self.embedder.pace, estimate_of(texts));
+        match &asked {
+            Ok(_) => pace.answered(tokens, began.elapsed(), self.embedder.options.timeout),
+            Err(failure) if matches!(failure.error, EmbedError::TooLate) => pace.took_too_long(tokens),
             Err(_) => {}
         }
         asked

@@ -26,11 +26,11 @@ impl Pace {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// A request was answered after `took` of the `timeout` that it had.
-    pub(super) fn answered(&self, took: Duration, timeout: Duration) {
-        let most = self.most_tokens();
-        if most < REQUEST_TOKENS && took < timeout / FAST {
-            self.0.store((2 * most).min(REQUEST_TOKENS), Ordering::Relaxed);
+    /// A request of so many tokens was answered after `took` of the `timeout` that it had.
+    pub(super) fn answered(&self, tokens: usize, took: Duration, timeout: Duration) {
+        if took < timeout / FAST {
+            self.0
+                .fetch_max((2 * tokens).min(REQUEST_TOKENS), Ordering::Relaxed);
         }
     }
 
@@ -53,9 +53,15 @@ mod tests {
         pace.took_too_long(16_000);
         assert_eq!(pace.most_tokens(), 8_000);
 
-        pace.answered(TIMEOUT / 2, TIMEOUT);
+        pace.answered(8_000, TIMEOUT / 2, TIMEOUT);
         assert_eq!(pace.most_tokens(), 8_000, "twice as much would be too late again");
-        pace.answered(TIMEOUT / 10, TIMEOUT);
+        pace.answered(100, TIMEOUT / 100, TIMEOUT);
+        assert_eq!(
+            pace.most_tokens(),
+            8_000,
+            "a short request tells nothing of long ones"
+        );
+        pace.answered(8_000, TIMEOUT / 10, TIMEOUT);
         assert_eq!(pace.most_tokens(), 16_000);
     }
 
@@ -66,7 +72,7 @@ mod tests {
         assert_eq!(pace.most_tokens(), 1);
 
         for _ in 0..40 {
-            pace.answered(Duration::ZERO, TIMEOUT);
+            pace.answered(pace.most_tokens(), Duration::ZERO, TIMEOUT);
         }
         assert_eq!(pace.most_tokens(), REQUEST_TOKENS);
     }

@@ -197,25 +197,31 @@ async fn seen_codes(
     codes: &[i32],
     narrowed: &Filter,
 ) -> Result<HashSet<i32>, IndexError> {
-    let mut tables = Vec::new();
-    if home.fresh > 0 {
-        tables.push(inner.collection.points());
-    }
-    if home.owns {
-        tables.push(inner.collection.own(home.number));
-    }
     let mut statement = tenant.statement("");
     let filter = filter(&mut statement, narrowed);
     let mut looks = Vec::new();
-    for table in &tables {
-        for code in codes {
+    for code in codes {
+        if home.fresh > 0 {
+            let points = inner.collection.points();
+            let word = statement.bind(sparse(&BTreeMap::from([(*code, 1.0)])));
+            looks.push(format!(
+                "select {code}
+                  where exists (select 1 from {points} where tenant_id = $1 and (words <#> {word}) < 0 {filter})"
+            ));
+        }
+        if home.owns {
+            let own = inner.collection.own(home.number);
             let lexeme = statement.bind(code.to_string());
+            // Of a plain subquery the planner wants the first row alone, for which it reads the table rather than the index.
             looks.push(format!(
                 "select {code}
                   where exists (
-                            select 1
-                              from {table}
-                             where tenant_id = $1 and {LEXEMES_OF_WORDS} @@ {lexeme}::tsquery {filter}
+                            with named as materialized (
+                                select source_id, document_id, language, tags, published, groups
+                                  from {own}
+                                 where tenant_id = $1 and {LEXEMES_OF_WORDS} @@ {lexeme}::tsquery
+                            )
+                            select 1 from named where true {filter}
                         )"
             ));
         }
