@@ -1,6 +1,7 @@
 //! Schema changes, forward only, one folder per engine with the same file names.
 
 use std::str::FromStr as _;
+use std::sync::LazyLock;
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
@@ -11,7 +12,13 @@ use super::{DatabaseUrl, Db};
 use crate::error::{Error, Result};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Changes that a later release made are left: a release that is taken back starts on what is there.
+static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// Brings a SQLite file up to date.
 pub(super) async fn sqlite(connection: &mut SqliteConnection) -> Result<()> {

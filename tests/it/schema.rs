@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use frontdesk::db::{Db, Scope};
+use frontdesk::db::{DatabaseUrl, Db, Scope};
 use frontdesk::on;
 use sqlx::AssertSqlSafe;
 
-use crate::harness::databases::databases;
+use crate::harness::databases::{create_postgres_database, databases, postgres_server, run_as_owner};
 
 /// One fact about a schema, as a line that can be compared.
 type Facts = BTreeSet<String>;
@@ -250,4 +250,19 @@ async fn what_refers_to_a_row_is_found_by_an_index_when_the_row_is_deleted() {
             database.engine
         );
     }
+}
+
+#[tokio::test]
+async fn a_release_that_is_taken_back_starts_on_a_postgresql_that_a_later_one_changed() {
+    let Some(server) = postgres_server() else {
+        eprintln!("LEFT OUT: there is no PostgreSQL; scripts/with-postgres starts one");
+        return;
+    };
+    let url = DatabaseUrl::Postgres(create_postgres_database(&server).await);
+    Db::open(&url, 2).await.expect("PostgreSQL opens").close().await;
+    let later = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                 values (999999, 'of a later release', true, ''::bytea, 0)";
+    run_as_owner(&url, later).await;
+
+    Db::open(&url, 2).await.expect("it opens again").close().await;
 }
