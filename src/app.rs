@@ -57,7 +57,7 @@ use crate::usage::price_book::PriceBook;
 pub use data_dir::adopt as adopt_data_dir;
 pub use denial::Denial;
 pub use disk::{Disk, FreeBytes};
-pub use space::{AroundIndex, Space, Spaces};
+pub use space::{AroundIndex, INDEX_OF_ANOTHER, Space, Spaces};
 pub use start::GOES_WITH_CONVERSATIONS;
 
 /// Idle connections of the client for addresses that the operator configured.

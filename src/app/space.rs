@@ -32,8 +32,14 @@ const LOAD_AGAIN_S: i64 = 60;
 /// The same of an index that does not open.
 const OPEN_AGAIN_S: i64 = 10;
 
+/// The code of errors that leave work to processes which have the index that documents are put into.
+pub const INDEX_OF_ANOTHER: &str = "index_of_another_release";
+
 /// When work is tried again that another release of the service has the index for: that one may have done it.
 const ANOTHER_RELEASE_RETRY: Duration = Duration::from_secs(15);
+
+/// The same of a document, which may be read anew each time before it is known to be large.
+const DOCUMENT_RETRY: Duration = Duration::from_secs(10 * 60);
 
 /// An embedding model with the index of its vectors.
 pub struct Space {
@@ -110,13 +116,22 @@ impl Space {
 
     /// Leaves work on what documents are put into to processes that have it: no attempt counts.
     pub fn check_making(&self, noted: Option<&str>) -> Result<()> {
+        self.check_making_or_wait(noted, ANOTHER_RELEASE_RETRY)
+    }
+
+    /// The same of a document that is to be indexed: it is tried again later than other work.
+    pub fn check_making_for_document(&self, noted: Option<&str>) -> Result<()> {
+        self.check_making_or_wait(noted, DOCUMENT_RETRY)
+    }
+
+    fn check_making_or_wait(&self, noted: Option<&str>, retry_after: Duration) -> Result<()> {
         if !self.is_of_another_making(noted) {
             return Ok(());
         }
         Err(Error::Unavailable {
-            code: "index_of_another_release",
+            code: INDEX_OF_ANOTHER,
             message: "documents are put into an index that another release of the service has, or another configuration: this is left to it".into(),
-            retry_after: ANOTHER_RELEASE_RETRY,
+            retry_after,
             source: None,
         })
     }

@@ -189,12 +189,27 @@ pub async fn live(app: &App, conn: &mut Conn, tenant_id: TenantId) -> Result<Liv
 
 /// Leaves work on what answers this tenant to processes that have the index which documents are put into: no attempt counts.
 pub async fn check_live_making(app: &App, tenant_id: TenantId) -> Result<()> {
+    match find_live_making(app, tenant_id).await? {
+        Some((space, making)) => space.check_making(making.as_deref()),
+        None => Ok(()),
+    }
+}
+
+/// The same of a document that is to be indexed.
+pub async fn check_live_making_for_document(app: &App, tenant_id: TenantId) -> Result<()> {
+    match find_live_making(app, tenant_id).await? {
+        Some((space, making)) => space.check_making_for_document(making.as_deref()),
+        None => Ok(()),
+    }
+}
+
+/// What answers this tenant, for the sake of its index, with the making of it that documents are put into.
+async fn find_live_making(app: &App, tenant_id: TenantId) -> Result<Option<(Arc<Space>, Option<String>)>> {
     let row = store::find_live_row(&mut app.db.read(tenant_id).await?, tenant_id).await?;
     let Some(name) = row.live_space else {
-        return Ok(());
+        return Ok(None);
     };
-    let space = app.space_for_index(&name).await?;
-    space.check_making(row.live_making.as_deref())
+    Ok(Some((app.space_for_index(&name).await?, row.live_making)))
 }
 
 /// Where this tenant's documents go: the live generation, which is begun with the first of them. Call [`live_now`] before the

@@ -9,7 +9,7 @@ use super::parts::DocumentParts;
 use super::pool::ExtractorPool;
 use super::process::Body;
 use super::protocol::{Wanted, decode_scans};
-use crate::extract::Scans;
+use crate::extract::{Scans, may_hold_media};
 use crate::ocr::progress::Memory;
 use crate::ocr::{Ocr, OcrOptions};
 use crate::transcription::Transcriber;
@@ -49,6 +49,16 @@ impl ExtractorPool {
         Media {
             pictures: self.readers.ocr.is_some(),
             recordings: self.readers.transcriber.is_some(),
+        }
+    }
+
+    /// Whether others may have to read something of a file in this format, which takes long, or is paid.
+    pub fn asks_others(&self, format: Format) -> bool {
+        let media = self.media();
+        match format {
+            Format::Picture | Format::Pdf => media.pictures,
+            Format::Recording => media.recordings,
+            format => may_hold_media(format) && media != Media::default(),
         }
     }
 

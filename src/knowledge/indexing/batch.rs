@@ -155,7 +155,7 @@ impl<'a> Batch<'a> {
     }
 
     /// What fails one document must not fail the others.
-    async fn judge(&mut self, work: Work, staged: Result<Progress>) -> Result<Progress> {
+    pub(super) async fn judge(&mut self, work: Work, staged: Result<Progress>) -> Result<Progress> {
         match staged {
             Err(Error::Upstream { code, message, .. }) if code == TEXT_REFUSED => {
                 self.failed.push((work, code.to_owned(), message.to_string()));

@@ -198,7 +198,7 @@ impl<'a> Stage<'a> {
     async fn take_up(app: &'a App, context: &'a JobContext, work: &'a Work) -> Result<Self, Halt> {
         let tenant_id = context.tenant()?;
         // All that is waiting is in the index that documents are put into, whoever goes on with it.
-        generations::check_live_making(app, tenant_id).await?;
+        generations::check_live_making_for_document(app, tenant_id).await?;
         let mut write = hold_wanted(app, tenant_id, work).await?;
         let waiting = staging::take_up(&mut write, tenant_id, work).await?;
         write.commit().await?;

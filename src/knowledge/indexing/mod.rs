@@ -37,7 +37,7 @@ use super::files::store_error;
 use super::jobs::IndexDocuments;
 use super::reading::{self, KeptAs};
 use super::{facts, index_changes, labels};
-use crate::app::{App, Space};
+use crate::app::{App, INDEX_OF_ANOTHER, Space};
 use crate::db::Write;
 use crate::error::{Error, Result};
 use crate::generations;
@@ -213,6 +213,10 @@ pub(super) async fn run(
             batch.flush().await?;
             return Ok(Progress::Unfinished);
         }
+        if let Err(error) = check_before_reading(app, tenant_id, &work).await {
+            batch.judge(work, Err(error)).await?;
+            continue;
+        }
         let progress = match read(app, tenant_id, &work).await? {
             Ok(Reading::Whole(extracted)) => batch.add(work, extracted).await?,
             Ok(Reading::Parts(first, rest)) => batch.add_parts(work, first, *rest).await?,
@@ -285,6 +289,23 @@ pub(super) async fn remove_documents(app: &App, tenant_id: TenantId, ids: &[Docu
     Ok(())
 }
 
+/// What others read, at a price or for long, is read by a process that has the index which documents are put into: should it be
+/// large, no other one brings it in.
+async fn check_before_reading(app: &App, tenant_id: TenantId, work: &Work) -> Result<()> {
+    let is_of_others = work.kept_as != KeptAs::Reading
+        && find_format(work).is_some_and(|format| app.extractor.asks_others(format));
+    match is_of_others {
+        true => generations::check_live_making_for_document(app, tenant_id).await,
+        false => Ok(()),
+    }
+}
+
+fn find_format(work: &Work) -> Option<Format> {
+    Format::ALL
+        .into_iter()
+        .find(|format| format.as_str() == work.format)
+}
+
 /// What the document's file says.
 async fn read(app: &App, tenant_id: TenantId, work: &Work) -> Result<std::result::Result<Reading, Unread>> {
     if work.kept_as == KeptAs::Reading {
@@ -324,10 +345,7 @@ async fn read_file(
     path: &Path,
     account: &dyn Account,
 ) -> std::result::Result<Reading, ExtractError> {
-    let format = Format::ALL
-        .into_iter()
-        .find(|format| format.as_str() == work.format)
-        .ok_or(ExtractError::UnsupportedType { found: None })?;
+    let format = find_format(work).ok_or(ExtractError::UnsupportedType { found: None })?;
     let hints = Hints::named(&work.file_name);
     Reading::of(app.extractor.extract_parts(path, format, &hints, account).await?).await
 }
@@ -396,8 +414,10 @@ async fn enqueue_alone(app: &App, write: &mut Write, tenant_id: TenantId, work: 
 
 /// Whether the error is about the document at hand rather than about something that all documents need.
 fn concerns_one_document(error: &Error) -> bool {
-    !matches!(
-        error,
-        Error::Unavailable { .. } | Error::StorageFull | Error::Database(_) | Error::NotFound(_)
-    )
+    match error {
+        // Only what is large, or read by others, is left to another process.
+        Error::Unavailable { code, .. } => *code == INDEX_OF_ANOTHER,
+        Error::StorageFull | Error::Database(_) | Error::NotFound(_) => false,
+        _ => true,
+    }
 }
