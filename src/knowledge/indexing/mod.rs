@@ -265,10 +265,11 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
         store::set_processing(&mut write, tenant_id, &work, app.clock.now()).await?;
     }
     drop_staged_later(app, &mut write, tenant_id, &ids).await?;
+    // An attempt that died after a document was deleted may have left chunks in the index.
+    index_changes::remove_documents(app, &mut write, tenant_id, &gone, Vec::new()).await?;
     write.commit().await?;
     if !gone.is_empty() {
-        // An attempt that died after a document was deleted may have left chunks in the index.
-        remove_documents(app, tenant_id, &gone).await?;
+        app.wake_workers();
     }
     Ok(work)
 }
