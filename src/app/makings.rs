@@ -61,6 +61,12 @@ impl App {
         note(&self.db, space, self.clock.now()).await
     }
 
+    /// Leaves work on the index of a space to processes that have the one which documents are put into: no attempt counts.
+    pub(crate) async fn check_noted(&self, space: &Space) -> Result<()> {
+        let noted = find(&self.db, &space.name).await?;
+        space.check_making(noted.making.as_deref())
+    }
+
     /// Whether documents have been put into the index of this space for at least so long.
     pub(crate) async fn is_noted_for(&self, space: &Space, at_least: Duration) -> Result<bool> {
         let noted = find(&self.db, &space.name).await?;

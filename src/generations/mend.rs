@@ -1,8 +1,10 @@
 //! Removes what a generation that was given up left in its index, and puts right what an index holds otherwise than the rows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use retrieval::index::Index;
 use serde::{Deserialize, Serialize};
 
 use super::fill::{Progress, outcome};
@@ -39,7 +41,7 @@ impl Job for ReclaimGeneration {
 /// A generation that is begun in the space meanwhile is not filled before this is over: see `fill`.
 async fn reclaim(app: &App, context: &JobContext, space: &str) -> Result<()> {
     let tenant_id = context.tenant()?;
-    let index = app.space_for_index(space).await?.index.clone();
+    let index = find_index(app, space).await?;
     app.disk.check_room_to_remove()?;
     let until = app.clock.now() + LONGEST_REMOVAL;
     let mut write = app.db.write(tenant_id).await?;
@@ -53,6 +55,13 @@ async fn reclaim(app: &App, context: &JobContext, space: &str) -> Result<()> {
     let mut write = app.db.write(tenant_id).await?;
     store::set_reclaiming(&mut write, tenant_id, space, None).await?;
     write.commit().await
+}
+
+/// The index of a space, unless documents are put into another making of it: who has that one does the work.
+async fn find_index(app: &App, space: &str) -> Result<Arc<dyn Index>> {
+    let space = app.space_for_index(space).await?;
+    app.check_noted(&space).await?;
+    Ok(space.index.clone())
 }
 
 /// Queues that what is left in a space is removed, unless that is queued already.
@@ -72,9 +81,8 @@ pub(super) async fn queue_reclaim(
 /// Looks whether anything is left in a space that no generation of the tenant uses: whoever was late may have put it there.
 /// It is removed; with `is_final`, nobody can come any more, and this is not asked again.
 pub(super) async fn sweep(app: &App, tenant_id: TenantId, space: &str, is_final: bool) -> Result<()> {
-    let index = app.space_for_index(space).await?.index.clone();
-    let left = index.count(retrieval::TenantId(tenant_id.0)).await;
-    let left = left?;
+    let index = find_index(app, space).await?;
+    let left = index.count(retrieval::TenantId(tenant_id.0)).await?;
     if left == 0 && !is_final {
         return Ok(());
     }
