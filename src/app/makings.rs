@@ -156,12 +156,15 @@ pub(super) async fn note(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<(
     if let Some(known) = &known {
         concerned.retain(|tenant_id| space.has_lost(*tenant_id, Some(known.as_str())));
     }
-    for tenants in concerned.chunks(ROWS_AT_ONCE) {
-        mark_empty(&mut write, &space.name, tenants).await?;
-        if known.is_some() {
-            // What is waiting to be whole may have been in what was lost as well.
+    if known.is_some() {
+        // What is waiting to be whole may have been in what was lost as well. Who shows it locks its row before those of generations:
+        // in another order two would wait for each other.
+        for tenants in concerned.chunks(ROWS_AT_ONCE) {
             leave_waiting(&mut write, tenants).await?;
         }
+    }
+    for tenants in concerned.chunks(ROWS_AT_ONCE) {
+        mark_empty(&mut write, &space.name, tenants).await?;
     }
     write.commit().await?;
     if !concerned.is_empty() {
