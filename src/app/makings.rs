@@ -29,7 +29,7 @@ const SAID_EVERY: TimeDelta = TimeDelta::minutes(5);
 const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// What the row of a space says of its index.
-#[derive(sqlx::FromRow)]
+#[derive(PartialEq, sqlx::FromRow)]
 struct Noted {
     making: Option<String>,
     making_since: Option<DateTime<Utc>>,
@@ -99,7 +99,7 @@ async fn find(db: &Db, space: &str) -> Result<Noted> {
 pub(super) async fn look_at(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<()> {
     let noted = find(db, &space.name).await?;
     if noted.making.is_none() {
-        return note(db, space, now).await;
+        return note_over(db, space, Some(&noted), now).await.map(drop);
     }
     if space.is_of_another_making(noted.making.as_deref()) {
         // Another process may have named the very same index anew.
@@ -115,11 +115,17 @@ pub(super) async fn look_at(db: &Db, space: &Space, now: DateTime<Utc>) -> Resul
     if was_said(GIVEN_UP_AFTER) {
         return Ok(());
     }
-    tracing::warn!(
-        space = space.name,
-        "no process has the index any more that documents were put into last: they are put into that of this process"
-    );
-    note(db, space, now).await
+    if let Err(error) = space.index.check().await {
+        tracing::warn!(error = ?error, space = space.name, "no process has the index any more that documents were put into last, and that of this process does not answer: where it is gone, this process has to be restarted");
+        return Ok(());
+    }
+    if note_over(db, space, Some(&noted), now).await? {
+        tracing::warn!(
+            space = space.name,
+            "no process has the index any more that documents were put into last: they are put into that of this process"
+        );
+    }
+    Ok(())
 }
 
 /// Says that a process has the noted making.
@@ -133,15 +139,24 @@ async fn say(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<()> {
 /// Notes the index of a space as the one that documents are put into. Where it was another one, something was lost, and all that
 /// tenants had in it who may be concerned counts as missing.
 pub(super) async fn note(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<()> {
+    note_over(db, space, None, now).await.map(drop)
+}
+
+/// As [`note`], unless the row says something else by now than was `seen`. Whether it was noted.
+async fn note_over(db: &Db, space: &Space, seen: Option<&Noted>, now: DateTime<Utc>) -> Result<bool> {
     let Some(making) = space.index.generation() else {
-        return Ok(());
+        return Ok(false);
     };
     let mut write = db.write(Scope::Operator).await?;
     // Whoever begins a tenant's first generation refers to this row: either this sees the generation, or that one sees what this notes.
     let lock = if write.is_postgres() { "for update" } else { "" };
-    let known: Option<String> = on!(write, c => sqlx::query_scalar(AssertSqlSafe(format!(
-        "select making from embedding_space where name = $1 {lock}"
+    let present: Noted = on!(write, c => sqlx::query_as(AssertSqlSafe(format!(
+        "select making, making_since, making_used_at from embedding_space where name = $1 {lock}"
     ))).bind(&space.name).fetch_one(c).await)?;
+    if seen.is_some_and(|seen| *seen != present) {
+        return Ok(false);
+    }
+    let known = present.making;
     on!(write, c => sqlx::query(
         "update embedding_space
             set making = $2,
@@ -150,7 +165,8 @@ pub(super) async fn note(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<(
           where name = $1",
     ).bind(&space.name).bind(&making).bind(now).execute(c).await.map(drop))?;
     if known.as_ref() == Some(&making) {
-        return write.commit().await;
+        write.commit().await?;
+        return Ok(true);
     }
     let mut concerned = list_tenants(&mut write, &space.name).await?;
     if let Some(known) = &known {
@@ -174,7 +190,7 @@ pub(super) async fn note(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<(
             "the search index does not hold all that these tenants' documents were put into: it is filled again, and until then their answers say that some are not found"
         );
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The tenants who have something in this space.
