@@ -83,6 +83,30 @@ async fn tables_of_former_rules_of_words_go_when_those_that_replace_them_are_old
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_at_the_other_precision_go_when_those_that_replace_them_are_old_enough() {
+    let Some(url) = database().await else { return };
+    put_into_own_table(&url).await.close().await.expect("closed");
+    let halfvec = PgvectorOptions {
+        halfvec: true,
+        ..options(&url)
+    };
+    let index = PgvectorIndex::open(halfvec).await.expect("opened");
+    put_one(&index).await;
+    assert_eq!(removed(&index, Duration::from_secs(3_600)).await, 0);
+    let of_later_rules = "update frontdesk_index.collection set name = regexp_replace(name, '[0-9]+$', '9999') where number = 1";
+    run(&url, of_later_rules).await;
+    assert_eq!(removed(&index, Duration::ZERO).await, 0);
+    let of_former_rules =
+        "update frontdesk_index.collection set name = regexp_replace(name, '[0-9]+$', '1') where number = 1";
+    run(&url, of_former_rules).await;
+
+    assert_eq!(removed(&index, Duration::ZERO).await, 1);
+
+    assert_eq!(number(&url, OF_THE_FIRST).await, 0);
+    assert_eq!(found(&index, tenant(1), by_words("goods")).await, [chunk(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_dropped_tables_goes_too() {
     let Some(url) = database().await else { return };
     let index = put_into_own_table(&url).await;

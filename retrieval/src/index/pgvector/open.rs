@@ -47,6 +47,8 @@ pub struct PgvectorOptions<'a> {
 pub(super) struct Layout {
     /// Differs where the tables have to.
     pub(super) name: String,
+    /// The name at the other precision; `None` when chunks are found by words alone.
+    pub(super) other_name: Option<String>,
     /// `None` when chunks are found by words alone.
     pub(super) dimension: Option<usize>,
     pub(super) halfvec: bool,
@@ -57,15 +59,18 @@ pub(super) struct Layout {
 
 impl Layout {
     fn new(options: &PgvectorOptions<'_>) -> Result<Self, IndexError> {
-        let (name, dimension) = match (options.model_id, options.dimension) {
+        let (name, other_name, dimension) = match (options.model_id, options.dimension) {
             (Some(model_id), Some(dimension)) if dimension > 0 => {
-                let precision = if options.halfvec { "half" } else { "full" };
-                (
-                    format!("{model_id}, {dimension} values, {precision} precision"),
-                    Some(dimension),
-                )
+                let name_at =
+                    |precision: &str| format!("{model_id}, {dimension} values, {precision} precision");
+                let (own, other) = if options.halfvec {
+                    ("half", "full")
+                } else {
+                    ("full", "half")
+                };
+                (name_at(own), Some(name_at(other)), Some(dimension))
             }
-            (None, None) => ("words alone".to_owned(), None),
+            (None, None) => ("words alone".to_owned(), None, None),
             _ => {
                 return Err(refused(
                     "a model and its dimension are given together or not at all",
@@ -86,6 +91,7 @@ impl Layout {
             ))),
             _ => Ok(Self {
                 name,
+                other_name,
                 dimension,
                 halfvec: options.halfvec,
                 m: options.m,

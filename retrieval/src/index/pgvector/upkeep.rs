@@ -13,28 +13,34 @@ use crate::index::IndexError;
 /// How long a table that is in use is waited for; later there is another try.
 const LOCK_LIMIT: &str = "set local lock_timeout = '2s'";
 
-/// Drops the tables of the same model that are of former rules of words, once those that replace them are `at_least` so old:
-/// processes of the release before may ask them until then. And those of makings that were forgotten. How many makings went.
+/// Drops the tables of the same model that are of former rules of words, or keep vectors at the other precision, once those that
+/// replace them are `at_least` so old: processes of the release before, or of the former configuration, may ask them until then. And
+/// those of makings that were forgotten. How many makings went.
 pub(super) async fn remove_former(inner: &Inner, at_least: Duration) -> Result<usize, IndexError> {
     let collection = &inner.collection;
     let mut connection = inner.movers.pool().acquire().await.map_err(failure)?;
-    let beginning = format!("{}, analysis ", collection.layout.name);
+    let before_rules = |name: &str| format!("{name}, analysis ");
+    let own = before_rules(&collection.layout.name);
+    let other = collection.layout.other_name.as_deref().map(before_rules);
     let former: Vec<(i32, String)> = sqlx::query_as(
         "select former.number, former.name
            from frontdesk_index.collection as former, frontdesk_index.collection as present
-          where starts_with(former.name, $1)
-            and present.number = $2
-            and present.made_at <= now() - make_interval(secs => $3)",
+          where (starts_with(former.name, $1) or starts_with(former.name, $2))
+            and present.number = $3
+            and present.made_at <= now() - make_interval(secs => $4)",
     )
-    .bind(&beginning)
+    .bind(&own)
+    .bind(other.as_deref())
     .bind(collection.number)
     .bind(at_least.as_secs_f64())
     .fetch_all(&mut *connection)
     .await
     .map_err(failure)?;
     let is_former = |name: &str| {
-        let rules = name[beginning.len()..].parse::<u32>();
-        rules.is_ok_and(|rules| rules < analysis::ANALYSIS)
+        let rules_after = |beginning: &str| name.strip_prefix(beginning)?.parse::<u32>().ok();
+        let of_other = other.as_deref().and_then(rules_after);
+        rules_after(&own).is_some_and(|rules| rules < analysis::ANALYSIS)
+            || of_other.is_some_and(|rules| rules <= analysis::ANALYSIS)
     };
     let former = former.into_iter().filter(|(_, name)| is_former(name));
     let forgotten: Vec<i32> = sqlx::query_scalar(
