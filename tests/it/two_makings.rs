@@ -284,3 +284,50 @@ async fn a_slow_process_does_not_say_that_the_head_of_a_document_is_in_that_was_
     assert_eq!(findings.points, all);
     replica.close().await;
 }
+
+#[tokio::test]
+async fn a_large_document_waits_long_for_who_has_the_later_index_and_a_deleted_one_not_at_all() {
+    let Some(service) = earlier(TestOptions::default()).await else {
+        return;
+    };
+    let held = Held::with_documents(&service, 1).await;
+    let replica = later(&service, Arc::new(WordEmbedder)).await;
+    let acme = held.tenant(&service);
+    let desk = Chatbot {
+        tenant: &acme,
+        id: held.chatbot.clone(),
+    };
+    let reply = desk
+        .upload(&[("deleted.md", "Nobody reads this.".as_bytes())])
+        .await
+        .expect(202);
+    let deleted = reply.json()["items"][0]["id"]
+        .as_str()
+        .expect("a document")
+        .to_owned();
+    acme.delete(&format!("/api/documents/{deleted}"))
+        .await
+        .expect(204);
+    let log: String = (0..60_000)
+        .map(|number| format!("request{number} answered\n"))
+        .collect();
+
+    let large = desk.publish("requests.txt", &log).await;
+
+    let waiting = "job where kind = 'index_documents' and state = 'queued'";
+    assert_eq!(count_rows(&service, waiting).await, 1, "the large one");
+    let long = format!("{waiting} and run_at > created_at + interval '9 minutes'");
+    assert_eq!(count_rows(&service, &long).await, 1);
+    assert_eq!(
+        count_rows(&service, "document_version where state = 'waiting'").await,
+        0
+    );
+    until("the later process indexes it", async || {
+        service.clock.advance(TimeDelta::minutes(1));
+        runner::drain(&replica).await.expect("the queue works");
+        desk.document(&large).await["state"] == "indexed" && compared(&replica, &held).await.1
+    })
+    .await;
+    assert!(compared(&replica, &held).await.0.agree());
+    replica.close().await;
+}
