@@ -102,9 +102,11 @@ impl Space {
         is_with_rows.then_some((self.name.as_str(), &self.index))
     }
 
-    /// Whether the index may lack something of the tenant's, when `noted` is the making that documents were put into.
+    /// Whether the index may lack something of the tenant's, when `noted` is the making that documents were put into. One that is
+    /// not open lacks nothing; it does not answer.
     pub fn has_lost(&self, tenant_id: TenantId, noted: Option<&str>) -> bool {
-        noted.is_some_and(|noted| self.index.has_lost(retrieval::TenantId(tenant_id.0), noted))
+        let is_open = self.index.generation().is_some();
+        noted.is_some_and(|noted| is_open && self.index.has_lost(retrieval::TenantId(tenant_id.0), noted))
     }
 
     /// Whether this process has another making of the index than `noted`, which documents are put into: another release of the service
