@@ -291,8 +291,8 @@ impl TestApp {
         }
     }
 
-    /// Another process on the same database, with an index of its own, under the same clock. Its data folder passes for the
-    /// one that both see.
+    /// Another process on the same database under the same clock. Where processes cannot share a data folder, it has one of its own,
+    /// with an index of its own, that passes for the one that both see.
     pub async fn replica(&self, more_jobs: JobKinds) -> App {
         let config = self.app.config.clone();
         self.replica_of(config, Arc::new(WordEmbedder), more_jobs).await
@@ -308,11 +308,13 @@ impl TestApp {
         if config.database.url.is_empty() {
             config.database.url = format!("sqlite:{}", self.data_dir().join("frontdesk.db").display()).into();
         }
-        config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
-        std::fs::create_dir(&config.data_dir).expect("a folder");
-        if config.database.url.starts_with("postgres") {
-            std::fs::copy(self.data_dir().join("store-id"), config.data_dir.join("store-id"))
-                .expect("its mark");
+        if !config.is_shareable() {
+            config.data_dir = self.folder.path().join(format!("replica-{}", Uuid::now_v7()));
+            std::fs::create_dir(&config.data_dir).expect("a folder");
+            if config.database.url.starts_with("postgres") {
+                std::fs::copy(self.data_dir().join("store-id"), config.data_dir.join("store-id"))
+                    .expect("its mark");
+            }
         }
         let replaced = Replacements {
             embedder: Some(embedder),
