@@ -57,6 +57,7 @@ use crate::usage::price_book::PriceBook;
 pub use data_dir::adopt as adopt_data_dir;
 pub use denial::Denial;
 pub use disk::{Disk, FreeBytes};
+pub(crate) use makings::share_noting;
 pub use space::{AroundIndex, INDEX_OF_ANOTHER, Space, Spaces};
 pub use start::GOES_WITH_CONVERSATIONS;
 
@@ -145,6 +146,8 @@ impl Deref for App {
 pub(crate) enum Purpose {
     /// The service: what a start finds is taken up.
     Serve,
+    /// The same without workers: others of its processes do the work.
+    Answer,
     /// A command: nothing that is found is taken up, or changed.
     Look,
     /// A command that puts the index right.
@@ -152,6 +155,10 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    pub(crate) fn is_service(self) -> bool {
+        matches!(self, Self::Serve | Self::Answer)
+    }
+
     /// Whether what is damaged is put aside and made anew.
     fn mends(self) -> bool {
         self != Self::Look
@@ -201,7 +208,28 @@ impl App {
 
     /// Like [`App::build`], with parts replaced.
     pub async fn build_with(config: Config, replacements: Replacements) -> Result<Self, StartError> {
-        let app = Self::open(config, replacements, Purpose::Serve).await?;
+        Self::build_for(Purpose::Serve, config, replacements).await
+    }
+
+    /// As [`App::build`], for a process without workers.
+    pub async fn build_to_answer(config: Config) -> Result<Self, StartError> {
+        Self::build_to_answer_with(config, Replacements::default()).await
+    }
+
+    /// Like [`App::build_to_answer`], with parts replaced.
+    pub async fn build_to_answer_with(
+        config: Config,
+        replacements: Replacements,
+    ) -> Result<Self, StartError> {
+        Self::build_for(Purpose::Answer, config, replacements).await
+    }
+
+    async fn build_for(
+        purpose: Purpose,
+        config: Config,
+        replacements: Replacements,
+    ) -> Result<Self, StartError> {
+        let app = Self::open(config, replacements, purpose).await?;
         app.take_up().await?;
         Ok(app)
     }
@@ -284,10 +312,10 @@ impl App {
             keyring,
             rate_limits: RateLimits::default(),
             job_kinds: match purpose {
-                Purpose::Serve => start::jobs_of_the_service(replacements.more_jobs),
+                Purpose::Serve | Purpose::Answer => start::jobs_of_the_service(replacements.more_jobs),
                 Purpose::Look | Purpose::Repair => start::jobs_of_commands(replacements.more_jobs),
             },
-            is_service: purpose == Purpose::Serve,
+            is_service: purpose.is_service(),
             worker_wake: Notify::new(),
             clock,
             turns: Places::new(config.chat.max_streams, config.chat.max_streams_per_tenant),
@@ -349,7 +377,9 @@ impl App {
 
     /// Remembers how the configured embedding model is loaded.
     pub(crate) async fn remember_space(&self) -> crate::error::Result<()> {
-        remembered::remember(&self.config, &self.db, &self.spaces.wanted(), self.clock.now()).await
+        let wanted = self.spaces.wanted();
+        remembered::remember(&self.config, &self.db, &wanted, self.clock.now()).await?;
+        self.note_making(&wanted).await
     }
 
     /// Gives back everything in order: turns that still run are ended and saved, then index and database are closed.

@@ -1,5 +1,6 @@
 //! Which making of a model's index documents are put into, in the rows. Processes of two releases whose rules of words differ, or of
 //! two configurations, have an index each: the one that a start noted last holds, and who has another one leaves filling to others.
+//! Only a process that can fill an index notes it: one that has workers, and the model.
 //!
 //! A release that is taken back leaves processes behind whose index is not the noted one. Each process looks every minute, and says
 //! now and then that it has the noted one; where nobody said so for an hour, who looks next has its own noted. As long as somebody has
@@ -28,6 +29,10 @@ const SAID_EVERY: TimeDelta = TimeDelta::minutes(5);
 /// A making that nobody said to have for so long is given up.
 const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
 
+/// The advisory lock of whoever notes an index, and shared by those who begin what it would have to leave. Any number that no other
+/// lock of this database has.
+const NOTING: i64 = 0x6d61_6b69_6e67;
+
 /// What the row of a space says of its index.
 #[derive(PartialEq, sqlx::FromRow)]
 struct Noted {
@@ -49,16 +54,21 @@ impl App {
     /// has that one any more.
     pub async fn look_at_makings(&self) {
         for space in self.spaces.all_on_servers() {
-            if let Err(error) = look_at(&self.db, &space, self.clock.now()).await {
+            let can_fill = self.spaces.can_fill(&space);
+            if let Err(error) = look_at(&self.db, &space, can_fill, self.clock.now()).await {
                 tracing::warn!(error = ?error, space = space.name, "it cannot be told whether documents are put into this index: the next look will");
             }
         }
     }
 
-    /// Finds out whether the index of a space is the one that documents were put into. If not, all that it held counts as
-    /// missing.
+    /// Finds out whether the index of a space is the one that documents were put into. If not, and if this process can fill it, all
+    /// that it held counts as missing.
     pub(crate) async fn note_making(&self, space: &Space) -> Result<()> {
-        note(&self.db, space, self.clock.now()).await
+        let now = self.clock.now();
+        match self.spaces.can_fill(space) || !space.is_on_server {
+            true => note(&self.db, space, now).await,
+            false => look_at(&self.db, space, false, now).await,
+        }
     }
 
     /// Leaves work on the index of a space to processes that have the one which documents are put into: no attempt counts.
@@ -95,8 +105,9 @@ async fn find(db: &Db, space: &str) -> Result<Noted> {
     )
 }
 
-/// Says that this process has the noted making of a space, or notes its own where nobody has that one any more, or none is noted.
-pub(super) async fn look_at(db: &Db, space: &Space, now: DateTime<Utc>) -> Result<()> {
+/// Says that this process has the noted making of a space, or notes its own where nobody has that one any more: if it can fill it.
+/// Where none is noted, it notes its own in any case.
+pub(super) async fn look_at(db: &Db, space: &Space, can_fill: bool, now: DateTime<Utc>) -> Result<()> {
     let noted = find(db, &space.name).await?;
     if noted.making.is_none() {
         return note_over(db, space, Some(&noted), now).await.map(drop);
@@ -104,6 +115,9 @@ pub(super) async fn look_at(db: &Db, space: &Space, now: DateTime<Utc>) -> Resul
     if space.is_of_another_making(noted.making.as_deref()) {
         // Another process may have named the very same index anew.
         space.index.look_up_generation().await?;
+    }
+    if !can_fill {
+        return Ok(());
     }
     let was_said = |since: TimeDelta| noted.making_used_at.is_some_and(|said_at| said_at > now - since);
     if !space.is_of_another_making(noted.making.as_deref()) {
@@ -148,6 +162,7 @@ async fn note_over(db: &Db, space: &Space, seen: Option<&Noted>, now: DateTime<U
         return Ok(false);
     };
     let mut write = db.write(Scope::Operator).await?;
+    hold_noting(&mut write, "pg_advisory_xact_lock").await?;
     // Whoever begins a tenant's first generation refers to this row: either this sees the generation, or that one sees what this notes.
     let lock = if write.is_postgres() { "for update" } else { "" };
     let present: Noted = on!(write, c => sqlx::query_as(AssertSqlSafe(format!(
@@ -173,6 +188,8 @@ async fn note_over(db: &Db, space: &Space, seen: Option<&Noted>, now: DateTime<U
         concerned.retain(|tenant_id| space.has_lost(*tenant_id, Some(known.as_str())));
     }
     if known.is_some() {
+        on!(write, c => sqlx::query("update generation set reclaimed_at = null where space = $1 and state = 'retired'")
+            .bind(&space.name).execute(c).await.map(drop))?;
         // What is waiting to be whole may have been in what was lost as well. Who shows it locks its row before those of generations:
         // in another order two would wait for each other.
         for tenants in concerned.chunks(ROWS_AT_ONCE) {
@@ -191,6 +208,21 @@ async fn note_over(db: &Db, space: &Space, seen: Option<&Noted>, now: DateTime<U
         );
     }
     Ok(true)
+}
+
+/// Nobody notes another index until the transaction ends. The first that it does: whoever notes one waits for those who share this, and
+/// then for what they hold.
+pub(crate) async fn share_noting(write: &mut Write) -> Result<()> {
+    hold_noting(write, "pg_advisory_xact_lock_shared").await
+}
+
+/// Takes the lock of noting, where several processes can write.
+async fn hold_noting(write: &mut Write, function: &str) -> Result<()> {
+    if !write.is_postgres() {
+        return Ok(());
+    }
+    let statement = AssertSqlSafe(format!("select {function}($1)"));
+    Ok(on!(write, c => sqlx::query(statement.clone()).bind(NOTING).execute(c).await.map(drop))?)
 }
 
 /// The tenants who have something in this space.

@@ -11,7 +11,6 @@ use retrieval::embed::Embedder;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use super::makings;
 use super::space::Space;
 use crate::config::{self, Config, EmbeddingBackend, EmbeddingPrecision, Secret};
 use crate::db::{Db, Scope};
@@ -208,8 +207,7 @@ pub(super) async fn remember(config: &Config, db: &Db, space: &Space, now: DateT
             space.name
         )));
     }
-    write.commit().await?;
-    makings::note(db, space, now).await
+    write.commit().await
 }
 
 /// How near unrelated texts are to the model of a space, where that was measured.

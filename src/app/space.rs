@@ -209,7 +209,7 @@ impl Spaces {
         let is_open = opened.is_ok();
         let index = match opened {
             Ok(index) => index,
-            Err(error) if purpose == Purpose::Serve && index::may_come_back(config, &error) => {
+            Err(error) if purpose.is_service() && index::may_come_back(config, &error) => {
                 unopened(&name, &error)
             }
             Err(error) => return Err(index::start_error(error)),
@@ -398,15 +398,21 @@ impl Spaces {
             tried_at: before.and_then(|before| before.tried_at),
             opened_at: now,
         };
-        match self.purpose {
-            // One that nobody started with is opened whenever somebody asks: that is no reason to take another process' place.
-            Purpose::Serve if space.is_on_server && before.is_none() => {
-                makings::look_at(db, &space, now).await?
+        if self.purpose.is_service() {
+            let can_fill = self.can_fill(&space);
+            // One that is not the configured one is opened whenever somebody asks: that is no reason to take another process' place.
+            if !space.is_on_server || (can_fill && name == self.wanted) {
+                makings::note(db, &space, now).await?;
+            } else {
+                makings::look_at(db, &space, can_fill, now).await?;
             }
-            Purpose::Serve => makings::note(db, &space, now).await?,
-            Purpose::Look | Purpose::Repair => {}
         }
         Ok(self.put(space))
+    }
+
+    /// Whether this process can put into the index of a space what it lacks.
+    pub(super) fn can_fill(&self, space: &Space) -> bool {
+        self.purpose != Purpose::Answer && !space.lacks_model()
     }
 
     /// The space with its model, if that can be loaded.
@@ -443,7 +449,7 @@ impl Spaces {
             background: ModelBackground::default(),
             tried_at: Some(now),
         };
-        if row.fingerprint != loaded.fingerprint && self.purpose == Purpose::Serve {
+        if row.fingerprint != loaded.fingerprint && self.purpose.is_service() {
             remembered::note_fingerprint(db, &loaded).await?;
         }
         if loaded.embedder.is_some() {

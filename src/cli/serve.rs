@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::args::{Role, ServeArgs};
 use super::{Failure, demo, failed, print_line};
-use crate::app::App;
+use crate::app::{App, StartError};
 use crate::config::Config;
 use crate::http::{router, server};
 use crate::jobs;
@@ -42,7 +42,7 @@ pub(super) async fn serve(config: Config, args: ServeArgs) -> Result<(), Failure
     let mut signals = Signals::listen()?;
     allow_many_files();
     let app = tokio::select! {
-        built = App::build(config) => built?,
+        built = build(config, args.role) => built?,
         () = signals.next() => return Ok(()),
     };
     let outcome = run(&app, &args, &mut signals).await;
@@ -51,6 +51,13 @@ pub(super) async fn serve(config: Config, args: ServeArgs) -> Result<(), Failure
         () = signals.next() => exit_at_once(),
     }
     outcome
+}
+
+async fn build(config: Config, role: Role) -> Result<App, StartError> {
+    match role {
+        Role::Api => App::build_to_answer(config).await,
+        Role::All | Role::Worker => App::build(config).await,
+    }
 }
 
 async fn run(app: &App, args: &ServeArgs, signals: &mut Signals) -> Result<(), Failure> {

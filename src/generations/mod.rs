@@ -21,7 +21,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::types::{Json, Uuid};
 
-use crate::app::{App, Space};
+use crate::app::{App, Space, share_noting};
 use crate::config::OnModelChange;
 use crate::db::{Conn, Write};
 use crate::error::{Error, Result};
@@ -203,9 +203,24 @@ pub async fn check_live_making_for_document(app: &App, tenant_id: TenantId) -> R
     }
 }
 
+/// The same for as long as a transaction lasts: until then nobody notes another index. It is the first that the transaction does, and
+/// the index has been opened before.
+pub async fn hold_live_making_for_document(app: &App, write: &mut Write, tenant_id: TenantId) -> Result<()> {
+    share_noting(write).await?;
+    let row = store::find_live_row(write, tenant_id).await?;
+    match find_making_of(app, row).await? {
+        Some((space, making)) => space.check_making_for_document(making.as_deref()),
+        None => Ok(()),
+    }
+}
+
 /// What answers this tenant, for the sake of its index, with the making of it that documents are put into.
 async fn find_live_making(app: &App, tenant_id: TenantId) -> Result<Option<(Arc<Space>, Option<String>)>> {
     let row = store::find_live_row(&mut app.db.read(tenant_id).await?, tenant_id).await?;
+    find_making_of(app, row).await
+}
+
+async fn find_making_of(app: &App, row: LiveRow) -> Result<Option<(Arc<Space>, Option<String>)>> {
     let Some(name) = row.live_space else {
         return Ok(None);
     };

@@ -238,7 +238,7 @@ fn used(open: &[Generation]) -> BTreeSet<&str> {
 /// How long what was damaged and put aside is left to whoever wants to know what happened, at least, by the look of every hour.
 const LEFT_ASIDE: Duration = Duration::from_secs(3_600);
 
-/// How long processes of the release before may ask what is of former rules of words, beside that which replaces it.
+/// How long processes of the release or the settings before may ask what they kept, beside that which replaces it.
 const LEFT_TO_FORMER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Holds indexes against rows: every count, some of the points in turn, and what generations left that were given up.
@@ -280,11 +280,15 @@ pub async fn remove_put_aside(app: &App, at_least: Duration) -> Result<usize> {
     Ok(removed)
 }
 
-/// Removes what indexes keep of former rules of words, where what replaced it is `at_least` so old. How much there was.
+/// Removes what indexes keep of other settings or former rules of words, where what replaced it is `at_least` so old. How much there
+/// was.
 pub async fn remove_former(app: &App, at_least: Duration) -> Result<usize> {
-    let open = list_open_of(app, None).await?;
+    let mut conn = app.db.read(Scope::Operator).await?;
+    // Also of models that nobody is answered with any more: what they left is in what an earlier release or configuration had.
+    let spaces: Vec<String> = on!(conn, c => sqlx::query_scalar("select name from embedding_space where making is not null").fetch_all(c).await)?;
+    drop(conn);
     let (mut removed, mut silent) = (0, Silent::default());
-    for space in used(&open) {
+    for space in &spaces {
         let found = remove_former_of(app, space, at_least).await;
         removed += silent.heard(space, found).unwrap_or_default();
     }

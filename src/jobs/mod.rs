@@ -261,6 +261,19 @@ pub async fn enqueue_once<J: Job>(
     .await
 }
 
+/// Like [`enqueue_at`], unless one with the same `unique_key` waits already.
+pub async fn enqueue_once_at<J: Job>(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    job: &J,
+    unique_key: &str,
+    priority: Priority,
+) -> Result<()> {
+    let (tenant_id, run_at) = (Some(tenant_id), app.clock.now());
+    enqueue_with(app, write, tenant_id, job, Some(unique_key), priority, run_at).await
+}
+
 /// Queues upkeep that belongs to no tenant, unless one with the same `unique_key` waits already.
 pub async fn enqueue_upkeep<J: Job>(
     app: &App,

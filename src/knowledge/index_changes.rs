@@ -106,22 +106,55 @@ pub(super) async fn remove_documents(
     ids: &[DocumentId],
     file_keys: Vec<String>,
 ) -> Result<()> {
-    let mut cleaning = RemoveDocuments {
-        document_ids: ids.to_vec(),
+    let document_ids = left_to_a_job(app, write, tenant_id, ids).await?;
+    if document_ids.is_empty() && file_keys.is_empty() {
+        return Ok(());
+    }
+    let cleaning = RemoveDocuments {
+        document_ids,
         chunk_ids: Vec::new(),
         file_keys,
     };
-    if !ids.is_empty()
-        && let Some(spaces) = spaces_with_rows(app, write, tenant_id).await?
-    {
-        let kept = store::list_existing_documents(write, (tenant_id, None), ids).await?;
-        delete_documents(write, tenant_id, &spaces, ids, &kept);
-        cleaning.document_ids.clear();
-    }
-    if cleaning.document_ids.is_empty() && cleaning.file_keys.is_empty() {
+    jobs::enqueue(app, write, tenant_id, &cleaning).await
+}
+
+/// Removes what may be left of documents without rows, unless a job of this key waits to do so.
+pub(super) async fn remove_leftovers(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+    unique_key: &str,
+) -> Result<()> {
+    let document_ids = left_to_a_job(app, write, tenant_id, ids).await?;
+    if document_ids.is_empty() {
         return Ok(());
     }
-    jobs::enqueue(app, write, tenant_id, &cleaning).await
+    let cleaning = RemoveDocuments {
+        document_ids,
+        chunk_ids: Vec::new(),
+        file_keys: Vec::new(),
+    };
+    jobs::enqueue_once(app, write, tenant_id, &cleaning, unique_key, app.clock.now()).await
+}
+
+/// Those of these documents that have to be removed from indexes by a job. From one in the database of the rows this transaction removes
+/// them.
+async fn left_to_a_job(
+    app: &App,
+    write: &mut Write,
+    tenant_id: TenantId,
+    ids: &[DocumentId],
+) -> Result<Vec<DocumentId>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(spaces) = spaces_with_rows(app, write, tenant_id).await? else {
+        return Ok(ids.to_vec());
+    };
+    let kept = store::list_existing_documents(write, (tenant_id, None), ids).await?;
+    delete_documents(write, tenant_id, &spaces, ids, &kept);
+    Ok(Vec::new())
 }
 
 /// Removes from an index in the database of the rows what it holds of documents without rows.

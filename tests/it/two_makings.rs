@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use frontdesk::app::App;
-use frontdesk::config::Config;
+use frontdesk::app::{App, Replacements};
+use frontdesk::config::{Config, OnModelChange};
 use frontdesk::db::Scope;
 use frontdesk::generations::{self, operator};
 use frontdesk::jobs::runner::{self, JobKinds};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::harness::app::{Chatbot, TestApp, TestOptions, WordEmbedder};
 use crate::harness::databases::{create_postgres_database, postgres_server, run_as_owner};
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::generations::{Held, search};
+use crate::harness::generations::{Held, new_embedder, search};
 use crate::harness::stored::count_rows;
 use crate::harness::work::{spawn_worker, until};
 
@@ -72,10 +72,19 @@ async fn lacks(service: &TestApp, held: &Held) -> Value {
     found["degraded"][0]["code"].clone()
 }
 
+/// The index that documents are put into for who is answered.
 async fn noted(service: &TestApp) -> Option<String> {
     let mut conn = service.app.db.read(Scope::Operator).await.expect("a connection");
-    on!(conn, c => sqlx::query_scalar("select making from embedding_space").fetch_one(c).await)
-        .expect("one space")
+    on!(conn, c => sqlx::query_scalar(
+        "select e.making from embedding_space e where e.name in (select g.space from generation g where g.state = 'live')",
+    ).fetch_one(c).await).expect("one space")
+}
+
+/// A file that goes into the index part by part.
+fn log_file() -> String {
+    (0..60_000)
+        .map(|number| format!("request{number} answered\n"))
+        .collect()
 }
 
 #[tokio::test]
@@ -238,10 +247,7 @@ async fn a_slow_process_does_not_say_that_the_head_of_a_document_is_in_that_was_
     };
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
-    let log: String = (0..60_000)
-        .map(|number| format!("request{number} answered\n"))
-        .collect();
-    let document = desk.publish("requests.txt", &log).await;
+    let document = desk.publish("requests.txt", &log_file()).await;
     let all = desk.document(&document).await["chunks"]
         .as_u64()
         .expect("a count");
@@ -308,11 +314,8 @@ async fn a_large_document_waits_long_for_who_has_the_later_index_and_a_deleted_o
     acme.delete(&format!("/api/documents/{deleted}"))
         .await
         .expect(204);
-    let log: String = (0..60_000)
-        .map(|number| format!("request{number} answered\n"))
-        .collect();
 
-    let large = desk.publish("requests.txt", &log).await;
+    let large = desk.publish("requests.txt", &log_file()).await;
 
     let waiting = "job where kind = 'index_documents' and state = 'queued'";
     assert_eq!(count_rows(&service, waiting).await, 1, "the large one");
@@ -329,5 +332,160 @@ async fn a_large_document_waits_long_for_who_has_the_later_index_and_a_deleted_o
     })
     .await;
     assert!(compared(&replica, &held).await.0.agree());
+    replica.close().await;
+}
+
+#[tokio::test]
+async fn who_cannot_fill_an_index_takes_nobodys_place() {
+    let Some(service) = earlier(TestOptions::default()).await else {
+        return;
+    };
+    let held = Held::with_documents(&service, 2).await;
+    let of_the_earlier = noted(&service).await;
+
+    // It has another model configured, and cannot load the one that answers.
+    let mut config = service.app.config.clone();
+    config.index.pgvector.halfvec = true;
+    config.index.on_model_change = OnModelChange::Wait;
+    let without_the_model = service
+        .replica_of(config.clone(), new_embedder(), JobKinds::default())
+        .await;
+    assert_eq!(noted(&service).await, of_the_earlier);
+    let replaced = Replacements {
+        embedder: Some(Arc::new(WordEmbedder)),
+        clock: Some(service.clock.clone()),
+        ..Replacements::default()
+    };
+    let without_workers = App::build_to_answer_with(config, replaced)
+        .await
+        .expect("it starts");
+    assert_eq!(noted(&service).await, of_the_earlier);
+
+    // Not even where nobody says to have the noted one.
+    service.clock.advance(TimeDelta::hours(3));
+    without_the_model.look_at_makings().await;
+    without_workers.look_at_makings().await;
+    assert_eq!(noted(&service).await, of_the_earlier);
+    assert_eq!(lacks(&service, &held).await, Value::Null);
+    without_the_model.close().await;
+    without_workers.close().await;
+}
+
+#[tokio::test]
+async fn a_large_document_that_is_begun_while_another_index_is_noted_is_left_to_who_has_that_one() {
+    let Some(service) = earlier(TestOptions::default()).await else {
+        return;
+    };
+    let held = Held::with_documents(&service, 1).await;
+    let acme = held.tenant(&service);
+    let desk = Chatbot {
+        tenant: &acme,
+        id: held.chatbot.clone(),
+    };
+    let reply = desk
+        .upload(&[("requests.txt", log_file().as_bytes())])
+        .await
+        .expect(202);
+    let large = reply.json()["items"][0]["id"]
+        .as_str()
+        .expect("a document")
+        .to_owned();
+    // Whoever notes another index waits for this, and the earlier process for whoever notes one.
+    let mut commit = service
+        .app
+        .db
+        .write(Scope::Operator)
+        .await
+        .expect("a transaction");
+    on!(commit, c => sqlx::query("select id from generation for share").execute(c).await.map(drop))
+        .expect("held");
+    let locks = "pg_locks
+        where locktype = 'advisory'
+          and classid = 28001
+          and database = (select oid from pg_database where datname = current_database())";
+
+    let begin_large = async {
+        let noting = format!("{locks} and granted");
+        until("another index is being noted", async || {
+            count_rows(&service, &noting).await == 1
+        })
+        .await;
+        let worker = spawn_worker(&service.app);
+        let waiting = format!("{locks} and not granted");
+        until("the earlier process waits", async || {
+            count_rows(&service, &waiting).await == 1
+        })
+        .await;
+        commit.commit().await.expect("committed");
+        worker.await.expect("it gives the document back");
+    };
+    let (replica, ()) = tokio::join!(later(&service, Arc::new(WordEmbedder)), begin_large);
+
+    let versions = "document_version where state = 'waiting'";
+    assert_eq!(count_rows(&service, versions).await, 0);
+    until("the later process indexes it", async || {
+        service.clock.advance(TimeDelta::minutes(1));
+        runner::drain(&replica).await.expect("the queue works");
+        desk.document(&large).await["state"] == "indexed" && compared(&replica, &held).await.1
+    })
+    .await;
+    assert!(compared(&replica, &held).await.0.agree());
+    replica.close().await;
+}
+
+#[tokio::test]
+async fn documents_that_are_tried_again_and_again_queue_nothing_twice() {
+    let embedder = WatchedEmbedder::new();
+    let options = TestOptions::default().embedder(embedder.clone());
+    let Some(service) = earlier(options).await else {
+        return;
+    };
+    let held = Held::with_documents(&service, 1).await;
+    let replica = later(&service, embedder.clone()).await;
+    let acme = held.tenant(&service);
+    let desk = Chatbot {
+        tenant: &acme,
+        id: held.chatbot.clone(),
+    };
+    let log = log_file();
+    let small: Vec<(String, String)> = (0..10)
+        .map(|number| (format!("small-{number}.md"), format!("Chair{number} is new.")))
+        .collect();
+    let mut files = vec![("requests.txt", log.as_bytes())];
+    files.extend(small.iter().map(|(name, text)| (name.as_str(), text.as_bytes())));
+    let reply = desk.upload(&files).await.expect(202).json();
+    let deleted = reply["items"][5]["id"].as_str().expect("a document");
+    acme.delete(&format!("/api/documents/{deleted}"))
+        .await
+        .expect(204);
+
+    embedder.set_down(true);
+    for _ in 0..6 {
+        service.clock.advance(TimeDelta::minutes(2));
+        runner::drain(&service.app).await.expect("the queue works");
+    }
+
+    let queued = |kind: &str| format!("job where kind = '{kind}' and state = 'queued'");
+    assert_eq!(
+        count_rows(&service, &queued("index_documents")).await,
+        2,
+        "all of them, and the large one"
+    );
+    assert_eq!(
+        count_rows(&service, &queued("remove_documents")).await,
+        2,
+        "what the deletion asked for, and what an attempt may have left"
+    );
+    embedder.set_down(false);
+    until("all are indexed", async || {
+        service.clock.advance(TimeDelta::minutes(2));
+        runner::drain(&service.app).await.expect("the queue works");
+        runner::drain(&replica).await.expect("the queue works");
+        count_rows(&service, "document where state <> 'indexed'").await == 0
+            && compared(&replica, &held).await.1
+    })
+    .await;
+    let (findings, _) = compared(&replica, &held).await;
+    assert!(findings.agree(), "{findings:?}");
     replica.close().await;
 }

@@ -114,8 +114,8 @@ pub trait Index: Send + Sync + 'static {
         None
     }
 
-    /// Removes what is of former rules of words, once what replaced it is `at_least` so old: nothing is deleted from it any more,
-    /// and processes of the release before may ask it for a while. How much there was.
+    /// Removes what was kept by other settings or former rules of words, once what replaced it is `at_least` so old: nothing is deleted
+    /// from it any more, and processes of the release or the settings before may ask it for a while. How much there was.
     fn remove_former(&self, at_least: Duration) -> BoxFuture<'_, Result<usize, IndexError>> {
         let _ = at_least;
         Box::pin(async { Ok(0) })

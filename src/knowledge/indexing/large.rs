@@ -197,9 +197,11 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     async fn take_up(app: &'a App, context: &'a JobContext, work: &'a Work) -> Result<Self, Halt> {
         let tenant_id = context.tenant()?;
-        // All that is waiting is in the index that documents are put into, whoever goes on with it.
         generations::check_live_making_for_document(app, tenant_id).await?;
-        let mut write = hold_wanted(app, tenant_id, work).await?;
+        let mut write = app.db.write(tenant_id).await?;
+        // All that is waiting is in the index that documents are put into, whoever goes on with it.
+        generations::hold_live_making_for_document(app, &mut write, tenant_id).await?;
+        hold_wanted(&mut write, tenant_id, work).await?;
         let waiting = staging::take_up(&mut write, tenant_id, work).await?;
         write.commit().await?;
         let mut stage = Self {
@@ -371,7 +373,8 @@ impl<'a> Stage<'a> {
 
     /// A transaction in which this version is the document's own, and in the hands of this attempt.
     async fn hold(&self) -> Result<Write, Halt> {
-        let mut write = hold_wanted(self.app, self.tenant_id, self.work).await?;
+        let mut write = self.app.db.write(self.tenant_id).await?;
+        hold_wanted(&mut write, self.tenant_id, self.work).await?;
         match staging::find_holder(&mut write, self.tenant_id, self.work, &self.waiting).await? {
             Some(true) => Ok(write),
             Some(false) => Err(Halt::TakenOver),
@@ -425,12 +428,11 @@ fn group_len(chunks: &[CutChunk]) -> usize {
     fitting.count()
 }
 
-/// A transaction in which this version is the document's own.
-async fn hold_wanted(app: &App, tenant_id: TenantId, work: &Work) -> Result<Write, Halt> {
-    let mut write = app.db.write(tenant_id).await?;
-    let current = hold_current(&mut write, tenant_id, &[work]).await?;
+/// Until the transaction ends this version is the document's own.
+async fn hold_wanted(write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<(), Halt> {
+    let current = hold_current(write, tenant_id, &[work]).await?;
     if current.contains(&work.id) {
-        Ok(write)
+        Ok(())
     } else {
         Err(Halt::Superseded)
     }

@@ -197,7 +197,7 @@ pub(super) async fn run(
 ) -> Result<Progress> {
     let tenant_id = context.tenant()?;
     let started = Instant::now();
-    let work = begin(app, tenant_id, documents).await?;
+    let work = begin(app, context, documents).await?;
     if work.len() > 1 && context.attempt > SHARED_ATTEMPTS {
         let mut write = app.db.write(tenant_id).await?;
         for work in &work {
@@ -238,7 +238,8 @@ pub(super) async fn run(
 }
 
 /// Marks as being worked on those documents that are still of the given version and need work.
-async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)]) -> Result<Vec<Work>> {
+async fn begin(app: &App, context: &JobContext, documents: &[(DocumentId, String)]) -> Result<Vec<Work>> {
+    let tenant_id = context.tenant()?;
     let ids: Vec<DocumentId> = documents.iter().map(|(id, _)| *id).collect();
     generations::live_now(app, tenant_id).await?;
     let mut write = app.db.write(tenant_id).await?;
@@ -266,7 +267,8 @@ async fn begin(app: &App, tenant_id: TenantId, documents: &[(DocumentId, String)
     }
     drop_staged_later(app, &mut write, tenant_id, &ids).await?;
     // An attempt that died after a document was deleted may have left chunks in the index.
-    index_changes::remove_documents(app, &mut write, tenant_id, &gone, Vec::new()).await?;
+    let key = format!("gone {} {}", context.job_id, gone.len());
+    index_changes::remove_leftovers(app, &mut write, tenant_id, &gone, &key).await?;
     write.commit().await?;
     if !gone.is_empty() {
         app.wake_workers();
@@ -405,12 +407,13 @@ async fn load_edits(app: &App, tenant_id: TenantId, work: &Work) -> Result<Edits
     Ok(Edits::new(edits))
 }
 
-/// Gives a document a job of its own.
+/// Gives a version of a document a job of its own, unless one waits: whoever does so may come to it again.
 async fn enqueue_alone(app: &App, write: &mut Write, tenant_id: TenantId, work: &Work) -> Result<()> {
     let job = IndexDocuments {
         documents: vec![(work.id, work.file_key.clone())],
     };
-    jobs::enqueue_at(app, write, tenant_id, &job, Priority::Bulk).await
+    let key = format!("index {} {}", work.id, work.file_key);
+    jobs::enqueue_once_at(app, write, tenant_id, &job, &key, Priority::Bulk).await
 }
 
 /// Whether the error is about the document at hand rather than about something that all documents need.
