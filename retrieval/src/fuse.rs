@@ -66,6 +66,11 @@ pub fn meaning_weight(question: &str, language: Option<Language>, read: Option<&
     }
 }
 
+/// Whether only what words found counts: their meaning weighs nothing, and words found something.
+pub fn is_by_words_alone(candidates: &Candidates, weight: f32) -> bool {
+    weight == 0.0 && candidates.hits.iter().any(|hit| hit.keyword_score.is_some())
+}
+
 /// The candidates in one order, best first; `weight` is how much meaning weighs, see [`meaning_weight`]. Equal scores are
 /// ordered by chunk id, so that a search repeats itself.
 ///
@@ -99,7 +104,7 @@ pub fn fuse(candidates: &Candidates, weight: f32) -> Vec<Hit> {
         (None, None) => return Vec::new(),
     };
     let best_possible = by_meaning.range + by_words.range + LEFT_TO_THE_WORST;
-    let is_by_words_alone = weight == 0.0 && by_words.range + by_words.found > 0.0;
+    let is_by_words_alone = is_by_words_alone(candidates, weight);
     let mut fused: Vec<Hit> = hits
         .iter()
         .zip(by_meaning.scores.iter().zip(&by_words.scores))
@@ -132,8 +137,6 @@ struct Side {
     scores: Vec<f32>,
     /// The best of them.
     range: f32,
-    /// How many candidates the side found.
-    found: f32,
 }
 
 impl Side {
@@ -168,18 +171,13 @@ impl Side {
             };
         }
         let range = scores.iter().copied().fold(0.0, f32::max);
-        Some(Self {
-            scores,
-            range,
-            found: known.len() as f32,
-        })
+        Some(Self { scores, range })
     }
 
     fn empty(candidates: usize) -> Self {
         Self {
             scores: vec![0.0; candidates],
             range: 0.0,
-            found: 0.0,
         }
     }
 

@@ -60,6 +60,21 @@ impl Question {
         }
     }
 
+    /// Whether an index that was asked for `limit` candidates of each side has no more that would count.
+    pub fn are_all(&self, found: &Candidates, limit: usize) -> bool {
+        let of_words = || {
+            found
+                .hits
+                .iter()
+                .filter(|hit| hit.keyword_score.is_some())
+                .count()
+        };
+        match fuse::is_by_words_alone(found, self.meaning_weight) {
+            true => of_words() < limit,
+            false => found.hits.len() < limit,
+        }
+    }
+
     /// What an index found, in one order.
     pub fn judge(&self, candidates: &Candidates) -> Judged<'_> {
         Judged {

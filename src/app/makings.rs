@@ -222,7 +222,7 @@ async fn hold_noting(write: &mut Write, function: &str) -> Result<()> {
         return Ok(());
     }
     let statement = AssertSqlSafe(format!("select {function}($1)"));
-    Ok(on!(write, c => sqlx::query(statement.clone()).bind(NOTING).execute(c).await.map(drop))?)
+    Ok(on!(write, c => sqlx::query(statement).bind(NOTING).execute(c).await.map(drop))?)
 }
 
 /// The tenants who have something in this space.

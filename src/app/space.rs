@@ -56,7 +56,7 @@ pub struct Space {
     /// The index lies in the database of the rows.
     is_with_rows: bool,
     /// The index is on a server, where other processes may have another one.
-    is_on_server: bool,
+    pub(super) is_on_server: bool,
     /// Embeddings are bought from someone, and so count to a tenant's budget.
     pub is_remote: bool,
     /// The last question got no vector.

@@ -1,9 +1,51 @@
 //! What a searcher can ask for beside words, and how a search explains itself.
 
+use std::sync::Arc;
+
+use retrieval::BoxFuture;
+use retrieval::analysis::Language;
+use retrieval::embed::{Asker, EmbedError, Embedder, Embeddings};
 use serde_json::{Value, json};
 
-use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions};
+use crate::harness::app::{Chatbot, Reply, TestApp, TestOptions, WordEmbedder};
 use crate::harness::indexes::IndexSwitch;
+
+/// Compares words, and reads English alone.
+struct EnglishEmbedder;
+
+impl Embedder for EnglishEmbedder {
+    fn model_id(&self) -> &str {
+        "english-words"
+    }
+
+    fn dimension(&self) -> usize {
+        WordEmbedder.dimension()
+    }
+
+    fn max_tokens(&self) -> usize {
+        WordEmbedder.max_tokens()
+    }
+
+    fn languages(&self) -> Option<&[Language]> {
+        Some(&[Language::English])
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        WordEmbedder.count_tokens(text)
+    }
+
+    fn embed_query(&self, asker: Asker, text: String) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move { WordEmbedder.embed_query(asker, text).await })
+    }
+
+    fn embed_documents(
+        &self,
+        asker: Asker,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move { WordEmbedder.embed_documents(asker, texts).await })
+    }
+}
 
 async fn ask(desk: &Chatbot<'_, '_>, body: Value) -> Reply {
     let path = format!("/api/chatbots/{}/search", desk.id);
@@ -104,6 +146,34 @@ async fn a_phrase_that_is_nowhere_ends_the_search_early() {
     let (searches, candidates) = index.searches();
     assert!(searches <= 3, "{searches}");
     assert!(candidates - before <= 1_500, "{} candidates", candidates - before);
+}
+
+#[tokio::test]
+async fn a_question_that_the_model_does_not_read_is_asked_once_however_few_passages_have_its_words() {
+    let index = IndexSwitch::default();
+    let embedder = Arc::new(EnglishEmbedder);
+    let service = TestOptions::default()
+        .index(&index)
+        .embedder(embedder)
+        .start()
+        .await;
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let pages: String = (0..300)
+        .map(|number| format!("# Page {number}\n\nTables are oiled well in week {number} of the year.\n\n"))
+        .collect();
+    desk.publish("tables.md", &pages).await;
+    let returns = desk.publish("returns.md", "您可以在三十天内退货。").await;
+    let (before, _) = index.searches();
+
+    let reply = ask(&desk, json!({ "query": "几天内可以退货?", "limit": 5 }))
+        .await
+        .expect(200)
+        .json();
+
+    assert_eq!(documents(&reply), [returns]);
+    let (searches, _) = index.searches();
+    assert_eq!(searches - before, 1);
 }
 
 #[tokio::test]

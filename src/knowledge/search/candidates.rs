@@ -205,7 +205,7 @@ impl Gathering<'_> {
                         if self.is_spared {
                             Degradation::WORDS_ALONE.note(degraded);
                         }
-                        let were_all = candidates.hits.len() < self.query.limit;
+                        let were_all = self.question.are_all(&candidates, self.query.limit);
                         return Ok((candidates, were_all));
                     }
                     Err(error @ (IndexError::Unavailable { .. } | IndexError::Damaged { .. })) => {
