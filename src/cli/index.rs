@@ -7,20 +7,22 @@ use super::{Failure, failed, print_line};
 use crate::app::{App, StartError};
 use crate::config::Config;
 use crate::generations;
-use crate::id::TenantId;
+use crate::id::{DocumentId, TenantId};
+use crate::knowledge::operator::{FileFindings, compare_files};
 use crate::knowledge::verify::Findings;
 use crate::tenancy;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IndexCommand {
-    /// Compare the index with the rows: what is missing in it, differs, or belongs to nothing
+    /// Compare index and files with the rows: what is missing, differs, or belongs to nothing
     ///
     /// Changes nothing that anybody is answered with. What is being built beside it, with another embedding model, is named
     /// and counts as no difference. An embedded index belongs to one process: stop the server first.
     Verify(IndexArgs),
     /// Put right what verify finds: what is missing or differs is embedded again, what belongs to nothing is removed
     ///
-    /// An index that was lost is filled again. What is being built beside it is left to the server.
+    /// An index that was lost is filled again. What is being built beside it is left to the server. The files of documents that are
+    /// gone can only be named: upload them again, or let their source be read again.
     Repair(IndexArgs),
 }
 
@@ -62,13 +64,14 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         // What was found damaged is put aside when it is opened again.
         found = look(&config, args.tenant, heals).await?;
     }
-    let Found { lines, damage } = found;
+    let Found { lines, damage, files } = found;
     if args.json {
         let text = serde_json::to_string(&lines).map_err(|error| failed("cannot print", &error))?;
         print_line(&text);
     } else {
         lines.iter().for_each(|line| print_line(&line.as_text(heals)));
         print_line(&summary(&lines, heals));
+        print_line(&summary_of_files(&files, heals));
     }
     if !damage.is_empty() {
         return Err(Failure::Differs(format!(
@@ -76,12 +79,41 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
             damage.join("; ")
         )));
     }
-    match lines.iter().any(Line::differs) && !heals {
-        true => Err(Failure::Differs(
+    if lines.iter().any(Line::differs) && !heals {
+        return Err(Failure::Differs(
             "the index does not hold what the rows say: frontdesk index repair puts it right".to_owned(),
-        )),
-        false => Ok(()),
+        ));
     }
+    match files.lost.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Differs(about_lost(&files.lost))),
+    }
+}
+
+/// Lost files that are named one by one.
+const NAMED: usize = 20;
+
+/// Nothing but their documents can bring these files back.
+fn about_lost(lost: &[(TenantId, DocumentId)]) -> String {
+    let named: Vec<String> = lost
+        .iter()
+        .take(NAMED)
+        .map(|(tenant_id, id)| format!("document {id} of tenant {tenant_id}"))
+        .collect();
+    let others = match lost.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "files are gone: of {}{others}: put them back from a copy of the data folder, upload the documents again, or let their source be read again",
+        named.join(", ")
+    )
+}
+
+fn summary_of_files(files: &FileFindings, heals: bool) -> String {
+    let FileFindings { lost, stray } = files;
+    let done = if heals { "removed" } else { "of nothing" };
+    format!("files: {} lost, {stray} {done}", lost.len())
 }
 
 /// What was found, and put right.
@@ -89,6 +121,7 @@ struct Found {
     lines: Vec<Line>,
     /// Parts of the index that are not what was written.
     damage: Vec<String>,
+    files: FileFindings,
 }
 
 async fn look(config: &Config, tenant: Option<TenantId>, heals: bool) -> Result<Found, Failure> {
@@ -108,9 +141,11 @@ async fn look(config: &Config, tenant: Option<TenantId>, heals: bool) -> Result<
     };
     let lines = compare(&app, tenant, heals).await;
     let damage = app.spaces.find_damage().await;
+    let files = compare_files(&app, tenant, heals).await;
     app.close().await;
     Ok(Found {
         lines: lines?,
+        files: files?,
         damage: damage.map_err(|error| failed("cannot read the index", &error))?,
     })
 }

@@ -182,9 +182,13 @@ pub struct Compared {
 }
 
 impl Compared {
-    /// Whether it is built beside what answers: what it lacks is no loss.
+    /// Whether it is built, or kept up, beside what answers: what it lacks is no loss.
     pub fn is_being_built(&self) -> bool {
-        self.generation.state == state::BUILDING && !self.is_filled
+        match self.generation.state.as_str() {
+            state::LIVE => false,
+            state::BUILDING if !self.is_filled => true,
+            _ => self.generation.lacking > 0,
+        }
     }
 }
 

@@ -361,7 +361,7 @@ pub(super) async fn list_last_errors(
            from job
           where tenant_id = $1
             and kind = $2
-            and state <> 'done'
+            and state not in ('done', 'running')
             and unique_key is not null
           order by id",
     ).bind(tenant_id).bind(kind).fetch_all(c).await)?)

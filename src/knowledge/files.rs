@@ -133,6 +133,13 @@ impl FileStore {
         Ok(self.root.join(tenant.to_string()).join(file.to_string()))
     }
 
+    /// Whether the file of this key is there.
+    pub(super) async fn has(&self, key: &str) -> Result<bool> {
+        tokio::fs::try_exists(self.path(key)?)
+            .await
+            .map_err(Error::storage_unavailable)
+    }
+
     /// Removes a file; one that is gone already is fine.
     pub async fn remove(&self, key: &str) -> Result<()> {
         match tokio::fs::remove_file(self.path(key)?).await {

@@ -6,13 +6,14 @@ use retrieval::index::StoredPoint;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::jobs::RemoveDocuments;
 use super::stored_chunks::{self, StoredChunk};
 use super::{labels, store};
 use crate::app::{App, Space};
 use crate::db::ROWS_AT_ONCE;
 use crate::error::Result;
 use crate::id::{ChunkId, DocumentId, TenantId};
-use crate::on;
+use crate::{jobs, on};
 
 /// Points that the index lists at once.
 const LISTED_AT_ONCE: usize = 5_000;
@@ -264,7 +265,8 @@ async fn list_page(space: &Space, tenant_id: TenantId, after: Option<ChunkId>) -
     Ok(listed?)
 }
 
-/// Those of these points that belong to nothing. A document that is being indexed, or cut otherwise, has points before it has rows.
+/// Those of these points that belong to nothing. A document that is being indexed, or cut otherwise, has points before it has rows, and
+/// one that was just deleted has them longer.
 async fn list_stray(
     app: &App,
     tenant_id: TenantId,
@@ -286,10 +288,16 @@ async fn list_stray(
                                and k.state <> 'retired'
                                and (not k.is_filled or exists (select 1 from cut_gap p where p.cut_id = k.id))))",
     ).bind(tenant_id).fetch_all(c).await)?;
-    let at_work: HashSet<DocumentId> = at_work.into_iter().collect();
+    let mut at_work: HashSet<DocumentId> = at_work.into_iter().collect();
+    let removals = jobs::list_open::<RemoveDocuments>(&mut conn, tenant_id).await?;
+    at_work.extend(removals.iter().flat_map(|removal| &removal.document_ids));
+    let being_removed: HashSet<ChunkId> = removals
+        .into_iter()
+        .flat_map(|removal| removal.chunk_ids)
+        .collect();
     let idle: Vec<ChunkId> = points
         .iter()
-        .filter(|(_, (document_id, _))| !at_work.contains(document_id))
+        .filter(|(id, (document_id, _))| !at_work.contains(document_id) && !being_removed.contains(id))
         .map(|(id, _)| *id)
         .collect();
     let mut stray = Vec::with_capacity(idle.len());

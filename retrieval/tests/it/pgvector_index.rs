@@ -153,6 +153,15 @@ async fn it_keeps_them_at_half_precision() {
         );
     }
     assert_eq!(found(&index, tenant(1), by_words("number 7")).await[0], chunk(7));
+    index.delete_tenant(tenant(1)).await.expect("deleted");
+    conformance::all(Arc::new(index)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_finds_the_nearest_of_20_000() {
+    let Some(url) = database().await else { return };
+
+    conformance::at_scale(Arc::new(open(&url).await), 20_000, async || ()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +169,7 @@ async fn it_keeps_them_at_half_precision() {
 async fn it_finds_the_nearest_of_100_000() {
     let Some(url) = database().await else { return };
 
-    conformance::at_100_000_chunks(Arc::new(open(&url).await), async || ()).await;
+    conformance::at_scale(Arc::new(open(&url).await), 100_000, async || ()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

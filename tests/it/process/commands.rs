@@ -1,8 +1,14 @@
 //! The short commands, and what their exit codes tell.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
 
 use super::*;
+use crate::harness::stored::stored_files;
 
 #[tokio::test]
 async fn all_problems_of_a_configuration_are_told_together_before_anything_is_made() {
@@ -235,6 +241,65 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
     }
 }
 
+/// The first tenant's chatbot, made by a server that has stopped.
+async fn make_chatbot(data: &Path) -> String {
+    let server = Server::start(data, &[]).await;
+    let key = server.first_key.clone().expect("the first key");
+    let made = server
+        .post("/api/chatbots", &key, "application/json", r#"{"name":"Desk"}"#)
+        .await;
+    let body = made.split_once("\r\n\r\n").expect("a body").1;
+    let made: Value = serde_json::from_str(body).expect("JSON");
+    server.stop().await;
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn files_are_held_against_the_rows() {
+    let (folder, data) = data_dir();
+    let file = folder.path().join("returns.md");
+    std::fs::write(&file, "Goods may be returned within thirty days.").expect("written");
+    let chatbot = make_chatbot(&data).await;
+    run_well(
+        &data,
+        &["ingest", "--chatbot", &chatbot, file.to_str().expect("text")],
+    )
+    .await;
+    let files = stored_files(&data);
+    let [original] = files.as_slice() else {
+        panic!("one file, not {files:?}");
+    };
+    let stray = original.with_file_name(Uuid::now_v7().to_string());
+    std::fs::write(&stray, "nobody's").expect("written");
+    let opened = File::options().write(true).open(&stray).expect("it is there");
+    let long_ago = SystemTime::now() - Duration::from_secs(3_700);
+    opened.set_modified(long_ago).expect("made older");
+
+    let verified = run_well(&data, &["index", "verify"]).await;
+    assert!(verified.contains("files: 0 lost, 1 of nothing"), "{verified}");
+    assert!(stray.exists(), "who looks removes nothing");
+    let repaired = run_well(&data, &["index", "repair"]).await;
+    assert!(repaired.contains("files: 0 lost, 1 removed"), "{repaired}");
+    assert!(!stray.exists());
+
+    let tenant = original.parent().and_then(Path::file_name);
+    let tenant = tenant.and_then(OsStr::to_str).expect("a folder for each tenant");
+    let aside = folder.path().join("aside");
+    std::fs::rename(original, &aside).expect("moved");
+    for command in ["verify", "repair"] {
+        let lost = run(&data, &["index", command]).await;
+        assert_eq!(lost.status.code(), Some(6), "{}", told(&lost));
+        assert!(
+            told(&lost).contains(&format!("of tenant {tenant}")),
+            "{}",
+            told(&lost)
+        );
+    }
+    std::fs::rename(&aside, original).expect("moved back");
+    let verified = run_well(&data, &["index", "verify"]).await;
+    assert!(verified.contains("files: 0 lost, 0 of nothing"), "{verified}");
+}
+
 #[tokio::test]
 async fn the_index_is_compared_where_no_server_has_it() {
     let (_folder, data) = data_dir();
@@ -246,9 +311,9 @@ async fn the_index_is_compared_where_no_server_has_it() {
         assert_eq!(
             String::from_utf8_lossy(&output.stdout).trim(),
             if command == "verify" {
-                "0 compared, 0 differing"
+                "0 compared, 0 differing\nfiles: 0 lost, 0 of nothing"
             } else {
-                "0 compared, 0 mended"
+                "0 compared, 0 mended\nfiles: 0 lost, 0 removed"
             }
         );
     }
@@ -297,15 +362,7 @@ async fn a_lost_or_damaged_index_is_told_and_repaired_from_the_command_line() {
     let (folder, data) = data_dir();
     let file = folder.path().join("returns.md");
     std::fs::write(&file, "Goods may be returned within 30 days.").expect("written");
-    let server = Server::start(&data, &[]).await;
-    let key = server.first_key.clone().expect("the first key");
-    let made = server
-        .post("/api/chatbots", &key, "application/json", r#"{"name":"Desk"}"#)
-        .await;
-    let body = made.split_once("\r\n\r\n").expect("a body").1;
-    let made: Value = serde_json::from_str(body).expect("JSON");
-    let chatbot = made["id"].as_str().expect("an id").to_owned();
-    server.stop().await;
+    let chatbot = make_chatbot(&data).await;
     let nowhere = ["--set", "server.listen=127.0.0.1:0"];
     let ingest = [
         "ingest",
