@@ -479,7 +479,6 @@ async fn documents_that_are_tried_again_and_again_queue_nothing_twice() {
     embedder.set_down(false);
     until("all are indexed", async || {
         service.clock.advance(TimeDelta::minutes(2));
-        runner::drain(&service.app).await.expect("the queue works");
         runner::drain(&replica).await.expect("the queue works");
         count_rows(&service, "document where state <> 'indexed'").await == 0
             && compared(&replica, &held).await.1
