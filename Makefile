@@ -28,7 +28,7 @@ fuzz-check:
 
 # What index backends find among 100,000 chunks, through graphs: of one tenant, and of one among a thousand.
 recall:
-	scripts/with-postgres cargo test --release --locked --package retrieval --test it -- --ignored finds_the_nearest_of_100_000
+	scripts/with-postgres cargo test --release --locked --package retrieval --test it -- --include-ignored finds_the_nearest_of_100_000
 
 # CPU per turn, latency, throughput, memory. A table on stdout and JSON under target/.
 bench:

@@ -158,18 +158,10 @@ async fn it_keeps_them_at_half_precision() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_finds_the_nearest_of_20_000() {
-    let Some(url) = database().await else { return };
-
-    conformance::at_scale(Arc::new(open(&url).await), 20_000, async || ()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
 async fn it_finds_the_nearest_of_100_000() {
     let Some(url) = database().await else { return };
 
-    conformance::at_scale(Arc::new(open(&url).await), 100_000, async || ()).await;
+    conformance::at_100_000_chunks(Arc::new(open(&url).await), async || ()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

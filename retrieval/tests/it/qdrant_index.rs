@@ -81,7 +81,7 @@ async fn it_finds_the_nearest_of_100_000_through_graphs() {
     options.tuning.read_timeout = Duration::from_secs(600);
     let index = QdrantIndex::open(options).await.expect("a usable server");
 
-    conformance::at_scale(Arc::new(index), 100_000, async || ()).await;
+    conformance::at_100_000_chunks(Arc::new(index), async || ()).await;
 
     let in_graphs = server.state.vectors_in_graphs();
     assert!(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use retrieval::ChunkId;
 use retrieval::index::{Filter, Index, Point, SearchQuery};
 
+use super::HALF_PRECISION;
 use crate::samples::{by_vector, by_words, chunk, document, found, hits, point, source, tenant, vector};
 
 pub(super) async fn an_unknown_tenant_finds_nothing(index: &dyn Index) {
@@ -60,7 +61,7 @@ pub(super) async fn a_hit_carries_its_scores(index: &dyn Index) {
         "first in both rankings: {}",
         first.score
     );
-    assert!((first.similarity.expect("compared") - 1.0).abs() < 1e-5);
+    assert!((first.similarity.expect("compared") - 1.0).abs() < HALF_PRECISION);
     assert!(first.keyword_score.expect("has the word") > 0.0);
     assert!(second.score < first.score && second.score > 0.0);
     assert!(second.similarity.expect("compared") < 0.99);
@@ -89,7 +90,7 @@ pub(super) async fn an_upsert_replaces_the_whole_point(index: &dyn Index) {
     assert_eq!(found(index, acme, by_words("fresh paragraph")).await, [chunk(1)]);
     assert_eq!(index.count(acme).await.expect("a count"), 1);
     let hits = hits(index, acme, by_vector(vector(99))).await;
-    assert!((hits[0].similarity.expect("compared") - 1.0).abs() < 1e-5);
+    assert!((hits[0].similarity.expect("compared") - 1.0).abs() < HALF_PRECISION);
     let listed = index.list(acme, None, 10).await.expect("a list");
     assert_eq!(listed[0].document_id, document(7));
     let in_old_source = Filter {

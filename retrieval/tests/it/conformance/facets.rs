@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use retrieval::index::{Audience, Facets, Filter, Index, Point, SearchQuery};
 use retrieval::{DocumentId, TenantId};
 
+use super::HALF_PRECISION;
 use crate::samples::{
     all_sources, by_vector, by_words, chunk, document, document_of, found, hits, point, tenant, vector,
 };
@@ -271,7 +272,7 @@ pub(super) async fn facets_change_without_the_vectors(index: &dyn Index) {
     };
     let nearest = hits(index, acme, staff).await;
     assert_eq!(nearest[0].chunk_id, chunk(4));
-    assert!((nearest[0].similarity.expect("compared") - 1.0).abs() < 1e-5);
+    assert!((nearest[0].similarity.expect("compared") - 1.0).abs() < HALF_PRECISION);
     index
         .upsert(acme, vec![point(770, "late")])
         .await

@@ -1,6 +1,6 @@
 //! What every index backend must do. Each rule is a function over `&dyn Index` on an empty index of
 //! [`DIMENSION`](crate::samples::DIMENSION) values; a backend's tests open one and call [`all`], and
-//! [`at_scale`] with one that builds graphs for as many chunks as it is given.
+//! [`at_100_000_chunks`] with one that builds graphs for so many.
 
 mod codes;
 mod confidence;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 use retrieval::index::Index;
 
+/// How far similarities may be from those of vectors as they were given: an index may keep them at half precision.
+const HALF_PRECISION: f32 = 1e-3;
+
 /// Runs rules one after the other, naming each: the last one named is the one that failed.
 macro_rules! rules {
     ($index:expr, $($room:ident::$rule:ident),+ $(,)?) => {
@@ -24,18 +27,16 @@ macro_rules! rules {
     };
 }
 
-/// Recall@10 among so many chunks of one tenant, and as many of tenants with a hundred each; apart from the others, as 100,000 take
-/// minutes. They are asked for when `settled` returns.
-pub(crate) async fn at_scale(index: Arc<dyn Index>, chunks: u64, settled: impl AsyncFnOnce()) {
-    search::store_many(&*index, chunks).await;
+/// Recall@10 among 100,000 chunks, of one tenant and of a thousand; apart from the others, as it takes minutes. They are asked
+/// for when `settled` returns.
+pub(crate) async fn at_100_000_chunks(index: Arc<dyn Index>, settled: impl AsyncFnOnce()) {
+    search::store_100_000(&*index).await;
     settled().await;
-    eprintln!("rule: the nearest of {chunks} are found");
-    search::nearest_of_many_are_found(&*index, chunks).await;
-    eprintln!(
-        "rule: one of {} tenants finds its nearest",
-        chunks / search::CHUNKS_OF_EACH
+    rules!(
+        index,
+        search::nearest_of_100_000_are_found,
+        search::one_of_1_000_tenants_finds_its_nearest,
     );
-    search::one_of_many_tenants_finds_its_nearest(&*index, chunks / search::CHUNKS_OF_EACH).await;
 }
 
 /// Runs every rule, each with tenants of its own, so that one index serves them all. The index is closed afterwards.

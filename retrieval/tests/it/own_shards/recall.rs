@@ -54,7 +54,7 @@ async fn it_finds_the_nearest_of_100_000() {
     let index = EmbeddedIndex::open_tuned(options(dir.path()), tuning).expect("a healthy directory");
     let index = Arc::new(index);
 
-    conformance::at_scale(index.clone(), 100_000, async || {
+    conformance::at_100_000_chunks(index.clone(), async || {
         await_stage(dir.path(), "settled").await;
         await_quiet(&collection(dir.path())).await;
         assert!(
