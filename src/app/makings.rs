@@ -1,11 +1,12 @@
 //! Which making of a model's index documents are put into, in the rows. Processes of two releases whose rules of words differ, or of
 //! two configurations, have an index each: the one that a start noted last holds, and who has another one leaves filling to others.
-//! Only a process that can fill an index notes it: one that has workers, and the model.
+//! A start notes only an index that its process can fill, see [`Standing`].
 //!
 //! A release that is taken back leaves processes behind whose index is not the noted one. Each process looks every minute, and says
 //! now and then that it has the noted one; where nobody said so for an hour, who looks next has its own noted. As long as somebody has
 //! the noted one nobody else's is, so that two never take turns.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -33,6 +34,17 @@ const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
 /// lock of this database has.
 const NOTING: i64 = 0x6d61_6b69_6e67;
 
+/// What a process can do for an index, and so what it may say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has workers and the model: a start notes the index, and the process says that it has it.
+    Fills,
+    /// It has workers: it notes the index where nobody has the noted one any more, so that their work on it goes on.
+    Works,
+    /// It notes the index where none is noted.
+    Answers,
+}
+
 /// What the row of a space says of its index.
 #[derive(PartialEq, sqlx::FromRow)]
 struct Noted {
@@ -53,9 +65,9 @@ impl App {
     /// Of each index on a server: says that this process has the making that documents are put into, or has its own noted where nobody
     /// has that one any more.
     pub async fn look_at_makings(&self) {
-        for space in self.spaces.all_on_servers() {
-            let can_fill = self.spaces.can_fill(&space);
-            if let Err(error) = look_at(&self.db, &space, can_fill, self.clock.now()).await {
+        for space in self.spaces.list_on_servers() {
+            let standing = self.spaces.standing(&space);
+            if let Err(error) = look_at(&self.db, &space, standing, self.clock.now()).await {
                 tracing::warn!(error = ?error, space = space.name, "it cannot be told whether documents are put into this index: the next look will");
             }
         }
@@ -65,9 +77,11 @@ impl App {
     /// that it held counts as missing.
     pub(crate) async fn note_making(&self, space: &Space) -> Result<()> {
         let now = self.clock.now();
-        match self.spaces.can_fill(space) || !space.is_on_server {
-            true => note(&self.db, space, now).await,
-            false => look_at(&self.db, space, false, now).await,
+        space.waits_to_be_noted.store(!space.is_open, Ordering::Relaxed);
+        match self.spaces.standing(space) {
+            Standing::Fills => note(&self.db, space, now).await,
+            _ if !space.is_on_server => note(&self.db, space, now).await,
+            standing => look_at(&self.db, space, standing, now).await,
         }
     }
 
@@ -105,26 +119,33 @@ async fn find(db: &Db, space: &str) -> Result<Noted> {
     )
 }
 
-/// Says that this process has the noted making of a space, or notes its own where nobody has that one any more: if it can fill it.
-/// Where none is noted, it notes its own in any case.
-pub(super) async fn look_at(db: &Db, space: &Space, can_fill: bool, now: DateTime<Utc>) -> Result<()> {
+/// Says that this process has the noted making of a space, or notes its own where nobody has that one any more, as far as its
+/// `standing` lets it. Where none is noted, it notes its own in any case.
+pub(super) async fn look_at(db: &Db, space: &Space, standing: Standing, now: DateTime<Utc>) -> Result<()> {
     let noted = find(db, &space.name).await?;
     if noted.making.is_none() {
         return note_over(db, space, Some(&noted), now).await.map(drop);
     }
-    if space.is_of_another_making(noted.making.as_deref()) {
-        // Another process may have named the very same index anew.
-        space.index.look_up_generation().await?;
+    // Another process may have named the very same index anew.
+    let had_it = !space.is_of_another_making(noted.making.as_deref());
+    let looked_up = space.index.look_up_generation().await;
+    if !had_it {
+        looked_up?;
     }
-    if !can_fill {
+    let has_it = !space.is_of_another_making(noted.making.as_deref());
+    if standing == Standing::Answers {
         return Ok(());
     }
     let was_said = |since: TimeDelta| noted.making_used_at.is_some_and(|said_at| said_at > now - since);
-    if !space.is_of_another_making(noted.making.as_deref()) {
-        return match was_said(SAID_EVERY) {
+    if has_it {
+        return match was_said(SAID_EVERY) || standing == Standing::Works {
             true => Ok(()),
             false => say(db, space, now).await,
         };
+    }
+    if had_it && standing == Standing::Fills {
+        // What was noted is gone: somebody who may not note it made it anew.
+        return note_over(db, space, Some(&noted), now).await.map(drop);
     }
     if was_said(GIVEN_UP_AFTER) {
         return Ok(());

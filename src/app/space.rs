@@ -6,7 +6,7 @@
 //! does, questions go on without it.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use retrieval::index::{Index, IndexError};
 
 use super::background::ModelBackground;
 use super::denial::Denial;
-use super::makings;
+use super::makings::{self, Standing};
 use super::remembered::{self, SpaceRow};
 use super::unopened::UnopenedIndex;
 use super::{Purpose, StartError, embedder, index};
@@ -57,6 +57,8 @@ pub struct Space {
     is_with_rows: bool,
     /// The index is on a server, where other processes may have another one.
     pub(super) is_on_server: bool,
+    /// A start asked for it to be noted, and it did not open.
+    pub(super) waits_to_be_noted: AtomicBool,
     /// Embeddings are bought from someone, and so count to a tenant's budget.
     pub is_remote: bool,
     /// The last question got no vector.
@@ -219,6 +221,7 @@ impl Spaces {
             is_with_rows: config.index_is_with_rows(),
             is_on_server: config.index.backend != IndexBackend::Embedded,
             opened_at: now,
+            waits_to_be_noted: AtomicBool::new(false),
             index: match around {
                 Some(around) => around(index),
                 None => index,
@@ -349,7 +352,7 @@ impl Spaces {
     }
 
     /// Those whose index is on a server that answered when it was opened.
-    pub(super) fn all_on_servers(&self) -> Vec<Arc<Space>> {
+    pub(crate) fn list_on_servers(&self) -> Vec<Arc<Space>> {
         let mut spaces = self.all();
         spaces.retain(|space| space.is_on_server && space.is_open);
         spaces
@@ -397,22 +400,29 @@ impl Spaces {
             background: ModelBackground::default(),
             tried_at: before.and_then(|before| before.tried_at),
             opened_at: now,
+            waits_to_be_noted: AtomicBool::new(false),
         };
         if self.purpose.is_service() {
-            let can_fill = self.can_fill(&space);
-            // One that is not the configured one is opened whenever somebody asks: that is no reason to take another process' place.
-            if !space.is_on_server || (can_fill && name == self.wanted) {
+            let standing = self.standing(&space);
+            // One that nobody started with is opened whenever somebody asks: that is no reason to take another process' place.
+            let is_started_with = name == self.wanted
+                || before.is_some_and(|before| before.waits_to_be_noted.load(Ordering::Relaxed));
+            if !space.is_on_server || (is_started_with && standing == Standing::Fills) {
                 makings::note(db, &space, now).await?;
             } else {
-                makings::look_at(db, &space, can_fill, now).await?;
+                makings::look_at(db, &space, standing, now).await?;
             }
         }
         Ok(self.put(space))
     }
 
-    /// Whether this process can put into the index of a space what it lacks.
-    pub(super) fn can_fill(&self, space: &Space) -> bool {
-        self.purpose != Purpose::Answer && !space.lacks_model()
+    /// What this process can do for the index of a space.
+    pub(super) fn standing(&self, space: &Space) -> Standing {
+        match self.purpose {
+            Purpose::Answer => Standing::Answers,
+            _ if space.lacks_model() => Standing::Works,
+            _ => Standing::Fills,
+        }
     }
 
     /// The space with its model, if that can be loaded.
@@ -440,6 +450,7 @@ impl Spaces {
             is_with_rows: space.is_with_rows,
             is_on_server: space.is_on_server,
             opened_at: space.opened_at,
+            waits_to_be_noted: AtomicBool::new(space.waits_to_be_noted.load(Ordering::Relaxed)),
             is_remote: space.is_remote,
             is_failing: AtomicBool::new(false),
             denial: Denial::default(),

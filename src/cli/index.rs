@@ -73,20 +73,23 @@ pub(super) async fn index(config: Config, command: IndexCommand) -> Result<(), F
         print_line(&summary(&lines, heals));
         print_line(&summary_of_files(&files, heals));
     }
+    let mut problems = Vec::new();
     if !damage.is_empty() {
-        return Err(Failure::Differs(format!(
+        problems.push(format!(
             "a part of the index is damaged: {}: frontdesk index repair puts it aside and fills it again from the rows",
             damage.join("; ")
-        )));
-    }
-    if lines.iter().any(Line::differs) && !heals {
-        return Err(Failure::Differs(
-            "the index does not hold what the rows say: frontdesk index repair puts it right".to_owned(),
         ));
+    } else if lines.iter().any(Line::differs) && !heals {
+        problems.push(
+            "the index does not hold what the rows say: frontdesk index repair puts it right".to_owned(),
+        );
     }
-    match files.lost.is_empty() {
+    if !files.lost.is_empty() {
+        problems.push(about_lost(&files.lost));
+    }
+    match problems.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Differs(about_lost(&files.lost))),
+        false => Err(Failure::Differs(problems.join("; "))),
     }
 }
 

@@ -182,13 +182,9 @@ pub struct Compared {
 }
 
 impl Compared {
-    /// Whether it is built, or kept up, beside what answers: what it lacks is no loss.
+    /// Whether it is built beside what answers: what it lacks is no loss.
     pub fn is_being_built(&self) -> bool {
-        match self.generation.state.as_str() {
-            state::LIVE => false,
-            state::BUILDING if !self.is_filled => true,
-            _ => self.generation.lacking > 0,
-        }
+        self.generation.state == state::BUILDING && !self.is_filled
     }
 }
 
@@ -287,12 +283,13 @@ pub async fn remove_put_aside(app: &App, at_least: Duration) -> Result<usize> {
 /// Removes what indexes keep of other settings or former rules of words, where what replaced it is `at_least` so old. How much there
 /// was.
 pub async fn remove_former(app: &App, at_least: Duration) -> Result<usize> {
-    let mut conn = app.db.read(Scope::Operator).await?;
-    // Also of models that nobody is answered with any more: what they left is in what an earlier release or configuration had.
-    let spaces: Vec<String> = on!(conn, c => sqlx::query_scalar("select name from embedding_space where making is not null").fetch_all(c).await)?;
-    drop(conn);
+    let open = list_open_of(app, None).await?;
+    // Also of models that answer nobody any more.
+    let at_hand = app.spaces.list_on_servers();
+    let mut spaces = used(&open);
+    spaces.extend(at_hand.iter().map(|space| space.name.as_str()));
     let (mut removed, mut silent) = (0, Silent::default());
-    for space in &spaces {
+    for space in spaces {
         let found = remove_former_of(app, space, at_least).await;
         removed += silent.heard(space, found).unwrap_or_default();
     }

@@ -416,7 +416,16 @@ pub async fn count_anew(write: &mut Write, context: &JobContext) -> Result<()> {
 
 /// A tenant's jobs of a kind that wait or run.
 pub async fn list_open<J: Job>(conn: &mut Conn, tenant_id: TenantId) -> Result<Vec<J>> {
-    let payloads = store::list_open_payloads(conn, tenant_id, J::KIND).await?;
+    parse_all(store::list_open_payloads(conn, Some(tenant_id), J::KIND).await?)
+}
+
+/// All tenants' jobs of a kind that wait or run.
+pub async fn list_open_of_all<J: Job>(app: &App) -> Result<Vec<J>> {
+    let mut conn = app.db.read(Scope::Operator).await?;
+    parse_all(store::list_open_payloads(&mut conn, None, J::KIND).await?)
+}
+
+fn parse_all<J: Job>(payloads: Vec<Value>) -> Result<Vec<J>> {
     let jobs = payloads.into_iter().map(serde_json::from_value);
     Ok(jobs.collect::<std::result::Result<_, _>>()?)
 }

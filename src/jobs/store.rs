@@ -357,24 +357,24 @@ pub(super) async fn list_last_errors(
     kind: &str,
 ) -> Result<Vec<(String, Option<String>)>> {
     Ok(on!(conn, c => sqlx::query_as(
-        "select unique_key, last_error
+        "select unique_key, case when state = 'running' then null else last_error end
            from job
           where tenant_id = $1
             and kind = $2
-            and state not in ('done', 'running')
+            and state <> 'done'
             and unique_key is not null
           order by id",
     ).bind(tenant_id).bind(kind).fetch_all(c).await)?)
 }
 
-/// What a tenant's jobs of a kind that wait or run are about.
+/// What jobs of a kind that wait or run are about: a tenant's, or all that the connection may see.
 pub(super) async fn list_open_payloads(
     conn: &mut Conn,
-    tenant_id: TenantId,
+    tenant_id: Option<TenantId>,
     kind: &str,
 ) -> Result<Vec<Value>> {
     let payloads: Vec<Json<Value>> = on!(conn, c => sqlx::query_scalar(
-        "select payload from job where tenant_id = $1 and kind = $2 and state in ('queued', 'running')",
+        "select payload from job where ($1 is null or tenant_id = $1) and kind = $2 and state in ('queued', 'running')",
     ).bind(tenant_id).bind(kind).fetch_all(c).await)?;
     Ok(payloads.into_iter().map(|Json(payload)| payload).collect())
 }

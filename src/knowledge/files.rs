@@ -157,10 +157,10 @@ impl FileStore {
         }
     }
 
-    /// Keys of files that are older than [`ORPHAN_AGE`]; half-received ones of that age are removed on the way.
-    pub(super) async fn list_old(&self) -> Result<Vec<String>> {
+    /// Keys of files that are older than [`ORPHAN_AGE`]; with `removes_received`, half-received ones of that age are removed on the way.
+    pub(super) async fn list_old(&self, removes_received: bool) -> Result<Vec<String>> {
         let root = self.root.clone();
-        tokio::task::spawn_blocking(move || list_old(&root))
+        tokio::task::spawn_blocking(move || list_old(&root, removes_received))
             .await
             .map_err(Error::internal)?
     }
@@ -186,7 +186,7 @@ fn in_folder(target: &Path, put: impl Fn() -> std::io::Result<()>) -> std::io::R
     }
 }
 
-fn list_old(root: &Path) -> Result<Vec<String>> {
+fn list_old(root: &Path, removes_received: bool) -> Result<Vec<String>> {
     let mut keys = Vec::new();
     for folder in std::fs::read_dir(root)? {
         let folder = folder?;
@@ -208,7 +208,9 @@ fn list_old(root: &Path) -> Result<Vec<String>> {
                 continue;
             }
             if name == INCOMING {
-                unless_gone(std::fs::remove_file(file.path()))?;
+                if removes_received {
+                    unless_gone(std::fs::remove_file(file.path()))?;
+                }
             } else {
                 keys.push(format!("{name}/{file_name}"));
             }

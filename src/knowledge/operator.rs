@@ -6,8 +6,9 @@ use crate::app::App;
 use crate::db::Scope;
 use crate::error::Result;
 use crate::id::{DocumentId, TenantId};
-use crate::on;
+use crate::{jobs, on};
 
+use super::jobs::RemoveDocuments;
 use super::labels;
 
 /// What a document's row says when it was indexed without an embedding model.
@@ -50,19 +51,26 @@ pub async fn queue_untold_documents(app: &App) -> Result<()> {
 
 /// Removes files that no row names: left by requests that died between storing a file and naming it.
 pub async fn sweep(app: &App) -> Result<()> {
-    for key in list_unnamed(app).await? {
+    for key in list_unnamed(app, true).await? {
         tracing::info!(file = key, "removing a file that nothing names");
         app.files.remove(&key).await?;
     }
     Ok(())
 }
 
-/// The keys of old files that no row names.
-async fn list_unnamed(app: &App) -> Result<Vec<String>> {
-    let mut old = app.files.list_old().await?;
+/// The keys of old files that no row names, and that no job is about to remove. With `removes_received`, what was received half and is as
+/// old goes on the way.
+async fn list_unnamed(app: &App, removes_received: bool) -> Result<Vec<String>> {
+    let mut old = app.files.list_old(removes_received).await?;
     if old.is_empty() {
         return Ok(old);
     }
+    let removals = jobs::list_open_of_all::<RemoveDocuments>(app).await?;
+    let being_removed: HashSet<String> = removals
+        .into_iter()
+        .flat_map(|removal| removal.file_keys)
+        .collect();
+    old.retain(|key| !being_removed.contains(key));
     let mut conn = app.db.read(Scope::Operator).await?;
     let named: Vec<String> =
         on!(conn, c => sqlx::query_scalar("select file_key from document").fetch_all(c).await)?;
@@ -76,7 +84,7 @@ async fn list_unnamed(app: &App) -> Result<Vec<String>> {
 pub struct FileFindings {
     /// Documents whose file is gone. They answer from what is indexed of them.
     pub lost: Vec<(TenantId, DocumentId)>,
-    /// Files that no row has named for an hour.
+    /// Files of more than an hour that no row names.
     pub stray: usize,
 }
 
@@ -97,7 +105,7 @@ pub async fn compare_files(app: &App, only: Option<TenantId>, heals: bool) -> Re
             }
         }
     }
-    let mut unnamed = list_unnamed(app).await?;
+    let mut unnamed = list_unnamed(app, heals).await?;
     if let Some(tenant_id) = only {
         let prefix = format!("{tenant_id}/");
         unnamed.retain(|key| key.starts_with(&prefix));

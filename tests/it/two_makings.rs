@@ -197,6 +197,15 @@ async fn an_index_that_was_named_anew_is_the_same_one_to_processes_that_have_it_
 
     assert_eq!(lacks(&service, &held).await, Value::Null);
     replica.close().await;
+
+    // As one does that may not note it.
+    run_as_owner(&service.app.config.database_url(), anew).await;
+    let before = noted(&service).await;
+    service.app.look_at_makings().await;
+    assert_ne!(noted(&service).await, before);
+    operator::take_up(&service.app).await.expect("taken up");
+    work(&service, &service.app).await;
+    assert!(compared(&service.app, &held).await.1);
 }
 
 #[tokio::test]
@@ -361,12 +370,18 @@ async fn who_cannot_fill_an_index_takes_nobodys_place() {
         .expect("it starts");
     assert_eq!(noted(&service).await, of_the_earlier);
 
-    // Not even where nobody says to have the noted one.
+    // Who has no workers takes it not even where nobody says to have the noted one. Who has them does: their work would wait for ever.
     service.clock.advance(TimeDelta::hours(3));
-    without_the_model.look_at_makings().await;
     without_workers.look_at_makings().await;
     assert_eq!(noted(&service).await, of_the_earlier);
     assert_eq!(lacks(&service, &held).await, Value::Null);
+    without_the_model.look_at_makings().await;
+    assert_ne!(noted(&service).await, of_the_earlier);
+    // It does not keep it from who can fill his own.
+    service.clock.advance(TimeDelta::minutes(61));
+    without_the_model.look_at_makings().await;
+    service.app.look_at_makings().await;
+    assert_eq!(noted(&service).await, of_the_earlier);
     without_the_model.close().await;
     without_workers.close().await;
 }
