@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -272,7 +272,8 @@ async fn files_are_held_against_the_rows() {
     let stray = original.with_file_name(Uuid::now_v7().to_string());
     std::fs::write(&stray, "nobody's").expect("written");
     let opened = File::options().write(true).open(&stray).expect("it is there");
-    let long_ago = SystemTime::now() - Duration::from_secs(3_700);
+    let written = std::fs::metadata(original).and_then(|metadata| metadata.modified());
+    let long_ago = written.expect("a time") - Duration::from_secs(3_700);
     opened.set_modified(long_ago).expect("made older");
 
     let verified = run_well(&data, &["index", "verify"]).await;
