@@ -23,6 +23,8 @@ const WITHOUT_CHECKPOINTS: Tuning = Tuning {
     checkpoint_bytes: u64::MAX,
     log_most_bytes: u64::MAX,
     fresh_bytes: usize::MAX,
+    deleted_kept_busy: Duration::MAX,
+    deleted_kept_idle: Duration::MAX,
     ..SMALL
 };
 

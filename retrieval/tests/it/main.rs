@@ -5,6 +5,7 @@ mod conformance;
 mod crash;
 mod damaged_index;
 mod embedded_index;
+mod forgotten;
 mod half_written;
 mod local_embedder;
 mod openai_embedder;

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use super::Inner;
 use super::placement::Stage;
 use super::promotion::Outcome;
+use super::shard::BUILD_POLL;
 use crate::TenantId;
 use crate::index::IndexError;
-
-/// Pause between looks at whether a build has ended.
-const BUILD_POLL: Duration = Duration::from_millis(20);
 
 /// Removes the tenant's own shard if nothing is in it.
 ///

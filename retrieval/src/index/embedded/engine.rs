@@ -1,13 +1,12 @@
 //! The vector side of a shard, on `qdrant-edge`: how it is laid out, opened, changed, asked and kept small. The only file
 //! that knows the engine's operations; it is synchronous and knows no threads.
 
+mod log;
 mod repeat;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use qdrant_edge::{
     CountRequest, CreateIndex, EdgeShard, FieldIndexOperations, Filter as EngineFilter, NamedQuery,
@@ -16,15 +15,13 @@ use qdrant_edge::{
     WithPayloadInterface, WithVector,
 };
 
+use self::log::{await_log_lock, trim_engine_log};
 use super::filter::{self, Given, TenantFilter};
 use super::layout::{Extent, Layout};
 use super::operation::{Change, Operation, PreparedPoint};
 use super::stored::{self, DENSE};
 use crate::index::Facets;
 use crate::{ChunkId, DocumentId, TenantId};
-
-/// A child that was forked begins its program within milliseconds, on a machine that has time for it.
-const LOG_LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Points handed to the engine at once; bounds the size of an entry of its log.
 const APPLY_BATCH: usize = 256;
@@ -337,45 +334,6 @@ fn index_fields(shard: &EdgeShard) -> Result<(), OperationError> {
     Ok(())
 }
 
-/// Waits until nobody holds the lock on the engine's log. The index is ours alone, so who holds it can only be a child of
-/// this process that was forked while the log was open and has not begun its program yet: until then it shares our lock.
-fn await_log_lock(path: &Path) -> Result<(), OperationError> {
-    let log = File::open(path.join("wal"))?;
-    let started = Instant::now();
-    loop {
-        match log.try_lock() {
-            // Given back in so many words: by closing the file, such a child would keep it.
-            Ok(()) => return Ok(log.unlock()?),
-            Err(TryLockError::WouldBlock) if started.elapsed() < LOG_LOCK_PATIENCE => {
-                thread::sleep(Duration::from_millis(1));
-            }
-            // The engine says what is wrong better than we can.
-            Err(_) => return Ok(()),
-        }
-    }
-}
-
-/// Deletes the closed files of the engine's log but the last, which carries the numbering on. The shard must not be open.
-fn trim_engine_log(path: &Path) -> Result<(), OperationError> {
-    let mut closed = Vec::new();
-    for entry in fs::read_dir(path.join("wal"))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let first_operation = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("closed-")?.parse::<u64>().ok());
-        if let Some(first_operation) = first_operation {
-            closed.push((first_operation, entry.path()));
-        }
-    }
-    closed.sort();
-    closed.pop();
-    for (_, file) in closed {
-        fs::remove_file(file)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -395,27 +353,6 @@ mod tests {
             text_hash: 1,
             facets: Facets::default(),
         }
-    }
-
-    #[test]
-    fn a_lock_that_a_starting_child_still_shares_is_waited_for() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("engine");
-        let layout = Layout {
-            dimension: 3,
-            tuning: Tuning::default(),
-            is_own: false,
-        };
-        drop(Engine::create(&path, layout).expect("a new shard"));
-        let shared = File::open(path.join("wal")).expect("the engine's log");
-        shared.try_lock().expect("nobody holds it");
-        let child = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(50));
-            drop(shared);
-        });
-
-        Engine::open(&path, layout).expect("it opens once the lock is free");
-        child.join().expect("the thread ends well");
     }
 
     #[test]

@@ -63,6 +63,8 @@ const USUAL_DIMENSION: u64 = 384;
 pub(super) enum Extent {
     /// All that is due.
     Whole,
+    /// Whatever keeps deleted points, beside what is due.
+    Clean,
     /// While an own shard is written to: only what came together in so many points, and merges once there are many segments.
     Large { points: usize },
 }
@@ -139,15 +141,19 @@ impl Layout {
             false => NO_GRAPHS,
         };
         let (graph_from_kib, segments) = match extent {
-            Extent::Whole => (graph_from_kib, FEWEST_SEGMENTS),
+            // To merge graphs means to build them.
+            Extent::Clean if self.is_own => (graph_from_kib, MOST_SEGMENTS),
+            Extent::Whole | Extent::Clean => (graph_from_kib, FEWEST_SEGMENTS),
             Extent::Large { points } => {
                 let bytes = points * self.dimension * size_of::<u16>();
                 (graph_from_kib.max(bytes / 1_024), MOST_SEGMENTS)
             }
         };
+        let is_clean = extent == Extent::Clean;
         EdgeOptimizersConfig {
             default_segment_number: Some(segments),
-            deleted_threshold: Some(DELETED_SHARE),
+            deleted_threshold: Some(if is_clean { 0.0 } else { DELETED_SHARE }),
+            vacuum_min_vector_number: is_clean.then_some(0),
             max_segment_size: Some(LARGEST_SEGMENT_KIB),
             indexing_threshold: Some(graph_from_kib),
             ..EdgeOptimizersConfig::default()
@@ -223,7 +229,7 @@ mod tests {
         };
         let points = |chunks| match layout.extent_while_writing(chunks) {
             Extent::Large { points } => points,
-            Extent::Whole => panic!("all is built"),
+            Extent::Whole | Extent::Clean => panic!("all is built"),
         };
 
         assert_eq!(points(0), 4_000);

@@ -16,14 +16,14 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::collection::{Collection, ShardName};
 use super::keywords::TenantWords;
 use super::layout::Extent;
 use super::operation::{Change, Operation};
 use super::placement::Stage;
-use super::shard::{Shard, closed, unavailable};
+use super::shard::{BUILD_POLL, Shard, closed, unavailable};
 use super::sides::keywords_dir;
 use super::{Inner, damage, emptied, room};
 use crate::index::IndexError;
@@ -32,9 +32,6 @@ use crate::{ChunkId, TenantId};
 /// Vectors copied before the new shard's writer turns to what waits for it, and deleted before the shared one's does.
 const COPIED_AT_ONCE: usize = 2_000;
 const SWEPT_AT_ONCE: usize = 500;
-
-/// Pause between looks at whether graphs are built.
-const BUILD_POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {

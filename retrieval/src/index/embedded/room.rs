@@ -43,7 +43,7 @@ fn needed(dimension: Option<usize>, chunks: u64) -> u64 {
     chunks.saturating_mul(per_chunk)
 }
 
-fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+pub(super) fn free_bytes(dir: &Path) -> std::io::Result<u64> {
     let room = rustix::fs::statvfs(dir)?;
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -26,6 +27,9 @@ use crate::{ChunkId, TenantId};
 
 pub(super) const REDO_LOG_FILE: &str = "redo.log";
 
+/// Pause between looks at whether a build has ended.
+pub(super) const BUILD_POLL: Duration = Duration::from_millis(20);
+
 /// What readers, the writer and graph building share.
 pub(super) struct ShardState {
     dir: PathBuf,
@@ -40,6 +44,7 @@ pub(super) struct ShardState {
     build_claimed: AtomicBool,
     /// Whether an operation failed, so that the sides were opened anew.
     was_reopened: AtomicBool,
+    is_closing: AtomicBool,
     name: ShardName,
     /// Its lock on the directory falls after the sides are gone: the last field is dropped last.
     collection: Arc<Collection>,
@@ -91,6 +96,7 @@ impl Shard {
             maintenance: Mutex::new(()),
             build_claimed: AtomicBool::new(false),
             was_reopened: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
             name,
             collection,
         });
@@ -181,6 +187,7 @@ impl Shard {
 
     /// Ends the writer once nobody has the shard any more: what was submitted until then is done.
     pub(super) fn retire(self: Arc<Self>) {
+        self.state.is_closing.store(true, Ordering::Release);
         let writer = lock(&self.writer).take();
         drop(self);
         if writer.is_some_and(|writer| writer.join().is_err()) {
@@ -190,6 +197,7 @@ impl Shard {
 
     /// Finishes what was submitted, writes everything down and ends the writer.
     pub(super) fn close(&self) {
+        self.state.is_closing.store(true, Ordering::Release);
         drop(self.commands.send(Command::Close));
         let writer = lock(&self.writer).take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
@@ -277,6 +285,13 @@ impl ShardState {
         }
     }
 
+    /// Waits until no graphs are built, or the shard is to be closed.
+    pub(super) fn await_builds(&self) {
+        while self.try_maintenance().is_none() && !self.is_closing.load(Ordering::Acquire) {
+            thread::sleep(BUILD_POLL);
+        }
+    }
+
     pub(super) fn maintenance(&self) -> MutexGuard<'_, ()> {
         lock(&self.maintenance)
     }
@@ -298,9 +313,14 @@ impl ShardState {
         self.build_claimed.store(false, Ordering::Release);
     }
 
+    /// Whether a build waits for its turn.
+    pub(super) fn is_to_build(&self) -> bool {
+        self.build_claimed.load(Ordering::Acquire)
+    }
+
     /// Whether a build runs or waits for its turn.
     pub(super) fn is_building(&self) -> bool {
-        self.build_claimed.load(Ordering::Acquire) || self.try_maintenance().is_none()
+        self.is_to_build() || self.try_maintenance().is_none()
     }
 
     pub(super) fn note_reopened(&self) {

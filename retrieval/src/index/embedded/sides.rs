@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qdrant_edge::{OperationError, PointId};
@@ -11,7 +12,7 @@ use qdrant_edge::{OperationError, PointId};
 use super::damage::{self, Broken};
 use super::engine::{Engine, Found};
 use super::filter::{self, Given, TenantFilter};
-use super::keywords::{ChunkRow, Keywords, TenantWords};
+use super::keywords::{ChunkRow, Keywords, Spare, TenantWords};
 use super::layout::{Extent, Layout};
 use super::lost::Loss;
 use super::migrate;
@@ -55,6 +56,8 @@ pub(super) struct Sides {
     keywords: RwLock<Keywords>,
     /// `None` in a shard that finds by words alone.
     vectors: Option<Engine>,
+    /// Whether anything was deleted or replaced since somebody asked.
+    has_deleted: AtomicBool,
 }
 
 impl Sides {
@@ -76,6 +79,7 @@ impl Sides {
         let keywords = guarded(|| Keywords::open(&keywords_dir)).map_err(broken(Loss::Words))?;
         Ok(Self {
             dir: dir.to_owned(),
+            has_deleted: AtomicBool::new(keywords.has_deleted()),
             keywords: RwLock::new(keywords),
             vectors,
         })
@@ -130,28 +134,41 @@ impl Sides {
         if let Some(vectors) = &self.vectors {
             vectors.sync();
         }
-        self.sync_keywords()
+        self.sync_keywords(Spare::Little)
     }
 
     /// Brings the keyword side to the disk, whatever the other one does.
-    pub(super) fn sync_keywords(&self) -> Result<(), SideError> {
+    pub(super) fn sync_keywords(&self, spare: Spare) -> Result<(), SideError> {
         self.write_fresh_keywords()?;
-        self.merge_keywords()?;
-        let persisted = self.keywords().persist()?;
+        self.merge_keywords(spare)?;
+        let persisted = self.keywords().persist(spare)?;
         Ok(self.changing_keywords().persisted(persisted)?)
+    }
+
+    /// Has the next opening of the vectors find nothing of what was deleted in the engine's own log.
+    pub(super) fn fill_engine_log(&self) -> Result<(), SideError> {
+        if let Some(vectors) = &self.vectors {
+            vectors.fill_log()?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything was deleted or replaced since this was asked last. In the beginning: whether the words' files keep such.
+    pub(super) fn take_has_deleted(&self) -> bool {
+        self.has_deleted.swap(false, Ordering::Relaxed)
     }
 
     /// Merges what is due. A segment that turns out to be damaged stays as it is, and is for the next start to put right: whatever
     /// else is there goes on being written down and merged.
-    fn merge_keywords(&self) -> Result<(), SideError> {
+    fn merge_keywords(&self, spare: Spare) -> Result<(), SideError> {
         loop {
-            let merged = self.keywords().write_merged();
+            let merged = self.keywords().write_merged(spare);
             let merged = match merged {
                 Ok(Some(merged)) => merged,
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     damage::note(&self.dir, &error.to_string());
-                    let damaged = self.keywords().find_damaged()?;
+                    let damaged = self.keywords().find_damaged(spare)?;
                     self.changing_keywords().leave_out(damaged);
                     continue;
                 }
@@ -393,12 +410,19 @@ impl Sides {
 
     fn apply_to_keywords(&self, operation: &Operation) -> Result<(), SideError> {
         let Change::Upsert(points) = &operation.change else {
-            return Ok(self.changing_keywords().apply(operation)?);
+            let is_gone = self.changing_keywords().apply(operation)?;
+            self.note_deleted(is_gone);
+            return Ok(());
         };
         for batch in points.chunks(CHANGED_AT_ONCE) {
-            self.changing_keywords().upsert(operation.tenant_id, batch)?;
+            let is_replaced = self.changing_keywords().upsert(operation.tenant_id, batch)?;
+            self.note_deleted(is_replaced);
         }
         Ok(())
+    }
+
+    fn note_deleted(&self, is_gone: bool) {
+        self.has_deleted.fetch_or(is_gone, Ordering::Relaxed);
     }
 
     /// Moves the words in memory to a segment.

@@ -1,11 +1,12 @@
 //! What cannot be brought about from outside: failures between two steps of a move, and builds that do not end.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::promotion::{Move, finish};
+use super::writer::Writer;
 use super::*;
 use crate::index::Filter;
 
@@ -27,6 +28,9 @@ const STAYING: Tuning = Tuning {
     fresh_bytes: 100_000,
     engine_log_bytes_busy: 5 << 20,
     engine_log_bytes_idle: 5 << 20,
+    deleted_kept_busy: Duration::ZERO,
+    deleted_kept_idle: Duration::ZERO,
+    deleting_beside: Duration::from_millis(200),
     longest_wait: Duration::from_secs(5),
     close_grace: Duration::from_millis(200),
 };
@@ -330,4 +334,83 @@ fn a_search_keeps_its_place_until_it_ends_though_nobody_waits_for_it() {
         assert_eq!(found.hits.len(), 10);
         index.close().await.expect("closed");
     });
+}
+
+/// The number of the last of the files of words.
+fn last_segment(shard: &Shard) -> u64 {
+    let words = fs::read_dir(shard.state().dir().join("keywords")).expect("a folder");
+    let number = |path: PathBuf| {
+        let is_segment = path.extension().is_some_and(|extension| extension == "segment");
+        is_segment.then(|| path.file_stem()?.to_str()?.parse().ok())?
+    };
+    words
+        .flatten()
+        .filter_map(|entry| number(entry.path()))
+        .max()
+        .unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_forget_once_builds_may_begin_and_until_then_nothing_is_written_for_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let index = open(dir.path(), STAYING);
+    index.upsert(ACME, points(0..100)).await.expect("stored");
+    let shard = index.inner.shared_shard(ACME).expect("open").expect("a shard");
+    let note = shard.state().dir().join("deleted");
+    let pause = |writer: &mut Writer| {
+        writer.pause_builds();
+        Ok(())
+    };
+    shard.on_writer(pause).expect("paused");
+    assert!(!note.exists());
+
+    index
+        .delete_documents(ACME, vec![DocumentId(Uuid::from_u128(3))])
+        .await
+        .expect("deleted");
+    let before = last_segment(&shard);
+    for n in 100..140 {
+        index.upsert(ACME, points(n..n + 1)).await.expect("stored");
+    }
+
+    assert!(note.exists());
+    assert!(
+        last_segment(&shard) < before + 20,
+        "{} after {before}",
+        last_segment(&shard)
+    );
+    let resume = |writer: &mut Writer| {
+        writer.resume_builds();
+        Ok(())
+    };
+    shard.on_writer(resume).expect("resumed");
+    while note.exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(index.count(ACME).await.expect("a count"), 130);
+    index.close().await.expect("closed");
+}
+
+#[test]
+fn a_shard_whose_writer_waits_for_a_build_can_be_closed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let never_without = Tuning {
+        log_most_bytes: 0,
+        ..STAYING
+    };
+    let index = open(dir.path(), never_without);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let stored = runtime.block_on(index.upsert(ACME, points(0..10)));
+    stored.expect("stored");
+    let shard = index.inner.shared_shard(ACME).expect("open").expect("a shard");
+    let building = shard.state().maintenance();
+    let change = Change::DeleteTenant;
+    drop(shard.submit(Operation {
+        tenant_id: ACME,
+        change,
+    }));
+
+    shard.close();
+
+    drop(building);
 }

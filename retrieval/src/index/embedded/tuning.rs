@@ -36,6 +36,12 @@ pub struct Tuning {
     /// The log is mapped into memory, so this also bounds what it adds to the process.
     pub engine_log_bytes_busy: u64,
     pub engine_log_bytes_idle: u64,
+    /// How long files keep hashes and vectors of what was deleted, where something is written all the time, and where nothing is.
+    /// Then what has any is written anew.
+    pub deleted_kept_busy: Duration,
+    pub deleted_kept_idle: Duration,
+    /// How long writing goes on beside that: what is deleted meanwhile makes work of what was done.
+    pub deleting_beside: Duration,
     /// How long a search waits for its turn where more come than there are cores.
     pub longest_wait: Duration,
     /// How long closing waits for a graph build to end, which cannot be interrupted; what it would lose stays in the redo
@@ -59,6 +65,9 @@ impl Default for Tuning {
             fresh_bytes: 16 << 20,
             engine_log_bytes_busy: 64 << 20,
             engine_log_bytes_idle: 8 << 20,
+            deleted_kept_busy: Duration::from_mins(40),
+            deleted_kept_idle: Duration::from_mins(15),
+            deleting_beside: Duration::from_secs(30),
             longest_wait: Duration::from_secs(5),
             close_grace: Duration::from_secs(5),
         }

@@ -2,9 +2,11 @@
 //!
 //! Operations that wait together are written with one sync, so many small writers cost no more syncs than one big one.
 
+mod remains;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,14 +14,16 @@ use std::time::{Duration, Instant};
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
+use self::remains::Remains;
 use super::damage::Broken;
 use super::forward::Forwards;
+use super::keywords::Spare;
 use super::layout::Extent;
 use super::log::RedoLog;
 use super::lost::Loss;
 use super::operation::{Change, Operation};
 use super::promotion::Notice;
-use super::shard::{ShardState, closed, unavailable};
+use super::shard::{BUILD_POLL, ShardState, closed, unavailable};
 use super::sides::Sides;
 use crate::index::IndexError;
 use crate::{DocumentId, TenantId};
@@ -32,9 +36,6 @@ const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
 /// As the engine gives its own threads.
 const BUILD_NICENESS: i32 = 10;
-
-/// Pause between looks at whether a build has ended, when closing.
-const BUILD_POLL: Duration = Duration::from_millis(20);
 
 pub(super) enum Command {
     Write {
@@ -59,6 +60,7 @@ pub(super) struct Writer {
     left_something: bool,
     /// Whether no further build is to be started.
     builds_paused: bool,
+    remains: Remains,
     forwards: Forwards,
     /// Whose own shard it is.
     owner: Option<TenantId>,
@@ -79,6 +81,7 @@ impl Writer {
         // What the last run left undone is asked for once, whatever changes now.
         let points_since_optimise = state.tuning().optimise_after_points;
         Self {
+            remains: Remains::open(state.dir()),
             state,
             log,
             commands,
@@ -169,16 +172,17 @@ impl Writer {
         }
         self.optimise_when_due();
         loop {
-            let command = match next.take() {
-                Some(command) => command,
-                None if self.log.is_empty() && !self.left_something => match self.commands.recv() {
+            let command = match (next.take(), self.patience()) {
+                (Some(command), _) => command,
+                (None, None) => match self.commands.recv() {
                     Ok(command) => command,
                     Err(_) => break,
                 },
-                None => match self.commands.recv_timeout(CHECKPOINT_IDLE) {
+                (None, Some(patience)) => match self.commands.recv_timeout(patience) {
                     Ok(command) => command,
                     Err(RecvTimeoutError::Timeout) => {
                         self.checkpoint(self.state.tuning().engine_log_bytes_idle);
+                        self.look_at_remains(self.state.tuning().deleted_kept_idle);
                         // What came during a build, and nothing after it.
                         self.optimise_when_due();
                         continue;
@@ -198,8 +202,8 @@ impl Writer {
                     reply,
                 } => {
                     next = self.gather_and_commit(operation, payload, reply);
-                    if self.log.len() >= self.state.tuning().log_most_bytes {
-                        drop(self.state.maintenance());
+                    if self.is_to_wait() {
+                        self.state.await_builds();
                     }
                     if self.is_checkpoint_due() {
                         self.checkpoint(self.state.tuning().engine_log_bytes_busy);
@@ -207,10 +211,26 @@ impl Writer {
                     self.optimise_while_writing();
                 }
             }
+            self.look_at_remains(self.state.tuning().deleted_kept_busy);
         }
         // A move that was not taken back ends here.
         self.forwards.end_all();
         self.finish();
+    }
+
+    /// How long to wait for a command before there is something else to do; `None`: there is nothing.
+    fn patience(&self) -> Option<Duration> {
+        if !self.log.is_empty() || self.left_something || self.remains.are_being_removed() {
+            return Some(CHECKPOINT_IDLE);
+        }
+        let due_in = self.remains.due_in(self.state.tuning().deleted_kept_idle)?;
+        Some(due_in.max(CHECKPOINT_IDLE))
+    }
+
+    /// Whether what is written makes a build longer than it may become.
+    fn is_to_wait(&self) -> bool {
+        let tuning = self.state.tuning();
+        self.log.len() >= tuning.log_most_bytes || self.remains.keep_coming(tuning.deleting_beside)
     }
 
     /// Writes this operation and those that wait behind it; returns the first command that is none.
@@ -297,7 +317,7 @@ impl Writer {
     fn look_at_size(&mut self, operation: &Operation) {
         match operation.change {
             Change::Upsert(_) => return self.announce_if_outgrown(operation.tenant_id),
-            Change::SetFacets(_) => return,
+            Change::SetFacets(_) => return self.remains.disturb(),
             // It may have been most of what is here.
             Change::DeleteTenant => self.points_since_optimise = self.state.tuning().optimise_after_points,
             Change::DeleteChunks(_) | Change::DeleteDocuments(_) | Change::DeleteSources(_) => {}
@@ -391,6 +411,7 @@ impl Writer {
             tracing::error!(%error, "redo log keeps an operation that was refused");
         }
         self.state.note_reopened();
+        self.note_remains();
         {
             let _no_builds = self.state.maintenance();
             if let Err(error) = self.state.close_sides() {
@@ -403,19 +424,21 @@ impl Writer {
     }
 
     /// Syncs both sides and empties the redo log, unless graphs are being built: then it is done later, and memory alone
-    /// is kept in bounds.
-    fn checkpoint(&mut self, engine_log_limit: u64) {
+    /// is kept in bounds. Whether that was done, and the engine's log is no longer than its limit.
+    fn checkpoint(&mut self, engine_log_limit: u64) -> bool {
+        // Before the redo log, which tells of deletions, is emptied.
+        self.note_remains();
         let Some(_no_builds) = self.state.try_maintenance() else {
             if self.is_memory_full()
-                && let Err(error) = self.state.read(Sides::sync_keywords)
+                && let Err(error) = self.state.read(|sides| sides.sync_keywords(Spare::Little))
             {
                 tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be synced");
             }
-            return;
+            return false;
         };
         if let Err(error) = self.state.read(Sides::sync) {
             tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be synced");
-            return;
+            return false;
         }
         if let Err(error) = self.log.cut(0) {
             tracing::warn!(%error, "redo log cannot be emptied and will be repeated at the next start");
@@ -424,7 +447,9 @@ impl Writer {
             && let Err(error) = self.state.open_sides()
         {
             tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be opened anew");
+            return false;
         }
+        true
     }
 
     /// Builds all that is due, if enough changed.
@@ -447,28 +472,40 @@ impl Writer {
         }
     }
 
-    fn start_build(&mut self, extent: Extent) {
-        if !self.state.has_vectors() || self.builds_paused || !self.state.claim_build() {
-            return;
+    /// Starts a build, where none waits for its turn already; what it gives says whether that succeeded. While deleted points
+    /// are removed, all else that is due is done with it.
+    fn start_build(&mut self, extent: Extent) -> Option<Receiver<bool>> {
+        let is_free = self.state.has_vectors() && !self.builds_paused && !self.remains.are_being_removed();
+        if !is_free || !self.state.claim_build() {
+            return None;
         }
-        self.points_since_optimise = 0;
-        self.left_something = extent != Extent::Whole;
+        if extent != Extent::Clean {
+            self.points_since_optimise = 0;
+            self.left_something = extent != Extent::Whole;
+        }
         let (state, one_build) = (self.state.clone(), self.one_build.clone());
+        let (done, ended) = mpsc::channel();
         let started = thread::Builder::new().name("index-build".to_owned()).spawn(move || {
             give_way();
-            if let Err(error) = state.build(&one_build, extent) {
+            let built = state.build(&one_build, extent);
+            if let Err(error) = &built {
                 tracing::error!(shard = %state.dir().display(), %error, "index shard cannot be optimised");
             }
+            // Few want to know.
+            done.send(built.is_ok()).ok();
         });
         if let Err(error) = started {
             self.state.release_build();
             self.left_something = true;
             tracing::warn!(%error, "no thread to optimise the index, tried again later");
+            return None;
         }
+        Some(ended)
     }
 
     /// Leaves everything on the disk. While graphs are built that is the redo log; the next start repeats it.
     fn finish(mut self) {
+        self.note_remains();
         let give_up_at = Instant::now() + self.state.tuning().close_grace;
         let _no_builds = loop {
             if let Some(guard) = self.state.try_maintenance() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::Spare;
 use super::facets::FacetTable;
 use super::manifest::{Manifest, ManifestEntry};
 use super::segment::Segment;
@@ -49,7 +50,9 @@ impl TenantWords {
                 number: 0,
                 deletions: None,
             })),
-            facets: self.facets.write(None, 1, |number| facets_path(dir, number))?,
+            facets: self
+                .facets
+                .write(None, Spare::Little, 1, |number| facets_path(dir, number))?,
         };
         manifest.write(dir)
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Spare;
 use super::format::damaged;
 use crate::index::Facets;
 use crate::index::embedded::codec::{Reader, put_facets, put_id, put_len};
@@ -106,9 +107,10 @@ impl FacetTable {
             .is_some_and(|tenant| tenant.restricted > 0)
     }
 
-    pub(super) fn set(&mut self, tenant_id: TenantId, document_id: DocumentId, facets: Facets) {
+    /// Whether that is something else than before.
+    pub(super) fn set(&mut self, tenant_id: TenantId, document_id: DocumentId, facets: Facets) -> bool {
         if *self.get(tenant_id, document_id) == facets {
-            return;
+            return false;
         }
         self.changed.insert((tenant_id, document_id));
         let tenant = self.tenants.entry(tenant_id).or_default();
@@ -121,36 +123,48 @@ impl FacetTable {
         if tenant.documents.is_empty() {
             self.tenants.remove(&tenant_id);
         }
+        true
     }
 
-    pub(super) fn remove(&mut self, tenant_id: TenantId, document_ids: &BTreeSet<DocumentId>) {
-        for document_id in document_ids {
-            self.set(tenant_id, *document_id, Facets::default());
-        }
+    /// Whether there was anything to remove, as with the next.
+    pub(super) fn remove(&mut self, tenant_id: TenantId, document_ids: &BTreeSet<DocumentId>) -> bool {
+        let nothing = Facets::default;
+        let set = document_ids.iter().map(|id| self.set(tenant_id, *id, nothing()));
+        set.filter(|was_there| *was_there).count() > 0
     }
 
-    pub(super) fn remove_tenant(&mut self, tenant_id: TenantId) {
+    pub(super) fn remove_tenant(&mut self, tenant_id: TenantId) -> bool {
         let gone = self.tenants.remove(&tenant_id).unwrap_or_default();
+        let was_there = !gone.documents.is_empty();
         self.changed.extend(
             gone.documents
                 .into_keys()
                 .map(|document_id| (tenant_id, document_id)),
         );
+        was_there
     }
 
     /// Brings what changed to the disk, to the file that counts or to a new one numbered `next_number`; gives the file that
-    /// counts from then on. `path_of` tells where a number's file is.
+    /// counts from then on. `path_of` tells where a number's file is. Without `spare` it says nothing of documents that are gone.
     pub(super) fn write(
         &self,
         current: Option<FacetFile>,
+        spare: Spare,
         next_number: u64,
         path_of: impl Fn(u64) -> std::path::PathBuf,
     ) -> io::Result<Option<FacetFile>> {
-        if self.changed.is_empty() {
+        if self.changed.is_empty() && spare == Spare::Little {
             return Ok(current);
         }
         let live: usize = self.tenants.values().map(|tenant| tenant.documents.len()).sum();
-        let appended = current.filter(|_| self.file_entries + self.changed.len() <= 2 * live + SPARE_ENTRIES);
+        if self.changed.is_empty() && self.file_entries == live {
+            return Ok(current);
+        }
+        let most = match spare {
+            Spare::Little => 2 * live + SPARE_ENTRIES,
+            Spare::Nothing => live,
+        };
+        let appended = current.filter(|_| self.file_entries + self.changed.len() <= most);
         let Some(current) = appended else {
             let everything = self.tenants.iter().flat_map(|(tenant_id, tenant)| {
                 let documents = tenant.documents.keys();

@@ -66,10 +66,10 @@ impl Fresh {
         tenants
     }
 
-    /// Adds the point; one with its id that is here already is replaced.
-    pub(super) fn insert(&mut self, tenant_id: TenantId, point: &PreparedPoint) {
+    /// Adds the point; whether one with its id that was here already is replaced.
+    pub(super) fn insert(&mut self, tenant_id: TenantId, point: &PreparedPoint) -> bool {
         let tenant = self.tenants.entry(tenant_id).or_default();
-        tenant.delete(point.chunk_id);
+        let is_replaced = tenant.delete(point.chunk_id);
         let position = u32::try_from(tenant.chunks.len()).expect("the redo log holds fewer than 2^32 chunks");
         tenant.chunks.push(FreshChunk {
             chunk_id: point.chunk_id,
@@ -91,39 +91,45 @@ impl Fresh {
             postings.push(Posting { position, weight });
         }
         self.bytes += CHUNK_BYTES;
+        is_replaced
     }
 
-    pub(super) fn delete_chunk(&mut self, tenant_id: TenantId, chunk_id: ChunkId) {
-        if let Some(tenant) = self.tenants.get_mut(&tenant_id) {
-            tenant.delete(chunk_id);
-        }
+    /// Whether it was here, as with those below.
+    pub(super) fn delete_chunk(&mut self, tenant_id: TenantId, chunk_id: ChunkId) -> bool {
+        let tenant = self.tenants.get_mut(&tenant_id);
+        tenant.is_some_and(|tenant| tenant.delete(chunk_id))
     }
 
-    pub(super) fn delete_documents(&mut self, tenant_id: TenantId, document_ids: &BTreeSet<DocumentId>) {
-        self.delete_matching(tenant_id, |chunk| document_ids.contains(&chunk.document_id));
+    pub(super) fn delete_documents(
+        &mut self,
+        tenant_id: TenantId,
+        document_ids: &BTreeSet<DocumentId>,
+    ) -> bool {
+        self.delete_matching(tenant_id, |chunk| document_ids.contains(&chunk.document_id))
     }
 
-    pub(super) fn delete_sources(&mut self, tenant_id: TenantId, source_ids: &BTreeSet<SourceId>) {
-        self.delete_matching(tenant_id, |chunk| source_ids.contains(&chunk.source_id));
+    pub(super) fn delete_sources(&mut self, tenant_id: TenantId, source_ids: &BTreeSet<SourceId>) -> bool {
+        self.delete_matching(tenant_id, |chunk| source_ids.contains(&chunk.source_id))
     }
 
-    fn delete_matching(&mut self, tenant_id: TenantId, is_gone: impl Fn(&FreshChunk) -> bool) {
+    fn delete_matching(&mut self, tenant_id: TenantId, is_gone: impl Fn(&FreshChunk) -> bool) -> bool {
         let Some(tenant) = self.tenants.get_mut(&tenant_id) else {
-            return;
+            return false;
         };
         let gone: Vec<ChunkId> = tenant
             .live()
             .filter(|chunk| is_gone(chunk))
             .map(|chunk| chunk.chunk_id)
             .collect();
-        gone.into_iter().for_each(|chunk_id| tenant.delete(chunk_id));
+        gone.iter().filter(|chunk_id| tenant.delete(**chunk_id)).count() > 0
     }
 
-    pub(super) fn delete_tenant(&mut self, tenant_id: TenantId) {
-        self.tenants.remove(&tenant_id);
+    pub(super) fn delete_tenant(&mut self, tenant_id: TenantId) -> bool {
+        let gone = self.tenants.remove(&tenant_id);
         if self.tenants.is_empty() {
             self.bytes = 0;
         }
+        gone.is_some_and(|tenant| tenant.live_count() > 0)
     }
 }
 
@@ -169,10 +175,12 @@ impl FreshTenant {
         self.chunks.iter().filter(|chunk| !chunk.is_deleted)
     }
 
-    fn delete(&mut self, chunk_id: ChunkId) {
-        if let Some(position) = self.position_of.remove(&chunk_id) {
+    fn delete(&mut self, chunk_id: ChunkId) -> bool {
+        let position = self.position_of.remove(&chunk_id);
+        if let Some(position) = position {
             self.chunks[position as usize].is_deleted = true;
         }
+        position.is_some()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use super::Spare;
 use super::format::{ChunkRow, TermEntry, read_postings};
 use super::fresh::Posting;
 use super::segment::{Block, Segment};
@@ -23,11 +24,11 @@ const DELETED_ONE_IN: u64 = 4;
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// Numbers of the segments that should become one.
-pub(super) fn due<'a>(segments: impl Iterator<Item = &'a Segment>) -> Option<BTreeSet<u64>> {
+pub(super) fn due<'a>(segments: impl Iterator<Item = &'a Segment>, spare: Spare) -> Option<BTreeSet<u64>> {
     let mut classes: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
     for segment in segments {
         let (chunks, deleted) = segment.chunks();
-        if deleted * DELETED_ONE_IN >= chunks {
+        if deleted * DELETED_ONE_IN >= chunks || (spare == Spare::Nothing && deleted > 0) {
             return Some([segment.number].into());
         }
         let class = ((chunks - deleted) / SMALLEST_CLASS)

@@ -8,6 +8,7 @@
 //! What is in memory only is in the shard's redo log, too. The manifest names the segments that count, so a crash leaves
 //! either the state before a checkpoint or the one after it.
 
+mod change;
 mod copy;
 mod facets;
 mod format;
@@ -38,10 +39,9 @@ use self::search::FoundByWords;
 use self::segment::Segment;
 use self::write::SegmentWriter;
 use super::filter::TenantFilter;
-use super::operation::{Change, Operation, PreparedPoint};
 use crate::analysis::QueryTerms;
 use crate::index::Facets;
-use crate::{ChunkId, DocumentId, SourceId, TenantId};
+use crate::{ChunkId, DocumentId, TenantId};
 
 /// The keyword side of one shard, open. One thread changes it; what takes long only reads, so that searches go on.
 pub(super) struct Keywords {
@@ -56,6 +56,14 @@ pub(super) struct Keywords {
     next_number: u64,
     /// Segments that turned out not to be what was written. They stay as they are, and nothing is merged with them.
     damaged: BTreeSet<u64>,
+}
+
+/// How much of what was deleted files may keep when they are brought to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// What is not worth being written anew for.
+    Little,
+    Nothing,
 }
 
 /// What a checkpoint or a merge wrote, to be taken over in one step.
@@ -113,64 +121,9 @@ impl Keywords {
         Ok(keywords)
     }
 
-    /// Does one operation, in memory. Doing it again changes nothing.
-    pub(super) fn apply(&mut self, operation: &Operation) -> io::Result<()> {
-        let tenant_id = operation.tenant_id;
-        match &operation.change {
-            Change::Upsert(points) => self.upsert(tenant_id, points),
-            Change::SetFacets(documents) => {
-                let ids = documents.iter().map(|(document_id, _)| *document_id).collect();
-                let present = self.present(tenant_id, &ids)?;
-                for (document_id, facets) in documents.iter().filter(|(id, _)| present.contains(id)) {
-                    self.facets.set(tenant_id, *document_id, facets.clone());
-                }
-                Ok(())
-            }
-            Change::DeleteChunks(ids) => ids.iter().try_for_each(|chunk_id| {
-                self.fresh.delete_chunk(tenant_id, *chunk_id);
-                self.segments
-                    .iter_mut()
-                    .try_for_each(|segment| segment.delete_chunk(tenant_id, *chunk_id))
-            }),
-            Change::DeleteDocuments(ids) => {
-                let ids: BTreeSet<DocumentId> = ids.iter().copied().collect();
-                self.facets.remove(tenant_id, &ids);
-                self.fresh.delete_documents(tenant_id, &ids);
-                self.segments
-                    .iter_mut()
-                    .try_for_each(|segment| segment.delete_documents(tenant_id, &ids))
-            }
-            Change::DeleteSources(ids) => {
-                let ids: BTreeSet<SourceId> = ids.iter().copied().collect();
-                let gone = self.documents_in_only(tenant_id, &ids)?;
-                self.facets.remove(tenant_id, &gone);
-                self.fresh.delete_sources(tenant_id, &ids);
-                self.segments
-                    .iter_mut()
-                    .try_for_each(|segment| segment.delete_sources(tenant_id, &ids))
-            }
-            Change::DeleteTenant => {
-                self.facets.remove_tenant(tenant_id);
-                self.fresh.delete_tenant(tenant_id);
-                self.segments
-                    .iter_mut()
-                    .for_each(|segment| segment.delete_tenant(tenant_id));
-                Ok(())
-            }
-        }
-    }
-
-    /// The part of [`Keywords::apply`] that may be done piece by piece.
-    pub(super) fn upsert(&mut self, tenant_id: TenantId, points: &[PreparedPoint]) -> io::Result<()> {
-        for point in points {
-            for segment in &mut self.segments {
-                segment.delete_chunk(tenant_id, point.chunk_id)?;
-            }
-            self.facets
-                .set(tenant_id, point.document_id, point.facets.clone());
-            self.fresh.insert(tenant_id, point);
-        }
-        Ok(())
+    /// Whether files keep chunks that were deleted.
+    pub(super) fn has_deleted(&self) -> bool {
+        self.segments.iter().any(|segment| segment.chunks().1 > 0)
     }
 
     /// The chunks with the highest BM25 score, best first; all of them have at least one of the terms.
@@ -257,8 +210,8 @@ impl Keywords {
 
     /// Merges segments where that is due; `None` where it is not. Nothing may be applied before
     /// [`Keywords::take_over`].
-    pub(super) fn write_merged(&self) -> io::Result<Option<Written>> {
-        let Some(due) = self.due() else {
+    pub(super) fn write_merged(&self, spare: Spare) -> io::Result<Option<Written>> {
+        let Some(due) = self.due(spare) else {
             return Ok(None);
         };
         let segments: Vec<&Segment> = self.numbered(&due).collect();
@@ -269,8 +222,8 @@ impl Keywords {
 
     /// Those of the segments that are merged next that are not what was written; all of them where none can be told from the
     /// others.
-    pub(super) fn find_damaged(&self) -> io::Result<BTreeSet<u64>> {
-        let due = self.due().unwrap_or_default();
+    pub(super) fn find_damaged(&self, spare: Spare) -> io::Result<BTreeSet<u64>> {
+        let due = self.due(spare).unwrap_or_default();
         let mut damaged = BTreeSet::new();
         for segment in self.numbered(&due) {
             match segment.check_all() {
@@ -331,7 +284,7 @@ impl Keywords {
     }
 
     /// Brings everything but the chunks in memory to the disk, in one step. What it gives is for [`Keywords::persisted`].
-    pub(super) fn persist(&self) -> io::Result<Persisted> {
+    pub(super) fn persist(&self, spare: Spare) -> io::Result<Persisted> {
         let mut next_number = self.next_number;
         let mut manifest_entries = Vec::with_capacity(self.segments.len());
         for segment in &self.segments {
@@ -349,9 +302,8 @@ impl Keywords {
                 deletions,
             });
         }
-        let facets = self.facets.write(self.facet_file, next_number, |number| {
-            facets_path(&self.dir, number)
-        })?;
+        let path_of = |number| facets_path(&self.dir, number);
+        let facets = self.facets.write(self.facet_file, spare, next_number, path_of)?;
         next_number += u64::from(facets.is_some_and(|file| file.number == next_number));
         let manifest = Manifest {
             next_number,
@@ -391,10 +343,10 @@ impl Keywords {
         if let Some(written) = self.write_fresh()? {
             drop(self.take_over(written));
         }
-        while let Some(merged) = self.write_merged()? {
+        while let Some(merged) = self.write_merged(Spare::Little)? {
             drop(self.take_over(merged));
         }
-        let persisted = self.persist()?;
+        let persisted = self.persist(Spare::Little)?;
         self.persisted(persisted)
     }
 
@@ -403,34 +355,16 @@ impl Keywords {
         self.fresh.bytes() + self.facets.changed_bytes()
     }
 
-    fn due(&self) -> Option<BTreeSet<u64>> {
+    fn due(&self, spare: Spare) -> Option<BTreeSet<u64>> {
         let whole = self.segments.iter();
-        merge::due(whole.filter(|segment| !self.damaged.contains(&segment.number)))
+        let whole = whole.filter(|segment| !self.damaged.contains(&segment.number));
+        merge::due(whole, spare)
     }
 
     fn numbered(&self, numbers: &BTreeSet<u64>) -> impl Iterator<Item = &Segment> {
         self.segments
             .iter()
             .filter(|segment| numbers.contains(&segment.number))
-    }
-
-    /// Those of `document_ids` that have chunks here.
-    fn present(
-        &self,
-        tenant_id: TenantId,
-        document_ids: &BTreeSet<DocumentId>,
-    ) -> io::Result<BTreeSet<DocumentId>> {
-        let mut present = BTreeSet::new();
-        for segment in &self.segments {
-            if let Some(block) = segment.block(tenant_id) {
-                present.extend(segment.present(block, document_ids)?);
-            }
-        }
-        if let Some(tenant) = self.fresh.tenant(tenant_id) {
-            let documents = tenant.live().map(|chunk| chunk.document_id);
-            present.extend(documents.filter(|id| document_ids.contains(id)));
-        }
-        Ok(present)
     }
 
     /// The tenant's chunks of these documents.
@@ -452,32 +386,6 @@ impl Keywords {
             chunks.extend(of_these.map(|chunk| chunk.chunk_id));
         }
         Ok(chunks)
-    }
-
-    /// Documents of which all chunks are in these sources.
-    fn documents_in_only(
-        &self,
-        tenant_id: TenantId,
-        source_ids: &BTreeSet<SourceId>,
-    ) -> io::Result<BTreeSet<DocumentId>> {
-        let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
-        let mut note = |document_id, source_id| match source_ids.contains(&source_id) {
-            true => inside.insert(document_id),
-            false => outside.insert(document_id),
-        };
-        for segment in &self.segments {
-            if let Some(block) = segment.block(tenant_id) {
-                for (document_id, source_id) in segment.documents(block)? {
-                    note(document_id, source_id);
-                }
-            }
-        }
-        if let Some(tenant) = self.fresh.tenant(tenant_id) {
-            for chunk in tenant.live() {
-                note(chunk.document_id, chunk.source_id);
-            }
-        }
-        Ok(inside.difference(&outside).copied().collect())
     }
 
     fn written(&self, writer: SegmentWriter, replaces: Replaced) -> io::Result<Written> {

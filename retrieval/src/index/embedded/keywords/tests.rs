@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::weight::{inverse_document_frequency, quantise};
 use super::*;
 use crate::analysis::{self, SparseTerms};
-use crate::index::embedded::operation::UNKNOWN_TEXT;
+use crate::index::embedded::operation::{Change, Operation, PreparedPoint, UNKNOWN_TEXT};
 use crate::index::{Audience, Facets, Filter};
 use crate::{ChunkId, SourceId};
 
@@ -242,7 +242,7 @@ fn a_damaged_file_is_an_error_and_no_panic() {
             let change = Change::DeleteChunks(all);
             drop(keywords.apply(&Operation { tenant_id, change }));
             assert!(
-                !matches!(keywords.write_merged(), Ok(Some(_))),
+                !matches!(keywords.write_merged(Spare::Little), Ok(Some(_))),
                 "byte {at} is carried on"
             );
         }
@@ -273,7 +273,7 @@ fn a_damaged_segment_stays_as_it_is_and_the_others_are_merged() {
         }
     }
     assert!(keywords.checkpoint().is_err(), "four are due to become one");
-    let damaged = keywords.find_damaged().expect("read");
+    let damaged = keywords.find_damaged(Spare::Little).expect("read");
     assert_eq!(damaged, [0].into());
     keywords.leave_out(damaged);
 
@@ -345,7 +345,7 @@ fn a_file_of_facets_that_is_mostly_out_of_date_is_written_anew() {
         };
         let (tenant_id, change) = (tenant(1), Change::SetFacets(vec![(document(0), facets)]));
         keywords.apply(&Operation { tenant_id, change }).expect("changed");
-        let persisted = keywords.persist().expect("written");
+        let persisted = keywords.persist(Spare::Little).expect("written");
         keywords.persisted(persisted).expect("noted");
         numbers.extend(keywords.facet_file.map(|file| file.number));
     }

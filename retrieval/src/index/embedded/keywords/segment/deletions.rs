@@ -8,28 +8,27 @@ use super::Segment;
 use crate::{ChunkId, DocumentId, SourceId, TenantId};
 
 impl Segment {
+    /// Whether it was here and not deleted before, as with those below.
     pub(in super::super) fn delete_chunk(
         &mut self,
         tenant_id: TenantId,
         chunk_id: ChunkId,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         if !self.presence.may_have(tenant_id, chunk_id) {
-            return Ok(());
+            return Ok(false);
         }
         let Some(block) = self.blocks.get(&tenant_id) else {
-            return Ok(());
+            return Ok(false);
         };
-        if let Some(position) = self.find_chunk(block, chunk_id)? {
-            self.mark(tenant_id, &[position]);
-        }
-        Ok(())
+        let position = self.find_chunk(block, chunk_id)?;
+        Ok(position.is_some_and(|position| self.mark(tenant_id, &[position])))
     }
 
     pub(in super::super) fn delete_documents(
         &mut self,
         tenant_id: TenantId,
         document_ids: &BTreeSet<DocumentId>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         self.delete_matching(tenant_id, |document_id, _| document_ids.contains(&document_id))
     }
 
@@ -37,7 +36,7 @@ impl Segment {
         &mut self,
         tenant_id: TenantId,
         source_ids: &BTreeSet<SourceId>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         self.delete_matching(tenant_id, |_, source_id| source_ids.contains(&source_id))
     }
 
@@ -45,9 +44,9 @@ impl Segment {
         &mut self,
         tenant_id: TenantId,
         is_gone: impl Fn(DocumentId, SourceId) -> bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let Some(block) = self.blocks.get(&tenant_id) else {
-            return Ok(());
+            return Ok(false);
         };
         let documents = self.documents(block)?;
         let is_gone: Vec<bool> = documents
@@ -55,28 +54,27 @@ impl Segment {
             .map(|(document_id, source_id)| is_gone(*document_id, *source_id))
             .collect();
         if !is_gone.contains(&true) {
-            return Ok(());
+            return Ok(false);
         }
         let positions: Vec<u32> = (0..block.place.chunks)
             .zip(self.documents_of(block)?)
             .filter(|(_, document)| is_gone.get(*document as usize) == Some(&true))
             .map(|(position, _)| position)
             .collect();
-        self.mark(tenant_id, &positions);
-        Ok(())
+        Ok(self.mark(tenant_id, &positions))
     }
 
-    pub(in super::super) fn delete_tenant(&mut self, tenant_id: TenantId) {
-        if let Some(block) = self.blocks.get(&tenant_id) {
-            let all: Vec<u32> = (0..block.place.chunks).collect();
-            self.mark(tenant_id, &all);
-        }
+    pub(in super::super) fn delete_tenant(&mut self, tenant_id: TenantId) -> bool {
+        let chunks = self.blocks.get(&tenant_id).map_or(0, |block| block.place.chunks);
+        let all: Vec<u32> = (0..chunks).collect();
+        self.mark(tenant_id, &all)
     }
 
-    fn mark(&mut self, tenant_id: TenantId, positions: &[u32]) {
-        if let Some(block) = self.blocks.get_mut(&tenant_id) {
-            self.has_new_deletions |= block.mark(positions);
-        }
+    fn mark(&mut self, tenant_id: TenantId, positions: &[u32]) -> bool {
+        let block = self.blocks.get_mut(&tenant_id);
+        let is_new = block.is_some_and(|block| block.mark(positions));
+        self.has_new_deletions |= is_new;
+        is_new
     }
 
     /// The deleted chunks of all tenants, for a file beside the segment's.
