@@ -52,7 +52,7 @@ pub struct Asked {
 pub async fn ask(dir: &Path, questions: u64) -> anyhow::Result<Asked> {
     let built = build::read(dir)?;
     let started = Instant::now();
-    let index = build::open(dir)?;
+    let index = build::open(dir, build::tuning())?;
     let opened_in_ms = started.elapsed().as_secs_f64() * 1e3;
     let memory_opened = Memory::now().resident;
     let asking = Asking {
@@ -92,9 +92,30 @@ pub async fn ask(dir: &Path, questions: u64) -> anyhow::Result<Asked> {
     })
 }
 
-struct Asking<'a> {
-    index: &'a dyn Index,
-    built: &'a Built,
+pub struct Asking<'a> {
+    pub index: &'a dyn Index,
+    pub built: &'a Built,
+}
+
+/// What one search took.
+pub struct Search {
+    found: usize,
+    latency_ms: f64,
+    cpu_ms: f64,
+}
+
+impl Searches {
+    /// Of several of a kind.
+    pub fn of(searches: &[Search]) -> Self {
+        let mut latencies_ms: Vec<f64> = searches.iter().map(|search| search.latency_ms).collect();
+        latencies_ms.sort_by(f64::total_cmp);
+        Self {
+            p50_ms: percentile(&latencies_ms, 0.5),
+            p95_ms: percentile(&latencies_ms, 0.95),
+            p99_ms: percentile(&latencies_ms, 0.99),
+            cpu_ms: searches.iter().map(|search| search.cpu_ms).sum::<f64>() / searches.len() as f64,
+        }
+    }
 }
 
 impl Asking<'_> {
@@ -105,28 +126,34 @@ impl Asking<'_> {
         count: u64,
         form: impl Fn(SearchQuery) -> SearchQuery,
     ) -> anyhow::Result<Searches> {
-        let (mut latencies_ms, mut cpu) = (Vec::new(), 0.0);
-        let mut found = 0;
+        let mut searches = Vec::new();
         for number in first..first + count {
-            let query = form(data::question(self.built.plan.vectors, number));
-            let tenant_id = data::tenant(number % self.built.plan.tenants);
-            let (started, cpu_before) = (Instant::now(), own::cpu_seconds());
-            found += fuse(&self.index.search(tenant_id, query).await?, EVEN).len();
-            latencies_ms.push(started.elapsed().as_secs_f64() * 1e3);
-            cpu += own::cpu_seconds() - cpu_before;
+            searches.push(self.one(number, &form).await?);
         }
+        let found: usize = searches.iter().map(|search| search.found).sum();
         anyhow::ensure!(found > 0, "searches that find nothing measure nothing");
-        latencies_ms.sort_by(f64::total_cmp);
-        Ok(Searches {
-            p50_ms: percentile(&latencies_ms, 0.5),
-            p95_ms: percentile(&latencies_ms, 0.95),
-            p99_ms: percentile(&latencies_ms, 0.99),
-            cpu_ms: cpu / count as f64 * 1e3,
+        Ok(Searches::of(&searches))
+    }
+
+    /// Asks one question.
+    pub async fn one(
+        &self,
+        number: u64,
+        form: impl Fn(SearchQuery) -> SearchQuery,
+    ) -> anyhow::Result<Search> {
+        let query = form(data::question(self.built.plan.vectors, number));
+        let tenant_id = data::tenant(number % self.built.plan.tenants);
+        let (started, cpu) = (Instant::now(), own::cpu_seconds());
+        let found = fuse(&self.index.search(tenant_id, query).await?, EVEN).len();
+        Ok(Search {
+            found,
+            latency_ms: started.elapsed().as_secs_f64() * 1e3,
+            cpu_ms: (own::cpu_seconds() - cpu) * 1e3,
         })
     }
 
     /// Share of the ten nearest chunks that a search by meaning finds among its ten best.
-    async fn recall(
+    pub async fn recall(
         &self,
         nearest: &[Vec<ChunkId>],
         form: impl Fn(SearchQuery) -> SearchQuery,

@@ -56,17 +56,20 @@ pub fn index_dir(dir: &Path) -> PathBuf {
     dir.join("index")
 }
 
-pub fn open(dir: &Path) -> anyhow::Result<EmbeddedIndex> {
+pub fn tuning() -> Tuning {
+    Tuning {
+        close_grace: Duration::from_secs(3_600),
+        ..Tuning::default()
+    }
+}
+
+pub fn open(dir: &Path, tuning: Tuning) -> anyhow::Result<EmbeddedIndex> {
     let options = EmbeddedOptions {
         dir: index_dir(dir),
         model_id: Some("measured"),
         dimension: Some(DIMENSION),
         shards: DEFAULT_SHARDS,
         mends: true,
-    };
-    let tuning = Tuning {
-        close_grace: Duration::from_secs(3_600),
-        ..Tuning::default()
     };
     Ok(EmbeddedIndex::open_tuned(options, tuning)?)
 }
@@ -79,7 +82,7 @@ pub fn read(dir: &Path) -> anyhow::Result<Built> {
 /// Stores what `plan` says in `dir`.
 pub async fn build(dir: &Path, plan: Plan) -> anyhow::Result<Built> {
     std::fs::create_dir_all(index_dir(dir))?;
-    let index = open(dir)?;
+    let index = open(dir, tuning())?;
     let mut latencies_ms = Vec::new();
     let (mut upserting, mut upsert_cpu) = (Duration::ZERO, 0.0);
     let (mut judge, mut judge_of_small) = (Judge::new(plan.vectors), Judge::new(plan.vectors));

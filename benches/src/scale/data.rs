@@ -17,7 +17,7 @@ pub const DIMENSION: usize = 384;
 const CHUNK_WORDS: usize = 120;
 const QUESTION_WORDS: usize = 10;
 
-const CHUNKS_PER_DOCUMENT: u64 = 20;
+pub const CHUNKS_PER_DOCUMENT: u64 = 20;
 
 const VOCABULARY: f64 = 200_000.0;
 

@@ -2,11 +2,12 @@
 //! number of tenants. Embedding is left out: vectors are made up (`data`).
 //!
 //! One process stores, another one searches, so that its memory is that of a server which was started on the index. Both
-//! share the cores with nobody else of this program.
+//! share the cores with nobody else of this program. A third one deletes a document, and waits until the files have forgotten it.
 
 mod ask;
 mod build;
 mod data;
+mod forget;
 mod own;
 mod plot;
 
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use self::ask::Asked;
 use self::build::{Built, Plan};
 use self::data::Vectors;
+use self::forget::Forgotten;
 use crate::report::{Report, Target, say};
 use crate::setup;
 
@@ -34,6 +36,7 @@ const QUESTIONS: u64 = 500;
 pub struct Measured {
     pub built: Built,
     pub asked: Asked,
+    pub forgotten: Forgotten,
 }
 
 /// Measures one tenant of each of `sizes` chunks, and many tenants.
@@ -89,7 +92,12 @@ fn measure_one(plan: Plan) -> anyhow::Result<Measured> {
     let (tenants, chunks) = (plan.tenants.to_string(), plan.chunks.to_string());
     let built = run(dir.path(), "build", &[&tenants, &chunks, vectors])?;
     let asked = run(dir.path(), "ask", &[&QUESTIONS.to_string()])?;
-    Ok(Measured { built, asked })
+    let forgotten = run(dir.path(), "forget", &[])?;
+    Ok(Measured {
+        built,
+        asked,
+        forgotten,
+    })
 }
 
 fn run<T: DeserializeOwned>(dir: &Path, step: &str, words: &[&str]) -> anyhow::Result<T> {
@@ -105,7 +113,11 @@ fn run<T: DeserializeOwned>(dir: &Path, step: &str, words: &[&str]) -> anyhow::R
 
 /// Figures that have targets, and what explains them.
 fn figures(measured: &Measured, report: &mut Report) {
-    let Measured { built, asked } = measured;
+    let Measured {
+        built,
+        asked,
+        forgotten,
+    } = measured;
     let Plan {
         tenants,
         chunks,
@@ -155,21 +167,40 @@ fn figures(measured: &Measured, report: &mut Report) {
     );
     let memory = (chunks == 1_000_000).then_some(Target::AtMost(1_430.0));
     figure("memory after searching", asked.memory, "MiB", memory);
+    figure("until files forget a document", forgotten.took_s, "s", None);
+    figure("the same, CPU", forgotten.cpu_s, "s", None);
+    figure(
+        "meanwhile: hybrid search, p95",
+        forgotten.hybrid.p95_ms,
+        "ms",
+        None,
+    );
+    figure(
+        "afterwards: recall@10 by meaning",
+        forgotten.recall_after,
+        "",
+        recall,
+    );
 }
 
 /// The table of the documentation.
 fn table(measured: &[Measured]) -> String {
-    let mut table = "| tenants x chunks | upserts, CPU each | graphs after | hybrid p50 / p95 / p99 | CPU of it | first ones, p50 / p99 | by words, CPU | by meaning, CPU | recall@10 | memory, own part | on disk | opening |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|\n"
+    let mut table = "| tenants x chunks | upserts, CPU each | graphs after | hybrid p50 / p95 / p99 | CPU of it | first ones, p50 / p99 | by words, CPU | by meaning, CPU | recall@10 | memory, own part | on disk | opening | forgetting, CPU, p95 meanwhile |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    for Measured { built, asked } in measured {
+    for Measured {
+        built,
+        asked,
+        forgotten,
+    } in measured
+    {
         let uniform = if built.plan.vectors == Vectors::Uniform {
             ", uniform"
         } else {
             ""
         };
         table.push_str(&format!(
-            "| {} x {}{uniform} | {:.0} /s, {:.0} µs | {:.0} s | {:.1} / {:.1} / {:.1} ms | {:.2} ms | {:.1} / {:.1} ms | {:.2} ms | {:.2} ms | {:.3} | {:.0}, {:.0} MiB | {:.0} MiB | {:.0} ms |\n",
+            "| {} x {}{uniform} | {:.0} /s, {:.0} µs | {:.0} s | {:.1} / {:.1} / {:.1} ms | {:.2} ms | {:.1} / {:.1} ms | {:.2} ms | {:.2} ms | {:.3} | {:.0}, {:.0} MiB | {:.0} MiB | {:.0} ms | {:.0} s, {:.0} s, {:.1} ms |\n",
             built.plan.tenants,
             built.plan.chunks,
             built.upserts_per_second,
@@ -188,12 +219,15 @@ fn table(measured: &[Measured]) -> String {
             asked.memory_own,
             built.disk_mib,
             asked.opened_in_ms,
+            forgotten.took_s,
+            forgotten.cpu_s,
+            forgotten.hybrid.p95_ms,
         ));
     }
     table
 }
 
-/// Runs one process of the measurement: `build DIR TENANTS CHUNKS modelled|uniform` or `ask DIR QUESTIONS`; or draws again
+/// Runs one process of the measurement: `build DIR TENANTS CHUNKS modelled|uniform`, `ask DIR QUESTIONS` or `forget DIR`; or draws again
 /// what several indexes gave: `draw FILE DIR...`.
 pub fn step(words: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let words: Vec<String> = words.collect();
@@ -218,12 +252,23 @@ pub fn step(words: impl Iterator<Item = String>) -> anyhow::Result<()> {
             std::fs::write(Path::new(dir).join("asked.json"), serde_json::to_vec(&asked)?)?;
             say(&serde_json::to_string(&asked)?);
         }
+        ["forget", dir] => {
+            let forgotten = runtime.block_on(forget::forget(Path::new(dir)))?;
+            std::fs::write(
+                Path::new(dir).join("forgotten.json"),
+                serde_json::to_vec(&forgotten)?,
+            )?;
+            say(&serde_json::to_string(&forgotten)?);
+        }
         ["draw", file, dirs @ ..] => {
             let read = |dir: &&str| -> anyhow::Result<Measured> {
-                let asked = std::fs::read(Path::new(dir).join("asked.json"))?;
+                let dir = Path::new(dir);
+                let asked = std::fs::read(dir.join("asked.json"))?;
+                let forgotten = std::fs::read(dir.join("forgotten.json"))?;
                 Ok(Measured {
-                    built: build::read(Path::new(dir))?,
+                    built: build::read(dir)?,
                     asked: serde_json::from_slice(&asked)?,
+                    forgotten: serde_json::from_slice(&forgotten)?,
                 })
             };
             let measured = dirs.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;

@@ -384,7 +384,9 @@ async fn files_forget_once_builds_may_begin_and_until_then_nothing_is_written_fo
         Ok(())
     };
     shard.on_writer(resume).expect("resumed");
+    let give_up_at = Instant::now() + Duration::from_secs(60);
     while note.exists() {
+        assert!(Instant::now() < give_up_at, "the files never forget");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(index.count(ACME).await.expect("a count"), 130);

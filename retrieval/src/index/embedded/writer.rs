@@ -181,7 +181,9 @@ impl Writer {
                 (None, Some(patience)) => match self.commands.recv_timeout(patience) {
                     Ok(command) => command,
                     Err(RecvTimeoutError::Timeout) => {
-                        self.checkpoint(self.state.tuning().engine_log_bytes_idle);
+                        if !self.log.is_empty() {
+                            self.checkpoint(self.state.tuning().engine_log_bytes_idle);
+                        }
                         self.look_at_remains(self.state.tuning().deleted_kept_idle);
                         // What came during a build, and nothing after it.
                         self.optimise_when_due();
@@ -227,10 +229,12 @@ impl Writer {
         Some(due_in.max(CHECKPOINT_IDLE))
     }
 
-    /// Whether what is written makes a build longer than it may become.
+    /// Whether what is written makes a build longer than it may become, or keeps out one that is due.
     fn is_to_wait(&self) -> bool {
         let tuning = self.state.tuning();
-        self.log.len() >= tuning.log_most_bytes || self.remains.keep_coming(tuning.deleting_beside)
+        self.log.len() >= tuning.log_most_bytes
+            || self.remains.keep_coming(tuning.deleting_beside)
+            || self.remains_come_first(tuning.deleting_beside)
     }
 
     /// Writes this operation and those that wait behind it; returns the first command that is none.
@@ -308,6 +312,10 @@ impl Writer {
             }
             applied_end = end;
             self.points_since_optimise += operation.points();
+            // Where no graphs are built, points that are new make no work for who removes others.
+            if self.owner.is_some() || !matches!(operation.change, Change::Upsert(_)) {
+                self.remains.disturb();
+            }
             self.look_at_size(&operation);
             self.forwards.pass_on(operation, reply);
         }
@@ -317,7 +325,7 @@ impl Writer {
     fn look_at_size(&mut self, operation: &Operation) {
         match operation.change {
             Change::Upsert(_) => return self.announce_if_outgrown(operation.tenant_id),
-            Change::SetFacets(_) => return self.remains.disturb(),
+            Change::SetFacets(_) => return,
             // It may have been most of what is here.
             Change::DeleteTenant => self.points_since_optimise = self.state.tuning().optimise_after_points,
             Change::DeleteChunks(_) | Change::DeleteDocuments(_) | Change::DeleteSources(_) => {}
@@ -472,11 +480,14 @@ impl Writer {
         }
     }
 
-    /// Starts a build, where none waits for its turn already; what it gives says whether that succeeded. While deleted points
-    /// are removed, all else that is due is done with it.
+    /// Starts a build, where none waits for its turn already; what it gives says whether that succeeded. Deleted points that have
+    /// to be removed come first.
     fn start_build(&mut self, extent: Extent) -> Option<Receiver<bool>> {
-        let is_free = self.state.has_vectors() && !self.builds_paused && !self.remains.are_being_removed();
-        if !is_free || !self.state.claim_build() {
+        let is_last = self.remains.are_being_removed() || self.remains_come_first(Duration::ZERO);
+        if !self.state.has_vectors() || self.builds_paused || (is_last && extent != Extent::Clean) {
+            return None;
+        }
+        if !self.state.claim_build() {
             return None;
         }
         if extent != Extent::Clean {

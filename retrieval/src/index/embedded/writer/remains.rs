@@ -17,7 +17,8 @@ use crate::index::embedded::sides::Sides;
 /// The file's time is the one that counts.
 const NOTE: &str = "deleted";
 
-/// Pause after an opening, as the first questions go first, and after a removal that failed; twice as long after the next one.
+/// Pause after an opening, as the first questions go first, and where nothing can be removed for now. Each removal that fails
+/// doubles it.
 const PAUSE: Duration = Duration::from_mins(1);
 
 /// More than what fills the engine's log takes: it is mapped, so that a full disk would be the end of the process.
@@ -116,6 +117,7 @@ impl Remains {
     fn wait(&mut self) {
         if let Some(removal) = &mut self.removal {
             removal.began = Instant::now();
+            removal.is_disturbed = false;
         }
     }
 
@@ -175,11 +177,19 @@ impl Writer {
         }
     }
 
+    /// Whether deleted points have to be removed before anything else is built, and have had to for so long.
+    pub(super) fn remains_come_first(&self, since: Duration) -> bool {
+        let longest = self.state.tuning().deleted_kept_busy.saturating_add(since);
+        !self.remains.are_being_removed() && self.remains.due_in(longest) == Some(Duration::ZERO)
+    }
+
     fn begin_removal(&mut self) {
-        let is_hindered = self.builds_paused || self.state.is_building();
-        // What is damaged is put aside at the next start.
-        if is_hindered || damage::noted(self.state.dir()).is_some() {
+        // A tenant who moves goes first, and what is damaged is put aside at the next start.
+        if self.builds_paused || damage::noted(self.state.dir()).is_some() {
             return self.remains.pause();
+        }
+        if self.state.is_building() {
+            return;
         }
         if !self.state.is_open()
             && let Err(broken) = self.recover()
@@ -196,9 +206,11 @@ impl Writer {
             return self.remains.fail();
         }
         if !self.state.has_vectors() {
-            self.end_removal();
-        } else if let Some(ended) = self.start_build(Extent::Clean) {
-            self.remains.begin(ended);
+            return self.end_removal();
+        }
+        match self.start_build(Extent::Clean) {
+            Some(ended) => self.remains.begin(ended),
+            None => self.remains.fail(),
         }
     }
 
