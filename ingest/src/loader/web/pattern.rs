@@ -249,12 +249,12 @@ mod tests {
         let patterns = Patterns::parse(&vec![pattern; 100]).expect("within the limits");
         let url = Url::parse(&format!("https://example.org/{}", "a".repeat(1_900))).expect("a URL");
 
-        // Backtracking would take hours. The time of this thread: a busy machine changes little.
+        // The time of this thread: a busy machine changes nothing.
         let cpu_seconds = || clock_gettime(ClockId::ThreadCPUTime).tv_sec;
         let started = cpu_seconds();
         let _ = patterns.matches(&url);
 
-        assert!(cpu_seconds() - started < 60);
+        assert!(cpu_seconds() - started < 2);
     }
 
     proptest::proptest! {
