@@ -6,6 +6,7 @@
 //! is looked at only by patterns that hold a `?`.
 
 use regex_automata::meta::{BuildError, Regex};
+use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::syntax;
 use url::Url;
 
@@ -152,7 +153,12 @@ fn compile(regexes: &[String]) -> Result<Option<Regex>, PatternError> {
     }
     let build = || -> Result<Regex, Box<BuildError>> {
         Regex::builder()
-            .configure(Regex::config().nfa_size_limit(Some(MAX_AUTOMATON_BYTES)))
+            .configure(
+                Regex::config()
+                    .nfa_size_limit(Some(MAX_AUTOMATON_BYTES))
+                    // Nobody asks where a pattern matches.
+                    .which_captures(WhichCaptures::None),
+            )
             .syntax(
                 syntax::Config::new()
                     .unicode(false)
