@@ -5,22 +5,19 @@
 //! address, any other may begin at each segment (`*.pdf`, `archive/*`). A final `/` means everything below. The query
 //! is looked at only by patterns that hold a `?`.
 
-use regex_automata::meta::{BuildError, Regex};
-use regex_automata::nfa::thompson::WhichCaptures;
-use regex_automata::util::syntax;
+mod glob;
+
 use url::Url;
 
+use self::glob::Glob;
 use super::percent;
 
 /// Patterns in one list.
 const MAX_PATTERNS: usize = 100;
 const MAX_PATTERN_BYTES: usize = 500;
 
-/// Stars in one pattern; each multiplies the ways in which an address may fit.
+/// Stars in one pattern; nobody can tell what one of more stands for.
 const MAX_STARS: usize = 8;
-
-/// Of the compiled list.
-const MAX_AUTOMATON_BYTES: usize = 4 << 20;
 
 /// Why a list of patterns cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,15 +36,15 @@ pub enum PatternError {
         "the pattern {0:?} looks like a regular expression: * stands for anything within one path segment, ** for anything, and every other character means itself"
     )]
     RegularExpression(String),
-    #[error("the patterns are too complex together: use fewer of them")]
-    TooComplex,
 }
 
-/// A list of patterns; matching takes time linear in the address.
+/// A list of patterns; matching takes time linear in the address, for each pattern.
 #[derive(Clone, Debug)]
 pub struct Patterns {
-    paths: Option<Regex>,
-    whole: Option<Regex>,
+    /// Of a path with its query.
+    paths: Vec<Glob>,
+    /// Of a whole address.
+    whole: Vec<Glob>,
 }
 
 impl Patterns {
@@ -58,31 +55,26 @@ impl Patterns {
         let (mut paths, mut whole) = (Vec::new(), Vec::new());
         for pattern in patterns {
             let pattern = checked(pattern.as_ref())?;
-            if pattern.contains("://") {
-                whole.push(to_regex(&pattern));
+            let list = if pattern.contains("://") {
+                &mut whole
             } else {
-                paths.push(to_regex(&pattern));
-            }
+                &mut paths
+            };
+            list.push(Glob::new(&pattern));
         }
-        Ok(Self {
-            paths: compile(&paths)?,
-            whole: compile(&whole)?,
-        })
+        Ok(Self { paths, whole })
     }
 
     pub fn is_empty(&self) -> bool {
-        self.paths.is_none() && self.whole.is_none()
+        self.paths.is_empty() && self.whole.is_empty()
     }
 
     /// Whether any pattern describes `url`, an address in normal form.
     pub fn matches(&self, url: &Url) -> bool {
-        let is_match = |regex: &Option<Regex>, text: &str| {
-            regex
-                .as_ref()
-                .is_some_and(|regex| regex.is_match(text.as_bytes()))
-        };
-        let path_and_query = &url[url::Position::BeforePath..url::Position::AfterQuery];
-        is_match(&self.paths, path_and_query) || is_match(&self.whole, &url[..url::Position::AfterQuery])
+        let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let address = &url[..url::Position::AfterQuery];
+        self.paths.iter().any(|pattern| pattern.matches(path))
+            || self.whole.iter().any(|pattern| pattern.matches(address))
     }
 }
 
@@ -112,63 +104,6 @@ fn checked(pattern: &str) -> Result<String, PatternError> {
         return Err(PatternError::TooManyStars(pattern.chars().take(60).collect()));
     }
     Ok(percent::normalize(pattern))
-}
-
-fn to_regex(pattern: &str) -> String {
-    let mut regex = String::from("^");
-    let is_anchored = pattern.starts_with('/') || pattern.contains("://");
-    if !is_anchored && !pattern.starts_with("**") {
-        regex.push_str("(?:.*/)?");
-    }
-    // A folder with everything in it, and the folder's own page.
-    let (stem, folder) = match pattern.strip_suffix("/**") {
-        Some(stem) => (stem, "(?:/.*)?"),
-        None if pattern.ends_with('/') => (pattern, ".*"),
-        None => (pattern, ""),
-    };
-    let mut rest = stem;
-    while let Some(c) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix("**") {
-            regex.push_str(".*");
-            rest = after.trim_start_matches('*');
-        } else if c == '*' {
-            regex.push_str("[^/?]*");
-            rest = &rest[1..];
-        } else {
-            regex.push_str(&format!("\\x{{{:x}}}", u32::from(c)));
-            rest = &rest[c.len_utf8()..];
-        }
-    }
-    regex.push_str(folder);
-    if !pattern.contains('?') {
-        regex.push_str("(?:\\?.*)?");
-    }
-    regex.push('$');
-    regex
-}
-
-fn compile(regexes: &[String]) -> Result<Option<Regex>, PatternError> {
-    if regexes.is_empty() {
-        return Ok(None);
-    }
-    let build = || -> Result<Regex, Box<BuildError>> {
-        Regex::builder()
-            .configure(
-                Regex::config()
-                    .nfa_size_limit(Some(MAX_AUTOMATON_BYTES))
-                    // Nobody asks where a pattern matches.
-                    .which_captures(WhichCaptures::None),
-            )
-            .syntax(
-                syntax::Config::new()
-                    .unicode(false)
-                    .utf8(false)
-                    .dot_matches_new_line(true),
-            )
-            .build_many(regexes)
-            .map_err(Box::new)
-    };
-    build().map(Some).map_err(|_| PatternError::TooComplex)
 }
 
 #[cfg(test)]
@@ -208,6 +143,8 @@ mod tests {
             ("/**/print", "/en/de/print", true),
             ("/a?page=*", "/a?page=2", true),
             ("/a?page=*", "/a", false),
+            ("**/print", "/share?of=/print", false),
+            ("**?*of=**", "/share?of=/print", true),
             ("/a.c", "/abc", false),
             ("/über/*", "/%C3%BCber/uns", true),
             ("/", "/anything/at/all", true),
