@@ -138,6 +138,15 @@ impl Db {
         }
     }
 
+    /// Brings what SQLite's write-ahead log still says into the database and empties it: its old pages hold what was deleted
+    /// since, until others are written over them. While a reader is at work it stays as it is; PostgreSQL sees to its own.
+    pub async fn clear_log(&self) -> Result<()> {
+        match self {
+            Self::Sqlite { writer, .. } => Ok(writer.clear_log().await?),
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Waits until every connection is given back and closes them.
     pub async fn close(&self) {
         match self {

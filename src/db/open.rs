@@ -94,7 +94,8 @@ async fn open_sqlite(path: &Path, limits: Limits) -> Result<Db> {
         .busy_timeout(WAIT_LIMIT)
         .statement_cache_capacity(256)
         .pragma("temp_store", "memory")
-        .pragma("secure_delete", "fast")
+        // What is deleted is overwritten, on the pages that are given up by it, too; `Db::clear_log` does the rest.
+        .pragma("secure_delete", "on")
         .disable_statement_logging();
     let mut connection = options.connect().await?;
     super::migrate::sqlite(&mut connection).await?;

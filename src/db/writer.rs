@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::{Executor as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Executor as _, SqliteConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 
@@ -32,6 +32,9 @@ const TURN_LIMIT: Duration = Duration::from_secs(2);
 
 /// For so long everybody who asks gets the same answer.
 const CHECK_LIFE: Duration = Duration::from_secs(1);
+
+/// For so long the emptying of the log waits for readers, and writers for it.
+const READERS_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long a caller whose commit was lost waits before it tries again.
 const LOST_RETRY: Duration = Duration::from_secs(1);
@@ -146,6 +149,23 @@ impl SqliteWriter {
             }
         };
         is_had.then_some(()).ok_or(sqlx::Error::PoolTimedOut)
+    }
+
+    /// Brings the write-ahead log into the database and empties it, unless somebody reads for longer than [`READERS_LIMIT`].
+    /// Nobody writes meanwhile.
+    pub(super) async fn clear_log(&self) -> Result<(), sqlx::Error> {
+        let mut session = self.session.clone().lock_owned().await;
+        // In a task of its own, so that a caller who goes away leaves the connection as it was.
+        let cleared = tokio::spawn(async move {
+            session.commit_group().await?;
+            session.wait_for_others(READERS_LIMIT).await?;
+            let cleared = session.execute("pragma wal_checkpoint(truncate)").await;
+            session.wait_for_others(WAIT_LIMIT).await?;
+            cleared
+        });
+        cleared
+            .await
+            .map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?
     }
 
     /// Waits for the open transaction and closes the connection.
@@ -351,6 +371,13 @@ impl Session {
 
     async fn execute(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
         self.connection()?.execute(sqlx::query(statement)).await.map(drop)
+    }
+
+    /// How long a statement waits for a lock of other connections.
+    async fn wait_for_others(&mut self, limit: Duration) -> Result<(), sqlx::Error> {
+        let text = format!("pragma busy_timeout = {}", limit.as_millis());
+        let statement = sqlx::query(AssertSqlSafe(text));
+        self.connection()?.execute(statement).await.map(drop)
     }
 
     /// The connection, for a statement that begins now.

@@ -87,5 +87,6 @@ async fn clear(app: &App) -> Result<()> {
     knowledge::sources::operator::mend_due_times(app).await?;
     knowledge::sync::operator::forget_old(app).await?;
     generations::operator::take_up(app).await?;
-    knowledge::operator::sweep(app).await
+    knowledge::operator::sweep(app).await?;
+    app.db.clear_log().await
 }

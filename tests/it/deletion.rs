@@ -1,11 +1,13 @@
 //! Deleted is deleted: out of answers at once, and out of rows, index and files soon after, whatever dies meanwhile.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use frontdesk::chatbots::deletion;
 use frontdesk::db::{Scope, Write};
 use frontdesk::id::{ChatbotId, ChunkId, DocumentId, SourceId};
+use frontdesk::jobs::schedule;
 use frontdesk::on;
 use retrieval::index::{Facets, Point};
 use serde_json::json;
@@ -13,7 +15,8 @@ use serde_json::json;
 use crate::harness::app::{TestApp, TestOptions, index_backend};
 use crate::harness::client::Chatbot;
 use crate::harness::embedders::WatchedEmbedder;
-use crate::harness::stored::{count_rows, stored_files};
+use crate::harness::indexes::IndexSwitch;
+use crate::harness::stored::{count_rows, said_in_files, stored_files};
 use crate::harness::work::{kill, spawn_worker, until};
 
 const QUESTION: &str = "When are oak tables oiled?";
@@ -69,6 +72,38 @@ async fn what_is_deleted_leaves_rows_index_and_files() {
     }
     assert_eq!(stored_files(&service.data_dir()).len(), 1);
     acme.check_stores_agree().await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_in_no_file_once_upkeep_came_by() {
+    let service = TestApp::start().await;
+    if service.app.db.is_postgres() {
+        // Its rows go by its own vacuum (docs/decisions/0009).
+        return;
+    }
+    let acme = service.tenant("acme").await;
+    let desk = acme.chatbot("Desk").await;
+    let mut ids = Vec::new();
+    for number in 0..30 {
+        // Some fit into a page of the database with others, some fill several.
+        let name = format!("Heartwood{number}oiled ");
+        let text = name.repeat(if number % 2 == 0 { 5 } else { 600 });
+        ids.push(desk.publish(&format!("{number}.md"), &text).await);
+    }
+    let all: BTreeSet<String> = (0..30).map(|number| number.to_string()).collect();
+    assert_eq!(said_in_files(&service.data_dir(), "Heartwood", "oiled"), all);
+
+    for id in &ids[1..] {
+        acme.delete(&format!("/api/documents/{id}")).await.expect(204);
+    }
+    service.drain_jobs().await;
+    schedule::fire_due(&service.app).await.expect("planned");
+    service.clock.advance(TimeDelta::minutes(6));
+    schedule::fire_due(&service.app).await.expect("upkeep is due");
+    service.drain_jobs().await;
+
+    let left = said_in_files(&service.data_dir(), "Heartwood", "oiled");
+    assert_eq!(left, BTreeSet::from(["0".to_owned()]));
 }
 
 #[tokio::test]
@@ -204,7 +239,12 @@ async fn upload_woods(desk: &Chatbot<'_, '_>) -> String {
 #[tokio::test]
 async fn a_document_that_is_deleted_while_it_is_indexed_stays_deleted() {
     let embedder = WatchedEmbedder::new();
-    let service = TestOptions::default().embedder(embedder.clone()).start().await;
+    let switch = IndexSwitch::default();
+    let service = TestOptions::default()
+        .embedder(embedder.clone())
+        .index(&switch)
+        .start()
+        .await;
     let acme = service.tenant("acme").await;
     let desk = acme.chatbot("Desk").await;
     embedder.hold();
@@ -221,6 +261,8 @@ async fn a_document_that_is_deleted_while_it_is_indexed_stays_deleted() {
     ))
     .await
     .expect(204);
+    // It is cleaned away before it comes in.
+    service.drain_jobs().await;
     embedder.let_one_go();
     worker.await.expect("the worker lives");
     service.drain_jobs().await;
@@ -228,6 +270,8 @@ async fn a_document_that_is_deleted_while_it_is_indexed_stays_deleted() {
     assert!(desk.search(QUESTION).await.is_empty());
     acme.check_stores_agree().await;
     assert_eq!(count_rows(&service, "document").await, 0);
+    let known = switch.documents();
+    assert!(known.is_empty(), "what is said of it stays: {known:?}");
 }
 
 #[tokio::test]

@@ -10,11 +10,11 @@ use crate::error::Result;
 use crate::id::{ChunkId, TenantId};
 use crate::jobs;
 use crate::knowledge::jobs::PutBackChunks;
-use crate::knowledge::{index_changes, labels};
+use crate::knowledge::{index_changes, labels, store};
 
 /// Queues what undoes that an attempt has put the chunks `put` of a document in, which shows those in `shown`: what it shows comes
 /// back as its rows say, what it does not show goes, and the index is told what rows say of the document. It keeps that by
-/// document, and has it as this attempt said. Where the index lies in the database of the rows, nothing is in without these.
+/// document, and has it as this attempt said; of a deleted one all goes. Where the index lies in the database of the rows, nothing is in without these.
 pub(super) async fn undo_later(
     app: &App,
     write: &mut Write,
@@ -28,6 +28,12 @@ pub(super) async fn undo_later(
     let is_nothing_in = work.space.index_with_rows().is_some();
     if is_nothing_in || (overwritten.is_empty() && gone.is_empty()) {
         return Ok(());
+    }
+    let document = [work.id];
+    let kept = store::list_existing_documents(write, (tenant_id, None), &document).await?;
+    if kept.is_empty() {
+        // With what was said of it.
+        return index_changes::remove_documents(app, write, tenant_id, &document, Vec::new()).await;
     }
     index_changes::remove_chunks(app, write, tenant_id, &gone).await?;
     for group in overwritten.chunks(EMBEDDED_AT_ONCE) {

@@ -6,11 +6,12 @@ use retrieval::index::{Facets, Point};
 
 use super::{StoredChunk, list_any, list_held};
 use crate::app::{App, Space};
+use crate::db::Conn;
 use crate::error::Result;
 use crate::generations;
 use crate::id::{ChunkId, DocumentId, TenantId};
 use crate::knowledge::indexing::{EMBEDDED_AT_ONCE, Payer, embed};
-use crate::knowledge::{cuts, index_changes, labels};
+use crate::knowledge::{cuts, index_changes, labels, store};
 
 /// How often points are put in whose documents were being written in another order.
 const PUT_TRIES: usize = 5;
@@ -129,6 +130,7 @@ async fn keep_true(
         true => list_any(&mut conn, tenant_id, &ids).await?,
         false => HashMap::new(),
     };
+    let deleted = list_deleted_documents(&mut conn, tenant_id, group, &now).await?;
     drop(conn);
     let (mut gone, mut changed) = (Vec::new(), Vec::new());
     let mut said: HashMap<DocumentId, Facets> = HashMap::new();
@@ -153,7 +155,27 @@ async fn keep_true(
     if !gone.is_empty() {
         space.index.delete_chunks(tenant, gone).await?;
     }
+    if !deleted.is_empty() {
+        // What is said of a document goes with the document alone.
+        space.index.delete_documents(tenant, deleted).await?;
+    }
     Ok(changed)
+}
+
+/// The documents of this group that have no row any more, where chunks are not among those that are there `now`.
+async fn list_deleted_documents(
+    conn: &mut Conn,
+    tenant_id: TenantId,
+    group: &[StoredChunk],
+    now: &HashMap<ChunkId, StoredChunk>,
+) -> Result<Vec<retrieval::DocumentId>> {
+    let lacking = group.iter().filter(|chunk| !now.contains_key(&chunk.id));
+    let mut documents: Vec<DocumentId> = lacking.map(|chunk| chunk.document_id).collect();
+    documents.sort_unstable();
+    documents.dedup();
+    let kept = store::list_existing_documents(conn, (tenant_id, None), &documents).await?;
+    documents.retain(|id| !kept.contains(id));
+    Ok(documents.iter().map(|id| retrieval::DocumentId(id.0)).collect())
 }
 
 /// Tells the index of `space` what is said of documents, and queues that it is told once more: another change may have come before

@@ -1,5 +1,6 @@
 //! An index that a test takes down, and whose questions it counts.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +28,8 @@ struct Switched {
     searches: AtomicUsize,
     candidates: AtomicUsize,
     deletions: AtomicUsize,
+    /// Documents of which chunks were put in, and that were not deleted as a whole since.
+    documents: Mutex<HashSet<DocumentId>>,
     /// Whoever has it lets no chunks be deleted.
     deleting: Arc<tokio::sync::Mutex<()>>,
     /// Where the next change of facets waits.
@@ -88,6 +91,11 @@ impl IndexSwitch {
         self.0.deletions.load(Ordering::SeqCst)
     }
 
+    /// Documents of which chunks were put in, and that were not deleted as a whole since, whatever became of their chunks.
+    pub fn documents(&self) -> HashSet<DocumentId> {
+        self.0.documents.lock().expect("no panic").clone()
+    }
+
     /// The next change of facets, and no other, waits at this moment for [`IndexSwitch::let_telling_go`].
     pub fn hold_next_telling(&self, at: Moment) {
         *self.0.telling_waits.lock().expect("no panic") = Some(at);
@@ -123,6 +131,8 @@ type Done<'a> = BoxFuture<'a, Result<(), IndexError>>;
 
 impl Index for SwitchedIndex {
     fn upsert(&self, tenant_id: TenantId, points: Vec<Point>) -> Done<'_> {
+        let mut documents = self.switched.documents.lock().expect("no panic");
+        documents.extend(points.iter().map(|point| point.document_id));
         self.inner.upsert(tenant_id, points)
     }
 
@@ -135,6 +145,8 @@ impl Index for SwitchedIndex {
     }
 
     fn delete_documents(&self, tenant_id: TenantId, document_ids: Vec<DocumentId>) -> Done<'_> {
+        let mut documents = self.switched.documents.lock().expect("no panic");
+        documents.retain(|id| !document_ids.contains(id));
         self.inner.delete_documents(tenant_id, document_ids)
     }
 

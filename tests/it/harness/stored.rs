@@ -1,5 +1,6 @@
 //! What lies in the database, the index and the files, past the API.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use frontdesk::db::Scope;
@@ -99,6 +100,22 @@ pub fn stored_files(data_dir: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// What stands between these words anywhere in the database's files and the original files.
+pub fn said_in_files(data_dir: &Path, before: &str, after: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(data_dir).expect("a folder");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.is_file());
+    files.extend(stored_files(data_dir));
+    let mut said = BTreeSet::new();
+    for file in files {
+        let bytes = std::fs::read(&file).expect("a file");
+        let text = String::from_utf8_lossy(&bytes);
+        let pieces = text.split(before).skip(1);
+        said.extend(pieces.filter_map(|piece| Some(piece.split_once(after)?.0.to_owned())));
+    }
+    said
 }
 
 /// Leaves a page out of a source, as deleting its document does; the exclusion's id.
