@@ -353,7 +353,13 @@ fn last_segment(shard: &Shard) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_forget_once_builds_may_begin_and_until_then_nothing_is_written_for_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let index = open(dir.path(), STAYING);
+    let kept_for = Duration::from_millis(100);
+    let keeping = Tuning {
+        deleted_kept_busy: kept_for,
+        deleted_kept_idle: kept_for,
+        ..STAYING
+    };
+    let index = open(dir.path(), keeping);
     index.upsert(ACME, points(0..100)).await.expect("stored");
     let shard = index.inner.shared_shard(ACME).expect("open").expect("a shard");
     let note = shard.state().dir().join("deleted");
@@ -362,6 +368,10 @@ async fn files_forget_once_builds_may_begin_and_until_then_nothing_is_written_fo
         Ok(())
     };
     shard.on_writer(pause).expect("paused");
+    // As a move does.
+    while shard.state().is_building() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(!note.exists());
 
     index
@@ -369,6 +379,7 @@ async fn files_forget_once_builds_may_begin_and_until_then_nothing_is_written_fo
         .await
         .expect("deleted");
     let before = last_segment(&shard);
+    tokio::time::sleep(kept_for).await;
     for n in 100..140 {
         index.upsert(ACME, points(n..n + 1)).await.expect("stored");
     }
@@ -384,6 +395,8 @@ async fn files_forget_once_builds_may_begin_and_until_then_nothing_is_written_fo
         Ok(())
     };
     shard.on_writer(resume).expect("resumed");
+    // Another tenant moves at once.
+    shard.on_writer(pause).expect("paused");
     let give_up_at = Instant::now() + Duration::from_secs(60);
     while note.exists() {
         assert!(Instant::now() < give_up_at, "the files never forget");

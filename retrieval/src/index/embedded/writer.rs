@@ -170,6 +170,8 @@ impl Writer {
                 self.announce(tenant_id);
             }
         }
+        // Earlier releases noted nothing of what they deleted.
+        self.note_remains();
         self.optimise_when_due();
         loop {
             let command = match (next.take(), self.patience()) {
@@ -435,7 +437,7 @@ impl Writer {
     /// is kept in bounds. Whether that was done, and the engine's log is no longer than its limit.
     fn checkpoint(&mut self, engine_log_limit: u64) -> bool {
         // Before the redo log, which tells of deletions, is emptied.
-        self.note_remains();
+        let are_remains_noted = self.note_remains();
         let Some(_no_builds) = self.state.try_maintenance() else {
             if self.is_memory_full()
                 && let Err(error) = self.state.read(|sides| sides.sync_keywords(Spare::Little))
@@ -448,7 +450,7 @@ impl Writer {
             tracing::error!(shard = %self.state.dir().display(), %error, "index shard cannot be synced");
             return false;
         }
-        if let Err(error) = self.log.cut(0) {
+        if are_remains_noted && let Err(error) = self.log.cut(0) {
             tracing::warn!(%error, "redo log cannot be emptied and will be repeated at the next start");
         }
         if engine_log_bytes(&self.state.engine_dir()) > engine_log_limit

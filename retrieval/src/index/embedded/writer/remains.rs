@@ -27,6 +27,8 @@ const FILLING_BYTES: u64 = 16 << 20;
 /// Of one shard.
 pub(super) struct Remains {
     note: PathBuf,
+    /// Whether the file says that there are any.
+    is_noted: bool,
     /// Since when there are any.
     since: Option<Instant>,
     paused_at: Instant,
@@ -47,33 +49,39 @@ struct Removal {
 }
 
 impl Remains {
-    /// Those of the shard in `dir`. A file's time that lies ahead, or that cannot be read, counts as now.
+    /// Those of the shard in `dir`. A file's time that lies ahead, or that cannot be read, counts as now, and is noted anew.
     pub(super) fn open(dir: &Path) -> Self {
         let (note, now) = (dir.join(NOTE), Instant::now());
-        let since = fs::metadata(&note).ok().map(|metadata| {
-            let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
-            age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
-        });
+        let found = fs::metadata(&note).ok();
+        let age = found
+            .as_ref()
+            .and_then(|note| note.modified().ok()?.elapsed().ok());
+        let began = age.map(|age| now.checked_sub(age).unwrap_or(now));
         Self {
             note,
-            since,
+            is_noted: began.is_some(),
+            since: found.and(Some(began.unwrap_or(now))),
             paused_at: now,
             failures: 0,
             removal: None,
         }
     }
 
-    /// Notes that something was deleted.
-    fn add(&mut self) -> io::Result<()> {
+    /// Takes in that something was deleted.
+    fn add(&mut self) {
         let now = Instant::now();
         self.disturb();
-        if let Some(removal) = &mut self.removal {
-            removal.others_since.get_or_insert(now);
-            return Ok(());
-        }
-        if self.since.is_none() {
-            self.since = Some(now);
+        match &mut self.removal {
+            Some(removal) => removal.others_since.get_or_insert(now),
+            None => self.since.get_or_insert(now),
+        };
+    }
+
+    /// Has the file say whether there are any. One that says so already keeps its time.
+    fn note(&mut self) -> io::Result<()> {
+        if self.since.is_some() && !self.is_noted {
             write_whole(&self.note, &[])?;
+            self.is_noted = true;
         }
         Ok(())
     }
@@ -139,10 +147,11 @@ impl Remains {
     fn end(&mut self) -> io::Result<()> {
         self.failures = 0;
         self.since = self.removal.take().and_then(|removal| removal.others_since);
+        self.is_noted = false;
         let Some(since) = self.since else {
             return fs::remove_file(&self.note);
         };
-        write_whole(&self.note, &[])?;
+        self.note()?;
         let note = File::options().write(true).open(&self.note)?;
         note.set_modified(note.metadata()?.modified()? - since.elapsed())
     }
@@ -157,14 +166,17 @@ impl Remains {
 }
 
 impl Writer {
-    /// Notes whether operations left something in the files.
-    pub(super) fn note_remains(&mut self) {
+    /// Notes whether operations left something in the files; false where that could not be noted.
+    pub(super) fn note_remains(&mut self) -> bool {
         let has_deleted = self.state.read(|sides| Ok(sides.take_has_deleted()));
-        if has_deleted.is_ok_and(|has_deleted| has_deleted)
-            && let Err(error) = self.remains.add()
-        {
-            self.warn_of_remains(&error);
+        if has_deleted.is_ok_and(|has_deleted| has_deleted) {
+            self.remains.add();
         }
+        let noted = self.remains.note();
+        if let Err(error) = &noted {
+            self.warn_of_remains(error);
+        }
+        noted.is_ok()
     }
 
     /// Removes what deletions left in the files, where that has been there for so long, and ends what was begun.
@@ -184,11 +196,12 @@ impl Writer {
     }
 
     fn begin_removal(&mut self) {
-        // A tenant who moves goes first, and what is damaged is put aside at the next start.
-        if self.builds_paused || damage::noted(self.state.dir()).is_some() {
+        // What is damaged is put aside at the next start.
+        if damage::noted(self.state.dir()).is_some() {
             return self.remains.pause();
         }
-        if self.state.is_building() {
+        // A tenant who moves goes first. After that it is the shard's turn, before the next one moves.
+        if self.builds_paused || self.state.is_building() {
             return;
         }
         if !self.state.is_open()
@@ -278,7 +291,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut remains = Remains::open(dir.path());
         assert!(remains.due_in(KEPT_FOR).is_none());
-        remains.add().expect("noted");
+        remains.add();
+        remains.note().expect("noted");
         assert!(due_in(&remains) > KEPT_FOR - PAUSE);
         let reopened = Remains::open(dir.path());
         assert!(due_in(&reopened) > KEPT_FOR - PAUSE);
@@ -291,6 +305,35 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_noted_is_noted_as_soon_as_it_can_be() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path().join("away");
+        let mut remains = Remains::open(&dir);
+        remains.add();
+        assert!(remains.note().is_err());
+
+        fs::create_dir(&dir).expect("there again");
+        remains.note().expect("noted");
+
+        assert!(due_in(&Remains::open(&dir)) > KEPT_FOR - PAUSE);
+    }
+
+    #[test]
+    fn a_note_of_a_time_that_lies_ahead_is_noted_anew() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let modified = || fs::metadata(dir.path().join(NOTE)).and_then(|note| note.modified());
+        let note = File::create(dir.path().join(NOTE)).expect("made");
+        let ahead = modified().expect("a time") + KEPT_FOR;
+        note.set_modified(ahead).expect("made younger");
+
+        let mut remains = Remains::open(dir.path());
+        remains.note().expect("noted");
+
+        assert!(due_in(&remains) > KEPT_FOR - PAUSE);
+        assert!(modified().expect("a time") < ahead);
+    }
+
+    #[test]
     fn what_is_deleted_during_a_removal_is_due_after_it_and_after_a_restart() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut remains = old(dir.path());
@@ -299,7 +342,7 @@ mod tests {
         assert_eq!(remains.has_removed_vectors(), None);
         assert!(!remains.keep_coming(Duration::ZERO));
 
-        remains.add().expect("noted");
+        remains.add();
 
         assert!(remains.keep_coming(Duration::ZERO) && !remains.keep_coming(KEPT_FOR));
         done.send(true).expect("heard");
