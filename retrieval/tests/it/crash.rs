@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use retrieval::index::{Audience, Facets, Filter, Index, Point, SearchQuery};
+use retrieval::{ChunkId, TenantId};
 
 use crate::child::{acknowledge, acknowledged, run_child, start_child};
 use crate::embedded_index::{has_graph, open, open_small};
@@ -190,6 +191,18 @@ async fn kill_9_while_files_are_replaced_needs_no_repair() {
             progress > last,
             "round {round}: {progress} steps in the record, {last} was acknowledged"
         );
+        let stored = chunks_of(&index, tenant(1)).await;
+        for n in 0..(last + 1) * STEP {
+            let is_deleted = n % 4 == 0;
+            // Whether the deletion came before the kill is not known of the last steps.
+            if !is_deleted || n / STEP + 2 <= last {
+                assert_eq!(
+                    stored.contains(&chunk(n.into())),
+                    !is_deleted,
+                    "round {round}: {n}"
+                );
+            }
+        }
         let mut not_nearest = 0;
         for step in 0..=last {
             let n = step * STEP + 1;
@@ -233,6 +246,19 @@ async fn kill_9_while_files_are_replaced_needs_no_repair() {
             write_until_there_is_a_graph(dir.path(), &index).await;
         }
         index.close().await.expect("closed");
+    }
+}
+
+/// All that the index has of the tenant.
+async fn chunks_of(index: &dyn Index, tenant_id: TenantId) -> BTreeSet<ChunkId> {
+    let mut chunks = BTreeSet::new();
+    loop {
+        let after = chunks.last().copied();
+        let page = index.list(tenant_id, after, 1_000).await.expect("a page");
+        if page.is_empty() {
+            return chunks;
+        }
+        chunks.extend(page.iter().map(|point| point.chunk_id));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use retrieval::index::{Index, IndexError, PgvectorIndex, PgvectorOptions};
 
-use crate::pgvector_index::{database, moved, number, open, open_eager, options, run};
+use crate::pgvector_index::{database, moved, number, open, open_eager, options, run, scans};
 use crate::samples::{by_words, chunk, found, point, tenant};
 
 async fn put_one(index: &PgvectorIndex) {
@@ -177,12 +177,6 @@ async fn a_name_that_another_process_gave_anew_is_known_once_it_is_asked_for() {
     run(&url, "delete from frontdesk_index.collection").await;
     index.look_up_generation().await.expect("an answer");
     assert_eq!(index.generation(), other.generation(), "it has no other name");
-}
-
-/// How often searches went by this index.
-async fn scans(url: &str, index: &str) -> i64 {
-    let query = format!("select idx_scan from pg_stat_user_indexes where indexrelname = '{index}'");
-    number(url, &query).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,16 +9,20 @@ mod points;
 mod shard;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use qdrant_client::qdrant::collections_server::CollectionsServer;
+use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::points_server::PointsServer;
 use qdrant_client::qdrant::qdrant_server::{Qdrant, QdrantServer as HealthServer};
-use qdrant_client::qdrant::{HealthCheckReply, HealthCheckRequest, QuantizationConfig, SearchParams};
+use qdrant_client::qdrant::{
+    CreateCollection, CreateFieldIndexCollection, HealthCheckReply, HealthCheckRequest, ReadConsistency,
+    ReadConsistencyType, SearchParams, WriteOrdering, read_consistency,
+};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
@@ -49,6 +53,9 @@ pub(crate) struct State {
     collections: Mutex<BTreeMap<String, Arc<Collection>>>,
     /// Calls by method, the failed ones included.
     calls: Mutex<HashMap<&'static str, usize>>,
+    /// With which order of writes or agreement of copies each method was called.
+    guarantees: Mutex<BTreeSet<(&'static str, &'static str)>>,
+    field_indexes: Mutex<Vec<CreateFieldIndexCollection>>,
 }
 
 /// The services of a server.
@@ -76,6 +83,8 @@ impl QdrantServer {
             faults: Faults::default(),
             collections: Mutex::default(),
             calls: Mutex::default(),
+            guarantees: Mutex::default(),
+            field_indexes: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -162,14 +171,51 @@ impl State {
         in_graphs.sum()
     }
 
-    /// What the only collection was told to keep beside its vectors, and how its vectors were asked for last.
-    pub(crate) fn quantised(&self) -> (Option<QuantizationConfig>, Option<SearchParams>) {
+    /// What the only collection was made with.
+    pub(crate) fn made_with(&self) -> CreateCollection {
+        let collections = lock(&self.collections);
+        collections
+            .values()
+            .next()
+            .expect("a collection")
+            .made_with
+            .clone()
+    }
+
+    /// How vectors of the only collection were asked for last.
+    pub(crate) fn asked_with(&self) -> Option<SearchParams> {
         let collections = lock(&self.collections);
         let collection = collections.values().next().expect("a collection");
-        (
-            collection.made_with.quantization_config,
-            lock(&collection.asked_with).clone(),
-        )
+        lock(&collection.asked_with).clone()
+    }
+
+    /// What was asked to be indexed of the fields of this name.
+    pub(crate) fn field_index(&self, name: &str) -> Option<IndexParams> {
+        let indexes = lock(&self.field_indexes);
+        let asked = indexes.iter().find(|index| index.field_name == name)?;
+        asked.field_index_params.clone()?.index_params
+    }
+
+    /// The methods that were called, each with the order of writes or the agreement of copies that was asked for, by its name in
+    /// the protocol; empty where the server was left to choose.
+    pub(crate) fn guarantees(&self) -> BTreeSet<(&'static str, &'static str)> {
+        lock(&self.guarantees).clone()
+    }
+
+    fn note_ordering(&self, method: &'static str, ordering: Option<WriteOrdering>) {
+        let name = ordering.map_or("", |ordering| ordering.r#type().as_str_name());
+        lock(&self.guarantees).insert((method, name));
+    }
+
+    fn note_consistency(&self, method: &'static str, consistency: Option<ReadConsistency>) {
+        let name = match consistency.and_then(|consistency| consistency.value) {
+            None => "",
+            Some(read_consistency::Value::Type(kind)) => {
+                ReadConsistencyType::try_from(kind).map_or("unknown", |kind| kind.as_str_name())
+            }
+            Some(read_consistency::Value::Factor(_)) => "a factor",
+        };
+        lock(&self.guarantees).insert((method, name));
     }
 
     /// How often a method was called.

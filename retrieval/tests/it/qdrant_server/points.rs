@@ -44,6 +44,7 @@ impl Points for Service {
     async fn upsert(&self, request: Request<UpsertPoints>) -> Answer<PointsOperationResponse> {
         self.0.enter("upsert", &request).await?;
         let request = request.into_inner();
+        self.0.note_ordering("upsert", request.ordering);
         let collection = self.0.collection(&request.collection_name)?;
         let new: Result<Vec<_>, Status> = request
             .points
@@ -66,6 +67,7 @@ impl Points for Service {
     async fn delete(&self, request: Request<DeletePoints>) -> Answer<PointsOperationResponse> {
         self.0.enter("delete", &request).await?;
         let request = request.into_inner();
+        self.0.note_ordering("delete", request.ordering);
         let collection = self.0.collection(&request.collection_name)?;
         let targets = collection.targets(request.shard_key_selector.as_ref())?;
         let mut shards = collection.shards();
@@ -79,6 +81,7 @@ impl Points for Service {
     async fn update_batch(&self, request: Request<UpdateBatchPoints>) -> Answer<UpdateBatchResponse> {
         self.0.enter("update_batch", &request).await?;
         let request = request.into_inner();
+        self.0.note_ordering("update_batch", request.ordering);
         let collection = self.0.collection(&request.collection_name)?;
         let mut result = Vec::new();
         for operation in &request.operations {
@@ -107,12 +110,15 @@ impl Points for Service {
         let request = request.into_inner();
         let collection = self.0.collection(&request.collection_name)?;
         collection.index_field(&request.field_name, schema(&request)?)?;
-        Ok(done(request.wait))
+        let wait = request.wait;
+        lock(&self.0.field_indexes).push(request);
+        Ok(done(wait))
     }
 
     async fn scroll(&self, request: Request<ScrollPoints>) -> Answer<ScrollResponse> {
         self.0.enter("scroll", &request).await?;
         let request = request.into_inner();
+        self.0.note_consistency("scroll", request.read_consistency);
         let collection = self.0.collection(&request.collection_name)?;
         let targets = collection.targets(request.shard_key_selector.as_ref())?;
         let filter = collection.filter(request.filter.as_ref())?;
@@ -146,6 +152,7 @@ impl Points for Service {
     async fn count(&self, request: Request<CountPoints>) -> Answer<CountResponse> {
         self.0.enter("count", &request).await?;
         let request = request.into_inner();
+        self.0.note_consistency("count", request.read_consistency);
         let collection = self.0.collection(&request.collection_name)?;
         let targets = collection.targets(request.shard_key_selector.as_ref())?;
         let filter = collection.filter(request.filter.as_ref())?;
@@ -163,6 +170,7 @@ impl Points for Service {
     async fn query_batch(&self, request: Request<QueryBatchPoints>) -> Answer<QueryBatchResponse> {
         self.0.enter("query_batch", &request).await?;
         let request = request.into_inner();
+        self.0.note_consistency("query_batch", request.read_consistency);
         let collection = self.0.collection(&request.collection_name)?;
         let result: Result<Vec<BatchResult>, Status> = request
             .query_points
