@@ -38,7 +38,7 @@ pub(crate) use self::script::Script;
 use self::stem::Rules;
 
 /// Number of the rules in this module; part of what an index writes down about itself.
-pub(crate) const ANALYSIS: u32 = 6;
+pub const ANALYSIS: u32 = 6;
 
 /// How fast further occurrences of a term stop counting.
 const SATURATION: f32 = 1.2;

@@ -3,6 +3,7 @@
 //! Nothing in it depends on the day or on the machine: no time taken is told, and three decimals are what differences of
 //! rounding between processors leave alone.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -11,6 +12,8 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 pub(super) struct Column {
     system: String,
+    /// The number of the rules by which our own words were read.
+    analysis: Option<u32>,
     sets: Vec<SetFigures>,
 }
 
@@ -75,9 +78,16 @@ pub(super) fn read(text: &str) -> Result<Vec<Column>, serde_json::Error> {
     serde_json::from_str(text).map(|column| vec![column])
 }
 
-/// All tables. Sets and systems without a figure of a measure are left out of its table.
+/// All tables, and what our own figures are of. Sets and systems without a figure of a measure are left out of its table.
 pub(super) fn tables(columns: &[Column]) -> String {
     let mut text = String::new();
+    let rules: BTreeSet<u32> = columns.iter().filter_map(|column| column.analysis).collect();
+    for number in rules {
+        let _ = write!(
+            text,
+            "Words were read by the rules of number {number} (`retrieval::analysis`).\n\n"
+        );
+    }
     for (title, pick) in MEASURES {
         let has_any = |column: &&Column| column.sets.iter().any(|set| pick(set).is_some());
         let columns: Vec<&Column> = columns.iter().filter(has_any).collect();
@@ -160,7 +170,7 @@ fn figures(text: &mut String, figures: &[Option<f64>]) {
 mod tests {
     use super::*;
 
-    const OURS: &str = r#"{"system": "ours", "sets": [
+    const OURS: &str = r#"{"system": "ours", "analysis": 6, "sets": [
         {"name": "claims", "kind": "passages", "judged": 809, "measures": {"ndcg_at_10": 0.73071}, "abstention": null, "questions": []},
         {"name": "papers", "kind": "passages", "judged": 500, "measures": {"ndcg_at_10": 0.99}},
         {"name": "answers", "kind": "faq", "in_scope": 499, "top_1": 0.95, "abstention": {"auroc": 0.96}}]}"#;
@@ -174,7 +184,8 @@ mod tests {
 
         let text = tables(&columns);
 
-        let expected = "## nDCG@10\n\n| set | questions | words | ours |\n|---|---:|---:|---:|\n\
+        let expected = "Words were read by the rules of number 6 (`retrieval::analysis`).\n\n\
+            ## nDCG@10\n\n| set | questions | words | ours |\n|---|---:|---:|---:|\n\
             | claims | 809 | 0.695 | 0.731 |\n| papers | 500 | | 0.990 |\n| mean | | | 0.860 |\n\n\
             ## Fixed answers: top-1\n\n| set | questions | ours |\n|---|---:|---:|\n\
             | answers | 499 | 0.950 |\n\n\

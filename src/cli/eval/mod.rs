@@ -10,6 +10,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use retrieval::analysis::ANALYSIS;
 use retrieval::embed::Embedder;
 use retrieval::eval::{Answering, EvalError, Runner, Wording};
 
@@ -86,6 +87,7 @@ async fn run(config: &Config, args: &RunArgs) -> Result<(), Failure> {
             Some(embedder) => embedder.model_id().to_owned(),
             None => "words alone".to_owned(),
         }),
+        analysis: ANALYSIS,
         sets: measured?,
     };
     closed.map_err(|error| failed("cannot close the index", &error))?;

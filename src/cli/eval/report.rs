@@ -10,6 +10,8 @@ use serde::Serialize;
 pub(super) struct RunReport {
     /// What was measured.
     pub system: String,
+    /// The number of the rules by which words were read.
+    pub analysis: u32,
     pub sets: Vec<SetReport>,
 }
 
@@ -183,6 +185,7 @@ mod tests {
         };
         RunReport {
             system: "a model".to_owned(),
+            analysis: 6,
             sets: vec![
                 SetReport::of_passages("claims".to_owned(), passages),
                 SetReport::of_faq("answers".to_owned(), faq),
